@@ -1,0 +1,37 @@
+//! Kubernetes → events.
+//!
+//! Two sources of facts, the API server ([`watch`], [`client`]) and files ([`manifests`]), both behind [`Event`].
+//! Objects are converted at once to the types of [`crate::cluster::types`] ([`convert`]); no Kubernetes type
+//! leaves this folder. A source sends `Replace` when it has a complete set (at start, after a relist), and
+//! single changes afterwards; it never sends an empty set because of an error.
+
+pub mod client;
+pub mod convert;
+pub mod manifests;
+pub mod watch;
+
+use std::sync::Arc;
+
+use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
+
+/// News about objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<K, T> {
+    /// An object was created or changed.
+    Upsert(T),
+    /// An object is gone, or is none of ours any more (a label, the type).
+    Delete(K),
+    /// The complete set of objects: what is not in it does not exist.
+    Replace(Vec<T>),
+}
+
+/// What a source of facts says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// About Services.
+    Service(Change<ServiceKey, Service>),
+    /// About EndpointSlices.
+    Slice(Change<SliceKey, EndpointSlice>),
+    /// About this node's Node object (the key is the node's name).
+    Node(Change<Arc<str>, Node>),
+}

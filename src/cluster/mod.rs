@@ -1,0 +1,3 @@
+//! Events → facts.
+
+pub mod types;

@@ -1,0 +1,216 @@
+//! The vocabulary: what the rest of the program knows of Kubernetes objects.
+//!
+//! Sources of facts (`crate::api`) turn their objects into these types once, at the edge; nothing behind
+//! them ever sees a Kubernetes type. Text that repeats is shared (`Arc<str>`).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An IP family; each makes progress alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are worked on.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The length of a prefix that names one address: 32 or 128.
+    pub fn host_prefix(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    /// The value of kube-proxy's label `ip_family`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// A transport protocol that a Service port may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP (6).
+    Tcp,
+    /// UDP (17).
+    Udp,
+    /// SCTP (132).
+    Sctp,
+}
+
+impl Protocol {
+    /// The number in the IP header (IANA protocol numbers).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// The protocol with this number in the IP header, if it is one of the three.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// Namespace and name of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name inside the namespace.
+    pub name: Arc<str>,
+}
+
+impl ServiceKey {
+    /// The key of Service `name` in `namespace`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Namespace and name of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SliceKey {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name inside the namespace.
+    pub name: Arc<str>,
+}
+
+impl SliceKey {
+    /// The key of EndpointSlice `name` in `namespace`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for SliceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Service that this proxy serves: it has a cluster IP, is not headless, not ExternalName, and not another
+/// proxy's (contract 4.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub key: ServiceKey,
+    /// Seconds since 1970 at which the object was created; 0 where the source does not say. The older of two
+    /// Services that claim the same address, protocol and port has it.
+    pub created_seconds: i64,
+    /// At most one address per family, primary first.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP`: for how many seconds after its last connection a client stays with its endpoint.
+    pub affinity_seconds: Option<u32>,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, by which slices refer to it; empty for the only port of a Service.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port on service addresses, never 0.
+    pub port: u16,
+}
+
+/// An EndpointSlice of a Service (discovery.k8s.io/v1), of address type IPv4 or IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Its name.
+    pub key: SliceKey,
+    /// The Service it belongs to: label `kubernetes.io/service-name`.
+    pub service: ServiceKey,
+    /// The family of its endpoints.
+    pub family: Family,
+    /// Its ports; each holds for every endpoint.
+    pub ports: Vec<SlicePort>,
+    /// Its endpoints, in the slice's order.
+    pub endpoints: Vec<Endpoint>,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in nanoseconds since 1970: when the change
+    /// that led to this slice happened. Feeds the network programming latency.
+    pub triggered_nanoseconds: Option<i64>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The name of the Service port that it serves, empty for an unnamed one.
+    pub name: Arc<str>,
+    /// The protocol, the same as the Service port's.
+    pub protocol: Protocol,
+    /// The port on the endpoint, never 0.
+    pub port: u16,
+}
+
+/// One endpoint of a slice: the first of its addresses, and its conditions with the API's defaults applied
+/// (ready and serving when not said, not terminating when not said).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Ready for new connections.
+    pub ready: bool,
+    /// Answers, whether it is being ended or not.
+    pub serving: bool,
+    /// Is being ended.
+    pub terminating: bool,
+    /// The node that it runs on, if the slice says so.
+    pub node: Option<Arc<str>>,
+}
+
+/// What is used of a Node object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its `InternalIP` addresses, then its `ExternalIP` addresses, as in the status.
+    pub addresses: Vec<IpAddr>,
+    /// Whether load balancers may send it traffic: not being deleted, and without the cluster autoscaler's taint
+    /// `ToBeDeletedByClusterAutoscaler` (contract 8.2).
+    pub eligible: bool,
+}

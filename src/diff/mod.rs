@@ -1,0 +1,5 @@
+//! Wanted − actual → steps.
+
+pub mod plan;
+
+pub use plan::{Phase, Plan, PlannedStep, Step};

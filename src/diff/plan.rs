@@ -1,0 +1,133 @@
+//! A plan: what is to be written to the kernel, as data.
+
+use std::net::IpAddr;
+
+use crate::cluster::types::Family;
+use crate::state::{
+    Element, Key, RealServer, RealServerKey, RuleSettings, Sysctl, Timeouts, VirtualServer, VirtualServerKey,
+};
+
+/// One thing to write. Every value is complete: whoever carries a step out decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Set a kernel parameter.
+    SetSysctl(Sysctl, String),
+    /// Make the device.
+    AddDevice,
+    /// Set the IPVS timeouts; 0 keeps one.
+    SetTimeouts(Timeouts),
+    /// Make the nftables table of a family anew, with its fixed rules and these elements, replacing what was
+    /// there, in one transaction.
+    InstallRules(Family, RuleSettings, Vec<Element>),
+    /// Take an element out of its set.
+    DeleteElement(Element),
+    /// Put an element into its set.
+    AddElement(Element),
+    /// Make a virtual server; the real servers in the value are ignored, they have steps of their own.
+    AddVirtualServer(VirtualServerKey, VirtualServer),
+    /// Change a virtual server in place (connections go on); real servers likewise ignored.
+    EditVirtualServer(VirtualServerKey, VirtualServer),
+    /// Add a real server. Its weight is `Exactly`.
+    AddRealServer(VirtualServerKey, RealServerKey, RealServer),
+    /// Change a real server's weight in place (connections go on). Its weight is `Exactly`.
+    EditRealServer(VirtualServerKey, RealServerKey, RealServer),
+    /// Remove a real server; its connections end.
+    DeleteRealServer(VirtualServerKey, RealServerKey),
+    /// Put an address on the device (the kernel makes its route).
+    AddAddress(IpAddr),
+    /// Set the attributes of an address that is on the device: see [`crate::state::Address`].
+    EditAddress(IpAddr),
+    /// Make the route of an address that is on the device.
+    AddRoute(IpAddr),
+    /// Take an address from the device (its route goes with it).
+    DeleteAddress(IpAddr),
+    /// Remove a virtual server with its real servers.
+    DeleteVirtualServer(VirtualServerKey),
+}
+
+impl Step {
+    /// The key whose value the step changes.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::SetSysctl(sysctl, _) => Key::Sysctl(*sysctl),
+            Self::AddDevice => Key::Device,
+            Self::SetTimeouts(_) => Key::Timeouts,
+            Self::InstallRules(family, ..) => Key::Rules(*family),
+            Self::DeleteElement(element) | Self::AddElement(element) => Key::Element(*element),
+            Self::AddVirtualServer(key, _)
+            | Self::EditVirtualServer(key, _)
+            | Self::DeleteVirtualServer(key)
+            | Self::AddRealServer(key, ..)
+            | Self::EditRealServer(key, ..)
+            | Self::DeleteRealServer(key, _) => Key::VirtualServer(*key),
+            Self::AddAddress(address)
+            | Self::EditAddress(address)
+            | Self::AddRoute(address)
+            | Self::DeleteAddress(address) => Key::Address(*address),
+        }
+    }
+
+    /// What kind of write it is: the label `kind` of the metric that counts writes, and the word in logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SetSysctl(..) => "set_sysctl",
+            Self::AddDevice => "add_device",
+            Self::SetTimeouts(_) => "set_timeouts",
+            Self::InstallRules(..) => "install_rules",
+            Self::DeleteElement(_) => "delete_element",
+            Self::AddElement(_) => "add_element",
+            Self::AddVirtualServer(..) => "add_virtual_server",
+            Self::EditVirtualServer(..) => "edit_virtual_server",
+            Self::AddRealServer(..) => "add_real_server",
+            Self::EditRealServer(..) => "edit_real_server",
+            Self::DeleteRealServer(..) => "delete_real_server",
+            Self::AddAddress(_) => "add_address",
+            Self::EditAddress(_) => "edit_address",
+            Self::AddRoute(_) => "add_route",
+            Self::DeleteAddress(_) => "delete_address",
+            Self::DeleteVirtualServer(_) => "delete_virtual_server",
+        }
+    }
+}
+
+/// A step with its place in a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// What to write.
+    pub step: Step,
+    /// Steps of one phase do not depend on each other and may be sent together; a phase begins when all verdicts
+    /// of the phases before it are known. Phases never decrease along a plan.
+    pub phase: Phase,
+    /// The index, in the plan, of the step that must have been `Done` for this one to make sense. It belongs to
+    /// an earlier phase. If it was not done, this step is not sent.
+    pub needs: Option<usize>,
+}
+
+/// When a step is carried out: see [`crate::diff::order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Phase(pub u8);
+
+/// What to write, in a safe order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<PlannedStep>,
+}
+
+impl Plan {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The steps, cut where the phase changes: what may be sent together. Yields the index of the first step of
+    /// each run with the run.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &[PlannedStep])> {
+        let mut start = 0;
+        self.steps.chunk_by(|left, right| left.phase == right.phase).map(move |run| {
+            let first = start;
+            start += run.len();
+            (first, run)
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! Steps → Linux, Linux → [`State`].
+//!
+//! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
+//! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
+
+pub mod linux;
+pub mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::cluster::types::Family;
+use crate::diff::Plan;
+use crate::state::{RealServerKey, Scope, State, VirtualServerKey};
+
+/// Where plans are carried out.
+pub trait Kernel: Send {
+    /// Carries out a plan, phase by phase, and says what became of each step, in the plan's order.
+    fn apply(&mut self, plan: &Plan) -> Vec<Outcome>;
+
+    /// Reads back what is selected. The answer holds exactly what the selection covers: what is covered and not
+    /// in the answer does not exist. Foreign objects are included where the selection covers them (virtual
+    /// servers of others); whose they are is not this module's business.
+    ///
+    /// # Errors
+    /// Where any part could not be read completely. An error says nothing about what exists.
+    fn read(&mut self, selection: &Selection) -> Result<State, ReadError>;
+
+    /// The keys of all virtual servers, ours or not, without their real servers.
+    ///
+    /// # Errors
+    /// As for [`Kernel::read`].
+    fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError>;
+
+    /// How many connections, active and inactive together, each real server of these virtual servers has. Virtual
+    /// servers that do not exist are left out of the answer.
+    ///
+    /// # Errors
+    /// As for [`Kernel::read`].
+    fn connections(
+        &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
+    ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>;
+}
+
+/// What to read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Everything: at start only.
+    Everything,
+    /// The device, the sysctls and the timeouts.
+    Settings,
+    /// All addresses on the device, of one family, with their routes.
+    Addresses(Family),
+    /// Our nftables table of one family: the fixed rules and all elements.
+    Tables(Family),
+    /// Just these keys.
+    Keys(Scope),
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The kernel did it.
+    Done,
+    /// The kernel said no.
+    Refused(Refusal),
+    /// The kernel's verdict was lost: it may have been done or not.
+    Unknown,
+    /// Not sent, because the step with this index in the plan was not done.
+    Skipped(usize),
+}
+
+/// Why the kernel said no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The positive error number: `EEXIST` (17), ...
+    pub errno: i32,
+    /// The error's text, with the kernel's own explanation where it gave one.
+    pub text: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why something could not be read back.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from the kernel")]
+pub struct ReadError {
+    /// What was to be read, in words.
+    pub what: &'static str,
+    /// The reason.
+    #[source]
+    pub source: std::io::Error,
+}

@@ -1,0 +1,70 @@
+//! Flags and file → [`Options`].
+//!
+//! What can be set, in one place, after flags, configuration file and defaults are merged. The rest of the
+//! program reads only this.
+
+pub mod duration;
+pub mod file;
+pub mod flags;
+pub mod merge;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::state::Timeouts;
+
+/// Everything that the program was told, checked and complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where facts come from.
+    pub source: Source,
+    /// The name of this node: `--hostname-override`, or the host's name; trimmed and in lower case.
+    pub node_name: Arc<str>,
+    /// What the kernel state depends on.
+    pub proxy: ProxyOptions,
+    /// At least this long between two writes; zero: each change is written at once.
+    pub min_sync_period: Duration,
+    /// A pending change that is not written for twice this long makes the node unhealthy (contract 8.2).
+    pub sync_period: Duration,
+    /// Where `/healthz` and `/livez` answer; `None`: nowhere.
+    pub healthz_address: Option<SocketAddr>,
+    /// Where `/metrics` and `/proxyMode` answer; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// `-v`: how much is logged; 0 is normal.
+    pub verbosity: u8,
+}
+
+/// Where facts come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Files and folders of manifests (`--manifests`).
+    Manifests(Vec<PathBuf>),
+    /// The API server.
+    Api {
+        /// `--kubeconfig`; `None` and no `master`: the credentials of the pod.
+        kubeconfig: Option<PathBuf>,
+        /// `--master`: the server's URL, instead of the one in the kubeconfig.
+        master: Option<String>,
+    },
+}
+
+/// What the wanted kernel state depends on, beside the cluster's objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyOptions {
+    /// The scheduler of all virtual servers.
+    pub scheduler: Arc<str>,
+    /// The IPVS timeouts, 0 for those to be left alone.
+    pub timeouts: Timeouts,
+    /// Virtual servers on these networks are never deleted, whoever made them.
+    pub exclude_cidrs: Vec<IpNet>,
+    /// The pods' networks, at most one per family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Whether everything that goes to a service address is masqueraded.
+    pub masquerade_all: bool,
+    /// `1 << --iptables-masquerade-bit`.
+    pub masquerade_mark: u32,
+}

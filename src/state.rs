@@ -1,0 +1,303 @@
+//! What the kernel holds for us: one type for what is wanted and for what is there.
+//!
+//! Everything that this program writes to the kernel has a [`Key`]; [`State`] maps keys to values. The memory
+//! kernel *is* a `State`, `desired` produces one, the real kernel is read back into one, and `diff` compares two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::cluster::types::{Family, Protocol};
+
+/// The name of the device that carries the service addresses (contract 4.6).
+pub const DEVICE: &str = "kube-ipvs0";
+
+/// Names one thing in the kernel. The order is that of [`State`]'s fields.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The device [`DEVICE`].
+    Device,
+    /// A kernel parameter.
+    Sysctl(Sysctl),
+    /// The three IPVS timeouts of the network namespace.
+    Timeouts,
+    /// The fixed rules of our nftables table of one family.
+    Rules(Family),
+    /// An element of a set in our nftables tables.
+    Element(Element),
+    /// A virtual server with all its real servers.
+    VirtualServer(VirtualServerKey),
+    /// An address on the device, with its route in table local.
+    Address(IpAddr),
+}
+
+impl Key {
+    /// The IP family whose progress this key belongs to; `None` for what both share.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::Device | Self::Sysctl(_) | Self::Timeouts => None,
+            Self::Rules(family) => Some(*family),
+            Self::Element(element) => Some(element.family()),
+            Self::VirtualServer(key) => Some(Family::of(key.address)),
+            Self::Address(address) => Some(Family::of(*address)),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device => write!(f, "device {DEVICE}"),
+            Self::Sysctl(sysctl) => write!(f, "sysctl {sysctl}"),
+            Self::Timeouts => f.write_str("IPVS timeouts"),
+            Self::Rules(family) => write!(f, "{family} rules"),
+            Self::Element(element) => write!(f, "element {element}"),
+            Self::VirtualServer(key) => write!(f, "virtual server {key}"),
+            Self::Address(address) => write!(f, "address {address}"),
+        }
+    }
+}
+
+/// A set of keys: those whose wanted value may have changed, or those to be read.
+pub type Scope = BTreeSet<Key>;
+
+/// What the kernel holds, or should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Whether the device [`DEVICE`] exists.
+    pub device: bool,
+    /// Kernel parameters and their values. In a wanted state: those that we set; the others are left alone.
+    pub sysctls: BTreeMap<Sysctl, String>,
+    /// The IPVS timeouts. In a wanted state: zero, for each of them, leaves the kernel's.
+    pub timeouts: Timeouts,
+    /// The fixed rules of our nftables table of each family.
+    pub rules: BTreeMap<Family, Rules>,
+    /// The elements of the sets in our nftables tables.
+    pub elements: BTreeSet<Element>,
+    /// The virtual servers with their real servers.
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
+    /// The addresses on the device with their routes.
+    pub addresses: BTreeMap<IpAddr, Address>,
+}
+
+/// A kernel parameter that this program may set; `Display` gives its path below `/proc/sys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sysctl {
+    /// IPVS connections get conntrack entries: needed for masquerading them.
+    VsConntrack,
+    /// What happens to a new connection from a port that an old entry still names.
+    VsConnReuseMode,
+    /// Entries of a deleted real server end at once.
+    VsExpireNodestConn,
+    /// Persistence templates of a real server of weight 0 end at once.
+    VsExpireQuiescentTemplate,
+    /// IPv4 forwarding.
+    Ipv4Forward,
+}
+
+impl Sysctl {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::VsConntrack,
+        Self::VsConnReuseMode,
+        Self::VsExpireNodestConn,
+        Self::VsExpireQuiescentTemplate,
+        Self::Ipv4Forward,
+    ];
+
+    /// The path below `/proc/sys`.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::VsConntrack => "net/ipv4/vs/conntrack",
+            Self::VsConnReuseMode => "net/ipv4/vs/conn_reuse_mode",
+            Self::VsExpireNodestConn => "net/ipv4/vs/expire_nodest_conn",
+            Self::VsExpireQuiescentTemplate => "net/ipv4/vs/expire_quiescent_template",
+            Self::Ipv4Forward => "net/ipv4/ip_forward",
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path())
+    }
+}
+
+/// The IPVS timeouts of the network namespace, in seconds (`IPVS_CMD_SET_CONFIG`); zero in a wanted state leaves
+/// the kernel's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Of an established TCP connection without traffic.
+    pub tcp_seconds: u32,
+    /// Of a TCP connection after a FIN.
+    pub tcp_fin_seconds: u32,
+    /// Of a UDP flow without traffic.
+    pub udp_seconds: u32,
+}
+
+/// The fixed rules of our nftables table of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// Complete, made by this version of the program from these settings. A wanted state holds only this form.
+    Intact(RuleSettings),
+    /// There is a table of our name, but its rules are not (all) what this version would make: text for the log.
+    Other(String),
+}
+
+/// What the fixed rules of one family depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSettings {
+    /// The one bit of the packet mark that stands for "masquerade this": `1 << masqueradeBit` (contract 6.1).
+    pub masquerade_mark: u32,
+    /// Whether everything that goes to a service address is masqueraded (`--masquerade-all`).
+    pub masquerade_all: bool,
+    /// Where pods have their addresses (`--cluster-cidr`): other sources are masqueraded. `None`: unknown, only
+    /// the node's own connections are.
+    pub pod_network: Option<IpNet>,
+}
+
+/// An element of one of the sets in our nftables tables; the address says in which family's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    /// Set `service-addresses`: what goes there belongs to a Service, or is refused.
+    ServiceAddress(IpAddr),
+    /// Set `hairpin`: an endpoint on this node; its connections to itself through a Service are masqueraded.
+    Hairpin(IpAddr),
+}
+
+impl Element {
+    /// The address that the element is about.
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::ServiceAddress(address) | Self::Hairpin(address) => address,
+        }
+    }
+
+    /// The family of the table that it belongs to.
+    pub fn family(self) -> Family {
+        Family::of(self.address())
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceAddress(address) => write!(f, "service-addresses {address}"),
+            Self::Hairpin(address) => write!(f, "hairpin {address}"),
+        }
+    }
+}
+
+/// What a virtual server is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VirtualServerKey {
+    /// The service address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for VirtualServerKey {
+    /// As `ipvsadm -ln` writes it: `TCP 10.96.0.1:443`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, std::net::SocketAddr::new(self.address, self.port))
+    }
+}
+
+/// A virtual server (`struct ip_vs_service` of the kernel).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// The scheduler's name: `rr`, ...
+    pub scheduler: Arc<str>,
+    /// `IP_VS_SVC_F_*`, without `HASHED`, which is the kernel's own mark.
+    pub flags: u32,
+    /// Seconds for which a client stays with its real server. 0 without [`VirtualServer::PERSISTENT`] (the kernel
+    /// reports whatever was set; reading back folds it to 0 where the flag is not set).
+    pub timeout_seconds: u32,
+    /// The number of leading bits of a client's address that persistence looks at: 32, or 128.
+    pub netmask_bits: u8,
+    /// The real servers.
+    pub real_servers: BTreeMap<RealServerKey, RealServer>,
+}
+
+impl VirtualServer {
+    /// `IP_VS_SVC_F_PERSISTENT`: clients stay with their real server.
+    pub const PERSISTENT: u32 = 0x1;
+    /// `IP_VS_SVC_F_SCHED2`, which `mh` reads as `mh-port`: the client's port is hashed too.
+    pub const MH_PORT: u32 = 0x10;
+
+    /// Whether everything but the real servers is equal.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        self.scheduler == other.scheduler
+            && self.flags == other.flags
+            && self.timeout_seconds == other.timeout_seconds
+            && self.netmask_bits == other.netmask_bits
+    }
+}
+
+/// What a real server is known by inside its virtual server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealServerKey {
+    /// The endpoint's address.
+    pub address: IpAddr,
+    /// The endpoint's port.
+    pub port: u16,
+}
+
+impl fmt::Display for RealServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", std::net::SocketAddr::new(self.address, self.port))
+    }
+}
+
+/// A real server (`struct ip_vs_dest` of the kernel), reached by masquerading (NAT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RealServer {
+    /// Its weight.
+    pub weight: Weight,
+    /// `IP_VS_CONN_F_FWD_MASK` of its connection flags; [`RealServer::MASQUERADE`] is what we use.
+    pub forwarding: u32,
+}
+
+impl RealServer {
+    /// `IP_VS_CONN_F_MASQ`: forwarding by address translation.
+    pub const MASQUERADE: u32 = 0;
+
+    /// A real server as we make it.
+    pub fn with(weight: Weight) -> Self {
+        Self { weight, forwarding: Self::MASQUERADE }
+    }
+}
+
+/// The weight of a real server: what share of new connections it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// This weight. A state read from the kernel holds only this form.
+    Exactly(u32),
+    /// Only in a wanted state: its endpoint is gone. Weight 0 while its connections last, but absence is as good:
+    /// never a reason to add one.
+    DrainIfPresent,
+}
+
+/// An address on the device, /32 or /128, with its route in table local.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Preferred lifetime 0: the kernel never chooses it as the source of a connection. Wanted for IPv6, where a
+    /// masquerade would choose a service address otherwise; IPv4 has no such choice, and there it is `false`.
+    pub deprecated: bool,
+    /// Whether `local ADDRESS dev kube-ipvs0` is in table local: without it packets to the address are not taken.
+    /// The kernel makes it together with the address.
+    pub routed: bool,
+}
+
+impl Address {
+    /// An address as we make it.
+    pub fn wanted(address: IpAddr) -> Self {
+        Self { deprecated: address.is_ipv6(), routed: true }
+    }
+}
