@@ -98,9 +98,9 @@ pub struct PlannedStep {
     /// Steps of one phase do not depend on each other and may be sent together; a phase begins when all verdicts
     /// of the phases before it are known. Phases never decrease along a plan.
     pub phase: Phase,
-    /// The index, in the plan, of the step that must have been `Done` for this one to make sense. It belongs to
-    /// an earlier phase. If it was not done, this step is not sent.
-    pub needs: Option<usize>,
+    /// The indices, in the plan, of steps that must all have been `Done` for this one to make sense. They belong to
+    /// earlier phases. If one was not done, this step is not sent.
+    pub needs: Vec<usize>,
 }
 
 /// When a step is carried out: see [`crate::diff::order`].

@@ -11,7 +11,7 @@ use std::fmt;
 
 use crate::cluster::types::Family;
 use crate::diff::Plan;
-use crate::state::{RealServerKey, Scope, State, VirtualServerKey};
+use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
 /// Where plans are carried out.
 pub trait Kernel: Send {
@@ -56,6 +56,21 @@ pub enum Selection {
     Tables(Family),
     /// Just these keys.
     Keys(Scope),
+}
+
+impl Selection {
+    /// Whether a key is covered.
+    pub fn covers(&self, key: &Key) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Settings => matches!(key, Key::Device | Key::Sysctl(_) | Key::Timeouts),
+            Self::Addresses(family) => matches!(key, Key::Address(_)) && key.family() == Some(*family),
+            Self::Tables(family) => {
+                matches!(key, Key::Rules(_) | Key::Element(_)) && key.family() == Some(*family)
+            }
+            Self::Keys(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// What became of a step.
