@@ -111,7 +111,8 @@ fn assert_converged(life: &Life, cluster: &Cluster) {
     // Draining servers are allowed, and a virtual server without any server must not be there.
     wanted.virtual_servers.retain(|key, server| {
         if key.protocol != Protocol::Udp {
-            for (real, known) in actual.virtual_servers.get(key).into_iter().flat_map(|known| &known.real_servers)
+            for (real, known) in
+                actual.virtual_servers.get(key).into_iter().flat_map(|known| &known.real_servers)
             {
                 if known.weight == Weight::Exactly(0) {
                     server.real_servers.entry(*real).or_insert(RealServer::with(Weight::DrainIfPresent));
@@ -207,7 +208,11 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                 family,
                 ports: ports
                     .into_iter()
-                    .map(|port| SlicePort { name: port.name, protocol: port.protocol, port: port.port + 1000 })
+                    .map(|port| SlicePort {
+                        name: port.name,
+                        protocol: port.protocol,
+                        port: port.port + 1000,
+                    })
                     .collect(),
                 endpoints,
                 triggered_nanoseconds: None,
@@ -246,7 +251,10 @@ fn used_kernel() -> State {
         real_servers: real
             .iter()
             .map(|(address, weight)| {
-                (RealServerKey { address: ip(address), port: 1080 }, RealServer::with(Weight::Exactly(*weight)))
+                (
+                    RealServerKey { address: ip(address), port: 1080 },
+                    RealServer::with(Weight::Exactly(*weight)),
+                )
             })
             .collect(),
     };
@@ -264,9 +272,7 @@ fn used_kernel() -> State {
         let address = ip(address);
         state.addresses.insert(address, kube_ipvs::state::Address { deprecated: false, routed: true });
     }
-    state
-        .addresses
-        .insert(ip("fd00::1"), kube_ipvs::state::Address { deprecated: false, routed: false });
+    state.addresses.insert(ip("fd00::1"), kube_ipvs::state::Address { deprecated: false, routed: false });
     state
 }
 

@@ -9,9 +9,6 @@ pub mod filter;
 pub mod settings;
 pub mod virtual_servers;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

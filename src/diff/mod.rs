@@ -13,9 +13,6 @@ mod ipvs;
 pub mod order;
 pub mod plan;
 
-#[cfg(test)]
-mod tests;
-
 pub use accept::accepts;
 pub use plan::{Phase, Plan, PlannedStep, Step};
 
