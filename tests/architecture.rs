@@ -17,8 +17,18 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("serve", &["serve", "cluster::types", "telemetry"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
-const RECONCILE: [&str; 8] =
-    ["reconcile", "api", "cluster", "desired", "diff", "kernel::{", "options::ProxyOptions", "state"];
+const RECONCILE: [&str; 10] = [
+    "reconcile",
+    "api",
+    "cluster",
+    "desired",
+    "diff",
+    "kernel::{",
+    "kernel::Kernel",
+    "kernel::Selection",
+    "options::ProxyOptions",
+    "state",
+];
 const PURE: [&str; 9] = [
     "cluster",
     "desired",

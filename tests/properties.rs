@@ -241,6 +241,15 @@ fn complete() -> [Event; 2] {
     [Event::Service(Change::Replace(vec![])), Event::Slice(Change::Replace(vec![]))]
 }
 
+/// The complete sets of a cluster, as a source sends them at start.
+fn everything(cluster: &Cluster) -> [Event; 2] {
+    let keys: BTreeSet<_> =
+        (0..5u8).map(|number| SliceKey::new("default", format!("slice{number}"))).collect();
+    let slices = keys.iter().filter_map(|key| cluster.slice(key).cloned()).collect();
+    let services = cluster.services().cloned().collect();
+    [Event::Slice(Change::Replace(slices)), Event::Service(Change::Replace(services))]
+}
+
 /// A kernel as someone else may have left it.
 fn used_kernel() -> State {
     let server = |real: &[(&str, u32)]| VirtualServer {
@@ -343,8 +352,58 @@ fn meddle(kernel: &MemoryKernel, kind: u8) {
     });
 }
 
+/// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
+fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, TestCaseError> {
+    let kernel = MemoryKernel::default();
+    let mut life = Life::new(kernel.clone());
+    let mut cluster = Cluster::default();
+    for event in complete().iter().chain(before) {
+        cluster.apply(event.clone());
+        life.feed([event.clone()]);
+    }
+    life.settle();
+    kernel.take_written();
+    let mut count = 0;
+    kernel.set_faults(Some(Box::new(move |_| {
+        count += 1;
+        (count >= crash_at).then_some(Fault::LoseRequest)
+    })));
+    for event in change {
+        cluster.apply(event.clone());
+        life.feed([event.clone()]);
+    }
+    for _ in 0..20 {
+        life.step();
+    }
+    drop(life);
+    let crashed = kernel.take_written().len() + 1 == crash_at as usize;
+
+    kernel.set_faults(None);
+    let mut next = Life::new(kernel.clone());
+    next.feed(everything(&cluster));
+    let adopted = kernel.state();
+    next.settle();
+    assert_converged(&next, &cluster);
+    let is = kernel.state();
+    for step in kernel.take_written() {
+        match &step {
+            Step::DeleteAddress(address) => prop_assert!(!is.addresses.contains_key(address), "{step:?}"),
+            Step::DeleteVirtualServer(key) => {
+                prop_assert!(!is.virtual_servers.contains_key(key), "{step:?}");
+            }
+            Step::AddRealServer(key, real, _) => {
+                let known = adopted.virtual_servers.get(key).and_then(|server| server.real_servers.get(real));
+                prop_assert!(known.is_none(), "{step:?}");
+            }
+            Step::InstallRules(..) => prop_assert!(false, "rules are made once, not {step:?}"),
+            _ => {}
+        }
+    }
+    Ok(crashed)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Any events in any order, with any faults, on a fresh or a used kernel: converges. A second life writes nothing.
     #[test]
@@ -383,9 +442,10 @@ proptest! {
             assert_converged(&life, &cluster);
         }
         // Others' virtual servers stay as they were: nobody's address is on the device, or the user excluded them.
+        let there = kernel.state().virtual_servers;
         for foreign in ["203.0.113.7", "192.0.2.9"].into_iter().filter(|_| used && !cleared) {
             let key = VirtualServerKey { address: ip(foreign), protocol: Protocol::Tcp, port: 80 };
-            prop_assert_eq!(kernel.state().virtual_servers.get(&key), others.get(&key));
+            prop_assert_eq!(there.get(&key), others.get(&key));
         }
 
         // Drains do not last for ever.
@@ -399,14 +459,7 @@ proptest! {
         // The next life adopts what is there and writes nothing.
         kernel.take_written();
         let mut next = Life::new(kernel.clone());
-        let services = cluster.services().cloned().collect();
-        let slices = {
-            let mut all = Vec::new();
-            let keys: BTreeSet<_> = (0..5u8).map(|number| SliceKey::new("default", format!("slice{number}"))).collect();
-            all.extend(keys.iter().filter_map(|key| cluster.slice(key).cloned()));
-            all
-        };
-        next.feed([Event::Slice(Change::Replace(slices)), Event::Service(Change::Replace(services))]);
+        next.feed(everything(&cluster));
         let notes = next.settle();
         prop_assert_eq!(kernel.take_written(), vec![]);
         prop_assert!(!notes.iter().any(|note| matches!(note, Note::Wrote(counts) if counts.keys().any(|(_, verdict)| *verdict == Verdict::Done))));
@@ -449,6 +502,22 @@ proptest! {
                 Step::InstallRules(..) => prop_assert!(false, "rules are made once, not {step:?}"),
                 _ => {}
             }
+        }
+    }
+
+    /// Killed at every step in turn and started again: converges, leaves nothing behind that nobody owns, and withdraws
+    /// nothing that is wanted.
+    #[test]
+    fn survives_a_crash(
+        before in proptest::collection::vec(event(), 8..20),
+        change in proptest::collection::vec(event(), 1..4),
+        gone in proptest::collection::vec(service_key(), 0..3),
+    ) {
+        let change: Vec<_> =
+            change.into_iter().chain(gone.into_iter().map(|key| Event::Service(Change::Delete(key)))).collect();
+        let mut crash_at = 1;
+        while crashes(&before, &change, crash_at)? {
+            crash_at += 1;
         }
     }
 
