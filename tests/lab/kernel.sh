@@ -1,7 +1,7 @@
 #!/bin/sh
 # kernel.sh   prints the path of a User-Mode Linux kernel with IPVS, built once into the user's cache folder.
 #
-# LAB_KERNEL=FILE       use this kernel, build nothing
+# LAB_KERNEL=FILE               use this kernel, build nothing
 # LAB_KERNEL=linux-source-X.Y   build from this package instead of the newest one that the distribution offers
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,46 +16,55 @@ case ${LAB_KERNEL:-} in
 esac
 [ "$(uname -m)" = x86_64 ] || die "User-Mode Linux runs on x86_64 only, this is $(uname -m): use a host with ip_vs"
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/kube-ipvs-lab
-config=$(sha256sum "$here/uml.config" "$here/kernel.sh" | sha256sum | cut -c1-12)
-newest() { apt-cache search --names-only '^linux-source-[0-9.]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n 1; }
+# What is built depends on the package, the configuration and the steps below: change `steps` when they change.
+steps=1
+cache=${XDG_CACHE_HOME:-${HOME:?is not set, and neither is XDG_CACHE_HOME}/.cache}/kube-ipvs-lab
+config=$({ echo "$steps"; cat "$here/uml.config"; } | sha256sum | cut -c1-12)
+newest_package() { apt-cache search --names-only '^linux-source-[0-9.]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n 1; }
+newest_built() { find "$cache" -mindepth 2 -maxdepth 2 -path "$cache/linux-source-*-$config/linux" 2>/dev/null | sort -V | tail -n 1; }
 
-package=${LAB_KERNEL:-}
-if [ -z "$package" ]; then
-	# Quick on every later run: the newest kernel built with this configuration.
-	built=$(find "$cache" -maxdepth 2 -path "$cache/linux-source-*-$config/linux" 2>/dev/null | sort -V | tail -n 1)
-	[ -z "$built" ] || { echo "$built"; exit; }
-	package=$(newest)
-	if [ -z "$package" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-		apt-get update -qq >&2
-		package=$(newest)
-	fi
-	[ -n "$package" ] || die "no package linux-source-* is known here: run 'apt-get update', or name a kernel with LAB_KERNEL"
+# The usual case comes first, since it is asked for on every run.
+if [ -n "${LAB_KERNEL:-}" ]; then built=$cache/$LAB_KERNEL-$config/linux; else built=$(newest_built); fi
+if [ -x "$built" ]; then
+	echo "$built"
+	exit
 fi
 
+package=${LAB_KERNEL:-$(newest_package)}
+if [ -z "$package" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	apt-get update -qq >&2
+	package=$(newest_package)
+fi
+[ -n "$package" ] || die "no package linux-source-* is known here: run 'apt-get update' as root, or name a kernel with LAB_KERNEL"
 dir=$cache/$package-$config
+
+# One build at a time: whoever comes second finds it done.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock -n 9 || { echo "lab: another run is building the kernel, waiting for it" >&2; flock 9; }
 if [ ! -x "$dir/linux" ]; then
-	"$here/packages.sh" "$package" flex bison bc libelf-dev libssl-dev libc6-dev xz-utils make gcc >&2
+	"$here/packages.sh" "$package" flex bison bc libelf-dev libssl-dev libc6-dev xz=xz-utils make gcc >&2
 	archive=$(find /usr/src -maxdepth 1 -name "$package.tar.*" | head -n 1)
 	[ -n "$archive" ] || die "package $package left no archive in /usr/src"
-	mkdir -p "$cache"
 	work=$(mktemp -d "$cache/.build-XXXXXX")
-	trap 'rm -rf "$work"' EXIT
-	trap 'exit 1' HUP INT TERM
+	trap 'rm -rf "$work" "$work.log"' EXIT
 	echo "lab: building $package as User-Mode Linux, once (about five minutes on two cores)" >&2
-	tar -xf "$archive" -C "$work" --strip-components=1
-	log=$work/.lab.log
-	(
-		cd "$work"
+	# timeout gives it a process group of its own, which ends as a whole when this script is told to end.
+	# shellcheck disable=SC2016 # expands in the inner shell
+	timeout 7200 sh -ec '
+		cd "$3"
+		tar -xf "$1" --strip-components=1
 		make ARCH=um defconfig
-		ARCH=um scripts/kconfig/merge_config.sh -m .config "$here/uml.config"
+		ARCH=um scripts/kconfig/merge_config.sh -m .config "$2"
 		make ARCH=um olddefconfig
-		make ARCH=um -j"$(nproc)" linux
-	) >"$log" 2>&1 </dev/null || { tail -n 30 "$log" >&2; die "the kernel did not build"; }
-	mkdir -p "$dir.new.$$"
-	cp "$work/linux" "$work/.config" "$dir.new.$$/"
-	strip "$dir.new.$$/linux"
-	# Another build may have won the race: its result is as good.
-	mv -T "$dir.new.$$" "$dir" 2>/dev/null || { rm -rf "$dir.new.$$"; [ -x "$dir/linux" ] || die "cannot create $dir"; }
+		make ARCH=um -j"$(nproc)" linux' build "$archive" "$here/uml.config" "$work" \
+		>"$work.log" 2>&1 </dev/null 9>&- &
+	trap 'kill $!; wait; exit 1' HUP INT TERM
+	wait $! || { tail -n 30 "$work.log" >&2; die "the kernel did not build"; }
+	mkdir "$work/result"
+	cp "$work/linux" "$work/.config" "$work/result/"
+	strip "$work/result/linux"
+	rm -rf "$dir"
+	mv -T "$work/result" "$dir"
 fi
 echo "$dir/linux"

@@ -1,20 +1,54 @@
 #!/bin/sh
 # run.sh COMMAND [ARGUMENT...]   runs a command as root on a kernel with IPVS, with a network of its own, and ends with
-# its exit status. Folder and environment are the caller's; standard input is empty.
+# its exit status. Folder, environment and output are the caller's; standard input is empty. Whatever the command
+# leaves running ends with it.
 #
-# Where the running kernel has ip_vs and the user is root, that is a fresh network namespace of this host. Anywhere
-# else a User-Mode Linux kernel (kernel.sh) is booted for the command, with the host's files as its own.
+# Where the running kernel has ip_vs and the user is root, that is a fresh set of namespaces on this host. Anywhere
+# else a User-Mode Linux kernel (kernel.sh) is booted for the command, with the host's files as its own; there /run
+# and $TMPDIR are empty and in memory.
 #
 # LAB_HOST=yes|no     insist on the host's kernel, or on User-Mode Linux (default: the host's where it can)
 # LAB_KERNEL          see kernel.sh
-# LAB_MEMORY=2048M    memory of the lab kernel
-# LAB_TIMEOUT=600     seconds after which the lab kernel is ended; the status is then 124
+# LAB_MEMORY=2048     memory of the lab kernel, in MiB
+# LAB_TIMEOUT=600     seconds after which the command is ended; the status is then 124
+#
+# Status 125: the lab itself failed, and says why.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+memory=${LAB_MEMORY:-2048}
+timeout=${LAB_TIMEOUT:-600}
 [ $# -gt 0 ] || { echo "usage: run.sh COMMAND [ARGUMENT...]" >&2; exit 2; }
+case $memory in *[!0-9]* | '') echo "lab: LAB_MEMORY=$memory: a number of MiB is wanted" >&2; exit 2 ;; esac
+case $timeout in *[!0-9]* | '') echo "lab: LAB_TIMEOUT=$timeout: a number of seconds is wanted" >&2; exit 2 ;; esac
 
-host_can() { [ "$(id -u)" = 0 ] && { [ -e /proc/net/ip_vs ] || modprobe ip_vs 2>/dev/null; } && unshare -n true 2>/dev/null; }
+# What the demo and the tests look at the kernel with.
+"$here/packages.sh" ip=iproute2 ipvsadm=ipvsadm nft=nftables conntrack=conntrack iptables=iptables ipset=ipset \
+	socat=socat tcpdump=tcpdump ping=iputils-ping || exit 125
 
+# Sets $status. In the background, so that a signal to this script ends the command at once.
+supervise() {
+	status=0
+	timeout -k 5 "$timeout" "$@" &
+	child=$!
+	trap 'stop 129' HUP
+	trap 'stop 130' INT
+	trap 'stop 143' TERM
+	wait "$child" || status=$?
+	trap - HUP INT TERM
+}
+# shellcheck disable=SC2317 # called by traps
+stop() {
+	trap '' HUP INT TERM
+	kill "$child" 2>/dev/null || true
+	wait "$child" || true
+	exit "$1"
+}
+timed_out() {
+	echo "lab: ended after $timeout seconds (LAB_TIMEOUT)" >&2
+	exit 124
+}
+
+host_can() { [ "$(id -u)" = 0 ] && { [ -e /proc/net/ip_vs ] || modprobe ip_vs 2>/dev/null; } && unshare -nmpf true 2>/dev/null; }
 case ${LAB_HOST:-auto} in
 yes) host_can || { echo "lab: LAB_HOST=yes, but this host has no ip_vs, or you are not root" >&2; exit 2; } ;;
 no) ;;
@@ -23,28 +57,30 @@ auto) if host_can; then LAB_HOST=yes; else LAB_HOST=no; fi ;;
 esac
 
 if [ "$LAB_HOST" = yes ]; then
-	# A mount namespace too, so that /sys and `ip netns` show the new network only.
-	exec timeout -k 5 "${LAB_TIMEOUT:-600}" unshare -n -m sh -ec '
-		mount --make-rprivate /
+	# A mount namespace, so that /sys and `ip netns` show the new network only; a PID namespace, which ends as a whole.
+	# shellcheck disable=SC2016 # $@ is the inner shell's
+	supervise unshare -nmpf --kill-child --mount-proc sh -ec '
 		mount -t sysfs sysfs /sys
 		mount -t tmpfs tmpfs /run
+		mkdir -p /run/tmp /run/netns /run/lock
 		ip link set lo up
-		LAB=host exec "$@"' lab "$@" </dev/null
+		LAB=host TMPDIR=/run/tmp "$@" </dev/null' lab "$@"
+	[ "$status" != 124 ] || timed_out
+	exit "$status"
 fi
 
-kernel=$("$here/kernel.sh")
+kernel=$("$here/kernel.sh") || exit 125
 dir=$(mktemp -d "${TMPDIR:-/tmp}/lab-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-trap 'exit 1' HUP INT TERM
 
 quote() { printf "'%s' " "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
 {
 	cat <<-'END'
 		#!/bin/sh
-		export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 		mount -t proc proc /proc
 		mount -t sysfs sysfs /sys
-		mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
+		mount -t devtmpfs devtmpfs /dev
 		mkdir -p /dev/pts /dev/shm
 		mount -t devpts devpts /dev/pts
 		mount -t tmpfs tmpfs /dev/shm
@@ -54,25 +90,57 @@ quote() { printf "'%s' " "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
 		ln -s /proc/self/fd/0 /dev/stdin
 		ln -s /proc/self/fd/1 /dev/stdout
 		ln -s /proc/self/fd/2 /dev/stderr
-		stty -opost
+		exec 3>&2 </dev/null >/dev/tty0 2>/dev/tty2
+		stty -opost </dev/tty0
+		stty -opost </dev/tty2
 		ip link set lo up
+		unset seccomp uml_dir
 	END
 	export -p
-	echo 'export TMPDIR=/run/tmp LAB=uml'
+	[ -t 1 ] || echo 'export TERM=dumb' # what looks like a terminal inside is none
+	# shellcheck disable=SC2016 # expands inside
+	echo 'export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" TMPDIR=/run/tmp LAB=uml'
 	printf 'cd '
 	quote "$PWD"
-	echo
-	printf '('
+	echo "|| { echo 'lab: that folder does not exist inside' >&2; status=125; }"
+	printf '%s' "[ -n \"\${status:-}\" ] || { ("
 	for word in "$@"; do quote "$word"; done
-	echo ') </dev/null'
-	echo "echo \$? >'$dir/status'"
-	echo 'halt -f >/dev/null 2>&1'
+	echo ') 3>&-; status=$?; }'
+	echo "echo \$status >'$dir/status'"
+	# stty waits until all output is out. Not every machine has `halt`.
+	cat <<-'END'
+		exec 2>&3
+		stty opost </dev/tty0
+		stty opost </dev/tty2
+		sync
+		halt -f
+		perl -e 'syscall(169, 0xfee1dead, 672274793, 0xcdef0123, 0)'
+		echo 'lab: neither halt nor perl'
+	END
 } >"$dir/init"
 chmod +x "$dir/init"
 
-status=0
-TMPDIR=/dev/shm timeout -k 5 "${LAB_TIMEOUT:-600}" "$kernel" "mem=${LAB_MEMORY:-2048M}" rootfstype=hostfs rootflags=/ rw \
-	"init=$dir/init" "uml_dir=$dir/uml" con=null con0=fd:3,fd:4 quiet 3</dev/null 4>&1 >"$dir/boot.log" 2>&1 </dev/null || status=$?
-[ "$status" != 124 ] && [ "$status" != 137 ] || { echo "lab: ended after ${LAB_TIMEOUT:-600} seconds" >&2; exit 124; }
-[ -s "$dir/status" ] || { cat "$dir/boot.log" >&2; echo "lab: the kernel ended ($status) before the command did" >&2; exit 125; }
-exit "$(cat "$dir/status")"
+# The memory of the lab kernel is a file: in memory itself where that has room and lets code run.
+store=${TMPDIR:-/tmp}
+if [ "$(df -Pm /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')" -gt "$memory" ] 2>/dev/null &&
+	! grep -q '^[^ ]* /dev/shm .*noexec' /proc/mounts; then
+	store=/dev/shm
+fi
+
+# The kernel's own messages go to its second console and a file: what the caller sees is the command's output alone.
+# It would switch a terminal to raw mode, so it gets pipes.
+mkfifo "$dir/out" "$dir/err"
+cat <"$dir/out" &
+out=$!
+cat <"$dir/err" >&2 &
+err=$!
+supervise env "TMPDIR=$store" "$kernel" "mem=${memory}M" rootfstype=hostfs rootflags=/ rw "init=$dir/init" "uml_dir=$dir/uml" \
+	con=null con0=null,fd:4 con1=null,fd:1 con2=null,fd:5 console=tty1 seccomp=auto quiet \
+	4>"$dir/out" 5>"$dir/err" >"$dir/boot.log" 2>&1
+wait "$out" "$err" || true
+
+[ ! -s "$dir/status" ] || exit "$(cat "$dir/status")"
+case $status in 124 | 137) timed_out ;; esac
+cat "$dir/boot.log" >&2
+echo "lab: the kernel ended ($status) before the command did" >&2
+exit 125
