@@ -7,6 +7,7 @@ pub mod duration;
 pub mod file;
 pub mod flags;
 pub mod merge;
+pub mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
