@@ -3,6 +3,7 @@
 //! What can be set, in one place, after flags, configuration file and defaults are merged. The rest of the
 //! program reads only this.
 
+pub mod args;
 pub mod duration;
 pub mod file;
 pub mod flags;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::args::{Command, UsageError, from_args};
 use crate::state::Timeouts;
 
 /// Everything that the program was told, checked and complete.
