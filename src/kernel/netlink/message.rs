@@ -86,6 +86,12 @@ impl Frames {
         header[6..8].copy_from_slice(&flags.to_ne_bytes());
     }
 
+    /// What follows the header of message `index`, for tests.
+    #[cfg(test)]
+    pub(crate) fn payload(&self, index: usize) -> &[u8] {
+        &self.slice(index, index + 1)[HEADER_LENGTH..]
+    }
+
     /// The bytes of messages `first..end`.
     pub(super) fn slice(&self, first: usize, end: usize) -> &[u8] {
         &self.bytes[self.starts[first]..self.end(end - 1)]
