@@ -4,7 +4,6 @@ mod report;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +16,7 @@ use crate::api::watch::ApiSource;
 use crate::api::{Event, client};
 use crate::cluster::types::Family;
 use crate::desired::settings::Supported;
+use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, probe};
 use crate::options::merge::Merged;
@@ -59,8 +59,8 @@ async fn start(options: Options) -> anyhow::Result<()> {
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
     let source = open_source(&options).await?;
     probe::check().context("can't use the IPVS proxier")?;
-    let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
-    kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
+    let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
+    probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler).context("can't use the IPVS proxier")?;
     tracing::info!("Using ipvs Proxier");
 
     let shutdown = CancellationToken::new();
@@ -74,7 +74,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     tasks.spawn(async move { source.run(sender, stop).await });
 
-    let supported = Supported { families: families(), kernel: probe::kernel_version() };
+    let supported = Supported { families: families(), kernel: crate::kernel::version::running() };
     let reconciler = Reconciler::new(
         options.proxy.clone(),
         options.node_name.clone(),
@@ -140,7 +140,23 @@ fn serve(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
-    let _ = (options, metrics, status, shutdown, tasks);
+    let servers = [
+        (
+            "healthz",
+            options.healthz_address,
+            serve::http::healthz_router(status.clone(), options.sync_period, Arc::clone(metrics)),
+        ),
+        ("metrics", options.metrics_address, serve::http::metrics_router(Arc::clone(metrics))),
+    ];
+    for (name, address, router) in servers {
+        if let Some(address) = address {
+            let server = serve::http::serve(name, address, router, shutdown.clone());
+            tasks.spawn(async move {
+                server.await;
+                Ok(())
+            });
+        }
+    }
 }
 
 /// The families that this kernel has. IPv4 is always there; IPv6 may be missing or switched off.
