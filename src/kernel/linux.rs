@@ -222,7 +222,7 @@ impl LinuxKernel {
                     let whole = &tables[&family];
                     match key {
                         Key::Element(element) => state.elements.extend(whole.elements.get(element)),
-                        _ => state.rules.clone_from(&whole.rules),
+                        _ => state.rules.extend(whole.rules.clone()),
                     }
                 }
             }
