@@ -3,15 +3,15 @@
 //! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
 //! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
 
-pub mod address;
+mod address;
 pub mod ipvs;
-pub mod link;
+mod link;
 pub mod linux;
 pub mod memory;
 pub mod netlink;
 pub mod probe;
-pub mod route;
-pub mod sysctl;
+mod route;
+mod sysctl;
 pub mod version;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -203,3 +203,33 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
     }
     Err(io::Error::other(format!("every port of {PROBE_ADDRESS} has a virtual server")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_said_in_one_line() {
+        let lacks = vec![
+            Lack::Feature("IPVS", "ip_vs"),
+            Lack::Unclear("nf_tables", io::Error::from_raw_os_error(EINVAL)),
+        ];
+        assert_eq!(
+            Unusable(lacks).to_string(),
+            "cannot use this kernel: it has no IPVS: load the module as root with `modprobe ip_vs`, or use a kernel \
+             that has it; nf_tables: Invalid argument (os error 22)"
+        );
+        let permission = Unusable(vec![Lack::Permission]).to_string();
+        assert!(permission.contains("CAP_NET_ADMIN") && !permission.contains('\n'), "{permission}");
+    }
+
+    #[test]
+    fn an_unusable_scheduler_is_shown_so_that_a_terminal_survives_it() {
+        let reason = io::Error::from_raw_os_error(ENOENT);
+        let error = SchedulerError { name: "r\u{1b}r".into(), reason, usable: vec![] };
+        assert_eq!(
+            error.to_string(),
+            "IPVS scheduler \"r\\u{1b}r\" cannot be used on this kernel (No such file or directory (os error 2))"
+        );
+    }
+}

@@ -5,6 +5,10 @@
 //!   error. "No real servers" is believed only when the virtual server is seen after it.
 //! * A dump is a walk by position, without a mark for changes meanwhile: an object may be missed when one before it
 //!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree.
+//!
+//! Reading 10,000 virtual servers with 10 real servers each takes 1.6 s in User-Mode Linux, all but 0.3 s of it for
+//! the three system calls of each `GET_DEST`, which are dear there. `/proc/net/ip_vs` takes 0.3 s; it was not chosen
+//! since it shows neither flags nor consistent positions, and since this is done at start only.
 
 #[cfg(test)]
 mod tests;
