@@ -332,6 +332,15 @@ impl Reader<'_> {
     }
 }
 
+/// A parser's message without the place that it ends with, or has in front of the context: we give the line at the
+/// beginning, and it knows only that in the object.
+fn without_place(message: &str) -> String {
+    let Some((before, after)) = message.split_once(" at line ") else { return message.to_owned() };
+    let rest = after.trim_start_matches(|character: char| character.is_ascii_digit());
+    let rest = rest.strip_prefix(" column ").unwrap_or(rest);
+    before.to_owned() + rest.trim_start_matches(|character: char| character.is_ascii_digit())
+}
+
 /// serde's `invalid type: string "x", expected i32` in the form of all other messages.
 fn in_our_words(message: &str) -> String {
     let told = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));

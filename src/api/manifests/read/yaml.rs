@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde_yaml::Value;
 
 use super::path::Step;
-use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, path};
+use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, path, without_place};
 
 pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
     for (number, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
 }
 
 fn broken(error: &serde_yaml::Error) -> Broken {
-    Broken::new(error.location().map(|location| location.line()), without_place(error))
+    Broken::new(error.location().map(|location| location.line()), without_place(&error.to_string()))
 }
 
 /// `default` is the kind of an object that does not say itself.
@@ -69,7 +69,7 @@ impl Item for YamlItem<'_> {
     fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
         serde_path_to_error::deserialize(self.value).map_err(|error| Undecodable {
             path: path::of(error.path()),
-            message: without_place(error.inner()),
+            message: without_place(&error.inner().to_string()),
         })
     }
 
@@ -78,14 +78,5 @@ impl Item for YamlItem<'_> {
         let document = serde_yaml::Deserializer::from_str(self.text).nth(self.document)?;
         let error = path::FailAt(&way).deserialize(document).err()?;
         error.location().map(|location| location.line())
-    }
-}
-
-/// serde_yaml's message without the place, which is given in front of it.
-fn without_place(error: &serde_yaml::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(place) => text[..place].to_owned(),
-        None => text,
     }
 }
