@@ -80,16 +80,16 @@ struct Running {
 
 impl Running {
     /// A source of a folder with these files.
-    async fn with(files: &[(&str, &str)]) -> Self {
+    fn with(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in files {
             fs::write(folder.path().join(name), text).expect("a file");
         }
         let paths = vec![folder.path().to_owned()];
-        Self::of(folder, paths).await
+        Self::of(folder, paths)
     }
 
-    async fn of(folder: TempDir, paths: Vec<PathBuf>) -> Self {
+    fn of(folder: TempDir, paths: Vec<PathBuf>) -> Self {
         let source = ManifestSource::new(paths, "here");
         let counters = source.counters();
         let shutdown = CancellationToken::new();
@@ -146,8 +146,7 @@ async fn the_complete_sets_come_first() {
         ("d.yaml", &node.replace("NAME", "here")),
         ("notes.txt", "not: [yaml"),
         (".hidden.yaml", "not: [yaml"),
-    ])
-    .await;
+    ]);
     assert_eq!(
         running.first().await,
         ["services: a=10.0.0.1, b=10.0.0.2", "slices: a-1=10.1.0.1", "nodes: here"]
@@ -160,7 +159,7 @@ async fn the_complete_sets_come_first() {
 
 #[tokio::test]
 async fn an_empty_folder_is_a_complete_set_too() {
-    let mut running = Running::with(&[]).await;
+    let mut running = Running::with(&[]);
     assert_eq!(running.first().await, ["services:", "slices:", "nodes:"]);
     running.write("a.yaml", &service("a", 1));
     assert_eq!(running.next().await, "a=10.0.0.1");
@@ -169,7 +168,7 @@ async fn an_empty_folder_is_a_complete_set_too() {
 
 #[tokio::test]
 async fn files_are_added_changed_and_deleted() {
-    let mut running = Running::with(&[("a.yaml", &service("a", 1))]).await;
+    let mut running = Running::with(&[("a.yaml", &service("a", 1))]);
     running.first().await;
     running.write("b.yaml", &(service("b", 2) + &slice("b-1", "b", 1)));
     assert_eq!(running.next().await, "b=10.0.0.2");
@@ -187,7 +186,7 @@ async fn files_are_added_changed_and_deleted() {
 
 #[tokio::test]
 async fn a_change_comes_at_once() {
-    let mut running = Running::with(&[("a.yaml", &service("a", 1))]).await;
+    let mut running = Running::with(&[("a.yaml", &service("a", 1))]);
     running.first().await;
     let mut fastest = PATIENCE;
     for address in 2..20 {
@@ -202,7 +201,7 @@ async fn a_change_comes_at_once() {
 
 #[tokio::test]
 async fn nothing_changed_nothing_said() {
-    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]).await;
+    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]);
     running.first().await;
     let reads = running.counters.files_read.load(Ordering::Relaxed);
     running.write("a.yaml", &(service("b", 2) + "# only a comment\n---\n" + &service("a", 1)));
@@ -215,7 +214,7 @@ async fn nothing_changed_nothing_said() {
 
 #[tokio::test]
 async fn editors_do_not_interrupt_anything() {
-    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]).await;
+    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]);
     running.first().await;
     // One that writes a new file and renames it over the old one.
     running.write(".a.yaml.tmp", &(service("a", 3) + &service("b", 2)));
@@ -236,7 +235,7 @@ async fn editors_do_not_interrupt_anything() {
 
 #[tokio::test]
 async fn objects_that_move_between_files_stay() {
-    let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 2))]).await;
+    let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 2))]);
     running.first().await;
     fs::rename(running.path("a.yaml"), running.path("z.yaml")).expect("renamed");
     running.write("b.yaml", "");
@@ -248,7 +247,7 @@ async fn objects_that_move_between_files_stay() {
 
 #[tokio::test]
 async fn a_file_half_written_is_not_read() {
-    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]).await;
+    let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]);
     running.first().await;
     let mut file = fs::File::create(running.path("a.yaml")).expect("a file");
     file.write_all(service("a", 5).as_bytes()).expect("written");
@@ -265,7 +264,7 @@ async fn a_file_half_written_is_not_read() {
 
 #[tokio::test]
 async fn a_broken_file_withdraws_nothing_until_it_is_mended() {
-    let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.json", "{}")]).await;
+    let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.json", "{}")]);
     running.first().await;
     let whole = service("a", 1) + &service("b", 2);
     running.write("a.yaml", &whole[..whole.len() - 30]);
@@ -280,7 +279,7 @@ async fn a_broken_file_withdraws_nothing_until_it_is_mended() {
 #[tokio::test]
 async fn a_bad_object_is_skipped_and_keeps_what_it_was() {
     let text = service("a", 1) + &service("bad", 0).replace("port: 80", "port: 0");
-    let mut running = Running::with(&[("a.yaml", &text)]).await;
+    let mut running = Running::with(&[("a.yaml", &text)]);
     assert_eq!(
         running.first().await[0],
         "services: a=10.0.0.1",
@@ -295,7 +294,7 @@ async fn a_bad_object_is_skipped_and_keeps_what_it_was() {
 
 #[tokio::test]
 async fn the_first_of_two_files_has_an_object() {
-    let mut running = Running::with(&[("b.yaml", &service("a", 2))]).await;
+    let mut running = Running::with(&[("b.yaml", &service("a", 2))]);
     running.first().await;
     running.write("a.yaml", &service("a", 1));
     assert_eq!(running.next().await, "a=10.0.0.1");
@@ -334,7 +333,7 @@ async fn a_config_map_changes_by_a_swapped_link() {
         let folder = tempfile::tempdir().expect("a folder");
         publish(folder.path(), "..1", &[("a.yaml", &service("a", 1))]);
         let path = if single { folder.path().join("a.yaml") } else { folder.path().to_owned() };
-        let mut running = Running::of(folder, vec![path]).await;
+        let mut running = Running::of(folder, vec![path]);
         running.first().await;
         publish(running.folder.path(), "..2", &[("a.yaml", &service("a", 2))]);
         assert_eq!(running.next().await, "a=10.0.0.2");
@@ -360,7 +359,7 @@ async fn a_file_that_was_given_goes_and_comes_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("manifest"); // any name will do, if it is given
     fs::write(&path, service("a", 1)).expect("a file");
-    let mut running = Running::of(folder, vec![path.clone(), path.clone()]).await;
+    let mut running = Running::of(folder, vec![path.clone(), path.clone()]);
     assert_eq!(running.first().await[0], "services: a=10.0.0.1");
     running.write("other.yaml", &service("other", 9));
     fs::remove_file(&path).expect("removed");
@@ -376,7 +375,7 @@ async fn a_folder_that_is_away_says_nothing() {
     let folder = top.path().join("manifests");
     fs::create_dir(&folder).expect("a folder");
     fs::write(folder.join("a.yaml"), service("a", 1)).expect("a file");
-    let mut running = Running::of(top, vec![folder.clone()]).await;
+    let mut running = Running::of(top, vec![folder.clone()]);
     running.first().await;
     fs::rename(&folder, folder.with_extension("away")).expect("renamed");
     running.quiet(CALM).await;
@@ -406,6 +405,11 @@ fn at_the_start_a_missing_path_or_a_broken_file_is_an_error() {
     let line = load(folder.path().to_owned());
     assert!(line.starts_with(&format!("manifests: {}/b.yaml:3: ", folder.path().display())), "{line}");
     assert!(!line.contains('\n'), "{line}");
+
+    let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
+    for _ in 0..2 {
+        assert!(matches!(source.load(), Err(Error::Broken(_))), "it does not go away by asking again");
+    }
 
     symlink("nowhere", folder.path().join("c.yaml")).expect("a link");
     let line = load(folder.path().to_owned());

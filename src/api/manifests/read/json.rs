@@ -49,11 +49,11 @@ fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>)
         Type::List(default) => {
             let items = head.items.map_or("null", RawValue::get);
             match serde_json::from_str::<Option<Vec<&RawValue>>>(items) {
-                Ok(items) => {
+                Ok(items) => reader.list(&item, |reader| {
                     for item in items.unwrap_or_default() {
                         object(text, item.get(), default, reader);
                     }
-                }
+                }),
                 Err(_) => reader.unclear(Unclear::no_items(), &item),
             }
         }

@@ -282,9 +282,22 @@ fn an_object_twice_in_a_file() {
 fn lines_are_looked_up_for_the_first_bad_objects_only() {
     let bad = SERVICE.replace("port: 80", "port: 0");
     let count = Reader::MOST_LOCATED + 10;
-    let many: String = (0..count).map(|n| format!("---{}", bad.replace("web", &format!("web{n}")))).collect();
-    let content = yaml(&many);
+    let documents: Vec<String> = (0..count).map(|n| bad.replace("web", &format!("web{n}"))).collect();
+    let content = yaml(&documents.join("---"));
     assert_eq!(content.remarks.len(), count);
     let located = content.remarks.iter().filter(|remark| remark.line.is_some()).count();
     assert_eq!(located, Reader::MOST_LOCATED);
+}
+
+#[test]
+fn lists_without_end() {
+    let deep = |count: usize| {
+        let head = r#"{"apiVersion":"v1","kind":"List","items":["#;
+        format!("{}{}", head.repeat(count), "]}".repeat(count))
+    };
+    assert_eq!(good(&json(&deep(Reader::DEEPEST))), [""; 0]);
+    for (read, count) in [(json as fn(&str) -> Content, 1000), (yaml, 30)] {
+        let content = read(&deep(count));
+        assert_eq!(remarks(&content), [":1: items: found lists in lists, allowed 16 of them"]);
+    }
 }

@@ -20,7 +20,7 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
         if document.is_null() {
             continue; // nothing between two `---`, or only comments
         }
-        object(YamlItem { text, document: number, way: Vec::new(), value: &document }, None, reader);
+        object(&YamlItem { text, document: number, way: Vec::new(), value: &document }, None, reader);
     }
     Ok(())
 }
@@ -30,28 +30,30 @@ fn broken(error: &serde_yaml::Error) -> Broken {
 }
 
 /// `default` is the kind of an object that does not say itself.
-fn object(item: YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
+fn object(item: &YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
     let text_of = |field: &str| item.value.get(field).and_then(Value::as_str);
     let kind = match (text_of("kind"), default) {
         (None, Some(kind)) => Type::Ours(kind),
         (name, _) => Type::of(text_of("apiVersion"), name),
     };
     match kind {
-        Type::Ours(kind) => reader.object(kind, &item),
+        Type::Ours(kind) => reader.object(kind, item),
         Type::List(default) => {
             let items = match item.value.get("items") {
                 None | Some(Value::Null) => &[][..],
                 Some(Value::Sequence(items)) => items,
-                Some(_) => return reader.unclear(Unclear::no_items(), &item),
+                Some(_) => return reader.unclear(Unclear::no_items(), item),
             };
-            for (index, value) in items.iter().enumerate() {
-                let mut way = item.way.clone();
-                way.extend([Step::Key("items".to_owned()), Step::Index(index)]);
-                object(YamlItem { way, value, ..item }, default, reader);
-            }
+            reader.list(item, |reader| {
+                for (index, value) in items.iter().enumerate() {
+                    let mut way = item.way.clone();
+                    way.extend([Step::Key("items".to_owned()), Step::Index(index)]);
+                    object(&YamlItem { way, value, ..*item }, default, reader);
+                }
+            });
         }
         Type::Other => reader.content.other_kinds += 1,
-        Type::Unclear(unclear) => reader.unclear(unclear, &item),
+        Type::Unclear(unclear) => reader.unclear(unclear, item),
     }
 }
 

@@ -2,8 +2,8 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-fn set(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
-    paths.iter().cloned().collect()
+fn set<const N: usize>(paths: [&Path; N]) -> BTreeSet<PathBuf> {
+    paths.into_iter().map(Path::to_owned).collect()
 }
 
 #[test]
@@ -58,18 +58,18 @@ fn a_file_is_news_when_it_is_complete() {
     fs::write(folder.path().join("other.txt"), "").unwrap();
     assert_eq!(watcher.news().unwrap(), News::default());
     drop(open);
-    assert_eq!(watcher.news().unwrap(), News { written: set(&[file.clone()]), ..News::default() });
+    assert_eq!(watcher.news().unwrap(), News { written: set([&file]), ..News::default() });
 
     let link = folder.path().join("b.yaml");
     fs::hard_link(&file, &link).unwrap();
     let news = watcher.news().unwrap();
-    assert_eq!(news.written, set(&[link.clone()]));
+    assert_eq!(news.written, set([&link]));
 
     fs::rename(&link, folder.path().join("c.yaml")).unwrap();
     fs::remove_file(&file).unwrap();
     let news = watcher.news().unwrap();
-    assert_eq!(news.written, set(&[folder.path().join("c.yaml")]));
-    assert_eq!(news.vanished, set(&[file, link]));
+    assert_eq!(news.written, set([&folder.path().join("c.yaml")]));
+    assert_eq!(news.vanished, set([&file, &link]));
 }
 
 #[test]
@@ -89,14 +89,14 @@ fn links_are_followed_to_where_they_change() {
 
     fs::write(root.join("target/x"), "new").unwrap();
     fs::write(root.join("target/y"), "other").unwrap();
-    assert_eq!(watcher.news().unwrap(), News { written: set(&[file]), ..News::default() });
+    assert_eq!(watcher.news().unwrap(), News { written: set([&file]), ..News::default() });
 
     symlink("two", root.join("next")).unwrap();
     fs::rename(root.join("next"), root.join("current")).unwrap();
-    assert_eq!(watcher.news().unwrap(), News { folders: set(&[root.join("current")]), ..News::default() });
+    assert_eq!(watcher.news().unwrap(), News { folders: set([&root.join("current")]), ..News::default() });
     watcher.watch_folder(&root.join("current")).unwrap();
     fs::write(root.join("two/b.yaml"), "").unwrap();
-    assert_eq!(watcher.news().unwrap().written, set(&[root.join("current/b.yaml")]));
+    assert_eq!(watcher.news().unwrap().written, set([&root.join("current/b.yaml")]));
 }
 
 #[test]
