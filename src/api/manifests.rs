@@ -6,14 +6,17 @@
 //! (v1), and lists of them; others are counted and left alone. Nothing invents what a cluster's controllers would have
 //! added: a Service needs its `clusterIP`, and its endpoints come from slices.
 //!
-//! Folders are watched, and what changes applies at once; what that means is said in [`store`].
+//! Folders are watched, and what appears or changes applies at once, at the cost of reading the file that changed (so
+//! what changes often belongs in small files). What disappears is withdrawn a second later, unless it is back by then:
+//! editors move the old file away before they write the new one, and people move objects from file to file. Of several
+//! files with the same object the first in the order of paths has it, and a warning names both.
 //!
 //! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
 //! none, and a broken file is an error that ends the program before it has touched anything. To go on without the file
 //! would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it is
 //! mended would look like a hang; whereas a program that exits with the line of the mistake leaves the data plane as it
 //! is and is started again by whatever supervises it. A bad *object* in a sound file does not end anything, not even at
-//! the start: it is named in a warning and skipped.
+//! the start: it is named in a warning and skipped, or keeps its last good content if it had any.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -92,7 +95,9 @@ pub struct ManifestSource {
     counters: Arc<Counters>,
     converter: Converter,
     store: Store,
-    /// There is one since the start.
+    /// Whether the complete sets were given to anybody.
+    loaded: bool,
+    /// There is one from the beginning of `load`.
     watcher: Option<Watcher>,
     /// By what each file is recognised as unchanged.
     stamps: HashMap<PathBuf, Stamp>,
@@ -114,6 +119,7 @@ impl ManifestSource {
             counters: Arc::default(),
             converter: Converter::new(),
             store: Store::default(),
+            loaded: false,
             watcher: None,
             stamps: HashMap::new(),
             amiss: HashMap::new(),
@@ -133,9 +139,10 @@ impl ManifestSource {
     /// If a path is missing or a file is broken: then nothing should be done on the word of the others.
     pub fn load(&mut self) -> Result<Vec<Event>, Error> {
         let started = Instant::now();
+        self.store = Store::default(); // of an attempt that failed
         self.watcher = Some(Watcher::new().map_err(Error::Inotify)?);
         let mut files = BTreeSet::new();
-        for path in std::mem::take(&mut self.given) {
+        for path in self.given.clone() {
             let failed = |source| Error::Path { path: path.clone(), source };
             let path = std::path::absolute(&path).map_err(failed)?;
             let metadata = fs::metadata(&path).map_err(failed)?;
@@ -169,6 +176,7 @@ impl ManifestSource {
             return Err(Error::Broken(broken));
         }
         let events = self.store.everything();
+        self.loaded = true;
         self.recheck_at = Instant::now() + self.recheck_period();
         tracing::debug!(files = files.len(), bytes, elapsed = ?started.elapsed(), "Read the manifests");
         Ok(events)
@@ -184,7 +192,7 @@ impl ManifestSource {
         events: mpsc::Sender<Event>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        if self.watcher.is_none() {
+        if !self.loaded {
             let (source, first) = apart(self, Self::load).await;
             self = source;
             if !send(&events, &shutdown, first?).await {

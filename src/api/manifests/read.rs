@@ -81,7 +81,8 @@ pub(super) fn read(
         Broken::new(Some(line), "found bytes that are no UTF-8, allowed YAML or JSON in UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { converter: &mut *converter, own_node, content: Content::default(), located: 0 };
+    let mut reader =
+        Reader { converter: &mut *converter, own_node, content: Content::default(), located: 0, depth: 0 };
     if json || text.trim_start().starts_with('{') {
         match json::read(text, &mut reader) {
             Ok(()) => return Ok(reader.finish()),
@@ -95,7 +96,7 @@ pub(super) fn read(
 
 /// The line, counted from 1, of a place in a text.
 fn line_at(text: &[u8], offset: usize) -> usize {
-    1 + text[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    1 + text[..offset.min(text.len())].split(|byte| *byte == b'\n').skip(1).count()
 }
 
 /// Which of our kinds an object is.
@@ -185,6 +186,11 @@ fn group(api_version: &str) -> &str {
 }
 
 impl Unclear {
+    fn too_deep() -> Self {
+        let allowed = Reader::DEEPEST;
+        Self { field: "items", text: format!("items: found lists in lists, allowed {allowed} of them") }
+    }
+
     fn no_items() -> Self {
         Self { field: "items", text: "items: found something else, allowed an array of objects".to_owned() }
     }
@@ -221,10 +227,15 @@ struct Reader<'c> {
     converter: &'c mut Converter,
     own_node: &'c str,
     content: Content,
+    /// How many lines were looked up.
     located: usize,
+    /// How many lists deep the reading is.
+    depth: usize,
 }
 
 impl Reader<'_> {
+    /// Lists may hold lists; a deeper pile of them is nonsense, and would end with that of our stack.
+    const DEEPEST: usize = 16;
     /// Finding a line costs a walk through the file: not for each of thousands of bad objects.
     const MOST_LOCATED: usize = 50;
 
@@ -235,14 +246,14 @@ impl Reader<'_> {
                     let converted = self.converter.service(&object);
                     self.converted(kind, &object.metadata, converted, Object::Service, item);
                 }
-                Err(error) => self.undecodable(kind, error, item),
+                Err(error) => self.undecodable(kind, &error, item),
             },
             Kind::Slice => match item.decode::<discovery::EndpointSlice>() {
                 Ok(object) => {
                     let converted = self.converter.slice(&object);
                     self.converted(kind, &object.metadata, converted, Object::Slice, item);
                 }
-                Err(error) => self.undecodable(kind, error, item),
+                Err(error) => self.undecodable(kind, &error, item),
             },
             Kind::Node => match item.decode::<core::Node>() {
                 Ok(object) if object.metadata.name.as_deref().is_some_and(|name| name != self.own_node) => {}
@@ -250,7 +261,7 @@ impl Reader<'_> {
                     let converted = self.converter.node(&object);
                     self.converted(kind, &object.metadata, converted, Object::Node, item);
                 }
-                Err(error) => self.undecodable(kind, error, item),
+                Err(error) => self.undecodable(kind, &error, item),
             },
         }
     }
@@ -283,7 +294,7 @@ impl Reader<'_> {
         self.remark(problem.to_string(), item, &path::parse(&problem.field));
     }
 
-    fn undecodable(&mut self, kind: Kind, error: Undecodable, item: &impl Item) {
+    fn undecodable(&mut self, kind: Kind, error: &Undecodable, item: &impl Item) {
         let key = item
             .decode::<Named>()
             .ok()
@@ -293,6 +304,17 @@ impl Reader<'_> {
         let field = path::Display(&error.path);
         self.remark(format!("{object}: {field}: {}", in_our_words(&error.message)), item, &error.path);
         self.unusable(key);
+    }
+
+    /// Reads the items of a list by `each`.
+    fn list(&mut self, list: &impl Item, each: impl FnOnce(&mut Self)) {
+        if self.depth == Self::DEEPEST {
+            self.unclear(Unclear::too_deep(), list);
+        } else {
+            self.depth += 1;
+            each(self);
+            self.depth -= 1;
+        }
     }
 
     /// An object of which not even the kind is known.
@@ -330,6 +352,15 @@ impl Reader<'_> {
         });
         self.content
     }
+}
+
+/// A parser's message without the place that it ends with, or has in front of the context: we give the line at the
+/// beginning, and it knows only that in the object.
+fn without_place(message: &str) -> String {
+    let Some((before, after)) = message.split_once(" at line ") else { return message.to_owned() };
+    let rest = after.trim_start_matches(|character: char| character.is_ascii_digit());
+    let rest = rest.strip_prefix(" column ").unwrap_or(rest);
+    before.to_owned() + rest.trim_start_matches(|character: char| character.is_ascii_digit())
 }
 
 /// serde's `invalid type: string "x", expected i32` in the form of all other messages.

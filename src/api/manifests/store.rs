@@ -276,7 +276,7 @@ impl Store {
             let (first, second) = if *path < other { (path, &other) } else { (&other, path) };
             let objects = match count {
                 1 => example.to_string(),
-                _ => format!("{example} and {} other objects", count - 1),
+                _ => format!("{example} and {} more", count - 1),
             };
             notices.push(Notice::Warning(format!(
                 "{}: {objects}: found in {} too, allowed in one file; that of {} is used",

@@ -2,7 +2,7 @@
 //!
 //! Folders are watched, never files: a file that is replaced takes its watch with it. The watched folders are those
 //! that were given, those of the files that were given, and each one that holds a symbolic link on the way to any of
-//! these or to a file in them, for that is how a ConfigMap changes: its files are links through `..data`, which is
+//! these or to a file in them, for that is how a `ConfigMap` changes: its files are links through `..data`, which is
 //! swapped.
 //!
 //! An event says of a file that it was *written* (closed after writing, renamed to its name, linked), or that it

@@ -7,12 +7,13 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde_json::value::RawValue;
 
-use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path};
+use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path, without_place};
 
 /// One object or list, or several behind each other, as `kubectl` takes them.
 pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
     for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
-        let document = document.map_err(|error| Broken::new(Some(error.line()), without_place(&error)))?;
+        let document =
+            document.map_err(|error| Broken::new(Some(error.line()), without_place(&error.to_string())))?;
         object(text, document.get(), None, reader);
     }
     Ok(())
@@ -48,11 +49,11 @@ fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>)
         Type::List(default) => {
             let items = head.items.map_or("null", RawValue::get);
             match serde_json::from_str::<Option<Vec<&RawValue>>>(items) {
-                Ok(items) => {
+                Ok(items) => reader.list(&item, |reader| {
                     for item in items.unwrap_or_default() {
                         object(text, item.get(), default, reader);
                     }
-                }
+                }),
                 Err(_) => reader.unclear(Unclear::no_items(), &item),
             }
         }
@@ -74,9 +75,10 @@ impl Item for JsonItem<'_> {
             // Once more, with a record of the way, which would make everything slower if it were always kept.
             let mut deserializer = serde_json::Deserializer::from_str(self.raw);
             match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-                Err(error) => {
-                    Undecodable { path: path::of(error.path()), message: without_place(error.inner()) }
-                }
+                Err(error) => Undecodable {
+                    path: path::of(error.path()),
+                    message: without_place(&error.inner().to_string()),
+                },
                 Ok(_) => {
                     Undecodable { path: Vec::new(), message: "found something behind the object".to_owned() }
                 }
@@ -90,14 +92,5 @@ impl Item for JsonItem<'_> {
         let mut deserializer = serde_json::Deserializer::from_str(self.raw);
         let found = path::FailAt(path).deserialize(&mut deserializer).err().map_or(1, |error| error.line());
         Some(first + found.max(1) - 1)
-    }
-}
-
-/// serde_json's message without the place, which is that in the object, not in the file.
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(place) => text[..place].to_owned(),
-        None => text,
     }
 }

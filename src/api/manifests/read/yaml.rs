@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde_yaml::Value;
 
 use super::path::Step;
-use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, path};
+use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, path, without_place};
 
 pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
     for (number, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
@@ -20,38 +20,40 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
         if document.is_null() {
             continue; // nothing between two `---`, or only comments
         }
-        object(YamlItem { text, document: number, way: Vec::new(), value: &document }, None, reader);
+        object(&YamlItem { text, document: number, way: Vec::new(), value: &document }, None, reader);
     }
     Ok(())
 }
 
 fn broken(error: &serde_yaml::Error) -> Broken {
-    Broken::new(error.location().map(|location| location.line()), without_place(error))
+    Broken::new(error.location().map(|location| location.line()), without_place(&error.to_string()))
 }
 
 /// `default` is the kind of an object that does not say itself.
-fn object(item: YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
+fn object(item: &YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
     let text_of = |field: &str| item.value.get(field).and_then(Value::as_str);
     let kind = match (text_of("kind"), default) {
         (None, Some(kind)) => Type::Ours(kind),
         (name, _) => Type::of(text_of("apiVersion"), name),
     };
     match kind {
-        Type::Ours(kind) => reader.object(kind, &item),
+        Type::Ours(kind) => reader.object(kind, item),
         Type::List(default) => {
             let items = match item.value.get("items") {
                 None | Some(Value::Null) => &[][..],
                 Some(Value::Sequence(items)) => items,
-                Some(_) => return reader.unclear(Unclear::no_items(), &item),
+                Some(_) => return reader.unclear(Unclear::no_items(), item),
             };
-            for (index, value) in items.iter().enumerate() {
-                let mut way = item.way.clone();
-                way.extend([Step::Key("items".to_owned()), Step::Index(index)]);
-                object(YamlItem { way, value, ..item }, default, reader);
-            }
+            reader.list(item, |reader| {
+                for (index, value) in items.iter().enumerate() {
+                    let mut way = item.way.clone();
+                    way.extend([Step::Key("items".to_owned()), Step::Index(index)]);
+                    object(&YamlItem { way, value, ..*item }, default, reader);
+                }
+            });
         }
         Type::Other => reader.content.other_kinds += 1,
-        Type::Unclear(unclear) => reader.unclear(unclear, &item),
+        Type::Unclear(unclear) => reader.unclear(unclear, item),
     }
 }
 
@@ -69,7 +71,7 @@ impl Item for YamlItem<'_> {
     fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
         serde_path_to_error::deserialize(self.value).map_err(|error| Undecodable {
             path: path::of(error.path()),
-            message: without_place(error.inner()),
+            message: without_place(&error.inner().to_string()),
         })
     }
 
@@ -78,14 +80,5 @@ impl Item for YamlItem<'_> {
         let document = serde_yaml::Deserializer::from_str(self.text).nth(self.document)?;
         let error = path::FailAt(&way).deserialize(document).err()?;
         error.location().map(|location| location.line())
-    }
-}
-
-/// serde_yaml's message without the place, which is given in front of it.
-fn without_place(error: &serde_yaml::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(place) => text[..place].to_owned(),
-        None => text,
     }
 }
