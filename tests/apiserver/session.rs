@@ -1,0 +1,236 @@
+//! A running source, and what it says, as text that can be compared.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube_ipvs::api::watch::{ApiSource, Error, Monitor, Settings};
+use kube_ipvs::api::{Change, Event};
+use kube_ipvs::cluster::types::{EndpointSlice, Node, Service};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// A test: a function that makes a future.
+pub type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
+thread_local! {
+    static PAUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The name of the node that sessions watch.
+pub const NODE: &str = "worker";
+
+/// Runs a test with a clock that stands still while there is something to do, and jumps to the next deadline
+/// when there is not. Only for tests without a network.
+pub fn paused(test: impl Future<Output = ()>) {
+    PAUSED.set(true);
+    runtime(true).block_on(test);
+}
+
+/// Runs a test with the real clock.
+pub fn on_the_clock(test: impl Future<Output = ()>) {
+    PAUSED.set(false);
+    runtime(false).block_on(test);
+}
+
+fn runtime(paused: bool) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()
+}
+
+/// Which of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Services,
+    Slices,
+    Node,
+}
+
+/// A source that runs.
+pub struct Session {
+    events: mpsc::Receiver<Event>,
+    waiting: [VecDeque<String>; 3],
+    monitors: [Monitor; 3],
+    pub shutdown: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Session {
+    pub fn start(client: kube::Client, settings: Settings) -> Self {
+        Self::with_capacity(client, settings, 64)
+    }
+
+    pub fn with_capacity(client: kube::Client, settings: Settings, capacity: usize) -> Self {
+        let source = ApiSource::new(client, NODE.into()).with_settings(settings);
+        let (sender, events) = mpsc::channel(capacity);
+        let (monitors, shutdown) = (source.monitors(), CancellationToken::new());
+        let task = tokio::spawn(source.run(sender, shutdown.clone()));
+        Self { events, waiting: Default::default(), monitors, shutdown, task }
+    }
+
+    /// The next event about one kind. With a paused clock an hour passes in no time; otherwise it is a minute.
+    pub async fn next(&mut self, of: Of) -> String {
+        loop {
+            if let Some(text) = self.waiting[of as usize].pop_front() {
+                return text;
+            }
+            let event = timeout(patience(), self.events.recv()).await;
+            let event =
+                event.unwrap_or_else(|_| panic!("no event about {of:?}; status {:?}", self.status(of)));
+            let (about, text) = describe(&event.expect("the source ended"));
+            self.waiting[about as usize].push_back(text);
+        }
+    }
+
+    /// The three first complete sets, in the order Services, slices, node.
+    pub async fn first(&mut self) -> [String; 3] {
+        [self.next(Of::Services).await, self.next(Of::Slices).await, self.next(Of::Node).await]
+    }
+
+    /// Lets time pass, and demands that nothing is said about one kind meanwhile.
+    pub async fn nothing_for(&mut self, of: Of, duration: Duration) {
+        let end = tokio::time::Instant::now() + duration;
+        while let Ok(event) = tokio::time::timeout_at(end, self.events.recv()).await {
+            let (about, text) = describe(&event.expect("the source ended"));
+            self.waiting[about as usize].push_back(text);
+        }
+        assert_eq!(self.waiting[of as usize], VecDeque::<String>::new());
+    }
+
+    pub fn status(&self, of: Of) -> kube_ipvs::api::watch::Status {
+        self.monitors[of as usize].status.borrow().clone()
+    }
+
+    /// Waits until the status is as demanded.
+    pub async fn until(&mut self, of: Of, demand: impl FnMut(&kube_ipvs::api::watch::Status) -> bool) {
+        let waiting = self.monitors[of as usize].status.wait_for(demand);
+        timeout(patience(), waiting).await.expect("the status does not become what it should").unwrap();
+    }
+
+    /// The counters: received, ignored, refused, relists, errors.
+    pub fn counters(&self, of: Of) -> [u64; 5] {
+        let counters = &self.monitors[of as usize].counters;
+        [
+            &counters.events_received,
+            &counters.objects_ignored,
+            &counters.objects_refused,
+            &counters.relists,
+            &counters.errors,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Ends the reader and waits for the source to end.
+    pub async fn without_reader(self) -> Result<(), Error> {
+        drop(self.events);
+        timeout(patience(), self.task).await.expect("the source does not end").unwrap()
+    }
+
+    /// Waits for the source to end by itself, or because of a shutdown; nobody reads events meanwhile.
+    pub async fn end(self) -> Result<(), Error> {
+        let _events = self.events;
+        timeout(patience(), self.task).await.expect("the source does not end").unwrap()
+    }
+}
+
+/// How long something that must happen may take: longer than any backoff where time costs nothing.
+fn patience() -> Duration {
+    if PAUSED.get() { Duration::from_hours(1) } else { Duration::from_mins(1) }
+}
+
+fn describe(event: &Event) -> (Of, String) {
+    match event {
+        Event::Service(change) => (Of::Services, change_text(change, ToString::to_string, service_text)),
+        Event::Slice(change) => (Of::Slices, change_text(change, ToString::to_string, slice_text)),
+        Event::Node(change) => (Of::Node, change_text(change, ToString::to_string, node_text)),
+    }
+}
+
+fn change_text<K, T>(
+    change: &Change<K, T>,
+    key: impl Fn(&K) -> String,
+    item: impl Fn(&T) -> String,
+) -> String {
+    match change {
+        Change::Upsert(object) => format!("upsert {}", item(object)),
+        Change::Delete(object) => format!("delete {}", key(object)),
+        Change::Replace(objects) => {
+            let objects: Vec<String> = objects.iter().map(item).collect();
+            format!("replace [{}]", objects.join(", "))
+        }
+    }
+}
+
+fn service_text(service: &Service) -> String {
+    let mut text = service.key.to_string();
+    for address in &service.cluster_ips {
+        write!(text, " {address}").unwrap();
+    }
+    for port in &service.ports {
+        write!(text, ":{}", port.port).unwrap();
+    }
+    text
+}
+
+fn slice_text(slice: &EndpointSlice) -> String {
+    let endpoints: Vec<String> =
+        slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    format!("{} of {} ({})", slice.key, slice.service, endpoints.join(" "))
+}
+
+fn node_text(node: &Node) -> String {
+    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    format!("{} ({})", node.name, addresses.join(" "))
+}
+
+/// Warnings and notices that were logged on this thread while it lives.
+pub struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    pub fn begin() -> Self {
+        let lines = Arc::default();
+        let layer = Collector(Arc::clone(&lines));
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        Self { lines, _guard: guard }
+    }
+
+    /// The lines so far that have this in them.
+    pub fn with(&self, text: &str) -> Vec<String> {
+        self.lines.lock().unwrap().iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+}
+
+struct Collector(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Collector {
+    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+        if *event.metadata().level() <= tracing::Level::INFO {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0.insert_str(0, &format!("{value:?}"));
+        } else {
+            write!(self.0, " {}={value:?}", field.name()).unwrap();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What several test programs share.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this")]
+
+pub mod fake_apiserver;
+pub mod objects;
+pub mod real_apiserver;
+pub mod relay;
