@@ -19,5 +19,6 @@ pub mod kernel;
 pub mod options;
 pub mod reconcile;
 pub mod serve;
+pub mod sloppy;
 pub mod state;
 pub mod telemetry;

@@ -83,6 +83,88 @@ pub struct State {
     pub addresses: BTreeMap<IpAddr, Address>,
 }
 
+impl State {
+    /// The keys of everything in the state, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        let device = self.device.then_some(Key::Device);
+        let sysctls = self.sysctls.keys().map(|sysctl| Key::Sysctl(*sysctl));
+        let timeouts = (self.timeouts != Timeouts::default()).then_some(Key::Timeouts);
+        let rules = self.rules.keys().map(|family| Key::Rules(*family));
+        let elements = self.elements.iter().map(|element| Key::Element(*element));
+        let servers = self.virtual_servers.keys().map(|server| Key::VirtualServer(*server));
+        let addresses = self.addresses.keys().map(|address| Key::Address(*address));
+        device
+            .into_iter()
+            .chain(sysctls)
+            .chain(timeouts)
+            .chain(rules)
+            .chain(elements)
+            .chain(servers)
+            .chain(addresses)
+    }
+
+    /// Whether the state has a value for the key.
+    pub fn contains(&self, key: &Key) -> bool {
+        match key {
+            Key::Device => self.device,
+            Key::Sysctl(sysctl) => self.sysctls.contains_key(sysctl),
+            Key::Timeouts => self.timeouts != Timeouts::default(),
+            Key::Rules(family) => self.rules.contains_key(family),
+            Key::Element(element) => self.elements.contains(element),
+            Key::VirtualServer(server) => self.virtual_servers.contains_key(server),
+            Key::Address(address) => self.addresses.contains_key(address),
+        }
+    }
+
+    /// Whether both states have the same value, or none, for the key.
+    pub fn same(&self, other: &Self, key: &Key) -> bool {
+        match key {
+            Key::Device => self.device == other.device,
+            Key::Sysctl(sysctl) => self.sysctls.get(sysctl) == other.sysctls.get(sysctl),
+            Key::Timeouts => self.timeouts == other.timeouts,
+            Key::Rules(family) => self.rules.get(family) == other.rules.get(family),
+            Key::Element(element) => self.elements.contains(element) == other.elements.contains(element),
+            Key::VirtualServer(server) => {
+                self.virtual_servers.get(server) == other.virtual_servers.get(server)
+            }
+            Key::Address(address) => self.addresses.get(address) == other.addresses.get(address),
+        }
+    }
+
+    /// Takes over the value of a key from another state, or its absence.
+    pub fn copy(&mut self, key: &Key, from: &Self) {
+        match key {
+            Key::Device => self.device = from.device,
+            Key::Sysctl(sysctl) => put(&mut self.sysctls, *sysctl, from.sysctls.get(sysctl)),
+            Key::Timeouts => self.timeouts = from.timeouts,
+            Key::Rules(family) => put(&mut self.rules, *family, from.rules.get(family)),
+            Key::Element(element) => {
+                if from.elements.contains(element) {
+                    self.elements.insert(*element);
+                } else {
+                    self.elements.remove(element);
+                }
+            }
+            Key::VirtualServer(server) => {
+                put(&mut self.virtual_servers, *server, from.virtual_servers.get(server));
+            }
+            Key::Address(address) => put(&mut self.addresses, *address, from.addresses.get(address)),
+        }
+    }
+}
+
+/// Sets the value of a key, or removes it.
+fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<&V>) {
+    match value {
+        Some(value) => {
+            map.insert(key, value.clone());
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+}
+
 /// A kernel parameter that this program may set; `Display` gives its path below `/proc/sys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sysctl {
@@ -247,6 +329,14 @@ pub struct RealServerKey {
     pub address: IpAddr,
     /// The endpoint's port.
     pub port: u16,
+}
+
+impl RealServerKey {
+    /// The first in order: with [`RealServerKey::LAST`] the range of all real servers of a virtual server.
+    pub const FIRST: Self = Self { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: 0 };
+    /// The last in order.
+    pub const LAST: Self =
+        Self { address: IpAddr::V6(std::net::Ipv6Addr::from_bits(u128::MAX)), port: u16::MAX };
 }
 
 impl fmt::Display for RealServerKey {

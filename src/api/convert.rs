@@ -1,1 +1,250 @@
-//! (being written)
+//! Kubernetes objects → the types of [`crate::cluster::types`], or the reason why not.
+//!
+//! This is the one place that knows Kubernetes' types. It is pure, it never fails as a whole, and it applies the
+//! API's defaults itself (protocol TCP, unnamed ports `""`, conditions, the affinity timeout, namespace `default`),
+//! so that an object from a file, which no API server has seen, means what it means in a cluster.
+//!
+//! An object can be [`Kept`](Converted::Kept), [`Ignored`] (none of ours, nothing to say about it) or
+//! [`Refused`](Converted::Refused) (nonsense: one line that names the field, what was found, what is allowed).
+//! How much a piece of nonsense takes with it:
+//!
+//! * In a **Service** the whole object is refused. Its addresses and ports are few and written by people; half of a
+//!   Service is a surprise, and its source can go on with the last good one.
+//! * In an **EndpointSlice** the endpoint or port is left out, and the object is kept with the problem. A slice holds
+//!   up to 1,000 endpoints written by a controller; to refuse 999 good ones for a bad one would turn a small mistake
+//!   into an outage, and an endpoint that cannot be reached serves nobody either way. (kube-proxy is no stricter: it
+//!   ignores such ports, contract 5.1, and fails to add such an endpoint.) A source that knows a flawless older
+//!   version of the object may prefer that.
+//! * In a **Node** unparsable addresses are passed over (contract 3.5): host names are legal there.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};
+
+mod node;
+mod service;
+mod slice;
+#[cfg(test)]
+mod tests;
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Converted<T> {
+    /// Ours.
+    Kept {
+        /// What is used of it.
+        object: T,
+        /// What was left out of it; nearly always empty.
+        problems: Vec<Problem>,
+    },
+    /// A sound object that this proxy has nothing to do with. If it was ours before, it is gone now.
+    Ignored(Ignored),
+    /// Nonsense. Says nothing about whether an older, good version should go on.
+    Refused(Problem),
+}
+
+/// Why an object is none of ours. No reason to warn of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// A Service with `clusterIP: None`.
+    Headless,
+    /// A Service of type `ExternalName`.
+    ExternalName,
+    /// A Service that has no cluster IP yet.
+    NoClusterIp,
+    /// A Service with the label `service.kubernetes.io/service-proxy-name`, whatever its value (KEP-2447).
+    OtherProxy,
+    /// An EndpointSlice of address type `FQDN`.
+    Fqdn,
+    /// An EndpointSlice without the label `kubernetes.io/service-name`, or with an empty one.
+    NoService,
+    /// An EndpointSlice with the label `service.kubernetes.io/headless`, whatever its value.
+    HeadlessSlice,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Headless => "headless Service",
+            Self::ExternalName => "Service of type ExternalName",
+            Self::NoClusterIp => "Service without a cluster IP",
+            Self::OtherProxy => "Service of another proxy (label service.kubernetes.io/service-proxy-name)",
+            Self::Fqdn => "EndpointSlice of address type FQDN",
+            Self::NoService => "EndpointSlice without a Service (label kubernetes.io/service-name)",
+            Self::HeadlessSlice => {
+                "EndpointSlice of a headless Service (label service.kubernetes.io/headless)"
+            }
+        })
+    }
+}
+
+/// What is wrong with an object. `Display` gives one line:
+/// `Service default/web: spec.ports[0].port: found 0, allowed 1 to 65535`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Problem {
+    /// `Service`, `EndpointSlice` or `Node`.
+    pub kind: &'static str,
+    /// `namespace/name`; of a Node its name.
+    pub object: String,
+    /// The path of the field as `kubectl explain` writes it, with indices: `spec.ports[0].port`.
+    pub field: String,
+    /// The value that is there, or `nothing`. Text is quoted.
+    pub found: String,
+    /// What may be there instead.
+    pub allowed: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, object, field, found, allowed } = self;
+        write!(f, "{kind} {object}: {field}: found {found}, allowed {allowed}")
+    }
+}
+
+/// Converts the objects of one source. It holds on to text that repeats (namespaces, port names, node names), so
+/// that 100,000 endpoints on 5,000 nodes hold 5,000 names.
+#[derive(Debug, Default)]
+pub struct Converter {
+    texts: Texts,
+}
+
+impl Converter {
+    /// A converter that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A Service (core/v1) as this proxy sees it (contract 4.3).
+    pub fn service(&mut self, object: &core::Service) -> Converted<Service> {
+        settle(service::convert(&mut self.texts, object))
+    }
+
+    /// An EndpointSlice (discovery.k8s.io/v1) as this proxy sees it (contract 5.1).
+    pub fn slice(&mut self, object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
+        settle(slice::convert(&mut self.texts, object))
+    }
+
+    /// A Node (core/v1) as this proxy sees it (contract 3.5 and 8.2).
+    pub fn node(&mut self, object: &core::Node) -> Converted<Node> {
+        settle(node::convert(&mut self.texts, object))
+    }
+}
+
+/// Why a conversion ended early.
+enum Not {
+    Ours(Ignored),
+    Good(Problem),
+}
+
+fn settle<T>(result: Result<(T, Vec<Problem>), Not>) -> Converted<T> {
+    match result {
+        Ok((object, problems)) => Converted::Kept { object, problems },
+        Err(Not::Ours(reason)) => Converted::Ignored(reason),
+        Err(Not::Good(problem)) => Converted::Refused(problem),
+    }
+}
+
+/// Names an object in problems.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    kind: &'static str,
+    namespace: Option<&'a str>,
+    name: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// The subject of an object that lives in a namespace: `default`, when it names none.
+    fn namespaced(kind: &'static str, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+        let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        Self { kind, namespace: Some(namespace.unwrap_or("default")), name: "" }.named(metadata)
+    }
+
+    /// The subject of an object that lives in none.
+    fn global(kind: &'static str, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+        Self { kind, namespace: None, name: "" }.named(metadata)
+    }
+
+    fn named(self, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+        match metadata.name.as_deref() {
+            Some(name) if !name.is_empty() => Ok(Self { name, ..self }),
+            _ => Err(Not::Good(Self { name: "(no name)", ..self }.problem(
+                "metadata.name",
+                "nothing",
+                "a name",
+            ))),
+        }
+    }
+
+    fn problem(
+        self,
+        field: impl Into<String>,
+        found: impl fmt::Display,
+        allowed: impl Into<String>,
+    ) -> Problem {
+        let object = match self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.to_owned(),
+        };
+        Problem {
+            kind: self.kind,
+            object,
+            field: field.into(),
+            found: found.to_string(),
+            allowed: allowed.into(),
+        }
+    }
+}
+
+/// The value of a label, if the object has it.
+fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+/// A port number, never 0.
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+const PORT_NUMBERS: &str = "1 to 65535";
+
+/// A protocol; TCP is the API's default.
+fn protocol(text: Option<&str>) -> Option<Protocol> {
+    match text {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
+    }
+}
+const PROTOCOLS: &str = "TCP, UDP or SCTP";
+
+/// Text that repeats, held once.
+#[derive(Debug, Default)]
+struct Texts {
+    held: HashSet<Arc<str>>,
+    sweep_at: usize,
+}
+
+impl Texts {
+    /// Below this many texts nobody looks for unused ones.
+    const FEW: usize = 1024;
+
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(held) = self.held.get(text) {
+            return Arc::clone(held);
+        }
+        // Clusters live long and names come and go: forget those that nothing else holds, each time their number
+        // has doubled.
+        if self.held.len() >= self.sweep_at.max(Self::FEW) {
+            self.held.retain(|text| Arc::strong_count(text) > 1);
+            self.sweep_at = 2 * self.held.len();
+        }
+        let text: Arc<str> = text.into();
+        self.held.insert(Arc::clone(&text));
+        text
+    }
+}

@@ -1,3 +1,139 @@
 //! Events → facts.
+//!
+//! [`Cluster`] is a fold of the events of all sources: the Services, EndpointSlices and the own Node as last heard
+//! of. It says which Services an event concerns and nothing about what to do with them. Pure: no clock, no I/O.
 
+pub mod endpoints;
 pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::api::{Change, Event};
+use types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
+
+/// The Services that an event concerns: whose facts may have changed.
+pub type Touched = BTreeSet<ServiceKey>;
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    services: HashMap<ServiceKey, Service>,
+    slices: HashMap<SliceKey, EndpointSlice>,
+    /// The slices of each Service, whether the Service is known (yet) or not. Ordered, so that what is made of
+    /// them does not depend on the order of events. Never holds an empty set.
+    slices_of: HashMap<ServiceKey, BTreeSet<SliceKey>>,
+    node: Option<Node>,
+    services_complete: bool,
+    slices_complete: bool,
+}
+
+impl Cluster {
+    /// Takes in an event and says which Services it concerns. News that change nothing concern none.
+    pub fn apply(&mut self, event: Event) -> Touched {
+        let mut touched = Touched::new();
+        match event {
+            Event::Service(Change::Upsert(service)) => self.put_service(service, &mut touched),
+            Event::Service(Change::Delete(key)) => self.remove_service(key, &mut touched),
+            Event::Service(Change::Replace(services)) => {
+                let kept: HashSet<_> = services.iter().map(|service| service.key.clone()).collect();
+                let gone: Vec<_> = self.services.keys().filter(|key| !kept.contains(*key)).cloned().collect();
+                gone.into_iter().for_each(|key| self.remove_service(key, &mut touched));
+                services.into_iter().for_each(|service| self.put_service(service, &mut touched));
+                self.services_complete = true;
+            }
+            Event::Slice(Change::Upsert(slice)) => self.put_slice(slice, &mut touched),
+            Event::Slice(Change::Delete(key)) => self.remove_slice(&key, &mut touched),
+            Event::Slice(Change::Replace(slices)) => {
+                let kept: HashSet<_> = slices.iter().map(|slice| slice.key.clone()).collect();
+                let gone: Vec<_> = self.slices.keys().filter(|key| !kept.contains(*key)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_slice(key, &mut touched));
+                slices.into_iter().for_each(|slice| self.put_slice(slice, &mut touched));
+                self.slices_complete = true;
+            }
+            Event::Node(Change::Upsert(node)) => self.node = Some(node),
+            Event::Node(Change::Delete(_)) => self.node = None,
+            Event::Node(Change::Replace(nodes)) => self.node = nodes.into_iter().next(),
+        }
+        touched
+    }
+
+    /// Whether the complete sets of Services and of EndpointSlices have been seen. Before that the facts are a
+    /// part of the truth, and nothing may be withdrawn because of them.
+    pub fn is_complete(&self) -> bool {
+        self.services_complete && self.slices_complete
+    }
+
+    /// All Services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The Service of this name.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The slices of a Service, ordered by name.
+    pub fn slices(&self, service: &ServiceKey) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_of.get(service).into_iter().flatten().map(|key| &self.slices[key])
+    }
+
+    /// The slice of this name.
+    pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
+        self.slices.get(key)
+    }
+
+    /// How many EndpointSlices there are.
+    pub fn slice_count(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// How many Services there are.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The own Node, if it was seen.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    fn put_service(&mut self, service: Service, touched: &mut Touched) {
+        if self.services.get(&service.key) != Some(&service) {
+            touched.insert(service.key.clone());
+            self.services.insert(service.key.clone(), service);
+        }
+    }
+
+    fn remove_service(&mut self, key: ServiceKey, touched: &mut Touched) {
+        if self.services.remove(&key).is_some() {
+            touched.insert(key);
+        }
+    }
+
+    fn put_slice(&mut self, slice: EndpointSlice, touched: &mut Touched) {
+        match self.slices.get(&slice.key) {
+            Some(known) if *known == slice => return,
+            // Its label may name another Service now.
+            Some(known) if known.service != slice.service => self.remove_slice(&slice.key, touched),
+            _ => {}
+        }
+        touched.insert(slice.service.clone());
+        self.slices_of.entry(slice.service.clone()).or_default().insert(slice.key.clone());
+        self.slices.insert(slice.key.clone(), slice);
+    }
+
+    fn remove_slice(&mut self, key: &SliceKey, touched: &mut Touched) {
+        let Some(slice) = self.slices.remove(key) else { return };
+        if let Some(keys) = self.slices_of.get_mut(&slice.service) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.slices_of.remove(&slice.service);
+            }
+        }
+        touched.insert(slice.service);
+    }
+}

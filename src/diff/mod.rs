@@ -1,5 +1,53 @@
 //! Wanted − actual → steps.
+//!
+//! [`diff`] compares two states, key by key, and says what must be written in which order ([`order`]) to get from one
+//! to the other; [`Plan::apply_to`](plan::Plan::apply_to) says what a state is after a plan. One law joins them, and is
+//! tested as a property: after a plan was applied, [`accepts`](accept::accepts) holds and another diff is empty.
+//! Pure: no clock, no I/O, and no knowledge of whose an object is: the scope holds only what is ours.
 
+pub mod accept;
+mod address;
+mod apply;
+mod filter;
+mod ipvs;
+pub mod order;
 pub mod plan;
 
+pub use accept::accepts;
 pub use plan::{Phase, Plan, PlannedStep, Step};
+
+use crate::state::{Key, Scope, State};
+use order::Draft;
+
+/// What must be written so that, for every key of the scope, `actual` becomes what `wanted` says. Keys outside the
+/// scope are left alone, whatever the states hold for them; but where a table's rules must be made anew, it is made
+/// with all of the wanted elements of its family.
+pub fn diff(wanted: &State, actual: &State, scope: &Scope) -> Plan {
+    let mut draft = Draft::default();
+    for key in scope {
+        match key {
+            Key::Device => {
+                if wanted.device && !actual.device {
+                    draft.add(Step::AddDevice);
+                }
+            }
+            Key::Sysctl(sysctl) => {
+                if let Some(value) = wanted.sysctls.get(sysctl)
+                    && actual.sysctls.get(sysctl) != Some(value)
+                {
+                    draft.add(Step::SetSysctl(*sysctl, value.clone()));
+                }
+            }
+            Key::Timeouts => {
+                if !accept::timeouts(wanted.timeouts, actual.timeouts) {
+                    draft.add(Step::SetTimeouts(wanted.timeouts));
+                }
+            }
+            Key::Rules(family) => filter::rules(wanted, actual, *family, &mut draft),
+            Key::Element(element) => filter::element(wanted, actual, *element, &mut draft),
+            Key::VirtualServer(server) => ipvs::virtual_server(wanted, actual, *server, &mut draft),
+            Key::Address(address) => address::address(wanted, actual, *address, &mut draft),
+        }
+    }
+    draft.into_plan(actual)
+}

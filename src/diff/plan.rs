@@ -1,10 +1,12 @@
 //! A plan: what is to be written to the kernel, as data.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::cluster::types::Family;
 use crate::state::{
     Element, Key, RealServer, RealServerKey, RuleSettings, Sysctl, Timeouts, VirtualServer, VirtualServerKey,
+    Weight,
 };
 
 /// One thing to write. Every value is complete: whoever carries a step out decides nothing.
@@ -90,6 +92,48 @@ impl Step {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weight = |server: &RealServer| match server.weight {
+            Weight::Exactly(weight) => weight.to_string(),
+            Weight::DrainIfPresent => "drain".to_owned(),
+        };
+        let settings = |server: &VirtualServer| {
+            format!("{} flags {:#x} timeout {}", server.scheduler, server.flags, server.timeout_seconds)
+        };
+        match self {
+            Self::SetSysctl(sysctl, value) => write!(f, "set sysctl {sysctl} = {value}"),
+            Self::AddDevice => write!(f, "add device {}", crate::state::DEVICE),
+            Self::SetTimeouts(timeouts) => write!(
+                f,
+                "set timeouts tcp {} tcpfin {} udp {}",
+                timeouts.tcp_seconds, timeouts.tcp_fin_seconds, timeouts.udp_seconds
+            ),
+            Self::InstallRules(family, _, elements) => {
+                write!(f, "install {family} rules with {} elements", elements.len())
+            }
+            Self::DeleteElement(element) => write!(f, "delete element {element}"),
+            Self::AddElement(element) => write!(f, "add element {element}"),
+            Self::AddVirtualServer(key, server) => write!(f, "add virtual server {key} {}", settings(server)),
+            Self::EditVirtualServer(key, server) => {
+                write!(f, "edit virtual server {key} {}", settings(server))
+            }
+            Self::AddRealServer(key, real, server) => {
+                write!(f, "add real server {key} -> {real} weight {}", weight(server))
+            }
+            Self::EditRealServer(key, real, server) => {
+                write!(f, "edit real server {key} -> {real} weight {}", weight(server))
+            }
+            Self::DeleteRealServer(key, real) => write!(f, "delete real server {key} -> {real}"),
+            Self::AddAddress(address) => write!(f, "add address {address}"),
+            Self::EditAddress(address) => write!(f, "edit address {address}"),
+            Self::AddRoute(address) => write!(f, "add route {address}"),
+            Self::DeleteAddress(address) => write!(f, "delete address {address}"),
+            Self::DeleteVirtualServer(key) => write!(f, "delete virtual server {key}"),
+        }
+    }
+}
+
 /// A step with its place in a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStep {
@@ -98,9 +142,9 @@ pub struct PlannedStep {
     /// Steps of one phase do not depend on each other and may be sent together; a phase begins when all verdicts
     /// of the phases before it are known. Phases never decrease along a plan.
     pub phase: Phase,
-    /// The index, in the plan, of the step that must have been `Done` for this one to make sense. It belongs to
-    /// an earlier phase. If it was not done, this step is not sent.
-    pub needs: Option<usize>,
+    /// The indices, in the plan, of steps that must all have been `Done` for this one to make sense. They belong to
+    /// earlier phases. If one was not done, this step is not sent.
+    pub needs: Vec<usize>,
 }
 
 /// When a step is carried out: see [`crate::diff::order`].

@@ -1,1 +1,352 @@
-//! (being written)
+//! The real kernel: owns the sockets, carries out plans and reads back, on a thread of its own.
+//!
+//! A plan goes phase by phase; inside a phase, the steps for one socket go together. What depends on a step that
+//! was not done is skipped. Nothing here decides what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use self::tables::Tables;
+use super::ipvs::Ipvs;
+use super::netlink::{Frames, Protocol, Socket};
+use super::probe::{self, SchedulerError, Unusable};
+use super::{Kernel, Outcome, ReadError, Refusal, Selection, address, link, route, sysctl};
+use crate::cluster::types::Family;
+use crate::diff::{Plan, Step};
+use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
+
+const ENODEV: i32 = 19;
+/// How many messages are encoded before they are sent.
+const PART: usize = 1024;
+
+/// The kernel of the network namespace of the thread that opened it.
+pub struct LinuxKernel {
+    route: Socket,
+    ipvs: Ipvs,
+    tables: Tables,
+}
+
+/// Which of the sockets a step is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    Sysctl,
+    Tables,
+    Ipvs,
+    Route,
+}
+
+impl Via {
+    const ALL: [Self; 4] = [Self::Sysctl, Self::Tables, Self::Ipvs, Self::Route];
+
+    fn of(step: &Step) -> Self {
+        match step {
+            Step::SetSysctl(..) => Self::Sysctl,
+            Step::InstallRules(..) | Step::DeleteElement(_) | Step::AddElement(_) => Self::Tables,
+            Step::SetTimeouts(_)
+            | Step::AddVirtualServer(..)
+            | Step::EditVirtualServer(..)
+            | Step::DeleteVirtualServer(_)
+            | Step::AddRealServer(..)
+            | Step::EditRealServer(..)
+            | Step::DeleteRealServer(..) => Self::Ipvs,
+            Step::AddDevice
+            | Step::AddAddress(_)
+            | Step::EditAddress(_)
+            | Step::AddRoute(_)
+            | Step::DeleteAddress(_) => Self::Route,
+        }
+    }
+}
+
+impl LinuxKernel {
+    /// Checks that the kernel has what this program needs ([`probe::check`]), and opens it. Changes nothing.
+    ///
+    /// # Errors
+    /// What is missing and how to come by it, in one line.
+    pub fn open() -> Result<Self, Unusable> {
+        probe::check()?;
+        let open = || {
+            Ok(Self { route: Socket::open(Protocol::Route)?, ipvs: Ipvs::open()?, tables: Tables::open()? })
+        };
+        open().map_err(|error: io::Error| Unusable::new("netlink sockets", error))
+    }
+
+    /// Whether virtual servers can have this scheduler: see [`probe::check_scheduler`].
+    ///
+    /// # Errors
+    /// The reason, with the schedulers that can be used.
+    pub fn check_scheduler(&mut self, name: &str) -> Result<(), SchedulerError> {
+        probe::check_scheduler(&mut self.ipvs, name)
+    }
+
+    /// Carries out steps for rtnetlink.
+    fn apply_route(&mut self, steps: &[&Step]) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Unknown; steps.len()];
+        for (outcome, step) in outcomes.iter_mut().zip(steps) {
+            if matches!(step, Step::AddDevice) {
+                *outcome = link::add(&mut self.route);
+            }
+        }
+        let on_device: Vec<usize> =
+            (0..steps.len()).filter(|index| *steps[*index] != Step::AddDevice).collect();
+        if on_device.is_empty() {
+            return outcomes;
+        }
+        // Looked up each time: whoever removed and remade the device gave it another number.
+        let device = match link::find(&mut self.route) {
+            Ok(Some(link)) if link.is_dummy() => link.index,
+            Ok(_) => {
+                return refuse(outcomes, &on_device, ENODEV, format!("there is no dummy device {DEVICE}"));
+            }
+            Err(error) => {
+                let text = format!("device {DEVICE}: {error}");
+                return refuse(outcomes, &on_device, error.raw_os_error().unwrap_or(0), text);
+            }
+        };
+        let mut frames = Frames::new();
+        let mut anew = Vec::new();
+        for part in on_device.chunks(PART) {
+            frames.clear();
+            let mut sent = Vec::with_capacity(part.len());
+            for &index in part {
+                match steps[index] {
+                    Step::AddAddress(address) => address::push_add(&mut frames, device, *address),
+                    Step::EditAddress(address) => address::push_edit(&mut frames, device, *address),
+                    Step::DeleteAddress(address) => address::push_delete(&mut frames, device, *address),
+                    Step::AddRoute(IpAddr::V4(address)) => route::push_add(&mut frames, device, *address),
+                    Step::AddRoute(address @ IpAddr::V6(_)) => {
+                        anew.push((index, *address));
+                        continue;
+                    }
+                    step => unreachable!("{} is not a step for rtnetlink", step.kind()),
+                }
+                sent.push(index);
+            }
+            for (index, verdict) in sent.into_iter().zip(self.route.batch(&mut frames)) {
+                outcomes[index] = verdict.into();
+            }
+        }
+        self.put_anew(device, &anew, &mut outcomes);
+        outcomes
+    }
+
+    /// Takes IPv6 addresses from the device and puts them back, for their routes: see [`route`].
+    fn put_anew(&mut self, device: u32, addresses: &[(usize, IpAddr)], outcomes: &mut [Outcome]) {
+        let mut frames = Frames::new();
+        for (_, address) in addresses {
+            address::push_delete(&mut frames, device, *address);
+        }
+        let deleted = self.route.batch(&mut frames);
+        frames.clear();
+        let mut back = Vec::new();
+        for ((index, address), verdict) in addresses.iter().zip(deleted) {
+            outcomes[*index] = verdict.into();
+            // One whose removal is in doubt is put back too: at worst it is there already.
+            if matches!(outcomes[*index], Outcome::Done | Outcome::Unknown) {
+                address::push_add(&mut frames, device, *address);
+                back.push(*index);
+            }
+        }
+        for (index, verdict) in back.into_iter().zip(self.route.batch(&mut frames)) {
+            // Gone and not back: as with a lost verdict, the address has to be looked at again.
+            outcomes[index] =
+                if verdict == super::netlink::Verdict::Done { Outcome::Done } else { Outcome::Unknown };
+        }
+    }
+
+    /// The number of the device; `None`: there is none that we may use.
+    fn device(&mut self) -> Result<Option<u32>, ReadError> {
+        let link = link::find(&mut self.route).map_err(reading("the device kube-ipvs0"))?;
+        Ok(link.filter(link::Link::is_dummy).map(|link| link.index))
+    }
+
+    fn read_addresses(&mut self, family: Family) -> Result<BTreeMap<IpAddr, Address>, ReadError> {
+        let Some(device) = self.device()? else { return Ok(BTreeMap::new()) };
+        // An address that goes between the two reads shows as one without its route: as wrong, not as well.
+        let addresses = address::dump(&mut self.route, device, family).map_err(reading("the addresses"))?;
+        let routes =
+            route::dump(&mut self.route, device, family).map_err(reading("the routes of table local"))?;
+        let with_route =
+            |(address, deprecated)| (address, Address { deprecated, routed: routes.contains(&address) });
+        Ok(addresses.into_iter().map(with_route).collect())
+    }
+
+    fn read_tables(&mut self, family: Family, state: &mut State) -> Result<(), ReadError> {
+        let (rules, elements) = self.tables.read(family).map_err(reading("the nftables table"))?;
+        state.rules.extend(rules.map(|rules| (family, rules)));
+        state.elements.extend(elements);
+        Ok(())
+    }
+
+    fn read_settings(&mut self, state: &mut State) -> Result<(), ReadError> {
+        state.device = self.device()?.is_some();
+        for sysctl in Sysctl::ALL {
+            read_sysctl(sysctl, state)?;
+        }
+        state.timeouts = self.ipvs.timeouts().map_err(reading("the IPVS timeouts"))?;
+        Ok(())
+    }
+
+    /// Reads single keys. Addresses and elements have no question of their own that answers reliably, so their
+    /// family is read, once, and these keys are picked.
+    fn read_keys(&mut self, keys: &Scope) -> Result<State, ReadError> {
+        let mut state = State::default();
+        let mut addresses: BTreeMap<Family, BTreeMap<IpAddr, Address>> = BTreeMap::new();
+        let mut tables: BTreeMap<Family, State> = BTreeMap::new();
+        for key in keys {
+            match key {
+                Key::Device => state.device = self.device()?.is_some(),
+                Key::Sysctl(sysctl) => read_sysctl(*sysctl, &mut state)?,
+                Key::Timeouts => {
+                    state.timeouts = self.ipvs.timeouts().map_err(reading("the IPVS timeouts"))?;
+                }
+                Key::VirtualServer(key) => {
+                    let server = self.ipvs.read(key).map_err(reading("a virtual server"))?;
+                    state.virtual_servers.extend(server.map(|server| (*key, server)));
+                }
+                Key::Address(address) => {
+                    let family = Family::of(*address);
+                    if let std::collections::btree_map::Entry::Vacant(entry) = addresses.entry(family) {
+                        entry.insert(self.read_addresses(family)?);
+                    }
+                    state.addresses.extend(addresses[&family].get(address).map(|value| (*address, *value)));
+                }
+                Key::Rules(_) | Key::Element(_) => {
+                    let family = key.family().expect("rules and elements belong to a family");
+                    if let std::collections::btree_map::Entry::Vacant(entry) = tables.entry(family) {
+                        let mut whole = State::default();
+                        self.read_tables(family, &mut whole)?;
+                        entry.insert(whole);
+                    }
+                    let whole = &tables[&family];
+                    match key {
+                        Key::Element(element) => state.elements.extend(whole.elements.get(element)),
+                        _ => state.rules.clone_from(&whole.rules),
+                    }
+                }
+            }
+        }
+        Ok(state)
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(plan.steps.len());
+        for (first, run) in plan.runs() {
+            let ready: Vec<Option<usize>> = run
+                .iter()
+                .map(|planned| planned.needs.filter(|needed| outcomes.get(*needed) != Some(&Outcome::Done)))
+                .collect();
+            outcomes.extend(ready.iter().map(|missing| missing.map_or(Outcome::Unknown, Outcome::Skipped)));
+            for via in Via::ALL {
+                let indices: Vec<usize> = (0..run.len())
+                    .filter(|index| ready[*index].is_none() && Via::of(&run[*index].step) == via)
+                    .collect();
+                if indices.is_empty() {
+                    continue;
+                }
+                let steps: Vec<&Step> = indices.iter().map(|index| &run[*index].step).collect();
+                let verdicts = match via {
+                    Via::Sysctl => steps.iter().map(|step| set_sysctl(step)).collect(),
+                    Via::Tables => self.tables.apply(&steps),
+                    Via::Ipvs => self.ipvs.apply(&steps),
+                    Via::Route => self.apply_route(&steps),
+                };
+                for (index, outcome) in indices.into_iter().zip(verdicts) {
+                    outcomes[first + index] = outcome;
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn read(&mut self, selection: &Selection) -> Result<State, ReadError> {
+        let mut state = State::default();
+        match selection {
+            Selection::Keys(keys) => return self.read_keys(keys),
+            Selection::Settings => self.read_settings(&mut state)?,
+            Selection::Addresses(family) => state.addresses = self.read_addresses(*family)?,
+            Selection::Tables(family) => self.read_tables(*family, &mut state)?,
+            Selection::Everything => {
+                self.read_settings(&mut state)?;
+                for family in Family::ALL {
+                    self.read_tables(family, &mut state)?;
+                    state.addresses.extend(self.read_addresses(family)?);
+                }
+                state.virtual_servers = self.ipvs.read_all().map_err(reading("the virtual servers"))?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {
+        Ok(self.ipvs.list().map_err(reading("the virtual servers"))?.into_keys().collect())
+    }
+
+    fn connections(
+        &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
+    ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError> {
+        self.ipvs.connections(servers).map_err(reading("the connections of real servers"))
+    }
+}
+
+fn set_sysctl(step: &Step) -> Outcome {
+    match step {
+        Step::SetSysctl(sysctl, value) => sysctl::write(*sysctl, value),
+        step => unreachable!("{} is not a step for a kernel parameter", step.kind()),
+    }
+}
+
+fn read_sysctl(sysctl: Sysctl, state: &mut State) -> Result<(), ReadError> {
+    let value = sysctl::read(sysctl).map_err(reading("a kernel parameter"))?;
+    state.sysctls.extend(value.map(|value| (sysctl, value)));
+    Ok(())
+}
+
+fn refuse(mut outcomes: Vec<Outcome>, indices: &[usize], errno: i32, text: String) -> Vec<Outcome> {
+    let refusal = Refusal { errno, text };
+    for index in indices {
+        outcomes[*index] = Outcome::Refused(refusal.clone());
+    }
+    outcomes
+}
+
+fn reading(what: &'static str) -> impl FnOnce(io::Error) -> ReadError {
+    move |source| ReadError { what, source }
+}
+
+/// SEAM: to be replaced by `use super::nft::Tables;`. Until then every use of it is an error, never a success.
+mod tables {
+    use std::collections::BTreeSet;
+    use std::io;
+
+    use crate::cluster::types::Family;
+    use crate::diff::Step;
+    use crate::kernel::{Outcome, Refusal};
+    use crate::state::{Element, Rules};
+
+    const ENOSYS: i32 = 38;
+
+    pub(super) struct Tables;
+
+    impl Tables {
+        #[expect(clippy::unnecessary_wraps, reason = "the face of nft::Tables")]
+        pub(super) fn open() -> io::Result<Self> {
+            Ok(Self)
+        }
+
+        #[expect(clippy::unused_self, reason = "the face of nft::Tables")]
+        pub(super) fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
+            let refusal = Refusal { errno: ENOSYS, text: io::Error::from_raw_os_error(ENOSYS).to_string() };
+            vec![Outcome::Refused(refusal); steps.len()]
+        }
+
+        #[expect(clippy::unused_self, reason = "the face of nft::Tables")]
+        pub(super) fn read(&mut self, _family: Family) -> io::Result<(Option<Rules>, BTreeSet<Element>)> {
+            Err(io::Error::from_raw_os_error(ENOSYS))
+        }
+    }
+}

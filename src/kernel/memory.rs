@@ -1,1 +1,237 @@
-//! (being written)
+//! A kernel in memory: a [`State`] that takes plans as Linux would, with faults on demand.
+//!
+//! For logic, properties, speed and dry runs. What it knows of Linux: objects must exist before they are changed, must
+//! not exist before they are made, an address needs its device, a real server its virtual server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::{Kernel, Outcome, ReadError, Refusal, Selection};
+use crate::cluster::types::Family;
+use crate::diff::{Plan, Step};
+use crate::state::{RealServerKey, State, VirtualServerKey};
+
+/// A kernel in memory. Clones share one state: a test keeps one to look on and to meddle.
+#[derive(Clone, Default)]
+pub struct MemoryKernel {
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// What a fault does to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused with this error number.
+    Refuse(i32),
+    /// It is done, but nobody hears of it.
+    LoseAnswer,
+    /// It is not done, and nobody hears of that either.
+    LoseRequest,
+}
+
+/// Decides what goes wrong with a step.
+pub type Faults = Box<dyn FnMut(&Step) -> Option<Fault> + Send>;
+
+#[derive(Default)]
+struct Inner {
+    state: State,
+    connections: BTreeMap<(VirtualServerKey, RealServerKey), u64>,
+    faults: Option<Faults>,
+    unreadable: u32,
+    written: Vec<Step>,
+}
+
+impl MemoryKernel {
+    /// A kernel that holds this state.
+    pub fn holding(state: State) -> Self {
+        let inner = Inner { state, ..Inner::default() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> State {
+        self.lock().state.clone()
+    }
+
+    /// Changes what it holds behind everyone's back.
+    pub fn meddle(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock().state);
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        self.lock().faults = faults;
+    }
+
+    /// Makes that many of the next reads fail.
+    pub fn fail_reads(&self, count: u32) {
+        self.lock().unreadable = count;
+    }
+
+    /// Says how many connections a real server has.
+    pub fn set_connections(&self, server: VirtualServerKey, real_server: RealServerKey, count: u64) {
+        self.lock().connections.insert((server, real_server), count);
+    }
+
+    /// The steps that were done since the last call, whether anybody heard of it or not.
+    pub fn take_written(&self) -> Vec<Step> {
+        std::mem::take(&mut self.lock().written)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn carry_out(&mut self, step: &Step) -> Outcome {
+        let fault = self.faults.as_mut().and_then(|faults| faults(step));
+        match fault {
+            Some(Fault::Refuse(errno)) => return refused(Errno::from_raw_os_error(errno)),
+            Some(Fault::LoseRequest) => return Outcome::Unknown,
+            Some(Fault::LoseAnswer) | None => {}
+        }
+        let outcome = match objection(&self.state, step) {
+            Some(errno) => refused(errno),
+            None => {
+                step.apply_to(&mut self.state);
+                self.written.push(step.clone());
+                Outcome::Done
+            }
+        };
+        if fault.is_some() { Outcome::Unknown } else { outcome }
+    }
+
+    fn read_failure(&mut self) -> Result<(), ReadError> {
+        if self.unreadable == 0 {
+            return Ok(());
+        }
+        self.unreadable -= 1;
+        Err(ReadError { what: "anything", source: io::Error::from(Errno::INTR) })
+    }
+}
+
+fn refused(errno: Errno) -> Outcome {
+    Outcome::Refused(Refusal { errno: errno.raw_os_error(), text: io::Error::from(errno).to_string() })
+}
+
+/// Why Linux would refuse a step.
+fn objection(state: &State, step: &Step) -> Option<Errno> {
+    let server = |key: &VirtualServerKey| state.virtual_servers.get(key);
+    let real = |key: &VirtualServerKey, real: &RealServerKey| {
+        server(key).is_some_and(|server| server.real_servers.contains_key(real))
+    };
+    match step {
+        Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => None,
+        Step::AddDevice => state.device.then_some(Errno::EXIST),
+        Step::AddElement(element) => {
+            if state.rules.contains_key(&element.family()) {
+                state.elements.contains(element).then_some(Errno::EXIST)
+            } else {
+                Some(Errno::NOENT)
+            }
+        }
+        Step::DeleteElement(element) => (!state.elements.contains(element)).then_some(Errno::NOENT),
+        Step::AddVirtualServer(key, _) => server(key).is_some().then_some(Errno::EXIST),
+        Step::EditVirtualServer(key, _) | Step::DeleteVirtualServer(key) => {
+            server(key).is_none().then_some(Errno::SRCH)
+        }
+        Step::AddRealServer(key, real_key, _) => match server(key) {
+            None => Some(Errno::SRCH),
+            Some(_) => real(key, real_key).then_some(Errno::EXIST),
+        },
+        Step::EditRealServer(key, real_key, _) | Step::DeleteRealServer(key, real_key) => match server(key) {
+            None => Some(Errno::SRCH),
+            Some(_) => (!real(key, real_key)).then_some(Errno::NOENT),
+        },
+        Step::AddAddress(address) => {
+            if state.device {
+                state.addresses.contains_key(address).then_some(Errno::EXIST)
+            } else {
+                Some(Errno::NODEV)
+            }
+        }
+        Step::EditAddress(address) | Step::DeleteAddress(address) => {
+            (!state.addresses.contains_key(address)).then_some(Errno::ADDRNOTAVAIL)
+        }
+        Step::AddRoute(address) => match state.addresses.get(address) {
+            Some(known) => known.routed.then_some(Errno::EXIST),
+            None => Some(Errno::INVAL),
+        },
+    }
+}
+
+impl Kernel for MemoryKernel {
+    fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
+        let mut inner = self.lock();
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.steps.len());
+        for planned in &plan.steps {
+            let missing = planned.needs.iter().find(|index| outcomes[**index] != Outcome::Done);
+            let outcome = match missing {
+                Some(index) => Outcome::Skipped(*index),
+                None => inner.carry_out(&planned.step),
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    fn read(&mut self, selection: &Selection) -> Result<State, ReadError> {
+        let mut inner = self.lock();
+        inner.read_failure()?;
+        let mut state = inner.state.clone();
+        let of = |family: Family| move |address: std::net::IpAddr| Family::of(address) == family;
+        match selection {
+            Selection::Everything => {}
+            Selection::Settings => {
+                state = State {
+                    device: state.device,
+                    sysctls: state.sysctls,
+                    timeouts: state.timeouts,
+                    ..State::default()
+                };
+            }
+            Selection::Addresses(family) => {
+                state.addresses.retain(|address, _| of(*family)(*address));
+                state = State { addresses: state.addresses, ..State::default() };
+            }
+            Selection::Tables(family) => {
+                state.rules.retain(|known, _| known == family);
+                state.elements.retain(|element| element.family() == *family);
+                state = State { rules: state.rules, elements: state.elements, ..State::default() };
+            }
+            Selection::Keys(keys) => {
+                let all = std::mem::take(&mut state);
+                for key in keys {
+                    state.copy(key, &all);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {
+        let mut inner = self.lock();
+        inner.read_failure()?;
+        Ok(inner.state.virtual_servers.keys().copied().collect())
+    }
+
+    fn connections(
+        &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
+    ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError> {
+        let mut inner = self.lock();
+        inner.read_failure()?;
+        let mut counts = BTreeMap::new();
+        for key in servers {
+            let Some(server) = inner.state.virtual_servers.get(key) else { continue };
+            for real_key in server.real_servers.keys() {
+                let id = (*key, *real_key);
+                counts.insert(id, inner.connections.get(&id).copied().unwrap_or(0));
+            }
+        }
+        Ok(counts)
+    }
+}

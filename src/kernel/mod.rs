@@ -3,15 +3,22 @@
 //! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
 //! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
 
+pub mod address;
+pub mod ipvs;
+pub mod link;
 pub mod linux;
 pub mod memory;
+pub mod netlink;
+pub mod probe;
+pub mod route;
+pub mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::cluster::types::Family;
 use crate::diff::Plan;
-use crate::state::{RealServerKey, Scope, State, VirtualServerKey};
+use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
 /// Where plans are carried out.
 pub trait Kernel: Send {
@@ -56,6 +63,21 @@ pub enum Selection {
     Tables(Family),
     /// Just these keys.
     Keys(Scope),
+}
+
+impl Selection {
+    /// Whether a key is covered.
+    pub fn covers(&self, key: &Key) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Settings => matches!(key, Key::Device | Key::Sysctl(_) | Key::Timeouts),
+            Self::Addresses(family) => matches!(key, Key::Address(_)) && key.family() == Some(*family),
+            Self::Tables(family) => {
+                matches!(key, Key::Rules(_) | Key::Element(_)) && key.family() == Some(*family)
+            }
+            Self::Keys(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// What became of a step.

@@ -3,10 +3,12 @@
 //! What can be set, in one place, after flags, configuration file and defaults are merged. The rest of the
 //! program reads only this.
 
+pub mod args;
 pub mod duration;
 pub mod file;
 pub mod flags;
 pub mod merge;
+pub mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::args::{Command, UsageError, from_args};
 use crate::state::Timeouts;
 
 /// Everything that the program was told, checked and complete.

@@ -1,0 +1,139 @@
+//! The pure part: events → facts → wanted state → difference → memory kernel, at growing sizes.
+//!
+//! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
+//! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size.
+
+use std::time::{Duration, Instant};
+
+use kube_ipvs::api::{Change, Event};
+use kube_ipvs::cluster::types::{
+    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::diff::Plan;
+use kube_ipvs::kernel::Kernel;
+use kube_ipvs::kernel::memory::MemoryKernel;
+use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
+use kube_ipvs::state::Timeouts;
+
+const ENDPOINTS: u32 = 10;
+const CHANGES: u32 = 500;
+
+fn service(number: u32) -> Service {
+    let [_, high, middle, low] = number.to_be_bytes();
+    Service {
+        key: ServiceKey::new("default", format!("service-{number}")),
+        created_seconds: i64::from(number),
+        cluster_ips: vec![[10, 96 + high, middle, low].into()],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
+        affinity_seconds: None,
+    }
+}
+
+fn slice(number: u32, endpoints: u32) -> EndpointSlice {
+    let endpoints = (0..endpoints).map(|endpoint| {
+        let [a, b, c, d] = (number * (ENDPOINTS + 1) + endpoint).to_be_bytes();
+        Endpoint {
+            address: [10 + a, 128 + b, c, d].into(),
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+        }
+    });
+    EndpointSlice {
+        key: SliceKey::new("default", format!("service-{number}-1")),
+        service: ServiceKey::new("default", format!("service-{number}")),
+        family: Family::V4,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: endpoints.collect(),
+        triggered_nanoseconds: None,
+    }
+}
+
+/// Works until nothing is left to do; returns the plans and the time in the memory kernel.
+fn settle(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) -> (Vec<Plan>, Duration) {
+    let mut plans = Vec::new();
+    let mut in_kernel = Duration::ZERO;
+    while let Next::Work(work) = reconciler.next(now) {
+        let started = Instant::now();
+        let answer = match &work {
+            Work::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
+            Work::Read(selection) => Answer::State(kernel.read(selection)),
+            Work::List => Answer::Keys(kernel.list_virtual_servers()),
+            Work::Count(servers) => Answer::Counts(kernel.connections(servers)),
+        };
+        in_kernel += started.elapsed();
+        if let Work::Apply(plan) = work {
+            plans.push(Plan::clone(&plan));
+        }
+        reconciler.complete(answer, now);
+    }
+    kernel.take_written();
+    (plans, in_kernel)
+}
+
+fn main() {
+    // `cargo test --benches` only wants to know that it runs.
+    let measured = std::env::args().any(|argument| argument == "--bench");
+    let sizes: &[u32] = if measured { &[1_000, 5_000, 10_000, 50_000] } else { &[100] };
+    println!(
+        "{:>9} {:>14} {:>14} {:>7} {:>16} {:>16}",
+        "services", "cold start ms", "floor ms", "ratio", "one change us", "floor us"
+    );
+    for &size in sizes {
+        let options = ProxyOptions {
+            scheduler: "rr".into(),
+            timeouts: Timeouts::default(),
+            exclude_cidrs: vec![],
+            cluster_cidrs: vec![],
+            masquerade_all: false,
+            masquerade_mark: 0x4000,
+        };
+        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12) };
+        let mut reconciler =
+            Reconciler::new(options, "node".into(), supported, Duration::ZERO, Duration::from_secs(3600));
+        let mut kernel = MemoryKernel::default();
+        let services = (0..size).map(service).collect();
+        let slices = (0..size).map(|number| slice(number, ENDPOINTS)).collect();
+
+        let now = Instant::now();
+        reconciler.observe(Event::Service(Change::Replace(services)));
+        reconciler.observe(Event::Slice(Change::Replace(slices)));
+        let (plans, _) = settle(&mut reconciler, &mut kernel, now);
+        let cold = now.elapsed();
+
+        let mut bare = MemoryKernel::default();
+        let started = Instant::now();
+        for plan in &plans {
+            bare.apply(plan);
+        }
+        let floor = started.elapsed();
+        assert_eq!(bare.state().virtual_servers, kernel.state().virtual_servers);
+
+        let mut changes = Vec::new();
+        let mut change_floors = Vec::new();
+        for change in 0..CHANGES {
+            let number = change * 7919 % size;
+            let endpoints = if change / size.min(CHANGES) % 2 == 0 { ENDPOINTS + 1 } else { ENDPOINTS };
+            let started = Instant::now();
+            reconciler.observe(Event::Slice(Change::Upsert(slice(number, endpoints))));
+            let (_, in_kernel) = settle(&mut reconciler, &mut kernel, now);
+            changes.push(started.elapsed());
+            change_floors.push(in_kernel);
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2].as_secs_f64() * 1e6
+        };
+        println!(
+            "{size:>9} {:>14.1} {:>14.1} {:>7.1} {:>16.1} {:>16.1}",
+            cold.as_secs_f64() * 1e3,
+            floor.as_secs_f64() * 1e3,
+            cold.as_secs_f64() / floor.as_secs_f64(),
+            median(&mut changes),
+            median(&mut change_floors),
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Services.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
+use crate::cluster::types::{Family, Service, ServiceKey, ServicePort};
+use crate::sloppy;
+
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given: three hours.
+const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
+const LONGEST_AFFINITY_SECONDS: i32 = 86_400;
+
+pub(super) fn convert(texts: &mut Texts, object: &core::Service) -> Result<(Service, Vec<Problem>), Not> {
+    let subject = Subject::namespaced("Service", &object.metadata)?;
+    let none = core::ServiceSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&none);
+
+    if label(&object.metadata, PROXY_NAME).is_some() {
+        return Err(Not::Ours(Ignored::OtherProxy));
+    }
+    let mut problems = Vec::new();
+    match spec.type_.as_deref() {
+        None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => {}
+        Some("ExternalName") => return Err(Not::Ours(Ignored::ExternalName)),
+        // Said, but no reason to withdraw a cluster IP: whatever the type will mean, this part of it is known.
+        Some(other) => problems.push(subject.problem(
+            "spec.type",
+            format!("{other:?}"),
+            "ClusterIP, NodePort, LoadBalancer or ExternalName; its cluster IP is served",
+        )),
+    }
+    let service = Service {
+        cluster_ips: cluster_ips(subject, spec)?,
+        ports: ports(texts, subject, spec)?,
+        affinity_seconds: affinity(subject, spec)?,
+        created_seconds: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        key: ServiceKey::new(texts.share(subject.namespace.unwrap_or_default()), subject.name),
+    };
+    Ok((service, problems))
+}
+
+/// The addresses, primary first: `clusterIPs`, else `clusterIP`; where `ipFamilies` is given, those that it has a
+/// family for (contract 4.3).
+fn cluster_ips(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, Not> {
+    const ALLOWED: &str = "an IP address that can be a service address, or None";
+    let single = spec.cluster_ip.as_deref().unwrap_or_default();
+    let several = spec.cluster_ips.as_deref().unwrap_or_default();
+    if single == "None" || several.iter().any(|address| address == "None") {
+        return Err(Not::Ours(Ignored::Headless));
+    }
+    let written: Vec<(String, &str)> = if several.is_empty() {
+        if single.is_empty() {
+            return Err(Not::Ours(Ignored::NoClusterIp));
+        }
+        vec![("spec.clusterIP".to_owned(), single)]
+    } else {
+        several
+            .iter()
+            .enumerate()
+            .map(|(index, address)| (format!("spec.clusterIPs[{index}]"), &**address))
+            .collect()
+    };
+    let families = spec.ip_families.as_deref().unwrap_or_default();
+
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(written.len());
+    for (index, (field, text)) in written.into_iter().enumerate() {
+        let refuse =
+            |allowed: String| Not::Good(subject.problem(field.as_str(), format!("{text:?}"), allowed));
+        let address = sloppy::parse_ip(text)
+            .filter(|address| can_be_service_address(*address))
+            .ok_or_else(|| refuse(ALLOWED.to_owned()))?;
+        let family = Family::of(address);
+        if index == 0
+            && !several.is_empty()
+            && !single.is_empty()
+            && sloppy::parse_ip(single) != Some(address)
+        {
+            return Err(refuse(format!("the address of spec.clusterIP, {single:?}")));
+        }
+        if !families.is_empty() {
+            // An address beyond the families is one that a change from two families to one left behind.
+            let Some(wanted) = families.get(index) else { continue };
+            if *wanted != family.to_string() {
+                return Err(refuse(format!("an address of spec.ipFamilies[{index}], {wanted:?}")));
+            }
+        }
+        if addresses.iter().any(|other| Family::of(*other) == family) {
+            return Err(refuse("at most one address of each family".to_owned()));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+/// Whether the address may be put on a device of the node. Loopback would take the node's own, the others are no
+/// address of anybody. The API server never gives such a one; a file can.
+fn can_be_service_address(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast)
+}
+
+/// The ports. What the API's validation demands of them is demanded here as far as a port would mean two things
+/// otherwise: slices refer to a port by name and protocol, and clients by number and protocol.
+fn ports(texts: &mut Texts, subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Vec<ServicePort>, Not> {
+    let written = spec.ports.as_deref().unwrap_or_default();
+    let refuse =
+        |field: String, found: String, allowed: &str| Not::Good(subject.problem(field, found, allowed));
+    if written.is_empty() {
+        return Err(refuse("spec.ports".to_owned(), "nothing".to_owned(), "at least one port"));
+    }
+    let mut ports: Vec<ServicePort> = Vec::with_capacity(written.len());
+    for (index, port) in written.iter().enumerate() {
+        let at = |field: &str| format!("spec.ports[{index}].{field}");
+        let number =
+            port_number(port.port).ok_or_else(|| refuse(at("port"), port.port.to_string(), PORT_NUMBERS))?;
+        let protocol = protocol(port.protocol.as_deref()).ok_or_else(|| {
+            refuse(at("protocol"), format!("{:?}", port.protocol.as_deref().unwrap_or_default()), PROTOCOLS)
+        })?;
+        let name = port.name.as_deref().unwrap_or_default();
+        for other in &ports {
+            if other.protocol == protocol && other.port == number {
+                return Err(refuse(at("port"), format!("{number} ({protocol}) again"), "each port once"));
+            }
+            if other.protocol == protocol && &*other.name == name {
+                return Err(refuse(
+                    at("name"),
+                    format!("{name:?} again"),
+                    "a name of its own for each of several ports",
+                ));
+            }
+        }
+        ports.push(ServicePort { name: texts.share(name), protocol, port: number });
+    }
+    Ok(ports)
+}
+
+fn affinity(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Option<u32>, Not> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => Ok(None),
+        Some("ClientIP") => {
+            let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+            let seconds =
+                config.and_then(|config| config.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
+            match u32::try_from(seconds) {
+                Ok(seconds @ 1..) if seconds <= LONGEST_AFFINITY_SECONDS.unsigned_abs() => Ok(Some(seconds)),
+                _ => Err(Not::Good(subject.problem(
+                    "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+                    seconds,
+                    format!("1 to {LONGEST_AFFINITY_SECONDS}"),
+                ))),
+            }
+        }
+        Some(other) => {
+            Err(Not::Good(subject.problem("spec.sessionAffinity", format!("{other:?}"), "ClientIP or None")))
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! EndpointSlices.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
+use crate::cluster::types::{Endpoint, EndpointSlice, Family, ServiceKey, SliceKey, SlicePort};
+use crate::sloppy;
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+pub(super) fn convert(
+    texts: &mut Texts,
+    object: &discovery::EndpointSlice,
+) -> Result<(EndpointSlice, Vec<Problem>), Not> {
+    let subject = Subject::namespaced("EndpointSlice", &object.metadata)?;
+    if label(&object.metadata, HEADLESS).is_some() {
+        return Err(Not::Ours(Ignored::HeadlessSlice));
+    }
+    let service = match label(&object.metadata, SERVICE_NAME) {
+        Some(name) if !name.is_empty() => name,
+        _ => return Err(Not::Ours(Ignored::NoService)),
+    };
+    let family = match object.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        "FQDN" => return Err(Not::Ours(Ignored::Fqdn)),
+        other => {
+            let found = if other.is_empty() { "nothing".to_owned() } else { format!("{other:?}") };
+            return Err(Not::Good(subject.problem("addressType", found, "IPv4, IPv6 or FQDN")));
+        }
+    };
+    let namespace = texts.share(subject.namespace.unwrap_or_default());
+    let mut problems = Vec::new();
+    let slice = EndpointSlice {
+        service: ServiceKey::new(namespace.clone(), texts.share(service)),
+        key: SliceKey::new(namespace, subject.name),
+        family,
+        ports: ports(texts, subject, object.ports.as_deref().unwrap_or_default(), &mut problems),
+        endpoints: endpoints(
+            texts,
+            subject,
+            family,
+            object.endpoints.as_deref().unwrap_or_default(),
+            &mut problems,
+        ),
+        triggered_nanoseconds: triggered(&object.metadata),
+    };
+    Ok((slice, problems))
+}
+
+/// The usable ports. One without a number means "all ports", which Services have no use for: passed over in
+/// silence, as in kube-proxy. One without a name is the unnamed one: the API server writes `""` there, and in a
+/// file nobody does.
+fn ports(
+    texts: &mut Texts,
+    subject: Subject<'_>,
+    written: &[discovery::EndpointPort],
+    problems: &mut Vec<Problem>,
+) -> Vec<SlicePort> {
+    let mut ports = Vec::with_capacity(written.len());
+    for (index, port) in written.iter().enumerate() {
+        let Some(written_number) = port.port else { continue };
+        let Some(number) = port_number(written_number) else {
+            problems.push(subject.problem(format!("ports[{index}].port"), written_number, PORT_NUMBERS));
+            continue;
+        };
+        let Some(protocol) = protocol(port.protocol.as_deref()) else {
+            let found = format!("{:?}", port.protocol.as_deref().unwrap_or_default());
+            problems.push(subject.problem(format!("ports[{index}].protocol"), found, PROTOCOLS));
+            continue;
+        };
+        let name = texts.share(port.name.as_deref().unwrap_or_default());
+        ports.push(SlicePort { name, protocol, port: number });
+    }
+    ports
+}
+
+fn endpoints(
+    texts: &mut Texts,
+    subject: Subject<'_>,
+    family: Family,
+    written: &[discovery::Endpoint],
+    problems: &mut Vec<Problem>,
+) -> Vec<Endpoint> {
+    let mut endpoints = Vec::with_capacity(written.len());
+    for (index, endpoint) in written.iter().enumerate() {
+        // Only the first address of an endpoint has a meaning (discovery/v1).
+        let Some(text) = endpoint.addresses.first() else {
+            problems.push(subject.problem(
+                format!("endpoints[{index}].addresses"),
+                "nothing",
+                "at least one address",
+            ));
+            continue;
+        };
+        let address = match address(text, family) {
+            Ok(address) => address,
+            Err(allowed) => {
+                let field = format!("endpoints[{index}].addresses[0]");
+                problems.push(subject.problem(field, format!("{text:?}"), allowed));
+                continue;
+            }
+        };
+        let conditions = endpoint.conditions.as_ref();
+        let condition = |value: Option<Option<bool>>, default| value.flatten().unwrap_or(default);
+        let node = endpoint.node_name.as_deref().filter(|node| !node.is_empty());
+        endpoints.push(Endpoint {
+            address,
+            ready: condition(conditions.map(|conditions| conditions.ready), true),
+            serving: condition(conditions.map(|conditions| conditions.serving), true),
+            terminating: condition(conditions.map(|conditions| conditions.terminating), false),
+            node: node.map(|node| texts.share(node)),
+        });
+    }
+    endpoints
+}
+
+/// The address of an endpoint, or what is allowed instead. As the API's validation does it (`ValidateEndpointIP`),
+/// and for its reason: a slice that names the node's loopback or a link-local metadata service would let whoever may
+/// write slices reach through the proxy what no client should. Multicast and broadcast are no endpoints either.
+fn address(text: &str, family: Family) -> Result<IpAddr, &'static str> {
+    let address = match sloppy::parse_ip(text) {
+        Some(address) if Family::of(address) == family => address,
+        _ => {
+            return Err(match family {
+                Family::V4 => "an IPv4 address (addressType is IPv4)",
+                Family::V6 => "an IPv6 address (addressType is IPv6)",
+            });
+        }
+    };
+    let special = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if special || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        return Err("an address that is not unspecified, loopback, link-local, multicast or broadcast");
+    }
+    Ok(address)
+}
+
+/// When the change behind this slice happened. Whatever cannot be read costs one sample of a metric, nothing else.
+fn triggered(metadata: &ObjectMeta) -> Option<i64> {
+    let text = metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let time: Timestamp = text.parse().ok()?;
+    i64::try_from(time.as_nanosecond()).ok()
+}

@@ -1,0 +1,141 @@
+use std::net::IpAddr;
+
+use super::types::{
+    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use super::{Cluster, Touched, endpoints};
+use crate::api::{Change, Event};
+use crate::state::RealServerKey;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn port() -> ServicePort {
+    ServicePort { name: "web".into(), protocol: Protocol::Tcp, port: 80 }
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        key: ServiceKey::new("default", name),
+        created_seconds: 0,
+        cluster_ips: vec![ip("10.96.0.1")],
+        ports: vec![port()],
+        affinity_seconds: None,
+    }
+}
+
+fn endpoint(number: u8) -> Endpoint {
+    Endpoint {
+        address: ip(&format!("10.244.0.{number}")),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+    }
+}
+
+fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        key: SliceKey::new("default", name),
+        service: ServiceKey::new("default", service),
+        family: Family::V4,
+        ports: vec![SlicePort { name: "web".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints,
+        triggered_nanoseconds: None,
+    }
+}
+
+fn put(slice: EndpointSlice) -> Event {
+    Event::Slice(Change::Upsert(slice))
+}
+
+fn touched(names: &[&str]) -> Touched {
+    names.iter().map(|name| ServiceKey::new("default", *name)).collect()
+}
+
+fn usable(cluster: &Cluster) -> Vec<u8> {
+    endpoints::usable(cluster, &service("a"), &port(), Family::V4)
+        .into_iter()
+        .map(|RealServerKey { address, port }| {
+            assert_eq!(port, 8080);
+            match address {
+                IpAddr::V4(address) => address.octets()[3],
+                IpAddr::V6(_) => panic!("{address} is of the other family"),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn only_changes_touch() {
+    let mut cluster = Cluster::default();
+    let upsert = Event::Service(Change::Upsert(service("a")));
+    assert_eq!(cluster.apply(upsert.clone()), touched(&["a"]));
+    assert_eq!(cluster.apply(upsert), touched(&[]));
+    assert_eq!(cluster.apply(put(slice("one", "a", vec![endpoint(1)]))), touched(&["a"]));
+    assert_eq!(cluster.apply(put(slice("one", "a", vec![endpoint(1)]))), touched(&[]));
+    assert_eq!(cluster.apply(put(slice("one", "a", vec![]))), touched(&["a"]));
+}
+
+#[test]
+fn a_slice_may_come_before_its_service_and_move_to_another_one() {
+    let mut cluster = Cluster::default();
+    assert_eq!(cluster.apply(put(slice("one", "a", vec![endpoint(1)]))), touched(&["a"]));
+    cluster.apply(Event::Service(Change::Upsert(service("a"))));
+    assert_eq!(usable(&cluster), [1]);
+    assert_eq!(cluster.apply(put(slice("one", "b", vec![endpoint(1)]))), touched(&["a", "b"]));
+    assert_eq!(usable(&cluster), [0_u8; 0]);
+}
+
+#[test]
+fn a_complete_set_withdraws_only_what_it_does_not_repeat() {
+    let mut cluster = Cluster::default();
+    cluster.apply(Event::Service(Change::Replace(vec![service("a"), service("b")])));
+    assert!(!cluster.is_complete());
+    cluster.apply(Event::Slice(Change::Replace(vec![slice("one", "a", vec![]), slice("two", "b", vec![])])));
+    assert!(cluster.is_complete());
+    let again = Event::Service(Change::Replace(vec![service("b"), service("c")]));
+    assert_eq!(cluster.apply(again), touched(&["a", "c"]));
+    let again = Event::Slice(Change::Replace(vec![slice("two", "b", vec![])]));
+    assert_eq!(cluster.apply(again), touched(&["a"]));
+    assert_eq!((cluster.service_count(), cluster.slice_count()), (2, 1));
+}
+
+#[test]
+fn ready_endpoints_or_else_those_that_serve_while_they_terminate() {
+    let not_ready = Endpoint { ready: false, serving: false, ..endpoint(2) };
+    let ending = Endpoint { ready: false, terminating: true, ..endpoint(3) };
+    let ended = Endpoint { serving: false, ..ending.clone() };
+    let mut cluster = Cluster::default();
+    for (endpoints, expected) in [
+        (vec![endpoint(1), not_ready.clone(), ending.clone()], vec![1]),
+        (vec![not_ready.clone(), ending.clone()], vec![3]),
+        (vec![not_ready, ended], vec![]),
+    ] {
+        cluster.apply(put(slice("one", "a", endpoints)));
+        assert_eq!(usable(&cluster), expected);
+    }
+}
+
+#[test]
+fn slices_are_merged_and_the_entry_that_does_not_terminate_wins() {
+    let ending = Endpoint { ready: false, terminating: true, ..endpoint(1) };
+    for (first, second) in [(endpoint(1), ending.clone()), (ending, endpoint(1))] {
+        let mut cluster = Cluster::default();
+        cluster.apply(put(slice("one", "a", vec![first, endpoint(2)])));
+        cluster.apply(put(slice("two", "a", vec![second])));
+        assert_eq!(usable(&cluster), [1, 2]);
+    }
+}
+
+#[test]
+fn ports_match_by_name_and_protocol() {
+    for (name, protocol) in [("other", Protocol::Tcp), ("web", Protocol::Udp)] {
+        let mut cluster = Cluster::default();
+        let mut one = slice("one", "a", vec![endpoint(1)]);
+        one.ports = vec![SlicePort { name: name.into(), protocol, port: 8080 }];
+        cluster.apply(put(one));
+        assert_eq!(usable(&cluster), [0_u8; 0]);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a state is after a step.
+
+use std::collections::BTreeMap;
+
+use super::plan::{Plan, Step};
+use crate::state::{Address, Rules, State, VirtualServer};
+
+impl Plan {
+    /// Changes a state as if every step had been done.
+    pub fn apply_to(&self, state: &mut State) {
+        self.steps.iter().for_each(|planned| planned.step.apply_to(state));
+    }
+}
+
+impl Step {
+    /// Changes a state as the kernel changes when it does this step.
+    pub fn apply_to(&self, state: &mut State) {
+        match self {
+            Self::SetSysctl(sysctl, value) => {
+                state.sysctls.insert(*sysctl, value.clone());
+            }
+            Self::AddDevice => state.device = true,
+            Self::SetTimeouts(timeouts) => {
+                for (to, from) in [
+                    (&mut state.timeouts.tcp_seconds, timeouts.tcp_seconds),
+                    (&mut state.timeouts.tcp_fin_seconds, timeouts.tcp_fin_seconds),
+                    (&mut state.timeouts.udp_seconds, timeouts.udp_seconds),
+                ] {
+                    if from != 0 {
+                        *to = from;
+                    }
+                }
+            }
+            Self::InstallRules(family, settings, elements) => {
+                state.rules.insert(*family, Rules::Intact(settings.clone()));
+                state.elements.retain(|element| element.family() != *family);
+                state.elements.extend(elements);
+            }
+            Self::DeleteElement(element) => {
+                state.elements.remove(element);
+            }
+            Self::AddElement(element) => {
+                state.elements.insert(*element);
+            }
+            Self::AddVirtualServer(key, server) => {
+                let server = VirtualServer {
+                    real_servers: BTreeMap::new(),
+                    scheduler: server.scheduler.clone(),
+                    ..*server
+                };
+                state.virtual_servers.insert(*key, server);
+            }
+            Self::EditVirtualServer(key, server) => {
+                if let Some(known) = state.virtual_servers.get_mut(key) {
+                    let real_servers = std::mem::take(&mut known.real_servers);
+                    *known = VirtualServer { real_servers, scheduler: server.scheduler.clone(), ..*server };
+                }
+            }
+            Self::AddRealServer(key, server_key, server) | Self::EditRealServer(key, server_key, server) => {
+                if let Some(known) = state.virtual_servers.get_mut(key) {
+                    known.real_servers.insert(*server_key, *server);
+                }
+            }
+            Self::DeleteRealServer(key, server_key) => {
+                if let Some(known) = state.virtual_servers.get_mut(key) {
+                    known.real_servers.remove(server_key);
+                }
+            }
+            Self::AddAddress(address) => {
+                state.addresses.insert(*address, Address::wanted(*address));
+            }
+            Self::EditAddress(address) => {
+                if let Some(known) = state.addresses.get_mut(address) {
+                    known.deprecated = Address::wanted(*address).deprecated;
+                }
+            }
+            Self::AddRoute(address) => {
+                if let Some(known) = state.addresses.get_mut(address) {
+                    known.routed = true;
+                }
+            }
+            Self::DeleteAddress(address) => {
+                state.addresses.remove(address);
+            }
+            Self::DeleteVirtualServer(key) => {
+                state.virtual_servers.remove(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The difference of virtual and real servers.
+
+use super::order::Draft;
+use super::plan::Step;
+use crate::state::{RealServer, State, VirtualServer, VirtualServerKey, Weight};
+
+pub(super) fn virtual_server(wanted: &State, actual: &State, key: VirtualServerKey, draft: &mut Draft) {
+    match (wanted.virtual_servers.get(&key), actual.virtual_servers.get(&key)) {
+        (None, None) => {}
+        (None, Some(_)) => draft.add(Step::DeleteVirtualServer(key)),
+        (Some(wanted), None) => {
+            draft.add(Step::AddVirtualServer(key, settings_of(wanted)));
+            real_servers(key, wanted, &settings_of(wanted), draft);
+        }
+        (Some(wanted), Some(actual)) => {
+            if !wanted.same_settings(actual) {
+                draft.add(Step::EditVirtualServer(key, settings_of(wanted)));
+            }
+            real_servers(key, wanted, actual, draft);
+        }
+    }
+}
+
+/// A virtual server without its real servers: those have steps of their own.
+fn settings_of(server: &VirtualServer) -> VirtualServer {
+    VirtualServer {
+        real_servers: std::collections::BTreeMap::new(),
+        scheduler: server.scheduler.clone(),
+        ..*server
+    }
+}
+
+fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualServer, draft: &mut Draft) {
+    for (&server_key, &server) in &wanted.real_servers {
+        match (server.weight, actual.real_servers.get(&server_key)) {
+            (Weight::Exactly(_), None) => draft.add(Step::AddRealServer(key, server_key, server)),
+            (Weight::Exactly(_), Some(known)) if *known != server => {
+                draft.add(Step::EditRealServer(key, server_key, server));
+            }
+            (Weight::DrainIfPresent, Some(known)) if known.weight != Weight::Exactly(0) => {
+                let drained = RealServer { weight: Weight::Exactly(0), ..*known };
+                draft.add(Step::EditRealServer(key, server_key, drained));
+            }
+            (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}
+        }
+    }
+    for server_key in actual.real_servers.keys() {
+        if !wanted.real_servers.contains_key(server_key) {
+            draft.add(Step::DeleteRealServer(key, *server_key));
+        }
+    }
+}

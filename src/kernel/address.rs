@@ -1,0 +1,147 @@
+//! Service addresses on the device, each alone (/32, /128).
+//!
+//! Measured on Linux 6.12, on a dummy that is down: the kernel makes the address's route in table local with the
+//! address, and removes it with it, in both families. An IPv6 address is usable at once, without duplicate address
+//! detection, when it is made with `IFA_F_NODAD`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::netlink::{Attribute, Body, CREATE, EXCLUSIVE, Frames, Message, REPLACE, Socket};
+use crate::cluster::types::Family;
+
+/// `RTM_NEWADDR`, `RTM_DELADDR`, `RTM_GETADDR` (`linux/rtnetlink.h`).
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
+/// Length of `struct ifaddrmsg`.
+const HEADER_LENGTH: usize = 8;
+/// `IFA_*` (`linux/if_addr.h`).
+const ADDRESS: u16 = 1;
+const LOCAL: u16 = 2;
+const BROADCAST: u16 = 4;
+const CACHE_INFO: u16 = 6;
+const FLAGS: u16 = 8;
+/// `IFA_F_NODAD`.
+const NO_DUPLICATE_DETECTION: u32 = 0x02;
+/// `IFA_F_DEPRECATED`.
+const DEPRECATED: u32 = 0x20;
+/// `INFINITY_LIFE_TIME`.
+const FOREVER: u32 = u32::MAX;
+
+pub(super) const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// `RT_SCOPE_UNIVERSE`: scope global.
+const SCOPE_GLOBAL: u8 = 0;
+
+/// Appends the message that puts an address on the device.
+pub(crate) fn push_add(frames: &mut Frames, device: u32, address: IpAddr) {
+    frames.push(NEW_ADDRESS, CREATE | EXCLUSIVE, |body| attributes(body, device, address));
+}
+
+/// Appends the message that gives an address on the device the attributes that we give addresses, in place.
+pub(crate) fn push_edit(frames: &mut Frames, device: u32, address: IpAddr) {
+    frames.push(NEW_ADDRESS, REPLACE, |body| attributes(body, device, address));
+}
+
+/// Appends the message that takes an address from the device.
+pub(crate) fn push_delete(frames: &mut Frames, device: u32, address: IpAddr) {
+    frames.push(DELETE_ADDRESS, 0, |body| {
+        header(body, device, address);
+        body.attribute(LOCAL, octets(address).as_ref());
+        body.attribute(ADDRESS, octets(address).as_ref());
+    });
+}
+
+/// The addresses of one family on the device that stand alone, and whether they are deprecated. Addresses with a
+/// network (link-local ones, an administrator's) are none of ours and left out.
+pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Result<BTreeMap<IpAddr, bool>> {
+    let dump = socket.dump(
+        GET_ADDRESS,
+        |body| body.fixed(&fixed(family, 0, device)),
+        |message| Ok(decode(message, device, family)),
+    )?;
+    Ok(dump.items.into_iter().collect())
+}
+
+/// What kube-proxy gives its addresses (`brd` is the address itself), and for IPv6 a preferred lifetime of 0, so
+/// that the kernel does not choose the address as a source: it would for masquerading, by longest prefix.
+fn attributes(body: &mut Body<'_>, device: u32, address: IpAddr) {
+    header(body, device, address);
+    body.attribute(LOCAL, octets(address).as_ref());
+    body.attribute(ADDRESS, octets(address).as_ref());
+    match address {
+        IpAddr::V4(address) => body.attribute(BROADCAST, &address.octets()),
+        IpAddr::V6(_) => {
+            body.u32(FLAGS, NO_DUPLICATE_DETECTION);
+            // `struct ifa_cacheinfo`: preferred and valid lifetime, then two times that only the kernel sets.
+            let mut lifetimes = [0; 16];
+            lifetimes[4..8].copy_from_slice(&FOREVER.to_ne_bytes());
+            body.attribute(CACHE_INFO, &lifetimes);
+        }
+    }
+}
+
+fn header(body: &mut Body<'_>, device: u32, address: IpAddr) {
+    let family = Family::of(address);
+    body.fixed(&fixed(family, family.host_prefix(), device));
+}
+
+/// `struct ifaddrmsg`.
+fn fixed(family: Family, prefix: u8, device: u32) -> [u8; HEADER_LENGTH] {
+    let [a, b, c, d] = device.to_ne_bytes();
+    [family_number(family), prefix, 0, SCOPE_GLOBAL, a, b, c, d]
+}
+
+fn decode(message: Message<'_>, device: u32, family: Family) -> Option<(IpAddr, bool)> {
+    let &[number, prefix, old_flags, _scope, a, b, c, d] = message.payload.first_chunk::<HEADER_LENGTH>()?;
+    // Kernels without strict checking (before 4.20) list all devices.
+    if number != family_number(family) || u32::from_ne_bytes([a, b, c, d]) != device {
+        return None;
+    }
+    let attributes = message.attributes(HEADER_LENGTH);
+    let address = read_octets(attributes.get(LOCAL).or_else(|| attributes.get(ADDRESS))?.value, family)?;
+    let flags = attributes.get(FLAGS).and_then(Attribute::u32).unwrap_or(u32::from(old_flags));
+    let deprecated = family == Family::V6 && flags & DEPRECATED != 0;
+    (prefix == family.host_prefix()).then_some((address, deprecated))
+}
+
+/// The kernel's number of a family (`AF_*`).
+pub(super) fn family_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    }
+}
+
+/// The 4 or 16 bytes of an address.
+fn octets(address: IpAddr) -> impl AsRef<[u8]> {
+    match address {
+        IpAddr::V4(address) => Octets::V4(address.octets()),
+        IpAddr::V6(address) => Octets::V6(address.octets()),
+    }
+}
+
+enum Octets {
+    V4([u8; 4]),
+    V6([u8; 16]),
+}
+
+impl AsRef<[u8]> for Octets {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::V4(octets) => octets,
+            Self::V6(octets) => octets,
+        }
+    }
+}
+
+/// The address that these bytes are.
+pub(super) fn read_octets(bytes: &[u8], family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
+        Family::V6 => bytes.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
+    }
+}

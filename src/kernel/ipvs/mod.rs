@@ -1,0 +1,226 @@
+//! Virtual and real servers, and the IPVS timeouts, over generic netlink.
+//!
+//! How the kernel answers, and what follows from it:
+//! * `GET_DEST` exists as a dump only, and for a virtual server that does not exist it answers with nothing, and no
+//!   error. "No real servers" is believed only when the virtual server is seen after it.
+//! * A dump is a walk by position, without a mark for changes meanwhile: an object may be missed when one before it
+//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use self::wire::{Command, Dest};
+use super::Outcome;
+use super::netlink::{Body, Dump, Frames, Protocol, Socket};
+use crate::cluster::types::Family;
+use crate::diff::Step;
+use crate::state::{RealServerKey, Timeouts, VirtualServer, VirtualServerKey};
+
+/// How often something that changes while it is read is read again.
+const ATTEMPTS: usize = 8;
+/// How many messages are encoded before they are sent: four datagrams of 256.
+const PART: usize = 1024;
+/// `ESRCH`: there is no such virtual server.
+const NO_SUCH: i32 = 3;
+
+/// The IPVS of the network namespace.
+#[derive(Debug)]
+pub struct Ipvs {
+    socket: Socket,
+    family: u16,
+    frames: Frames,
+}
+
+impl Ipvs {
+    /// Opens a socket and finds the kernel's IPVS, which loads its module where it can.
+    ///
+    /// # Errors
+    /// `ENOENT` where the kernel has no IPVS, else those of the socket.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::open(Protocol::Generic)?;
+        let family =
+            socket.get(wire::CONTROL_FAMILY, wire::get_family, |message| Ok(wire::decode_family(message)))?;
+        let family =
+            family.ok_or_else(|| io::Error::other("the kernel did not say which number IPVS has"))?;
+        Ok(Self { socket, family, frames: Frames::new() })
+    }
+
+    /// The version of the kernel's IPVS: `0x010201` is 1.2.1.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`, else those of the socket.
+    pub fn version(&mut self) -> io::Result<u32> {
+        let body = |out: &mut Body<'_>| wire::command(out, Command::GetInfo);
+        let version = self.socket.get(self.family, body, |message| Ok(wire::decode_info(message)))?;
+        version.ok_or_else(|| io::Error::other("the kernel did not say its version of IPVS"))
+    }
+
+    /// Appends the message that carries out this step, for those who send it themselves; `false`: the step is not
+    /// about IPVS.
+    pub fn encode(&self, step: &Step, frames: &mut Frames) -> bool {
+        wire::push(frames, self.family, step)
+    }
+
+    /// The socket, for those who send what [`Ipvs::encode`] made.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// Carries out steps that are about IPVS and do not depend on each other; an outcome for each, in order.
+    pub fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(steps.len());
+        // In parts, so that a cold start does not keep its hundred thousand messages in memory.
+        for part in steps.chunks(PART) {
+            self.frames.clear();
+            for step in part {
+                let ours = wire::push(&mut self.frames, self.family, step);
+                assert!(ours, "{} is not a step for IPVS", step.kind());
+            }
+            outcomes.extend(self.socket.batch(&mut self.frames).into_iter().map(Outcome::from));
+        }
+        outcomes
+    }
+
+    /// The timeouts.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket.
+    pub fn timeouts(&mut self) -> io::Result<Timeouts> {
+        let body = |out: &mut Body<'_>| wire::command(out, Command::GetConfig);
+        let timeouts =
+            self.socket.get(self.family, body, |message| Ok(Some(wire::decode_config(message))))?;
+        timeouts.ok_or_else(|| io::Error::other("the kernel did not say its timeouts"))
+    }
+
+    /// All virtual servers that are known by address, protocol and port, without their real servers.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket, or that they did not keep still long enough to be read.
+    pub fn list(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
+        let (socket, family) = (&mut self.socket, self.family);
+        let servers = settled(|| {
+            socket.dump(family, |out| wire::command(out, Command::GetService), wire::decode_service)
+        })?;
+        Ok(servers.into_iter().collect())
+    }
+
+    /// A virtual server with its real servers; `None`: it does not exist.
+    ///
+    /// # Errors
+    /// As for [`Ipvs::list`].
+    pub fn read(&mut self, key: &VirtualServerKey) -> io::Result<Option<VirtualServer>> {
+        let Some(mut server) = self.service(key)? else { return Ok(None) };
+        let dests = self.dests(key)?;
+        if dests.is_empty() && self.service(key)?.is_none() {
+            return Ok(None);
+        }
+        server.real_servers = dests.into_iter().map(|dest| (dest.key, dest.value)).collect();
+        Ok(Some(server))
+    }
+
+    /// All virtual servers with their real servers.
+    ///
+    /// # Errors
+    /// As for [`Ipvs::list`].
+    pub fn read_all(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
+        let mut servers = self.list()?;
+        let mut gone = Vec::new();
+        for (key, server) in &mut servers {
+            let dests = self.dests(key)?;
+            if dests.is_empty() && self.service(key)?.is_none() {
+                gone.push(*key);
+            }
+            server.real_servers = dests.into_iter().map(|dest| (dest.key, dest.value)).collect();
+        }
+        for key in gone {
+            servers.remove(&key);
+        }
+        Ok(servers)
+    }
+
+    /// How many connections, active and inactive together, each real server of these virtual servers has; virtual
+    /// servers that do not exist are left out.
+    ///
+    /// # Errors
+    /// As for [`Ipvs::list`].
+    pub fn connections(
+        &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
+    ) -> io::Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>> {
+        let mut connections = BTreeMap::new();
+        for key in servers {
+            connections.extend(self.dests(key)?.into_iter().map(|dest| ((*key, dest.key), dest.connections)));
+        }
+        Ok(connections)
+    }
+
+    /// A virtual server without its real servers.
+    fn service(&mut self, key: &VirtualServerKey) -> io::Result<Option<VirtualServer>> {
+        let body = |out: &mut Body<'_>| {
+            wire::command(out, Command::GetService);
+            wire::service(out, key, None);
+        };
+        match self.socket.get(self.family, body, wire::decode_service) {
+            Ok(found) => Ok(found.map(|(_, server)| server)),
+            Err(error) if error.raw_os_error() == Some(NO_SUCH) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The real servers of a virtual server; none where it does not exist.
+    fn dests(&mut self, key: &VirtualServerKey) -> io::Result<Vec<Dest>> {
+        let (socket, family) = (&mut self.socket, self.family);
+        settled(|| {
+            socket.dump(
+                family,
+                |out| {
+                    wire::command(out, Command::GetDest);
+                    wire::service(out, key, None);
+                },
+                |message| wire::decode_dest(message, Family::of(key.address)).map(Some),
+            )
+        })
+    }
+}
+
+/// Reads until the answer came in one datagram, which the kernel fills under its lock, or two answers in a row name
+/// the same objects.
+fn settled<T: Named>(mut read: impl FnMut() -> io::Result<Dump<T>>) -> io::Result<Vec<T>> {
+    let mut previous: Option<Vec<T>> = None;
+    for _ in 0..ATTEMPTS {
+        let Dump { items, datagrams } = read()?;
+        let same = |previous: &Vec<T>| previous.iter().map(T::name).eq(items.iter().map(T::name));
+        if datagrams <= 1 || previous.as_ref().is_some_and(same) {
+            return Ok(items);
+        }
+        previous = Some(items);
+    }
+    Err(io::Error::other(format!("it changed while it was read, {ATTEMPTS} times in a row")))
+}
+
+/// What has a name that tells it from its like.
+trait Named {
+    type Name: PartialEq;
+
+    fn name(&self) -> Self::Name;
+}
+
+impl Named for (VirtualServerKey, VirtualServer) {
+    type Name = VirtualServerKey;
+
+    fn name(&self) -> VirtualServerKey {
+        self.0
+    }
+}
+
+impl Named for Dest {
+    type Name = RealServerKey;
+
+    fn name(&self) -> RealServerKey {
+        self.key
+    }
+}

@@ -1,0 +1,305 @@
+//! IPVS messages of generic netlink: bytes in, bytes out (`linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`).
+//!
+//! Addresses are the 16 bytes of the kernel's `union nf_inet_addr`, beside an attribute that names their family;
+//! ports are in network byte order; all else is in the host's.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::cluster::types::{Family, Protocol};
+use crate::diff::Step;
+use crate::kernel::netlink::{Attribute, Body, Frames, Message};
+use crate::state::{RealServer, RealServerKey, Timeouts, VirtualServer, VirtualServerKey, Weight};
+
+/// Length of `struct genlmsghdr`.
+const GENERIC_HEADER_LENGTH: usize = 4;
+/// `CTRL_CMD_GETFAMILY` of family `GENL_ID_CTRL`.
+pub(super) const CONTROL_FAMILY: u16 = 0x10;
+const CONTROL_GET_FAMILY: u8 = 3;
+const CONTROL_FAMILY_ID: u16 = 1;
+const CONTROL_FAMILY_NAME: u16 = 2;
+/// `IPVS_GENL_NAME`.
+const FAMILY_NAME: &str = "IPVS";
+/// `IPVS_GENL_VERSION`.
+const VERSION: u8 = 1;
+
+/// `IPVS_CMD_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    NewService = 1,
+    SetService = 2,
+    DelService = 3,
+    GetService = 4,
+    NewDest = 5,
+    SetDest = 6,
+    DelDest = 7,
+    GetDest = 8,
+    SetConfig = 12,
+    GetConfig = 13,
+    GetInfo = 15,
+}
+
+/// `IPVS_CMD_ATTR_*`.
+const SERVICE: u16 = 1;
+const DEST: u16 = 2;
+const TIMEOUT_TCP: u16 = 4;
+const TIMEOUT_TCP_FIN: u16 = 5;
+const TIMEOUT_UDP: u16 = 6;
+
+/// `IPVS_INFO_ATTR_VERSION`.
+const INFO_VERSION: u16 = 1;
+
+/// `IPVS_SVC_ATTR_*`.
+const SERVICE_FAMILY: u16 = 1;
+const SERVICE_PROTOCOL: u16 = 2;
+const SERVICE_ADDRESS: u16 = 3;
+const SERVICE_PORT: u16 = 4;
+const SERVICE_MARK: u16 = 5;
+const SERVICE_SCHEDULER: u16 = 6;
+const SERVICE_FLAGS: u16 = 7;
+const SERVICE_TIMEOUT: u16 = 8;
+const SERVICE_NETMASK: u16 = 9;
+
+/// `IPVS_DEST_ATTR_*`.
+const DEST_ADDRESS: u16 = 1;
+const DEST_PORT: u16 = 2;
+const DEST_FORWARDING: u16 = 3;
+const DEST_WEIGHT: u16 = 4;
+const DEST_UPPER_THRESHOLD: u16 = 5;
+const DEST_LOWER_THRESHOLD: u16 = 6;
+const DEST_ACTIVE_CONNECTIONS: u16 = 7;
+const DEST_INACTIVE_CONNECTIONS: u16 = 8;
+const DEST_FAMILY: u16 = 11;
+
+/// `IP_VS_SVC_F_HASHED`: the kernel's own mark, "is in the table".
+const HASHED: u32 = 0x2;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Asks for the number of the family, which the kernel hands out as modules are loaded. Where the family is not
+/// there, the kernel tries to load its module (`net-pf-16-proto-16-family-IPVS`).
+pub(super) fn get_family(body: &mut Body<'_>) {
+    body.fixed(&[CONTROL_GET_FAMILY, 1, 0, 0]);
+    body.text(CONTROL_FAMILY_NAME, FAMILY_NAME);
+}
+
+/// The number of the family.
+pub(super) fn decode_family(message: Message<'_>) -> Option<u16> {
+    message.attributes(GENERIC_HEADER_LENGTH).get(CONTROL_FAMILY_ID)?.u16()
+}
+
+/// Appends the message that carries out this step; `false`: the step is not about IPVS.
+pub(super) fn push(frames: &mut Frames, family: u16, step: &Step) -> bool {
+    let command = match step {
+        Step::AddVirtualServer(..) => Command::NewService,
+        Step::EditVirtualServer(..) => Command::SetService,
+        Step::DeleteVirtualServer(..) => Command::DelService,
+        Step::AddRealServer(..) => Command::NewDest,
+        Step::EditRealServer(..) => Command::SetDest,
+        Step::DeleteRealServer(..) => Command::DelDest,
+        Step::SetTimeouts(_) => Command::SetConfig,
+        _ => return false,
+    };
+    frames.push(family, 0, |out| {
+        self::command(out, command);
+        match step {
+            Step::AddVirtualServer(key, server) | Step::EditVirtualServer(key, server) => {
+                service(out, key, Some(server));
+            }
+            Step::DeleteVirtualServer(key) => service(out, key, None),
+            Step::AddRealServer(key, real, value) | Step::EditRealServer(key, real, value) => {
+                dest(out, key, real, Some(value));
+            }
+            Step::DeleteRealServer(key, real) => dest(out, key, real, None),
+            Step::SetTimeouts(timeouts) => config(out, *timeouts),
+            _ => unreachable!("such a step has no command"),
+        }
+    });
+    true
+}
+
+/// `struct genlmsghdr`.
+pub(super) fn command(out: &mut Body<'_>, command: Command) {
+    out.fixed(&[command as u8, VERSION, 0, 0]);
+}
+
+/// The virtual server that a message is about, with its settings where it is to be made or changed.
+pub(super) fn service(out: &mut Body<'_>, key: &VirtualServerKey, settings: Option<&VirtualServer>) {
+    out.nest(SERVICE, |out| {
+        out.u16(SERVICE_FAMILY, family_number(key.address));
+        out.u16(SERVICE_PROTOCOL, u16::from(key.protocol.number()));
+        out.attribute(SERVICE_ADDRESS, &address_bytes(key.address));
+        out.be16(SERVICE_PORT, key.port);
+        if let Some(server) = settings {
+            out.text(SERVICE_SCHEDULER, &server.scheduler);
+            // `struct ip_vs_flags`: the flags, and which of them are meant: all.
+            let mut flags = [0xff; 8];
+            flags[..4].copy_from_slice(&server.flags.to_ne_bytes());
+            out.attribute(SERVICE_FLAGS, &flags);
+            out.u32(SERVICE_TIMEOUT, server.timeout_seconds);
+            out.attribute(SERVICE_NETMASK, &netmask(Family::of(key.address), server.netmask_bits));
+        }
+    });
+}
+
+/// A real server and its virtual server, with its settings where it is to be made or changed.
+fn dest(out: &mut Body<'_>, key: &VirtualServerKey, real: &RealServerKey, settings: Option<&RealServer>) {
+    service(out, key, None);
+    out.nest(DEST, |out| {
+        out.attribute(DEST_ADDRESS, &address_bytes(real.address));
+        out.be16(DEST_PORT, real.port);
+        out.u16(DEST_FAMILY, family_number(real.address));
+        if let Some(server) = settings {
+            let weight = match server.weight {
+                Weight::Exactly(weight) => weight,
+                // Plans do not say this; as a value to write it means weight 0.
+                Weight::DrainIfPresent => 0,
+            };
+            out.u32(DEST_FORWARDING, server.forwarding);
+            out.u32(DEST_WEIGHT, weight);
+            // Mandatory; 0: no limit.
+            out.u32(DEST_UPPER_THRESHOLD, 0);
+            out.u32(DEST_LOWER_THRESHOLD, 0);
+        }
+    });
+}
+
+/// The timeouts that are to be set; the kernel keeps those that are not named.
+fn config(out: &mut Body<'_>, timeouts: Timeouts) {
+    let Timeouts { tcp_seconds, tcp_fin_seconds, udp_seconds } = timeouts;
+    for (kind, seconds) in
+        [(TIMEOUT_TCP, tcp_seconds), (TIMEOUT_TCP_FIN, tcp_fin_seconds), (TIMEOUT_UDP, udp_seconds)]
+    {
+        if seconds != 0 {
+            out.u32(kind, seconds);
+        }
+    }
+}
+
+/// The timeouts in the answer to `GetConfig`; 0 for those of protocols that the kernel was built without.
+pub(super) fn decode_config(message: Message<'_>) -> Timeouts {
+    let attributes = message.attributes(GENERIC_HEADER_LENGTH);
+    let seconds = |kind| attributes.get(kind).and_then(Attribute::u32).unwrap_or(0);
+    Timeouts {
+        tcp_seconds: seconds(TIMEOUT_TCP),
+        tcp_fin_seconds: seconds(TIMEOUT_TCP_FIN),
+        udp_seconds: seconds(TIMEOUT_UDP),
+    }
+}
+
+/// The version of IPVS in the answer to `GetInfo`: `0x010201` is 1.2.1.
+pub(super) fn decode_info(message: Message<'_>) -> Option<u32> {
+    message.attributes(GENERIC_HEADER_LENGTH).get(INFO_VERSION)?.u32()
+}
+
+/// A virtual server, without its real servers. `None`: it is known by a firewall mark, or has a protocol that we
+/// do not know; such ones are none of ours.
+pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(VirtualServerKey, VirtualServer)>> {
+    let outer = message.attributes(GENERIC_HEADER_LENGTH);
+    let attributes = outer.get(SERVICE).ok_or_else(|| malformed("virtual server"))?.nested();
+    if attributes.get(SERVICE_MARK).is_some() {
+        return Ok(None);
+    }
+    let key = || {
+        let family = attributes.get(SERVICE_FAMILY)?.u16()?;
+        let address = decode_address(family, attributes.get(SERVICE_ADDRESS)?.value)?;
+        let protocol = attributes.get(SERVICE_PROTOCOL)?.u16()?;
+        Some((address, protocol, attributes.get(SERVICE_PORT)?.be16()?))
+    };
+    let (address, protocol, port) = key().ok_or_else(|| malformed("virtual server"))?;
+    let Some(protocol) = u8::try_from(protocol).ok().and_then(Protocol::from_number) else { return Ok(None) };
+    let server = || {
+        let flags = attributes.get(SERVICE_FLAGS)?.u32()? & !HASHED;
+        let timeout = attributes.get(SERVICE_TIMEOUT)?.u32()?;
+        let netmask = attributes.get(SERVICE_NETMASK)?;
+        Some(VirtualServer {
+            scheduler: attributes.get(SERVICE_SCHEDULER)?.text()?.into(),
+            flags,
+            timeout_seconds: if flags & VirtualServer::PERSISTENT == 0 { 0 } else { timeout },
+            netmask_bits: match Family::of(address) {
+                Family::V4 => u8::try_from(netmask.be32()?.leading_ones()).ok()?,
+                Family::V6 => u8::try_from(netmask.u32()?).ok()?,
+            },
+            real_servers: BTreeMap::new(),
+        })
+    };
+    let server = server().ok_or_else(|| malformed("virtual server"))?;
+    Ok(Some((VirtualServerKey { address, protocol, port }, server)))
+}
+
+/// A real server as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dest {
+    pub(super) key: RealServerKey,
+    pub(super) value: RealServer,
+    /// Active and inactive connections together.
+    pub(super) connections: u64,
+}
+
+/// A real server of a virtual server of this family.
+pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<Dest> {
+    let decode = || {
+        let attributes = message.attributes(GENERIC_HEADER_LENGTH).get(DEST)?.nested();
+        let number = |kind| attributes.get(kind).and_then(Attribute::u32);
+        // Kernels before 3.18 do not name the family: it was always that of the virtual server.
+        let family = match attributes.get(DEST_FAMILY) {
+            Some(family) => family.u16()?,
+            None if family == Family::V4 => AF_INET,
+            None => AF_INET6,
+        };
+        Some(Dest {
+            key: RealServerKey {
+                address: decode_address(family, attributes.get(DEST_ADDRESS)?.value)?,
+                port: attributes.get(DEST_PORT)?.be16()?,
+            },
+            value: RealServer {
+                weight: Weight::Exactly(number(DEST_WEIGHT)?),
+                forwarding: number(DEST_FORWARDING)?,
+            },
+            connections: u64::from(number(DEST_ACTIVE_CONNECTIONS)?)
+                + u64::from(number(DEST_INACTIVE_CONNECTIONS)?),
+        })
+    };
+    decode().ok_or_else(|| malformed("real server"))
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the kernel described a {what} in a form not known here"),
+    )
+}
+
+fn family_number(address: IpAddr) -> u16 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+/// `union nf_inet_addr`.
+fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            bytes
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn decode_address(family: u16, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => bytes.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
+        AF_INET6 => bytes.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
+        _ => None,
+    }
+}
+
+/// `IPVS_SVC_ATTR_NETMASK`: a mask in network byte order for IPv4, the length of the prefix for IPv6.
+fn netmask(family: Family, bits: u8) -> [u8; 4] {
+    match family {
+        Family::V4 => u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0).to_be_bytes(),
+        Family::V6 => u32::from(bits).to_ne_bytes(),
+    }
+}

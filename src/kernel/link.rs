@@ -1,0 +1,114 @@
+//! The device that carries the service addresses: a dummy that is never set up (contract 4.6).
+
+use std::io;
+
+use super::netlink::{Attribute, CREATE, EXCLUSIVE, Frames, Message, Socket, Verdict};
+use super::{Outcome, Refusal};
+use crate::state::DEVICE;
+
+/// `RTM_NEWLINK`, `RTM_GETLINK` (`linux/rtnetlink.h`).
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
+/// Length of `struct ifinfomsg`.
+const HEADER_LENGTH: usize = 16;
+/// `IFLA_*` (`linux/if_link.h`).
+const HARDWARE_ADDRESS: u16 = 1;
+const NAME: u16 = 3;
+const INFO: u16 = 18;
+/// `IFLA_INFO_KIND`.
+const KIND: u16 = 1;
+const DUMMY: &str = "dummy";
+
+const ENODEV: i32 = 19;
+const EEXIST: i32 = 17;
+
+/// A device that has the name of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Its number.
+    pub(crate) index: u32,
+    /// Its kind, as `ip -details link` shows it; empty for hardware.
+    pub(crate) kind: String,
+}
+
+impl Link {
+    /// Whether it is of the kind that we make, and so may be used.
+    pub(crate) fn is_dummy(&self) -> bool {
+        self.kind == DUMMY
+    }
+
+    /// Why a device of another kind is not used.
+    fn objection(&self) -> String {
+        let found = if self.kind.is_empty() { "a hardware device" } else { &self.kind };
+        format!("device {DEVICE} exists, but is {found}, not a dummy: rename or remove it")
+    }
+}
+
+/// The device of our name, if there is one.
+pub(crate) fn find(socket: &mut Socket) -> io::Result<Option<Link>> {
+    let found = socket.get(
+        GET_LINK,
+        |body| {
+            body.fixed(&[0; HEADER_LENGTH]);
+            body.text(NAME, DEVICE);
+        },
+        |message| decode(message).map(Some),
+    );
+    match found {
+        Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
+        found => found,
+    }
+}
+
+/// Makes the device.
+pub(crate) fn add(socket: &mut Socket) -> Outcome {
+    let mut frames = Frames::new();
+    frames.push(NEW_LINK, CREATE | EXCLUSIVE, |body| {
+        body.fixed(&[0; HEADER_LENGTH]);
+        body.text(NAME, DEVICE);
+        body.nest(INFO, |body| body.text(KIND, DUMMY));
+    });
+    match socket.batch(&mut frames).pop() {
+        Some(Verdict::Errno(refusal)) if refusal.errno == EEXIST => match find(socket) {
+            Ok(Some(link)) if !link.is_dummy() => {
+                Outcome::Refused(Refusal { errno: EEXIST, text: link.objection() })
+            }
+            _ => Outcome::Refused(refusal),
+        },
+        verdict => verdict.map_or(Outcome::Unknown, Outcome::from),
+    }
+}
+
+/// Whether the kernel can make dummies, found out without making one: the kind's own check rejects the hardware
+/// address of a group, and it is reached only where the kind exists (its module is loaded for it where possible).
+pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
+    const EADDRNOTAVAIL: i32 = 99;
+    const EOPNOTSUPP: i32 = 95;
+    if find(socket)?.is_some_and(|link| link.is_dummy()) {
+        return Ok(true);
+    }
+    let mut frames = Frames::new();
+    frames.push(NEW_LINK, CREATE | EXCLUSIVE, |body| {
+        body.fixed(&[0; HEADER_LENGTH]);
+        body.text(NAME, "kube-ipvs-probe");
+        body.attribute(HARDWARE_ADDRESS, &[0x01, 0, 0, 0, 0, 0]);
+        body.nest(INFO, |body| body.text(KIND, DUMMY));
+    });
+    match socket.batch(&mut frames).pop() {
+        Some(Verdict::Errno(Refusal { errno: EADDRNOTAVAIL, .. })) => Ok(true),
+        Some(Verdict::Errno(Refusal { errno: EOPNOTSUPP, .. })) => Ok(false),
+        Some(Verdict::Errno(refusal)) => Err(io::Error::other(refusal.text)),
+        Some(Verdict::Done) => {
+            Err(io::Error::other("device kube-ipvs-probe was made against all rules: remove it"))
+        }
+        Some(Verdict::Unknown) | None => Err(io::Error::other("the answer was lost")),
+    }
+}
+
+fn decode(message: Message<'_>) -> io::Result<Link> {
+    let index = message.payload.get(4..).and_then(<[u8]>::first_chunk).copied().map(u32::from_ne_bytes);
+    let index = index.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let info = message.attributes(HEADER_LENGTH).get(INFO);
+    let kind = info.and_then(|info| info.nested().get(KIND)).and_then(Attribute::text).unwrap_or_default();
+    Ok(Link { index, kind: kind.to_owned() })
+}

@@ -1,0 +1,205 @@
+//! Before the first write: does this kernel have what is needed, and may we use it? Nothing here changes anything,
+//! but for a virtual server at an address of documentation, for a moment, where a scheduler has to be tried.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use rustix::thread::CapabilitySet;
+
+use super::ipvs::Ipvs;
+use super::netlink::{self, Socket};
+use super::{Outcome, link};
+use crate::cluster::types::Protocol;
+use crate::diff::Step;
+use crate::state::{VirtualServer, VirtualServerKey};
+
+/// The schedulers of Linux, for the list of those that can be used. Others are accepted just as well where the
+/// kernel has them.
+pub const KNOWN_SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos"];
+
+/// Where a scheduler is tried (contract 4.1): TEST-NET-2 (RFC 5737), nobody's service address.
+const PROBE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0));
+/// The port for it, and those behind it where somebody has a virtual server there.
+const PROBE_PORT: u16 = 20000;
+
+const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
+const EINVAL: i32 = 22;
+const EPROTONOSUPPORT: i32 = 93;
+const EOPNOTSUPP: i32 = 95;
+
+/// Why this kernel cannot be used: all that is missing, in one line.
+#[derive(Debug)]
+pub struct Unusable(Vec<Lack>);
+
+#[derive(Debug)]
+enum Lack {
+    Permission,
+    /// What the kernel does not have, and the module that has it.
+    Feature(&'static str, &'static str),
+    /// What could not be found out, and why.
+    Unclear(&'static str, io::Error),
+}
+
+impl Unusable {
+    /// `what` cannot be used, for this reason.
+    pub(super) fn new(what: &'static str, reason: io::Error) -> Self {
+        Self(vec![Lack::Unclear(what, reason)])
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot use this kernel: ")?;
+        for (index, lack) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            match lack {
+                Lack::Permission => f.write_str(
+                    "no permission to change its network: run as root, or give the process CAP_NET_ADMIN \
+                     (in a pod: securityContext.privileged)",
+                )?,
+                Lack::Feature(what, module) => write!(
+                    f,
+                    "it has no {what}: load the module as root with `modprobe {module}`, \
+                     or use a kernel that has it"
+                )?,
+                Lack::Unclear(what, error) => write!(f, "{what}: {error}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// Checks that the process may change the network, and that the kernel has IPVS, dummy devices and `nf_tables`
+/// (asking loads their modules, where the kernel can do that for us).
+///
+/// # Errors
+/// All that is missing.
+pub fn check() -> Result<(), Unusable> {
+    let sets =
+        rustix::thread::capabilities(None).map_err(|error| Unusable::new("capabilities", error.into()))?;
+    if !sets.effective.contains(CapabilitySet::NET_ADMIN) {
+        return Err(Unusable(vec![Lack::Permission]));
+    }
+    let lacks: Vec<Lack> = [
+        ("IPVS", "ip_vs", Ipvs::open().and_then(|mut ipvs| ipvs.version()).map(|_| true)),
+        (
+            "dummy devices",
+            "dummy",
+            Socket::open(netlink::Protocol::Route).and_then(|mut s| link::dummies_supported(&mut s)),
+        ),
+        ("nf_tables", "nf_tables", tables_supported()),
+    ]
+    .into_iter()
+    .filter_map(|(what, module, answer)| match answer {
+        Ok(true) => None,
+        Ok(false) => Some(Lack::Feature(what, module)),
+        Err(error) => match error.raw_os_error() {
+            Some(ENOENT | EPROTONOSUPPORT | EOPNOTSUPP) => Some(Lack::Feature(what, module)),
+            _ if error.kind() == io::ErrorKind::PermissionDenied => Some(Lack::Permission),
+            _ => Some(Lack::Unclear(what, error)),
+        },
+    })
+    .collect();
+    if lacks.is_empty() { Ok(()) } else { Err(Unusable(lacks)) }
+}
+
+/// Whether the kernel has `nf_tables`: its generation can be asked for.
+fn tables_supported() -> io::Result<bool> {
+    /// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_GETGEN`.
+    const GET_GENERATION: u16 = 10 << 8 | 16;
+    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    match socket.get(GET_GENERATION, |body| body.fixed(&[0; 4]), |_| Ok(Some(()))) {
+        Ok(answer) => Ok(answer.is_some()),
+        Err(error) if error.raw_os_error() == Some(EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a scheduler cannot be used.
+#[derive(Debug)]
+pub struct SchedulerError {
+    name: String,
+    reason: io::Error,
+    /// Those that can; empty where that could not be found out.
+    usable: Vec<&'static str>,
+}
+
+impl fmt::Display for SchedulerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "IPVS scheduler \"{}\" cannot be used on this kernel ({})",
+            self.name.escape_debug(),
+            self.reason
+        )?;
+        if !self.usable.is_empty() {
+            write!(f, "; usable are: {}", self.usable.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SchedulerError {}
+
+/// Checks that virtual servers can have this scheduler: one that has it exists already, or one can be made
+/// (contract 4.1), which loads the scheduler's module where the kernel can do that for us.
+///
+/// # Errors
+/// The reason, with the schedulers that can be used.
+pub fn check_scheduler(ipvs: &mut Ipvs, name: &str) -> Result<(), SchedulerError> {
+    match try_scheduler(ipvs, name) {
+        Ok(()) => Ok(()),
+        Err(reason) => Err(SchedulerError { name: name.to_owned(), reason, usable: usable_schedulers(ipvs) }),
+    }
+}
+
+/// Those of the known schedulers that can be used.
+pub fn usable_schedulers(ipvs: &mut Ipvs) -> Vec<&'static str> {
+    KNOWN_SCHEDULERS.into_iter().filter(|name| try_scheduler(ipvs, name).is_ok()).collect()
+}
+
+fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
+    // The kernel takes "none" for a virtual server without scheduler, which serves nobody.
+    if name.is_empty() || name == "none" || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(ENOENT));
+    }
+    let existing = ipvs.list()?;
+    if existing.values().any(|server| *server.scheduler == *name) {
+        return Ok(());
+    }
+    for port in PROBE_PORT..=u16::MAX {
+        let key = VirtualServerKey { address: PROBE_ADDRESS, protocol: Protocol::Tcp, port };
+        if existing.contains_key(&key) {
+            continue;
+        }
+        let server = VirtualServer {
+            scheduler: name.into(),
+            flags: 0,
+            timeout_seconds: 0,
+            netmask_bits: 32,
+            real_servers: std::collections::BTreeMap::new(),
+        };
+        match ipvs.apply(&[&Step::AddVirtualServer(key, server)]).pop() {
+            // Only what is known to be ours is deleted.
+            Some(Outcome::Done) => {
+                return match ipvs.apply(&[&Step::DeleteVirtualServer(key)]).pop() {
+                    Some(Outcome::Done) => Ok(()),
+                    _ => Err(io::Error::other(format!(
+                        "virtual server {key}, made to try it, cannot be deleted"
+                    ))),
+                };
+            }
+            Some(Outcome::Refused(refusal)) if refusal.errno == EEXIST => {}
+            Some(Outcome::Refused(refusal)) => return Err(io::Error::from_raw_os_error(refusal.errno)),
+            _ => return Err(io::Error::other("the answer was lost")),
+        }
+    }
+    Err(io::Error::other(format!("every port of {PROBE_ADDRESS} has a virtual server")))
+}

@@ -1,0 +1,88 @@
+//! The routes in table local that make the node take packets to service addresses.
+//!
+//! The kernel makes them together with the addresses; they are written here only where somebody removed one. For
+//! IPv4 the kernel takes the same route again. For IPv6 it does not, on a device that is down ("Nexthop device is
+//! not up"): there the address is taken away and put back, which disturbs nothing, as nothing reaches it without
+//! its route.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::address::{AF_INET, family_number, read_octets};
+use super::netlink::{APPEND, Attribute, CREATE, Frames, Message, Socket};
+use crate::cluster::types::Family;
+
+/// `RTM_NEWROUTE`, `RTM_GETROUTE` (`linux/rtnetlink.h`).
+const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
+/// Length of `struct rtmsg`.
+const HEADER_LENGTH: usize = 12;
+/// `RTA_*`.
+const DESTINATION: u16 = 1;
+const DEVICE: u16 = 4;
+const SOURCE: u16 = 7;
+/// `RT_TABLE_LOCAL`.
+const TABLE_LOCAL: u8 = 255;
+/// `RTPROT_KERNEL`.
+const PROTOCOL_KERNEL: u8 = 2;
+/// `RT_SCOPE_HOST`.
+const SCOPE_HOST: u8 = 254;
+/// `RTN_LOCAL`.
+const TYPE_LOCAL: u8 = 2;
+
+/// Appends the message that makes the route of an IPv4 address on the device, as the kernel makes it with the
+/// address: appended, since the address may be another device's as well.
+pub(crate) fn push_add(frames: &mut Frames, device: u32, address: Ipv4Addr) {
+    frames.push(NEW_ROUTE, CREATE | APPEND, |body| {
+        body.fixed(&[AF_INET, 32, 0, 0, TABLE_LOCAL, PROTOCOL_KERNEL, SCOPE_HOST, TYPE_LOCAL, 0, 0, 0, 0]);
+        body.attribute(DESTINATION, &address.octets());
+        body.attribute(SOURCE, &address.octets());
+        body.u32(DEVICE, device);
+    });
+}
+
+/// The addresses of one family to which table local has a route through the device.
+pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Result<BTreeSet<IpAddr>> {
+    let dump = socket.dump(
+        GET_ROUTE,
+        |body| {
+            body.fixed(&[family_number(family), 0, 0, 0, TABLE_LOCAL, 0, 0, TYPE_LOCAL, 0, 0, 0, 0]);
+            body.u32(DEVICE, device);
+        },
+        |message| Ok(decode(message, device, family)),
+    )?;
+    Ok(dump.items.into_iter().collect())
+}
+
+fn decode(message: Message<'_>, device: u32, family: Family) -> Option<IpAddr> {
+    let &[number, prefix, _, _, table, _, _, kind, ..] = message.payload.first_chunk::<HEADER_LENGTH>()?;
+    let attributes = message.attributes(HEADER_LENGTH);
+    // Kernels without strict checking (before 4.20) list all tables and devices.
+    let ours = number == family_number(family)
+        && prefix == family.host_prefix()
+        && (table, kind) == (TABLE_LOCAL, TYPE_LOCAL)
+        && attributes.get(DEVICE).and_then(Attribute::u32) == Some(device);
+    ours.then(|| read_octets(attributes.get(DESTINATION)?.value, family)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_read_as_it_was_written() {
+        let mut frames = Frames::new();
+        let address = Ipv4Addr::new(10, 96, 0, 10);
+        push_add(&mut frames, 7, address);
+        let payload = frames.payload(0);
+        let message = Message { kind: NEW_ROUTE, flags: 0, sequence: 1, payload };
+        assert_eq!(decode(message, 7, Family::V4), Some(address.into()));
+        assert_eq!(decode(message, 8, Family::V4), None, "another device");
+        assert_eq!(decode(message, 7, Family::V6), None, "another family");
+        assert_eq!(
+            message.attributes(HEADER_LENGTH).get(SOURCE).map(|a| a.value),
+            Some(&address.octets()[..])
+        );
+    }
+}

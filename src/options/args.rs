@@ -1,0 +1,74 @@
+//! From the words of the command line to something that the program can do.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::file::{self, FileError};
+use super::flags::{self, VersionForm};
+use super::merge::{self, Merged, Problems};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print this text and exit with 0: `--help`, `--version`.
+    Print(String),
+    /// Run.
+    Run(Box<Merged>),
+}
+
+/// Why the program does not start: one line, exit 1.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// The command line cannot be read.
+    #[error("{0}")]
+    Flags(String),
+    /// The configuration file cannot be read or decoded.
+    #[error("--config={path}: {source}", path = .path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it; part of the line.
+        source: FileError,
+    },
+    /// Values are wrong.
+    #[error("failed validate: {0}")]
+    Invalid(#[from] Problems),
+}
+
+/// Reads the command line (without the program's name), and the configuration file where one is named.
+///
+/// # Errors
+/// One line that names the flag or the field, what was found, and what is allowed.
+pub fn from_args(arguments: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+    let flags = flags::parse(arguments).map_err(UsageError::Flags)?;
+    if flags.help {
+        return Ok(Command::Print(flags::help()));
+    }
+    if let Some(form) = flags.version {
+        return Ok(Command::Print(version(form)));
+    }
+    let file = match &flags.config {
+        None => None,
+        Some(path) => match file::load(path) {
+            Ok(loaded) => Some(loaded),
+            Err(source) => return Err(UsageError::File { path: path.clone(), source }),
+        },
+    };
+    let host = rustix::system::uname();
+    let merged = merge::merge(flags, file, &host.nodename().to_string_lossy())?;
+    Ok(Command::Run(Box::new(merged)))
+}
+
+fn version(form: VersionForm) -> String {
+    match form {
+        VersionForm::Plain => format!("kube-ipvs v{}\n", env!("CARGO_PKG_VERSION")),
+        VersionForm::Raw => format!(
+            "version.Info{{Major:\"{}\", Minor:\"{}\", GitVersion:\"v{}\", Compiler:\"rustc\", Platform:\"{}/{}\"}}\n",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            env!("CARGO_PKG_VERSION_MINOR"),
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS,
+            std::env::consts::ARCH,
+        ),
+    }
+}

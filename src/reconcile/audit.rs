@@ -1,0 +1,97 @@
+//! The rotating audit: the kernel's state is read back in slices, one per tick, so that drift is found without ever
+//! reading everything at once. Pure: the time is an argument.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use crate::cluster::types::Family;
+use crate::kernel::Selection;
+use crate::state::{Key, Scope, State, VirtualServerKey};
+
+/// Virtual servers that are read back in one tick.
+const SLICE: usize = 128;
+
+/// What to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Read this back.
+    Read(Selection),
+    /// List the virtual servers.
+    List,
+}
+
+/// Where the rotation stands.
+#[derive(Clone, Debug)]
+pub(super) struct Audit {
+    period: Duration,
+    families: BTreeSet<Family>,
+    due: Option<Instant>,
+    /// What is still to come in this round before the virtual servers.
+    round: VecDeque<Look>,
+    /// The last virtual server that was read in this round; `None` before the first.
+    last: Option<VirtualServerKey>,
+    /// Virtual servers that surprised the last list: read first.
+    surprising: Vec<VirtualServerKey>,
+}
+
+impl Audit {
+    pub(super) fn new(period: Duration, families: BTreeSet<Family>) -> Self {
+        Self { period, families, due: None, round: VecDeque::new(), last: None, surprising: Vec::new() }
+    }
+
+    /// Begins, one period from now.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.due = Some(now + self.period);
+    }
+
+    /// When [`Audit::due`] will have something.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What to look at now, if it is time.
+    pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<Look> {
+        self.due.filter(|due| *due <= now)?;
+        self.due = Some(now + self.period);
+        if !self.surprising.is_empty() {
+            let rest = self.surprising.split_off(self.surprising.len().min(SLICE));
+            let slice = std::mem::replace(&mut self.surprising, rest);
+            return Some(read(slice));
+        }
+        if let Some(look) = self.round.pop_front() {
+            return Some(look);
+        }
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let slice: Vec<_> = actual
+            .virtual_servers
+            .range((after, Bound::Unbounded))
+            .map(|(key, _)| *key)
+            .take(SLICE)
+            .collect();
+        self.last = slice.last().copied();
+        if slice.is_empty() {
+            self.begin_round();
+            return self.round.pop_front();
+        }
+        Some(read(slice))
+    }
+
+    /// Has these virtual servers read in the next ticks.
+    pub(super) fn look_at(&mut self, servers: Vec<VirtualServerKey>) {
+        self.surprising = servers;
+    }
+
+    fn begin_round(&mut self) {
+        self.round.push_back(Look::Read(Selection::Settings));
+        for &family in &self.families {
+            self.round.push_back(Look::Read(Selection::Tables(family)));
+            self.round.push_back(Look::Read(Selection::Addresses(family)));
+        }
+        self.round.push_back(Look::List);
+    }
+}
+
+fn read(servers: Vec<VirtualServerKey>) -> Look {
+    Look::Read(Selection::Keys(servers.into_iter().map(Key::VirtualServer).collect::<Scope>()))
+}

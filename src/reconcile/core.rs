@@ -1,0 +1,493 @@
+//! The loop's decisions, without its waiting: which piece of work is next, and what an answer means.
+//!
+//! [`Reconciler`] owns the facts, what they ask for, and the picture of the kernel. It is told of events and answers,
+//! and asked for [`Work`]; one piece of work is in flight at a time, and what happens meanwhile only marks keys. Pure:
+//! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::audit::{Audit, Look};
+use super::drain::Drains;
+use super::note::{Note, Verdict};
+use super::schedule::{Schedule, Urgency};
+use super::{first, ownership};
+use crate::api::{Change, Event};
+use crate::cluster::types::{Family, ServiceKey};
+use crate::cluster::{Cluster, Touched};
+use crate::desired::Desired;
+use crate::desired::settings::Supported;
+use crate::diff::{self, Plan};
+use crate::kernel::{Outcome, ReadError, Selection};
+use crate::options::ProxyOptions;
+use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
+
+/// A piece of work for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Carry out a plan.
+    Apply(Arc<Plan>),
+    /// Read this back.
+    Read(Selection),
+    /// List the keys of all virtual servers.
+    List,
+    /// Count the connections of the real servers of these virtual servers.
+    Count(BTreeSet<VirtualServerKey>),
+}
+
+/// What became of a piece of work, in the form that belongs to it.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Work::Apply`]: one outcome per step.
+    Outcomes(Vec<Outcome>),
+    /// To [`Work::Read`].
+    State(Result<State, ReadError>),
+    /// To [`Work::List`].
+    Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
+    /// To [`Work::Count`].
+    Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This, and then [`Reconciler::complete`].
+    Work(Work),
+    /// Nothing, until an event comes or this moment.
+    Wait(Option<Instant>),
+}
+
+/// Why a piece of work is in flight.
+#[derive(Debug)]
+enum Task {
+    Adopt,
+    Reread(Scope),
+    Audit(Selection),
+    List,
+    Count,
+    Apply(Arc<Plan>, Scope),
+}
+
+/// The loop's state and decisions.
+pub struct Reconciler {
+    cluster: Cluster,
+    desired: Desired,
+    /// The picture of the kernel: what was read, corrected by outcomes. Holds what is ours or wanted only.
+    actual: State,
+    adopted: bool,
+    /// Services whose facts changed since the last look.
+    touched: Touched,
+    schedule: Schedule,
+    drains: Drains,
+    audit: Audit,
+    foreign: BTreeSet<VirtualServerKey>,
+    exclude_cidrs: Vec<IpNet>,
+    families: BTreeSet<Family>,
+    min_sync_period: Duration,
+    /// The end of the last plan.
+    applied: Option<Instant>,
+    adopt_again: Option<Instant>,
+    in_flight: Option<Task>,
+    /// Families that have something that is not written yet.
+    unsettled: BTreeSet<Family>,
+    /// Triggers of slice changes that are not written yet.
+    triggers: Vec<(Family, i64)>,
+    notes: Vec<Note>,
+    synced_once: bool,
+}
+
+impl Reconciler {
+    /// A reconciler that knows nothing yet. `audit_period`: how often a slice of the kernel's state is read back.
+    pub fn new(
+        options: ProxyOptions,
+        node_name: Arc<str>,
+        supported: Supported,
+        min_sync_period: Duration,
+        audit_period: Duration,
+    ) -> Self {
+        let families = supported.families.clone();
+        let exclude_cidrs = options.exclude_cidrs.clone();
+        Self {
+            cluster: Cluster::default(),
+            desired: Desired::new(options, node_name, supported),
+            actual: State::default(),
+            adopted: false,
+            touched: Touched::new(),
+            schedule: Schedule::default(),
+            drains: Drains::default(),
+            audit: Audit::new(audit_period, families.clone()),
+            foreign: BTreeSet::new(),
+            exclude_cidrs,
+            families,
+            min_sync_period,
+            applied: None,
+            adopt_again: None,
+            in_flight: None,
+            unsettled: BTreeSet::new(),
+            triggers: Vec::new(),
+            notes: Vec::new(),
+            synced_once: false,
+        }
+    }
+
+    /// Takes in an event. It only marks what to look at again.
+    pub fn observe(&mut self, event: Event) {
+        if self.adopted
+            && let Event::Slice(Change::Upsert(slice)) = &event
+            && let Some(triggered) = slice.triggered_nanoseconds
+            && self.cluster.slice(&slice.key) != Some(slice)
+        {
+            self.triggers.push((slice.family, triggered));
+        }
+        let touched = self.cluster.apply(event);
+        if !touched.is_empty() {
+            let families = self.families.clone();
+            self.queued(families);
+        }
+        self.touched.extend(touched);
+    }
+
+    /// What is known of the cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What is wanted.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The picture of the kernel.
+    pub fn actual(&self) -> &State {
+        &self.actual
+    }
+
+    /// The keys that the kernel refused, and why.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Virtual servers that are not ours, as last seen.
+    pub fn foreign(&self) -> &BTreeSet<VirtualServerKey> {
+        &self.foreign
+    }
+
+    /// How many real servers drain.
+    pub fn draining(&self) -> usize {
+        self.drains.len()
+    }
+
+    /// What happened since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// What to do next. After [`Next::Work`] the answer must be given to [`Reconciler::complete`] first.
+    pub fn next(&mut self, now: Instant) -> Next {
+        assert!(self.in_flight.is_none(), "one piece of work at a time");
+        if !self.adopted {
+            return self.next_adoption(now);
+        }
+        self.look_at_touched();
+        if let Some(suspects) = self.schedule.suspects(now) {
+            let scope = suspects.clone();
+            let work = Work::Read(Selection::Keys(scope.clone()));
+            return self.start(Task::Reread(scope), work);
+        }
+        let hold = self.held_back(now);
+        while hold.is_none() && self.schedule.has_work(now) {
+            let scope = self.schedule.take(now);
+            if let Some(next) = self.plan(scope, now) {
+                return next;
+            }
+        }
+        if hold.is_none() {
+            self.settle(now);
+        }
+        if let Some(servers) = self.drains.due(now) {
+            return self.start(Task::Count, Work::Count(servers));
+        }
+        match self.audit.due(now, &self.actual) {
+            Some(Look::Read(selection)) => {
+                return self.start(Task::Audit(selection.clone()), Work::Read(selection));
+            }
+            Some(Look::List) => return self.start(Task::List, Work::List),
+            None => {}
+        }
+        let due = [hold, self.schedule.next_due(), self.drains.next_due(), self.audit.next_due()];
+        Next::Wait(due.into_iter().flatten().min())
+    }
+
+    /// Takes in what became of the piece of work in flight.
+    ///
+    /// # Panics
+    /// If the answer is not of the form that belongs to the work.
+    pub fn complete(&mut self, answer: Answer, now: Instant) {
+        match (self.in_flight.take().expect("an answer follows a piece of work"), answer) {
+            (Task::Adopt, Answer::State(Ok(state))) => self.adopt(state, now),
+            (Task::Adopt, Answer::State(Err(error))) => {
+                self.adopt_again = Some(now + Duration::from_secs(1));
+                self.notes.push(Note::Unreadable(error));
+            }
+            (Task::Reread(scope), Answer::State(Ok(state))) => {
+                for key in &scope {
+                    self.actual.copy(key, &state);
+                }
+                self.schedule.certain(scope);
+            }
+            (Task::Reread(_), Answer::State(Err(error))) => {
+                self.schedule.still_uncertain(now);
+                self.notes.push(Note::Unreadable(error));
+            }
+            (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
+            (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
+            (Task::Count, Answer::Counts(Ok(counts))) => {
+                for server in self.drains.counted(&counts, now) {
+                    self.schedule.add(Urgency::Change, Key::VirtualServer(server));
+                }
+            }
+            (Task::Audit(_), Answer::State(Err(error)))
+            | (Task::List, Answer::Keys(Err(error)))
+            | (Task::Count, Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
+            (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
+                self.applied = Some(now);
+                self.take_outcomes(&plan, &scope, outcomes, now);
+            }
+            (task, answer) => unreachable!("{answer:?} is no answer to {task:?}"),
+        }
+    }
+
+    fn start(&mut self, task: Task, work: Work) -> Next {
+        self.in_flight = Some(task);
+        Next::Work(work)
+    }
+
+    /// Nothing is touched, not even looked at, before the facts are complete: the kernel is read as late as possible,
+    /// so that the picture is fresh when the first plan is made from it.
+    fn next_adoption(&mut self, now: Instant) -> Next {
+        if !self.cluster.is_complete() {
+            return Next::Wait(None);
+        }
+        if let Some(due) = self.adopt_again
+            && now < due
+        {
+            return Next::Wait(Some(due));
+        }
+        self.start(Task::Adopt, Work::Read(Selection::Everything))
+    }
+
+    fn adopt(&mut self, mut state: State, now: Instant) {
+        self.touched.clear();
+        let all: Touched = self.cluster.services().map(|service| service.key.clone()).collect();
+        let update = self.desired.update(&self.cluster, &all);
+        self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
+        let ours = |key: &VirtualServerKey| {
+            self.desired.wants(&Key::VirtualServer(*key))
+                || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
+        };
+        self.foreign = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
+        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
+        self.actual = state;
+        self.adopted = true;
+        self.notes.push(Note::Adopted {
+            virtual_servers: self.actual.virtual_servers.len(),
+            addresses: self.actual.addresses.len(),
+        });
+        self.notes.push(Note::Foreign(self.foreign.clone()));
+        self.audit.start(now);
+
+        for key in self.desired.setting_keys() {
+            self.schedule.add(Urgency::Settings, key);
+        }
+        let first: Scope =
+            first::services(&self.cluster).flat_map(|key| self.desired.keys_of(&key)).collect();
+        for key in self.desired.keys() {
+            let urgency = if first.contains(&key) { Urgency::First } else { Urgency::Bulk };
+            self.schedule.add(urgency, key);
+        }
+        for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
+            self.schedule.add(Urgency::Removal, key);
+        }
+        let families = self.families.clone();
+        self.queued(families);
+    }
+
+    fn look_at_touched(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        let update = self.desired.update(&self.cluster, &touched);
+        self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
+        for key in update.scope {
+            self.schedule.add(Urgency::Change, key);
+        }
+    }
+
+    /// Until when changes are held back, where the user asked for that.
+    fn held_back(&self, now: Instant) -> Option<Instant> {
+        let until = self.applied? + self.min_sync_period;
+        let changes = self.schedule.most_urgent() == Some(Urgency::Change);
+        (changes && self.synced_once && now < until).then_some(until)
+    }
+
+    /// Compares these keys; `None` where nothing is to be written.
+    fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
+        scope.retain(|key| match key {
+            Key::VirtualServer(server) => {
+                self.desired.wants(key) || !ownership::is_excluded(&self.exclude_cidrs, server)
+            }
+            _ => true,
+        });
+        let mut wanted = self.desired.select(&scope);
+        for key in &scope {
+            if let Key::VirtualServer(server) = key
+                && !wanted.virtual_servers.contains_key(server)
+            {
+                self.drains.forget(server);
+            }
+        }
+        self.drains.complete(&mut wanted, &self.actual, now);
+        let plan = diff::diff(&wanted, &self.actual, &scope);
+        if plan.is_empty() {
+            self.succeeded(scope.iter());
+            return None;
+        }
+        let plan = Arc::new(plan);
+        Some(self.start(Task::Apply(plan.clone(), scope), Work::Apply(plan)))
+    }
+
+    fn succeeded<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
+        for key in keys {
+            if self.schedule.succeed(key) {
+                self.notes.push(Note::Recovered(key.clone()));
+            }
+        }
+    }
+
+    fn take_outcomes(&mut self, plan: &Plan, scope: &Scope, outcomes: Vec<Outcome>, now: Instant) {
+        assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
+        let mut troubled: BTreeSet<Key> = BTreeSet::new();
+        let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
+        for (planned, outcome) in plan.steps.iter().zip(outcomes) {
+            let key = planned.step.key();
+            let verdict = Verdict::of(&outcome);
+            *counts.entry((planned.step.kind(), verdict)).or_default() += 1;
+            match outcome {
+                Outcome::Done => planned.step.apply_to(&mut self.actual),
+                Outcome::Unknown => {
+                    self.suspect(&planned.step, &key);
+                    troubled.insert(key);
+                }
+                Outcome::Refused(refusal) => {
+                    // What we believed of the key may be wrong, whatever the error says: look before the retry.
+                    self.suspect(&planned.step, &key);
+                    let text = format!("{}: {refusal}", planned.step.kind());
+                    let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
+                        self.schedule.surprise(&key, text.clone(), now)
+                    } else {
+                        self.schedule.fail(&key, text.clone(), now)
+                    };
+                    if tell {
+                        self.notes.push(Note::Refused { key: key.clone(), text });
+                    }
+                    troubled.insert(key);
+                }
+                Outcome::Skipped(index) => {
+                    if !troubled.contains(&key) {
+                        self.schedule.wait_for(&key, &plan.steps[index].step.key());
+                        troubled.insert(key);
+                    }
+                }
+            }
+        }
+        self.notes.push(Note::Wrote(counts));
+        let fine: Vec<_> = scope.iter().filter(|key| !troubled.contains(key)).cloned().collect();
+        self.succeeded(fine.iter());
+    }
+
+    /// Marks what a step may have changed as uncertain.
+    fn suspect(&mut self, step: &diff::Step, key: &Key) {
+        if let diff::Step::InstallRules(family, _, elements) = step {
+            let known = self.actual.elements.iter().filter(|element| element.family() == *family);
+            for element in known.chain(elements).copied().collect::<Vec<_>>() {
+                self.schedule.suspect(Key::Element(element));
+            }
+        }
+        self.schedule.suspect(key.clone());
+    }
+
+    /// Compares what was read with the picture: what differs is drift.
+    fn compare(&mut self, selection: &Selection, read: &State) {
+        let keys: BTreeSet<Key> =
+            self.actual.keys().chain(read.keys()).filter(|key| selection.covers(key)).collect();
+        for key in keys {
+            // Read before it was ours, or not ours at all.
+            let unknown_server = matches!(&key, Key::VirtualServer(server) if self.foreign.contains(server));
+            if unknown_server || self.actual.same(read, &key) {
+                continue;
+            }
+            self.actual.copy(&key, read);
+            let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
+            if concerns_us {
+                self.notes.push(Note::Drift(key.clone()));
+                let families = key.family().map_or_else(|| self.families.clone(), |family| [family].into());
+                self.queued(families);
+                self.schedule.add(Urgency::Change, key);
+            }
+        }
+    }
+
+    /// Compares the list of virtual servers with the picture: whatever appeared or vanished is read next.
+    fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
+        let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
+            self.actual.virtual_servers.contains_key(key)
+                || self.desired.wants(&Key::VirtualServer(*key))
+                || ownership::is_ours(&self.actual, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
+        });
+        if foreign != self.foreign {
+            self.foreign.clone_from(&foreign);
+            self.notes.push(Note::Foreign(foreign));
+        }
+        let known: BTreeSet<_> = self.actual.virtual_servers.keys().copied().collect();
+        let unexpected: Vec<_> = ours.symmetric_difference(&known).copied().collect();
+        self.audit.look_at(unexpected);
+    }
+
+    fn queued(&mut self, families: BTreeSet<Family>) {
+        for family in families {
+            if self.unsettled.insert(family) {
+                self.notes.push(Note::Queued(family));
+            }
+        }
+    }
+
+    /// Says which families are completely written now.
+    fn settle(&mut self, _now: Instant) {
+        let settled: BTreeSet<Family> =
+            self.unsettled.iter().copied().filter(|family| self.schedule.is_settled(*family)).collect();
+        for family in &settled {
+            self.unsettled.remove(family);
+            let (written, waiting) =
+                std::mem::take(&mut self.triggers).into_iter().partition(|(of, _)| of == family);
+            self.triggers = waiting;
+            let triggers: Vec<(Family, i64)> = written;
+            self.notes.push(Note::Synced {
+                family: *family,
+                triggered_nanoseconds: triggers.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
+            });
+        }
+        if !self.synced_once && self.schedule.most_urgent().is_none() {
+            self.synced_once = true;
+            self.notes.push(Note::FirstSync);
+        }
+    }
+
+    /// The Services of this name and its keys, for those who look.
+    pub fn keys_of(&self, service: &ServiceKey) -> Scope {
+        self.desired.keys_of(service)
+    }
+}

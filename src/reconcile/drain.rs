@@ -1,0 +1,123 @@
+//! Graceful termination: when a real server whose endpoint is gone may go.
+//!
+//! An endpoint that is in no slice any more keeps its real server, with weight 0, until its connections have ended or
+//! a deadline has passed; only UDP, which has no end of a connection, loses it at once. What drains is found by
+//! comparing, never remembered from an event, so a restart only starts the deadline anew. Pure: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::cluster::types::Protocol;
+use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
+
+/// How long a real server may drain.
+pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// How often the connections of draining servers are counted.
+pub const POLL: Duration = Duration::from_secs(5);
+
+/// The real servers that drain.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    servers: BTreeMap<(VirtualServerKey, RealServerKey), Drain>,
+    /// When connections are to be counted next.
+    poll: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    until: Instant,
+    /// Its connections have ended.
+    idle: bool,
+}
+
+impl Drains {
+    /// Completes what is wanted of virtual servers: adds the real servers that are in the kernel, not wanted, and may
+    /// drain; leaves out virtual servers without any real server (a port without endpoints is refused by a rule; an
+    /// empty virtual server would flood the kernel's log).
+    pub fn complete(&mut self, wanted: &mut State, actual: &State, now: Instant) {
+        wanted.virtual_servers.retain(|key, server| {
+            let known = actual.virtual_servers.get(key);
+            let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
+            let forgotten: Vec<_> = self
+                .servers
+                .range(ids)
+                .map(|(id, _)| *id)
+                .filter(|(_, real)| {
+                    server.real_servers.contains_key(real)
+                        || !known.is_some_and(|known| known.real_servers.contains_key(real))
+                })
+                .collect();
+            for id in forgotten {
+                self.servers.remove(&id);
+            }
+            for real in known.into_iter().flat_map(|known| known.real_servers.keys()) {
+                if !server.real_servers.contains_key(real) && self.may_stay(*key, *real, now) {
+                    server.real_servers.insert(*real, RealServer::with(Weight::DrainIfPresent));
+                }
+            }
+            !server.real_servers.is_empty()
+        });
+    }
+
+    /// Whether an unwanted real server may stay for its connections.
+    fn may_stay(&mut self, key: VirtualServerKey, real: RealServerKey, now: Instant) -> bool {
+        if key.protocol == Protocol::Udp {
+            return false;
+        }
+        let drain = self.servers.entry((key, real)).or_insert(Drain { until: now + DEADLINE, idle: false });
+        self.poll.get_or_insert(now + POLL);
+        !drain.idle && now < drain.until
+    }
+
+    /// Forgets the drains of a virtual server that is not wanted any more.
+    pub fn forget(&mut self, key: &VirtualServerKey) {
+        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
+        let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.servers.remove(&id);
+        }
+    }
+
+    /// How many real servers drain.
+    pub fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Whether none drains.
+    pub fn is_empty(&self) -> bool {
+        self.servers.is_empty()
+    }
+
+    /// When [`Drains::due`] will have something.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.poll.filter(|_| !self.servers.is_empty())
+    }
+
+    /// The virtual servers whose connections are to be counted now.
+    pub fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
+        if self.servers.is_empty() {
+            self.poll = None;
+            return None;
+        }
+        self.poll.filter(|due| *due <= now)?;
+        self.poll = Some(now + POLL);
+        Some(self.servers.keys().map(|(key, _)| *key).collect())
+    }
+
+    /// Takes in how many connections real servers have, and says which virtual servers must be compared again. A real
+    /// server that is not counted is unknown, not idle.
+    pub fn counted(
+        &mut self,
+        counts: &BTreeMap<(VirtualServerKey, RealServerKey), u64>,
+        now: Instant,
+    ) -> BTreeSet<VirtualServerKey> {
+        let mut ended = BTreeSet::new();
+        for (id, drain) in &mut self.servers {
+            drain.idle |= counts.get(id) == Some(&0);
+            if drain.idle || drain.until <= now {
+                ended.insert(id.0);
+            }
+        }
+        ended
+    }
+}

@@ -1,0 +1,85 @@
+//! What the reconciler has to tell: for the log, for metrics, for health.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::types::Family;
+use crate::desired::claims::Conflict;
+use crate::kernel::{Outcome, ReadError};
+use crate::state::{Key, VirtualServerKey};
+
+/// One piece of news.
+#[derive(Debug)]
+pub enum Note {
+    /// The kernel was read, and what is ours in it was taken over.
+    Adopted {
+        /// How many virtual servers are ours.
+        virtual_servers: usize,
+        /// How many addresses are on the device.
+        addresses: usize,
+    },
+    /// Something of this family waits to be written, and nothing did before.
+    Queued(Family),
+    /// Everything of this family is as wanted.
+    Synced {
+        /// The family.
+        family: Family,
+        /// When the slice changes happened that are written now, in nanoseconds since 1970.
+        triggered_nanoseconds: Vec<i64>,
+    },
+    /// The first complete set was written as far as the kernel takes it.
+    FirstSync,
+    /// A plan was carried out: how many steps of which kind with which verdict.
+    Wrote(BTreeMap<(&'static str, Verdict), u64>),
+    /// The kernel refused a step; only when that is new.
+    Refused {
+        /// What is not as wanted.
+        key: Key,
+        /// Why.
+        text: String,
+    },
+    /// What was refused before is as wanted now.
+    Recovered(Key),
+    /// Something was changed behind our back; it is being repaired.
+    Drift(Key),
+    /// The virtual servers that are not ours; at start and when they change.
+    Foreign(BTreeSet<VirtualServerKey>),
+    /// Two Services claim one virtual server.
+    Conflict(Conflict),
+    /// The kernel could not be read; it is tried again.
+    Unreadable(ReadError),
+}
+
+/// [`Outcome`] without its reasons: the label `verdict`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Done.
+    Done,
+    /// Refused.
+    Refused,
+    /// Unknown.
+    Unknown,
+    /// Skipped.
+    Skipped,
+}
+
+impl Verdict {
+    /// The verdict of an outcome.
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Refused(_) => Self::Refused,
+            Outcome::Unknown => Self::Unknown,
+            Outcome::Skipped(_) => Self::Skipped,
+        }
+    }
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::Skipped => "skipped",
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Whose is it: what in the kernel may be removed.
+
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use crate::diff::Step;
+use crate::state::{Element, Key, State, VirtualServerKey};
+
+/// Whether a virtual server that nobody wants is ours (or kube-proxy's, whose place we take): its address is on the
+/// device, or in our set of service addresses. That set is written before a virtual server and given up after it, so
+/// that a crash in between leaves nothing that nobody owns. Everything else is somebody's and stays.
+pub(super) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
+    state.addresses.contains_key(&key.address)
+        || state.elements.contains(&Element::ServiceAddress(key.address))
+}
+
+/// Whether the user forbade to remove virtual servers there (`--ipvs-exclude-cidrs`).
+pub(super) fn is_excluded(networks: &[IpNet], key: &VirtualServerKey) -> bool {
+    networks.iter().any(|network| network.contains(&key.address))
+}
+
+/// Whether something of this kind is removed when it is not wanted. Settings are only ever set.
+pub(super) fn is_removable(key: &Key) -> bool {
+    match key {
+        Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
+        Key::Element(_) | Key::VirtualServer(_) | Key::Address(_) => true,
+    }
+}
+
+/// Whether a refusal says that our picture of the kernel was wrong: there was what was to be made, or was not what was
+/// to be changed or removed.
+pub(super) fn contradicts_picture(step: &Step, errno: i32) -> bool {
+    let errno = Errno::from_raw_os_error(errno);
+    match step {
+        Step::AddDevice
+        | Step::AddElement(_)
+        | Step::AddVirtualServer(..)
+        | Step::AddAddress(_)
+        | Step::AddRoute(_) => errno == Errno::EXIST,
+        Step::AddRealServer(..) => matches!(errno, Errno::EXIST | Errno::SRCH),
+        Step::DeleteElement(_)
+        | Step::EditVirtualServer(..)
+        | Step::DeleteVirtualServer(_)
+        | Step::EditRealServer(..)
+        | Step::DeleteRealServer(..)
+        | Step::EditAddress(_)
+        | Step::DeleteAddress(_) => matches!(errno, Errno::NOENT | Errno::SRCH | Errno::ADDRNOTAVAIL),
+        Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => false,
+    }
+}

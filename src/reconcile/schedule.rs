@@ -1,0 +1,212 @@
+//! When to work on which keys: queues by urgency, retries with backoff, keys whose state in the kernel is uncertain.
+//!
+//! Pure: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use crate::cluster::types::Family;
+use crate::state::{Key, Scope};
+
+/// The wait after the first failure; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait.
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Keys of the first fill that are worked on at once: changes that arrive meanwhile wait for one such piece.
+const PIECE: usize = 2048;
+
+/// How urgent a key is; the first is worked on first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// What everything stands on: the device, kernel parameters, the fixed rules.
+    Settings,
+    /// At start: the Services that everything else needs to start.
+    First,
+    /// A change, or drift.
+    Change,
+    /// At start: everything else.
+    Bulk,
+    /// At start: what is ours and not wanted.
+    Removal,
+}
+
+/// Why a key is not as wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How often in a row.
+    pub attempts: u32,
+    /// What the kernel said last.
+    pub text: String,
+    /// Whether anyone was told.
+    announced: bool,
+    /// When it is tried again.
+    due: Instant,
+}
+
+/// What waits to be worked on.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    queues: BTreeMap<Urgency, Scope>,
+    failures: BTreeMap<Key, Failure>,
+    retries: BTreeSet<(Instant, Key)>,
+    suspects: Scope,
+    /// Reading the suspects failed: not before this.
+    suspects_due: Option<Instant>,
+    suspect_attempts: u32,
+}
+
+impl Schedule {
+    /// Puts a key into a queue.
+    pub fn add(&mut self, urgency: Urgency, key: Key) {
+        self.queues.entry(urgency).or_default().insert(key);
+    }
+
+    /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
+    /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
+    pub fn take(&mut self, now: Instant) -> Scope {
+        while let Some((due, _)) = self.retries.first()
+            && *due <= now
+            && let Some((_, key)) = self.retries.pop_first()
+        {
+            self.add(Urgency::Change, key);
+        }
+        while let Some(mut entry) = self.queues.first_entry() {
+            let urgency = *entry.key();
+            let queue = entry.get_mut();
+            let taken = match urgency {
+                Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue),
+                // From the front elements, virtual servers, addresses; from the back the reverse. Both are the
+                // order that order.rs wants, across pieces.
+                Urgency::Bulk => std::iter::from_fn(|| queue.pop_first()).take(PIECE).collect(),
+                Urgency::Removal => std::iter::from_fn(|| queue.pop_last()).take(PIECE).collect(),
+            };
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+            let ready: Scope = taken.into_iter().filter(|key| !self.suspects.contains(key)).collect();
+            if !ready.is_empty() {
+                return ready;
+            }
+        }
+        Scope::new()
+    }
+
+    /// Whether there is something to take now.
+    pub fn has_work(&self, now: Instant) -> bool {
+        !self.queues.is_empty() || self.retries.first().is_some_and(|(due, _)| *due <= now)
+    }
+
+    /// The most urgent queue that is not empty.
+    pub fn most_urgent(&self) -> Option<Urgency> {
+        self.queues.keys().next().copied()
+    }
+
+    /// Marks a key as uncertain: it must be read before it is compared again.
+    pub fn suspect(&mut self, key: Key) {
+        self.suspects.insert(key);
+    }
+
+    /// The uncertain keys, if it is time to read them.
+    pub fn suspects(&self, now: Instant) -> Option<&Scope> {
+        let due = self.suspects_due.is_none_or(|due| due <= now);
+        (due && !self.suspects.is_empty()).then_some(&self.suspects)
+    }
+
+    /// These keys were read: they are certain again, and are compared next.
+    pub fn certain(&mut self, keys: Scope) {
+        self.suspects_due = None;
+        self.suspect_attempts = 0;
+        for key in keys {
+            self.suspects.remove(&key);
+            // One that waits for its retry goes on waiting.
+            let waits = self.failures.get(&key).map(|failure| (failure.due, key.clone()));
+            if waits.is_none_or(|retry| !self.retries.contains(&retry)) {
+                self.add(Urgency::Change, key);
+            }
+        }
+    }
+
+    /// The uncertain keys could not be read.
+    pub fn still_uncertain(&mut self, now: Instant) {
+        self.suspect_attempts += 1;
+        self.suspects_due = Some(now + backoff(self.suspect_attempts, &Key::Device));
+    }
+
+    /// The kernel refused what a key needs: it is tried again later. Says whether that should be told: the first
+    /// failure, or another text.
+    pub fn fail(&mut self, key: &Key, text: String, now: Instant) -> bool {
+        let news = self.failures.get(key).is_none_or(|known| !known.announced || known.text != text);
+        let attempts = self.failures.get(key).map_or(0, |known| known.attempts).saturating_add(1);
+        self.set_failure(key, Failure { attempts, text, announced: true, due: now + backoff(attempts, key) });
+        news
+    }
+
+    /// The kernel refused a step because our picture of the key was wrong. Once, that is settled by reading and
+    /// trying again at once; then it is a failure like any other. Says whether it should be told.
+    pub fn surprise(&mut self, key: &Key, text: String, now: Instant) -> bool {
+        if self.failures.contains_key(key) {
+            return self.fail(key, text, now);
+        }
+        self.set_failure(key, Failure { attempts: 1, text, announced: false, due: now });
+        false
+    }
+
+    /// A key was not worked on because another one was not done: it is tried again together with that one.
+    pub fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
+        match self.failures.get(prerequisite).map(|failure| failure.due) {
+            Some(due) => {
+                let text = format!("waits for {prerequisite}");
+                self.set_failure(key, Failure { attempts: 1, text, announced: false, due });
+            }
+            // Its state is uncertain: it is read before anything is taken.
+            None => self.add(Urgency::Change, key.clone()),
+        }
+    }
+
+    fn set_failure(&mut self, key: &Key, failure: Failure) {
+        self.retries.insert((failure.due, key.clone()));
+        let due = failure.due;
+        if let Some(known) = self.failures.insert(key.clone(), failure)
+            && known.due != due
+        {
+            self.retries.remove(&(known.due, key.clone()));
+        }
+    }
+
+    /// A key is as wanted. Says whether that should be told.
+    pub fn succeed(&mut self, key: &Key) -> bool {
+        let Some(failure) = self.failures.remove(key) else { return false };
+        self.retries.remove(&(failure.due, key.clone()));
+        failure.announced
+    }
+
+    /// The keys that are not as wanted because the kernel refused something.
+    pub fn failures(&self) -> &BTreeMap<Key, Failure> {
+        &self.failures
+    }
+
+    /// When there will be something to do, if nothing happens before.
+    pub fn next_due(&self) -> Option<Instant> {
+        let reread = self.suspects_due.filter(|_| !self.suspects.is_empty());
+        self.retries.first().map(|(due, _)| *due).into_iter().chain(reread).min()
+    }
+
+    /// Whether everything of a family, and of what the families share, is as wanted.
+    pub fn is_settled(&self, family: Family) -> bool {
+        let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
+        !self.queues.values().flatten().any(concerns)
+            && !self.suspects.iter().any(concerns)
+            && !self.failures.keys().any(concerns)
+    }
+}
+
+/// The wait after so many failures in a row, shortened by up to a quarter so that keys that failed together do not come
+/// back together. The jitter is drawn from the key: this module knows no dice.
+fn backoff(attempts: u32, key: &Key) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LAST_RETRY);
+    let mut hasher = DefaultHasher::new();
+    (attempts, key).hash(&mut hasher);
+    let part = u32::try_from(hasher.finish() % 256).expect("less than 256");
+    full - full / 4 * part / 256
+}

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::drain::{DEADLINE, Drains, POLL};
+use super::schedule::{Schedule, Urgency};
+use crate::cluster::types::{Family, Protocol};
+use crate::state::{Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn server_key(protocol: Protocol) -> VirtualServerKey {
+    VirtualServerKey { address: ip("10.96.0.1"), protocol, port: 80 }
+}
+
+fn real_key(number: u8) -> RealServerKey {
+    RealServerKey { address: ip(&format!("10.244.0.{number}")), port: 8080 }
+}
+
+fn state(protocol: Protocol, real_servers: &[(u8, Weight)]) -> State {
+    let server = VirtualServer {
+        scheduler: "rr".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: real_servers
+            .iter()
+            .map(|(number, weight)| (real_key(*number), RealServer::with(*weight)))
+            .collect(),
+    };
+    State { virtual_servers: [(server_key(protocol), server)].into(), ..State::default() }
+}
+
+const LIVE: Weight = Weight::Exactly(1);
+const ZERO: Weight = Weight::Exactly(0);
+
+#[test]
+fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
+    let now = Instant::now();
+    let mut drains = Drains::default();
+    let actual = state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]);
+
+    let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
+    drains.complete(&mut wanted, &actual, now);
+    assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE), (2, Weight::DrainIfPresent)]));
+    assert_eq!(drains.due(now), None);
+
+    let now = now + POLL;
+    assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
+    let id = (server_key(Protocol::Tcp), real_key(2));
+    assert!(drains.counted(&BTreeMap::from([(id, 3)]), now).is_empty(), "it has connections");
+    assert!(drains.counted(&BTreeMap::new(), now).is_empty(), "not counted is unknown, not idle");
+    assert_eq!(drains.counted(&BTreeMap::from([(id, 0)]), now), [server_key(Protocol::Tcp)].into());
+
+    let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
+    drains.complete(&mut wanted, &actual, now);
+    assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]), "now it may go");
+}
+
+#[test]
+fn a_drain_ends_at_the_deadline() {
+    let now = Instant::now();
+    let mut drains = Drains::default();
+    let actual = state(Protocol::Sctp, &[(1, LIVE), (2, ZERO)]);
+    let complete = |drains: &mut Drains, now| {
+        let mut wanted = state(Protocol::Sctp, &[(1, LIVE)]);
+        drains.complete(&mut wanted, &actual, now);
+        wanted.virtual_servers[&server_key(Protocol::Sctp)].real_servers.len()
+    };
+    assert_eq!(complete(&mut drains, now), 2);
+    assert_eq!(complete(&mut drains, now + DEADLINE - Duration::from_millis(1)), 2);
+    assert_eq!(drains.counted(&BTreeMap::new(), now + DEADLINE).len(), 1);
+    assert_eq!(complete(&mut drains, now + DEADLINE), 1);
+}
+
+#[test]
+fn a_removed_udp_endpoint_goes_at_once_and_a_server_without_any_is_not_made() {
+    let mut drains = Drains::default();
+    let mut wanted = state(Protocol::Udp, &[]);
+    drains.complete(&mut wanted, &state(Protocol::Udp, &[(1, LIVE)]), Instant::now());
+    assert_eq!(wanted, State::default());
+    assert!(drains.is_empty());
+}
+
+#[test]
+fn an_endpoint_that_comes_back_forgets_its_drain() {
+    let now = Instant::now();
+    let mut drains = Drains::default();
+    let mut wanted = state(Protocol::Tcp, &[]);
+    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE)]), now);
+    assert_eq!(drains.len(), 1);
+    let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
+    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now);
+    assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]));
+    assert!(drains.is_empty());
+}
+
+fn key(number: u8) -> Key {
+    Key::Address(ip(&format!("10.96.0.{number}")))
+}
+
+#[test]
+fn urgent_keys_come_first_and_uncertain_ones_wait() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    schedule.add(Urgency::Bulk, key(1));
+    schedule.add(Urgency::Change, key(2));
+    schedule.add(Urgency::Change, key(3));
+    schedule.suspect(key(3));
+    assert_eq!(schedule.take(now), Scope::from([key(2)]));
+    assert_eq!(schedule.take(now), Scope::from([key(1)]));
+    assert!(schedule.take(now).is_empty());
+    assert_eq!(schedule.suspects(now), Some(&Scope::from([key(3)])));
+    assert!(!schedule.is_settled(Family::V4));
+    assert!(schedule.is_settled(Family::V6), "each family makes progress alone");
+    schedule.certain(Scope::from([key(3)]));
+    assert_eq!(schedule.take(now), Scope::from([key(3)]));
+    assert!(schedule.is_settled(Family::V4));
+}
+
+#[test]
+fn failures_are_told_once_and_tried_again_ever_later() {
+    let mut now = Instant::now();
+    let mut schedule = Schedule::default();
+    assert!(schedule.fail(&key(1), "no".to_owned(), now));
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let due = schedule.next_due().expect("a retry");
+        waits.push(due - now);
+        assert!(schedule.take(due - Duration::from_millis(1)).is_empty());
+        now = due;
+        assert_eq!(schedule.take(now), Scope::from([key(1)]));
+        assert!(!schedule.fail(&key(1), "no".to_owned(), now), "told before");
+    }
+    assert!(waits[0] <= Duration::from_secs(1) && waits[0] >= Duration::from_millis(750), "{waits:?}");
+    assert!(waits.is_sorted(), "{waits:?}");
+    assert!(*waits.last().expect("eight") <= Duration::from_secs(60), "{waits:?}");
+    assert!(schedule.fail(&key(1), "never".to_owned(), now), "another reason is news");
+    assert!(schedule.succeed(&key(1)));
+    assert_eq!(schedule.next_due(), None);
+}
+
+#[test]
+fn a_first_surprise_is_settled_at_once_and_a_second_waits() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    assert!(!schedule.surprise(&key(1), "there already".to_owned(), now));
+    assert_eq!(schedule.take(now), Scope::from([key(1)]));
+    assert!(schedule.surprise(&key(1), "there already".to_owned(), now));
+    assert!(schedule.take(now).is_empty());
+    assert!(schedule.next_due().is_some_and(|due| due > now));
+}
+
+#[test]
+fn uncertain_keys_that_cannot_be_read_are_tried_again_later() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    schedule.suspect(key(1));
+    schedule.still_uncertain(now);
+    assert_eq!(schedule.suspects(now), None);
+    let due = schedule.next_due().expect("another try");
+    assert!(due > now && schedule.suspects(due).is_some());
+}

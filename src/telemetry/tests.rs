@@ -1,0 +1,112 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::*;
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged by `events`, line by line.
+fn lines_of(process: u32, events: impl FnOnce()) -> Vec<String> {
+    let written = Written::default();
+    let writer = written.clone();
+    let now = || UNIX_EPOCH + Duration::from_nanos(1_795_359_845_000_042_999);
+    let subscriber = subscriber(Klog { process, now }, move || writer.clone());
+    tracing::subscriber::with_default(subscriber, events);
+    let bytes = written.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The level is one for the whole process, so all that depends on it is one test.
+#[test]
+fn lines_are_klogs() {
+    let line = line!() + 2;
+    let lines = lines_of(12345, || {
+        tracing::info!(ipFamily = "IPv4", "Using ipvs Proxier");
+        tracing::warn!(count = 3_u64, delta = -1, ratio = 0.5, ok = true, "a {}", "b");
+        tracing::error!(err = %"no \"x\"\nhere", "command failed");
+        tracing::info!(NodeIPs = ?["10.0.0.1", "::1"], at = %"[::]:10256", elapsed = ?Duration::from_millis(5), "m");
+        let inner = io::Error::other("inner");
+        let outer = crate::kernel::ReadError { what: "all", source: inner };
+        tracing::error!(err = &outer as &dyn Error, "outer");
+    });
+    let wanted = [
+        format!(r#"I1122 15:04:05.000042   12345 tests.rs:{line}] "Using ipvs Proxier" ipFamily="IPv4""#),
+        format!(
+            r#"W1122 15:04:05.000042   12345 tests.rs:{}] "a b" count=3 delta=-1 ratio=0.5 ok=true"#,
+            line + 1
+        ),
+        format!(
+            r#"E1122 15:04:05.000042   12345 tests.rs:{}] "command failed" err="no \"x\"\nhere""#,
+            line + 2
+        ),
+        format!(
+            r#"I1122 15:04:05.000042   12345 tests.rs:{}] "m" NodeIPs=["10.0.0.1", "::1"] at="[::]:10256" elapsed="5ms""#,
+            line + 3
+        ),
+        format!(
+            r#"E1122 15:04:05.000042   12345 tests.rs:{}] "outer" err="cannot read all from the kernel: inner""#,
+            line + 6
+        ),
+    ];
+    assert_eq!(lines, wanted);
+
+    let shown = |verbosity| {
+        set_verbosity(verbosity);
+        let lines = lines_of(1, || {
+            tracing::info!("info");
+            vlog!(2, interface = "kube-ipvs0", "v2");
+            tracing::debug!("debug");
+            tracing::trace!("trace");
+            tracing::warn!(target: "kube_client", "other warn");
+            tracing::info!(target: "kube_client", "other info");
+            tracing::debug!(target: "kube_client", "other debug");
+            tracing::trace!(target: "kube_client", "other trace");
+        });
+        lines.iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect::<Vec<_>>().join(", ")
+    };
+    for (verbosity, wanted) in [
+        (0, "info, other warn"),
+        (1, "info, other warn"),
+        (2, "info, v2, other warn"),
+        (4, "info, v2, debug, other warn, other info"),
+        (6, "info, v2, debug, trace, other warn, other info, other debug"),
+        (8, "info, v2, debug, trace, other warn, other info, other debug, other trace"),
+    ] {
+        assert_eq!(shown(verbosity), wanted, "-v={verbosity}");
+    }
+    set_verbosity(0);
+}
+
+#[test]
+fn the_process_has_seven_places() {
+    let place = |process| {
+        lines_of(process, || tracing::warn!("x")).remove(0).split("tests.rs").next().unwrap().to_owned()
+    };
+    assert_eq!(place(1), "W1122 15:04:05.000042       1 ");
+    assert_eq!(place(12_345_678), "W1122 15:04:05.000042 12345678 ");
+}
+
+#[test]
+fn sources_are_short() {
+    for (path, wanted) in [
+        ("src/options/merge.rs", "merge.rs"),
+        ("src/reconcile/mod.rs", "reconcile/mod.rs"),
+        ("main.rs", "main.rs"),
+        ("serve/mod.rs", "serve/mod.rs"),
+        ("/registry/kube-5.0.0/src/lib.rs", "lib.rs"),
+    ] {
+        assert_eq!(source(path), wanted);
+    }
+}

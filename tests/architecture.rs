@@ -1,0 +1,99 @@
+//! Facts flow one way: no module uses one that comes after it, and the pure ones know no runtime, socket or clock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each part of `src` may use of the others (as prefixes of paths behind `crate::`). `app` and `main` see all.
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("state", &["cluster::types"]),
+    ("sloppy", &[]),
+    ("telemetry", &[]),
+    ("api", &["api", "cluster::types", "sloppy", "telemetry"]),
+    ("cluster", &["cluster", "api::{Change, Event}", "state"]),
+    ("desired", &["desired", "cluster", "options::ProxyOptions", "state"]),
+    ("diff", &["diff", "cluster::types", "state"]),
+    ("kernel", &["kernel", "diff", "cluster::types", "state", "telemetry"]),
+    ("options", &["options", "cluster::types", "sloppy", "state"]),
+    ("serve", &["serve", "cluster::types", "telemetry"]),
+];
+/// The loop sees the trait and the memory kernel, never Linux.
+const RECONCILE: [&str; 10] = [
+    "reconcile",
+    "api",
+    "cluster",
+    "desired",
+    "diff",
+    "kernel::{",
+    "kernel::Kernel",
+    "kernel::Selection",
+    "options::ProxyOptions",
+    "state",
+];
+const PURE: [&str; 9] = [
+    "cluster",
+    "desired",
+    "diff",
+    "options",
+    "reconcile/core.rs",
+    "reconcile/schedule.rs",
+    "reconcile/drain.rs",
+    "reconcile/audit.rs",
+    "state.rs",
+];
+const IMPURE: [&str; 6] = ["tokio", "netlink", "Instant::now", "SystemTime", "TcpStream", "kube::"];
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn offences(rule: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 30, "the sources are not where they were");
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        let is_test = name.split(['/', '.']).any(|part| part == "tests");
+        let text = fs::read_to_string(&file).expect("a source");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        found.extend(
+            code.enumerate()
+                .filter(|(_, line)| !is_test && rule(&name, line))
+                .map(|(index, line)| format!("src/{name}:{}: {}", index + 1, line.trim())),
+        );
+    }
+    found
+}
+
+#[test]
+fn nothing_uses_what_comes_after_it() {
+    let bad = offences(|name, line| {
+        let part = name.split(['/', '.']).next().expect("a name");
+        let allowed: &[&str] = match MAY_USE.iter().find(|(known, _)| *known == part) {
+            Some((_, allowed)) => allowed,
+            None if part == "reconcile" => &RECONCILE,
+            None => return false,
+        };
+        line.match_indices("crate::").any(|(at, found)| {
+            let path = &line[at + found.len()..];
+            !allowed.iter().any(|prefix| path.starts_with(prefix))
+        })
+    });
+    assert!(bad.is_empty(), "these look the wrong way:\n{}", bad.join("\n"));
+}
+
+#[test]
+fn pure_modules_know_no_runtime_socket_or_clock() {
+    let bad = offences(|name, line| {
+        PURE.iter().any(|pure| name.starts_with(pure)) && IMPURE.iter().any(|word| line.contains(word))
+    });
+    assert!(bad.is_empty(), "these are not pure:\n{}", bad.join("\n"));
+}

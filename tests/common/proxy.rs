@@ -1,0 +1,109 @@
+//! A running kube-ipvs: started, watched, killed.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A kube-ipvs process in the caller's network namespace. It is killed when this is dropped.
+pub struct Proxy {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Proxy {
+    /// Starts it with these arguments; its log goes to a file of this name in `folder`.
+    pub fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .spawn()
+            .expect("kube-ipvs can be started");
+        Self { child, log }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
+    }
+
+    /// Waits until the first complete set is written.
+    pub fn wait_synced(&mut self) -> &mut Self {
+        let synced = eventually(Duration::from_secs(30), || {
+            assert!(self.child.try_wait().expect("a child").is_none(), "it ended:\n{}", self.log());
+            self.log().contains("First sync complete")
+        });
+        assert!(synced, "it does not sync:\n{}", self.log());
+        self
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Asks it to end, and returns its exit status and log.
+    pub fn terminate(mut self) -> (Option<i32>, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        (self.wait(), self.log())
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually(Duration::from_secs(20), || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log())).code()
+    }
+
+    /// How many writes it counts with the verdict `done`.
+    pub fn writes(&self) -> u64 {
+        let page = get("127.0.0.1:10249", "/metrics");
+        page.lines()
+            .filter(|line| line.starts_with("kube_ipvs_writes_total{") && line.contains("verdict=\"done\""))
+            .map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count"))
+            .sum()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body of an HTTP answer.
+pub fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    body.to_owned()
+}
+
+/// Waits until something is so, and says whether it ever was.
+pub fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

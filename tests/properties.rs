@@ -1,0 +1,537 @@
+//! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
+//! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kube_ipvs::api::{Change, Event};
+use kube_ipvs::cluster::Cluster;
+use kube_ipvs::cluster::types::{
+    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::diff::{self, Step};
+use kube_ipvs::kernel::Kernel;
+use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
+use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
+use kube_ipvs::reconcile::note::{Note, Verdict};
+use kube_ipvs::state::{
+    Element, Key, RealServer, RealServerKey, Scope, State, Timeouts, VirtualServer, VirtualServerKey, Weight,
+};
+use proptest::prelude::*;
+
+const NODE: &str = "here";
+
+fn options() -> ProxyOptions {
+    ProxyOptions {
+        scheduler: "rr".into(),
+        timeouts: Timeouts { tcp_seconds: 60, tcp_fin_seconds: 0, udp_seconds: 30 },
+        exclude_cidrs: vec!["192.0.2.0/24".parse().expect("a network")],
+        cluster_cidrs: vec!["10.244.0.0/16".parse().expect("a network")],
+        masquerade_all: false,
+        masquerade_mark: 0x4000,
+    }
+}
+
+fn supported() -> Supported {
+    Supported { families: Family::ALL.into(), kernel: (6, 12) }
+}
+
+/// A reconciler with its kernel and its own time.
+struct Life {
+    reconciler: Reconciler,
+    kernel: MemoryKernel,
+    now: Instant,
+}
+
+impl Life {
+    fn new(kernel: MemoryKernel) -> Self {
+        let reconciler =
+            Reconciler::new(options(), NODE.into(), supported(), Duration::ZERO, Duration::from_secs(1));
+        Self { reconciler, kernel, now: Instant::now() }
+    }
+
+    /// One piece of work, or the time until the next one passes. Says whether there was work.
+    fn step(&mut self) -> bool {
+        match self.reconciler.next(self.now) {
+            Next::Work(work) => {
+                let answer = match work {
+                    Work::Apply(plan) => Answer::Outcomes(self.kernel.apply(&plan)),
+                    Work::Read(selection) => Answer::State(self.kernel.read(&selection)),
+                    Work::List => Answer::Keys(self.kernel.list_virtual_servers()),
+                    Work::Count(servers) => Answer::Counts(self.kernel.connections(&servers)),
+                };
+                self.now += Duration::from_millis(1);
+                self.reconciler.complete(answer, self.now);
+                true
+            }
+            Next::Wait(due) => {
+                self.now = due.map_or(self.now, |due| due.max(self.now));
+                false
+            }
+        }
+    }
+
+    /// Lives on until everything is written, or fails. Returns what was told.
+    fn settle(&mut self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for _ in 0..5000 {
+            let worked = self.step();
+            notes.extend(self.reconciler.take_notes());
+            let settled = Family::ALL.iter().all(|family| self.reconciler.schedule().is_settled(*family));
+            if !worked && settled && !self.reconciler.actual().rules.is_empty() {
+                return notes;
+            }
+        }
+        panic!("does not settle: {:?}", self.reconciler.schedule());
+    }
+
+    /// Lives on for so long.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    fn feed(&mut self, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.reconciler.observe(event));
+    }
+}
+
+/// What the cluster asks for, made by a desired state that saw everything at once, and compared with the kernel.
+fn assert_converged(life: &Life, cluster: &Cluster) {
+    let mut desired = kube_ipvs::desired::Desired::new(options(), NODE.into(), supported());
+    desired.update(cluster, &cluster.services().map(|service| service.key.clone()).collect());
+    let keys: Scope = desired.keys().collect();
+    let mut wanted = desired.select(&keys);
+    let actual = life.kernel.state();
+    // Draining servers are allowed, and a virtual server without any server must not be there.
+    wanted.virtual_servers.retain(|key, server| {
+        if key.protocol != Protocol::Udp {
+            for (real, known) in
+                actual.virtual_servers.get(key).into_iter().flat_map(|known| &known.real_servers)
+            {
+                if known.weight == Weight::Exactly(0) {
+                    server.real_servers.entry(*real).or_insert(RealServer::with(Weight::DrainIfPresent));
+                }
+            }
+        }
+        !server.real_servers.is_empty()
+    });
+    let everything: Scope = keys.iter().cloned().chain(actual.keys()).collect();
+    for key in everything {
+        if let Key::VirtualServer(server) = &key
+            && (is_foreign(server) && !wanted.contains(&key))
+        {
+            continue;
+        }
+        let scope = Scope::from([key.clone()]);
+        assert!(
+            diff::accepts(&wanted, &actual, &scope),
+            "{key}: wanted {:?}, there is {:?}",
+            wanted.virtual_servers.iter().find(|(known, _)| Key::VirtualServer(**known) == key),
+            actual.virtual_servers.iter().find(|(known, _)| Key::VirtualServer(**known) == key)
+        );
+    }
+    assert_eq!(life.reconciler.actual().addresses, actual.addresses, "the picture of the kernel is true");
+    assert_eq!(life.reconciler.actual().elements, actual.elements, "the picture of the kernel is true");
+}
+
+fn is_foreign(server: &VirtualServerKey) -> bool {
+    server.address == ip("203.0.113.7") || server.address == ip("192.0.2.9")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+// --- random clusters ---
+
+fn service_key() -> impl Strategy<Value = ServiceKey> {
+    prop_oneof![
+        3 => (0..4u8).prop_map(|number| ServiceKey::new("default", format!("s{number}"))),
+        1 => Just(ServiceKey::new("default", "kubernetes")),
+    ]
+}
+
+fn service_port() -> impl Strategy<Value = ServicePort> {
+    prop_oneof![
+        Just(("", Protocol::Tcp, 80)),
+        Just(("dns", Protocol::Udp, 53)),
+        Just(("dns-tcp", Protocol::Tcp, 53)),
+        Just(("sctp", Protocol::Sctp, 99)),
+    ]
+    .prop_map(|(name, protocol, port)| ServicePort { name: name.into(), protocol, port })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let ips = proptest::sample::subsequence(vec!["10.96.0.1", "10.96.0.2", "10.96.0.3"], 0..=1);
+    let ips6 = proptest::sample::subsequence(vec!["fd00::1", "fd00::2"], 0..=1);
+    let ports = proptest::collection::vec(service_port(), 1..3);
+    (service_key(), 0..3i64, ips, ips6, ports, proptest::option::of(1..3u32)).prop_map(
+        |(key, created_seconds, v4, v6, ports, affinity)| Service {
+            key,
+            created_seconds,
+            cluster_ips: v4.into_iter().chain(v6).map(ip).collect(),
+            ports,
+            affinity_seconds: affinity,
+        },
+    )
+}
+
+fn endpoint(family: Family) -> impl Strategy<Value = Endpoint> {
+    (1..5u8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        move |(number, ready, serving, terminating, local)| Endpoint {
+            address: match family {
+                Family::V4 => ip(&format!("10.244.0.{number}")),
+                Family::V6 => ip(&format!("fd01::{number}")),
+            },
+            ready,
+            serving,
+            terminating,
+            node: local.then(|| NODE.into()),
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    prop_oneof![Just(Family::V4), Just(Family::V6)].prop_flat_map(|family| {
+        let ports = proptest::collection::vec(service_port(), 1..3);
+        let endpoints = proptest::collection::vec(endpoint(family), 0..4);
+        (0..5u8, service_key(), ports, endpoints).prop_map(move |(number, service, ports, endpoints)| {
+            EndpointSlice {
+                key: SliceKey::new("default", format!("slice{number}")),
+                service,
+                family,
+                ports: ports
+                    .into_iter()
+                    .map(|port| SlicePort {
+                        name: port.name,
+                        protocol: port.protocol,
+                        port: port.port + 1000,
+                    })
+                    .collect(),
+                endpoints,
+                triggered_nanoseconds: None,
+            }
+        })
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => service().prop_map(|service| Event::Service(Change::Upsert(service))),
+        1 => service_key().prop_map(|key| Event::Service(Change::Delete(key))),
+        6 => slice().prop_map(|slice| Event::Slice(Change::Upsert(slice))),
+        2 => (0..5u8).prop_map(|number| {
+            Event::Slice(Change::Delete(SliceKey::new("default", format!("slice{number}"))))
+        }),
+        1 => proptest::collection::vec(service(), 0..4).prop_map(|services| {
+            let unique: BTreeMap<_, _> =
+                services.into_iter().map(|service| (service.key.clone(), service)).collect();
+            Event::Service(Change::Replace(unique.into_values().collect()))
+        }),
+    ]
+}
+
+fn complete() -> [Event; 2] {
+    [Event::Service(Change::Replace(vec![])), Event::Slice(Change::Replace(vec![]))]
+}
+
+/// The complete sets of a cluster, as a source sends them at start.
+fn everything(cluster: &Cluster) -> [Event; 2] {
+    let keys: BTreeSet<_> =
+        (0..5u8).map(|number| SliceKey::new("default", format!("slice{number}"))).collect();
+    let slices = keys.iter().filter_map(|key| cluster.slice(key).cloned()).collect();
+    let services = cluster.services().cloned().collect();
+    [Event::Slice(Change::Replace(slices)), Event::Service(Change::Replace(services))]
+}
+
+/// A kernel as someone else may have left it.
+fn used_kernel() -> State {
+    let server = |real: &[(&str, u32)]| VirtualServer {
+        scheduler: "wlc".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: real
+            .iter()
+            .map(|(address, weight)| {
+                (
+                    RealServerKey { address: ip(address), port: 1080 },
+                    RealServer::with(Weight::Exactly(*weight)),
+                )
+            })
+            .collect(),
+    };
+    let key = |address: &str| VirtualServerKey { address: ip(address), protocol: Protocol::Tcp, port: 80 };
+    let mut state = State {
+        device: true,
+        timeouts: Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 300 },
+        ..State::default()
+    };
+    state.virtual_servers.insert(key("10.96.0.1"), server(&[("10.244.0.1", 0), ("10.244.0.2", 1)]));
+    state.virtual_servers.insert(key("10.96.0.9"), server(&[("10.244.0.1", 1)]));
+    state.virtual_servers.insert(key("203.0.113.7"), server(&[("10.244.0.1", 1)]));
+    state.virtual_servers.insert(key("192.0.2.9"), server(&[]));
+    for address in ["10.96.0.1", "10.96.0.9", "192.0.2.9"] {
+        let address = ip(address);
+        state.addresses.insert(address, kube_ipvs::state::Address { deprecated: false, routed: true });
+    }
+    state.addresses.insert(ip("fd00::1"), kube_ipvs::state::Address { deprecated: false, routed: false });
+    state
+}
+
+#[derive(Clone, Debug)]
+enum Trouble {
+    None,
+    Faults(Vec<(u8, u8)>),
+    Meddle(u8),
+    FailReads,
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        4 => Just(Trouble::None),
+        3 => proptest::collection::vec((0..12u8, 0..3u8), 1..6).prop_map(Trouble::Faults),
+        1 => (0..6u8).prop_map(Trouble::Meddle),
+        1 => Just(Trouble::FailReads),
+    ]
+}
+
+/// The n-th step from now has this fault.
+fn faults(list: &[(u8, u8)]) -> kube_ipvs::kernel::memory::Faults {
+    let mut waiting: BTreeMap<u32, u8> = BTreeMap::new();
+    let mut at = 0;
+    for (distance, kind) in list {
+        at += u32::from(*distance) + 1;
+        waiting.insert(at, *kind);
+    }
+    let mut count = 0;
+    Box::new(move |_: &Step| {
+        count += 1;
+        match waiting.get(&count)? {
+            0 => Some(Fault::Refuse(12)),
+            1 => Some(Fault::LoseAnswer),
+            _ => Some(Fault::LoseRequest),
+        }
+    })
+}
+
+fn meddle(kernel: &MemoryKernel, kind: u8) {
+    kernel.meddle(|state| match kind {
+        0 => state.virtual_servers.clear(),
+        1 => {
+            state.addresses.clear();
+        }
+        2 => {
+            state.rules.clear();
+            state.elements.clear();
+        }
+        3 => {
+            for server in state.virtual_servers.values_mut() {
+                server.scheduler = "sh".into();
+                for real in server.real_servers.values_mut() {
+                    real.weight = Weight::Exactly(7);
+                }
+            }
+        }
+        4 => {
+            state.elements.clear();
+            state.elements.insert(Element::Hairpin(ip("10.1.1.1")));
+        }
+        _ => {
+            state.sysctls.clear();
+            for address in state.addresses.values_mut() {
+                address.routed = false;
+            }
+        }
+    });
+}
+
+/// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
+fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, TestCaseError> {
+    let kernel = MemoryKernel::default();
+    let mut life = Life::new(kernel.clone());
+    let mut cluster = Cluster::default();
+    for event in complete().iter().chain(before) {
+        cluster.apply(event.clone());
+        life.feed([event.clone()]);
+    }
+    life.settle();
+    kernel.take_written();
+    let mut count = 0;
+    kernel.set_faults(Some(Box::new(move |_| {
+        count += 1;
+        (count >= crash_at).then_some(Fault::LoseRequest)
+    })));
+    for event in change {
+        cluster.apply(event.clone());
+        life.feed([event.clone()]);
+    }
+    for _ in 0..20 {
+        life.step();
+    }
+    drop(life);
+    let crashed = kernel.take_written().len() + 1 == crash_at as usize;
+
+    kernel.set_faults(None);
+    let mut next = Life::new(kernel.clone());
+    next.feed(everything(&cluster));
+    let adopted = kernel.state();
+    next.settle();
+    assert_converged(&next, &cluster);
+    let is = kernel.state();
+    for step in kernel.take_written() {
+        match &step {
+            Step::DeleteAddress(address) => prop_assert!(!is.addresses.contains_key(address), "{step:?}"),
+            Step::DeleteVirtualServer(key) => {
+                prop_assert!(!is.virtual_servers.contains_key(key), "{step:?}");
+            }
+            Step::AddRealServer(key, real, _) => {
+                let known = adopted.virtual_servers.get(key).and_then(|server| server.real_servers.get(real));
+                prop_assert!(known.is_none(), "{step:?}");
+            }
+            Step::InstallRules(..) => prop_assert!(false, "rules are made once, not {step:?}"),
+            _ => {}
+        }
+    }
+    Ok(crashed)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Any events in any order, with any faults, on a fresh or a used kernel: converges. A second life writes nothing.
+    #[test]
+    fn converges(
+        rounds in proptest::collection::vec((proptest::collection::vec(event(), 0..12), trouble()), 1..6),
+        used in any::<bool>(),
+    ) {
+        let kernel = MemoryKernel::holding(if used { used_kernel() } else { State::default() });
+        let mut life = Life::new(kernel.clone());
+        let mut cluster = Cluster::default();
+        let mut others = kernel.state().virtual_servers;
+        let mut cleared = false;
+        life.feed(complete());
+        complete().into_iter().for_each(|event| { cluster.apply(event); });
+        for (events, trouble) in rounds {
+            for event in &events {
+                cluster.apply(event.clone());
+            }
+            life.feed(events);
+            match &trouble {
+                Trouble::None => {}
+                Trouble::Faults(list) => kernel.set_faults(Some(faults(list))),
+                Trouble::FailReads => kernel.fail_reads(2),
+                Trouble::Meddle(kind) => {
+                    life.settle();
+                    meddle(&kernel, *kind);
+                    cleared |= *kind == 0;
+                    others = kernel.state().virtual_servers;
+                    // Long enough for a whole round of the audit.
+                    life.pass(Duration::from_secs(30));
+                }
+            }
+            life.settle();
+            kernel.set_faults(None);
+            life.settle();
+            assert_converged(&life, &cluster);
+        }
+        // Others' virtual servers stay as they were: nobody's address is on the device, or the user excluded them.
+        let there = kernel.state().virtual_servers;
+        for foreign in ["203.0.113.7", "192.0.2.9"].into_iter().filter(|_| used && !cleared) {
+            let key = VirtualServerKey { address: ip(foreign), protocol: Protocol::Tcp, port: 80 };
+            prop_assert_eq!(there.get(&key), others.get(&key));
+        }
+
+        // Drains do not last for ever.
+        life.pass(Duration::from_secs(16 * 60));
+        life.settle();
+        assert_converged(&life, &cluster);
+        for (key, server) in &kernel.state().virtual_servers {
+            prop_assert!(is_foreign(key) || server.real_servers.values().all(|real| real.weight != Weight::Exactly(0)));
+        }
+
+        // The next life adopts what is there and writes nothing.
+        kernel.take_written();
+        let mut next = Life::new(kernel.clone());
+        next.feed(everything(&cluster));
+        let notes = next.settle();
+        prop_assert_eq!(kernel.take_written(), vec![]);
+        prop_assert!(!notes.iter().any(|note| matches!(note, Note::Wrote(counts) if counts.keys().any(|(_, verdict)| *verdict == Verdict::Done))));
+        assert_converged(&next, &cluster);
+    }
+
+    /// What is wanted before and after a change, and was there, is never removed or drained on the way.
+    #[test]
+    fn never_withdraws_what_lives(
+        before in proptest::collection::vec(event(), 4..16),
+        change in proptest::collection::vec(event(), 1..8),
+        list in proptest::collection::vec((0..12u8, 0..3u8), 0..6),
+    ) {
+        let kernel = MemoryKernel::default();
+        let mut life = Life::new(kernel.clone());
+        life.feed(complete());
+        life.feed(before);
+        life.settle();
+        kernel.take_written();
+        kernel.set_faults(Some(faults(&list)));
+        life.feed(change);
+        life.settle();
+        let is = kernel.state();
+        for step in kernel.take_written() {
+            match &step {
+                Step::DeleteAddress(address) => {
+                    prop_assert!(!is.addresses.contains_key(address), "{step:?}");
+                }
+                Step::DeleteVirtualServer(key) => {
+                    prop_assert!(!is.virtual_servers.contains_key(key), "{step:?}");
+                }
+                Step::DeleteRealServer(key, real) => {
+                    let after = is.virtual_servers.get(key).and_then(|server| server.real_servers.get(real));
+                    prop_assert!(after.is_none(), "{step:?}");
+                }
+                Step::EditRealServer(key, real, server) if server.weight == Weight::Exactly(0) => {
+                    let after = is.virtual_servers.get(key).and_then(|server| server.real_servers.get(real));
+                    prop_assert!(after.is_none_or(|after| after.weight == Weight::Exactly(0)), "{step:?}");
+                }
+                Step::InstallRules(..) => prop_assert!(false, "rules are made once, not {step:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Killed at every step in turn and started again: converges, leaves nothing behind that nobody owns, and withdraws
+    /// nothing that is wanted.
+    #[test]
+    fn survives_a_crash(
+        before in proptest::collection::vec(event(), 8..20),
+        change in proptest::collection::vec(event(), 1..4),
+        gone in proptest::collection::vec(service_key(), 0..3),
+    ) {
+        let change: Vec<_> =
+            change.into_iter().chain(gone.into_iter().map(|key| Event::Service(Change::Delete(key)))).collect();
+        let mut crash_at = 1;
+        while crashes(&before, &change, crash_at)? {
+            crash_at += 1;
+        }
+    }
+
+    /// Nothing is written, and nothing is read, before both sets are complete.
+    #[test]
+    fn waits_for_complete_sets(events in proptest::collection::vec(event(), 0..20), services_first in any::<bool>()) {
+        let kernel = MemoryKernel::holding(used_kernel());
+        let mut life = Life::new(kernel.clone());
+        let [services, slices] = complete();
+        let incomplete = events.into_iter().filter(|event| !matches!(event, Event::Service(Change::Replace(_))));
+        life.feed(incomplete);
+        prop_assert_eq!(life.reconciler.next(life.now), Next::Wait(None));
+        life.feed([if services_first { services } else { slices }]);
+        prop_assert_eq!(life.reconciler.next(life.now), Next::Wait(None));
+        prop_assert_eq!(kernel.state(), used_kernel());
+    }
+}
