@@ -1,1 +1,184 @@
-//! (being written)
+//! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
+
+mod report;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::manifests::ManifestSource;
+use crate::api::watch::ApiSource;
+use crate::api::{Event, client};
+use crate::cluster::types::Family;
+use crate::desired::settings::Supported;
+use crate::kernel::ipvs::Ipvs;
+use crate::kernel::linux::LinuxKernel;
+use crate::kernel::{Kernel, probe};
+use crate::options::merge::Merged;
+use crate::options::{Options, Source};
+use crate::reconcile::core::Reconciler;
+use crate::serve::metrics::Metrics;
+use crate::{reconcile, serve, telemetry, vlog};
+use report::Reporter;
+
+/// Events that wait for the loop. A source that is faster than the loop waits: see [`reconcile::run`].
+const EVENTS: usize = 1024;
+/// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
+const AUDITS_PER_SYNC_PERIOD: u32 = 30;
+
+/// Runs the proxy until it is asked to stop (SIGTERM, SIGINT). The data plane stays as it is.
+///
+/// # Errors
+/// Whatever keeps it from starting, as one line; nothing has been changed in the kernel then.
+pub fn run(merged: Merged) -> anyhow::Result<()> {
+    let Merged { options, notices } = merged;
+    telemetry::init(options.verbosity);
+    tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
+    for notice in notices {
+        if notice.warning {
+            tracing::warn!(detail = notice.detail, "{}", notice.message);
+        } else {
+            tracing::info!(detail = notice.detail, "{}", notice.message);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("runtime")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(start(options))
+}
+
+async fn start(options: Options) -> anyhow::Result<()> {
+    // What can be wrong with the sources is found before the kernel is touched, even by a probe.
+    let source = open_source(&options).await?;
+    probe::check().context("can't use the IPVS proxier")?;
+    let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
+    probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler).context("can't use the IPVS proxier")?;
+    tracing::info!("Using ipvs Proxier");
+
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+    let metrics = Arc::new(Metrics::new());
+    let (status, looked_at) = watch::channel(serve::Status::default());
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    serve(&options, &metrics, &looked_at, &shutdown, &mut tasks);
+
+    let (sender, events) = mpsc::channel(EVENTS);
+    let stop = shutdown.clone();
+    tasks.spawn(async move { source.run(sender, stop).await });
+
+    let supported = Supported { families: families(), kernel: crate::kernel::version::running() };
+    let reconciler = Reconciler::new(
+        options.proxy.clone(),
+        options.node_name.clone(),
+        supported.clone(),
+        options.min_sync_period,
+        options.sync_period / AUDITS_PER_SYNC_PERIOD,
+    );
+    let mut reporter = Reporter::new(metrics, status, &supported.families);
+    let stop = shutdown.clone();
+    let kernel: Box<dyn Kernel> = Box::new(kernel);
+    tasks.spawn(async move {
+        reconcile::run(reconciler, kernel, events, stop, |reconciler, notes| {
+            reporter.tell(reconciler, notes);
+        })
+        .await
+        .context("cannot start the kernel's thread")
+    });
+
+    // The first to end ends all: by a signal, or because it failed.
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        shutdown.cancel();
+        let ended = ended.context("a task panicked").flatten();
+        if result.is_ok() {
+            result = ended;
+        }
+    }
+    result
+}
+
+/// Where events come from.
+enum Opened {
+    Manifests(ManifestSource),
+    Api(ApiSource),
+}
+
+impl Opened {
+    async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> anyhow::Result<()> {
+        match self {
+            Self::Manifests(source) => source.run(events, shutdown).await.context("manifests"),
+            Self::Api(source) => source.run(events, shutdown).await.context("API server"),
+        }
+    }
+}
+
+async fn open_source(options: &Options) -> anyhow::Result<Opened> {
+    Ok(match &options.source {
+        Source::Manifests(paths) => {
+            Opened::Manifests(ManifestSource::new(paths.clone(), options.node_name.clone()))
+        }
+        Source::Api { kubeconfig, master } => {
+            let client = client::connect(kubeconfig.as_deref(), master.as_deref()).await?;
+            Opened::Api(ApiSource::new(client, options.node_name.clone()))
+        }
+    })
+}
+
+/// The HTTP servers; they end with the shutdown.
+fn serve(
+    options: &Options,
+    metrics: &Arc<Metrics>,
+    status: &watch::Receiver<serve::Status>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let servers = [
+        (
+            "healthz",
+            options.healthz_address,
+            serve::http::healthz_router(status.clone(), options.sync_period, Arc::clone(metrics)),
+        ),
+        ("metrics", options.metrics_address, serve::http::metrics_router(Arc::clone(metrics))),
+    ];
+    for (name, address, router) in servers {
+        if let Some(address) = address {
+            let server = serve::http::serve(name, address, router, shutdown.clone());
+            tasks.spawn(async move {
+                server.await;
+                Ok(())
+            });
+        }
+    }
+}
+
+/// The families that this kernel has. IPv4 is always there; IPv6 may be missing or switched off.
+fn families() -> BTreeSet<Family> {
+    let mut families = BTreeSet::from([Family::V4]);
+    if std::fs::exists("/proc/net/if_inet6").unwrap_or(false) {
+        families.insert(Family::V6);
+    }
+    families
+}
+
+/// Starts the shutdown when the process is asked to end.
+fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::spawn(async move {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            _ = terminate.recv() => vlog!(0, signal = "SIGTERM", "Stopping; the data plane stays as it is"),
+            _ = interrupt.recv() => vlog!(0, signal = "SIGINT", "Stopping; the data plane stays as it is"),
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

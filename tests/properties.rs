@@ -462,7 +462,7 @@ proptest! {
         next.feed(everything(&cluster));
         let notes = next.settle();
         prop_assert_eq!(kernel.take_written(), vec![]);
-        prop_assert!(!notes.iter().any(|note| matches!(note, Note::Wrote(counts) if counts.keys().any(|(_, verdict)| *verdict == Verdict::Done))));
+        prop_assert!(!notes.iter().any(|note| matches!(note, Note::Wrote { counts, .. } if counts.keys().any(|(_, verdict)| *verdict == Verdict::Done))));
         assert_converged(&next, &cluster);
     }
 

@@ -1,1 +1,245 @@
-//! (being written)
+//! Files → events: Services, EndpointSlices and the own Node from manifests, without an API server.
+//!
+//! A path that is given is a file, or a folder whose `*.yaml`, `*.yml` and `*.json` are read: not hidden ones, and
+//! not those in folders below it (`kubectl apply -f` does the same; a folder kept aside for drafts should not take
+//! effect). Symbolic links are followed. In the files: kinds Service (v1), EndpointSlice (discovery.k8s.io/v1) and Node
+//! (v1), and lists of them; others are counted and left alone. Nothing invents what a cluster's controllers would have
+//! added: a Service needs its `clusterIP`, and its endpoints come from slices.
+//!
+//! Folders are watched, and what changes applies at once; what that means is said in [`store`].
+//!
+//! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
+//! none, and a broken file is an error that ends the program before it has touched anything. To go on without the file
+//! would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it is
+//! mended would look like a hang; whereas a program that exits with the line of the mistake leaves the data plane as it
+//! is and is started again by whatever supervises it. A bad *object* in a sound file does not end anything, not even at
+//! the start: it is named in a warning and skipped.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Event;
+use super::convert::Converter;
+use follow::{Stamp, listing, tell};
+use store::{Notice, Store};
+use watcher::Watcher;
+
+mod follow;
+mod object;
+mod read;
+mod store;
+mod watcher;
+
+/// Why the manifests cannot be a source of facts. Each is one clear line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path that was given is not there, or may not be read.
+    #[error("manifests: {}: {source}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A path that was given is something else.
+    #[error("manifests: {}: found neither a file nor a folder", .0.display())]
+    NeitherFileNorFolder(PathBuf),
+    /// At the start, these files could not be read: each a line with file, line and reason.
+    #[error("manifests: {}", .0.join("; "))]
+    Broken(Vec<String>),
+    /// The kernel's means of noticing changes cannot be used.
+    #[error("manifests: inotify: {0} (too many instances? see /proc/sys/fs/inotify/max_user_instances)")]
+    Inotify(#[source] io::Error),
+}
+
+/// Numbers about the manifests, for metrics. All but the first say how things stand now.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// How many times a file was read; only grows.
+    pub files_read: AtomicU64,
+    /// Files in use, broken ones included.
+    pub files: AtomicU64,
+    /// Files that cannot be read.
+    pub broken_files: AtomicU64,
+    /// Objects of kinds that are not ours.
+    pub other_kinds: AtomicU64,
+    /// Objects of our kinds that this proxy has nothing to do with (headless Services, ...).
+    pub ignored: AtomicU64,
+    /// Objects that cannot be used.
+    pub refused: AtomicU64,
+}
+
+/// The source.
+#[derive(Debug)]
+pub struct ManifestSource {
+    given: Vec<PathBuf>,
+    /// Of what was given, the folders; absolute.
+    folders: BTreeSet<PathBuf>,
+    /// Of what was given, the files; absolute.
+    singles: BTreeSet<PathBuf>,
+    node_name: Arc<str>,
+    counters: Arc<Counters>,
+    converter: Converter,
+    store: Store,
+    /// There is one since the start.
+    watcher: Option<Watcher>,
+    /// By what each file is recognised as unchanged.
+    stamps: HashMap<PathBuf, Stamp>,
+    /// What cannot be watched or listed, and what the user was told about it.
+    amiss: HashMap<PathBuf, String>,
+    /// A file was too young to be read.
+    unsettled: bool,
+    recheck_at: Instant,
+}
+
+impl ManifestSource {
+    /// A source of what is in these files and folders. Of Nodes it sees only `node_name`.
+    pub fn new(paths: Vec<PathBuf>, node_name: impl Into<Arc<str>>) -> Self {
+        Self {
+            given: paths,
+            folders: BTreeSet::new(),
+            singles: BTreeSet::new(),
+            node_name: node_name.into(),
+            counters: Arc::default(),
+            converter: Converter::new(),
+            store: Store::default(),
+            watcher: None,
+            stamps: HashMap::new(),
+            amiss: HashMap::new(),
+            unsettled: false,
+            recheck_at: Instant::now(),
+        }
+    }
+
+    /// The numbers about this source; they go on changing.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Reads everything and begins to watch: the complete sets, one `Replace` for each kind. Blocks.
+    ///
+    /// # Errors
+    /// If a path is missing or a file is broken: then nothing should be done on the word of the others.
+    pub fn load(&mut self) -> Result<Vec<Event>, Error> {
+        let started = Instant::now();
+        self.watcher = Some(Watcher::new().map_err(Error::Inotify)?);
+        let mut files = BTreeSet::new();
+        for path in std::mem::take(&mut self.given) {
+            let failed = |source| Error::Path { path: path.clone(), source };
+            let path = std::path::absolute(&path).map_err(failed)?;
+            let metadata = fs::metadata(&path).map_err(failed)?;
+            // Watched first, read afterwards: whatever changes in between is seen twice rather than never.
+            if metadata.is_dir() {
+                self.watch_folder(&path);
+                files.extend(listing(&path).map_err(failed)?);
+                self.folders.insert(path);
+            } else if metadata.is_file() {
+                self.watch_file(&path);
+                files.insert(path.clone());
+                self.singles.insert(path);
+            } else {
+                return Err(Error::NeitherFileNorFolder(path));
+            }
+        }
+
+        let mut broken = Vec::new();
+        let mut bytes = 0;
+        for file in &files {
+            for notice in self.read(file) {
+                match notice {
+                    Notice::Warning(line) if self.store.is_broken(file) => broken.push(line),
+                    other => tell(other),
+                }
+            }
+            bytes += self.stamps.get(file).map_or(0, |stamp| stamp.size_bytes);
+        }
+        self.count();
+        if !broken.is_empty() {
+            return Err(Error::Broken(broken));
+        }
+        let events = self.store.everything();
+        self.recheck_at = Instant::now() + self.recheck_period();
+        tracing::debug!(files = files.len(), bytes, elapsed = ?started.elapsed(), "Read the manifests");
+        Ok(events)
+    }
+
+    /// Sends the complete sets, unless [`ManifestSource::load`] gave them to the caller already, and from then on
+    /// what changes, until `shutdown`, or until nobody listens any more.
+    ///
+    /// # Errors
+    /// Those of [`ManifestSource::load`], or if changes cannot be noticed any more.
+    pub async fn run(
+        mut self,
+        events: mpsc::Sender<Event>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        if self.watcher.is_none() {
+            let (source, first) = apart(self, Self::load).await;
+            self = source;
+            if !send(&events, &shutdown, first?).await {
+                return Ok(());
+            }
+        }
+        let descriptor = self.watcher.as_ref().expect("load made it").descriptor();
+        let readable = descriptor.and_then(readable).map_err(Error::Inotify)?;
+        loop {
+            let next = self.store.next_withdrawal().map_or(self.recheck_at, |due| due.min(self.recheck_at));
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                ready = readable.readable() => ready.map_err(Error::Inotify)?.clear_ready(),
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            let (source, changes) = apart(self, Self::refresh).await;
+            self = source;
+            if !send(&events, &shutdown, changes?).await {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(unsafe_code, reason = "tokio has no safe way to wait for a descriptor that is no socket")]
+    // SAFETY: an `OwnedFd` is open, and the same one, for as long as it lives, and it lives in the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Does blocking work where it holds up nobody.
+async fn apart<R: Send + 'static>(
+    mut source: ManifestSource,
+    work: fn(&mut ManifestSource) -> R,
+) -> (ManifestSource, R) {
+    let work = tokio::task::spawn_blocking(move || {
+        let result = work(&mut source);
+        (source, result)
+    });
+    match work.await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await, // the runtime is going down, and this task with it
+        },
+    }
+}
+
+/// Whether there is any point in going on.
+async fn send(events: &mpsc::Sender<Event>, shutdown: &CancellationToken, news: Vec<Event>) -> bool {
+    for event in news {
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            sent = events.send(event) => if sent.is_err() { return false },
+        }
+    }
+    true
+}

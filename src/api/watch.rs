@@ -1,1 +1,189 @@
-//! (being written)
+//! The API server as a source of events: three watches (Services, EndpointSlices, the own Node), one loop.
+//!
+//! Each watch gets a complete set of objects, hands it on as one [`Replace`](super::Change::Replace), and follows
+//! changes from there. What it promises:
+//!
+//! * **Nothing is withdrawn because something failed.** A relist is collected aside and handed on only when it is
+//!   complete; an error hands on nothing.
+//! * **Never older than what was seen.** A relist asks for at least the newest version known
+//!   (`resourceVersionMatch=NotOlderThan`); where a server does not have that yet, for a consistent read; and an answer
+//!   that is older all the same is refused ([`strategy`]).
+//! * **Streaming lists** (KEP-3157) where the server has them, list and watch where not; found out by trying.
+//! * **Every wait has a limit**: for an answer, for the next bytes of a list, for a sign of life of a watch
+//!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured.
+//! * **One bad object stops no other**: each is decoded by itself, and what makes no sense is skipped with one warning.
+//! * **Errors are said once**, then when they change, with verb and resource; the present one is in [`Status`].
+//!
+//! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is
+//! behind withdraws what is newer, it has no fallback, and no limit on a list's progress.
+//!
+//! Files: [`cycle`] the loop, [`strategy`] how to ask for a complete set, [`http`] a request and its answer,
+//! [`kinds`] what is watched, [`status`] what others see, [`failure`] and [`version`] its words.
+
+mod cycle;
+mod failure;
+mod http;
+mod kinds;
+mod status;
+mod strategy;
+mod version;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::cycle::Cycle;
+use self::kinds::{OwnNode, Services, Slices};
+use self::status::Report;
+pub use self::status::{Counters, Monitor, Status};
+use super::Event;
+
+/// What is watched; `Display` gives the API's name for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// Services (core/v1).
+    Services,
+    /// EndpointSlices (discovery.k8s.io/v1).
+    EndpointSlices,
+    /// Nodes (core/v1), of which only the own one.
+    Nodes,
+}
+
+impl Resource {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Services => "/api/v1/services",
+            Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::Nodes => "/api/v1/nodes",
+        }
+    }
+
+    /// The name in the log lines that people know from kube-proxy (contract 11).
+    fn controller(self) -> &'static str {
+        match self {
+            Self::Services => "service config",
+            Self::EndpointSlices => "endpoint slice config",
+            Self::Nodes => "node config",
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "services",
+            Self::EndpointSlices => "endpointslices.discovery.k8s.io",
+            Self::Nodes => "nodes",
+        })
+    }
+}
+
+/// Limits; the defaults are right for any cluster, tests have less time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Without a byte of an answer that is due (its head, or more of a list): tried again. Bytes count, not
+    /// objects: a slow link is no reason to begin anew.
+    pub progress_timeout: Duration,
+    /// Without a byte of a watch: opened again. Servers send a bookmark each minute, so that a watch is rarely
+    /// silent for longer unless the connection is dead.
+    pub idle_timeout: Duration,
+    /// For how many seconds a watch is asked for, at random in this range: client-go's range, so that nodes that
+    /// started together do not reconnect together.
+    pub watch_seconds: RangeInclusive<u32>,
+    /// How many objects a page of a list has, where streaming lists cannot be had.
+    pub page_size: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            progress_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(100),
+            watch_seconds: 300..=600,
+            page_size: 500,
+        }
+    }
+}
+
+/// Why the source gave up; it does so only at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server denies (401, 403) what is asked of it, and never granted it since the start:
+    /// `list services: forbidden: ...`.
+    #[error("{verb} {resource}: {reason}")]
+    Denied {
+        /// The verb, as RBAC rules name it.
+        verb: String,
+        /// The resource.
+        resource: Resource,
+        /// What the server says.
+        reason: String,
+    },
+}
+
+/// The API server as a source of events.
+pub struct ApiSource {
+    client: Client,
+    node_name: Arc<str>,
+    settings: Settings,
+    services: Report,
+    slices: Report,
+    node: Report,
+}
+
+impl ApiSource {
+    /// A source that will use this client (see [`super::client::connect`]) and watch the Node of this name.
+    pub fn new(client: Client, node_name: Arc<str>) -> Self {
+        Self {
+            client,
+            node_name,
+            settings: Settings::default(),
+            services: Report::new(Resource::Services),
+            slices: Report::new(Resource::EndpointSlices),
+            node: Report::new(Resource::Nodes),
+        }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// What health and metrics may look at: Services, EndpointSlices, Nodes.
+    pub fn monitors(&self) -> [Monitor; 3] {
+        [self.services.monitor(), self.slices.monitor(), self.node.monitor()]
+    }
+
+    /// Runs the three watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any
+    /// more. Events of one kind come in order; a full channel makes the watches wait.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], when the first definite answer to one of the watches is that it is not allowed. The two
+    /// others are ended then.
+    pub async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { client, node_name, settings, services, slices, node } = self;
+        let services =
+            Cycle::new(Services::default(), client.clone(), settings.clone(), services, events.clone());
+        let slices = Cycle::new(Slices::default(), client.clone(), settings.clone(), slices, events.clone());
+        let node = Cycle::new(OwnNode::named(&node_name), client, settings, node, events);
+        let mut watches = JoinSet::new();
+        watches.spawn(shutdown.clone().run_until_cancelled_owned(services.run()));
+        watches.spawn(shutdown.clone().run_until_cancelled_owned(slices.run()));
+        watches.spawn(shutdown.run_until_cancelled_owned(node.run()));
+        // The set ends what is still running when it is dropped: on an error, and when this future is dropped.
+        while let Some(watch) = watches.join_next().await {
+            match watch {
+                Ok(ended) => ended.unwrap_or(Ok(()))?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Ok(())
+    }
+}

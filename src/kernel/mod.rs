@@ -12,6 +12,7 @@ pub mod netlink;
 pub mod probe;
 pub mod route;
 pub mod sysctl;
+pub mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

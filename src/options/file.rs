@@ -2,7 +2,7 @@
 //!
 //! Decoded as kube-proxy does it (contract 2.2): what is only unknown or said twice is a line in the log; a syntax
 //! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. All fields of the contract are known
-//! ([`document`]); to make use of one, give it its type there and hand it on in [`settings_of`].
+//! (`document.rs`); to make use of one, give it its type there and hand it on in `settings_of`.
 
 mod document;
 mod scalar;

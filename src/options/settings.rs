@@ -56,6 +56,18 @@ pub struct Notice {
     pub detail: String,
 }
 
+impl Notice {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        let (message, detail) = (self.message, self.detail.as_str());
+        match (self.warning, detail) {
+            (false, "") => tracing::info!("{message}"),
+            (false, _) => tracing::info!(detail, "{message}"),
+            (true, _) => tracing::warn!(detail, "{message}"),
+        }
+    }
+}
+
 /// Where a setting came from: what an error about it is named after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

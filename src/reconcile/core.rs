@@ -16,7 +16,7 @@ use super::note::{Note, Verdict};
 use super::schedule::{Schedule, Urgency};
 use super::{first, ownership};
 use crate::api::{Change, Event};
-use crate::cluster::types::{Family, ServiceKey};
+use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
@@ -60,6 +60,19 @@ pub enum Next {
     Wait(Option<Instant>),
 }
 
+/// How many changes there were, and how many of them are not written yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Changes of Services since the start.
+    pub services: u64,
+    /// Of these, not written yet.
+    pub services_pending: u64,
+    /// Changes of EndpointSlices since the start.
+    pub slices: u64,
+    /// Of these, not written yet.
+    pub slices_pending: u64,
+}
+
 /// Why a piece of work is in flight.
 #[derive(Debug)]
 enum Task {
@@ -91,6 +104,9 @@ pub struct Reconciler {
     applied: Option<Instant>,
     adopt_again: Option<Instant>,
     in_flight: Option<Task>,
+    /// When it was handed out.
+    handed_out: Option<Instant>,
+    changes: Changes,
     /// Families that have something that is not written yet.
     unsettled: BTreeSet<Family>,
     /// Triggers of slice changes that are not written yet.
@@ -126,6 +142,8 @@ impl Reconciler {
             applied: None,
             adopt_again: None,
             in_flight: None,
+            handed_out: None,
+            changes: Changes::default(),
             unsettled: BTreeSet::new(),
             triggers: Vec::new(),
             notes: Vec::new(),
@@ -142,7 +160,16 @@ impl Reconciler {
         {
             self.triggers.push((slice.family, triggered));
         }
+        let of_service = matches!(event, Event::Service(_));
         let touched = self.cluster.apply(event);
+        let count = touched.len() as u64;
+        if of_service {
+            self.changes.services += count;
+            self.changes.services_pending += count;
+        } else {
+            self.changes.slices += count;
+            self.changes.slices_pending += count;
+        }
         if !touched.is_empty() {
             let families = self.families.clone();
             self.queued(families);
@@ -180,6 +207,11 @@ impl Reconciler {
         self.drains.len()
     }
 
+    /// How many changes there were.
+    pub fn changes(&self) -> Changes {
+        self.changes
+    }
+
     /// What happened since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
@@ -188,6 +220,7 @@ impl Reconciler {
     /// What to do next. After [`Next::Work`] the answer must be given to [`Reconciler::complete`] first.
     pub fn next(&mut self, now: Instant) -> Next {
         assert!(self.in_flight.is_none(), "one piece of work at a time");
+        self.handed_out = Some(now);
         if !self.adopted {
             return self.next_adoption(now);
         }
@@ -205,7 +238,7 @@ impl Reconciler {
             }
         }
         if hold.is_none() {
-            self.settle(now);
+            self.settle();
         }
         if let Some(servers) = self.drains.due(now) {
             return self.start(Task::Count, Work::Count(servers));
@@ -404,7 +437,8 @@ impl Reconciler {
                 }
             }
         }
-        self.notes.push(Note::Wrote(counts));
+        let took = self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
+        self.notes.push(Note::Wrote { counts, took });
         let fine: Vec<_> = scope.iter().filter(|key| !troubled.contains(key)).cloned().collect();
         self.succeeded(fine.iter());
     }
@@ -466,7 +500,7 @@ impl Reconciler {
     }
 
     /// Says which families are completely written now.
-    fn settle(&mut self, _now: Instant) {
+    fn settle(&mut self) {
         let settled: BTreeSet<Family> =
             self.unsettled.iter().copied().filter(|family| self.schedule.is_settled(*family)).collect();
         for family in &settled {
@@ -480,14 +514,13 @@ impl Reconciler {
                 triggered_nanoseconds: triggers.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
             });
         }
+        if self.schedule.most_urgent().is_none() {
+            self.changes.services_pending = 0;
+            self.changes.slices_pending = 0;
+        }
         if !self.synced_once && self.schedule.most_urgent().is_none() {
             self.synced_once = true;
             self.notes.push(Note::FirstSync);
         }
-    }
-
-    /// The Services of this name and its keys, for those who look.
-    pub fn keys_of(&self, service: &ServiceKey) -> Scope {
-        self.desired.keys_of(service)
     }
 }

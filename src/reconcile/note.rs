@@ -1,6 +1,7 @@
 //! What the reconciler has to tell: for the log, for metrics, for health.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::cluster::types::Family;
 use crate::desired::claims::Conflict;
@@ -28,8 +29,13 @@ pub enum Note {
     },
     /// The first complete set was written as far as the kernel takes it.
     FirstSync,
-    /// A plan was carried out: how many steps of which kind with which verdict.
-    Wrote(BTreeMap<(&'static str, Verdict), u64>),
+    /// A plan was carried out.
+    Wrote {
+        /// How many steps of which kind had which verdict.
+        counts: BTreeMap<(&'static str, Verdict), u64>,
+        /// How long the kernel took.
+        took: Duration,
+    },
     /// The kernel refused a step; only when that is new.
     Refused {
         /// What is not as wanted.

@@ -1,1 +1,130 @@
-//! (being written)
+//! What others may ask: health, metrics, the mode.
+//!
+//! This folder sees what is published here and nothing of the loop that publishes it: a [`Status`] through one
+//! `tokio::sync::watch` channel, and the numbers in [`metrics::Metrics`]. No answer waits for the loop, and none
+//! makes it wait.
+
+pub mod healthz;
+pub mod http;
+pub mod metrics;
+mod process;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::cluster::types::Family;
+
+/// A moment on both clocks: one to compare with, which nobody sets back, and one to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// To compare with.
+    pub instant: Instant,
+    /// To show.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// How long before `self` the other one was; zero if it was not.
+    fn since(self, earlier: Self) -> Duration {
+        self.instant.saturating_duration_since(earlier.instant)
+    }
+}
+
+/// How the node does: what health answers are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The IP families that have reported at least once; the others say nothing about health.
+    pub families: BTreeMap<Family, FamilyStatus>,
+    /// Whether all that was known of the cluster has been in the kernel once since the start.
+    pub synced_once: bool,
+    /// Whether load balancers may send new traffic here: the Node is not being deleted.
+    pub node_eligible: bool,
+    /// What fails at the moment, for people.
+    pub failures: Failures,
+}
+
+impl Default for Status {
+    /// Nothing reported, and nothing known against the node.
+    fn default() -> Self {
+        Self {
+            families: BTreeMap::new(),
+            synced_once: false,
+            node_eligible: true,
+            failures: Failures::default(),
+        }
+    }
+}
+
+/// How one IP family does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// The last time something was to be written.
+    pub last_queued: Option<Moment>,
+    /// Since when something waits to be written; `None`: nothing does.
+    pub unsynced_since: Option<Moment>,
+    /// The last time all that was to be written was written.
+    pub last_synced: Option<Moment>,
+}
+
+impl FamilyStatus {
+    /// Something is to be written. Also called once when the loop starts.
+    pub fn queued(&mut self, now: Moment) {
+        self.last_queued = Some(now);
+        self.unsynced_since.get_or_insert(now);
+    }
+
+    /// All that was to be written when this sync `started` was written. What was queued since then still waits.
+    pub fn synced(&mut self, started: Moment, now: Moment) {
+        self.last_synced = Some(now);
+        self.unsynced_since = self.last_queued.filter(|queued| queued.instant > started.instant);
+    }
+}
+
+/// A few lines about what fails, and how many more there are: a status stays small whatever happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    lines: Vec<String>,
+    more: usize,
+}
+
+impl Failures {
+    /// How many lines are kept.
+    pub const KEPT: usize = 10;
+    /// How many bytes of a line are kept.
+    pub const LINE_BYTES: usize = 300;
+
+    /// Adds a line, or only counts it.
+    pub fn push(&mut self, line: impl Into<String>) {
+        if self.lines.len() == Self::KEPT {
+            self.more += 1;
+            return;
+        }
+        let mut line = line.into();
+        line.truncate(line.floor_char_boundary(Self::LINE_BYTES));
+        self.lines.push(line);
+    }
+
+    /// Whether nothing fails.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The lines to show.
+    fn shown(&self) -> impl Iterator<Item = String> {
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        self.lines.iter().cloned().chain(more)
+    }
+}
+
+impl<T: Into<String>> FromIterator<T> for Failures {
+    fn from_iter<I: IntoIterator<Item = T>>(lines: I) -> Self {
+        let mut failures = Self::default();
+        lines.into_iter().for_each(|line| failures.push(line));
+        failures
+    }
+}

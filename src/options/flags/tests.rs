@@ -1,4 +1,5 @@
 use super::*;
+use crate::options::duration::GoDuration;
 
 fn parsed(words: &[&str]) -> Result<Flags, String> {
     parse(words.iter().map(OsString::from))

@@ -1,0 +1,164 @@
+use std::path::Path;
+
+use super::{TokenFile, connect, missing_variable, server_url};
+
+/// A kubeconfig with one cluster, user and context; `cluster` and `user` are flow mappings.
+fn kubeconfig(cluster: &str, user: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
+         contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
+         clusters: [{{name: lab, cluster: {cluster}}}]\n\
+         users: [{{name: proxy, user: {user}}}]\n"
+    )
+}
+
+/// What is said of this kubeconfig, without the folder's name.
+async fn verdict(text: &str, master: Option<&str>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kubeconfig");
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(folder.path().join("empty"), "").unwrap();
+    std::fs::write(folder.path().join("token"), "secret\n").unwrap();
+    match connect(Some(&file), master).await {
+        Ok(_) => "ok".into(),
+        Err(error) => error.to_string().replace(folder.path().to_str().unwrap(), "."),
+    }
+}
+
+#[tokio::test]
+async fn errors_name_file_and_field() {
+    let http = "{server: 'http://127.0.0.1:1'}";
+    let insecure = "{server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}";
+    let with_authority =
+        |field: &str| kubeconfig(&format!("{{server: 'https://127.0.0.1:1', {field}}}"), "{}");
+    for (text, expected) in [
+        (kubeconfig(http, "{}"), "ok"),
+        (kubeconfig(http, "{tokenFile: token}"), "ok"),
+        (kubeconfig(insecure, "{token: secret}"), "ok"),
+        (kubeconfig("{server: '127.0.0.1:1'}", "{}"), "ok"),
+        (
+            "apiVersion: v1".into(),
+            "--kubeconfig ./kubeconfig: current-context: is not set; contexts of this file: none",
+        ),
+        (
+            kubeconfig(http, "{}").replace("current-context: here", "current-context: there"),
+            "--kubeconfig ./kubeconfig: current-context: no context is named \"there\"; contexts of this file: here",
+        ),
+        (
+            kubeconfig(http, "{}").replace("cluster: lab,", "cluster: prod,"),
+            "--kubeconfig ./kubeconfig: contexts[here].context.cluster: no cluster is named \"prod\"; clusters of \
+             this file: lab",
+        ),
+        (
+            kubeconfig(http, "{}").replace("user: proxy}", "user: root}"),
+            "--kubeconfig ./kubeconfig: contexts[here].context.user: no user is named \"root\"; users of this \
+             file: proxy",
+        ),
+        (
+            kubeconfig("{}", "{}"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.server: is not set: the URL of the API server is \
+             needed, here or by --master",
+        ),
+        (
+            kubeconfig("{server: 'https://a b'}", "{}"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.server: \"https://a b\": invalid uri character; a \
+             URL like https://192.0.2.1:6443 is needed",
+        ),
+        (
+            kubeconfig("{server: 'ftp://a'}", "{}"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.server: \"ftp://a\": the scheme must be http or https",
+        ),
+        (
+            kubeconfig("{server: 'http://a', proxy-url: 'socks5://b'}", "{}"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.proxy-url: \"socks5://b\": proxies are not supported",
+        ),
+        (
+            with_authority("certificate-authority: ca.crt"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.certificate-authority: ./ca.crt: No such file or \
+             directory (os error 2)",
+        ),
+        (
+            with_authority("certificate-authority: token"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.certificate-authority: holds no certificate",
+        ),
+        (
+            with_authority("certificate-authority-data: '%%%'"),
+            "--kubeconfig ./kubeconfig: clusters[lab].cluster.certificate-authority-data: not base64: Invalid \
+             symbol 37, offset 0.",
+        ),
+        (
+            kubeconfig(http, "{tokenFile: nowhere}"),
+            "--kubeconfig ./kubeconfig: users[proxy].user.tokenFile: ./nowhere: No such file or directory (os \
+             error 2)",
+        ),
+        (
+            kubeconfig(http, "{tokenFile: empty}"),
+            "--kubeconfig ./kubeconfig: users[proxy].user.tokenFile: ./empty: the file is empty, a token is needed",
+        ),
+        (
+            kubeconfig(insecure, "{client-certificate: me.crt}"),
+            "--kubeconfig ./kubeconfig: users[proxy].user.client-certificate: ./me.crt: No such file or directory \
+             (os error 2)",
+        ),
+        (
+            kubeconfig(insecure, "{client-certificate-data: YQ==}"),
+            "--kubeconfig ./kubeconfig: users[proxy].user.client-key: is missing",
+        ),
+    ] {
+        assert_eq!(verdict(&text, None).await, expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_file_and_one_of_another_shape_are_told_apart() {
+    let missing = connect(Some(Path::new("/nonexistent/kubeconfig")), None).await.err().unwrap();
+    assert_eq!(
+        missing.to_string(),
+        "--kubeconfig /nonexistent/kubeconfig: No such file or directory (os error 2)"
+    );
+    let broken = verdict("clusters: {a: b}\n", None).await;
+    assert!(broken.starts_with("--kubeconfig ./kubeconfig: not a kubeconfig: "), "{broken}");
+    assert_eq!(broken.lines().count(), 1, "{broken}");
+}
+
+#[tokio::test]
+async fn master_replaces_the_server() {
+    let without_server = kubeconfig("{tls-server-name: 'not a name'}", "{}");
+    assert_eq!(verdict(&without_server, Some("http://127.0.0.1:1")).await, "ok");
+    assert_eq!(
+        verdict(&without_server, Some("ftp://127.0.0.1")).await,
+        "--master \"ftp://127.0.0.1\": the scheme must be http or https"
+    );
+    assert!(connect(None, Some("127.0.0.1:8080")).await.is_ok());
+    let error = connect(None, Some("http://")).await.err().unwrap().to_string();
+    assert!(error.starts_with("--master \"http://\": "), "{error}");
+}
+
+#[test]
+fn a_url_without_scheme_gets_the_one_that_fits() {
+    assert_eq!(server_url("a:1", false).unwrap(), "http://a:1/");
+    assert_eq!(server_url("a:1", true).unwrap(), "https://a:1/");
+    assert_eq!(server_url("http://a:1/prefix", true).unwrap(), "http://a:1/prefix");
+}
+
+#[test]
+fn a_pod_is_known_by_two_variables() {
+    let only = |there: &'static str| move |name: &str| (name == there).then(|| "x".into());
+    assert_eq!(missing_variable(|_| Some("x".into())), None);
+    assert_eq!(missing_variable(|_| Some(String::new().into())), Some("KUBERNETES_SERVICE_HOST"));
+    assert_eq!(missing_variable(only("KUBERNETES_SERVICE_HOST")), Some("KUBERNETES_SERVICE_PORT"));
+}
+
+#[test]
+fn a_token_is_read_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "first\n").unwrap();
+    let token = TokenFile::open(&path).unwrap();
+    assert_eq!(token.header(), "Bearer first");
+    assert!(token.header().is_sensitive());
+    std::fs::write(&path, "second").unwrap();
+    assert_eq!(token.header(), "Bearer second");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(token.header(), "Bearer second", "the last one known");
+}

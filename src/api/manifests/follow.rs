@@ -1,0 +1,262 @@
+//! From news of the file system to changes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::read::{self, Broken};
+use super::store::Notice;
+use super::watcher::{News, Watcher, is_manifest};
+use super::{Error, ManifestSource};
+use crate::api::Event;
+
+/// How often all files are looked at, in case no event told of a change: on network file systems none does when
+/// the change was made elsewhere.
+const RECHECK: Duration = Duration::from_secs(30);
+/// The same while a folder cannot be watched, or a file waits to be old enough.
+const RECHECK_SOON: Duration = Duration::from_secs(1);
+/// A file that no event told of and that is younger than this may still be in the making.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// By what a file is recognised as unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(super) size_bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// The manifests in a folder.
+pub(super) fn listing(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_manifest(&entry.file_name()) {
+            files.insert(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// Tells the user.
+pub(super) fn tell(notice: Notice) {
+    match notice {
+        Notice::Warning(line) => tracing::warn!("{line}"),
+        Notice::Mended(file) => tracing::info!("{}: can be read again", file.display()),
+    }
+}
+
+impl ManifestSource {
+    /// What changed since the last call. Blocks for as long as the changed files take to read.
+    pub(super) fn refresh(&mut self) -> Result<Vec<Event>, Error> {
+        let mut news = self.watcher().news().map_err(Error::Inotify)?;
+        let recheck = news.everything || Instant::now() >= self.recheck_at;
+        for folder in std::mem::take(&mut news.folders) {
+            self.list_again(&folder, false, &mut news);
+        }
+        if recheck {
+            self.recheck(&mut news);
+        }
+        self.digest(news);
+        self.count();
+        let soon = Instant::now() + self.recheck_period();
+        self.recheck_at = if recheck { soon } else { self.recheck_at.min(soon) };
+        Ok(self.store.changes(Instant::now()))
+    }
+
+    fn watcher(&mut self) -> &mut Watcher {
+        self.watcher.as_mut().expect("load made it, and nothing works without")
+    }
+
+    pub(super) fn recheck_period(&self) -> Duration {
+        if self.amiss.is_empty() && !self.unsettled { RECHECK } else { RECHECK_SOON }
+    }
+
+    /// Looks at all files, and adds those that changed unnoticed to the news.
+    fn recheck(&mut self, news: &mut News) {
+        self.unsettled = false;
+        for folder in self.folders.clone() {
+            self.list_again(&folder, true, news);
+        }
+        for file in self.singles.clone() {
+            self.watch_file(&file);
+            self.look_at(&file, true, news);
+        }
+    }
+
+    /// Lists a folder that may be another one than before. What cannot be listed says nothing.
+    fn list_again(&mut self, folder: &Path, settled: bool, news: &mut News) {
+        let watched = self.watcher().watch_folder(folder);
+        let listed = watched.and_then(|()| listing(folder));
+        let files = match listed {
+            Ok(files) => {
+                self.well(folder);
+                files
+            }
+            Err(error) => {
+                self.amiss(folder, &error);
+                return;
+            }
+        };
+        let known = self.store.paths().filter(|file| file.parent() == Some(folder));
+        let missing = known.filter(|file| !files.contains(*file) && !self.singles.contains(*file));
+        news.vanished.extend(missing.map(Path::to_owned));
+        for file in files {
+            self.look_at(&file, settled, news);
+        }
+    }
+
+    /// Adds a file to the news if it is not as it was when it was read.
+    fn look_at(&mut self, file: &Path, settled: bool, news: &mut News) {
+        match fs::metadata(file) {
+            Ok(metadata) if self.stamps.get(file) == Some(&Stamp::of(&metadata)) => {}
+            Ok(metadata) => {
+                let age =
+                    metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+                if settled && age.is_some_and(|age| age < SETTLED) {
+                    self.unsettled = true;
+                } else {
+                    news.written.insert(file.to_owned());
+                }
+            }
+            Err(_) => {
+                news.written.insert(file.to_owned()); // reading it gives the reason
+            }
+        }
+    }
+
+    fn digest(&mut self, news: News) {
+        let News { mut written, vanished, attributes, .. } = news;
+        written.extend(attributes.into_iter().filter(|file| self.store.is_broken(file)));
+        for file in vanished {
+            match fs::symlink_metadata(&file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.gone(&file),
+                // A link that is there again, or never went while what it leads to did.
+                Ok(metadata) if metadata.is_symlink() => {
+                    written.insert(file);
+                }
+                // There again: its own event comes when it is complete.
+                _ => {}
+            }
+        }
+        for file in written {
+            self.read(&file).into_iter().for_each(tell);
+        }
+    }
+
+    fn gone(&mut self, file: &Path) {
+        self.store.gone(file);
+        self.stamps.remove(file);
+        if !self.singles.contains(file) {
+            self.amiss.remove(file);
+        }
+    }
+
+    /// Reads a file, whatever is there under its name.
+    pub(super) fn read(&mut self, file: &Path) -> Vec<Notice> {
+        let is_link = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_symlink());
+        if is_link {
+            self.watch_file(file);
+        }
+        let unreadable = |error: &dyn std::fmt::Display| Broken::new(None, error.to_string());
+        let content = match contents(file) {
+            Ok(Some((stamp, bytes))) => {
+                self.stamps.insert(file.to_owned(), stamp);
+                let json = file.extension().is_some_and(|extension| extension == "json");
+                read::read(&bytes, json, &mut self.converter, &self.node_name)
+            }
+            Ok(None) => return Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {
+                // Deleted, if that can be known: a folder that is gone with all its files may be one that is not
+                // mounted at the moment.
+                if file.parent().is_some_and(Path::is_dir) {
+                    self.gone(file);
+                    return Vec::new();
+                }
+                if !self.store.knows(file) {
+                    return Vec::new();
+                }
+                Err(unreadable(&error))
+            }
+            Err(error) => Err(unreadable(&error)),
+        };
+        self.counters.files_read.fetch_add(1, Ordering::Relaxed);
+        match content {
+            Ok(content) => self.store.readable(file, content),
+            Err(broken) => self.store.unreadable(file, broken).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn watch_folder(&mut self, folder: &Path) {
+        match self.watcher().watch_folder(folder) {
+            Ok(()) => self.well(folder),
+            Err(error) => self.amiss(folder, &error),
+        }
+    }
+
+    pub(super) fn watch_file(&mut self, file: &Path) {
+        match self.watcher().watch_file(file) {
+            Ok(()) => self.well(file),
+            Err(error) => self.amiss(file, &error),
+        }
+    }
+
+    fn amiss(&mut self, path: &Path, error: &io::Error) {
+        let text = error.to_string();
+        if self.amiss.get(path) != Some(&text) {
+            let period = RECHECK_SOON.as_secs();
+            tracing::warn!(
+                "{}: {text}: cannot be watched; it stays in force as it is, and is looked at every {period} s",
+                path.display()
+            );
+            self.amiss.insert(path.to_owned(), text);
+        }
+    }
+
+    fn well(&mut self, path: &Path) {
+        if self.amiss.remove(path).is_some() {
+            tracing::info!("{}: is watched again", path.display());
+        }
+    }
+
+    pub(super) fn count(&self) {
+        let totals = self.store.totals();
+        let set = |counter: &std::sync::atomic::AtomicU64, value: usize| {
+            counter.store(value as u64, Ordering::Relaxed);
+        };
+        set(&self.counters.files, totals.files);
+        set(&self.counters.broken_files, totals.broken);
+        set(&self.counters.other_kinds, totals.other_kinds);
+        set(&self.counters.ignored, totals.ignored);
+        set(&self.counters.refused, totals.refused);
+    }
+}
+
+/// What a file holds; `None` if it is none (a folder, a socket, ...).
+fn contents(file: &Path) -> io::Result<Option<(Stamp, Vec<u8>)>> {
+    // Asked by name before it is opened: to open a pipe would wait for somebody to write into it.
+    if !fs::metadata(file)?.is_file() {
+        return Ok(None);
+    }
+    let opened = fs::File::open(file)?;
+    let stamp = Stamp::of(&opened.metadata()?);
+    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size_bytes).unwrap_or_default() + 1);
+    io::Read::read_to_end(&mut &opened, &mut bytes)?;
+    Ok(Some((stamp, bytes)))
+}

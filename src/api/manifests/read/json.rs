@@ -1,0 +1,103 @@
+//! JSON, with large lists in mind: the text is walked to find the items, and each item is decoded straight into
+//! Kubernetes' types. There is never a tree of the whole file, and a bad item costs no other.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde_json::value::RawValue;
+
+use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path};
+
+/// One object or list, or several behind each other, as `kubectl` takes them.
+pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
+    for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        let document = document.map_err(|error| Broken::new(Some(error.line()), without_place(&error)))?;
+        object(text, document.get(), None, reader);
+    }
+    Ok(())
+}
+
+/// What must be known of an object before it can be decoded. Each may stand behind the others: `kubectl get -o json`
+/// writes the kind of a list after its items.
+#[derive(Deserialize, Default)]
+struct Head<'a> {
+    #[serde(rename = "apiVersion", borrow)]
+    api_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
+}
+
+fn text_of(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    serde_json::from_str(value?.get()).ok()
+}
+
+/// `default` is the kind of an object that does not say itself.
+fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>) {
+    // The text is sound JSON: this fails for what is no object, which then has no kind.
+    let head: Head<'_> = serde_json::from_str(raw).unwrap_or_default();
+    let item = JsonItem { text, raw };
+    let kind = match (text_of(head.kind), default) {
+        (None, Some(kind)) => Type::Ours(kind),
+        (name, _) => Type::of(text_of(head.api_version).as_deref(), name.as_deref()),
+    };
+    match kind {
+        Type::Ours(kind) => reader.object(kind, &item),
+        Type::List(default) => {
+            let items = head.items.map_or("null", RawValue::get);
+            match serde_json::from_str::<Option<Vec<&RawValue>>>(items) {
+                Ok(items) => {
+                    for item in items.unwrap_or_default() {
+                        object(text, item.get(), default, reader);
+                    }
+                }
+                Err(_) => reader.unclear(Unclear::no_items(), &item),
+            }
+        }
+        Type::Other => reader.content.other_kinds += 1,
+        Type::Unclear(unclear) => reader.unclear(unclear, &item),
+    }
+}
+
+struct JsonItem<'a> {
+    /// The whole file.
+    text: &'a str,
+    /// The part of it that is the object.
+    raw: &'a str,
+}
+
+impl Item for JsonItem<'_> {
+    fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
+        serde_json::from_str(self.raw).map_err(|_| {
+            // Once more, with a record of the way, which would make everything slower if it were always kept.
+            let mut deserializer = serde_json::Deserializer::from_str(self.raw);
+            match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+                Err(error) => {
+                    Undecodable { path: path::of(error.path()), message: without_place(error.inner()) }
+                }
+                Ok(_) => {
+                    Undecodable { path: Vec::new(), message: "found something behind the object".to_owned() }
+                }
+            }
+        })
+    }
+
+    fn line(&self, path: &[path::Step]) -> Option<usize> {
+        let offset = self.raw.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        let first = line_at(self.text.as_bytes(), offset);
+        let mut deserializer = serde_json::Deserializer::from_str(self.raw);
+        let found = path::FailAt(path).deserialize(&mut deserializer).err().map_or(1, |error| error.line());
+        Some(first + found.max(1) - 1)
+    }
+}
+
+/// serde_json's message without the place, which is that in the object, not in the file.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(place) => text[..place].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,91 @@
+//! YAML, with people in mind: several documents in a file, lines in messages, merge keys (`<<`) as `kubectl`
+//! understands them.
+//!
+//! Each document is read into a tree first: an item of a list says what it is in a field that may come last, and
+//! a bad item must cost no other. The tree also refuses keys that are there twice, which a decoder into Kubernetes'
+//! types would take silently. Of the differences between YAML 1.1, which `kubectl` reads, and 1.2, one can be met
+//! in these objects: `yes` and `no` are text, and refused where true or false is needed.
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde_yaml::Value;
+
+use super::path::Step;
+use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, path};
+
+pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
+    for (number, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let mut document = Value::deserialize(document).map_err(|error| broken(&error))?;
+        document.apply_merge().map_err(|error| broken(&error))?;
+        if document.is_null() {
+            continue; // nothing between two `---`, or only comments
+        }
+        object(YamlItem { text, document: number, way: Vec::new(), value: &document }, None, reader);
+    }
+    Ok(())
+}
+
+fn broken(error: &serde_yaml::Error) -> Broken {
+    Broken::new(error.location().map(|location| location.line()), without_place(error))
+}
+
+/// `default` is the kind of an object that does not say itself.
+fn object(item: YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
+    let text_of = |field: &str| item.value.get(field).and_then(Value::as_str);
+    let kind = match (text_of("kind"), default) {
+        (None, Some(kind)) => Type::Ours(kind),
+        (name, _) => Type::of(text_of("apiVersion"), name),
+    };
+    match kind {
+        Type::Ours(kind) => reader.object(kind, &item),
+        Type::List(default) => {
+            let items = match item.value.get("items") {
+                None | Some(Value::Null) => &[][..],
+                Some(Value::Sequence(items)) => items,
+                Some(_) => return reader.unclear(Unclear::no_items(), &item),
+            };
+            for (index, value) in items.iter().enumerate() {
+                let mut way = item.way.clone();
+                way.extend([Step::Key("items".to_owned()), Step::Index(index)]);
+                object(YamlItem { way, value, ..item }, default, reader);
+            }
+        }
+        Type::Other => reader.content.other_kinds += 1,
+        Type::Unclear(unclear) => reader.unclear(unclear, &item),
+    }
+}
+
+struct YamlItem<'a> {
+    /// The whole file.
+    text: &'a str,
+    /// Which of its documents, counted from 0.
+    document: usize,
+    /// The way from the document to the object: of lists, `items[3]`.
+    way: Vec<Step>,
+    value: &'a Value,
+}
+
+impl Item for YamlItem<'_> {
+    fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
+        serde_path_to_error::deserialize(self.value).map_err(|error| Undecodable {
+            path: path::of(error.path()),
+            message: without_place(error.inner()),
+        })
+    }
+
+    fn line(&self, path: &[Step]) -> Option<usize> {
+        let way: Vec<Step> = self.way.iter().chain(path).cloned().collect();
+        let document = serde_yaml::Deserializer::from_str(self.text).nth(self.document)?;
+        let error = path::FailAt(&way).deserialize(document).err()?;
+        error.location().map(|location| location.line())
+    }
+}
+
+/// serde_yaml's message without the place, which is given in front of it.
+fn without_place(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(place) => text[..place].to_owned(),
+        None => text,
+    }
+}

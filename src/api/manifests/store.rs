@@ -1,0 +1,301 @@
+//! What the files say together, and what changed in it (pure: `now` is an argument).
+//!
+//! Three rules, all for the sake of a data plane that works:
+//!
+//! * **What cannot be read says nothing.** A broken file keeps its last good content, and so does a bad object in
+//!   a sound file.
+//! * **One object, one file.** Of several files with the same object the first in the order of paths has it, and the
+//!   others are named in a warning; when it goes, the next one takes over.
+//! * **What appears or changes applies at once; what disappears is withdrawn [`GRACE`] later**, unless it is back by
+//!   then. Editors move the old file away before they write the new one, and people move objects from file to file;
+//!   neither should cut a connection. Nobody waits for a withdrawal as they wait for a new address.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::object::{Object, ObjectKey};
+use super::read::{Broken, Content};
+use crate::api::{Change, Event};
+
+#[cfg(test)]
+mod tests;
+
+/// How long an object that no file has any more is kept.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Something to tell the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Something is wrong: a line that begins with the file's name.
+    Warning(String),
+    /// What was wrong with the file as a whole is not any more.
+    Mended(PathBuf),
+}
+
+#[derive(Debug)]
+struct Kept {
+    object: Arc<Object>,
+    flawed: bool,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    objects: HashMap<ObjectKey, Kept>,
+    /// The remarks that the user has been told, and that still hold.
+    told: HashSet<String>,
+    broken: bool,
+    other_kinds: usize,
+    ignored: usize,
+    refused: usize,
+}
+
+/// How things stand over all files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) files: usize,
+    pub(super) broken: usize,
+    pub(super) other_kinds: usize,
+    pub(super) ignored: usize,
+    pub(super) refused: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    files: BTreeMap<Arc<Path>, File>,
+    /// Which files have an object; the first one's counts.
+    claims: HashMap<ObjectKey, BTreeSet<Arc<Path>>>,
+    /// What was sent.
+    sent: HashMap<ObjectKey, Arc<Object>>,
+    /// What no file has any more, and since when.
+    going: HashMap<ObjectKey, Instant>,
+    /// The objects that may differ from what was sent.
+    touched: BTreeSet<ObjectKey>,
+    totals: Totals,
+}
+
+impl Store {
+    /// A file was read.
+    pub(super) fn readable(&mut self, path: &Path, content: Content) -> Vec<Notice> {
+        let (path, file) = self.take(path);
+        let mut notices = Vec::new();
+        if file.broken {
+            notices.push(Notice::Mended(path.to_path_buf()));
+        }
+
+        let mut old = file.objects;
+        let mut objects = HashMap::with_capacity(content.objects.len());
+        let mut claimed = Vec::new();
+        for found in content.objects {
+            let key = found.object.key();
+            let before = old.remove(&key);
+            if before.is_none() {
+                claimed.push(key.clone());
+            }
+            let kept = match before {
+                Some(good) if found.flawed && !good.flawed => good,
+                Some(same) if *same.object == found.object => Kept { flawed: found.flawed, ..same },
+                _ => {
+                    self.touched.insert(key.clone());
+                    Kept { object: Arc::new(found.object), flawed: found.flawed }
+                }
+            };
+            objects.insert(key, kept);
+        }
+        for key in content.unusable {
+            if let Some(good) = old.remove(&key) {
+                objects.insert(key, good);
+            }
+        }
+        if content.nameless > 0 {
+            objects.extend(old.drain()); // each of them may be the one that does not say its name
+        }
+        for key in old.into_keys() {
+            self.disclaim(key, &path);
+        }
+        notices.extend(self.claim(claimed, &path));
+
+        let mut told = HashSet::with_capacity(content.remarks.len());
+        for remark in content.remarks {
+            // By its text alone: lines move when something above them changes.
+            if !file.told.contains(&remark.text) && !told.contains(&remark.text) {
+                notices.push(Notice::Warning(format!("{}{remark}", path.display())));
+            }
+            told.insert(remark.text);
+        }
+        let file = File {
+            objects,
+            told,
+            broken: false,
+            other_kinds: content.other_kinds,
+            ignored: content.ignored,
+            refused: content.refused,
+        };
+        self.put(path, file);
+        notices
+    }
+
+    /// A file is there and cannot be read.
+    pub(super) fn unreadable(&mut self, path: &Path, Broken(remark): Broken) -> Option<Notice> {
+        let (path, mut file) = self.take(path);
+        let new = !std::mem::replace(&mut file.broken, true) | file.told.insert(remark.text.clone());
+        let notice = new.then(|| {
+            let consequence =
+                if file.objects.is_empty() { "" } else { "; its last good content stays in force" };
+            Notice::Warning(format!("{}{remark}{consequence}", path.display()))
+        });
+        self.put(path, file);
+        notice
+    }
+
+    /// A file is gone.
+    pub(super) fn gone(&mut self, path: &Path) {
+        if let Some((path, file)) = self.remove(path) {
+            for key in file.objects.into_keys() {
+                self.disclaim(key, &path);
+            }
+        }
+    }
+
+    /// The complete sets, one `Replace` per kind; for the start.
+    pub(super) fn everything(&mut self) -> Vec<Event> {
+        self.touched.clear();
+        self.going.clear();
+        self.sent = self
+            .claims
+            .keys()
+            .filter_map(|key| Some((key.clone(), Arc::clone(self.current(key)?))))
+            .collect();
+        let mut sorted: Vec<(&ObjectKey, &Arc<Object>)> = self.sent.iter().collect();
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        let (mut services, mut slices, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, object) in sorted {
+            match &**object {
+                Object::Service(service) => services.push(service.clone()),
+                Object::Slice(slice) => slices.push(slice.clone()),
+                Object::Node(node) => nodes.push(node.clone()),
+            }
+        }
+        vec![
+            Event::Service(Change::Replace(services)),
+            Event::Slice(Change::Replace(slices)),
+            Event::Node(Change::Replace(nodes)),
+        ]
+    }
+
+    /// The changes since the last call; withdrawals come last, and only those that are due.
+    pub(super) fn changes(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        for key in std::mem::take(&mut self.touched) {
+            let Some(current) = self.current(&key).map(Arc::clone) else {
+                if self.sent.contains_key(&key) {
+                    self.going.entry(key).or_insert(now);
+                }
+                continue;
+            };
+            self.going.remove(&key);
+            if self.sent.get(&key).is_none_or(|sent| **sent != *current) {
+                events.push(current.upsert());
+            }
+            self.sent.insert(key, current);
+        }
+        let due = |since: &Instant| now.saturating_duration_since(*since) >= GRACE;
+        let mut gone: Vec<ObjectKey> =
+            self.going.extract_if(|_, since| due(since)).map(|(key, _)| key).collect();
+        gone.sort_unstable();
+        for key in gone {
+            self.sent.remove(&key);
+            events.push(key.delete());
+        }
+        events
+    }
+
+    /// When [`Store::changes`] must be called even if no file changes.
+    pub(super) fn next_withdrawal(&self) -> Option<Instant> {
+        self.going.values().min().map(|since| *since + GRACE)
+    }
+
+    pub(super) fn is_broken(&self, path: &Path) -> bool {
+        self.files.get(path).is_some_and(|file| file.broken)
+    }
+
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(|path| &**path)
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn take(&mut self, path: &Path) -> (Arc<Path>, File) {
+        self.remove(path).unwrap_or_else(|| (path.into(), File::default()))
+    }
+
+    fn remove(&mut self, path: &Path) -> Option<(Arc<Path>, File)> {
+        let (path, file) = self.files.remove_entry(path)?;
+        self.totals.files -= 1;
+        self.totals.broken -= usize::from(file.broken);
+        self.totals.other_kinds -= file.other_kinds;
+        self.totals.ignored -= file.ignored;
+        self.totals.refused -= file.refused;
+        Some((path, file))
+    }
+
+    fn put(&mut self, path: Arc<Path>, file: File) {
+        self.totals.files += 1;
+        self.totals.broken += usize::from(file.broken);
+        self.totals.other_kinds += file.other_kinds;
+        self.totals.ignored += file.ignored;
+        self.totals.refused += file.refused;
+        self.files.insert(path, file);
+    }
+
+    fn current(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        let owner = self.claims.get(key)?.first()?;
+        self.files.get(owner)?.objects.get(key).map(|kept| &kept.object)
+    }
+
+    /// The file has these objects, which it had not before.
+    fn claim(&mut self, keys: Vec<ObjectKey>, path: &Arc<Path>) -> Vec<Notice> {
+        let mut doubles: BTreeMap<Arc<Path>, (ObjectKey, usize)> = BTreeMap::new();
+        for key in keys {
+            let claimants = self.claims.entry(key.clone()).or_default();
+            for other in claimants.iter() {
+                doubles.entry(Arc::clone(other)).or_insert_with(|| (key.clone(), 0)).1 += 1;
+            }
+            claimants.insert(Arc::clone(path));
+            self.touched.insert(key);
+        }
+        let mut notices = Vec::new();
+        for (other, (example, count)) in doubles {
+            let (first, second) = if *path < other { (path, &other) } else { (&other, path) };
+            let objects = match count {
+                1 => example.to_string(),
+                _ => format!("{example} and {} other objects", count - 1),
+            };
+            notices.push(Notice::Warning(format!(
+                "{}: {objects}: found in {} too, allowed in one file; that of {} is used",
+                second.display(),
+                first.display(),
+                first.display(),
+            )));
+        }
+        notices
+    }
+
+    /// The file does not have the object any more.
+    fn disclaim(&mut self, key: ObjectKey, path: &Arc<Path>) {
+        if let Some(claimants) = self.claims.get_mut(&key) {
+            claimants.remove(path);
+            if claimants.is_empty() {
+                self.claims.remove(&key);
+            }
+        }
+        self.touched.insert(key);
+    }
+}

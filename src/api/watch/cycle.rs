@@ -1,0 +1,401 @@
+//! The loop of one watch: complete set, changes, and what to do when either ends.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use k8s_openapi::Metadata;
+use kube::api::{ListParams, VersionMatch, WatchParams};
+use kube::core::Request;
+use kube::runtime::watcher::DefaultBackoff;
+use kube::{Client, core::request::Error as RequestError};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::failure::{Failure, Verb};
+use super::http::{self, Line, Lines, Named, Page};
+use super::kinds::Kind;
+use super::status::{Complaints, Counters, Report};
+use super::strategy::{How, Strategy};
+use super::version::Version;
+use super::{Error, Settings};
+use crate::api::convert::Converted;
+use crate::api::{Change, Event};
+
+/// A watch that ends sooner than this without having sent anything failed.
+const SHORT_WATCH: Duration = Duration::from_secs(1);
+
+/// Why the loop does not simply go on.
+enum Stop {
+    /// Nobody wants events any more.
+    NoReader,
+    /// Something failed.
+    Failed(Verb, Failure),
+}
+
+/// What an object turned out to be.
+struct Judged<K: Kind> {
+    key: K::Key,
+    version: Version,
+    /// `None`: none of ours.
+    item: Option<K::Item>,
+}
+
+/// The state of one watch.
+pub(super) struct Cycle<K: Kind> {
+    kind: K,
+    client: Client,
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    report: Report,
+    complaints: Complaints<K::Key>,
+    strategy: Strategy,
+    /// The newest version known: of the last complete set, event or bookmark. Kept whatever fails.
+    seen: Option<Version>,
+    /// Whether `seen` is where a watch can go on; otherwise a complete set is needed first.
+    listed: bool,
+    /// Whether the server ever granted a request.
+    granted: bool,
+}
+
+impl<K: Kind> Cycle<K> {
+    pub(super) fn new(
+        kind: K,
+        client: Client,
+        settings: Settings,
+        report: Report,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            kind,
+            client,
+            settings,
+            events,
+            report,
+            complaints: Complaints::new(),
+            strategy: Strategy::new(),
+            seen: None,
+            listed: false,
+            granted: false,
+        }
+    }
+
+    /// Watches until nobody reads the events any more. Ends with an error only when the server denies the very
+    /// first thing that it grants or denies: someone has to set up permissions then. Later, denials are waited
+    /// out like everything else, since a proxy that runs must not stop.
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        tracing::info!("Starting {} controller", K::RESOURCE.controller());
+        // 0.8 s, doubled up to 30 s, plus a random part of up to the same; from the start after 2 min without failure.
+        let mut backoff = DefaultBackoff::default();
+        loop {
+            match self.once().await {
+                Ok(()) => {}
+                Err(Stop::NoReader) => return Ok(()),
+                Err(Stop::Failed(verb, failure)) => {
+                    if failure.is_denial() && !self.granted {
+                        let (resource, reason) = (K::RESOURCE, failure.to_string());
+                        return Err(Error::Denied { verb: verb.to_string(), resource, reason });
+                    }
+                    self.report.failed(verb, &failure);
+                    if failure.is_gone() || matches!(failure, Failure::Older { .. }) {
+                        self.listed = false;
+                    }
+                    let pause = backoff.next().unwrap_or(Duration::from_secs(30));
+                    tokio::time::sleep(pause.max(failure.retry_after().unwrap_or_default())).await;
+                }
+            }
+            self.report.restarted();
+        }
+    }
+
+    /// Gets a complete set if one is needed, then follows changes until the stream ends.
+    async fn once(&mut self) -> Result<(), Stop> {
+        let listed = if self.listed { None } else { self.list().await? };
+        let lines = match listed {
+            Some(lines) => lines,
+            None => self.resume().await?,
+        };
+        self.follow(lines).await
+    }
+
+    /// Gets a complete set and hands it on. A streaming list goes on as a watch.
+    async fn list(&mut self) -> Result<Option<Lines>, Stop> {
+        loop {
+            self.complaints.list_begins();
+            let how = self.strategy.how();
+            let not_older_than = self.strategy.not_older_than(self.seen.as_ref()).cloned();
+            let result = match how {
+                How::Stream => self.list_stream(not_older_than).await.map(Some),
+                How::Pages => {
+                    self.list_pages(Some(self.settings.page_size), not_older_than).await.map(|()| None)
+                }
+                How::OnePage => self.list_pages(None, not_older_than).await.map(|()| None),
+            };
+            match result {
+                Err(Stop::Failed(_, failure)) if self.strategy.failed(how, &failure) => {
+                    tracing::info!(
+                        resource = %K::RESOURCE, reason = %failure,
+                        "The API server has no streaming lists, using list and watch"
+                    );
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn list_stream(&mut self, not_older_than: Option<Version>) -> Result<Lines, Stop> {
+        let failed = |failure| Stop::Failed(Verb::Watch, failure);
+        let parameters = WatchParams { send_initial_events: true, ..self.watch_parameters() };
+        let version = not_older_than.as_ref().map_or("", Version::as_str);
+        let request = Request::new(K::RESOURCE.path()).watch(&parameters, version);
+        let mut lines = Lines::new(self.open(Verb::Watch, request).await?);
+        let mut set = BTreeMap::new();
+        loop {
+            let line = lines.next(self.settings.progress_timeout).await.map_err(failed)?;
+            let Some(line) = line else {
+                return Err(failed(Failure::Connection(
+                    "the answer ended before the list was complete".into(),
+                )));
+            };
+            match Line::parse(line).map_err(failed)? {
+                Line::Put(object) => {
+                    let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
+                    match item {
+                        Some(item) => set.insert(key, item),
+                        None => set.remove(&key),
+                    };
+                }
+                Line::Delete(named) => {
+                    Counters::count(&self.report.counters.events_received);
+                    let key = key_of::<K>(&named);
+                    self.complaints.settled(&key);
+                    set.remove(&key);
+                }
+                Line::Bookmark { version, ends_list: true } => {
+                    self.strategy.accept(version.as_ref(), self.seen.as_ref()).map_err(failed)?;
+                    self.replace(set, version).await?;
+                    return Ok(lines);
+                }
+                Line::Bookmark { ends_list: false, .. } => {}
+            }
+            // Thousands of lines may be there already: others get their turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn list_pages(&mut self, limit: Option<u32>, not_older_than: Option<Version>) -> Result<(), Stop> {
+        let failed = |failure| Stop::Failed(Verb::List, failure);
+        let mut parameters = ListParams {
+            label_selector: self.kind.labels().map(str::to_owned),
+            field_selector: self.kind.fields().map(str::to_owned),
+            limit,
+            version_match: not_older_than.is_some().then_some(VersionMatch::NotOlderThan),
+            resource_version: not_older_than.map(|version| version.as_str().to_owned()),
+            ..ListParams::default()
+        };
+        let mut set = BTreeMap::new();
+        loop {
+            let request = Request::new(K::RESOURCE.path()).list(&parameters);
+            let body = self.open(Verb::List, request).await?;
+            let text = http::read_all(body, self.settings.progress_timeout).await.map_err(failed)?;
+            let page: Page<'_> =
+                serde_json::from_slice(&text).map_err(|error| failed(http::malformed("a list", &error)))?;
+            let version = page.metadata.resource_version.as_deref().and_then(Version::new);
+            self.strategy.accept(version.as_ref(), self.seen.as_ref()).map_err(failed)?;
+            for object in page.items.unwrap_or_default() {
+                let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
+                if let Some(item) = item {
+                    set.insert(key, item);
+                }
+                tokio::task::consume_budget().await;
+            }
+            match page.metadata.next_page.filter(|ticket| !ticket.is_empty()) {
+                Some(ticket) => parameters.continue_token = Some(ticket),
+                None if version.is_none() => {
+                    return Err(failed(Failure::Malformed("a list without a resource version".into())));
+                }
+                None => return self.replace(set, version).await,
+            }
+        }
+    }
+
+    /// Hands on a complete set.
+    async fn replace(
+        &mut self,
+        set: BTreeMap<K::Key, K::Item>,
+        version: Option<Version>,
+    ) -> Result<(), Stop> {
+        if let (Some(offered), Some(seen)) = (&version, &self.seen)
+            && offered.is_older_than(seen)
+        {
+            tracing::warn!(
+                resource = %K::RESOURCE, %offered, %seen,
+                "The API server insists on an older state than was seen before: believing that it was restored"
+            );
+        }
+        let objects = set.len();
+        self.send(Change::Replace(set.into_values().collect())).await?;
+        self.complaints.list_ends();
+        self.strategy.succeeded();
+        self.listed = version.is_some();
+        self.seen = version;
+        self.report.synced(objects);
+        Ok(())
+    }
+
+    /// Opens a watch where the last one ended.
+    async fn resume(&mut self) -> Result<Lines, Stop> {
+        let version = self.seen.as_ref().map_or("", Version::as_str);
+        let request = Request::new(K::RESOURCE.path()).watch(&self.watch_parameters(), version);
+        Ok(Lines::new(self.open(Verb::Watch, request).await?))
+    }
+
+    /// Hands on changes until the stream ends: `Ok` when that is nothing unusual.
+    async fn follow(&mut self, mut lines: Lines) -> Result<(), Stop> {
+        let failed = |failure| Stop::Failed(Verb::Watch, failure);
+        let opened = Instant::now();
+        let mut sent_something = false;
+        loop {
+            let line = match lines.next(self.settings.idle_timeout).await {
+                Ok(Some(line)) => line,
+                Ok(None) if sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
+                Ok(None) => return Err(failed(Failure::ShortWatch)),
+                Err(Failure::Silence(limit)) => {
+                    // Dead, or a server that sends no bookmarks: opening it again costs little and tells which.
+                    tracing::debug!(resource = %K::RESOURCE, ?limit, "A silent watch is opened again");
+                    return Ok(());
+                }
+                Err(failure) => return Err(failed(failure)),
+            };
+            let (version, change) = match Line::parse(line).map_err(failed)? {
+                Line::Put(object) => {
+                    let Judged { key, version, item } = self.judge(object).map_err(failed)?;
+                    (Some(version), Some(item.map_or(Change::Delete(key), Change::Upsert)))
+                }
+                Line::Delete(named) => {
+                    Counters::count(&self.report.counters.events_received);
+                    let key = key_of::<K>(&named);
+                    self.complaints.settled(&key);
+                    (Version::new(&named.metadata.resource_version), Some(Change::Delete(key)))
+                }
+                Line::Bookmark { version, .. } => (version, None),
+            };
+            if let (Some(offered), Some(seen)) = (&version, &self.seen)
+                && offered.is_older_than(seen)
+            {
+                // In one watch versions only grow. Whatever this is, it must not undo what is newer.
+                return Err(failed(Failure::Older { offered: offered.clone(), seen: seen.clone() }));
+            }
+            sent_something = true;
+            self.report.alive();
+            if let Some(change) = change {
+                self.send(change).await?;
+            }
+            self.seen = version.or(self.seen.take());
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Decodes and converts an object, and drops it. Only an object without a name is a failure.
+    ///
+    /// An object that makes no sense counts as one that does not exist, also where it made sense before. The
+    /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
+    /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
+    /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
+    fn judge(&mut self, object: &RawValue) -> Result<Judged<K>, Failure> {
+        const SKIPPED: &str = "Skipping an object that makes no sense";
+        const PARTLY: &str = "Skipping a part of an object that makes no sense";
+        Counters::count(&self.report.counters.events_received);
+        let counters = &self.report.counters;
+        let (named, converted) = match serde_json::from_str::<K::Object>(object.get()) {
+            Ok(object) => {
+                let metadata = object.metadata();
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                let named = Named::new(
+                    text(&metadata.namespace),
+                    text(&metadata.name),
+                    text(&metadata.resource_version),
+                );
+                (named, Ok(self.kind.convert(&object)))
+            }
+            Err(error) => (http::named(object)?, Err(error)),
+        };
+        let Some(version) =
+            Version::new(&named.metadata.resource_version).filter(|_| !named.metadata.name.is_empty())
+        else {
+            return Err(Failure::Malformed("an object without name and resource version".into()));
+        };
+        let key = key_of::<K>(&named);
+        let item = match converted {
+            Ok(Converted::Kept { object, problems }) => {
+                if problems.is_empty() {
+                    self.complaints.settled(&key);
+                } else {
+                    Counters::count(&counters.objects_refused);
+                    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    self.complaints.about(&key, text.join("; "), PARTLY);
+                }
+                Some(object)
+            }
+            Ok(Converted::Ignored(_)) => {
+                Counters::count(&counters.objects_ignored);
+                self.complaints.settled(&key);
+                None
+            }
+            Ok(Converted::Refused(problem)) => {
+                Counters::count(&counters.objects_refused);
+                self.complaints.about(&key, problem.to_string(), SKIPPED);
+                None
+            }
+            Err(error) => {
+                Counters::count(&counters.objects_refused);
+                let (namespace, name) = (&named.metadata.namespace, &named.metadata.name);
+                let slash = if namespace.is_empty() { "" } else { "/" };
+                let problem = format!("{} {namespace}{slash}{name}: {error}", K::RESOURCE);
+                self.complaints.about(&key, problem, SKIPPED);
+                None
+            }
+        };
+        Ok(Judged { key, version, item })
+    }
+
+    /// Sends a request. Its parameters are ours, so that there is no way for it not to be one.
+    async fn open(
+        &mut self,
+        verb: Verb,
+        request: Result<::http::Request<Vec<u8>>, RequestError>,
+    ) -> Result<kube::client::Body, Stop> {
+        let request = request.expect("fixed path and encoded parameters make a request");
+        let body = http::open(&self.client, request, self.settings.progress_timeout)
+            .await
+            .map_err(|failure| Stop::Failed(verb, failure))?;
+        self.granted = true;
+        self.report.accepted();
+        Ok(body)
+    }
+
+    fn watch_parameters(&self) -> WatchParams {
+        let (least, most) = (self.settings.watch_seconds.start(), self.settings.watch_seconds.end());
+        WatchParams {
+            label_selector: self.kind.labels().map(str::to_owned),
+            field_selector: self.kind.fields().map(str::to_owned),
+            timeout: Some(least + random() % (most - least + 1)),
+            bookmarks: true,
+            send_initial_events: false,
+        }
+    }
+
+    async fn send(&self, change: Change<K::Key, K::Item>) -> Result<(), Stop> {
+        self.events.send(K::event(change)).await.map_err(|_| Stop::NoReader)
+    }
+}
+
+fn key_of<K: Kind>(named: &Named) -> K::Key {
+    K::key(&named.metadata.namespace, &named.metadata.name)
+}
+
+/// Spreads the watches of many nodes; the standard library's hasher has random keys, which is random enough.
+fn random() -> u32 {
+    u32::try_from(RandomState::new().hash_one(()) >> 32).expect("32 bits are left")
+}

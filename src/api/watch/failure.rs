@@ -1,0 +1,124 @@
+//! What goes wrong with a request, as values that decisions can be made on.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::version::Version;
+
+/// What a request wanted to do, in the words of RBAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// The objects as a list, in pages.
+    List,
+    /// Changes; or the objects, and then changes (a streaming list is a watch).
+    Watch,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::List => "list",
+            Self::Watch => "watch",
+        })
+    }
+}
+
+/// Why a request, or the stream that it opened, came to an end.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Failure {
+    /// The server answered with an error.
+    Refused(Refusal),
+    /// No connection, or it broke.
+    Connection(String),
+    /// No byte for this long, where some were due.
+    Silence(Duration),
+    /// The answer is not what an API server says.
+    Malformed(String),
+    /// The answer is older than what was seen before.
+    Older {
+        /// The version that was offered.
+        offered: Version,
+        /// The newest one known.
+        seen: Version,
+    },
+    /// The watch ended at once, without an event: to be treated like an error, or it would be opened again and again.
+    ShortWatch,
+}
+
+/// An error status of the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The HTTP status code, or the code of an `ERROR` event.
+    pub(super) code: u16,
+    /// The reason in one word, if the server gave one: `Forbidden`.
+    pub(super) reason: String,
+    /// The server's text.
+    pub(super) message: String,
+    /// Whether the cause is a version that this server does not know yet.
+    pub(super) version_too_large: bool,
+    /// How long the server wants us to wait.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// 401 or 403: only someone else can mend that.
+    pub(super) fn is_denial(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.code, 401 | 403))
+    }
+
+    /// 410: the version, or the page, that we went on from is forgotten; only a new list helps.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == 410)
+    }
+
+    /// The server does not know the version yet that the answer must not be older than.
+    pub(super) fn is_version_too_large(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.version_too_large)
+    }
+
+    /// A 4xx that says "I do not understand this request", as servers without streaming lists do (422 by those
+    /// that know the parameters, 400 by older ones). Not those that another request would get as well.
+    pub(super) fn is_misunderstanding(&self) -> bool {
+        matches!(self, Self::Refused(refusal)
+            if matches!(refusal.code, 400..=499) && !matches!(refusal.code, 401 | 403 | 408 | 409 | 410 | 429))
+    }
+
+    /// How long the server wants us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Connection(text) => f.write_str(text),
+            Self::Silence(limit) => write!(f, "nothing received for {limit:?}"),
+            Self::Malformed(text) => write!(f, "unexpected answer: {text}"),
+            Self::Older { offered, seen } => {
+                write!(f, "the server is behind: it offers version {offered}, {seen} was seen before")
+            }
+            Self::ShortWatch => f.write_str("the server ends each watch at once"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            401 => f.write_str("unauthorized: the server does not accept the credentials")?,
+            403 => f.write_str("forbidden")?,
+            code => {
+                write!(f, "{code}")?;
+                if !self.reason.is_empty() {
+                    write!(f, " {}", self.reason)?;
+                }
+            }
+        }
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+    }
+}

@@ -1,0 +1,141 @@
+//! The three kinds of objects that are watched: where they are, which of them, and what they become.
+
+use std::sync::Arc;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+
+use super::Resource;
+use crate::api::convert::{Converted, Converter};
+use crate::api::{Change, Event};
+use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
+
+/// A kind of objects, and which of them are wanted (contract 3.1).
+///
+/// The selectors are the server's work: an object that stops to match is sent as deleted, one that begins to
+/// match as added.
+pub(super) trait Kind: Send + 'static {
+    /// Its name and place.
+    const RESOURCE: Resource;
+    /// The API's object.
+    type Object: DeserializeOwned + Metadata<Ty = ObjectMeta> + Send;
+    /// What our object is known by.
+    type Key: Ord + Clone + Send + Sync;
+    /// Our object.
+    type Item: Send;
+
+    /// The label selector.
+    fn labels(&self) -> Option<&str> {
+        None
+    }
+
+    /// The field selector.
+    fn fields(&self) -> Option<&str> {
+        None
+    }
+
+    /// The key of an object.
+    fn key(namespace: &str, name: &str) -> Self::Key;
+
+    /// Our object, or why there is none.
+    fn convert(&mut self, object: &Self::Object) -> Converted<Self::Item>;
+
+    /// The event that tells of a change.
+    fn event(change: Change<Self::Key, Self::Item>) -> Event;
+}
+
+/// Services: not those of another proxy, not headless ones.
+#[derive(Default)]
+pub(super) struct Services(Converter);
+
+impl Kind for Services {
+    const RESOURCE: Resource = Resource::Services;
+    type Object = core::Service;
+    type Key = ServiceKey;
+    type Item = Service;
+
+    fn labels(&self) -> Option<&str> {
+        Some("!service.kubernetes.io/service-proxy-name")
+    }
+
+    fn fields(&self) -> Option<&str> {
+        Some("spec.clusterIP!=None")
+    }
+
+    fn key(namespace: &str, name: &str) -> ServiceKey {
+        ServiceKey::new(namespace, name)
+    }
+
+    fn convert(&mut self, object: &core::Service) -> Converted<Service> {
+        self.0.service(object)
+    }
+
+    fn event(change: Change<ServiceKey, Service>) -> Event {
+        Event::Service(change)
+    }
+}
+
+/// EndpointSlices: not those of headless Services.
+#[derive(Default)]
+pub(super) struct Slices(Converter);
+
+impl Kind for Slices {
+    const RESOURCE: Resource = Resource::EndpointSlices;
+    type Object = discovery::EndpointSlice;
+    type Key = SliceKey;
+    type Item = EndpointSlice;
+
+    fn labels(&self) -> Option<&str> {
+        Some("!service.kubernetes.io/headless")
+    }
+
+    fn key(namespace: &str, name: &str) -> SliceKey {
+        SliceKey::new(namespace, name)
+    }
+
+    fn convert(&mut self, object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
+        self.0.slice(object)
+    }
+
+    fn event(change: Change<SliceKey, EndpointSlice>) -> Event {
+        Event::Slice(change)
+    }
+}
+
+/// The Node object of this node. Listed and watched, not read by name, as kube-proxy does: the same three verbs
+/// for all kinds.
+pub(super) struct OwnNode {
+    fields: String,
+    converter: Converter,
+}
+
+impl OwnNode {
+    pub(super) fn named(name: &str) -> Self {
+        Self { fields: format!("metadata.name={name}"), converter: Converter::default() }
+    }
+}
+
+impl Kind for OwnNode {
+    const RESOURCE: Resource = Resource::Nodes;
+    type Object = core::Node;
+    type Key = Arc<str>;
+    type Item = Node;
+
+    fn fields(&self) -> Option<&str> {
+        Some(&self.fields)
+    }
+
+    fn key(_namespace: &str, name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    fn convert(&mut self, object: &core::Node) -> Converted<Node> {
+        self.converter.node(object)
+    }
+
+    fn event(change: Change<Arc<str>, Node>) -> Event {
+        Event::Node(change)
+    }
+}

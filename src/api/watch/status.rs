@@ -1,0 +1,161 @@
+//! What others may know of a watch: its state, what it counted, and what it logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::Resource;
+use super::failure::{Failure, Verb};
+
+/// How a watch is doing. Published whenever it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// A complete set of objects was received, ever. What is known stays in force whatever happens later.
+    pub synced: bool,
+    /// What went wrong last, while it has not been put right: `list services: forbidden: ...`.
+    pub last_error: Option<Arc<str>>,
+    /// How often the watch was opened again, for whatever reason. A quiet cluster has one in five to ten minutes.
+    pub restarts: u64,
+}
+
+/// What a watch counted since the start. Read without locks, at any time.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Objects received: those of lists, and each change.
+    pub events_received: AtomicU64,
+    /// Of these, objects that are none of this proxy's business.
+    pub objects_ignored: AtomicU64,
+    /// Of these, objects that make no sense (or a part of them), and could not be decoded.
+    pub objects_refused: AtomicU64,
+    /// Complete sets of objects received after the first one.
+    pub relists: AtomicU64,
+    /// Requests, and streams, that failed.
+    pub errors: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The view of one watch from outside.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    /// What is watched.
+    pub resource: Resource,
+    /// Its state; can be waited on.
+    pub status: watch::Receiver<Status>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+}
+
+/// The other end of a [`Monitor`], and the log.
+pub(super) struct Report {
+    resource: Resource,
+    status: watch::Sender<Status>,
+    pub(super) counters: Arc<Counters>,
+    /// The error that was logged last; a repetition is not worth a line.
+    logged: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(resource: Resource) -> Self {
+        let (status, _) = watch::channel(Status::default());
+        Self { resource, status, counters: Arc::default(), logged: None }
+    }
+
+    pub(super) fn monitor(&self) -> Monitor {
+        let (status, counters) = (self.status.subscribe(), Arc::clone(&self.counters));
+        Monitor { resource: self.resource, status, counters }
+    }
+
+    /// Something failed.
+    pub(super) fn failed(&mut self, verb: Verb, failure: &Failure) {
+        Counters::count(&self.counters.errors);
+        let text = format!("{verb} {}: {failure}", self.resource);
+        if self.logged.as_ref() != Some(&text) {
+            if failure.is_gone() {
+                // The normal end of a connection that was away for long.
+                tracing::info!(err = text, "Too much was missed, getting the complete set again");
+            } else {
+                tracing::warn!(
+                    err = text,
+                    "The API server cannot be watched, keeping what is known and trying again"
+                );
+            }
+            self.logged = Some(text.clone());
+        }
+        self.status.send_modify(|status| status.last_error = Some(text.into()));
+    }
+
+    /// The server accepted a request. Whether all is well again is seen when it sends something.
+    pub(super) fn accepted(&self) {
+        self.status.send_if_modified(|status| status.last_error.take().is_some());
+    }
+
+    /// The server sends: what was wrong is over.
+    pub(super) fn alive(&mut self) {
+        self.accepted();
+        if self.logged.take().is_some() {
+            tracing::info!(resource = %self.resource, "The API server can be watched again");
+        }
+    }
+
+    /// A complete set was handed on.
+    pub(super) fn synced(&mut self, objects: usize) {
+        let first = !self.status.borrow().synced;
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.synced, true));
+        if first {
+            tracing::info!(controller = self.resource.controller(), objects, "Caches are synced");
+        } else {
+            Counters::count(&self.counters.relists);
+        }
+        self.alive();
+    }
+
+    /// The watch is opened once more.
+    pub(super) fn restarted(&self) {
+        self.status.send_modify(|status| status.restarts += 1);
+    }
+}
+
+/// What was said about which object: the same thing is not said twice, however often the object changes.
+pub(super) struct Complaints<K> {
+    said: BTreeMap<K, String>,
+    /// The objects complained about since the list began.
+    in_list: BTreeSet<K>,
+}
+
+impl<K: Ord + Clone> Complaints<K> {
+    pub(super) fn new() -> Self {
+        Self { said: BTreeMap::new(), in_list: BTreeSet::new() }
+    }
+
+    /// An object has a flaw; logged unless it was already.
+    pub(super) fn about(&mut self, key: &K, problem: String, consequence: &'static str) {
+        self.in_list.insert(key.clone());
+        if self.said.get(key) != Some(&problem) {
+            tracing::warn!(problem, "{consequence}");
+            self.said.insert(key.clone(), problem);
+        }
+    }
+
+    /// An object is flawless, or gone.
+    pub(super) fn settled(&mut self, key: &K) {
+        self.said.remove(key);
+        self.in_list.remove(key);
+    }
+
+    /// A list begins.
+    pub(super) fn list_begins(&mut self) {
+        self.in_list.clear();
+    }
+
+    /// A list is complete: what it did not repeat does not exist.
+    pub(super) fn list_ends(&mut self) {
+        self.said.retain(|key, _| self.in_list.contains(key));
+    }
+}

@@ -1,0 +1,244 @@
+//! What the loop tells → log lines, metrics, health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::cluster::types::Family;
+use crate::reconcile::core::{Changes, Reconciler};
+use crate::reconcile::note::{Note, Verdict};
+use crate::serve::metrics::{self, Metrics, ObjectKind};
+use crate::serve::{FamilyStatus, Moment, Status};
+use crate::state::Key;
+use crate::vlog;
+
+/// How many things of one kind are named in a log line; more are counted.
+const NAMED: usize = 5;
+
+/// Passes on what the loop tells.
+pub(super) struct Reporter {
+    metrics: Arc<Metrics>,
+    status: watch::Sender<Status>,
+    /// Since when something of a family waits to be written.
+    queued: BTreeMap<Family, Moment>,
+    /// Writes done since the start: the first sync says how many it took.
+    written: u64,
+    /// As counted before.
+    changes: Changes,
+}
+
+impl Reporter {
+    /// The families have reported once, so that health counts them from the start.
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        status: watch::Sender<Status>,
+        families: &BTreeSet<Family>,
+    ) -> Self {
+        let now = Moment::now();
+        status.send_modify(|status| {
+            for family in families {
+                let mut reported = FamilyStatus::default();
+                reported.queued(now);
+                status.families.insert(*family, reported);
+            }
+        });
+        let queued = families.iter().map(|family| (*family, now)).collect();
+        Self { metrics, status, queued, written: 0, changes: Changes::default() }
+    }
+
+    /// Passes on.
+    pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>) {
+        let mut drifted = Vec::new();
+        for note in notes {
+            match note {
+                Note::Drift(key) => drifted.push(key),
+                other => self.tell_one(reconciler, other),
+            }
+        }
+        self.tell_drift(&drifted);
+        self.count(reconciler);
+        self.publish(reconciler);
+    }
+
+    fn tell_one(&mut self, reconciler: &Reconciler, note: Note) {
+        match note {
+            Note::Adopted { virtual_servers, addresses } => {
+                tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
+            }
+            Note::Queued(family) => {
+                let now = Moment::now();
+                self.queued.entry(family).or_insert(now);
+                self.metrics.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
+                self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
+            }
+            Note::Synced { family, triggered_nanoseconds } => self.synced(family, &triggered_nanoseconds),
+            Note::FirstSync => {
+                let failures = reconciler.schedule().failures().len();
+                tracing::info!(writes = self.written, failures, "First sync complete");
+                self.status.send_modify(|status| status.synced_once = true);
+            }
+            Note::Wrote { counts, took } => {
+                self.metrics.apply_duration_seconds.observe(took.as_secs_f64());
+                for ((kind, verdict), count) in &counts {
+                    for _ in 0..*count {
+                        self.metrics.count_write(kind, label(*verdict));
+                    }
+                    if *verdict == Verdict::Done {
+                        self.written += count;
+                    }
+                }
+                let summary = counts
+                    .iter()
+                    .map(|((kind, verdict), count)| match verdict {
+                        Verdict::Done => format!("{kind}={count}"),
+                        other => format!("{kind}={count}({})", other.as_str()),
+                    })
+                    .collect::<Vec<_>>();
+                vlog!(2, steps = summary.join(" "), "Wrote to the kernel");
+            }
+            Note::Refused { key, text } => {
+                let service = owner(reconciler, &key);
+                tracing::error!(service, object = %key, err = text, "The kernel refuses; trying again");
+            }
+            Note::Recovered(key) => tracing::info!(object = %key, "The kernel accepts it now"),
+            Note::Foreign(servers) => {
+                self.metrics.foreign_virtual_servers.set(gauge(servers.len()));
+                if !servers.is_empty() {
+                    let named = named(servers.iter());
+                    tracing::info!(count = servers.len(), servers = named, "Leaving others' virtual servers alone");
+                }
+            }
+            Note::Conflict(conflict) => tracing::warn!(
+                service = %conflict.loser,
+                virtual_server = %conflict.server,
+                winner = %conflict.winner,
+                "Two Services claim one address, protocol and port; the older one has it"
+            ),
+            Note::Unreadable(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::error!(err = format!("{error}: {source}"), "Trying again");
+            }
+            Note::Drift(_) => unreachable!("told together, see tell()"),
+        }
+    }
+
+    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64]) {
+        let now = Moment::now();
+        let metrics = &self.metrics;
+        metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
+        let started = self.queued.remove(&family);
+        if let Some(started) = started {
+            let elapsed = now.instant.saturating_duration_since(started.instant);
+            metrics.sync_duration_seconds.of(family).observe(elapsed.as_secs_f64());
+            vlog!(4, %family, elapsed = format!("{elapsed:?}"), "syncProxyRules complete");
+        }
+        for &triggered in triggered_nanoseconds {
+            let triggered = UNIX_EPOCH + Duration::from_nanos(u64::try_from(triggered).unwrap_or(0));
+            if let Ok(latency) = now.wall.duration_since(triggered) {
+                metrics.network_programming_duration_seconds.of(family).observe(latency.as_secs_f64());
+            }
+        }
+        self.status.send_modify(|status| status.families.entry(family).or_default().synced(now, now));
+    }
+
+    /// One line for all drift found at once: a flushed table is one event, not ten thousand.
+    fn tell_drift(&self, drifted: &[Key]) {
+        let mut by_kind: BTreeMap<&'static str, Vec<&Key>> = BTreeMap::new();
+        for key in drifted {
+            self.metrics.count_drift(kind(key));
+            by_kind.entry(kind(key)).or_default().push(key);
+        }
+        for (kind, keys) in by_kind {
+            tracing::warn!(kind, count = keys.len(), objects = named(keys), "Drift found, repairing");
+        }
+    }
+
+    fn count(&mut self, reconciler: &Reconciler) {
+        let changes = reconciler.changes();
+        let metrics = &self.metrics;
+        metrics.service_changes_total.inc_by(changes.services - self.changes.services);
+        metrics.endpoint_changes_total.inc_by(changes.slices - self.changes.slices);
+        metrics.service_changes_pending.set(gauge(changes.services_pending));
+        metrics.endpoint_changes_pending.set(gauge(changes.slices_pending));
+        self.changes = changes;
+        let (cluster, actual) = (reconciler.cluster(), reconciler.actual());
+        for (kind, count) in [
+            (ObjectKind::Service, cluster.service_count()),
+            (ObjectKind::EndpointSlice, cluster.slice_count()),
+            (ObjectKind::VirtualServer, actual.virtual_servers.len()),
+            (ObjectKind::Address, actual.addresses.len()),
+            (ObjectKind::Element, actual.elements.len()),
+        ] {
+            self.metrics.set_objects(kind, count);
+        }
+        self.metrics.draining_real_servers.set(gauge(reconciler.draining()));
+        let failures = reconciler.schedule().failures().len();
+        self.metrics.refused_objects.set(gauge(failures));
+    }
+
+    fn publish(&self, reconciler: &Reconciler) {
+        self.status.send_if_modified(|status| {
+            let mut new = crate::serve::Failures::default();
+            for (key, failure) in reconciler.schedule().failures() {
+                new.push(format!("{key}: {}", failure.text));
+            }
+            let eligible = reconciler.cluster().node().is_none_or(|node| node.eligible);
+            let changed = status.failures != new || status.node_eligible != eligible;
+            status.failures = new;
+            status.node_eligible = eligible;
+            changed
+        });
+    }
+}
+
+/// The Service that a failing key belongs to, where that can be said.
+fn owner(reconciler: &Reconciler, key: &Key) -> String {
+    match key {
+        Key::VirtualServer(server) => {
+            reconciler.desired().owner(server).map(ToString::to_string).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The label `kind` of drift.
+fn kind(key: &Key) -> &'static str {
+    match key {
+        Key::Device => "device",
+        Key::Sysctl(_) => "sysctl",
+        Key::Timeouts => "timeouts",
+        Key::Rules(_) => "rules",
+        Key::Element(_) => "element",
+        Key::VirtualServer(_) => "virtual_server",
+        Key::Address(_) => "address",
+    }
+}
+
+fn label(verdict: Verdict) -> metrics::Verdict {
+    match verdict {
+        Verdict::Done => metrics::Verdict::Done,
+        Verdict::Refused => metrics::Verdict::Refused,
+        Verdict::Unknown => metrics::Verdict::Unknown,
+        Verdict::Skipped => metrics::Verdict::Skipped,
+    }
+}
+
+fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
+    let mut things = things.into_iter();
+    let mut text = things.by_ref().take(NAMED).map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ");
+    let more = things.count();
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

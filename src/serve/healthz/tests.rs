@@ -1,0 +1,123 @@
+use std::time::{Instant, UNIX_EPOCH};
+
+use super::*;
+use crate::cluster::types::Family;
+use crate::serve::Failures;
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// Moments counted in seconds from one.
+struct Clock(Instant);
+
+impl Clock {
+    fn at(&self, seconds: u64) -> Moment {
+        let wall = UNIX_EPOCH + Duration::from_secs(1_795_359_600 + seconds) + Duration::from_millis(500);
+        Moment { instant: self.0 + Duration::from_secs(seconds), wall }
+    }
+}
+
+fn with(families: impl IntoIterator<Item = (Family, FamilyStatus)>) -> Status {
+    Status { families: families.into_iter().collect(), synced_once: true, ..Status::default() }
+}
+
+#[test]
+fn when_a_family_is_healthy() {
+    let clock = Clock(Instant::now());
+    let waiting = |since| FamilyStatus {
+        last_queued: Some(clock.at(since)),
+        unsynced_since: Some(clock.at(since)),
+        last_synced: Some(clock.at(0)),
+    };
+    let idle =
+        FamilyStatus { last_queued: Some(clock.at(0)), last_synced: Some(clock.at(1)), ..Default::default() };
+    for (what, status, now, code) in [
+        ("nothing reported", Status::default(), 10_000, 200),
+        ("idle for ever", with([(Family::V4, idle)]), 10_000_000, 200),
+        ("just waiting", with([(Family::V4, waiting(100))]), 159, 200),
+        ("waiting too long", with([(Family::V4, waiting(100))]), 160, 503),
+        ("one of two", with([(Family::V4, idle), (Family::V6, waiting(100))]), 200, 503),
+        ("both", with([(Family::V4, idle), (Family::V6, waiting(190))]), 200, 200),
+        (
+            "never written, waiting",
+            with([(Family::V4, FamilyStatus { last_synced: None, ..waiting(5) })]),
+            65,
+            503,
+        ),
+    ] {
+        assert_eq!(healthz(&status, clock.at(now), PERIOD).code, code, "{what}");
+        assert_eq!(livez(&status, clock.at(now), PERIOD).code, code, "{what}");
+    }
+}
+
+#[test]
+fn a_node_that_goes_is_alive_but_not_healthy() {
+    let clock = Clock(Instant::now());
+    let status = Status { node_eligible: false, ..with([]) };
+    assert_eq!(
+        healthz(&status, clock.at(0), PERIOD),
+        Answer {
+            code: 503,
+            body: r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-11-22T15:00:00.5Z","nodeEligible":false,"healthy":false,"reasons":["the node is being deleted"]}"#.into(),
+        }
+    );
+    assert_eq!(
+        livez(&status, clock.at(0), PERIOD),
+        Answer {
+            code: 200,
+            body: r#"{"lastUpdated":"2026-11-22T15:00:00.5Z","currentTime":"2026-11-22T15:00:00.5Z","healthy":true}"#.into(),
+        }
+    );
+}
+
+#[test]
+fn bodies() {
+    let clock = Clock(Instant::now());
+    let mut v4 = FamilyStatus::default();
+    v4.queued(clock.at(1));
+    v4.synced(clock.at(2), clock.at(3));
+    let mut v6 = FamilyStatus::default();
+    v6.queued(clock.at(10));
+    let status = Status { synced_once: false, ..with([(Family::V4, v4), (Family::V6, v6)]) };
+    assert_eq!(
+        healthz(&status, clock.at(20), PERIOD).body,
+        r#"{"lastUpdated":"2026-11-22T15:00:20.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["not everything has been written to the kernel once since the start"]}"#
+    );
+    let status =
+        Status { synced_once: true, failures: ["virtual server x: no"].into_iter().collect(), ..status };
+    assert_eq!(
+        livez(&status, clock.at(75), PERIOD).body,
+        r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:01:15.5Z","healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":false}},"reasons":["IPv6: a change has been waiting for 65 s to be written to the kernel","virtual server x: no"]}"#
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_is_no_illness() {
+    let clock = Clock(Instant::now());
+    let mut family = FamilyStatus::default();
+    family.queued(clock.at(100));
+    let later = Moment { instant: clock.at(110).instant, wall: UNIX_EPOCH };
+    assert_eq!(healthz(&with([(Family::V4, family)]), later, PERIOD).code, 200);
+}
+
+#[test]
+fn what_is_queued_during_a_sync_still_waits() {
+    let clock = Clock(Instant::now());
+    let mut family = FamilyStatus::default();
+    family.queued(clock.at(1));
+    family.queued(clock.at(2));
+    assert_eq!(family.unsynced_since, Some(clock.at(1)), "the oldest counts");
+    family.queued(clock.at(5));
+    family.synced(clock.at(3), clock.at(6));
+    assert_eq!((family.unsynced_since, family.last_synced), (Some(clock.at(5)), Some(clock.at(6))));
+    family.synced(clock.at(7), clock.at(8));
+    assert_eq!((family.unsynced_since, family.last_synced), (None, Some(clock.at(8))));
+}
+
+#[test]
+fn failures_stay_small() {
+    let failures: Failures = (0..1000).map(|number| format!("{number} {}", "é".repeat(1000))).collect();
+    let shown: Vec<_> = failures.shown().collect();
+    assert_eq!(shown.len(), Failures::KEPT + 1);
+    assert!(shown.iter().all(|line| line.len() <= Failures::LINE_BYTES));
+    assert_eq!(shown[Failures::KEPT], "and 990 more");
+}

@@ -1,0 +1,139 @@
+//! The two HTTP servers (contract 8): health on one address, metrics and the mode on another.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::healthz::{self, Answer};
+use super::metrics::Metrics;
+use super::{Moment, Status};
+
+/// How long to wait after an address could not be listened on.
+const RETRY: Duration = Duration::from_secs(5);
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers `/healthz` and `/livez`, and nothing else.
+pub fn healthz_router(
+    status: watch::Receiver<Status>,
+    sync_period: Duration,
+    metrics: Arc<Metrics>,
+) -> Router {
+    let livez_status = status.clone();
+    let livez_metrics = Arc::clone(&metrics);
+    Router::new()
+        .route(
+            "/healthz",
+            any(async move || {
+                let answer = healthz::healthz(&status.borrow(), Moment::now(), sync_period);
+                metrics.healthz_total.with_label_values(&[answer.code.to_string()]).inc();
+                health(answer)
+            }),
+        )
+        .route(
+            "/livez",
+            any(async move || {
+                let answer = healthz::livez(&livez_status.borrow(), Moment::now(), sync_period);
+                livez_metrics.livez_total.with_label_values(&[answer.code.to_string()]).inc();
+                health(answer)
+            }),
+        )
+        .fallback(not_found)
+}
+
+/// Answers `/metrics` and `/proxyMode`; its `/healthz` only says that the program runs.
+pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    let page = async move || typed(PROMETHEUS, metrics.text());
+    Router::new()
+        .route("/metrics", any(page))
+        .route("/healthz", any(async || typed(TEXT, "ok")))
+        .route("/healthz/ping", any(async || typed(TEXT, "ok")))
+        .route("/proxyMode", any(async || typed(TEXT, "ipvs")))
+        .fallback(not_found)
+}
+
+/// Serves until `shutdown`. An address that cannot be listened on is tried again every 5 seconds: another program
+/// that still holds it (the proxy that is being replaced) is no reason not to forward packets.
+pub async fn serve(name: &'static str, address: SocketAddr, router: Router, shutdown: CancellationToken) {
+    let forever = async {
+        loop {
+            match listen(address) {
+                Ok(listener) => {
+                    tracing::info!(name, %address, "Serving");
+                    if let Err(error) = axum::serve(listener, router.clone()).await {
+                        tracing::error!(name, %address, err = %error, "Serving failed, trying again");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(name, %address, err = %error, "Failed to listen, trying again in 5 seconds");
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    // Connections that are open do not delay the end of the program.
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = forever => {}
+    }
+}
+
+/// Listens; on `0.0.0.0` for IPv6 too, as Go does and kube-proxy therefore always did.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.ip() == IpAddr::from([0, 0, 0, 0]) {
+        match listen_on_both_families(address.port()) {
+            // A host without IPv6.
+            Err(error)
+                if matches!(Errno::from_io_error(&error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
+            }
+            result => return result,
+        }
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn listen_on_both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv6Addr::UNSPECIFIED, port).into())?;
+    socket.listen(BACKLOG)
+}
+
+fn health(answer: Answer) -> Response {
+    let code = StatusCode::from_u16(answer.code).expect("200 or 503");
+    (code, typed(JSON, answer.body)).into_response()
+}
+
+fn typed(content_type: &'static str, body: impl Into<String>) -> Response {
+    let headers: [(HeaderName, HeaderValue); 2] = [
+        (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, body.into()).into_response()
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, typed(TEXT, "404 page not found\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests;

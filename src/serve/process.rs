@@ -1,0 +1,152 @@
+//! The `process_*` metrics, under the names that Go programs give them, read from /proc at each scrape.
+
+use std::fs;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, Gauge};
+
+/// Reads /proc/self when it is asked.
+pub(super) struct ProcessCollector {
+    cpu_seconds: Counter,
+    resident_bytes: Gauge,
+    virtual_bytes: Gauge,
+    open_files: Gauge,
+    most_files: Gauge,
+    start_seconds: Gauge,
+}
+
+/// `USER_HZ`, the unit of times in /proc: 100 on every architecture that Kubernetes runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What /proc says.
+#[derive(Debug, PartialEq)]
+struct Numbers {
+    cpu_seconds: f64,
+    resident_bytes: f64,
+    virtual_bytes: f64,
+    start_seconds: f64,
+}
+
+impl ProcessCollector {
+    pub(super) fn new() -> prometheus::Result<Self> {
+        Ok(Self {
+            cpu_seconds: Counter::new(
+                "process_cpu_seconds_total",
+                "Total user and system CPU time spent in seconds.",
+            )?,
+            resident_bytes: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
+            virtual_bytes: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
+            open_files: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
+            most_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
+            start_seconds: Gauge::new(
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+            )?,
+        })
+    }
+
+    fn parts(&self) -> [&dyn Collector; 6] {
+        [
+            &self.cpu_seconds,
+            &self.resident_bytes,
+            &self.virtual_bytes,
+            &self.open_files,
+            &self.most_files,
+            &self.start_seconds,
+        ]
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.parts().into_iter().flat_map(|part| part.desc()).collect()
+    }
+
+    /// Nothing where /proc cannot be read: no number is better than a wrong one.
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (Some(numbers), Some(open_files)) = (numbers(), open_files()) else { return Vec::new() };
+        self.cpu_seconds.reset();
+        self.cpu_seconds.inc_by(numbers.cpu_seconds);
+        self.resident_bytes.set(numbers.resident_bytes);
+        self.virtual_bytes.set(numbers.virtual_bytes);
+        self.start_seconds.set(numbers.start_seconds);
+        self.open_files.set(open_files);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        self.most_files.set(limit.map_or(f64::INFINITY, as_float));
+        self.parts().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric; exact up to 2^53")]
+fn as_float(number: u64) -> f64 {
+    number as f64
+}
+
+fn open_files() -> Option<f64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?.count();
+    // One of them is the folder that is being read.
+    Some(as_float(u64::try_from(entries).ok()?.saturating_sub(1)))
+}
+
+fn numbers() -> Option<Numbers> {
+    let [stat, status, system] =
+        ["/proc/self/stat", "/proc/self/status", "/proc/stat"].map(|path| fs::read_to_string(path).ok());
+    parse(&stat?, &status?, &system?)
+}
+
+/// From the texts of /proc/self/stat, /proc/self/status and /proc/stat (proc_pid_stat(5), proc_pid_status(5)).
+fn parse(stat: &str, status: &str, system: &str) -> Option<Numbers> {
+    // The second field is the program's name in parentheses, and may contain anything; what follows begins with the
+    // third.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |number: usize| fields.get(number - 3)?.parse().ok().map(as_float);
+    let value = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok().map(as_float)
+    };
+    Some(Numbers {
+        cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS_PER_SECOND,
+        resident_bytes: value(status, "VmRSS:")? * 1024.0,
+        virtual_bytes: value(status, "VmSize:")? * 1024.0,
+        start_seconds: value(system, "btime ")? + ticks(22)? / TICKS_PER_SECOND,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_proc_says() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 900 0 0 0 150 50 0 0 20 0 3 0 12345 1000 50 18446744073709551615";
+        let status = "Name:\tx\nVmPeak:\t   9000 kB\nVmSize:\t   8000 kB\nVmRSS:\t    2000 kB\n";
+        let system = "cpu  1 2 3\nintr 5\nbtime 1700000000\n";
+        let wanted = Numbers {
+            cpu_seconds: 2.0,
+            resident_bytes: 2_048_000.0,
+            virtual_bytes: 8_192_000.0,
+            start_seconds: 1_700_000_123.45,
+        };
+        assert_eq!(parse(stat, status, system), Some(wanted));
+        for (stat, status, system) in
+            [("", status, system), (stat, "", system), (stat, status, ""), ("1 (", "", "")]
+        {
+            assert_eq!(parse(stat, status, system), None);
+        }
+    }
+
+    #[test]
+    fn this_process_has_numbers() {
+        let families = ProcessCollector::new().unwrap().collect();
+        assert_eq!(families.len(), 6);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let numbers = numbers().unwrap();
+        assert!((now - numbers.start_seconds).abs() < 3600.0, "{numbers:?}");
+        assert!(
+            numbers.resident_bytes > 1e5 && numbers.virtual_bytes >= numbers.resident_bytes,
+            "{numbers:?}"
+        );
+        assert!(open_files().unwrap() >= 3.0);
+    }
+}

@@ -1,0 +1,100 @@
+//! The configuration file, from the disk to what the program is told.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use kube_ipvs::options::merge::Merged;
+use kube_ipvs::options::{Command, Source, from_args};
+
+const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+/// Runs with `--config` and these other words.
+fn run(text: &[u8], words: &[&str]) -> Result<Merged, String> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text).expect("a temporary file");
+    let words = words.iter().map(OsString::from);
+    let result = from_args([OsString::from("--config"), file.path().into()].into_iter().chain(words));
+    match result {
+        Ok(Command::Run(merged)) => Ok(*merged),
+        Ok(Command::Print(text)) => panic!("{text}"),
+        Err(error) => Err(error.to_string().replace(&path(file.path()), "FILE")),
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_file_from_kubeadm_with_the_flags_from_kubeadm() {
+    let text = format!(
+        "{HEADER}bindAddress: 0.0.0.0\nclientConnection:\n  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf\n\
+         clusterCIDR: 10.244.0.0/16,fd00:10:244::/56\nconntrack:\n  maxPerCore: null\nhealthzBindAddress: \"\"\n\
+         hostnameOverride: \"\"\niptables:\n  masqueradeBit: null\n  syncPeriod: 0s\nipvs:\n  excludeCIDRs: null\n  \
+         minSyncPeriod: 0s\n  scheduler: lc\n  tcpTimeout: 15m0s\nmetricsBindAddress: \"\"\nmode: ipvs\n\
+         winkernel:\n  enableDSR: false\n"
+    );
+    let Merged { options, notices } = run(text.as_bytes(), &["--hostname-override=Node-A"]).unwrap();
+    let kubeconfig = Some("/var/lib/kube-proxy/kubeconfig.conf".into());
+    assert_eq!(options.source, Source::Api { kubeconfig, master: None });
+    assert_eq!(&*options.node_name, "node-a");
+    assert_eq!(&*options.proxy.scheduler, "lc");
+    assert_eq!(options.proxy.timeouts.tcp_seconds, 900);
+    assert_eq!(options.proxy.masquerade_mark, 0x4000);
+    assert_eq!(options.proxy.cluster_cidrs.len(), 2);
+    assert_eq!((options.sync_period, options.min_sync_period), (Duration::from_secs(30), Duration::ZERO));
+    assert_eq!(options.healthz_address, "0.0.0.0:10256".parse().ok());
+    assert_eq!(options.metrics_address, "127.0.0.1:10249".parse().ok());
+    assert_eq!(notices, []);
+}
+
+#[test]
+fn the_same_in_json() {
+    let text = br#"{"kind": "KubeProxyConfiguration", "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "mode": "ipvs", "ipvs": {"udpTimeout": "1m"}, "logging": {"verbosity": 2}}"#;
+    let options = run(text, &[]).unwrap().options;
+    assert_eq!((options.proxy.timeouts.udp_seconds, options.verbosity), (60, 2));
+}
+
+#[test]
+fn what_is_wrong_names_the_file_and_the_field() {
+    for (body, line) in [
+        (
+            "ipvs:\n  tcpTimeout: 15\n",
+            "failed to decode: ipvs.tcpTimeout: Invalid value: 15: a duration needs a unit: write for example 15s at \
+             line 4 column 15",
+        ),
+        ("mode: [\n", "failed to decode: "),
+        ("\tmode: ipvs\n", "failed to decode: "),
+    ] {
+        let error = run(format!("{HEADER}{body}").as_bytes(), &[]).unwrap_err();
+        assert!(error.starts_with(&format!("--config=FILE: {line}")), "{error}");
+        assert!(error.contains(" line "), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert_eq!(
+        run(format!("{HEADER}mode: iptables\niptables:\n  masqueradeBit: 40\n").as_bytes(), &[]).unwrap_err(),
+        "failed validate: KubeProxyConfiguration.mode: Invalid value: \"iptables\": must be \"ipvs\" or empty; for mode \
+         iptables use kube-proxy; KubeProxyConfiguration.iptables.masqueradeBit: Invalid value: \"40\": must be within \
+         0 and 31"
+    );
+    assert_eq!(
+        run(b"apiVersion: v1\nkind: Pod\n", &[]).unwrap_err(),
+        "--config=FILE: failed to decode: apiVersion: Invalid value: \"v1\": must be \
+         \"kubeproxy.config.k8s.io/v1alpha1\""
+    );
+    assert_eq!(
+        run(b"mode: \xff\n", &[]).unwrap_err(),
+        "--config=FILE: cannot read it: stream did not contain valid UTF-8"
+    );
+}
+
+#[test]
+fn unknown_fields_only_warn() {
+    let merged = run(format!("{HEADER}ipvs:\n  scheduler: sh\n  ipSet: x\n").as_bytes(), &[]).unwrap();
+    assert_eq!(&*merged.options.proxy.scheduler, "sh");
+    assert_eq!(merged.notices[0].message, "Using lenient decoding as strict decoding failed");
+    assert_eq!(merged.notices[0].detail, "unknown field \"ipvs.ipSet\"");
+}
