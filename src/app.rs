@@ -20,6 +20,7 @@ use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, probe};
 use crate::options::merge::Merged;
+use crate::options::settings::Notice;
 use crate::options::{Options, Source};
 use crate::reconcile::core::Reconciler;
 use crate::serve::metrics::Metrics;
@@ -39,13 +40,7 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
     let Merged { options, notices } = merged;
     telemetry::init(options.verbosity);
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
-    for notice in notices {
-        if notice.warning {
-            tracing::warn!(detail = notice.detail, "{}", notice.message);
-        } else {
-            tracing::info!(detail = notice.detail, "{}", notice.message);
-        }
-    }
+    notices.iter().for_each(Notice::log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
@@ -60,7 +55,8 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let source = open_source(&options).await?;
     probe::check().context("can't use the IPVS proxier")?;
     let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
-    probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler).context("can't use the IPVS proxier")?;
+    probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
+        .context("can't use the IPVS proxier")?;
     tracing::info!("Using ipvs Proxier");
 
     let shutdown = CancellationToken::new();

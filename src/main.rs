@@ -1,27 +1,31 @@
 //! kube-ipvs: see the library's map.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use kube_ipvs::app;
-use kube_ipvs::options::args::{self, Command};
+use kube_ipvs::options::{self, Command, UsageError};
+use kube_ipvs::{app, telemetry};
 
 fn main() -> ExitCode {
-    match args::from_args(std::env::args_os().skip(1)) {
+    let error = match options::from_args(std::env::args_os().skip(1)) {
         Ok(Command::Print(text)) => {
             // A reader that has gone away is no failure of ours.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-            ExitCode::SUCCESS
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
         }
         Ok(Command::Run(merged)) => match app::run(*merged) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!(err = format!("{error:#}"), "command failed");
-                ExitCode::FAILURE
-            }
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => format!("{error:#}"),
         },
-        Err(error) => {
-            eprintln!("Error: {error}");
-            ExitCode::FAILURE
+        Err(UsageError::Flags(problem)) => {
+            eprintln!("Error: {problem}");
+            return ExitCode::FAILURE;
         }
-    }
+        Err(error) => {
+            telemetry::init(0);
+            error.to_string()
+        }
+    };
+    tracing::error!(err = error, "command failed");
+    ExitCode::FAILURE
 }

@@ -33,7 +33,8 @@ fn main() -> std::process::ExitCode {
 
 /// A Service with its slice, as a manifest.
 fn web(cluster_ip: &str, endpoints: &[&str]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|address| format!("{{addresses: [\"{address}\"]}}")).collect();
+    let endpoints: Vec<_> =
+        endpoints.iter().map(|address| format!("{{addresses: [\"{address}\"]}}")).collect();
     let family = if cluster_ip.contains(':') { "IPv6" } else { "IPv4" };
     format!(
         "apiVersion: v1
@@ -125,10 +126,16 @@ fn manifests_become_kernel_state() {
     let rules = shell("nft list ruleset");
     assert!(rules.contains("table ip kube-ipvs") && rules.contains("table ip6 kube-ipvs"), "{rules}");
     assert!(rules.contains("elements = { 10.96.0.1 }"), "{rules}");
-    for (sysctl, value) in
-        [("vs/conntrack", "1"), ("vs/expire_nodest_conn", "1"), ("vs/expire_quiescent_template", "1"), ("ip_forward", "1")]
-    {
-        assert_eq!(fs::read_to_string(format!("/proc/sys/net/ipv4/{sysctl}")).expect("a sysctl").trim(), value);
+    for (sysctl, value) in [
+        ("vs/conntrack", "1"),
+        ("vs/expire_nodest_conn", "1"),
+        ("vs/expire_quiescent_template", "1"),
+        ("ip_forward", "1"),
+    ] {
+        assert_eq!(
+            fs::read_to_string(format!("/proc/sys/net/ipv4/{sysctl}")).expect("a sysctl").trim(),
+            value
+        );
     }
     assert!(proxy.log().contains("\"Using ipvs Proxier\""), "{}", proxy.log());
 }
@@ -146,7 +153,9 @@ fn changes_apply_live() {
         device.contains("10.96.0.2/32") && !device.contains("10.96.0.1/32")
     });
     put(&manifests, "six.yaml", &web("fd00:10:96::1", &["fd00:10:244::2"]).replace("web", "six"));
-    wait_for("IPv6 too", 5, || ipvsadm().contains("TCP [fd00:10:96::1]:80 rr\n  -> [fd00:10:244::2]:8080 Masq 1"));
+    wait_for("IPv6 too", 5, || {
+        ipvsadm().contains("TCP [fd00:10:96::1]:80 rr\n  -> [fd00:10:244::2]:8080 Masq 1")
+    });
     let address = shell("ip -6 addr show kube-ipvs0");
     assert!(address.contains("inet6 fd00:10:96::1/128 scope global deprecated"), "{address}");
     assert!(!address.contains("tentative"), "{address}");
@@ -157,7 +166,8 @@ fn changes_apply_live() {
         !list.contains("10.96.0.2") && list.contains("[fd00:10:96::1]:80")
     });
     wait_for("nothing of the Service is left", 5, || {
-        !shell("nft list ruleset").contains("10.96.0.2") && !shell("ip route show table local").contains("10.96.0.2")
+        !shell("nft list ruleset").contains("10.96.0.2")
+            && !shell("ip route show table local").contains("10.96.0.2")
     });
 }
 
@@ -232,8 +242,11 @@ fn a_connection_survives_kill_and_restart() {
 
     let listener = in_pod("server", || std::net::TcpListener::bind("10.244.0.2:8080").expect("a port"));
     let mut stream = in_pod("client", || {
-        std::net::TcpStream::connect_timeout(&"10.96.0.1:80".parse().expect("an address"), Duration::from_secs(5))
-            .expect("a connection through the service address")
+        std::net::TcpStream::connect_timeout(
+            &"10.96.0.1:80".parse().expect("an address"),
+            Duration::from_secs(5),
+        )
+        .expect("a connection through the service address")
     });
     let (mut served, peer) = listener.accept().expect("the connection");
     assert_eq!(peer.ip().to_string(), "10.244.0.9", "a pod keeps its address");
@@ -263,7 +276,10 @@ fn drift_is_repaired() {
     for (damage, repaired) in [
         ("ipvsadm -D -t 10.96.0.1:80", "ipvsadm -ln | grep -A1 'TCP  10.96.0.1:80' | grep 10.244.0.2"),
         ("ipvsadm -d -u 10.96.0.1:53 -r 10.244.0.3:5353", "ipvsadm -ln -u 10.96.0.1:53 | grep 10.244.0.3"),
-        ("ipvsadm -e -t 10.96.0.1:80 -r 10.244.0.2:8080 -m -w 0", "ipvsadm -ln | grep '10.244.0.2:8080 *Masq *1 '"),
+        (
+            "ipvsadm -e -t 10.96.0.1:80 -r 10.244.0.2:8080 -m -w 0",
+            "ipvsadm -ln | grep '10.244.0.2:8080 *Masq *1 '",
+        ),
         ("ipvsadm -E -t 10.96.0.1:80 -s wlc", "ipvsadm -ln | grep 'TCP  10.96.0.1:80 rr'"),
         ("ip addr del 10.96.0.1/32 dev kube-ipvs0", "ip addr show kube-ipvs0 | grep 10.96.0.1/32"),
         (
@@ -271,7 +287,10 @@ fn drift_is_repaired() {
             "ip route show table local | grep 'local 10.96.0.1 '",
         ),
         ("ip link del kube-ipvs0", "ip route show table local | grep 'local 10.96.0.1 '"),
-        ("nft delete element ip kube-ipvs service-addresses '{ 10.96.0.1 }'", "nft list ruleset | grep 10.96.0.1"),
+        (
+            "nft delete element ip kube-ipvs service-addresses '{ 10.96.0.1 }'",
+            "nft list ruleset | grep 10.96.0.1",
+        ),
         ("nft flush table ip kube-ipvs", "nft list table ip kube-ipvs | grep reject"),
         ("nft flush ruleset", "nft list ruleset | grep 10.96.0.1"),
         ("ipvsadm -C", "ipvsadm -ln | grep 10.244.0.3:5353"),
@@ -309,7 +328,10 @@ fn what_is_foreign_stays() {
     assert!(list.contains("TCP 192.0.2.1:80 wlc\n  -> 192.0.2.2:80 Route 3 0 0\n"), "{list}");
     assert!(list.contains("FWM 7 rr\n"), "{list}");
     assert!(!list.contains("10.96.9.9"), "{list}");
-    assert!(list.contains("TCP 10.96.0.1:80 rr\n  -> 10.244.0.2:8080 Masq 1 0 0\n"), "adopted, weight back: {list}");
+    assert!(
+        list.contains("TCP 10.96.0.1:80 rr\n  -> 10.244.0.2:8080 Masq 1 0 0\n"),
+        "adopted, weight back: {list}"
+    );
     assert_eq!(shell("nft list table ip other"), other);
     assert!(proxy.log().contains("192.0.2.1:80"), "it says what it leaves alone: {}", proxy.log());
 }
@@ -344,7 +366,8 @@ fn a_removed_endpoint_drains() {
     let mut proxy = start(folder.path(), "first");
     proxy.wait_synced();
     let listener = in_pod("server2", || std::net::TcpListener::bind("10.244.0.2:8080").expect("a port"));
-    let mut stream = in_pod("client2", || std::net::TcpStream::connect("10.96.0.1:80").expect("a connection"));
+    let mut stream =
+        in_pod("client2", || std::net::TcpStream::connect("10.96.0.1:80").expect("a connection"));
     let (mut served, _) = listener.accept().expect("the connection");
 
     put(&folder.path().join("manifests"), "web.yaml", &web("10.96.0.1", &["10.244.0.3"]));
@@ -387,11 +410,15 @@ fn every_scheduler_of_the_kernel_works() {
         assert!(list.contains(&format!("TCP 10.96.0.1:80 {scheduler}")), "{list}");
         assert!(!list.contains("198.51.100.0"), "the probe is gone: {list}");
     }
-    let arguments = ["--manifests", &manifests, "--hostname-override", "node1", "--ipvs-scheduler", "nonsense"];
+    let arguments =
+        ["--manifests", &manifests, "--hostname-override", "node1", "--ipvs-scheduler", "nonsense"];
     let mut proxy = Proxy::start(folder.path(), "nonsense", &arguments);
     assert_eq!(proxy.wait(), Some(1));
     let log = proxy.log();
-    assert!(log.contains("nonsense") && log.contains("wlc") && log.contains("mh"), "it lists the usable ones: {log}");
+    assert!(
+        log.contains("nonsense") && log.contains("wlc") && log.contains("mh"),
+        "it lists the usable ones: {log}"
+    );
 }
 
 fn bad_input_changes_nothing() {

@@ -56,7 +56,7 @@ fn play(folder: &Path) -> (String, State) {
     let mut reconciler =
         Reconciler::new(options(folder), "node1".into(), supported, Duration::ZERO, Duration::from_secs(1));
     let mut source =
-        kube_ipvs::api::manifests::ManifestSource::new(vec![folder.join("cluster.yaml")], "node1".into());
+        kube_ipvs::api::manifests::ManifestSource::new(vec![folder.join("cluster.yaml")], "node1");
     source.load().expect("manifests").into_iter().for_each(|event| reconciler.observe(event));
 
     let mut kernel = MemoryKernel::holding(actual);

@@ -107,7 +107,11 @@ impl Reporter {
                 self.metrics.foreign_virtual_servers.set(gauge(servers.len()));
                 if !servers.is_empty() {
                     let named = named(servers.iter());
-                    tracing::info!(count = servers.len(), servers = named, "Leaving others' virtual servers alone");
+                    tracing::info!(
+                        count = servers.len(),
+                        servers = named,
+                        "Leaving others' virtual servers alone"
+                    );
                 }
             }
             Note::Conflict(conflict) => tracing::warn!(

@@ -222,7 +222,7 @@ impl LinuxKernel {
                     let whole = &tables[&family];
                     match key {
                         Key::Element(element) => state.elements.extend(whole.elements.get(element)),
-                        _ => state.rules.clone_from(&whole.rules),
+                        _ => state.rules.extend(whole.rules.clone()),
                     }
                 }
             }
@@ -237,7 +237,9 @@ impl Kernel for LinuxKernel {
         for (first, run) in plan.runs() {
             let ready: Vec<Option<usize>> = run
                 .iter()
-                .map(|planned| planned.needs.filter(|needed| outcomes.get(*needed) != Some(&Outcome::Done)))
+                .map(|planned| {
+                    planned.needs.iter().copied().find(|needed| outcomes[*needed] != Outcome::Done)
+                })
                 .collect();
             outcomes.extend(ready.iter().map(|missing| missing.map_or(Outcome::Unknown, Outcome::Skipped)));
             for via in Via::ALL {
