@@ -1,0 +1,176 @@
+//! The cluster that is measured: Services and EndpointSlices as a cluster has them, in a folder of manifests.
+
+use std::fmt;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+/// Where pods have their addresses: endpoints are in it.
+pub(crate) const CLUSTER_CIDR: &str = "10.128.0.0/9";
+/// The port of every Service.
+pub(crate) const PORT: u16 = 80;
+/// The port of every endpoint.
+pub(crate) const TARGET_PORT: u16 = 8080;
+
+/// How many Services with how many endpoints each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) services: u32,
+    pub(crate) endpoints: u32,
+}
+
+impl Size {
+    /// As [`FromStr`] reads it.
+    pub(crate) fn argument(self) -> String {
+        format!("{}x{}", self.services, self.endpoints)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { services, endpoints } = self;
+        match services / 1000 {
+            0 => write!(f, "{services} × {endpoints}"),
+            thousands => write!(f, "{thousands},{:03} × {endpoints}", services % 1000),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (services, endpoints) = text.split_once('x').context("a size is SERVICESxENDPOINTS")?;
+        Ok(Self {
+            services: services.parse().context("services")?,
+            endpoints: endpoints.parse().context("endpoints")?,
+        })
+    }
+}
+
+/// The address of a Service: 10.64.0.1 and up.
+pub(crate) fn service_address(service: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a40_0001 + service)
+}
+
+/// The address of the n-th endpoint of all: 10.128.0.1 and up.
+pub(crate) fn endpoint_address(endpoint: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a80_0001 + endpoint)
+}
+
+/// Writes the folder: all Services in `cluster.json`.
+pub(crate) fn write(size: Size, folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let items: Vec<Value> = (0..size.services)
+        .flat_map(|number| {
+            let endpoints = number * size.endpoints..(number + 1) * size.endpoints;
+            let endpoints: Vec<Ipv4Addr> = endpoints.map(endpoint_address).collect();
+            [service(number), slice(number, &endpoints)]
+        })
+        .collect();
+    put(folder, "cluster.json", &items)
+}
+
+/// Writes the Service with this number, with these endpoints, into a file of its own.
+pub(crate) fn write_one(number: u32, endpoints: &[Ipv4Addr], folder: &Path) -> anyhow::Result<()> {
+    put(folder, "one.json", &[service(number), slice(number, endpoints)])
+}
+
+/// Puts a file in its place at once, complete.
+fn put(folder: &Path, name: &str, items: &[Value]) -> anyhow::Result<()> {
+    let temporary = folder.join(format!(".{name}"));
+    let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
+    fs::write(&temporary, serde_json::to_vec(&list)?)?;
+    fs::rename(&temporary, folder.join(name))?;
+    Ok(())
+}
+
+/// As `kubectl get service -o json` shows one.
+fn service(number: u32) -> Value {
+    let name = format!("service-{number}");
+    let address = service_address(number).to_string();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": namespace(number),
+            "uid": uid(1, number),
+            "resourceVersion": (100_000 + number).to_string(),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "bench"},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "clusterIPs": [address],
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None",
+            "selector": {"app.kubernetes.io/name": name},
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}],
+        },
+        "status": {"loadBalancer": {}},
+    })
+}
+
+/// As the EndpointSlice controller makes them.
+fn slice(number: u32, endpoints: &[Ipv4Addr]) -> Value {
+    let name = format!("service-{number}");
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|address| {
+            json!({
+                "addresses": [address.to_string()],
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "nodeName": format!("node-{}", address.to_bits() % 200),
+                "targetRef": {
+                    "kind": "Pod",
+                    "name": format!("{name}-{:x}", address.to_bits()),
+                    "namespace": namespace(number),
+                    "uid": uid(2, address.to_bits()),
+                },
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{name}-7hx2k"),
+            "generateName": format!("{name}-"),
+            "namespace": namespace(number),
+            "uid": uid(3, number),
+            "resourceVersion": (200_000 + number).to_string(),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                "kubernetes.io/service-name": name,
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1",
+                "kind": "Service",
+                "name": name,
+                "uid": uid(1, number),
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "http", "port": TARGET_PORT, "protocol": "TCP"}],
+    })
+}
+
+fn namespace(number: u32) -> String {
+    format!("team-{}", number % 50)
+}
+
+fn uid(kind: u32, number: u32) -> String {
+    format!("{kind:08x}-0000-4000-8000-{number:012x}")
+}
