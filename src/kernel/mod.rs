@@ -5,6 +5,7 @@
 
 pub mod linux;
 pub mod memory;
+pub mod netlink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
