@@ -1,0 +1,94 @@
+//! Runs a test binary on a kernel with IPVS, each test in a network namespace of its own.
+//!
+//! ```ignore
+//! #[path = "common/lab.rs"]
+//! mod lab;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     lab::run(lab::tests![a_test, another_test])
+//! }
+//! ```
+//!
+//! with `harness = false` in Cargo.toml. Outside the lab (no environment variable `LAB`) the binary starts itself
+//! once more through `tests/lab/run.sh`, with the same arguments, and ends with that run's exit status. What cannot
+//! run fails with the reason.
+
+use std::any::Any;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::thread::UnshareFlags;
+
+/// Name and body of a test.
+pub type Test = (&'static str, fn());
+
+/// The named functions as [`Test`]s.
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
+}
+pub(crate) use tests;
+
+/// Runs the tests, in the lab.
+pub fn run(tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list && std::env::var_os("LAB").is_none() {
+        return enter();
+    }
+    // The lab has one processor, and some tests measure time.
+    arguments.test_threads = Some(1);
+    let trials = tests.iter().map(|&(name, test)| Trial::test(name, move || in_namespace(test))).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Becomes the same program in the lab; returns only if that fails.
+fn enter() -> ExitCode {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/run.sh");
+    let error = match std::env::current_exe() {
+        Ok(program) => Command::new(script).arg(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    eprintln!("{script}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Runs a test on a thread in a new network namespace; what it starts is there too. It goes with the thread.
+fn in_namespace(test: fn()) -> Result<(), Failed> {
+    let run = move || {
+        new_namespace();
+        test();
+    };
+    let thread = thread::Builder::new().spawn(run).map_err(|error| Failed::from(error.to_string()))?;
+    thread.join().map_err(|panic| Failed::from(text_of(&*panic)))
+}
+
+/// Moves the calling thread into a new network namespace, with `lo` up: without the local table that comes with it
+/// IPVS refuses real servers.
+pub fn new_namespace() {
+    // `UnshareFlags::NEWNET` concerns the calling thread only, and no file descriptors.
+    #[expect(unsafe_code, reason = "unsafe because of other flags than this one, see the line above")]
+    let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
+    unshared.expect("a new network namespace (root needed)");
+    shell("ip link set lo up");
+}
+
+/// Runs a line of shell, in the caller's namespace, and returns what it printed; it must succeed.
+pub fn shell(line: &str) -> String {
+    let (success, output) = try_shell(line);
+    assert!(success, "{line}\n{output}");
+    output
+}
+
+/// Runs a line of shell, in the caller's namespace: whether it succeeded, and what it printed (errors too).
+pub fn try_shell(line: &str) -> (bool, String) {
+    let script = format!("exec 2>&1\n{line}");
+    let output = Command::new("sh").arg("-c").arg(script).output().expect("sh can be started");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panicked")
+}
