@@ -6,6 +6,7 @@
 pub mod linux;
 pub mod memory;
 pub mod netlink;
+pub mod nft;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::thread::UnshareFlags;
 
 /// Name and body of a test.
-pub type Test = (&'static str, fn());
+pub(crate) type Test = (&'static str, fn());
 
 /// The named functions as [`Test`]s.
 macro_rules! tests {
@@ -31,7 +31,7 @@ macro_rules! tests {
 pub(crate) use tests;
 
 /// Runs the tests, in the lab.
-pub fn run(tests: &[Test]) -> ExitCode {
+pub(crate) fn run(tests: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if !arguments.list && std::env::var_os("LAB").is_none() {
         return enter();
@@ -65,7 +65,7 @@ fn in_namespace(test: fn()) -> Result<(), Failed> {
 
 /// Moves the calling thread into a new network namespace, with `lo` up: without the local table that comes with it
 /// IPVS refuses real servers.
-pub fn new_namespace() {
+pub(crate) fn new_namespace() {
     // `UnshareFlags::NEWNET` concerns the calling thread only, and no file descriptors.
     #[expect(unsafe_code, reason = "unsafe because of other flags than this one, see the line above")]
     let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
@@ -74,14 +74,14 @@ pub fn new_namespace() {
 }
 
 /// Runs a line of shell, in the caller's namespace, and returns what it printed; it must succeed.
-pub fn shell(line: &str) -> String {
+pub(crate) fn shell(line: &str) -> String {
     let (success, output) = try_shell(line);
     assert!(success, "{line}\n{output}");
     output
 }
 
 /// Runs a line of shell, in the caller's namespace: whether it succeeded, and what it printed (errors too).
-pub fn try_shell(line: &str) -> (bool, String) {
+pub(crate) fn try_shell(line: &str) -> (bool, String) {
     let script = format!("exec 2>&1\n{line}");
     let output = Command::new("sh").arg("-c").arg(script).output().expect("sh can be started");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
