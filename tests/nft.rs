@@ -32,6 +32,7 @@ fn main() -> std::process::ExitCode {
         a_refused_change_does_not_stop_the_others,
         changes_without_a_table_are_refused,
         steps_of_the_wrong_family_are_refused_and_not_sent,
+        without_the_right_every_step_is_refused,
         many_elements,
         ipv4_pods_node_and_outside,
         ipv6_pods_node_and_outside,
@@ -307,6 +308,22 @@ fn steps_of_the_wrong_family_are_refused_and_not_sent() {
     let outcomes = apply(&mut tables, &steps);
     assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [22, 22, 22]);
     assert_eq!(lab::shell("nft list tables"), "");
+}
+
+fn without_the_right_every_step_is_refused() {
+    let mut tables = Tables::open().unwrap();
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), Vec::new())]);
+    let steps: Vec<Step> = many(Family::V4, 1500).into_iter().map(Step::AddElement).collect();
+    let install = Step::InstallRules(Family::V6, settings(None), elements(Family::V6));
+    // The thread's, and the test ends with the thread.
+    let mut capabilities = rustix::thread::capabilities(None).unwrap();
+    capabilities.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+    rustix::thread::set_capabilities(None, capabilities).unwrap();
+    for mut tables in [tables, Tables::open().unwrap()] {
+        let outcomes = apply(&mut tables, &steps);
+        assert!(outcomes.iter().all(|outcome| errno(outcome) == 1), "EPERM for each");
+        assert_eq!(errno(&apply(&mut tables, std::slice::from_ref(&install))[0]), 1);
+    }
 }
 
 /// Different elements, half service addresses, half endpoints.

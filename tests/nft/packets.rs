@@ -30,10 +30,14 @@ fn pods_node_and_outside(family: Family, pods: &str) {
     let service = network.service;
     for protocol in PROTOCOLS {
         // Two servers in turn: one is the asking pod itself.
-        for _ in 0..2 {
+        let servers = [(); 2].map(|()| {
             let (server, seen) = network.pod_a.ask(protocol, service, 80);
             let expected = if server == network.pod_a.name { network.bridge } else { network.pod_a.address };
             assert_eq!(seen, expected, "{protocol}: what {server} sees of a pod");
+            server
+        });
+        assert_ne!(servers[0], servers[1], "{protocol}: both servers");
+        for _ in 0..2 {
             let (server, seen) = network.outside.ask(protocol, service, 80);
             assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of a client outside");
             let (server, seen) = network.node.ask(protocol, service, 80);
@@ -90,6 +94,7 @@ pub(crate) fn without_a_pod_network_only_the_node_is_masqueraded() {
         let network = Network::new(family, &settings(None));
         for protocol in PROTOCOLS {
             for client in [&network.pod_a, &network.outside] {
+                // Two servers in turn: one may be the asking pod itself.
                 for _ in 0..2 {
                     let (server, seen) = client.ask(protocol, network.service, 80);
                     let expected = if server == client.name { network.bridge } else { client.address };
