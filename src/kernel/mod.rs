@@ -9,6 +9,7 @@ mod link;
 pub mod linux;
 pub mod memory;
 pub mod netlink;
+pub mod nft;
 pub mod probe;
 mod route;
 mod sysctl;

@@ -1,0 +1,235 @@
+//! The phrases that our rules consist of → the kernel's bytecode.
+//!
+//! Each phrase stands for one of `nft`'s language and compiles to exactly the expressions that `nft` makes of it
+//! (`nft --debug=netlink` shows them): `nft` can only print what looks like its own.
+
+use ipnet::IpNet;
+
+use super::wire::{Expression, Field};
+use crate::cluster::types::{Family, Protocol};
+
+/// A phrase of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phrase {
+    /// `ip saddr NETWORK`
+    SourceIn(IpNet),
+    /// `ip saddr != NETWORK`
+    SourceNotIn(IpNet),
+    /// `ip saddr @SET`
+    SourceInSet(&'static str),
+    /// `ip daddr @SET`
+    DestinationInSet(&'static str),
+    /// `ip saddr . ip daddr @SET`
+    PairInSet(&'static str),
+    /// `meta mark & BIT != 0`
+    Marked(u32),
+    /// `meta mark set meta mark | BIT`
+    Mark(u32),
+    /// `meta mark set meta mark ^ BIT`
+    Unmark(u32),
+    /// `ct state established,related`
+    KnownConnection,
+    /// `icmp type echo-request`; for IPv6, where much more depends on it, all of `meta l4proto ipv6-icmp`
+    Ping,
+    /// `tcp flags ! syn`
+    TcpWithoutSyn,
+    /// `masquerade`
+    Masquerade,
+    /// `masquerade fully-random`
+    MasqueradeFullyRandom,
+    /// `accept`
+    Accept,
+    /// `return`
+    Return,
+    /// `reject` (ICMP port unreachable)
+    Reject,
+    /// `reject with tcp reset`
+    RejectWithReset,
+}
+
+/// `NFT_REG_1`, 16 bytes: what is looked at.
+const REGISTER: u32 = 1;
+/// `NFT_REG32_01`, the 4 bytes behind the first 4 of [`REGISTER`].
+const REGISTER_AFTER_4: u32 = 9;
+/// `NFT_REG_2`, the 16 bytes behind those of [`REGISTER`].
+const REGISTER_AFTER_16: u32 = 2;
+/// `NFT_REG_VERDICT`.
+const VERDICT: u32 = 0;
+
+/// What a payload's offset counts from: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// Offset and value of an ICMP echo request's type.
+const ICMP_TYPE: (u32, u8) = (0, 8);
+/// Offset of the flags in a TCP header, and `SYN` among them.
+const TCP_FLAGS: (u32, u8) = (13, 2);
+/// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+/// `NFT_META_MARK`, `NFT_META_L4PROTO`.
+const META_MARK: u32 = 3;
+const META_L4_PROTOCOL: u32 = 16;
+/// `NFT_CT_STATE`, and `NF_CT_STATE_BIT` of established and related.
+const CT_STATE: u32 = 0;
+const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+/// `NF_ACCEPT`, `NFT_RETURN`.
+const VERDICT_ACCEPT: u32 = 1;
+const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const FULLY_RANDOM: u32 = 1 << 4;
+/// `NFT_REJECT_ICMP_UNREACH`, `NFT_REJECT_TCP_RST`.
+const REJECT_WITH_ICMP: u32 = 0;
+const REJECT_WITH_RESET: u32 = 1;
+
+/// Where the addresses are in the IP header, and how long they are.
+struct Header {
+    source: u32,
+    destination: u32,
+    length: u32,
+    /// The register behind an address in [`REGISTER`].
+    second: u32,
+    /// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
+    port_unreachable: u8,
+}
+
+fn header(family: Family) -> Header {
+    match family {
+        Family::V4 => {
+            Header { source: 12, destination: 16, length: 4, second: REGISTER_AFTER_4, port_unreachable: 3 }
+        }
+        Family::V6 => {
+            Header { source: 8, destination: 24, length: 16, second: REGISTER_AFTER_16, port_unreachable: 4 }
+        }
+    }
+}
+
+impl Phrase {
+    /// The phrase's bytecode in a table of this family.
+    pub(super) fn compile(&self, family: Family) -> Vec<Expression> {
+        let header = header(family);
+        let address = |offset, register| payload(NETWORK_HEADER, offset, header.length, register);
+        match self {
+            Self::SourceIn(network) => network_match(&header, *network, EQUAL),
+            Self::SourceNotIn(network) => network_match(&header, *network, NOT_EQUAL),
+            Self::SourceInSet(set) => vec![address(header.source, REGISTER), lookup(set)],
+            Self::DestinationInSet(set) => vec![address(header.destination, REGISTER), lookup(set)],
+            Self::PairInSet(set) => {
+                vec![
+                    address(header.source, REGISTER),
+                    address(header.destination, header.second),
+                    lookup(set),
+                ]
+            }
+            Self::Marked(bit) => {
+                vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(NOT_EQUAL, &[0; 4])]
+            }
+            Self::Mark(bit) => change_mark(!bit, *bit),
+            Self::Unmark(bit) => change_mark(u32::MAX, *bit),
+            Self::KnownConnection => vec![
+                expression("ct", vec![Field::number(1, REGISTER), Field::number(2, CT_STATE)]),
+                bitwise(&ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]),
+                compare(NOT_EQUAL, &[0; 4]),
+            ],
+            Self::Ping => match family {
+                Family::V4 => vec![
+                    meta(META_L4_PROTOCOL),
+                    compare(EQUAL, &[ICMP]),
+                    payload(TRANSPORT_HEADER, ICMP_TYPE.0, 1, REGISTER),
+                    compare(EQUAL, &[ICMP_TYPE.1]),
+                ],
+                Family::V6 => vec![meta(META_L4_PROTOCOL), compare(EQUAL, &[ICMPV6])],
+            },
+            Self::TcpWithoutSyn => vec![
+                meta(META_L4_PROTOCOL),
+                compare(EQUAL, &[Protocol::Tcp.number()]),
+                payload(TRANSPORT_HEADER, TCP_FLAGS.0, 1, REGISTER),
+                bitwise(&[TCP_FLAGS.1], &[0]),
+                compare(EQUAL, &[0]),
+            ],
+            Self::Masquerade => vec![expression("masq", Vec::new())],
+            Self::MasqueradeFullyRandom => vec![expression("masq", vec![Field::number(1, FULLY_RANDOM)])],
+            Self::Accept => vec![verdict(VERDICT_ACCEPT)],
+            Self::Return => vec![verdict(VERDICT_RETURN)],
+            Self::Reject => {
+                let code = Field::bytes(2, &[header.port_unreachable]);
+                vec![expression("reject", vec![Field::number(1, REJECT_WITH_ICMP), code])]
+            }
+            Self::RejectWithReset => vec![expression("reject", vec![Field::number(1, REJECT_WITH_RESET)])],
+        }
+    }
+}
+
+fn expression(name: &'static str, fields: Vec<Field>) -> Expression {
+    Expression { name, fields }
+}
+
+/// Bytes of the packet → register.
+fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
+    let numbers = [(1, register), (2, base), (3, offset), (4, length)];
+    expression("payload", numbers.map(|(kind, number)| Field::number(kind, number)).into())
+}
+
+/// Something known about the packet → register.
+fn meta(key: u32) -> Expression {
+    expression("meta", vec![Field::number(2, key), Field::number(1, REGISTER)])
+}
+
+/// The rule goes on if the register compares so.
+fn compare(operator: u32, value: &[u8]) -> Expression {
+    let value = Field::nest(3, vec![Field::bytes(1, value)]);
+    expression("cmp", vec![Field::number(1, REGISTER), Field::number(2, operator), value])
+}
+
+/// register = register & mask ^ xor, in the byte order of what is in it.
+fn bitwise(mask: &[u8], xor: &[u8]) -> Expression {
+    let length = u32::try_from(mask.len()).expect("at most an address");
+    let fields = vec![
+        Field::number(1, REGISTER),
+        Field::number(2, REGISTER),
+        Field::number(3, length),
+        Field::nest(4, vec![Field::bytes(1, mask)]),
+        Field::nest(5, vec![Field::bytes(1, xor)]),
+    ];
+    expression("bitwise", fields)
+}
+
+/// The rule goes on if the register is in the set.
+fn lookup(set: &str) -> Expression {
+    expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set)])
+}
+
+fn verdict(code: u32) -> Expression {
+    let verdict = Field::nest(2, vec![Field::nest(2, vec![Field::number(1, code)])]);
+    expression("immediate", vec![Field::number(1, VERDICT), verdict])
+}
+
+/// Packet mark = packet mark & mask ^ xor.
+fn change_mark(mask: u32, xor: u32) -> Vec<Expression> {
+    let set = expression("meta", vec![Field::number(2, META_MARK), Field::number(3, REGISTER)]);
+    vec![meta(META_MARK), bitwise(&mask.to_ne_bytes(), &xor.to_ne_bytes()), set]
+}
+
+/// The source address compared with a network. As `nft` does, a prefix of whole bytes is compared without a mask.
+fn network_match(header: &Header, network: IpNet, operator: u32) -> Vec<Expression> {
+    let octets = |address| match address {
+        std::net::IpAddr::V4(address) => address.octets().to_vec(),
+        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (first, mask) = (octets(network.network()), octets(network.netmask()));
+    let bits = network.prefix_len();
+    if bits > 0 && bits.is_multiple_of(8) {
+        let length = u32::from(bits / 8);
+        let value = &first[..usize::from(bits / 8)];
+        vec![payload(NETWORK_HEADER, header.source, length, REGISTER), compare(operator, value)]
+    } else {
+        vec![
+            payload(NETWORK_HEADER, header.source, header.length, REGISTER),
+            bitwise(&mask, &vec![0; mask.len()]),
+            compare(operator, &first),
+        ]
+    }
+}

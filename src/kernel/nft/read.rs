@@ -1,0 +1,277 @@
+//! Reading a table back: is it what we would make, and what do its sets hold?
+//!
+//! Chains and sets are asked for by name, rules by table: a dump of all chains would cost what others have in theirs
+//! (an iptables-nft host has thousands). That there is nothing *else* in the table follows from the number of its
+//! objects, which the kernel tells.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+use super::rules::{Chain, HAIRPIN, Ruleset, SERVICE_ADDRESSES, Set, TABLE, Variant, settings_of};
+use super::wire::{self, FIXED_LENGTH};
+use crate::cluster::types::Family;
+use crate::kernel::netlink::{Attribute, Attributes, Body, Socket};
+use crate::state::{Element, RuleSettings, Rules};
+
+/// How often the reading is begun anew when the table is replaced meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// What the kernel says about the table itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FoundTable {
+    /// Never used twice.
+    handle: u64,
+    flags: u32,
+    /// How many chains, sets and other objects it holds.
+    objects: u32,
+}
+
+/// What the kernel says about a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FoundRule {
+    chain: String,
+    user_data: Vec<u8>,
+    /// The attributes in `NFTA_RULE_EXPRESSIONS`.
+    expressions: Vec<u8>,
+}
+
+/// Why there are no settings to tell.
+#[derive(Debug)]
+enum Unfit {
+    /// The table is not as we make it.
+    Other(String),
+    /// It could not be read.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Unfit {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// [`Unfit::Other`] with this reason, unless the condition holds.
+fn ensure(condition: bool, why: impl FnOnce() -> String) -> Result<(), Unfit> {
+    if condition { Ok(()) } else { Err(Unfit::Other(why())) }
+}
+
+/// See [`super::Tables::read`].
+pub(super) fn table(socket: &mut Socket, family: Family) -> io::Result<(Option<Rules>, BTreeSet<Element>)> {
+    for _ in 0..ATTEMPTS {
+        let Some(before) = read_table(socket, family)? else { return Ok((None, BTreeSet::new())) };
+        let contents = read_contents(socket, family, before);
+        // Rules and sets belong together only if they are of one and the same table.
+        if read_table(socket, family)?.is_some_and(|after| after.handle == before.handle) {
+            let (rules, elements) = contents?;
+            return Ok((Some(rules), elements));
+        }
+    }
+    Err(io::Error::other(format!("table {TABLE} was replaced while it was read, {ATTEMPTS} times in a row")))
+}
+
+fn read_contents(
+    socket: &mut Socket,
+    family: Family,
+    table: FoundTable,
+) -> io::Result<(Rules, BTreeSet<Element>)> {
+    let mut elements = BTreeSet::new();
+    let mut strange = None;
+    for set in [SERVICE_ADDRESSES, HAIRPIN] {
+        for key in read_keys(socket, family, set)? {
+            match element(family, set, &key) {
+                Some(element) => {
+                    elements.insert(element);
+                }
+                None => {
+                    strange = Some(format!("set {set} holds what this program never puts there: {key:02x?}"));
+                }
+            }
+        }
+    }
+    let rules = match (strange, inspect(socket, family, table)) {
+        (_, Err(Unfit::Unreadable(error))) => return Err(error),
+        (Some(why), _) | (None, Err(Unfit::Other(why))) => Rules::Other(why),
+        (None, Ok(settings)) => Rules::Intact(settings),
+    };
+    Ok((rules, elements))
+}
+
+/// The settings from which the table was made, if all of it is as we make it.
+fn inspect(socket: &mut Socket, family: Family, table: FoundTable) -> Result<RuleSettings, Unfit> {
+    let found = read_rules(socket, family)?;
+    let settings = found.iter().rev().find_map(|rule| settings_of(wire::comment_of(&rule.user_data)?));
+    let settings = settings.ok_or_else(|| Unfit::Other("no rule tells the settings".to_owned()))?;
+    let ruleset = Ruleset::new(family, &settings, Variant::ALL[0]);
+    ensure(table.flags == 0, || format!("the table has flags {:#x}", table.flags))?;
+    for set in &ruleset.sets {
+        inspect_set(socket, family, set)?;
+    }
+    for chain in &ruleset.chains {
+        inspect_chain(socket, family, chain)?;
+    }
+    let objects = ruleset.sets.len() + ruleset.chains.len();
+    ensure(usize::try_from(table.objects) == Ok(objects), || {
+        format!("the table holds {} chains, sets and other objects instead of {objects}", table.objects)
+    })?;
+    let mut why = None;
+    for variant in Variant::ALL {
+        match difference(&Ruleset::new(family, &settings, variant).chains, &found) {
+            None => return Ok(settings),
+            Some(difference) => why = why.or(Some(difference)),
+        }
+    }
+    Err(Unfit::Other(why.unwrap_or_default()))
+}
+
+/// The first difference between the rules that should be in the chains and those that are.
+fn difference(chains: &[Chain], found: &[FoundRule]) -> Option<String> {
+    chains.iter().find_map(|chain| {
+        let found: Vec<_> = found.iter().filter(|rule| rule.chain == chain.name).collect();
+        let same = |(wanted, found): (&super::rules::Rule, &&FoundRule)| {
+            let mut expressions = Attributes::new(&found.expressions);
+            wire::comment_of(&found.user_data) == Some(&wanted.comment)
+                && wanted.expressions.iter().all(|e| expressions.next().is_some_and(|item| e.is(&item)))
+                && expressions.next().is_none()
+        };
+        let equal = chain.rules.iter().zip(&found).take_while(|pair| same(*pair)).count();
+        (equal < chain.rules.len().max(found.len())).then(|| {
+            format!(
+                "chain {}: rule {} is different ({} rules instead of {})",
+                chain.name,
+                equal + 1,
+                found.len(),
+                chain.rules.len()
+            )
+        })
+    })
+}
+
+/// `None` for an object that does not exist.
+fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match answer {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// What a message about an existing object lacks.
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer about {what} is incomplete"))
+}
+
+/// What a question about something of this family and these names holds.
+fn named<const N: usize>(family: Family, names: [(u16, &str); N]) -> impl Fn(&mut Body<'_>) {
+    move |body| {
+        wire::fixed_part(body, family);
+        for (kind, name) in names {
+            body.text(kind, name);
+        }
+    }
+}
+
+fn read_table(socket: &mut Socket, family: Family) -> io::Result<Option<FoundTable>> {
+    let body = named(family, [(wire::table::NAME, TABLE)]);
+    existing(socket.get(wire::GET_TABLE, body, |message| {
+        let attributes = message.attributes(FIXED_LENGTH);
+        let number = |kind| attributes.get(kind).and_then(Attribute::be32);
+        let found = (
+            attributes.get(wire::table::HANDLE).and_then(Attribute::be64),
+            number(wire::table::FLAGS),
+            number(wire::table::USE),
+        );
+        let (Some(handle), Some(flags), Some(objects)) = found else { return Err(malformed("the table")) };
+        Ok(Some(FoundTable { handle, flags, objects }))
+    }))
+}
+
+fn inspect_set(socket: &mut Socket, family: Family, wanted: &Set) -> Result<(), Unfit> {
+    let body = named(family, [(wire::set::TABLE, TABLE), (wire::set::NAME, wanted.name)]);
+    let found = existing(socket.get(wire::GET_SET, body, |message| {
+        let attributes = message.attributes(FIXED_LENGTH);
+        let number = |kind| attributes.get(kind).and_then(Attribute::be32);
+        let description = attributes.get(wire::set::DESCRIPTION).map(Attribute::nested);
+        let most = description.and_then(|attributes| attributes.get(wire::set::SIZE)?.be32());
+        // The kernel leaves out what is zero. A type that only nft knows of does no harm.
+        let flags = number(wire::set::FLAGS).unwrap_or(0);
+        Ok(Some((flags, most.unwrap_or(0), number(wire::set::KEY_LENGTH))))
+    }))?;
+    let name = wanted.name;
+    ensure(found.is_some(), || format!("set {name} is missing"))?;
+    ensure(found == Some((0, 0, Some(wanted.key_length))), || format!("set {name} is of another kind"))
+}
+
+fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<(), Unfit> {
+    let body = named(family, [(wire::chain::TABLE, TABLE), (wire::chain::NAME, wanted.name)]);
+    let found = existing(socket.get(wire::GET_CHAIN, body, |message| {
+        let attributes = message.attributes(FIXED_LENGTH);
+        let text = |kind| attributes.get(kind).and_then(Attribute::text).map(str::to_owned);
+        let hook = attributes.get(wire::chain::HOOK).map(Attribute::nested);
+        let in_hook = |kind| hook.as_ref()?.get(kind)?.be32();
+        Ok(Some((
+            text(wire::chain::TYPE),
+            in_hook(wire::chain::HOOK_NUMBER),
+            in_hook(wire::chain::HOOK_PRIORITY).map(u32::cast_signed),
+            attributes.get(wire::chain::POLICY).and_then(Attribute::be32),
+        )))
+    }))?;
+    let name = wanted.name;
+    ensure(found.is_some(), || format!("chain {name} is missing"))?;
+    let kind = Some(wanted.kind.to_owned());
+    let wanted = (kind, Some(wanted.hook), Some(wanted.priority), Some(wire::POLICY_ACCEPT));
+    ensure(found == Some(wanted), || format!("chain {name} has another type, hook, priority or policy"))
+}
+
+/// The rules of all chains of the table, those of a chain in order.
+fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>> {
+    let dump = socket.dump(wire::GET_RULE, named(family, [(wire::rule::TABLE, TABLE)]), |message| {
+        let attributes = message.attributes(FIXED_LENGTH);
+        let table = attributes.get(wire::rule::TABLE).and_then(Attribute::text);
+        if !wire::is_of_family(message.payload, family) || table != Some(TABLE) {
+            // A kernel that does not filter.
+            return Ok(None);
+        }
+        let bytes = |kind| attributes.get(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default();
+        Ok(Some(FoundRule {
+            chain: attributes
+                .get(wire::rule::CHAIN)
+                .and_then(Attribute::text)
+                .ok_or_else(|| malformed("a rule"))?
+                .to_owned(),
+            user_data: bytes(wire::rule::USER_DATA),
+            expressions: bytes(wire::rule::EXPRESSIONS),
+        }))
+    })?;
+    Ok(dump.items)
+}
+
+/// The keys of all elements of a set; none if there is no such set.
+fn read_keys(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Vec<u8>>> {
+    let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
+    let dump = socket.dump(wire::GET_ELEMENTS, named(family, names), |message| {
+        let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
+        let keys = list.into_iter().flat_map(Attribute::nested).map(|element| {
+            let key = element.nested().get(wire::elements::KEY)?.nested().get(wire::elements::VALUE)?;
+            Some(key.value.to_vec())
+        });
+        keys.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| malformed("an element"))
+    });
+    Ok(existing(dump.map(Some))?.map(|dump| dump.items.concat()).unwrap_or_default())
+}
+
+/// The element with this key, if it is one that we make.
+fn element(family: Family, set: &str, key: &[u8]) -> Option<Element> {
+    let address = |octets: &[u8]| -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
+            Family::V6 => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
+        }
+    };
+    if set == SERVICE_ADDRESSES {
+        return address(key).map(Element::ServiceAddress);
+    }
+    let (source, destination) = key.split_at(key.len() / 2);
+    (source == destination).then(|| address(source).map(Element::Hairpin)).flatten()
+}

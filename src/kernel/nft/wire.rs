@@ -1,0 +1,380 @@
+//! The form of `nf_tables` messages (`linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`).
+//!
+//! Requests are written here; answers are read in [`super::read`] with the same numbers. What a rule does is a list
+//! of [`Expression`]s, each a tree of [`Field`]s: the same tree is written into a request and compared with what the
+//! kernel dumps.
+
+use std::net::IpAddr;
+
+use super::rules::{Chain, Rule, Ruleset, Set, TABLE};
+use crate::cluster::types::Family;
+use crate::kernel::netlink::{APPEND, Attribute, Attributes, Body, CREATE, EXCLUSIVE, Frames};
+use crate::state::Element;
+
+/// `NFNL_SUBSYS_NFTABLES`.
+const SUBSYSTEM: u16 = 10;
+/// `NFNL_MSG_BATCH_BEGIN`.
+const BATCH_BEGIN: u16 = 0x10;
+/// `NFNL_MSG_BATCH_END`.
+const BATCH_END: u16 = 0x11;
+/// `NFT_MSG_NEWTABLE`.
+const NEW_TABLE: u16 = SUBSYSTEM << 8;
+/// `NFT_MSG_GETTABLE`.
+pub(super) const GET_TABLE: u16 = SUBSYSTEM << 8 | 1;
+/// `NFT_MSG_DELTABLE`.
+const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
+/// `NFT_MSG_NEWCHAIN`.
+const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
+/// `NFT_MSG_GETCHAIN`.
+pub(super) const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
+/// `NFT_MSG_NEWRULE`.
+const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+/// `NFT_MSG_GETRULE`.
+pub(super) const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
+/// `NFT_MSG_NEWSET`.
+const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+/// `NFT_MSG_GETSET`.
+pub(super) const GET_SET: u16 = SUBSYSTEM << 8 | 0xa;
+/// `NFT_MSG_NEWSETELEM`.
+const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xc;
+/// `NFT_MSG_GETSETELEM`.
+pub(super) const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xd;
+/// `NFT_MSG_DELSETELEM`.
+const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xe;
+
+/// Length of `struct nfgenmsg`.
+pub(super) const FIXED_LENGTH: usize = 4;
+/// `NFTA_LIST_ELEM`: an item of any list.
+const LIST_ITEM: u16 = 1;
+/// `NF_ACCEPT`, a chain's policy.
+pub(super) const POLICY_ACCEPT: u32 = 1;
+/// Most elements in one message, so that the list's 16-bit length suffices for pairs of IPv6 addresses.
+const MESSAGE_ELEMENTS: usize = 1000;
+
+/// `NFTA_TABLE_*`.
+pub(super) mod table {
+    pub(crate) const NAME: u16 = 1;
+    pub(crate) const FLAGS: u16 = 2;
+    pub(crate) const USE: u16 = 3;
+    pub(crate) const HANDLE: u16 = 4;
+    pub(crate) const USER_DATA: u16 = 6;
+}
+
+/// `NFTA_CHAIN_*`, `NFTA_HOOK_*`.
+pub(super) mod chain {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const NAME: u16 = 3;
+    pub(crate) const HOOK: u16 = 4;
+    pub(crate) const HOOK_NUMBER: u16 = 1;
+    pub(crate) const HOOK_PRIORITY: u16 = 2;
+    pub(crate) const POLICY: u16 = 5;
+    pub(crate) const TYPE: u16 = 7;
+}
+
+/// `NFTA_RULE_*`.
+pub(super) mod rule {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const CHAIN: u16 = 2;
+    pub(crate) const EXPRESSIONS: u16 = 4;
+    pub(crate) const USER_DATA: u16 = 7;
+}
+
+/// `NFTA_EXPR_*`.
+pub(super) mod expression {
+    pub(crate) const NAME: u16 = 1;
+    pub(crate) const DATA: u16 = 2;
+}
+
+/// `NFTA_SET_*`, `NFTA_SET_DESC_SIZE`.
+pub(super) mod set {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const NAME: u16 = 2;
+    pub(crate) const FLAGS: u16 = 3;
+    pub(crate) const KEY_TYPE: u16 = 4;
+    pub(crate) const KEY_LENGTH: u16 = 5;
+    pub(crate) const DESCRIPTION: u16 = 9;
+    pub(crate) const SIZE: u16 = 1;
+    pub(crate) const ID: u16 = 10;
+    pub(crate) const USER_DATA: u16 = 13;
+}
+
+/// `NFTA_SET_ELEM_LIST_*`, `NFTA_SET_ELEM_*`, `NFTA_DATA_*`.
+pub(super) mod elements {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const SET: u16 = 2;
+    pub(crate) const LIST: u16 = 3;
+    pub(crate) const KEY: u16 = 1;
+    pub(crate) const VALUE: u16 = 1;
+}
+
+/// `NFTNL_UDATA_*`: what `nft` keeps in user data, and prints. Pairs of type and length, one byte each.
+mod user_data {
+    pub(super) const COMMENT: u8 = 0;
+    pub(super) const SET_KEY_BYTE_ORDER: u8 = 0;
+    pub(super) const SET_COMMENT: u8 = 7;
+    /// Addresses are in network byte order; without this `nft` prints them reversed.
+    pub(super) const BIG_ENDIAN: u32 = 2;
+    /// Of a concatenation, whose parts have their own.
+    pub(super) const NO_BYTE_ORDER: u32 = 0;
+}
+
+/// One step of a rule in the kernel's small virtual machine: its name and its attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Expression {
+    pub(super) name: &'static str,
+    pub(super) fields: Vec<Field>,
+}
+
+/// An attribute of an expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    kind: u16,
+    value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Bytes(Vec<u8>),
+    Fields(Vec<Field>),
+}
+
+impl Field {
+    pub(super) fn bytes(kind: u16, bytes: &[u8]) -> Self {
+        Self { kind, value: Value::Bytes(bytes.to_vec()) }
+    }
+
+    /// A number; `nf_tables` wants all of them in network byte order.
+    pub(super) fn number(kind: u16, number: u32) -> Self {
+        Self::bytes(kind, &number.to_be_bytes())
+    }
+
+    pub(super) fn text(kind: u16, text: &str) -> Self {
+        Self::bytes(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    pub(super) fn nest(kind: u16, fields: Vec<Field>) -> Self {
+        Self { kind, value: Value::Fields(fields) }
+    }
+
+    fn write(&self, body: &mut Body<'_>) {
+        match &self.value {
+            Value::Bytes(bytes) => body.attribute(self.kind, bytes),
+            Value::Fields(fields) => body.nest(self.kind, |body| fields.iter().for_each(|f| f.write(body))),
+        }
+    }
+}
+
+impl Expression {
+    /// Whether an item of a dumped list of expressions is this one.
+    pub(super) fn is(&self, item: &Attribute<'_>) -> bool {
+        let item = item.nested();
+        let none = Attributes::new(&[]);
+        item.get(expression::NAME).and_then(Attribute::text) == Some(self.name)
+            && same(&item.get(expression::DATA).map_or(none, Attribute::nested), &self.fields)
+    }
+}
+
+/// Whether these attributes say what the fields say, in whatever order. Kernels differ in which defaults they spell
+/// out, so attributes that are not among the fields are accepted when they are zero.
+fn same(attributes: &Attributes<'_>, fields: &[Field]) -> bool {
+    fields.iter().all(|field| attributes.get(field.kind).is_some())
+        && attributes.clone().all(|attribute| {
+            match fields.iter().find(|field| field.kind == attribute.kind).map(|field| &field.value) {
+                Some(Value::Bytes(bytes)) => attribute.value == bytes.as_slice(),
+                Some(Value::Fields(fields)) => same(&attribute.nested(), fields),
+                None => attribute.value.iter().all(|byte| *byte == 0),
+            }
+        })
+}
+
+/// The user data with the comment of a table or rule, as `nft` writes it.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    user_data_entry(&mut data, user_data::COMMENT, &[text.as_bytes(), &[0]].concat());
+    data
+}
+
+/// The comment in user data of a table or rule.
+pub(super) fn comment_of(mut user_data: &[u8]) -> Option<&str> {
+    while let [kind, length, rest @ ..] = user_data {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == user_data::COMMENT {
+            return std::str::from_utf8(value.strip_suffix(&[0])?).ok();
+        }
+        user_data = rest;
+    }
+    None
+}
+
+fn user_data_entry(data: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    data.push(kind);
+    data.push(u8::try_from(value.len()).expect("comments are our own, and shorter than nft's limit of 128"));
+    data.extend_from_slice(value);
+}
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+fn protocol(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+/// `struct nfgenmsg`.
+pub(super) fn fixed_part(body: &mut Body<'_>, family: Family) {
+    body.fixed(&[protocol(family), 0, 0, 0]);
+}
+
+/// Whether a message's fixed part names this family.
+pub(super) fn is_of_family(payload: &[u8], family: Family) -> bool {
+    payload.first() == Some(&protocol(family))
+}
+
+/// The set and key of an element.
+fn key(element: Element) -> (&'static str, Vec<u8>) {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    match element {
+        Element::ServiceAddress(address) => (super::rules::SERVICE_ADDRESSES, octets(address)),
+        Element::Hairpin(address) => (super::rules::HAIRPIN, octets(address).repeat(2)),
+    }
+}
+
+/// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
+#[derive(Debug)]
+pub(super) struct Transaction(Frames);
+
+impl Transaction {
+    pub(super) fn new() -> Self {
+        let mut frames = Frames::new();
+        frames.push(BATCH_BEGIN, 0, enclosing);
+        Self(frames)
+    }
+
+    /// What is to be sent. The first message and the last enclose the others.
+    pub(super) fn finish(mut self) -> Frames {
+        self.0.push(BATCH_END, 0, enclosing);
+        self.0
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, family: Family, body: impl FnOnce(&mut Body<'_>)) {
+        self.0.push(kind, flags, |message| {
+            fixed_part(message, family);
+            body(message);
+        });
+    }
+
+    /// Makes the table of the family anew, empty. Deleting fails where nothing is, so it is made before, if need be.
+    pub(super) fn replace_table(&mut self, family: Family, note: &str) {
+        let name = |body: &mut Body<'_>| body.text(table::NAME, TABLE);
+        self.push(NEW_TABLE, CREATE, family, name);
+        self.push(DELETE_TABLE, 0, family, name);
+        self.push(NEW_TABLE, CREATE | EXCLUSIVE, family, |body| {
+            name(body);
+            // No flags: with NFT_TABLE_F_OWNER the table would go with our socket.
+            body.attribute(table::USER_DATA, &comment(note));
+        });
+    }
+
+    /// Puts sets, chains and rules into a new table.
+    pub(super) fn add_ruleset(&mut self, family: Family, ruleset: &Ruleset) {
+        for (id, set) in (1..).zip(&ruleset.sets) {
+            self.add_set(family, id, set);
+        }
+        for chain in &ruleset.chains {
+            self.add_chain(family, chain);
+            for rule in &chain.rules {
+                self.add_rule(family, chain.name, rule);
+            }
+        }
+    }
+
+    fn add_set(&mut self, family: Family, id: u32, set: &Set) {
+        let byte_order = if set.parts == 1 { user_data::BIG_ENDIAN } else { user_data::NO_BYTE_ORDER };
+        let mut data = Vec::new();
+        user_data_entry(&mut data, user_data::SET_KEY_BYTE_ORDER, &byte_order.to_ne_bytes());
+        user_data_entry(&mut data, user_data::SET_COMMENT, &[set.comment.as_bytes(), &[0]].concat());
+        self.push(NEW_SET, CREATE | EXCLUSIVE, family, |body| {
+            body.text(set::TABLE, TABLE);
+            body.text(set::NAME, set.name);
+            body.be32(set::FLAGS, 0);
+            body.be32(set::KEY_TYPE, set.key_type);
+            body.be32(set::KEY_LENGTH, set.key_length);
+            body.be32(set::ID, id);
+            body.attribute(set::USER_DATA, &data);
+        });
+    }
+
+    fn add_chain(&mut self, family: Family, chain: &Chain) {
+        self.push(NEW_CHAIN, CREATE | EXCLUSIVE, family, |body| {
+            body.text(chain::TABLE, TABLE);
+            body.text(chain::NAME, chain.name);
+            body.text(chain::TYPE, chain.kind);
+            body.be32(chain::POLICY, POLICY_ACCEPT);
+            body.nest(chain::HOOK, |body| {
+                body.be32(chain::HOOK_NUMBER, chain.hook);
+                body.attribute(chain::HOOK_PRIORITY, &chain.priority.to_be_bytes());
+            });
+        });
+    }
+
+    fn add_rule(&mut self, family: Family, chain: &str, rule: &Rule) {
+        self.push(NEW_RULE, CREATE | APPEND, family, |body| {
+            body.text(rule::TABLE, TABLE);
+            body.text(rule::CHAIN, chain);
+            body.nest(rule::EXPRESSIONS, |body| {
+                for expression in &rule.expressions {
+                    body.nest(LIST_ITEM, |body| {
+                        body.text(expression::NAME, expression.name);
+                        body.nest(expression::DATA, |body| {
+                            expression.fields.iter().for_each(|field| field.write(body));
+                        });
+                    });
+                }
+            });
+            body.attribute(rule::USER_DATA, &comment(&rule.comment));
+        });
+    }
+
+    /// Puts elements into the sets of a new table, many in a message. All belong to the family.
+    pub(super) fn fill(&mut self, family: Family, elements: &[Element]) {
+        let is_service = |element: &Element| matches!(element, Element::ServiceAddress(_));
+        let (services, hairpins): (Vec<Element>, Vec<Element>) = elements.iter().partition(|e| is_service(e));
+        for list in services.chunks(MESSAGE_ELEMENTS).chain(hairpins.chunks(MESSAGE_ELEMENTS)) {
+            self.elements(NEW_ELEMENTS, CREATE, family, list);
+        }
+    }
+
+    /// Puts one element into its set: `EEXIST` if it is there.
+    pub(super) fn add_element(&mut self, element: Element) {
+        self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, element.family(), &[element]);
+    }
+
+    /// Takes one element out of its set: `ENOENT` if it is not there.
+    pub(super) fn delete_element(&mut self, element: Element) {
+        self.elements(DELETE_ELEMENTS, 0, element.family(), &[element]);
+    }
+
+    /// A message about elements of one set.
+    fn elements(&mut self, kind: u16, flags: u16, family: Family, list: &[Element]) {
+        self.push(kind, flags, family, |body| {
+            body.text(elements::TABLE, TABLE);
+            body.text(elements::SET, key(list[0]).0);
+            body.nest(elements::LIST, |body| {
+                for element in list {
+                    body.nest(LIST_ITEM, |body| {
+                        body.nest(elements::KEY, |body| body.attribute(elements::VALUE, &key(*element).1));
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// The fixed part of the two messages that enclose a transaction: it names the subsystem.
+fn enclosing(body: &mut Body<'_>) {
+    let [high, low] = SUBSYSTEM.to_be_bytes();
+    body.fixed(&[0, 0, high, low]);
+}

@@ -1,0 +1,384 @@
+//! Our nftables tables: written over netlink, printed and loaded again by `nft`, damaged and read back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+#[path = "common/lab.rs"]
+mod lab;
+#[path = "nft/packets.rs"]
+mod packets;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::Outcome;
+use kube_ipvs::kernel::nft::Tables;
+use kube_ipvs::state::{Element, RuleSettings, Rules};
+
+use self::packets::{
+    ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
+    other_traffic_is_untouched, without_a_pod_network_only_the_node_is_masqueraded,
+};
+
+fn main() -> std::process::ExitCode {
+    lab::run(lab::tests![
+        every_combination_of_settings_is_read_back_printed_and_loaded_again,
+        installing_replaces_whatever_is_there,
+        every_kind_of_damage_is_seen,
+        the_plain_variant_is_intact_too,
+        elements_are_added_and_deleted,
+        a_refused_change_does_not_stop_the_others,
+        changes_without_a_table_are_refused,
+        steps_of_the_wrong_family_are_refused_and_not_sent,
+        without_the_right_every_step_is_refused,
+        many_elements,
+        ipv4_pods_node_and_outside,
+        ipv6_pods_node_and_outside,
+        without_a_pod_network_only_the_node_is_masqueraded,
+        masquerade_all,
+        lost_connections_are_reset,
+        other_traffic_is_untouched,
+    ])
+}
+
+fn settings(pods: Option<&str>) -> RuleSettings {
+    RuleSettings {
+        masquerade_mark: 0x4000,
+        masquerade_all: false,
+        pod_network: pods.map(|network| network.parse().unwrap()),
+    }
+}
+
+fn elements(family: Family) -> Vec<Element> {
+    let texts: [&str; 3] = match family {
+        Family::V4 => ["10.96.0.1", "10.96.0.10", "10.244.0.7"],
+        Family::V6 => ["fd00:10:96::1", "fd00:10:96::a", "fd00:10:244::7"],
+    };
+    let [first, second, endpoint] = texts.map(|text| text.parse().unwrap());
+    vec![Element::ServiceAddress(first), Element::ServiceAddress(second), Element::Hairpin(endpoint)]
+}
+
+fn set(elements: &[Element]) -> BTreeSet<Element> {
+    elements.iter().copied().collect()
+}
+
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+fn apply(tables: &mut Tables, steps: &[Step]) -> Vec<Outcome> {
+    tables.apply(&steps.iter().collect::<Vec<_>>())
+}
+
+/// Carries out steps that must all be done.
+fn done(tables: &mut Tables, steps: &[Step]) {
+    for (step, outcome) in steps.iter().zip(apply(tables, steps)) {
+        assert_eq!(outcome, Outcome::Done, "{step:?}");
+    }
+}
+
+/// 0 for done, the error's number for refused.
+fn errno(outcome: &Outcome) -> i32 {
+    match outcome {
+        Outcome::Done => 0,
+        Outcome::Refused(refusal) => refusal.errno,
+        Outcome::Unknown | Outcome::Skipped(_) => panic!("{outcome:?}"),
+    }
+}
+
+fn every_combination_of_settings_is_read_back_printed_and_loaded_again() {
+    let mut tables = Tables::open().unwrap();
+    let networks = [
+        [None, Some("10.244.0.0/16"), Some("10.128.0.0/9"), Some("10.1.2.3/32"), Some("0.0.0.0/0")],
+        [None, Some("fd00:10:244::/56"), Some("fd00:8000::/17"), Some("fd00::7/128"), Some("::/0")],
+    ];
+    for (family, networks) in Family::ALL.into_iter().zip(networks) {
+        let table = format!("{} kube-ipvs", name(family));
+        let combinations = networks.into_iter().flat_map(|pods| [(pods, false), (pods, true)]);
+        // The bits at the edges are printed differently by nft.
+        let combinations = combinations.flat_map(|(pods, all)| [14, 31].map(|bit| (pods, all, bit)));
+        let bits = [0, 1, 15, 16, 30].map(|bit| (networks[1], false, bit));
+        for (pods, masquerade_all, bit) in combinations.chain(bits) {
+            let settings = RuleSettings { masquerade_mark: 1 << bit, masquerade_all, ..settings(pods) };
+            done(&mut tables, &[Step::InstallRules(family, settings.clone(), elements(family))]);
+            let expected = (Some(Rules::Intact(settings.clone())), set(&elements(family)));
+            assert_eq!(tables.read(family).unwrap(), expected, "{settings:?}");
+
+            let script = format!(
+                "f=$(mktemp); nft list table {table} | tee $f; nft delete table {table}; nft -f $f; rm $f
+                 echo AGAIN; nft list table {table}"
+            );
+            let printed = lab::shell(&script);
+            let (before, after) = printed.split_once("AGAIN\n").unwrap();
+            assert_eq!(before, after);
+            assert_eq!(tables.read(family).unwrap(), expected, "{settings:?} loaded again:\n{printed}");
+        }
+    }
+}
+
+fn installing_replaces_whatever_is_there() {
+    let mut tables = Tables::open().unwrap();
+    let settings = settings(None);
+    for family in Family::ALL {
+        let table = format!("{} kube-ipvs", name(family));
+        assert_eq!(tables.read(family).unwrap(), (None, BTreeSet::new()));
+        // A table of the same name and another make, asleep, with chains that refer to each other.
+        lab::shell(&format!(
+            "nft 'table {table} {{
+               flags dormant;
+               set hairpin {{ type inet_service; flags interval; elements = {{ 1-3 }}; }}
+               map m {{ type mark : verdict; elements = {{ 1 : jump b }}; }}
+               chain b {{ counter; }}
+               chain a {{ type filter hook input priority 0; policy drop; meta mark vmap @m; jump b; }}
+             }}'"
+        ));
+        let (rules, found) = tables.read(family).unwrap();
+        assert!(matches!(rules, Some(Rules::Other(_))) && found.is_empty(), "{rules:?} {found:?}");
+        for _ in 0..2 {
+            let install = Step::InstallRules(family, settings.clone(), elements(family));
+            done(&mut tables, &[install]);
+            let expected = (Some(Rules::Intact(settings.clone())), set(&elements(family)));
+            assert_eq!(tables.read(family).unwrap(), expected);
+        }
+    }
+    drop(tables);
+    let tables = lab::shell("nft list tables");
+    assert_eq!(tables, "table ip kube-ipvs\ntable ip6 kube-ipvs\n", "they stay when their maker goes");
+}
+
+/// What is done to the table, and a word of the reason that is found.
+const DAMAGES: &[(&str, &str)] = &[
+    ("delete rule T input handle $(handle input 'such connection')", "chain input: rule 3"),
+    ("delete rule T postrouting handle $(handle postrouting rules=)", "no rule tells the settings"),
+    ("add rule T input counter", "chain input: rule 5"),
+    ("insert rule T prerouting counter", "chain prerouting: rule 1"),
+    (
+        "add rule T input position $(handle input exist) ct state established,related accept",
+        "chain input: rule 2",
+    ),
+    (
+        "replace rule T input handle $(handle input exist) ct state established accept comment '\"connections that exist\"'",
+        "chain input: rule 1",
+    ),
+    (
+        "replace rule T input handle $(handle input exist) ct state established,related counter accept comment '\"connections that exist\"'",
+        "chain input: rule 1",
+    ),
+    (
+        "replace rule T input handle $(handle input exist) ct state established,related accept",
+        "chain input: rule 1",
+    ),
+    (
+        "replace rule T postrouting handle $(handle postrouting itself) ADDRESS saddr . ADDRESS daddr != @hairpin masquerade comment '\"a pod that reached itself through a service\"'",
+        "chain postrouting: rule 1",
+    ),
+    ("flush chain T output", "chain output: rule 1"),
+    ("flush table T", "no rule tells the settings"),
+    ("'flush chain T output; delete chain T output'", "chain output is missing"),
+    ("add chain T stranger", "7 chains, sets and other objects instead of 6"),
+    ("add chain T stranger '{ type filter hook input priority 0; policy drop; }'", "instead of 6"),
+    ("add set T stranger '{ type mark; }'", "instead of 6"),
+    ("add chain T input '{ policy drop; }'", "chain input has another"),
+    ("add table T '{ flags dormant; }'", "the table has flags 0x1"),
+    ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
+    ("REPRINT s/priority 101/priority 102/", "chain input has another"),
+    ("REPRINT s/hook.output/hook input/", "chain output has another"),
+    ("REPRINT s/rules=1.mark=0x00004000/rules=1 mark=0x00008000/", "chain prerouting: rule 2"),
+    ("REPRINT s/pods=[^\"]*/pods=unknown/", "chain prerouting: rule 2"),
+    ("REPRINT s/pods=[^\"]*/pods=somewhere/", "no rule tells the settings"),
+    ("REPRINT /set.hairpin/,/}/s/comment.*/size 65536;/", "set hairpin is of another kind"),
+    (
+        "REPRINT /set.service-addresses/,/}/s/comment.*/timeout 1h;/",
+        "set service-addresses is of another kind",
+    ),
+    // The last two rules of chain input change places.
+    ("REPRINT /such.connection/{h;d};/such.port/{G}", "chain input: rule 3"),
+];
+
+fn every_kind_of_damage_is_seen() {
+    let mut tables = Tables::open().unwrap();
+    let networks = ["10.244.0.0/16", "fd00:10:244::/56"];
+    for (family, network) in Family::ALL.into_iter().zip(networks) {
+        let (one, other) = match family {
+            Family::V4 => ("10.0.0.1", "10.0.0.2"),
+            Family::V6 => ("fd00::1", "fd00::2"),
+        };
+        let table = format!("{} kube-ipvs", name(family));
+        let expected = (Some(Rules::Intact(settings(Some(network)))), set(&elements(family)));
+        for (damage, why) in DAMAGES {
+            let install = Step::InstallRules(family, settings(Some(network)), elements(family));
+            done(&mut tables, &[install]);
+            assert_eq!(tables.read(family).unwrap(), expected);
+            let command = match damage.strip_prefix("REPRINT ") {
+                Some(edit) => format!(
+                    "nft list table T | tee /dev/shm/old | sed '{edit}' >/dev/shm/new
+                     if cmp -s /dev/shm/old /dev/shm/new; then echo nothing edited; exit 1; fi
+                     nft delete table T; nft -f /dev/shm/new"
+                ),
+                None => format!("nft {damage}"),
+            };
+            let command =
+                command.replace("ADDRESS", name(family)).replace("ONE", one).replace("OTHER", other);
+            let command = command.replace('T', &table);
+            lab::shell(&format!(
+                "handle() {{ nft -a list chain {table} $1 | sed -n \"s/.*$2.* # handle //p\"; }}\n{command}"
+            ));
+            let read = tables.read(family).unwrap();
+            let Some(Rules::Other(found)) = &read.0 else { panic!("{command}: not seen: {read:?}") };
+            assert!(found.contains(why), "{command}: {found}");
+        }
+    }
+}
+
+/// As on a kernel without `masquerade fully-random`.
+fn the_plain_variant_is_intact_too() {
+    let mut tables = Tables::open().unwrap();
+    let settings = settings(Some("10.244.0.0/16"));
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings.clone(), elements(Family::V4))]);
+    lab::shell(
+        "nft list ruleset | sed 's/masquerade fully-random/masquerade/' >/dev/shm/plain
+         nft flush ruleset; nft -f /dev/shm/plain; ! nft list ruleset | grep fully-random",
+    );
+    let expected = (Some(Rules::Intact(settings)), set(&elements(Family::V4)));
+    assert_eq!(tables.read(Family::V4).unwrap(), expected);
+}
+
+fn elements_are_added_and_deleted() {
+    let mut tables = Tables::open().unwrap();
+    for family in Family::ALL {
+        done(&mut tables, &[Step::InstallRules(family, settings(None), Vec::new())]);
+    }
+    let all: Vec<Element> = Family::ALL.into_iter().flat_map(elements).collect();
+    let add: Vec<Step> = all.iter().copied().map(Step::AddElement).collect();
+    done(&mut tables, &add);
+    for family in Family::ALL {
+        let expected = (Some(Rules::Intact(settings(None))), set(&elements(family)));
+        assert_eq!(tables.read(family).unwrap(), expected);
+    }
+    // Deletions come first: an element can be given anew in one call, whatever the order of the steps.
+    done(&mut tables, &[Step::AddElement(all[0]), Step::DeleteElement(all[0])]);
+    assert!(tables.read(Family::V4).unwrap().1.contains(&all[0]));
+    let delete: Vec<Step> = all.iter().copied().map(Step::DeleteElement).collect();
+    done(&mut tables, &delete);
+    for family in Family::ALL {
+        assert!(tables.read(family).unwrap().1.is_empty());
+    }
+}
+
+fn a_refused_change_does_not_stop_the_others() {
+    let mut tables = Tables::open().unwrap();
+    let present = elements(Family::V4);
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), present.clone())]);
+    let missing = Element::Hairpin("10.244.0.9".parse().unwrap());
+    let no_table = elements(Family::V6)[0];
+    let new = Element::ServiceAddress("10.96.0.11".parse().unwrap());
+    let steps = [
+        Step::AddElement(present[0]),
+        Step::DeleteElement(missing),
+        Step::DeleteElement(present[1]),
+        Step::AddElement(no_table),
+        Step::AddElement(new),
+        Step::AddElement(new),
+    ];
+    let outcomes = apply(&mut tables, &steps);
+    assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [17, 2, 0, 2, 0, 17], "{outcomes:?}");
+    assert_eq!(tables.read(Family::V4).unwrap().1, BTreeSet::from([present[0], present[2], new]));
+}
+
+fn changes_without_a_table_are_refused() {
+    let mut tables = Tables::open().unwrap();
+    let all = many(Family::V4, 2500);
+    let steps: Vec<Step> = all.iter().copied().map(Step::AddElement).collect();
+    let outcomes = apply(&mut tables, &steps);
+    assert!(outcomes.iter().all(|outcome| errno(outcome) == 2), "ENOENT for each");
+}
+
+fn steps_of_the_wrong_family_are_refused_and_not_sent() {
+    let mut tables = Tables::open().unwrap();
+    let steps = [
+        Step::InstallRules(Family::V4, settings(Some("fd00::/56")), Vec::new()),
+        Step::InstallRules(Family::V6, settings(None), elements(Family::V4)),
+        Step::AddDevice,
+    ];
+    let outcomes = apply(&mut tables, &steps);
+    assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [22, 22, 22]);
+    assert_eq!(lab::shell("nft list tables"), "");
+}
+
+fn without_the_right_every_step_is_refused() {
+    let mut tables = Tables::open().unwrap();
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), Vec::new())]);
+    let steps: Vec<Step> = many(Family::V4, 1500).into_iter().map(Step::AddElement).collect();
+    let install = Step::InstallRules(Family::V6, settings(None), elements(Family::V6));
+    // The thread's, and the test ends with the thread.
+    let mut capabilities = rustix::thread::capabilities(None).unwrap();
+    capabilities.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+    rustix::thread::set_capabilities(None, capabilities).unwrap();
+    for mut tables in [tables, Tables::open().unwrap()] {
+        let outcomes = apply(&mut tables, &steps);
+        assert!(outcomes.iter().all(|outcome| errno(outcome) == 1), "EPERM for each");
+        assert_eq!(errno(&apply(&mut tables, std::slice::from_ref(&install))[0]), 1);
+    }
+}
+
+/// Different elements, half service addresses, half endpoints.
+fn many(family: Family, count: u32) -> Vec<Element> {
+    let address = |number: u32| -> IpAddr {
+        match family {
+            Family::V4 => Ipv4Addr::from_bits(0x0a60_0000 + number).into(),
+            Family::V6 => Ipv6Addr::from_bits((0xfd00 << 112) + u128::from(number)).into(),
+        }
+    };
+    let kind = |number| {
+        if number % 2 == 0 {
+            Element::ServiceAddress(address(number))
+        } else {
+            Element::Hairpin(address(number))
+        }
+    };
+    (0..count).map(kind).collect()
+}
+
+fn many_elements() {
+    let mut tables = Tables::open().unwrap();
+    for family in Family::ALL {
+        let all = many(family, 20_000);
+        let start = Instant::now();
+        done(&mut tables, &[Step::InstallRules(family, settings(None), all.clone())]);
+        println!("{family}: table with 20,000 elements made in {:?}", start.elapsed());
+        let start = Instant::now();
+        let (rules, found) = tables.read(family).unwrap();
+        println!("{family}: read back in {:?}", start.elapsed());
+        assert_eq!((rules, found.len()), (Some(Rules::Intact(settings(None))), 20_000));
+        assert_eq!(found, set(&all));
+        let start = Instant::now();
+        done(&mut tables, &[Step::InstallRules(family, settings(None), all.clone())]);
+        println!("{family}: the same replaced in {:?}", start.elapsed());
+
+        let (first, second) = all.split_at(10_000);
+        for (word, make) in
+            [("deleted", Step::DeleteElement as fn(Element) -> Step), ("added", Step::AddElement)]
+        {
+            let steps: Vec<Step> = first.iter().copied().map(make).collect();
+            let start = Instant::now();
+            done(&mut tables, &steps);
+            println!("{family}: 10,000 elements {word} in {:?}", start.elapsed());
+            if word == "deleted" {
+                assert_eq!(tables.read(family).unwrap().1, set(second));
+            }
+        }
+        let steps: Vec<Step> = all.iter().copied().map(Step::AddElement).collect();
+        let start = Instant::now();
+        assert!(apply(&mut tables, &steps).iter().all(|outcome| errno(outcome) == 17));
+        println!("{family}: 20,000 additions refused one by one in {:?}", start.elapsed());
+        let one = [Step::DeleteElement(all[0]), Step::AddElement(all[1])];
+        let start = Instant::now();
+        apply(&mut tables, &one);
+        println!("{family}: one deleted, one refused, in {:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,203 @@
+//! The rules with real packets: a node with two pods and a client outside, each in a network namespace of its own,
+//! virtual servers made with `ipvsadm`, service addresses on `kube-ipvs0`.
+
+mod network;
+
+use std::io::{ErrorKind, Write as _};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kube_ipvs::cluster::types::{Family, Protocol};
+use kube_ipvs::state::RuleSettings;
+
+use self::network::{Client, Network, PORT};
+use super::settings;
+use crate::lab;
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+pub(crate) fn ipv4_pods_node_and_outside() {
+    pods_node_and_outside(Family::V4, "10.244.0.0/16");
+}
+
+pub(crate) fn ipv6_pods_node_and_outside() {
+    pods_node_and_outside(Family::V6, "fd00:10:244::/56");
+}
+
+/// With a known pod network (contract 6.6, the row "ClusterIP, CIDR detector").
+fn pods_node_and_outside(family: Family, pods: &str) {
+    let network = Network::new(family, &settings(Some(pods)));
+    let service = network.service;
+    for protocol in PROTOCOLS {
+        // Two servers in turn: one is the asking pod itself.
+        let servers = [(); 2].map(|()| {
+            let (server, seen) = network.pod_a.ask(protocol, service, 80);
+            let expected = if server == network.pod_a.name { network.bridge } else { network.pod_a.address };
+            assert_eq!(seen, expected, "{protocol}: what {server} sees of a pod");
+            server
+        });
+        assert_ne!(servers[0], servers[1], "{protocol}: both servers");
+        for _ in 0..2 {
+            let (server, seen) = network.outside.ask(protocol, service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of a client outside");
+            let (server, seen) = network.node.ask(protocol, service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of the node");
+            let (server, seen) = network.node.ask_from(protocol, network.node.address, service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of the node with a source");
+        }
+        // A server on the node itself, which is masqueraded, if at all, on the way over lo.
+        let (_, seen) = network.pod_a.ask(protocol, service, 81);
+        assert_eq!(seen, network.pod_a.address, "{protocol}: what the node sees of a pod");
+        let (_, seen) = network.node.ask(protocol, service, 81);
+        assert_ne!(seen, service, "{protocol}: what the node sees of itself");
+    }
+    let loopback: IpAddr = match family {
+        Family::V4 => "127.0.0.1".parse().unwrap(),
+        Family::V6 => "::1".parse().unwrap(),
+    };
+    let (_, seen) = network.node.ask_from(Protocol::Tcp, loopback, service, 81);
+    assert_eq!(seen, loopback, "loopback addresses are never masqueraded");
+    refusals_and_pings(&network);
+}
+
+/// Ports that no Service declares, a Service without endpoints, and a port that the host has bound to all addresses.
+fn refusals_and_pings(network: &Network) {
+    let targets = [(network.service, 83), (network.without_endpoints, 80), (network.service, PORT)];
+    let clients = [&network.pod_a, &network.node, &network.outside];
+    // Refused are the first segments already, but where all happens on one processor, while the client is still
+    // sending its segment, its TCP passes over the ICMP error, and takes only the one for the repeated segment.
+    for (protocol, limit_seconds) in [(Protocol::Udp, 0.5), (Protocol::Tcp, 1.8)] {
+        let questions = clients.iter().flat_map(|client| targets.map(|target| (client, target)));
+        let answers: Vec<_> = questions
+            .map(|(client, (address, port))| {
+                let what = format!("{protocol} {address} {port} from {}", client.name);
+                (what, Instant::now(), client.start_asking(protocol, None, address, port))
+            })
+            .collect();
+        for (what, start, answer) in answers {
+            let error = answer.recv().unwrap().expect_err(&what);
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{what}: {error}");
+            assert!(start.elapsed().as_secs_f64() < limit_seconds, "{what}: {:?}", start.elapsed());
+        }
+    }
+    for client in clients {
+        let addresses = [network.service, network.without_endpoints];
+        client.host.shell(addresses.map(|address| format!("ping -c 1 -W 2 {address}")).join(" && "));
+    }
+    let (_, seen) = network.outside.ask(Protocol::Tcp, network.node.address, PORT);
+    assert_eq!(seen, network.outside.address, "the host's port on the node's own address");
+}
+
+/// The row "ClusterIP, no detector".
+pub(crate) fn without_a_pod_network_only_the_node_is_masqueraded() {
+    for family in Family::ALL {
+        let network = Network::new(family, &settings(None));
+        for protocol in PROTOCOLS {
+            for client in [&network.pod_a, &network.outside] {
+                // Two servers in turn: one may be the asking pod itself.
+                for _ in 0..2 {
+                    let (server, seen) = client.ask(protocol, network.service, 80);
+                    let expected = if server == client.name { network.bridge } else { client.address };
+                    assert_eq!(seen, expected, "{protocol}: what {server} sees of {}", client.name);
+                }
+            }
+            let (_, seen) = network.node.ask_from(protocol, network.service, network.service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: the node with a service address as its source");
+            let (_, seen) = network.node.ask(protocol, network.service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: the node, whose source is a service address");
+            let (_, seen) = network.node.ask_from(protocol, network.node.address, network.service, 80);
+            assert_eq!(seen, network.node.address, "{protocol}: the node with an address of its own");
+        }
+        refusals_and_pings(&network);
+    }
+}
+
+/// The row "ClusterIP, masqueradeAll".
+pub(crate) fn masquerade_all() {
+    for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {
+        let network = Network::new(family, &RuleSettings { masquerade_all: true, ..settings(Some(pods)) });
+        for protocol in PROTOCOLS {
+            for client in [&network.pod_a, &network.outside, &network.node] {
+                for _ in 0..2 {
+                    let (server, seen) = client.ask(protocol, network.service, 80);
+                    assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of {}", client.name);
+                }
+            }
+        }
+        refusals_and_pings(&network);
+    }
+}
+
+/// An established client whose connection nobody knows any more learns it with its next segment.
+pub(crate) fn lost_connections_are_reset() {
+    for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {
+        for flush in ["", "; conntrack -F 2>&1"] {
+            let network = Network::new(family, &settings(Some(pods)));
+            for client in [&network.pod_a, &network.outside] {
+                let mut stream = client.connect(network.service, 80).unwrap();
+                network.node.host.shell(format!("ipvsadm -D -t {}{flush}", network.virtual_server(80)));
+                let start = Instant::now();
+                let error = loop {
+                    assert!(start.elapsed() < Duration::from_secs(5), "{family}: no reset {flush}");
+                    match stream.write_all(b"x") {
+                        Ok(()) => std::thread::sleep(Duration::from_millis(10)),
+                        Err(error) => break error,
+                    }
+                };
+                let kinds = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+                assert!(kinds.contains(&error.kind()), "{family}: {error} {flush}");
+                network.add_virtual_servers();
+            }
+        }
+    }
+}
+
+/// What is not for a service address keeps its mark, its source and its verdict; what is keeps the mark's other bits.
+pub(crate) fn other_traffic_is_untouched() {
+    for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {
+        let network = Network::new(family, &settings(Some(pods)));
+        lab::shell(
+            "nft 'table inet probe {
+               chain first { type filter hook prerouting priority -300; meta mark set 0x5; };
+               chain last {
+                 type filter hook postrouting priority 300;
+                 oifname cni0 meta l4proto { tcp, udp, sctp } th dport 8080 meta mark 0x5 counter;
+                 oifname cni0 meta l4proto { tcp, udp, sctp } th dport 8080 meta mark != 0x5 counter;
+               };
+             }'",
+        );
+        let probe = || {
+            let listing = lab::shell("nft list chain inet probe last");
+            let packets = listing.lines().filter_map(|line| line.split("packets ").nth(1));
+            let packets: Vec<u32> =
+                packets.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect();
+            (packets[0] > 0, packets[1] > 0)
+        };
+        for protocol in PROTOCOLS {
+            let (_, seen) = network.outside.ask(protocol, network.pod_a.address, PORT);
+            assert_eq!(seen, network.outside.address, "{protocol}: past the service addresses");
+            let (_, seen) = network.pod_a.ask(protocol, network.bridge, PORT);
+            assert_eq!(seen, network.pod_a.address, "{protocol}: past the service addresses");
+        }
+        assert_eq!(probe(), (true, false), "marks past the service addresses");
+        let before = lab::shell("nft list chain inet probe last");
+        let (_, seen) = network.outside.ask(Protocol::Tcp, network.service, 80);
+        assert_eq!(seen, network.bridge);
+        assert_eq!(probe(), (true, false), "marks of what was masqueraded");
+        assert_ne!(lab::shell("nft list chain inet probe last"), before, "the probe has seen it");
+    }
+}
+
+impl Client {
+    /// Asks who answers, and as whom it sees the asking one. It must work.
+    fn ask(&self, protocol: Protocol, address: IpAddr, port: u16) -> (String, IpAddr) {
+        let answer = self.try_ask(protocol, None, address, port);
+        answer.unwrap_or_else(|error| panic!("{protocol} {address} {port} from {}: {error}", self.name))
+    }
+
+    /// The same, with this address as the source.
+    fn ask_from(&self, protocol: Protocol, source: IpAddr, address: IpAddr, port: u16) -> (String, IpAddr) {
+        let answer = self.try_ask(protocol, Some(source), address, port);
+        answer.unwrap_or_else(|error| panic!("{protocol} {source} to {address} {port}: {error}"))
+    }
+}
