@@ -2,6 +2,7 @@
 //! machinery where `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`.
 
 #![expect(unreachable_pub, reason = "modules of a test program have no face")]
+#![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]
 
 mod common;
 #[path = "apiserver/connections.rs"]
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     if let Some(code) = connections::as_child() {
         return code;
     }
+    session::Log::install();
     let mut trials = Vec::new();
     for (name, test) in faults::TESTS {
         trials.push(Trial::test(format!("faults::{name}"), move || {

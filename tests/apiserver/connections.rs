@@ -1,5 +1,181 @@
-use crate::session::Test;
-pub const TESTS: &[(&str, Test)] = &[];
-pub fn as_child() -> Option<std::process::ExitCode> {
-    None
+//! What only a network can do, over TCP and with the real clock; and what depends on the process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use kube_ipvs::api::client::connect;
+use kube_ipvs::api::watch::Settings;
+use tokio::process::Command;
+
+use crate::common::fake_apiserver::{FakeApiServer, Kind};
+use crate::common::objects::{node, service, slice};
+use crate::common::relay::Relay;
+use crate::session::{NODE, Of, Session, Test};
+
+pub const TESTS: &[(&str, Test)] = &[
+    ("a_restart_withdraws_nothing", || Box::pin(a_restart_withdraws_nothing())),
+    ("a_server_that_comes_late_is_waited_for", || Box::pin(a_server_that_comes_late_is_waited_for())),
+    ("a_half_open_connection_is_noticed", || Box::pin(a_half_open_connection_is_noticed())),
+    ("a_renewed_token_is_used", || Box::pin(a_renewed_token_is_used())),
+    ("without_any_authority_it_says_so", || Box::pin(without_any_authority_it_says_so())),
+    ("outside_of_a_pod_it_says_so", || Box::pin(outside_of_a_pod_it_says_so())),
+    ("a_pod_without_credentials_says_so", || Box::pin(a_pod_without_credentials_says_so())),
+];
+
+fn server() -> FakeApiServer {
+    let server = FakeApiServer::new();
+    server.put(service("a", "10.96.0.1"));
+    server.put(slice("a-1", "a", &["10.1.0.1"]));
+    server.put(node(NODE, "192.0.2.1"));
+    server
+}
+
+const FIRST: [&str; 3] = [
+    "replace [default/a 10.96.0.1:80]",
+    "replace [default/a-1 of default/a (10.1.0.1)]",
+    "replace [worker (192.0.2.1)]",
+];
+
+async fn client(address: SocketAddr) -> kube::Client {
+    connect(None, Some(&format!("http://{address}"))).await.unwrap()
+}
+
+async fn a_restart_withdraws_nothing() {
+    let server = server();
+    let mut relay = Relay::to(server.serve().await).await;
+    let mut session = Session::start(client(relay.address).await, Settings::default());
+    assert_eq!(session.first().await, FIRST);
+    relay.stop().await;
+    for of in [Of::Services, Of::Slices, Of::Node] {
+        session.until(of, |status| status.last_error.is_some()).await;
+    }
+    server.put(service("b", "10.96.0.2"));
+    server.delete(Kind::Slices, "a-1");
+    relay.restart();
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.0.2:80");
+    assert_eq!(session.next(Of::Slices).await, "delete default/a-1");
+    assert_eq!(session.counters(Of::Services)[3], 0, "no relist");
+}
+
+async fn a_server_that_comes_late_is_waited_for() {
+    let server = server();
+    let mut relay = Relay::to(server.serve().await).await;
+    relay.stop().await;
+    let mut session = Session::start(client(relay.address).await, Settings::default());
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    let error = session.status(Of::Services).last_error.unwrap();
+    assert!(error.starts_with("watch services: ") && error.contains("Connection refused"), "{error}");
+    relay.restart();
+    assert_eq!(session.first().await, FIRST);
+}
+
+async fn a_half_open_connection_is_noticed() {
+    let server = server();
+    let relay = Relay::to(server.serve().await).await;
+    let limit = Duration::from_millis(300);
+    let settings = Settings { progress_timeout: limit, idle_timeout: limit, ..Settings::default() };
+    let mut session = Session::start(client(relay.address).await, settings);
+    assert_eq!(session.first().await, FIRST);
+    relay.carry(false);
+    server.put(service("b", "10.96.0.2"));
+    // Noticed, and tried over a new connection, which is as dead.
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    let error = session.status(Of::Services).last_error.unwrap();
+    assert_eq!(&*error, "watch services: nothing received for 300ms");
+    relay.carry(true);
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.0.2:80");
+    assert_eq!(session.counters(Of::Services)[3], 0, "no relist");
+}
+
+async fn a_renewed_token_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (token, kubeconfig) = (folder.path().join("token"), folder.path().join("kubeconfig"));
+    let server = server();
+    server.require_token("first");
+    std::fs::write(&token, "first\n").unwrap();
+    let mut relay = Relay::to(server.serve().await).await;
+    write_kubeconfig(&kubeconfig, relay.address);
+    let mut session = Session::start(connect(Some(&kubeconfig), None).await.unwrap(), Settings::default());
+    assert_eq!(session.first().await, FIRST);
+
+    server.require_token("second");
+    relay.stop().await;
+    relay.restart();
+    let is_denied = |error: &str| error.starts_with("watch services: unauthorized: ");
+    session.until(Of::Services, |status| status.last_error.as_deref().is_some_and(is_denied)).await;
+    std::fs::write(&token, "second\n").unwrap();
+    server.put(service("b", "10.96.0.2"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.0.2:80");
+}
+
+fn write_kubeconfig(file: &Path, server: SocketAddr) {
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
+         contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
+         clusters: [{{name: lab, cluster: {{server: 'http://{server}'}}}}]\n\
+         users: [{{name: proxy, user: {{tokenFile: token}}}}]\n"
+    );
+    std::fs::write(file, text).unwrap();
+}
+
+/// This program, run again with this environment, only connects; see [`as_child`].
+const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
+
+/// If this is such a child: connects, says what comes of it, and is done.
+pub fn as_child() -> Option<ExitCode> {
+    let master = std::env::var(CHILD).ok()?;
+    crate::session::on_the_clock(async {
+        match connect(None, Some(master.as_str()).filter(|master| !master.is_empty())).await {
+            Ok(_) => println!("ok"),
+            Err(error) => println!("{error}"),
+        }
+    });
+    Some(ExitCode::SUCCESS)
+}
+
+fn child(master: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CHILD, master).env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBERNETES_SERVICE_PORT");
+    command
+}
+
+async fn said(mut command: Command) -> String {
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+async fn without_any_authority_it_says_so() {
+    let bare = async |master: &str| {
+        let mut command = child(master);
+        command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+        said(command).await
+    };
+    let text = bare("https://127.0.0.1:1").await;
+    let expected = "server https://127.0.0.1:1/: no certificate authority is given (by a kubeconfig), and the \
+                    system's own certificates cannot be used: ";
+    assert!(text.starts_with(expected) && text.lines().count() == 1, "{text}");
+    assert_eq!(bare("http://127.0.0.1:1").await, "ok", "where nothing is verified nothing is needed");
+}
+
+async fn outside_of_a_pod_it_says_so() {
+    let expected = "neither --kubeconfig nor --master is given, and this is not a pod: KUBERNETES_SERVICE_HOST is \
+                    not set (or use --manifests, which needs no API server)";
+    assert_eq!(said(child("")).await, expected);
+}
+
+async fn a_pod_without_credentials_says_so() {
+    let mut command = child("");
+    command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1").env("KUBERNETES_SERVICE_PORT", "443");
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    if Path::new(folder).exists() {
+        // Then this machine is a pod, and the credentials are there.
+        assert_eq!(said(command).await, "ok");
+    } else {
+        let expected =
+            format!("in-cluster credentials: {folder}/namespace: No such file or directory (os error 2)");
+        assert_eq!(said(command).await, expected);
+    }
 }

@@ -485,7 +485,7 @@ async fn a_lying_replica_is_not_believed() {
         server.set_replica(Replica::Current);
         let all = "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]";
         assert_eq!(session.next(Of::Services).await, all);
-        session.nothing_for(Of::Services, Duration::from_secs(60)).await;
+        session.nothing_for(Of::Services, Duration::from_mins(1)).await;
     }
 }
 
@@ -529,7 +529,7 @@ async fn nonsense_is_skipped_with_one_warning() {
     let mut session = established(&server).await;
     let touch = |name: &str, text: &str| {
         server.patch(Kind::Services, name, |object| {
-            object["metadata"]["annotations"] = json!({"touched": text})
+            object["metadata"]["annotations"] = json!({"touched": text});
         });
     };
     touch("bad", "1");

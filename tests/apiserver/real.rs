@@ -1,5 +1,230 @@
-use crate::session::Test;
-pub const TESTS: &[(&str, Test)] = &[];
+//! The source against the real API machinery: what the fake server claims about it, and what it cannot do.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube_ipvs::api::client::connect;
+use kube_ipvs::api::watch::Settings;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::common::objects;
+use crate::common::real_apiserver::{RealApiServer, assets};
+use crate::common::relay::Relay;
+use crate::session::{Log, NODE, Of, Session, Test};
+
+pub const TESTS: &[(&str, Test)] = &[
+    ("follows_the_cluster_with_the_rights_of_kube_proxy", || Box::pin(follows_the_cluster())),
+    ("a_killed_server_withdraws_nothing", || Box::pin(a_killed_server_withdraws_nothing())),
+    ("what_was_forgotten_meanwhile_is_listed_again", || Box::pin(what_was_forgotten_is_listed_again())),
+    ("a_server_without_streaming_lists_is_listed", || Box::pin(a_server_without_streaming_lists_is_listed())),
+    ("who_may_not_is_told_what", || Box::pin(who_may_not_is_told_what())),
+];
+
+/// Why these tests cannot run, if they cannot.
 pub fn missing() -> Option<String> {
-    None
+    assets().err()
+}
+
+/// The admin's hands.
+struct Admin {
+    services: Api<Service>,
+    slices: Api<EndpointSlice>,
+    nodes: Api<Node>,
+}
+
+impl Admin {
+    async fn of(server: &RealApiServer) -> Self {
+        let client = server.client("admin").await;
+        Self {
+            services: Api::default_namespaced(client.clone()),
+            slices: Api::default_namespaced(client.clone()),
+            nodes: Api::all(client),
+        }
+    }
+
+    async fn service(&self, name: &str, address: &str) {
+        create(&self.services, objects::service(name, address)).await;
+    }
+
+    async fn slice(&self, name: &str, service: &str, addresses: &[&str]) {
+        create(&self.slices, objects::slice(name, service, addresses)).await;
+    }
+
+    /// The node, whose addresses are status and so do not come with creation.
+    async fn node(&self) {
+        create(&self.nodes, objects::node(NODE, "192.0.2.1")).await;
+        let status = json!({"status": objects::node(NODE, "192.0.2.1")["status"]});
+        self.nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+}
+
+async fn create<K: Clone + DeserializeOwned + Serialize + Debug>(api: &Api<K>, object: Value) {
+    let object: K = serde_json::from_value(object).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap();
+}
+
+async fn patch<K>(api: &Api<K>, name: &str, change: Value)
+where
+    K: Clone + DeserializeOwned + Debug + kube::Resource<Scope = NamespaceResourceScope>,
+{
+    api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+}
+
+async fn delete<K: Clone + DeserializeOwned + Debug>(api: &Api<K>, name: &str) {
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+}
+
+/// A cluster with Service `default/a` beside `default/kubernetes`, and a session with kube-proxy's rights.
+async fn cluster(flags: &[&str]) -> (RealApiServer, Admin) {
+    let server = RealApiServer::start(flags).await;
+    let admin = Admin::of(&server).await;
+    admin.node().await;
+    admin.service("a", "10.96.1.1").await;
+    admin.slice("a-1", "a", &["10.1.0.1"]).await;
+    (server, admin)
+}
+
+const FIRST: &str = "replace [default/a 10.96.1.1:80, default/kubernetes 10.96.0.1:443]";
+
+async fn begin(client: kube::Client) -> Session {
+    let mut session = Session::start(client, Settings::default());
+    let [services, slices, node] = session.first().await;
+    assert_eq!(services, FIRST);
+    assert!(
+        slices.starts_with("replace [default/a-1 of default/a (10.1.0.1), default/kubernetes of"),
+        "{slices}"
+    );
+    assert_eq!(node, "replace [worker (192.0.2.1)]");
+    session
+}
+
+async fn follows_the_cluster() {
+    let (server, admin) = cluster(&[]).await;
+    let log = Log::begin();
+    let mut session = begin(server.client("proxy").await).await;
+
+    admin.service("b", "10.96.1.2").await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:80");
+    patch(&admin.services, "b", json!({"spec": {"ports": [{"port": 81}]}})).await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:81");
+    let label = "service.kubernetes.io/service-proxy-name";
+    patch(&admin.services, "b", json!({"metadata": {"labels": {label: "other"}}})).await;
+    assert_eq!(session.next(Of::Services).await, "delete default/b");
+    patch(&admin.services, "b", json!({"metadata": {"labels": {label: null}}})).await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:81");
+    delete(&admin.services, "b").await;
+    assert_eq!(session.next(Of::Services).await, "delete default/b");
+
+    let headless = json!({"metadata": {"name": "h"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
+    create(&admin.services, headless).await;
+    admin.service("c", "10.96.1.3").await;
+    assert_eq!(
+        session.next(Of::Services).await,
+        "upsert default/c 10.96.1.3:80",
+        "and nothing of the headless one"
+    );
+
+    admin.slice("b-1", "b", &["10.1.0.2", "10.1.0.3"]).await;
+    assert_eq!(session.next(Of::Slices).await, "upsert default/b-1 of default/b (10.1.0.2 10.1.0.3)");
+    let endpoints = json!({"endpoints": [{"addresses": ["10.1.0.3"]}]});
+    patch(&admin.slices, "b-1", endpoints).await;
+    assert_eq!(session.next(Of::Slices).await, "upsert default/b-1 of default/b (10.1.0.3)");
+    let label = "service.kubernetes.io/headless";
+    patch(&admin.slices, "b-1", json!({"metadata": {"labels": {label: ""}}})).await;
+    assert_eq!(session.next(Of::Slices).await, "delete default/b-1");
+    patch(&admin.slices, "b-1", json!({"metadata": {"labels": {label: null}}})).await;
+    assert_eq!(session.next(Of::Slices).await, "upsert default/b-1 of default/b (10.1.0.3)");
+    delete(&admin.slices, "b-1").await;
+    assert_eq!(session.next(Of::Slices).await, "delete default/b-1");
+
+    delete(&admin.nodes, NODE).await;
+    assert_eq!(session.next(Of::Node).await, "delete worker");
+
+    for of in [Of::Services, Of::Slices, Of::Node] {
+        assert_eq!(session.counters(of)[3..], [0, 0], "relists, errors of {of:?}");
+        assert_eq!(session.status(of).last_error, None);
+    }
+    assert_eq!(log.with("no streaming lists"), Vec::<String>::new(), "they were used");
+}
+
+async fn a_killed_server_withdraws_nothing() {
+    let (mut server, admin) = cluster(&[]).await;
+    let mut session = begin(server.client("proxy").await).await;
+    for round in ["killed", "stopped"] {
+        if round == "killed" {
+            server.kill().await;
+        } else {
+            server.stop().await;
+        }
+        for of in [Of::Services, Of::Slices, Of::Node] {
+            session.until(of, |status| status.last_error.is_some()).await;
+        }
+        server.restart().await;
+        admin.service(round, if round == "killed" { "10.96.1.8" } else { "10.96.1.9" }).await;
+        // The restarted server may or may not remember the version to go on from; either way nothing goes.
+        let mut event = session.next(Of::Services).await;
+        while event.starts_with("replace ") && !event.contains(round) {
+            for name in ["default/a ", "default/kubernetes "] {
+                assert!(event.contains(name), "{event}");
+            }
+            event = session.next(Of::Services).await;
+        }
+        assert!(event.contains(&format!("default/{round} ")) && !event.starts_with("delete"), "{event}");
+    }
+}
+
+async fn what_was_forgotten_is_listed_again() {
+    let (mut server, admin) = cluster(&[]).await;
+    let mut relay = Relay::to(([127, 0, 0, 1], server.port).into()).await;
+    let kubeconfig = server.kubeconfig_at("proxy", relay.address.port());
+    let log = Log::begin();
+    let mut session = begin(connect(Some(&kubeconfig), None).await.unwrap()).await;
+    relay.stop().await;
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    admin.service("b", "10.96.1.2").await;
+    admin.service("c", "10.96.1.3").await;
+    delete(&admin.services, "a").await;
+    // Neither etcd nor the server's memory know how it came to the present state.
+    server.stop().await;
+    server.compact().await;
+    server.restart().await;
+    relay.restart();
+    let present =
+        "replace [default/b 10.96.1.2:80, default/c 10.96.1.3:80, default/kubernetes 10.96.0.1:443]";
+    assert_eq!(session.next(Of::Services).await, present);
+    assert_eq!(log.with("watch services: 410").len(), 1);
+    admin.service("d", "10.96.1.4").await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/d 10.96.1.4:80");
+}
+
+async fn a_server_without_streaming_lists_is_listed() {
+    let (server, admin) = cluster(&["--feature-gates=WatchList=false"]).await;
+    let log = Log::begin();
+    let settings = Settings { page_size: 1, ..Settings::default() };
+    let mut session = Session::start(server.client("proxy").await, settings);
+    assert_eq!(session.next(Of::Services).await, FIRST);
+    assert_eq!(log.with("no streaming lists, using list and watch resource=services").len(), 1);
+    admin.service("b", "10.96.1.2").await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:80");
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "relists, errors");
+}
+
+async fn who_may_not_is_told_what() {
+    let server = RealApiServer::start(&[]).await;
+    let error = Session::start(server.client("nobody").await, Settings::default()).end().await.unwrap_err();
+    let text = error.to_string();
+    let (what, why) = text.split_once(": forbidden: ").unwrap_or_else(|| panic!("{text}"));
+    let resources = ["watch services", "watch endpointslices.discovery.k8s.io", "watch nodes"];
+    assert!(resources.contains(&what) && why.contains("User \"nobody\" cannot watch resource"), "{text}");
+
+    let kubeconfig = server.kubeconfig_at("stranger", server.port);
+    let client = connect(Some(&kubeconfig), None).await.unwrap();
+    let text = Session::start(client, Settings::default()).end().await.unwrap_err().to_string();
+    assert!(text.contains(": unauthorized: the server does not accept the credentials"), "{text}");
 }

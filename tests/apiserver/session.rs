@@ -1,12 +1,11 @@
 //! A running source, and what it says, as text that can be compared.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube_ipvs::api::watch::{ApiSource, Error, Monitor, Settings};
@@ -191,34 +190,42 @@ fn node_text(node: &Node) -> String {
     format!("{} ({})", node.name, addresses.join(" "))
 }
 
-/// Warnings and notices that were logged on this thread while it lives.
-pub struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
-    _guard: tracing::subscriber::DefaultGuard,
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What the source logs, warnings and notices, in the test that runs on this thread.
+pub struct Log(());
+
 impl Log {
+    /// Collects from now on for all threads: a subscriber that only some threads have makes `tracing` remember,
+    /// now and then, that nobody is interested.
+    pub fn install() {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Collector))
+            .expect("nobody else sets one");
+    }
+
+    /// Begins with an empty log.
     pub fn begin() -> Self {
-        let lines = Arc::default();
-        let layer = Collector(Arc::clone(&lines));
-        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-        Self { lines, _guard: guard }
+        LINES.take();
+        Self(())
     }
 
     /// The lines so far that have this in them.
+    #[expect(clippy::unused_self, reason = "only a log that was begun has only lines of this test")]
     pub fn with(&self, text: &str) -> Vec<String> {
-        self.lines.lock().unwrap().iter().filter(|line| line.contains(text)).cloned().collect()
+        LINES.with_borrow(|lines| lines.iter().filter(|line| line.contains(text)).cloned().collect())
     }
 }
 
-struct Collector(Arc<Mutex<Vec<String>>>);
+struct Collector;
 
 impl<S: tracing::Subscriber> Layer<S> for Collector {
     fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
         if *event.metadata().level() <= tracing::Level::INFO {
             let mut line = Line(String::new());
             event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
+            LINES.with_borrow_mut(|lines| lines.push(line.0));
         }
     }
 }

@@ -402,7 +402,7 @@ async fn answer(State(server): State<FakeApiServer>, request: Request<Body>) -> 
     }
     match wants {
         Wants::List => list(&server, kind, &parameters, fault.as_ref()),
-        Wants::Watch | Wants::Stream => open_watch(server, kind, wants, parameters, fault),
+        Wants::Watch | Wants::Stream => open_watch(server, kind, wants, parameters, fault.as_ref()),
     }
 }
 
@@ -498,7 +498,7 @@ fn open_watch(
     kind: Kind,
     wants: Wants,
     parameters: BTreeMap<String, String>,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
     let news = server.news.subscribe();
     let mut lines = VecDeque::new();
@@ -520,7 +520,7 @@ fn open_watch(
     } else if from < world.remembered_from {
         return status(&failure(410, "Expired", &format!("too old resource version: {from}")));
     }
-    match &fault {
+    match fault {
         Some(Fault::GoneEvent) => lines.push_front(line("ERROR", &failure(410, "Expired", "too old"))),
         Some(Fault::Line(text)) => lines.push_front(format!("{text}\n")),
         _ => {}
@@ -533,14 +533,14 @@ fn open_watch(
     let watch = Watch { server, kind, parameters, lines, entry, epoch, news, ends };
     let lines = stream::unfold(watch, |mut watch| async { watch.next().await.map(|line| (line, watch)) });
     let pieces: Pin<Box<dyn Stream<Item = Piece> + Send>> = match fault {
-        Some(Fault::StallAfter(count)) => {
+        Some(&Fault::StallAfter(count)) => {
             Box::pin(lines.take(count).map(Piece::Text).chain(stream::iter([Piece::Stall])))
         }
-        Some(Fault::CutAfter(count)) => {
+        Some(&Fault::CutAfter(count)) => {
             Box::pin(lines.take(count).map(Piece::Text).chain(stream::iter([Piece::Cut])))
         }
-        Some(Fault::EndAfter(count)) => Box::pin(lines.take(count).map(Piece::Text)),
-        Some(Fault::Trickle(pause)) => {
+        Some(&Fault::EndAfter(count)) => Box::pin(lines.take(count).map(Piece::Text)),
+        Some(&Fault::Trickle(pause)) => {
             Box::pin(lines.flat_map(move |line| stream::iter(trickle(&line, pause))))
         }
         _ => Box::pin(lines.map(Piece::Text)),

@@ -1,1 +1,188 @@
-//! (being written)
+//! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder that `KUBEBUILDER_ASSETS`
+//! names (envtest's convention), on free ports of 127.0.0.1 and in a temporary folder.
+//!
+//! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
+//! `system:node-proxier` allows. Processes end with the value, by their process ids.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use kube_ipvs::api::client::connect;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine.
+const READY: Duration = Duration::from_mins(1);
+
+/// The folder with the programs, or why there is none.
+pub fn assets() -> Result<PathBuf, String> {
+    let folder = std::env::var_os("KUBEBUILDER_ASSETS").ok_or("KUBEBUILDER_ASSETS is not set")?;
+    let folder = PathBuf::from(folder);
+    for program in ["etcd", "kube-apiserver"] {
+        if !folder.join(program).exists() {
+            return Err(format!("KUBEBUILDER_ASSETS: {} has no {program}", folder.display()));
+        }
+    }
+    Ok(folder)
+}
+
+/// A running cluster without nodes.
+pub struct RealApiServer {
+    folder: TempDir,
+    assets: PathBuf,
+    flags: Vec<String>,
+    /// Where the API server listens, restarts included.
+    pub port: u16,
+    etcd_port: u16,
+    _etcd: Child,
+    server: Option<Child>,
+}
+
+impl RealApiServer {
+    /// Starts both, with these flags of the API server besides the usual ones, and waits until it is ready.
+    pub async fn start(flags: &[&str]) -> Self {
+        let assets = assets().expect("callers check that there are assets");
+        let folder = tempfile::tempdir().unwrap();
+        let [port, etcd_port, peer_port] = free_ports();
+        let tokens = "admin,admin,1,\"system:masters\"\n\
+                      proxy,system:kube-proxy,2,\"system:node-proxier\"\n\
+                      nobody,nobody,3\n";
+        std::fs::write(folder.path().join("tokens.csv"), tokens).unwrap();
+        let etcd = Command::new(assets.join("etcd"))
+            .arg(format!("--data-dir={}", folder.path().join("etcd").display()))
+            .args(["--unsafe-no-fsync", "--log-level=error", "--logger=zap"])
+            .arg(format!("--listen-client-urls=http://127.0.0.1:{etcd_port}"))
+            .arg(format!("--advertise-client-urls=http://127.0.0.1:{etcd_port}"))
+            .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"))
+            .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"))
+            .arg(format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log(folder.path(), "etcd.log"))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut server = Self { folder, assets, flags, port, etcd_port, _etcd: etcd, server: None };
+        for user in ["admin", "proxy", "nobody"] {
+            server.kubeconfig_at(user, server.port);
+        }
+        server.restart().await;
+        server
+    }
+
+    /// Starts the API server again, on the same port and etcd, and waits until it is ready.
+    pub async fn restart(&mut self) {
+        assert!(self.server.is_none(), "it is running");
+        let certificates = self.path("certs");
+        let key = certificates.join("apiserver.key");
+        let child = Command::new(self.assets.join("kube-apiserver"))
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            .arg(format!("--secure-port={}", self.port))
+            .arg(format!("--cert-dir={}", certificates.display()))
+            .arg(format!("--token-auth-file={}", self.path("tokens.csv").display()))
+            .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16"])
+            // The real one wants these; it makes the key pair itself.
+            .args([
+                "--service-account-issuer=https://127.0.0.1",
+                "--disable-admission-plugins=ServiceAccount",
+            ])
+            .arg(format!("--service-account-key-file={}", key.display()))
+            .arg(format!("--service-account-signing-key-file={}", key.display()))
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log(self.folder.path(), "apiserver.log"))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.server = Some(child);
+        let begun = Instant::now();
+        while !self.is_ready().await {
+            let ended = self.server.as_mut().and_then(|child| child.try_wait().unwrap());
+            if ended.is_some() || begun.elapsed() > READY {
+                let log = std::fs::read_to_string(self.path("apiserver.log")).unwrap_or_default();
+                let end: Vec<&str> = log.lines().rev().take(10).collect();
+                panic!("kube-apiserver does not become ready ({ended:?}):\n{}", end.join("\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn is_ready(&self) -> bool {
+        // The certificate is made at the first start.
+        let Ok(client) = connect(Some(&self.kubeconfig("admin")), None).await else { return false };
+        let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+        client.request_text(request).await.is_ok_and(|text| text == "ok")
+    }
+
+    /// Ends the API server as a power failure would (`SIGKILL`) and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.server.take().expect("it is running").kill().await.unwrap();
+    }
+
+    /// Ends the API server in the proper way (`SIGTERM`) and waits until it is gone.
+    pub async fn stop(&mut self) {
+        let mut child = self.server.take().expect("it is running");
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()));
+        kill_process(pid.expect("it was not waited for"), Signal::TERM).unwrap();
+        child.wait().await.unwrap();
+    }
+
+    /// Makes etcd forget everything but the present.
+    pub async fn compact(&self) {
+        let etcd = connect(None, Some(&format!("http://127.0.0.1:{}", self.etcd_port))).await.unwrap();
+        let ask = async |path: &str, body: String| {
+            let request = http::Request::post(path).body(body.into_bytes()).unwrap();
+            etcd.request::<serde_json::Value>(request).await.unwrap()
+        };
+        let status = ask("/v3/maintenance/status", "{}".into()).await;
+        let revision = status["header"]["revision"].as_str().expect("etcd knows its revision");
+        ask("/v3/kv/compaction", format!("{{\"revision\": \"{revision}\", \"physical\": true}}")).await;
+    }
+
+    /// The kubeconfig of `admin`, `proxy` or `nobody`.
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.path(&format!("{user}-{}.kubeconfig", self.port))
+    }
+
+    /// The same for a server that is reached on another port.
+    pub fn kubeconfig_at(&self, user: &str, port: u16) -> PathBuf {
+        let file = self.path(&format!("{user}-{port}.kubeconfig"));
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
+             contexts: [{{name: here, context: {{cluster: lab, user: {user}}}}}]\n\
+             clusters:\n- name: lab\n  cluster:\n    server: https://127.0.0.1:{port}\n    \
+             certificate-authority: certs/apiserver.crt\n\
+             users: [{{name: {user}, user: {{token: {user}}}}}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// A client of a user.
+    pub async fn client(&self, user: &str) -> kube::Client {
+        connect(Some(&self.kubeconfig(user)), None).await.unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn log(folder: &Path, name: &str) -> Stdio {
+    let mut file = std::fs::File::options().append(true).create(true).open(folder.join(name)).unwrap();
+    file.flush().unwrap();
+    file.into()
+}
+
+/// Ports that nobody uses at this moment.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
