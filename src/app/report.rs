@@ -27,6 +27,8 @@ pub(super) struct Reporter {
     written: u64,
     /// As counted before.
     changes: Changes,
+    /// The last reason why the kernel could not be read: said once, then by change.
+    unreadable: Option<String>,
 }
 
 impl Reporter {
@@ -45,7 +47,7 @@ impl Reporter {
             }
         });
         let queued = families.iter().map(|family| (*family, now)).collect();
-        Self { metrics, status, queued, written: 0, changes: Changes::default() }
+        Self { metrics, status, queued, written: 0, changes: Changes::default(), unreadable: None }
     }
 
     /// Passes on.
@@ -122,7 +124,11 @@ impl Reporter {
             ),
             Note::Unreadable(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::error!(err = format!("{error}: {source}"), "Trying again");
+                let text = format!("{error}: {source}");
+                if self.unreadable.as_ref() != Some(&text) {
+                    tracing::error!(err = text, "Trying again");
+                    self.unreadable = Some(text);
+                }
             }
             Note::Drift(_) => unreachable!("told together, see tell()"),
         }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use self::tables::Tables;
 use super::ipvs::Ipvs;
 use super::netlink::{Frames, Protocol, Socket};
+use super::nft::Tables;
 use super::probe::{self, SchedulerError, Unusable};
 use super::{Kernel, Outcome, ReadError, Refusal, Selection, address, link, route, sysctl};
 use crate::cluster::types::Family;
@@ -318,37 +318,4 @@ fn refuse(mut outcomes: Vec<Outcome>, indices: &[usize], errno: i32, text: Strin
 
 fn reading(what: &'static str) -> impl FnOnce(io::Error) -> ReadError {
     move |source| ReadError { what, source }
-}
-
-/// SEAM: to be replaced by `use super::nft::Tables;`. Until then every use of it is an error, never a success.
-mod tables {
-    use std::collections::BTreeSet;
-    use std::io;
-
-    use crate::cluster::types::Family;
-    use crate::diff::Step;
-    use crate::kernel::{Outcome, Refusal};
-    use crate::state::{Element, Rules};
-
-    const ENOSYS: i32 = 38;
-
-    pub(super) struct Tables;
-
-    impl Tables {
-        #[expect(clippy::unnecessary_wraps, reason = "the face of nft::Tables")]
-        pub(super) fn open() -> io::Result<Self> {
-            Ok(Self)
-        }
-
-        #[expect(clippy::unused_self, reason = "the face of nft::Tables")]
-        pub(super) fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
-            let refusal = Refusal { errno: ENOSYS, text: io::Error::from_raw_os_error(ENOSYS).to_string() };
-            vec![Outcome::Refused(refusal); steps.len()]
-        }
-
-        #[expect(clippy::unused_self, reason = "the face of nft::Tables")]
-        pub(super) fn read(&mut self, _family: Family) -> io::Result<(Option<Rules>, BTreeSet<Element>)> {
-            Err(io::Error::from_raw_os_error(ENOSYS))
-        }
-    }
 }

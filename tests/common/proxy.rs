@@ -8,14 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A kube-ipvs process in the caller's network namespace. It is killed when this is dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
     log: PathBuf,
 }
 
 impl Proxy {
     /// Starts it with these arguments; its log goes to a file of this name in `folder`.
-    pub fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
@@ -29,12 +29,12 @@ impl Proxy {
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log")
     }
 
     /// Waits until the first complete set is written.
-    pub fn wait_synced(&mut self) -> &mut Self {
+    pub(crate) fn wait_synced(&mut self) -> &mut Self {
         let synced = eventually(Duration::from_secs(30), || {
             assert!(self.child.try_wait().expect("a child").is_none(), "it ended:\n{}", self.log());
             self.log().contains("First sync complete")
@@ -44,20 +44,20 @@ impl Proxy {
     }
 
     /// Kills it as `kill -9` does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
     /// Asks it to end, and returns its exit status and log.
-    pub fn terminate(mut self) -> (Option<i32>, String) {
+    pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         (self.wait(), self.log())
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let mut status = None;
         eventually(Duration::from_secs(20), || {
             status = self.child.try_wait().expect("a child");
@@ -67,7 +67,7 @@ impl Proxy {
     }
 
     /// How many writes it counts with the verdict `done`.
-    pub fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         let page = get("127.0.0.1:10249", "/metrics");
         page.lines()
             .filter(|line| line.starts_with("kube_ipvs_writes_total{") && line.contains("verdict=\"done\""))
@@ -85,7 +85,7 @@ impl Drop for Proxy {
 }
 
 /// The body of an HTTP answer.
-pub fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
     let mut answer = String::new();
@@ -95,7 +95,7 @@ pub fn get(address: &str, path: &str) -> String {
 }
 
 /// Waits until something is so, and says whether it ever was.
-pub fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+pub(crate) fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
         if is_so() {

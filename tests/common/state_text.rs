@@ -51,7 +51,7 @@ struct AddressText {
     routed: bool,
 }
 
-pub fn render(state: &State) -> String {
+pub(crate) fn render(state: &State) -> String {
     let text = StateText {
         device: state.device,
         sysctls: state.sysctls.iter().map(|(sysctl, value)| (sysctl.to_string(), value.clone())).collect(),
@@ -106,7 +106,7 @@ pub fn render(state: &State) -> String {
     serde_yaml::to_string(&text).expect("plain data")
 }
 
-pub fn parse(text: &str) -> State {
+pub(crate) fn parse(text: &str) -> State {
     let text: StateText = serde_yaml::from_str(text).unwrap_or_else(|error| panic!("a state: {error}"));
     let [tcp_seconds, tcp_fin_seconds, udp_seconds] = text.timeouts;
     State {
