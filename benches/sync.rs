@@ -93,7 +93,7 @@ fn main() {
         };
         let supported = Supported { families: Family::ALL.into(), kernel: (6, 12) };
         let mut reconciler =
-            Reconciler::new(options, "node".into(), supported, Duration::ZERO, Duration::from_secs(3600));
+            Reconciler::new(options, "node".into(), supported, Duration::ZERO, Duration::from_hours(1));
         let mut kernel = MemoryKernel::default();
         let services = (0..size).map(service).collect();
         let slices = (0..size).map(|number| slice(number, ENDPOINTS)).collect();

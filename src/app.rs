@@ -103,8 +103,8 @@ async fn start(options: Options) -> anyhow::Result<()> {
 
 /// Where events come from.
 enum Opened {
-    Manifests(ManifestSource),
-    Api(ApiSource),
+    Manifests(Box<ManifestSource>),
+    Api(Box<ApiSource>),
 }
 
 impl Opened {
@@ -119,11 +119,11 @@ impl Opened {
 async fn open_source(options: &Options) -> anyhow::Result<Opened> {
     Ok(match &options.source {
         Source::Manifests(paths) => {
-            Opened::Manifests(ManifestSource::new(paths.clone(), options.node_name.clone()))
+            Opened::Manifests(Box::new(ManifestSource::new(paths.clone(), options.node_name.clone())))
         }
         Source::Api { kubeconfig, master } => {
             let client = client::connect(kubeconfig.as_deref(), master.as_deref()).await?;
-            Opened::Api(ApiSource::new(client, options.node_name.clone()))
+            Opened::Api(Box::new(ApiSource::new(client, options.node_name.clone())))
         }
     })
 }

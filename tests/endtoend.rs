@@ -173,7 +173,7 @@ fn changes_apply_live() {
 }
 
 fn a_restart_writes_nothing() {
-    let (folder, proxy) = running();
+    let (folder, mut proxy) = running();
     assert!(proxy.writes() > 5, "the first run counts what it wrote");
     proxy.kill();
     for name in ["second", "third"] {

@@ -93,7 +93,7 @@ fn weight(weight: u32) -> RealServer {
 
 /// Independent steps, all of one phase.
 fn steps(steps: impl IntoIterator<Item = Step>) -> Plan {
-    let planned = |step| PlannedStep { step, phase: Phase(0), needs: None };
+    let planned = |step| PlannedStep { step, phase: Phase(0), needs: vec![] };
     Plan { steps: steps.into_iter().map(planned).collect() }
 }
 
@@ -412,14 +412,14 @@ fn steps_whose_need_was_not_met_are_skipped() {
     let planned = |step, phase, needs| PlannedStep { step, phase: Phase(phase), needs };
     let plan = Plan {
         steps: vec![
-            planned(Step::AddDevice, 0, None),
-            planned(Step::SetSysctl(Sysctl::VsConntrack, "1".into()), 0, None),
-            planned(Step::AddVirtualServer(bad, server(&bad, "nonesuch", 0, 0)), 1, None),
-            planned(Step::AddVirtualServer(good, server(&good, "rr", 0, 0)), 1, None),
-            planned(Step::AddRealServer(bad, real("10.1.0.1", 80), weight(1)), 2, Some(2)),
-            planned(Step::AddRealServer(good, real("10.1.0.1", 80), weight(1)), 2, Some(3)),
-            planned(Step::AddAddress(vip(&bad)), 3, Some(4)),
-            planned(Step::AddAddress(vip(&good)), 3, Some(5)),
+            planned(Step::AddDevice, 0, vec![]),
+            planned(Step::SetSysctl(Sysctl::VsConntrack, "1".into()), 0, vec![]),
+            planned(Step::AddVirtualServer(bad, server(&bad, "nonesuch", 0, 0)), 1, vec![]),
+            planned(Step::AddVirtualServer(good, server(&good, "rr", 0, 0)), 1, vec![]),
+            planned(Step::AddRealServer(bad, real("10.1.0.1", 80), weight(1)), 2, vec![2]),
+            planned(Step::AddRealServer(good, real("10.1.0.1", 80), weight(1)), 2, vec![3]),
+            planned(Step::AddAddress(vip(&bad)), 3, vec![4]),
+            planned(Step::AddAddress(vip(&good)), 3, vec![5]),
         ],
     };
     let outcomes = kernel.apply(&plan);

@@ -1,6 +1,7 @@
 //! What the loop tells → log lines, metrics, health.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -240,7 +241,7 @@ fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
     let mut text = things.by_ref().take(NAMED).map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ");
     let more = things.count();
     if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+        let _ = write!(text, " and {more} more");
     }
     text
 }

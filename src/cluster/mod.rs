@@ -40,8 +40,12 @@ impl Cluster {
             Event::Service(Change::Replace(services)) => {
                 let kept: HashSet<_> = services.iter().map(|service| service.key.clone()).collect();
                 let gone: Vec<_> = self.services.keys().filter(|key| !kept.contains(*key)).cloned().collect();
-                gone.into_iter().for_each(|key| self.remove_service(key, &mut touched));
-                services.into_iter().for_each(|service| self.put_service(service, &mut touched));
+                for key in gone {
+                    self.remove_service(key, &mut touched);
+                }
+                for service in services {
+                    self.put_service(service, &mut touched);
+                }
                 self.services_complete = true;
             }
             Event::Slice(Change::Upsert(slice)) => self.put_slice(slice, &mut touched),
@@ -49,8 +53,12 @@ impl Cluster {
             Event::Slice(Change::Replace(slices)) => {
                 let kept: HashSet<_> = slices.iter().map(|slice| slice.key.clone()).collect();
                 let gone: Vec<_> = self.slices.keys().filter(|key| !kept.contains(*key)).cloned().collect();
-                gone.iter().for_each(|key| self.remove_slice(key, &mut touched));
-                slices.into_iter().for_each(|slice| self.put_slice(slice, &mut touched));
+                for key in gone {
+                    self.remove_slice(&key, &mut touched);
+                }
+                for slice in slices {
+                    self.put_slice(slice, &mut touched);
+                }
                 self.slices_complete = true;
             }
             Event::Node(Change::Upsert(node)) => self.node = Some(node),

@@ -93,13 +93,12 @@ impl Inner {
             Some(Fault::LoseRequest) => return Outcome::Unknown,
             Some(Fault::LoseAnswer) | None => {}
         }
-        let outcome = match objection(&self.state, step) {
-            Some(errno) => refused(errno),
-            None => {
-                step.apply_to(&mut self.state);
-                self.written.push(step.clone());
-                Outcome::Done
-            }
+        let outcome = if let Some(errno) = objection(&self.state, step) {
+            refused(errno)
+        } else {
+            step.apply_to(&mut self.state);
+            self.written.push(step.clone());
+            Outcome::Done
         };
         if fault.is_some() { Outcome::Unknown } else { outcome }
     }

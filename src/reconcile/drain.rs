@@ -11,7 +11,7 @@ use crate::cluster::types::Protocol;
 use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How long a real server may drain.
-pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
+pub const DEADLINE: Duration = Duration::from_mins(15);
 /// How often the connections of draining servers are counted.
 pub const POLL: Duration = Duration::from_secs(5);
 

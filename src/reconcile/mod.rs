@@ -26,7 +26,7 @@ use crate::kernel::Kernel;
 use note::Note;
 
 /// How often to look up when nothing is due.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
 /// that happens, in order; it must not block.

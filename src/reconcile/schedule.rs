@@ -12,7 +12,7 @@ use crate::state::{Key, Scope};
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_mins(1);
 /// Keys of the first fill that are worked on at once: changes that arrive meanwhile wait for one such piece.
 const PIECE: usize = 2048;
 
@@ -208,5 +208,5 @@ fn backoff(attempts: u32, key: &Key) -> Duration {
     let mut hasher = DefaultHasher::new();
     (attempts, key).hash(&mut hasher);
     let part = u32::try_from(hasher.finish() % 256).expect("less than 256");
-    full - full / 4 * part / 256
+    full * (1024 - part) / 1024
 }

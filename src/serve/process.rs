@@ -95,7 +95,7 @@ fn numbers() -> Option<Numbers> {
     parse(&stat?, &status?, &system?)
 }
 
-/// From the texts of /proc/self/stat, /proc/self/status and /proc/stat (proc_pid_stat(5), proc_pid_status(5)).
+/// From the texts of /proc/self/stat, /proc/self/status and /proc/stat (`proc_pid_stat(5)`, `proc_pid_status(5)`).
 fn parse(stat: &str, status: &str, system: &str) -> Option<Numbers> {
     // The second field is the program's name in parentheses, and may contain anything; what follows begins with the
     // third.

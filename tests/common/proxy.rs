@@ -67,7 +67,8 @@ impl Proxy {
     }
 
     /// How many writes it counts with the verdict `done`.
-    pub(crate) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&mut self) -> u64 {
+        assert!(self.child.try_wait().expect("a child").is_none(), "it ended:\n{}", self.log());
         let page = get("127.0.0.1:10249", "/metrics");
         page.lines()
             .filter(|line| line.starts_with("kube_ipvs_writes_total{") && line.contains("verdict=\"done\""))

@@ -17,7 +17,8 @@ fn comments(settings: &RuleSettings, chain: usize) -> Vec<String> {
 fn what_is_marked_follows_from_the_settings() {
     const LOOPBACK: &str = "loopback addresses are never masqueraded";
     const VIP: &str = "the node with a service address as its source";
-    let expected: [(bool, Option<&str>, &[&str], &[&str]); 4] = [
+    type Case = (bool, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
+    let expected: [Case; 4] = [
         (false, None, &[LOOPBACK], &[LOOPBACK, VIP]),
         (false, Some("10.244.0.0/16"), &[LOOPBACK, "not from a pod"], &[LOOPBACK, "not from a pod", VIP]),
         (true, None, &[LOOPBACK, "masquerade-all"], &[LOOPBACK, "masquerade-all"]),
