@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: [(&str, &[&str]); 10] = [
     ("state", &["cluster::types"]),
     ("sloppy", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["telemetry"]),
     ("api", &["api", "cluster::types", "sloppy", "telemetry"]),
     ("cluster", &["cluster", "api::{Change, Event}", "state"]),
     ("desired", &["desired", "cluster", "options::ProxyOptions", "state"]),
