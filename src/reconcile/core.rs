@@ -5,6 +5,7 @@
 //! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,9 @@ pub struct Reconciler {
     drains: Drains,
     audit: Audit,
     foreign: BTreeSet<VirtualServerKey>,
+    /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
+    /// address is gone when the next list is made.
+    intruders: BTreeSet<IpAddr>,
     exclude_cidrs: Vec<IpNet>,
     families: BTreeSet<Family>,
     min_sync_period: Duration,
@@ -136,6 +140,7 @@ impl Reconciler {
             drains: Drains::default(),
             audit: Audit::new(audit_period, families.clone()),
             foreign: BTreeSet::new(),
+            intruders: BTreeSet::new(),
             exclude_cidrs,
             families,
             min_sync_period,
@@ -465,6 +470,11 @@ impl Reconciler {
                 continue;
             }
             self.actual.copy(&key, read);
+            if let Key::Address(address) = key
+                && !self.desired.wants(&key)
+            {
+                self.intruders.insert(address);
+            }
             let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
             if concerns_us {
                 self.notes.push(Note::Drift(key.clone()));
@@ -477,10 +487,12 @@ impl Reconciler {
 
     /// Compares the list of virtual servers with the picture: whatever appeared or vanished is read next.
     fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
+        let intruders = std::mem::take(&mut self.intruders);
         let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
+            let is_ours = ownership::is_ours(&self.actual, key) || intruders.contains(&key.address);
             self.actual.virtual_servers.contains_key(key)
                 || self.desired.wants(&Key::VirtualServer(*key))
-                || ownership::is_ours(&self.actual, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
+                || is_ours && !ownership::is_excluded(&self.exclude_cidrs, key)
         });
         if foreign != self.foreign {
             self.foreign.clone_from(&foreign);
