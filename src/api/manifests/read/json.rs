@@ -15,7 +15,9 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
     if let Ok(List { api_version, kind, items: Some(items) }) = serde_json::from_str(text)
         && let Type::List(default) = Type::of(text_of(api_version).as_deref(), text_of(kind).as_deref())
     {
-        items.into_iter().for_each(|item| object(text, item.get(), default, reader));
+        for item in items {
+            object(text, item.get(), default, reader);
+        }
         return Ok(());
     }
     for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
