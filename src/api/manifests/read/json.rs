@@ -11,6 +11,15 @@ use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, pat
 
 /// One object or list, or several behind each other, as `kubectl` takes them.
 pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
+    // Nearly every large file is one list, of which a single walk finds the items.
+    if let Ok(List { api_version, kind, items: Some(items) }) = serde_json::from_str(text)
+        && let Type::List(default) = Type::of(text_of(api_version).as_deref(), text_of(kind).as_deref())
+    {
+        for item in items {
+            object(text, item.get(), default, reader);
+        }
+        return Ok(());
+    }
     for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
         let document =
             document.map_err(|error| Broken::new(Some(error.line()), without_place(&error.to_string())))?;
@@ -29,6 +38,17 @@ struct Head<'a> {
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
     items: Option<&'a RawValue>,
+}
+
+/// The same of a list.
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(rename = "apiVersion", borrow)]
+    api_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
 }
 
 fn text_of(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
