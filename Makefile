@@ -19,7 +19,8 @@ lint: cargo ## format, clippy, the direction of dependencies, shell scripts
 	shellcheck tests/lab/*.sh tests/lab/demo/*.sh .ci/run
 
 bench: cargo ## cold start and one change, against what the kernel needs at least: target/bench.json
-	tests/lab/bench.sh
+	cargo bench --bench sync
+	cargo bench --bench lab
 
 image: ## the container image kube-ipvs:latest
 	docker build --tag kube-ipvs:latest .
