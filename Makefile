@@ -4,27 +4,30 @@ program = $${CARGO_TARGET_DIR:-target}/debug/kube-ipvs
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile
 
-demo: cargo ## a cluster of two nodes in the lab: every command shown, every step checked
+demo: toolchain ## a cluster of two nodes in the lab: every command shown, every step checked
 	cargo build --quiet
 	LAB_TIMEOUT=300 tests/lab/run.sh tests/lab/demo/play.sh "$(program)"
 
-test: cargo ## everything: unit, property, scenario and lab tests
+test: toolchain ## everything: unit, property, scenario and lab tests
 	tests/lab/test.sh
 
-lint: cargo ## format, clippy, the direction of dependencies, shell scripts
+lint: toolchain ## format, clippy, the direction of dependencies, shell scripts
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test --test architecture
 	tests/lab/packages.sh shellcheck=shellcheck
 	shellcheck tests/lab/*.sh tests/lab/demo/*.sh .ci/run
 
-bench: cargo ## cold start and one change, against what the kernel needs at least: target/bench.json
-	tests/lab/bench.sh
+bench: toolchain ## cold start and one change, against what the kernel needs at least: target/bench.json
+	cargo bench --bench sync
+	cargo bench --bench lab
 
 image: ## the container image kube-ipvs:latest
 	docker build --tag kube-ipvs:latest .
 
-cargo:
+# A linker and a C compiler too: one dependency (ring) is partly C.
+toolchain:
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust with rustup (https://rustup.rs)" >&2; exit 1; }
+	@tests/lab/packages.sh cc=build-essential
 
-.PHONY: help demo test lint bench image cargo
+.PHONY: help demo test lint bench image toolchain

@@ -4,8 +4,6 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-# The linker, and the C compiler that one dependency (ring) wants.
-"$here/packages.sh" cc=gcc ld=binutils
 # The first boot installs and builds what the lab needs; a test that met it would take minutes.
 "$here/run.sh" true
 
