@@ -26,6 +26,9 @@ use crate::api::{Change, Event};
 /// A watch that ends sooner than this without having sent anything failed.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 
+/// The longest `Retry-After` that is obeyed: servers say seconds, and a wrong number must not stop a node for long.
+const LONGEST_DEMAND: Duration = Duration::from_mins(2);
+
 /// Why the loop does not simply go on.
 enum Stop {
     /// Nobody wants events any more.
@@ -102,7 +105,8 @@ impl<K: Kind> Cycle<K> {
                         self.listed = false;
                     }
                     let pause = backoff.next().unwrap_or(Duration::from_secs(30));
-                    tokio::time::sleep(pause.max(failure.retry_after().unwrap_or_default())).await;
+                    let demanded = failure.retry_after().unwrap_or_default().min(LONGEST_DEMAND);
+                    tokio::time::sleep(pause.max(demanded)).await;
                 }
             }
             self.report.restarted();
@@ -154,9 +158,7 @@ impl<K: Kind> Cycle<K> {
         loop {
             let line = lines.next(self.settings.progress_timeout).await.map_err(failed)?;
             let Some(line) = line else {
-                return Err(failed(Failure::Connection(
-                    "the answer ended before the list was complete".into(),
-                )));
+                return Err(failed(Failure::Incomplete));
             };
             match Line::parse(line).map_err(failed)? {
                 Line::Put(object) => {
@@ -172,11 +174,12 @@ impl<K: Kind> Cycle<K> {
                     self.complaints.settled(&key);
                     set.remove(&key);
                 }
-                Line::Bookmark { version, ends_list: true } => {
-                    self.strategy.accept(version.as_ref(), self.seen.as_ref()).map_err(failed)?;
+                Line::Bookmark { version: Some(version), ends_list: true } => {
+                    self.strategy.accept(&version, self.seen.as_ref()).map_err(failed)?;
                     self.replace(set, version).await?;
                     return Ok(lines);
                 }
+                Line::Bookmark { version: None, ends_list: true } => return Err(failed(without_version())),
                 Line::Bookmark { ends_list: false, .. } => {}
             }
             // Thousands of lines may be there already: others get their turn.
@@ -202,7 +205,8 @@ impl<K: Kind> Cycle<K> {
             let page: Page<'_> =
                 serde_json::from_slice(&text).map_err(|error| failed(http::malformed("a list", &error)))?;
             let version = page.metadata.resource_version.as_deref().and_then(Version::new);
-            self.strategy.accept(version.as_ref(), self.seen.as_ref()).map_err(failed)?;
+            let version = version.ok_or_else(|| failed(without_version()))?;
+            self.strategy.accept(&version, self.seen.as_ref()).map_err(failed)?;
             for object in page.items.unwrap_or_default() {
                 let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
                 if let Some(item) = item {
@@ -212,25 +216,16 @@ impl<K: Kind> Cycle<K> {
             }
             match page.metadata.next_page.filter(|ticket| !ticket.is_empty()) {
                 Some(ticket) => parameters.continue_token = Some(ticket),
-                None if version.is_none() => {
-                    return Err(failed(Failure::Malformed("a list without a resource version".into())));
-                }
                 None => return self.replace(set, version).await,
             }
         }
     }
 
     /// Hands on a complete set.
-    async fn replace(
-        &mut self,
-        set: BTreeMap<K::Key, K::Item>,
-        version: Option<Version>,
-    ) -> Result<(), Stop> {
-        if let (Some(offered), Some(seen)) = (&version, &self.seen)
-            && offered.is_older_than(seen)
-        {
+    async fn replace(&mut self, set: BTreeMap<K::Key, K::Item>, version: Version) -> Result<(), Stop> {
+        if let Some(seen) = self.seen.as_ref().filter(|seen| version.is_older_than(seen)) {
             tracing::warn!(
-                resource = %K::RESOURCE, %offered, %seen,
+                resource = %K::RESOURCE, offered = %version, %seen,
                 "The API server insists on an older state than was seen before: believing that it was restored"
             );
         }
@@ -238,8 +233,8 @@ impl<K: Kind> Cycle<K> {
         self.send(Change::Replace(set.into_values().collect())).await?;
         self.complaints.list_ends();
         self.strategy.succeeded();
-        self.listed = version.is_some();
-        self.seen = version;
+        self.listed = true;
+        self.seen = Some(version);
         self.report.synced(objects);
         Ok(())
     }
@@ -389,6 +384,10 @@ impl<K: Kind> Cycle<K> {
     async fn send(&self, change: Change<K::Key, K::Item>) -> Result<(), Stop> {
         self.events.send(K::event(change)).await.map_err(|_| Stop::NoReader)
     }
+}
+
+fn without_version() -> Failure {
+    Failure::Malformed("a list without a resource version".into())
 }
 
 fn key_of<K: Kind>(named: &Named) -> K::Key {

@@ -41,6 +41,9 @@ pub(super) enum Failure {
         /// The newest one known.
         seen: Version,
     },
+    /// The answer ended before the list was complete; a streaming list that takes longer than the watch was asked
+    /// for does.
+    Incomplete,
     /// The watch ended at once, without an event: to be treated like an error, or it would be opened again and again.
     ShortWatch,
 }
@@ -102,6 +105,7 @@ impl fmt::Display for Failure {
             Self::Older { offered, seen } => {
                 write!(f, "the server is behind: it offers version {offered}, {seen} was seen before")
             }
+            Self::Incomplete => f.write_str("the answer ended before the list was complete"),
             Self::ShortWatch => f.write_str("the server ends each watch at once"),
         }
     }

@@ -81,11 +81,9 @@ impl Strategy {
     }
 
     /// Whether a set of this version may replace what is known; an error if it is older than what was seen.
-    pub(super) fn accept(&self, offered: Option<&Version>, seen: Option<&Version>) -> Result<(), Failure> {
-        match (offered, seen) {
-            (Some(offered), Some(seen))
-                if offered.is_older_than(seen) && self.older_answers + 1 < OLDER_ANSWERS_BELIEVED =>
-            {
+    pub(super) fn accept(&self, offered: &Version, seen: Option<&Version>) -> Result<(), Failure> {
+        match seen.filter(|seen| offered.is_older_than(seen)) {
+            Some(seen) if self.older_answers + 1 < OLDER_ANSWERS_BELIEVED => {
                 Err(Failure::Older { offered: offered.clone(), seen: seen.clone() })
             }
             _ => Ok(()),
@@ -109,7 +107,7 @@ impl Strategy {
                 return true;
             }
             // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
-            How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::ShortWatch),
+            How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::Incomplete),
             How::Pages | How::OnePage => {
                 if self.streaming == Streaming::Doubtful {
                     self.streaming = Streaming::Possible;
@@ -174,11 +172,13 @@ mod tests {
 
     #[test]
     fn a_stuck_stream_is_followed_by_one_list() {
-        let mut strategy = Strategy::new();
-        strategy.failed(How::Stream, &Failure::Silence(Duration::from_secs(1)));
-        assert_eq!(strategy.how(), How::Pages);
-        strategy.succeeded();
-        assert_eq!(strategy.how(), How::Stream);
+        for failure in [Failure::Silence(Duration::from_secs(1)), Failure::Incomplete] {
+            let mut strategy = Strategy::new();
+            strategy.failed(How::Stream, &failure);
+            assert_eq!(strategy.how(), How::Pages);
+            strategy.succeeded();
+            assert_eq!(strategy.how(), How::Stream);
+        }
     }
 
     #[test]
@@ -201,18 +201,18 @@ mod tests {
 
     #[test]
     fn an_older_answer_is_refused_until_it_is_repeated() {
-        let (old, seen) = (version("5"), version("7"));
+        let (old, seen) = (version("5").unwrap(), version("7"));
         let mut strategy = Strategy::new();
-        let older = strategy.accept(old.as_ref(), seen.as_ref()).unwrap_err();
+        let older = strategy.accept(&old, seen.as_ref()).unwrap_err();
         strategy.failed(How::Stream, &older);
         assert_eq!(strategy.not_older_than(seen.as_ref()), None, "now a consistent read");
         for _ in 1..OLDER_ANSWERS_BELIEVED {
-            assert!(strategy.accept(old.as_ref(), seen.as_ref()).is_err());
+            assert!(strategy.accept(&old, seen.as_ref()).is_err());
             strategy.failed(How::Stream, &older);
         }
-        assert_eq!(strategy.accept(old.as_ref(), seen.as_ref()), Ok(()));
+        assert_eq!(strategy.accept(&old, seen.as_ref()), Ok(()));
         strategy.succeeded();
-        assert!(strategy.accept(old.as_ref(), seen.as_ref()).is_err(), "counted anew");
+        assert!(strategy.accept(&old, seen.as_ref()).is_err(), "counted anew");
     }
 
     #[test]
