@@ -163,13 +163,17 @@ impl LinuxKernel {
 
     fn read_addresses(&mut self, family: Family) -> Result<BTreeMap<IpAddr, Address>, ReadError> {
         let Some(device) = self.device()? else { return Ok(BTreeMap::new()) };
-        // An address that goes between the two reads shows as one without its route: as wrong, not as well.
         let addresses = address::dump(&mut self.route, device, family).map_err(reading("the addresses"))?;
         let routes =
             route::dump(&mut self.route, device, family).map_err(reading("the routes of table local"))?;
-        let with_route =
-            |(address, deprecated)| (address, Address { deprecated, routed: routes.contains(&address) });
-        Ok(addresses.into_iter().map(with_route).collect())
+        let mut found = BTreeMap::new();
+        for (address, deprecated) in addresses {
+            let routed = routes.contains(&address)
+                || route::exists(&mut self.route, device, address)
+                    .map_err(reading("the route of an address"))?;
+            found.insert(address, Address { deprecated, routed });
+        }
+        Ok(found)
     }
 
     fn read_tables(&mut self, family: Family, state: &mut State) -> Result<(), ReadError> {

@@ -4,7 +4,8 @@
 //! * `GET_DEST` exists as a dump only, and for a virtual server that does not exist it answers with nothing, and no
 //!   error. "No real servers" is believed only when the virtual server is seen after it.
 //! * A dump is a walk by position, without a mark for changes meanwhile: an object may be missed when one before it
-//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree.
+//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree: the first
+//!   shows the object that went, the second does not.
 //!
 //! Reading 10,000 virtual servers with 10 real servers each takes 1.6 s in User-Mode Linux, all but 0.3 s of it for
 //! the three system calls of each `GET_DEST`, which are dear there. `/proc/net/ip_vs` takes 0.3 s; it was not chosen
