@@ -588,7 +588,9 @@ fn routes_are_put_back() {
 
 fn addresses_and_routes_of_others_are_left_out() {
     let mut kernel = with_addresses();
+    // At once, when the route of the IPv6 address may be still to come.
     let before = read_addresses(&mut kernel);
+    assert!(before.values().all(|address| address.routed), "{before:?}");
     shell(
         "ip link add other type dummy
          ip link set other up

@@ -30,8 +30,6 @@ const PROTOCOL_KERNEL: u8 = 2;
 const SCOPE_HOST: u8 = 254;
 /// `RTM_F_FIB_MATCH`: answer with the route itself, not with what it leads to.
 const MATCH: u32 = 0x2000;
-/// `RTM_F_LOOKUP_TABLE`: name the table that it was found in, which IPv6 does unasked (and asked, it refuses).
-const NAME_TABLE: u32 = 0x1000;
 const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
 /// `RTN_LOCAL`.
@@ -58,7 +56,11 @@ pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Resu
             body.fixed(&[family_number(family), 0, 0, 0, TABLE_LOCAL, 0, 0, TYPE_LOCAL, 0, 0, 0, 0]);
             body.u32(DEVICE, device);
         },
-        |message| Ok(decode(message, device, family)),
+        |message| {
+            // Kernels without strict checking (before 4.20) list all tables.
+            let in_local = |&(_, table): &(IpAddr, u8)| table == TABLE_LOCAL;
+            Ok(decode(message, device, family).filter(in_local).map(|(address, _)| address))
+        },
     )?;
     Ok(dump.items.into_iter().collect())
 }
@@ -66,8 +68,7 @@ pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Resu
 /// Whether packets to this address are taken by a local route through the device.
 pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::Result<bool> {
     let family = Family::of(address);
-    let flags = if family == Family::V4 { MATCH | NAME_TABLE } else { MATCH };
-    let [a, b, c, d] = flags.to_ne_bytes();
+    let [a, b, c, d] = MATCH.to_ne_bytes();
     let found = socket.get(
         GET_ROUTE,
         |body| {
@@ -77,7 +78,8 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
                 IpAddr::V6(address) => body.attribute(DESTINATION, &address.octets()),
             }
         },
-        |message| Ok(Some(decode(message, device, family) == Some(address))),
+        // For IPv4 the answer names table main, whichever it was; local routes are in table local.
+        |message| Ok(Some(decode(message, device, family).is_some_and(|(found, _)| found == address))),
     );
     match found {
         Ok(found) => Ok(found == Some(true)),
@@ -86,15 +88,15 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
     }
 }
 
-fn decode(message: Message<'_>, device: u32, family: Family) -> Option<IpAddr> {
+/// The address that a local route through the device takes in, and the route's table; `None`: another kind of route.
+fn decode(message: Message<'_>, device: u32, family: Family) -> Option<(IpAddr, u8)> {
     let &[number, prefix, _, _, table, _, _, kind, ..] = message.payload.first_chunk::<HEADER_LENGTH>()?;
     let attributes = message.attributes(HEADER_LENGTH);
-    // Kernels without strict checking (before 4.20) list all tables and devices.
     let ours = number == family_number(family)
         && prefix == family.host_prefix()
-        && (table, kind) == (TABLE_LOCAL, TYPE_LOCAL)
+        && kind == TYPE_LOCAL
         && attributes.get(DEVICE).and_then(Attribute::u32) == Some(device);
-    ours.then(|| read_octets(attributes.get(DESTINATION)?.value, family)).flatten()
+    ours.then(|| Some((read_octets(attributes.get(DESTINATION)?.value, family)?, table))).flatten()
 }
 
 #[cfg(test)]
@@ -108,7 +110,7 @@ mod tests {
         push_add(&mut frames, 7, address);
         let payload = frames.payload(0);
         let message = Message { kind: NEW_ROUTE, flags: 0, sequence: 1, payload };
-        assert_eq!(decode(message, 7, Family::V4), Some(address.into()));
+        assert_eq!(decode(message, 7, Family::V4), Some((address.into(), TABLE_LOCAL)));
         assert_eq!(decode(message, 8, Family::V4), None, "another device");
         assert_eq!(decode(message, 7, Family::V6), None, "another family");
         assert_eq!(
