@@ -588,7 +588,9 @@ fn routes_are_put_back() {
 
 fn addresses_and_routes_of_others_are_left_out() {
     let mut kernel = with_addresses();
+    // At once, when the route of the IPv6 address may be still to come.
     let before = read_addresses(&mut kernel);
+    assert!(before.values().all(|address| address.routed), "{before:?}");
     shell(
         "ip link add other type dummy
          ip link set other up
@@ -683,6 +685,14 @@ fn large_virtual_servers_are_read_whole() {
     assert_eq!(read[&empty].real_servers, BTreeMap::new());
 }
 
+/// Ends the writer, whatever becomes of the reader.
+struct Done<'a>(&'a AtomicBool);
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Somebody else adds and removes, all the time, while we read: an answer may be an error, but what was there all
 /// along is never missing from it.
 fn answers_are_complete_while_others_write() {
@@ -706,9 +716,9 @@ fn answers_are_complete_while_others_write() {
         // The new thread is in the same namespace.
         let writer = scope.spawn(|| {
             let mut kernel = LinuxKernel::open().expect("the lab's kernel");
-            let mut rounds = 0;
+            let mut rounds: u64 = 0;
             while !done.load(Ordering::Relaxed) {
-                let key = |n| tcp(&format!("10.99.0.{n}"), 80);
+                let key = |n| tcp(&format!("10.99.{}.{n}", rounds % 200), 80);
                 let add = kernel.apply(&steps((1..=40).map(key).flat_map(|key| make(&key))));
                 std::thread::sleep(Duration::from_millis(rounds % 4));
                 let remove = (1..=40).map(key);
@@ -721,6 +731,7 @@ fn answers_are_complete_while_others_write() {
             }
             rounds
         });
+        let reader = Done(&done);
         for _ in 0..60 {
             match ipvs.list() {
                 Ok(list) => {
@@ -739,7 +750,7 @@ fn answers_are_complete_while_others_write() {
                 Err(_) => refused += 1,
             }
         }
-        done.store(true, Ordering::Relaxed);
+        drop(reader);
         let rounds = writer.join().expect("the writer");
         println!("  {complete} complete answers, {refused} errors, during {rounds} rounds of changes");
         assert!(complete > 0 && rounds > 10);

@@ -1,14 +1,15 @@
 //! Service addresses on the device, each alone (/32, /128).
 //!
 //! Measured on Linux 6.12, on a dummy that is down: the kernel makes the address's route in table local with the
-//! address, and removes it with it, in both families. An IPv6 address is usable at once, without duplicate address
-//! detection, when it is made with `IFA_F_NODAD`.
+//! address, and removes it with it, in both families. For IPv4 that is one act; for IPv6 the route comes a moment
+//! later, from a work queue (`addrconf_dad_work`), and no flag changes that. `IFA_F_NODAD` spares the address
+//! duplicate address detection should somebody set the device up.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::netlink::{Attribute, Body, CREATE, EXCLUSIVE, Frames, Message, REPLACE, Socket};
+use super::netlink::{Attribute, Body, CREATE, EXCLUSIVE, Frames, Message, REPLACE, Socket, settled};
 use crate::cluster::types::Family;
 
 /// `RTM_NEWADDR`, `RTM_DELADDR`, `RTM_GETADDR` (`linux/rtnetlink.h`).
@@ -57,13 +58,19 @@ pub(crate) fn push_delete(frames: &mut Frames, device: u32, address: IpAddr) {
 
 /// The addresses of one family on the device that stand alone, and whether they are deprecated. Addresses with a
 /// network (link-local ones, an administrator's) are none of ours and left out.
+///
+/// All devices are asked for: restricted to one, the kernel does not mark answers that changed under it (before the
+/// generation is noted, `inet6_dump_addr` has left; the same for IPv4). And since it notes changes a little after it
+/// makes them, the answer is to be repeated.
 pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Result<BTreeMap<IpAddr, bool>> {
-    let dump = socket.dump(
-        GET_ADDRESS,
-        |body| body.fixed(&fixed(family, 0, device)),
-        |message| Ok(decode(message, device, family)),
-    )?;
-    Ok(dump.items.into_iter().collect())
+    let read = || {
+        socket.dump(
+            GET_ADDRESS,
+            |body| body.fixed(&fixed(family, 0, 0)),
+            |message| Ok(decode(message, device, family)),
+        )
+    };
+    Ok(settled(read, |item| *item)?.into_iter().collect())
 }
 
 /// What kube-proxy gives its addresses (`brd` is the address itself), and for IPv6 a preferred lifetime of 0, so
@@ -97,7 +104,6 @@ fn fixed(family: Family, prefix: u8, device: u32) -> [u8; HEADER_LENGTH] {
 
 fn decode(message: Message<'_>, device: u32, family: Family) -> Option<(IpAddr, bool)> {
     let &[number, prefix, old_flags, _scope, a, b, c, d] = message.payload.first_chunk::<HEADER_LENGTH>()?;
-    // Kernels without strict checking (before 4.20) list all devices.
     if number != family_number(family) || u32::from_ne_bytes([a, b, c, d]) != device {
         return None;
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::ipvs::Ipvs;
 use super::netlink::{Frames, Protocol, Socket};
@@ -17,6 +18,10 @@ use crate::diff::{Plan, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
 
 const ENODEV: i32 = 19;
+/// How often, and after which pause, the route of an IPv6 address is looked for without any progress before it is
+/// said to be missing.
+const ROUTE_LOOKS: u32 = 10;
+const ROUTE_PAUSE: Duration = Duration::from_millis(5);
 /// How many messages are encoded before they are sent.
 const PART: usize = 1024;
 
@@ -163,13 +168,32 @@ impl LinuxKernel {
 
     fn read_addresses(&mut self, family: Family) -> Result<BTreeMap<IpAddr, Address>, ReadError> {
         let Some(device) = self.device()? else { return Ok(BTreeMap::new()) };
-        // An address that goes between the two reads shows as one without its route: as wrong, not as well.
         let addresses = address::dump(&mut self.route, device, family).map_err(reading("the addresses"))?;
         let routes =
             route::dump(&mut self.route, device, family).map_err(reading("the routes of table local"))?;
-        let with_route =
-            |(address, deprecated)| (address, Address { deprecated, routed: routes.contains(&address) });
-        Ok(addresses.into_iter().map(with_route).collect())
+        let mut unrouted: BTreeSet<IpAddr> =
+            addresses.keys().filter(|address| !routes.contains(address)).copied().collect();
+        let mut looks_in_vain = 0;
+        loop {
+            let before = unrouted.len();
+            for address in unrouted.clone() {
+                let exists = route::exists(&mut self.route, device, address);
+                if exists.map_err(reading("the route of an address"))? {
+                    unrouted.remove(&address);
+                }
+            }
+            looks_in_vain = if unrouted.len() < before { 0 } else { looks_in_vain + 1 };
+            if unrouted.is_empty() || family == Family::V4 || looks_in_vain > ROUTE_LOOKS {
+                break;
+            }
+            // The kernel makes the route of a new IPv6 address a little later than the address.
+            std::thread::sleep(ROUTE_PAUSE);
+        }
+        let whole = |(address, deprecated)| {
+            let routed = !unrouted.contains(&address);
+            (address, Address { deprecated, routed })
+        };
+        Ok(addresses.into_iter().map(whole).collect())
     }
 
     fn read_tables(&mut self, family: Family, state: &mut State) -> Result<(), ReadError> {

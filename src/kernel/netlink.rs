@@ -290,7 +290,7 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other(format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row")))
+        Err(restless())
     }
 
     /// One attempt; `None`: disturbed.
@@ -428,6 +428,33 @@ impl Socket {
         self.inner = connect(self.protocol, self.receive_buffer_bytes)?;
         Ok(())
     }
+}
+
+/// Dumps until the answer came in one datagram, which the kernel fills under its lock, or two answers in a row name
+/// the same objects in the same order. For what the kernel does not mark ([`Socket::dump`] looks at its mark), or not
+/// in time: a walk by position misses an object when one before it goes between two datagrams, but then the one that
+/// went is in this answer and not in the next.
+///
+/// # Errors
+/// Those of `dump`, or that there was no peace long enough.
+pub fn settled<T, N: PartialEq>(
+    mut dump: impl FnMut() -> io::Result<Dump<T>>,
+    name: impl Fn(&T) -> N,
+) -> io::Result<Vec<T>> {
+    let mut previous: Option<Vec<T>> = None;
+    for _ in 0..DUMP_ATTEMPTS {
+        let Dump { items, datagrams } = dump()?;
+        let same = |previous: &Vec<T>| previous.iter().map(&name).eq(items.iter().map(&name));
+        if datagrams <= 1 || previous.as_ref().is_some_and(same) {
+            return Ok(items);
+        }
+        previous = Some(items);
+    }
+    Err(restless())
+}
+
+fn restless() -> io::Error {
+    io::Error::other(format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row"))
 }
 
 /// A socket, connected to the kernel so that nobody else can put anything into it.

@@ -4,7 +4,8 @@
 //! * `GET_DEST` exists as a dump only, and for a virtual server that does not exist it answers with nothing, and no
 //!   error. "No real servers" is believed only when the virtual server is seen after it.
 //! * A dump is a walk by position, without a mark for changes meanwhile: an object may be missed when one before it
-//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree.
+//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree: the first
+//!   shows the object that went, the second does not.
 //!
 //! Reading 10,000 virtual servers with 10 real servers each takes 1.6 s in User-Mode Linux, all but 0.3 s of it for
 //! the three system calls of each `GET_DEST`, which are dear there. `/proc/net/ip_vs` takes 0.3 s; it was not chosen
@@ -19,13 +20,11 @@ use std::io;
 
 use self::wire::{Command, Dest};
 use super::Outcome;
-use super::netlink::{Body, Dump, Frames, Protocol, Socket};
+use super::netlink::{Body, Frames, Protocol, Socket, settled};
 use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::state::{RealServerKey, Timeouts, VirtualServer, VirtualServerKey};
 
-/// How often something that changes while it is read is read again.
-const ATTEMPTS: usize = 8;
 /// How many messages are encoded before they are sent: four datagrams of 256.
 const PART: usize = 1024;
 /// `ESRCH`: there is no such virtual server.
@@ -106,9 +105,10 @@ impl Ipvs {
     /// Those of the kernel or of the socket, or that they did not keep still long enough to be read.
     pub fn list(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
         let (socket, family) = (&mut self.socket, self.family);
-        let servers = settled(|| {
-            socket.dump(family, |out| wire::command(out, Command::GetService), wire::decode_service)
-        })?;
+        let servers = settled(
+            || socket.dump(family, |out| wire::command(out, Command::GetService), wire::decode_service),
+            |(key, _)| *key,
+        )?;
         Ok(servers.into_iter().collect())
     }
 
@@ -178,7 +178,7 @@ impl Ipvs {
     /// The real servers of a virtual server; none where it does not exist.
     fn dests(&mut self, key: &VirtualServerKey) -> io::Result<Vec<Dest>> {
         let (socket, family) = (&mut self.socket, self.family);
-        settled(|| {
+        let read = || {
             socket.dump(
                 family,
                 |out| {
@@ -187,44 +187,7 @@ impl Ipvs {
                 },
                 |message| wire::decode_dest(message, Family::of(key.address)).map(Some),
             )
-        })
-    }
-}
-
-/// Reads until the answer came in one datagram, which the kernel fills under its lock, or two answers in a row name
-/// the same objects.
-fn settled<T: Named>(mut read: impl FnMut() -> io::Result<Dump<T>>) -> io::Result<Vec<T>> {
-    let mut previous: Option<Vec<T>> = None;
-    for _ in 0..ATTEMPTS {
-        let Dump { items, datagrams } = read()?;
-        let same = |previous: &Vec<T>| previous.iter().map(T::name).eq(items.iter().map(T::name));
-        if datagrams <= 1 || previous.as_ref().is_some_and(same) {
-            return Ok(items);
-        }
-        previous = Some(items);
-    }
-    Err(io::Error::other(format!("it changed while it was read, {ATTEMPTS} times in a row")))
-}
-
-/// What has a name that tells it from its like.
-trait Named {
-    type Name: PartialEq;
-
-    fn name(&self) -> Self::Name;
-}
-
-impl Named for (VirtualServerKey, VirtualServer) {
-    type Name = VirtualServerKey;
-
-    fn name(&self) -> VirtualServerKey {
-        self.0
-    }
-}
-
-impl Named for Dest {
-    type Name = RealServerKey;
-
-    fn name(&self) -> RealServerKey {
-        self.key
+        };
+        settled(read, |dest| dest.key)
     }
 }

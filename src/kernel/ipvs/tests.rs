@@ -113,22 +113,3 @@ fn real_servers_are_sent_with_their_virtual_server() {
     assert_eq!(dest.get(3).and_then(crate::kernel::netlink::Attribute::u32), Some(0), "masquerading");
     assert_eq!(dest.get(4).and_then(crate::kernel::netlink::Attribute::u32), Some(1));
 }
-
-#[test]
-fn an_answer_in_many_datagrams_is_believed_when_it_is_repeated() {
-    let named = |ports: &[u16]| -> Vec<_> {
-        ports.iter().map(|port| (key("10.0.0.1", Transport::Tcp, *port), server("rr", 0, 0, 32))).collect()
-    };
-    let run = |answers: &[(&[u16], usize)]| {
-        let mut answers =
-            answers.iter().map(|(ports, datagrams)| Dump { items: named(ports), datagrams: *datagrams });
-        let result = settled(|| Ok(answers.next().expect("no more answers were needed")));
-        (result.map(|items| items.iter().map(|item| item.0.port).collect::<Vec<_>>()).ok(), answers.count())
-    };
-    assert_eq!(run(&[(&[1, 2], 1), (&[3], 1)]), (Some(vec![1, 2]), 1));
-    assert_eq!(run(&[(&[1, 3], 2), (&[2, 3], 2), (&[2, 3], 2)]), (Some(vec![2, 3]), 0));
-    assert_eq!(run(&[(&[1, 2], 2), (&[], 1)]), (Some(vec![]), 0));
-    let restless: Vec<(&[u16], usize)> =
-        (0..ATTEMPTS).map(|i| if i % 2 == 0 { (&[1][..], 2) } else { (&[2][..], 2) }).collect();
-    assert_eq!(run(&restless), (None, 0));
-}

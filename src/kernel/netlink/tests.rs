@@ -107,3 +107,18 @@ fn a_dump_that_cannot_be_decoded_leaves_the_socket_usable() {
     let links = socket.dump(GET_LINK, |body| body.fixed(&[0; 16]), |_| Ok(Some(()))).expect("the links");
     assert!(!links.items.is_empty());
 }
+
+#[test]
+fn an_answer_in_many_datagrams_is_believed_when_it_is_repeated() {
+    let run = |answers: &[(&[u16], usize)]| {
+        let mut answers =
+            answers.iter().map(|(items, datagrams)| Dump { items: items.to_vec(), datagrams: *datagrams });
+        let result = settled(|| Ok(answers.next().expect("no more answers were needed")), |item| *item);
+        (result.ok(), answers.count())
+    };
+    assert_eq!(run(&[(&[1, 2], 1), (&[3], 1)]), (Some(vec![1, 2]), 1));
+    assert_eq!(run(&[(&[1, 3], 2), (&[2, 3], 2), (&[2, 3], 2)]), (Some(vec![2, 3]), 0));
+    assert_eq!(run(&[(&[1, 2], 2), (&[], 1)]), (Some(vec![]), 0));
+    let restless: Vec<(&[u16], usize)> = [(&[1][..], 2), (&[2][..], 2)].repeat(DUMP_ATTEMPTS / 2);
+    assert_eq!(run(&restless), (None, 0));
+}
