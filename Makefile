@@ -14,6 +14,7 @@ test: toolchain ## everything: unit, property, scenario and lab tests
 lint: toolchain ## format, clippy, the direction of dependencies, shell scripts
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --quiet
 	cargo test --test architecture
 	tests/lab/packages.sh shellcheck=shellcheck
 	shellcheck tests/lab/*.sh tests/lab/demo/*.sh .ci/run

@@ -7,7 +7,7 @@
 //!   complete; an error hands on nothing.
 //! * **Never older than what was seen.** A relist asks for at least the newest version known
 //!   (`resourceVersionMatch=NotOlderThan`); where a server does not have that yet, for a consistent read; and an answer
-//!   that is older all the same is refused ([`strategy`]).
+//!   that is older all the same is refused (`strategy`).
 //! * **Streaming lists** (KEP-3157) where the server has them, list and watch where not; found out by trying.
 //! * **Every wait has a limit**: for an answer, for the next bytes of a list, for a sign of life of a watch
 //!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured.
@@ -17,8 +17,8 @@
 //! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is
 //! behind withdraws what is newer, it has no fallback, and no limit on a list's progress.
 //!
-//! Files: [`cycle`] the loop, [`strategy`] how to ask for a complete set, [`http`] a request and its answer,
-//! [`kinds`] what is watched, [`status`] what others see, [`failure`] and [`version`] its words.
+//! Files: `cycle` the loop, `strategy` how to ask for a complete set, `http` a request and its answer,
+//! `kinds` what is watched, `status` what others see, `failure` and `version` its words.
 
 mod cycle;
 mod failure;
