@@ -11,6 +11,8 @@ mod connections;
 mod faults;
 #[path = "apiserver/real.rs"]
 mod real;
+#[path = "common/requirement.rs"]
+mod requirement;
 #[path = "apiserver/session.rs"]
 mod session;
 
@@ -38,21 +40,10 @@ fn main() -> ExitCode {
     }
     let missing = real::missing();
     for (name, test) in real::TESTS {
-        let (title, run) = match &missing {
-            None => (format!("real::{name}"), true),
-            Some(reason) => (format!("real::{name} ({reason})"), false),
-        };
-        // In CI what cannot run is a failure: nobody looks at what was ignored.
-        let must = std::env::var_os("CI").is_some_and(|value| value == "true");
-        let reason = missing.clone().unwrap_or_default();
-        let trial = Trial::test(title, move || {
-            if !run {
-                return Err(reason.into());
-            }
+        trials.push(requirement::trial(&format!("real::{name}"), missing.as_deref(), move || {
             session::on_the_clock(test());
             Ok(())
-        });
-        trials.push(trial.with_ignored_flag(!run && !must));
+        }));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

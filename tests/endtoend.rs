@@ -3,8 +3,12 @@
 
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "common/pods.rs"]
+mod pods;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/tools.rs"]
+mod tools;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +16,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lab::{shell, try_shell};
-use proxy::{Proxy, eventually, get};
+use pods::{in_pod, pod};
+use proxy::{Proxy, get};
+use tools::{ipvsadm, kernel, wait_for};
 
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
@@ -61,16 +67,6 @@ UDP 10.96.0.1:53 rr
   -> 10.244.0.3:5353 Masq 1 0 0
 ";
 
-/// `ipvsadm -ln` without its head, with single blanks.
-fn ipvsadm() -> String {
-    let squeeze = |line: &str| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let indent = if words.first() == Some(&"->") { "  " } else { "" };
-        format!("{indent}{}\n", words.join(" "))
-    };
-    shell("ipvsadm -ln").lines().skip(3).map(squeeze).collect()
-}
-
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
@@ -109,10 +105,6 @@ fn running() -> (tempfile::TempDir, Proxy) {
     let mut proxy = start(folder.path(), "first");
     proxy.wait_synced();
     (folder, proxy)
-}
-
-fn wait_for(what: &str, limit: u64, is_so: impl FnMut() -> bool) {
-    assert!(eventually(Duration::from_secs(limit), is_so), "{what}\n{}", ipvsadm());
 }
 
 fn manifests_become_kernel_state() {
@@ -173,7 +165,7 @@ fn changes_apply_live() {
 }
 
 fn a_restart_writes_nothing() {
-    let (folder, mut proxy) = running();
+    let (folder, proxy) = running();
     assert!(proxy.writes() > 5, "the first run counts what it wrote");
     proxy.kill();
     for name in ["second", "third"] {
@@ -196,38 +188,6 @@ fn a_restart_writes_nothing() {
     watching.kill().expect("ip monitor runs");
     watching.wait().expect("ip monitor ends");
     assert_eq!(fs::read_to_string(monitor).expect("its output"), "");
-}
-
-/// A pod in a network namespace of its own, with a route to everything through this one.
-fn pod(name: &str, address: &str, gateway: &str) {
-    shell(&format!(
-        "ip netns add {name}
-         ip link add {name} type veth peer name eth0 netns {name}
-         ip addr add {gateway}/32 dev {name}
-         ip link set {name} up
-         ip -n {name} link set lo up
-         ip -n {name} addr add {address}/32 dev eth0
-         ip -n {name} link set eth0 up
-         ip -n {name} route add {gateway} dev eth0
-         ip -n {name} route add default via {gateway}
-         ip route add {address} dev {name}"
-    ));
-}
-
-/// Runs something on a thread in the network namespace of a pod.
-fn in_pod<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let file = fs::File::open(format!("/run/netns/{name}")).expect("a namespace");
-            rustix::thread::move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&file),
-                Some(rustix::thread::LinkNameSpaceType::Network),
-            )
-            .expect("into the namespace");
-            run()
-        });
-        thread.join().expect("the thread")
-    })
 }
 
 fn a_connection_survives_kill_and_restart() {
@@ -425,8 +385,7 @@ fn bad_input_changes_nothing() {
     let folder = folder();
     fs::write(folder.path().join("bad.yaml"), "kind: Service\napiVersion: v1\nspec: [").expect("a file");
     let bad = folder.path().join("bad.yaml").to_string_lossy().into_owned();
-    let state = || shell("ipvsadm -ln; ip addr; nft list ruleset; sysctl net.ipv4.vs net.ipv4.ip_forward");
-    let before = state();
+    let before = kernel();
     for (number, (arguments, expected)) in [
         (vec!["--no-such-flag"], "no-such-flag"),
         (vec!["--ipvs-tcp-timeout", "1d"], "ipvs-tcp-timeout"),
@@ -443,7 +402,7 @@ fn bad_input_changes_nothing() {
         let mut proxy = Proxy::start(folder.path(), &format!("bad{number}"), &arguments);
         assert_eq!(proxy.wait(), Some(1), "{arguments:?}: {}", proxy.log());
         assert!(proxy.log().contains(expected), "{arguments:?}: {}", proxy.log());
-        assert_eq!(state(), before, "{arguments:?}");
+        assert_eq!(kernel(), before, "{arguments:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`diff`] compares two states, key by key, and says what must be written in which order ([`order`]) to get from one
 //! to the other; [`Plan::apply_to`](plan::Plan::apply_to) says what a state is after a plan. One law joins them, and is
-//! tested as a property: after a plan was applied, [`accepts`](accept::accepts) holds and another diff is empty.
+//! tested as a property: after a plan was applied, [`accepts`] holds and another diff is empty.
 //! Pure: no clock, no I/O, and no knowledge of whose an object is: the scope holds only what is ours.
 
 pub mod accept;

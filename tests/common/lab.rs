@@ -13,12 +13,15 @@
 //! once more through `tests/lab/run.sh`, with the same arguments, and ends with that run's exit status. What cannot
 //! run fails with the reason.
 
+#[path = "requirement.rs"]
+mod requirement;
+
 use std::any::Any;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use rustix::thread::UnshareFlags;
 
 /// Name and body of a test.
@@ -32,13 +35,21 @@ pub(crate) use tests;
 
 /// Runs the tests, in the lab.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
+    run_unless(None, tests)
+}
+
+/// Runs the tests, in the lab, unless something that they need is missing: see [`requirement`].
+pub(crate) fn run_unless(missing: Option<&str>, tests: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if !arguments.list && std::env::var_os("LAB").is_none() {
+    if !arguments.list && missing.is_none() && std::env::var_os("LAB").is_none() {
         return enter();
     }
     // The lab has one processor, and some tests measure time.
     arguments.test_threads = Some(1);
-    let trials = tests.iter().map(|&(name, test)| Trial::test(name, move || in_namespace(test))).collect();
+    let trials = tests
+        .iter()
+        .map(|&(name, test)| requirement::trial(name, missing, move || in_namespace(test)))
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -67,13 +67,20 @@ impl Proxy {
     }
 
     /// How many writes it counts with the verdict `done`.
-    pub(crate) fn writes(&mut self) -> u64 {
-        assert!(self.child.try_wait().expect("a child").is_none(), "it ended:\n{}", self.log());
+    pub(crate) fn writes(&self) -> u64 {
+        self.count("kube_ipvs_writes_total", "verdict=\"done\"")
+    }
+
+    /// The sum of the series of a counter that have this in their labels.
+    pub(crate) fn count(&self, name: &str, label: &str) -> u64 {
         let page = get("127.0.0.1:10249", "/metrics");
-        page.lines()
-            .filter(|line| line.starts_with("kube_ipvs_writes_total{") && line.contains("verdict=\"done\""))
-            .map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count"))
-            .sum()
+        let series: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label))
+            .collect();
+        assert!(!series.is_empty(), "{name} with {label} is missing:\n{page}\n{}", self.log());
+        let count = |line: &&str| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
+        series.iter().map(|line| count(line).expect("a count")).sum()
     }
 }
 

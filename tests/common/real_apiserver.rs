@@ -1,11 +1,11 @@
 //! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder that `KUBEBUILDER_ASSETS`
-//! names (envtest's convention), on free ports of 127.0.0.1 and in a temporary folder.
+//! names (envtest's convention), on free ports and in a temporary folder.
 //!
 //! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
 //! `system:node-proxier` allows. Processes end with the value, by their process ids.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine.
-const READY: Duration = Duration::from_mins(1);
+/// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine, and half a minute in the lab.
+const READY: Duration = Duration::from_mins(3);
 
 /// The folder with the programs, or why there is none.
 pub fn assets() -> Result<PathBuf, String> {
@@ -36,6 +36,8 @@ pub struct RealApiServer {
     assets: PathBuf,
     flags: Vec<String>,
     /// Where the API server listens, restarts included.
+    pub address: Ipv4Addr,
+    /// The same.
     pub port: u16,
     etcd_port: u16,
     _etcd: Child,
@@ -45,6 +47,11 @@ pub struct RealApiServer {
 impl RealApiServer {
     /// Starts both, with these flags of the API server besides the usual ones, and waits until it is ready.
     pub async fn start(flags: &[&str]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, flags).await
+    }
+
+    /// The same, on this address of the host.
+    pub async fn start_at(address: Ipv4Addr, flags: &[&str]) -> Self {
         let assets = assets().expect("callers check that there are assets");
         let folder = tempfile::tempdir().unwrap();
         let [port, etcd_port, peer_port] = free_ports();
@@ -67,12 +74,17 @@ impl RealApiServer {
             .spawn()
             .unwrap();
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut server = Self { folder, assets, flags, port, etcd_port, _etcd: etcd, server: None };
+        let mut server = Self { folder, assets, flags, address, port, etcd_port, _etcd: etcd, server: None };
         for user in ["admin", "proxy", "nobody"] {
             server.kubeconfig_at(user, server.port);
         }
         server.restart().await;
         server
+    }
+
+    /// Whether the API server was started and not ended.
+    pub fn is_running(&self) -> bool {
+        self.server.is_some()
     }
 
     /// Starts the API server again, on the same port and etcd, and waits until it is ready.
@@ -82,7 +94,8 @@ impl RealApiServer {
         let key = certificates.join("apiserver.key");
         let child = Command::new(self.assets.join("kube-apiserver"))
             .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            .arg(format!("--bind-address={}", self.address))
+            .arg(format!("--advertise-address={}", self.address))
             .arg(format!("--secure-port={}", self.port))
             .arg(format!("--cert-dir={}", certificates.display()))
             .arg(format!("--token-auth-file={}", self.path("tokens.csv").display()))
@@ -157,9 +170,10 @@ impl RealApiServer {
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
              contexts: [{{name: here, context: {{cluster: lab, user: {user}}}}}]\n\
-             clusters:\n- name: lab\n  cluster:\n    server: https://127.0.0.1:{port}\n    \
+             clusters:\n- name: lab\n  cluster:\n    server: https://{}:{port}\n    \
              certificate-authority: certs/apiserver.crt\n\
-             users: [{{name: {user}, user: {{token: {user}}}}}]\n"
+             users: [{{name: {user}, user: {{token: {user}}}}}]\n",
+            self.address
         );
         std::fs::write(&file, text).unwrap();
         file
@@ -183,6 +197,6 @@ fn log(folder: &Path, name: &str) -> Stdio {
 
 /// Ports that nobody uses at this moment.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -1,0 +1,22 @@
+//! Tests that need something which not every machine has: shown as ignored, with the reason in their name. Under
+//! `CI=true` they fail instead, since nobody looks there at what was left out.
+
+use libtest_mimic::{Failed, Trial};
+
+/// Whether a test that lacks something is a failure.
+fn is_demanded() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// A test, and what it lacks, if anything.
+pub(crate) fn trial(
+    name: &str,
+    missing: Option<&str>,
+    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    match missing.map(str::to_owned) {
+        None => Trial::test(name, test),
+        Some(reason) => Trial::test(format!("{name} ({reason})"), move || Err(reason.into()))
+            .with_ignored_flag(!is_demanded()),
+    }
+}

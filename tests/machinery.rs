@@ -1,0 +1,58 @@
+//! The whole program on a real kernel, told by the real API machinery: what is done to Services and EndpointSlices
+//! shows in the kernel, and neither the end of the API server nor the program's own takes anything away.
+//!
+//! Needs `kube-apiserver` and `etcd` in the folder that `KUBEBUILDER_ASSETS` names. They run in the lab's first
+//! network namespace, once for all tests ([`control_plane`]); each test is a node of its own.
+
+#![expect(unreachable_pub, reason = "modules of a test program have no face")]
+#![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]
+
+#[path = "machinery/away.rs"]
+mod away;
+#[path = "machinery/control_plane.rs"]
+mod control_plane;
+#[path = "machinery/killed.rs"]
+mod killed;
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+#[path = "common/lab.rs"]
+mod lab;
+#[path = "machinery/objects.rs"]
+mod objects;
+#[path = "common/pods.rs"]
+mod pods;
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+#[path = "common/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+#[path = "common/real_apiserver.rs"]
+mod real_apiserver;
+#[path = "machinery/refused.rs"]
+mod refused;
+#[path = "machinery/table.rs"]
+mod table;
+#[path = "common/tools.rs"]
+mod tools;
+
+use away::{a_killed_api_server_takes_nothing_away, without_an_api_server_it_waits};
+use killed::killed_at_any_moment_it_takes_nothing_away;
+use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
+use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
+
+fn main() -> std::process::ExitCode {
+    let missing = real_apiserver::assets().err();
+    let result = lab::run_unless(
+        missing.as_deref(),
+        lab::tests![
+            services_come_change_and_go,
+            slices_decide_who_serves,
+            both_families_come_and_go,
+            a_killed_api_server_takes_nothing_away,
+            without_an_api_server_it_waits,
+            killed_at_any_moment_it_takes_nothing_away,
+            who_is_denied_is_told_what,
+            a_wrong_kubeconfig_is_explained,
+        ],
+    );
+    control_plane::end();
+    result
+}

@@ -1,0 +1,199 @@
+//! The API server and the admin's hands. Both live in the first network namespace of the lab, which the main thread
+//! never leaves; tests run in others, and get there over a wire of their own, as nodes do.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::lab::shell;
+use crate::pods::in_namespace_of;
+use crate::proxy::Proxy;
+use crate::real_apiserver::RealApiServer;
+
+/// Where the API server listens; `default/kubernetes` has it as its endpoint.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Service addresses of both families.
+const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112";
+
+static CONTROL_PLANE: Mutex<Option<ControlPlane>> = Mutex::new(None);
+/// The last part of the last node's address.
+static NODES: AtomicU8 = AtomicU8::new(10);
+
+/// A running API server without any Services but `default/kubernetes`, and who speaks to it.
+pub struct ControlPlane {
+    runtime: Runtime,
+    server: RealApiServer,
+    /// `None` until the first use after a start.
+    admin: Client,
+}
+
+/// The control plane, for one test: running, without any objects of a test before.
+pub struct Cluster(MutexGuard<'static, Option<ControlPlane>>);
+
+/// Takes the control plane, and makes the caller's namespace a node of it.
+pub fn cluster() -> Cluster {
+    let mut guard = CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner);
+    let control_plane = guard.get_or_insert_with(ControlPlane::start);
+    // A test may have failed while it was down.
+    if !control_plane.server.is_running() {
+        control_plane.restart();
+    }
+    control_plane.clear();
+    join_node();
+    Cluster(guard)
+}
+
+/// Ends the processes.
+pub fn end() {
+    CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+impl std::ops::Deref for Cluster {
+    type Target = ControlPlane;
+    fn deref(&self) -> &ControlPlane {
+        self.0.as_ref().expect("it was started")
+    }
+}
+
+impl std::ops::DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut ControlPlane {
+        self.0.as_mut().expect("it was started")
+    }
+}
+
+/// Runs something where the control plane is.
+fn there<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    // Of the process, that is, of its main thread.
+    in_namespace_of(Path::new("/proc/self/ns/net"), run)
+}
+
+/// Connects the caller's namespace with the control plane.
+pub fn join_node() {
+    let number = NODES.fetch_add(1, Ordering::Relaxed);
+    shell(&format!(
+        "ip link add eth0 type veth peer name node{number} netns {}
+         ip addr add 192.0.2.{number}/32 dev eth0
+         ip link set eth0 up
+         ip route add {ADDRESS} dev eth0",
+        std::process::id()
+    ));
+    there(|| shell(&format!("ip link set node{number} up; ip route add 192.0.2.{number} dev node{number}")));
+}
+
+impl ControlPlane {
+    fn start() -> Self {
+        there(|| {
+            shell(&format!("ip addr add {ADDRESS}/32 dev lo"));
+            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let (server, admin) = runtime.block_on(async {
+                let server = RealApiServer::start_at(ADDRESS, &[RANGES]).await;
+                let admin = server.client("admin").await;
+                (server, admin)
+            });
+            Self { runtime, server, admin }
+        })
+    }
+
+    /// Ends the API server as a power failure would; etcd goes on.
+    pub fn kill(&mut self) {
+        there(|| self.runtime.block_on(self.server.kill()));
+    }
+
+    /// Starts the API server again, on the same port and etcd, and waits until it is ready.
+    pub fn restart(&mut self) {
+        there(|| self.runtime.block_on(self.server.restart()));
+    }
+
+    /// Starts kube-ipvs in the caller's namespace, as `system:kube-proxy`.
+    pub fn proxy(&self, folder: &TempDir, name: &str) -> Proxy {
+        self.proxy_as("proxy", folder, name)
+    }
+
+    /// The same as another user.
+    pub fn proxy_as(&self, user: &str, folder: &TempDir, name: &str) -> Proxy {
+        let kubeconfig = self.server.kubeconfig_at(user, self.server.port);
+        start(folder, name, &kubeconfig)
+    }
+
+    /// The kubeconfig of `system:kube-proxy`.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.server.kubeconfig("proxy")
+    }
+
+    /// What `default/kubernetes` is in the kernel, as [`crate::tools::ipvsadm`] has it.
+    pub fn kubernetes(&self) -> String {
+        format!("TCP 10.96.0.1:443 rr\n  -> {ADDRESS}:{} Masq 1 0 0\n", self.server.port)
+    }
+
+    /// Creates a Service or EndpointSlice in `default`.
+    pub fn create(&self, object: Value) {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let kind = object.types.as_ref().expect("it has a kind").kind.clone();
+        self.as_admin(&kind, async |api| api.create(&PostParams::default(), &object).await.map(drop));
+    }
+
+    /// Changes an object, with a JSON merge patch.
+    pub fn patch(&self, kind: &str, name: &str, change: Value) {
+        let change = Patch::Merge(change);
+        self.as_admin(kind, async |api| api.patch(name, &PatchParams::default(), &change).await.map(drop));
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, kind: &str, name: &str) {
+        self.as_admin(kind, async |api| api.delete(name, &DeleteParams::default()).await.map(drop));
+    }
+
+    /// Deletes what tests made.
+    fn clear(&self) {
+        for kind in ["Service", "EndpointSlice"] {
+            self.as_admin(kind, async |api| {
+                for object in api.list_metadata(&ListParams::default()).await?.items {
+                    let name = object.metadata.name.expect("objects have names");
+                    if name != "kubernetes" {
+                        api.delete(&name, &DeleteParams::default()).await?;
+                    }
+                }
+                Ok(())
+            });
+        }
+    }
+
+    fn as_admin(&self, kind: &str, run: impl AsyncFnOnce(&Api<DynamicObject>) -> kube::Result<()> + Send) {
+        let resource = match kind {
+            "Service" => ApiResource::erase::<Service>(&()),
+            "EndpointSlice" => ApiResource::erase::<EndpointSlice>(&()),
+            other => panic!("{other} is no kind that tests use"),
+        };
+        there(|| {
+            let api = Api::default_namespaced_with(self.admin.clone(), &resource);
+            self.runtime.block_on(run(&api)).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        });
+    }
+}
+
+/// Starts kube-ipvs in the caller's namespace with this kubeconfig.
+pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path) -> Proxy {
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let arguments = [
+        "--kubeconfig",
+        &kubeconfig,
+        "--hostname-override",
+        "node1",
+        "--proxy-mode",
+        "ipvs",
+        "--cluster-cidr",
+        "10.244.0.0/16,fd00:10:244::/56",
+        "-v",
+        "2",
+    ];
+    Proxy::start(folder.path(), name, &arguments)
+}
