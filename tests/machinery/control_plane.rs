@@ -22,7 +22,7 @@ use crate::real_apiserver::RealApiServer;
 /// Where the API server listens; `default/kubernetes` has it as its endpoint.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Service addresses of both families.
-const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112";
+const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/108";
 
 static CONTROL_PLANE: Mutex<Option<ControlPlane>> = Mutex::new(None);
 /// The last part of the last node's address.
@@ -82,6 +82,7 @@ pub fn join_node() {
     shell(&format!(
         "ip link add eth0 type veth peer name node{number} netns {}
          ip addr add 192.0.2.{number}/32 dev eth0
+         ip link set eth0 addrgenmode none
          ip link set eth0 up
          ip route add {ADDRESS} dev eth0",
         std::process::id()

@@ -38,7 +38,7 @@ enum Streaming {
 #[derive(Debug)]
 pub(super) struct Strategy {
     streaming: Streaming,
-    /// The last streaming list got stuck: a list this time.
+    /// The last streaming list got stuck, or the server could not do it: a list this time.
     list_once: bool,
     /// Pages got lost: one piece this time.
     one_page: bool,
@@ -107,7 +107,10 @@ impl Strategy {
                 return true;
             }
             // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
-            How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::Incomplete),
+            How::Stream => {
+                self.list_once =
+                    matches!(failure, Failure::Silence(_) | Failure::Incomplete) || failure.is_internal();
+            }
             How::Pages | How::OnePage => {
                 if self.streaming == Streaming::Doubtful {
                     self.streaming = Streaming::Possible;
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn denials_and_overload_say_nothing_about_streaming() {
-        for code in [401, 403, 410, 429, 500, 503, 504] {
+        for code in [401, 403, 410, 429, 503, 504] {
             let mut strategy = Strategy::new();
             assert!(!strategy.failed(How::Stream, &refused(code)));
             assert_eq!(strategy.how(), How::Stream, "{code}");
@@ -179,6 +182,18 @@ mod tests {
             strategy.succeeded();
             assert_eq!(strategy.how(), How::Stream);
         }
+    }
+
+    #[test]
+    fn a_server_that_fails_at_a_stream_is_asked_for_a_list() {
+        let mut strategy = Strategy::new();
+        assert!(!strategy.failed(How::Stream, &refused(500)), "but not at once: it may fail at everything");
+        assert_eq!(strategy.how(), How::Pages);
+        assert!(!strategy.failed(How::Pages, &refused(500)));
+        assert_eq!(strategy.how(), How::Stream, "in turn");
+        strategy.failed(How::Stream, &refused(500));
+        strategy.succeeded();
+        assert_eq!(strategy.how(), How::Stream, "its etcd may be another one by now");
     }
 
     #[test]
