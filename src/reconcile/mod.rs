@@ -46,14 +46,17 @@ pub async fn run(
         while let Ok(event) = events.try_recv() {
             reconciler.observe(event);
         }
-        let next = reconciler.next(Instant::now());
-        let notes = reconciler.take_notes();
-        if !notes.is_empty() {
-            tell(&reconciler, notes);
-        }
-        match next {
+        let mut tell_news = |reconciler: &mut Reconciler| {
+            let notes = reconciler.take_notes();
+            if !notes.is_empty() {
+                tell(reconciler, notes);
+            }
+        };
+        match reconciler.next(Instant::now()) {
             Next::Work(work) => {
                 worker.give(work).await;
+                // While the kernel works, not before.
+                tell_news(&mut reconciler);
                 let answer = loop {
                     // Both arms are cancel-safe. Events are taken meanwhile so that sources do not wait for netlink.
                     tokio::select! {
@@ -65,6 +68,7 @@ pub async fn run(
                 reconciler.complete(answer, Instant::now());
             }
             Next::Wait(due) => {
+                tell_news(&mut reconciler);
                 let until = due.unwrap_or_else(|| Instant::now() + LONG);
                 // All arms are cancel-safe.
                 tokio::select! {
