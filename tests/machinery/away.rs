@@ -135,7 +135,7 @@ fn while_it_restarts(control_plane: &mut ControlPlane, mut look: impl FnMut()) -
         while !restart.is_finished() {
             look();
             looks += 1;
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(500));
         }
     });
     looks

@@ -83,7 +83,7 @@ pub fn killed_at_any_moment_it_takes_nothing_away() {
         let connections = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (proxy, churn, connections)
     });
-    assert!(churn.changes > 50, "the cluster changed: {}", churn.changes);
+    assert!(churn.changes > 16, "the cluster changed all the while: {}", churn.changes);
 
     // What is there is what is asked for, and all of it was found in time.
     churn.settle();
