@@ -83,6 +83,13 @@ impl Failure {
             if matches!(refusal.code, 400..=499) && !matches!(refusal.code, 401 | 403 | 408 | 409 | 410 | 429))
     }
 
+    /// 500: the server itself failed at this request, where another one may do. That is what servers with streaming
+    /// lists answer to each of them while their etcd is too old for it (before 3.4.31 and 3.5.13), or not yet known
+    /// to be new enough. Overload has codes of its own (429, 503, 504).
+    pub(super) fn is_internal(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == 500)
+    }
+
     /// How long the server wants us to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

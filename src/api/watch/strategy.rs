@@ -108,6 +108,8 @@ impl Strategy {
                 self.streaming = Streaming::Doubtful;
                 return true;
             }
+            // After a pause, though: it may fail at everything. The next complete set is asked for as a stream again.
+            How::Stream if failure.is_internal() => self.list_once = true,
             // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
             How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::ShortWatch),
             How::Pages | How::OnePage => {
@@ -156,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_fails_at_a_stream_is_asked_for_a_list() {
+        let mut strategy = Strategy::new();
+        assert!(!strategy.failed(How::Stream, &refused(500)), "but not at once");
+        assert_eq!(strategy.how(), How::Pages);
+        assert!(!strategy.failed(How::Pages, &refused(500)));
+        assert_eq!(strategy.how(), How::Stream, "in turn");
+        strategy.failed(How::Stream, &refused(500));
+        strategy.succeeded();
+        assert_eq!(strategy.how(), How::Stream, "its etcd may be another one by now");
+    }
+
+    #[test]
     fn streaming_is_not_given_up_when_nothing_is_understood() {
         let mut strategy = Strategy::new();
         strategy.failed(How::Stream, &refused(404));
@@ -165,7 +179,7 @@ mod tests {
 
     #[test]
     fn denials_and_overload_say_nothing_about_streaming() {
-        for code in [401, 403, 410, 429, 500, 503, 504] {
+        for code in [401, 403, 410, 429, 503, 504] {
             let mut strategy = Strategy::new();
             assert!(!strategy.failed(How::Stream, &refused(code)));
             assert_eq!(strategy.how(), How::Stream, "{code}");
