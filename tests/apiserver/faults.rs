@@ -31,6 +31,7 @@ tests![
     too_many_requests_wait_as_told,
     a_demand_to_wait_for_days_is_not_obeyed,
     server_errors_back_off_and_recover,
+    a_server_that_fails_at_streams_is_listed,
     a_denial_at_the_start_ends_it,
     denied_after_errors_is_still_the_start,
     a_denial_later_is_waited_out,
@@ -284,7 +285,7 @@ async fn server_errors_back_off_and_recover() {
     let server = server();
     let log = Log::begin();
     for _ in 0..8 {
-        server.fault(Kind::Services, Wants::Stream, Fault::Status(500));
+        server.fault(Kind::Services, Wants::Stream, Fault::Status(503));
     }
     let begun = Instant::now();
     let mut session = established(&server).await;
@@ -292,8 +293,27 @@ async fn server_errors_back_off_and_recover() {
     let (least, most) = (Duration::from_secs(110), Duration::from_secs(221));
     assert!((least..most).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!(session.counters(Of::Services), [2, 0, 0, 0, 8]);
-    assert_eq!(log.with("watch services: 500: told to fail").len(), 1, "once, not eight times");
+    assert_eq!(log.with("watch services: 503: told to fail").len(), 1, "once, not eight times");
     session.nothing_for(Of::Services, Duration::from_secs(10)).await;
+}
+
+async fn a_server_that_fails_at_streams_is_listed() {
+    let server = server();
+    // What kube-apiserver says to each of them over an etcd that is too old for it.
+    let error = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,
+        "reason":"InternalError","message":"the required storage feature RequestWatchProgress is disabled"}}"#;
+    let error = error.replace('\n', "");
+    for _ in 0..2 {
+        server.fault(Kind::Services, Wants::Stream, Fault::Line(error.clone()));
+    }
+    let begun = Instant::now();
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(asked(&server)[..2], ["Stream", "List"]);
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    assert_eq!(session.counters(Of::Services)[4], 1, "errors");
 }
 
 async fn a_denial_at_the_start_ends_it() {

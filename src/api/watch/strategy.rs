@@ -106,6 +106,8 @@ impl Strategy {
                 self.streaming = Streaming::Doubtful;
                 return true;
             }
+            // After a pause, though: it may fail at everything. The next complete set is asked for as a stream again.
+            How::Stream if failure.is_internal() => self.list_once = true,
             // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
             How::Stream => {
                 self.list_once =
@@ -154,6 +156,18 @@ mod tests {
         assert_eq!(strategy.how(), How::Pages);
         strategy.succeeded();
         assert_eq!(strategy.how(), How::Pages);
+    }
+
+    #[test]
+    fn a_server_that_fails_at_a_stream_is_asked_for_a_list() {
+        let mut strategy = Strategy::new();
+        assert!(!strategy.failed(How::Stream, &refused(500)), "but not at once");
+        assert_eq!(strategy.how(), How::Pages);
+        assert!(!strategy.failed(How::Pages, &refused(500)));
+        assert_eq!(strategy.how(), How::Stream, "in turn");
+        strategy.failed(How::Stream, &refused(500));
+        strategy.succeeded();
+        assert_eq!(strategy.how(), How::Stream, "its etcd may be another one by now");
     }
 
     #[test]
