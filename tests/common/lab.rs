@@ -30,16 +30,20 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Runs the tests, in the lab.
+/// Runs the tests, in the lab, each in a namespace of its own.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
+    run_trials(|| tests.iter().map(|&(name, test)| Trial::test(name, move || in_namespace(test))).collect())
+}
+
+/// Runs trials, in the lab; they make their own namespaces. They are listed outside it too.
+pub(crate) fn run_trials(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if !arguments.list && std::env::var_os("LAB").is_none() {
         return enter();
     }
     // The lab has one processor, and some tests measure time.
     arguments.test_threads = Some(1);
-    let trials = tests.iter().map(|&(name, test)| Trial::test(name, move || in_namespace(test))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
 /// Becomes the same program in the lab; returns only if that fails.
