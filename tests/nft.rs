@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+#[path = "common/host.rs"]
+mod host;
 #[path = "common/lab.rs"]
 mod lab;
 #[path = "nft/packets.rs"]
 mod packets;
+#[path = "common/talk.rs"]
+mod talk;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

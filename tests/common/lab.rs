@@ -21,7 +21,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use libtest_mimic::{Arguments, Failed};
+use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::thread::UnshareFlags;
 
 /// Name and body of a test.
@@ -33,24 +33,31 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Runs the tests, in the lab.
+/// Runs the tests, in the lab, each in a namespace of its own.
 pub(crate) fn run(tests: &[Test]) -> ExitCode {
     run_unless(None, tests)
 }
 
 /// Runs the tests, in the lab, unless something that they need is missing: see [`requirement`].
 pub(crate) fn run_unless(missing: Option<&str>, tests: &[Test]) -> ExitCode {
+    let trial = |&(name, test): &Test| requirement::trial(name, missing, move || in_namespace(test));
+    run_in_lab(missing.is_none(), || tests.iter().map(trial).collect())
+}
+
+/// Runs trials, in the lab; they make their own namespaces. They are listed outside it too.
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+pub(crate) fn run_trials(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
+    run_in_lab(true, trials)
+}
+
+fn run_in_lab(needs_lab: bool, trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if !arguments.list && missing.is_none() && std::env::var_os("LAB").is_none() {
+    if !arguments.list && needs_lab && std::env::var_os("LAB").is_none() {
         return enter();
     }
     // The lab has one processor, and some tests measure time.
     arguments.test_threads = Some(1);
-    let trials = tests
-        .iter()
-        .map(|&(name, test)| requirement::trial(name, missing, move || in_namespace(test)))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
 /// Becomes the same program in the lab; returns only if that fails.

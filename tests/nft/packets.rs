@@ -13,8 +13,7 @@ use kube_ipvs::state::RuleSettings;
 use self::network::{Client, Network, PORT};
 use super::settings;
 use crate::lab;
-
-const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+use crate::talk::PROTOCOLS;
 
 pub(crate) fn ipv4_pods_node_and_outside() {
     pods_node_and_outside(Family::V4, "10.244.0.0/16");

@@ -109,10 +109,7 @@ impl Strategy {
             // After a pause, though: it may fail at everything. The next complete set is asked for as a stream again.
             How::Stream if failure.is_internal() => self.list_once = true,
             // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
-            How::Stream => {
-                self.list_once =
-                    matches!(failure, Failure::Silence(_) | Failure::Incomplete) || failure.is_internal();
-            }
+            How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::Incomplete),
             How::Pages | How::OnePage => {
                 if self.streaming == Streaming::Doubtful {
                     self.streaming = Streaming::Possible;
@@ -196,18 +193,6 @@ mod tests {
             strategy.succeeded();
             assert_eq!(strategy.how(), How::Stream);
         }
-    }
-
-    #[test]
-    fn a_server_that_fails_at_a_stream_is_asked_for_a_list() {
-        let mut strategy = Strategy::new();
-        assert!(!strategy.failed(How::Stream, &refused(500)), "but not at once: it may fail at everything");
-        assert_eq!(strategy.how(), How::Pages);
-        assert!(!strategy.failed(How::Pages, &refused(500)));
-        assert_eq!(strategy.how(), How::Stream, "in turn");
-        strategy.failed(How::Stream, &refused(500));
-        strategy.succeeded();
-        assert_eq!(strategy.how(), How::Stream, "its etcd may be another one by now");
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! The data plane with real packets: every row is a client, a protocol and an IP family, asking through a service
+//! address of a cluster of two nodes, each with a running kube-ipvs. The hosts are network namespaces
+//! (`dataplane/topology.rs`); the Services come from manifests.
+//!
+//! Clients and servers are threads of this process in those namespaces, so that a row costs milliseconds. The
+//! clusters are made when the first row needs them, and are shared by all rows.
+
+#[path = "dataplane/changes.rs"]
+mod changes;
+#[path = "dataplane/cluster.rs"]
+mod cluster;
+#[path = "common/host.rs"]
+mod host;
+#[path = "common/lab.rs"]
+#[expect(dead_code, unused_macros, unused_imports, reason = "each test program uses its own part of this")]
+mod lab;
+#[path = "common/proxy.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
+mod proxy;
+#[path = "dataplane/refusals.rs"]
+mod refusals;
+#[path = "dataplane/requests.rs"]
+mod requests;
+#[path = "common/talk.rs"]
+mod talk;
+#[path = "dataplane/topology.rs"]
+mod topology;
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use cluster::{Cluster, Service};
+use libtest_mimic::Trial;
+
+/// Whoever asks, but for endpoints that ask themselves: pods, nodes and clients outside, on and through both nodes.
+const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
+
+/// The Services that no row changes.
+static SERVICES: LazyLock<[Service; 6]> = LazyLock::new(|| {
+    [
+        Service::new("both", 10, &["pod-1a", "pod-2a"]),
+        Service::new("first", 11, &["pod-1a"]),
+        Service::new("second", 12, &["pod-2a"]),
+        Service { affinity: true, ..Service::new("sticky", 13, &["pod-1a", "pod-2a"]) },
+        Service::new("none", 14, &[]),
+        Service { ready: false, ..Service::new("unready", 15, &["pod-1a", "pod-2a"]) },
+    ]
+});
+
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(&*SERVICES, &[]));
+static MASQUERADING_ALL: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::start(&*SERVICES, &["--masquerade-all"]));
+
+fn service(name: &str) -> &'static Service {
+    SERVICES.iter().find(|service| service.name == name).expect("a Service of this name")
+}
+
+fn main() -> ExitCode {
+    lab::run_trials(|| requests::rows().chain(refusals::rows()).chain(changes::rows()).collect())
+}
+
+/// A row, named after what it is about.
+fn row(words: &[&dyn std::fmt::Display], run: impl FnOnce() + Send + 'static) -> Trial {
+    let words: Vec<_> = words.iter().map(|word| word.to_string().to_lowercase()).collect();
+    Trial::test(words.join("/"), move || {
+        run();
+        Ok(())
+    })
+}
