@@ -20,8 +20,9 @@ const COMPLETE: &str = "First sync complete";
 const CHANGES: u32 = 60;
 /// Between two changes: they are to be seen one by one.
 const PAUSE: Duration = Duration::from_millis(40);
-/// Between two looks at the kernel, which has one processor for both sides.
-const LOOK: Duration = Duration::from_micros(200);
+/// Between two looks at the kernel. It has one processor for both sides, and a look takes a fifth of a millisecond of it:
+/// more of them would slow down what they wait for.
+const LOOK: Duration = Duration::from_micros(500);
 /// A change that takes longer is lost.
 const LIMIT: Duration = Duration::from_secs(10);
 
