@@ -69,10 +69,11 @@ fn lines_are_klogs() {
             vlog!(2, interface = "kube-ipvs0", "v2");
             tracing::debug!("debug");
             tracing::trace!("trace");
-            tracing::warn!(target: "kube_client", "other warn");
-            tracing::info!(target: "kube_client", "other info");
-            tracing::debug!(target: "kube_client", "other debug");
-            tracing::trace!(target: "kube_client", "other trace");
+            tracing::warn!(target: "hyper", "other warn");
+            tracing::info!(target: "hyper", "other info");
+            tracing::error!(target: "kube_client::client::builder", "told by the watch too");
+            tracing::debug!(target: "hyper", "other debug");
+            tracing::trace!(target: "hyper", "other trace");
         });
         lines.iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect::<Vec<_>>().join(", ")
     };
@@ -80,9 +81,9 @@ fn lines_are_klogs() {
         (0, "info, other warn"),
         (1, "info, other warn"),
         (2, "info, v2, other warn"),
-        (4, "info, v2, debug, other warn, other info"),
-        (6, "info, v2, debug, trace, other warn, other info, other debug"),
-        (8, "info, v2, debug, trace, other warn, other info, other debug, other trace"),
+        (4, "info, v2, debug, other warn, other info, told by the watch too"),
+        (6, "info, v2, debug, trace, other warn, other info, told by the watch too, other debug"),
+        (8, "info, v2, debug, trace, other warn, other info, told by the watch too, other debug, other trace"),
     ] {
         assert_eq!(shown(verbosity), wanted, "-v={verbosity}");
     }

@@ -21,7 +21,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
 use rustix::thread::UnshareFlags;
 
 /// Name and body of a test.
@@ -57,6 +57,8 @@ fn run_in_lab(needs_lab: bool, trials: impl FnOnce() -> Vec<Trial>) -> ExitCode 
     }
     // The lab has one processor, and some tests measure time.
     arguments.test_threads = Some(1);
+    // Its output looks like a terminal's, and never is one.
+    arguments.color.get_or_insert(ColorSetting::Never);
     libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
