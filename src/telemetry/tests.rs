@@ -83,7 +83,10 @@ fn lines_are_klogs() {
         (2, "info, v2, other warn"),
         (4, "info, v2, debug, other warn, other info, told by the watch too"),
         (6, "info, v2, debug, trace, other warn, other info, told by the watch too, other debug"),
-        (8, "info, v2, debug, trace, other warn, other info, told by the watch too, other debug, other trace"),
+        (
+            8,
+            "info, v2, debug, trace, other warn, other info, told by the watch too, other debug, other trace",
+        ),
     ] {
         assert_eq!(shown(verbosity), wanted, "-v={verbosity}");
     }
