@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Plan;
@@ -26,8 +26,10 @@ fn service(number: u32) -> Service {
         key: ServiceKey::new("default", format!("service-{number}")),
         created_seconds: i64::from(number),
         cluster_ips: vec![[10, 96 + high, middle, low].into()],
-        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
         affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: None,
     }
 }
 
@@ -40,6 +42,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
             serving: true,
             terminating: false,
             node: None,
+            hints: None,
         }
     });
     EndpointSlice {

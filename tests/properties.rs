@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::{self, Step};
@@ -164,7 +164,12 @@ fn service_port() -> impl Strategy<Value = ServicePort> {
         Just(("dns-tcp", Protocol::Tcp, 53)),
         Just(("sctp", Protocol::Sctp, 99)),
     ]
-    .prop_map(|(name, protocol, port)| ServicePort { name: name.into(), protocol, port })
+    .prop_map(|(name, protocol, port)| ServicePort {
+        name: name.into(),
+        protocol,
+        port,
+        node_port: None,
+    })
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -178,6 +183,8 @@ fn service() -> impl Strategy<Value = Service> {
             cluster_ips: v4.into_iter().chain(v6).map(ip).collect(),
             ports,
             affinity_seconds: affinity,
+            internal_policy: Policy::Cluster,
+            external: None,
         },
     )
 }
@@ -192,6 +199,7 @@ fn endpoint(family: Family) -> impl Strategy<Value = Endpoint> {
             ready,
             serving,
             terminating,
+            hints: None,
             node: local.then(|| NODE.into()),
         },
     )

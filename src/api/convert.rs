@@ -9,7 +9,9 @@
 //! How much a piece of nonsense takes with it:
 //!
 //! * In a **Service** the whole object is refused. Its addresses and ports are few and written by people; half of a
-//!   Service is a surprise, and its source can go on with the last good one.
+//!   Service is a surprise, and its source can go on with the last good one. Only addresses besides the cluster IPs are
+//!   left out one by one: most of them are written by controllers, and the cluster IP must not go because of them. Where
+//!   a source range is nonsense, nobody may use the load balancer's addresses: half of a restriction is none.
 //! * In an **EndpointSlice** the endpoint or port is left out, and the object is kept with the problem. A slice holds
 //!   up to 1,000 endpoints written by a controller; to refuse 999 good ones for a bad one would turn a small mistake
 //!   into an outage, and an endpoint that cannot be reached serves nobody either way. (kube-proxy is no stricter: it
@@ -26,6 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};
 
+mod external;
 mod node;
 mod service;
 mod slice;

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::types::{
-    Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use super::{Cluster, Touched, endpoints};
 use crate::api::{Change, Event};
@@ -12,7 +12,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn port() -> ServicePort {
-    ServicePort { name: "web".into(), protocol: Protocol::Tcp, port: 80 }
+    ServicePort { name: "web".into(), protocol: Protocol::Tcp, port: 80, node_port: None }
 }
 
 fn service(name: &str) -> Service {
@@ -22,6 +22,8 @@ fn service(name: &str) -> Service {
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![port()],
         affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: None,
     }
 }
 
@@ -32,6 +34,7 @@ fn endpoint(number: u8) -> Endpoint {
         serving: true,
         terminating: false,
         node: None,
+        hints: None,
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 /// An IP family; each makes progress alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -145,6 +147,36 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `sessionAffinity: ClientIP`: for how many seconds after its last connection a client stays with its endpoint.
     pub affinity_seconds: Option<u32>,
+    /// `internalTrafficPolicy`: which endpoints the cluster IPs lead to.
+    pub internal_policy: Policy,
+    /// How it is reached besides its cluster IPs; `None`: not at all. Few Services have it.
+    pub external: Option<Box<External>>,
+}
+
+/// Which endpoints an entry point leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Those of the whole cluster.
+    #[default]
+    Cluster,
+    /// Those on this node, if there are any; what comes from outside keeps its source address.
+    Local,
+}
+
+/// The entry points of a Service besides its cluster IPs. Node ports are with the ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct External {
+    /// `externalIPs`, of whatever family.
+    pub external_ips: Vec<IpAddr>,
+    /// The load balancer's addresses that this node answers for: `status.loadBalancer.ingress` with an address and
+    /// `ipMode` VIP, the default (KEP-1860).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `externalTrafficPolicy`, where the Service's type gives it a meaning (contract 4.3).
+    pub policy: Policy,
+    /// Who may use the load balancer's addresses, of both families; of a family without any: everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// Where load balancers ask whether this node has endpoints: only for type `LoadBalancer` with policy `Local`.
+    pub health_check_node_port: Option<u16>,
 }
 
 /// One port of a Service.
@@ -156,6 +188,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The port on service addresses, never 0.
     pub port: u16,
+    /// The port on the node's own addresses, never 0.
+    pub node_port: Option<u16>,
 }
 
 /// An EndpointSlice of a Service (discovery.k8s.io/v1), of address type IPv4 or IPv6.
@@ -201,6 +235,18 @@ pub struct Endpoint {
     pub terminating: bool,
     /// The node that it runs on, if the slice says so.
     pub node: Option<Arc<str>>,
+    /// For whom the control plane meant it, if it said so.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// For which clients an endpoint is meant (KEP-2433, KEP-3015): the control plane's way to say what a Service's
+/// `trafficDistribution` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `hints.forZones`: the zones.
+    pub zones: Vec<Arc<str>>,
+    /// `hints.forNodes`: the nodes.
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// What is used of a Node object.
@@ -210,6 +256,10 @@ pub struct Node {
     pub name: Arc<str>,
     /// Its `InternalIP` addresses, then its `ExternalIP` addresses, as in the status.
     pub addresses: Vec<IpAddr>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// The addresses of its pods: `spec.podCIDRs`, else `spec.podCIDR`.
+    pub pod_cidrs: Vec<IpNet>,
     /// Whether load balancers may send it traffic: not being deleted, and without the cluster autoscaler's taint
     /// `ToBeDeletedByClusterAutoscaler` (contract 8.2).
     pub eligible: bool,

@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Not, Problem, Subject, Texts};
+use super::{Not, Problem, Subject, Texts, label};
 use crate::cluster::types::Node;
 use crate::sloppy;
 
 /// The cluster autoscaler is about to delete the node: load balancers should leave it (contract 8.2).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 pub(super) fn convert(texts: &mut Texts, object: &core::Node) -> Result<(Node, Vec<Problem>), Not> {
     let subject = Subject::global("Node", &object.metadata)?;
@@ -18,11 +19,21 @@ pub(super) fn convert(texts: &mut Texts, object: &core::Node) -> Result<(Node, V
         addresses.extend(of_kind.filter_map(|address| sloppy::parse_ip(&address.address)));
     }
     let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let spec = object.spec.as_ref();
+    let several = spec.and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default();
+    let single = spec.and_then(|spec| spec.pod_cidr.as_deref());
+    let pod_cidrs = if several.is_empty() { single.into_iter().collect() } else { texts_of(several) };
     let node = Node {
         name: texts.share(subject.name),
         addresses,
+        zone: label(&object.metadata, ZONE).filter(|zone| !zone.is_empty()).map(|zone| texts.share(zone)),
+        pod_cidrs: pod_cidrs.into_iter().filter_map(sloppy::parse_cidr).collect(),
         eligible: object.metadata.deletion_timestamp.is_none()
             && !taints.iter().any(|taint| taint.key == TO_BE_DELETED),
     };
     Ok((node, Vec::new()))
+}
+
+fn texts_of(written: &[String]) -> Vec<&str> {
+    written.iter().map(String::as_str).collect()
 }

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
-use crate::cluster::types::{Family, Service, ServiceKey, ServicePort};
+use super::{
+    Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol,
+};
+use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort};
 use crate::sloppy;
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -32,10 +34,17 @@ pub(super) fn convert(texts: &mut Texts, object: &core::Service) -> Result<(Serv
             "ClusterIP, NodePort, LoadBalancer or ExternalName; its cluster IP is served",
         )),
     }
+    let ports = ports(texts, subject, spec)?;
     let service = Service {
         cluster_ips: cluster_ips(subject, spec)?,
-        ports: ports(texts, subject, spec)?,
         affinity_seconds: affinity(subject, spec)?,
+        internal_policy: policy(
+            subject,
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref(),
+        )?,
+        external: external::convert(subject, object, spec, &ports, &mut problems)?.map(Box::new),
+        ports,
         created_seconds: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         key: ServiceKey::new(texts.share(subject.namespace.unwrap_or_default()), subject.name),
     };
@@ -97,7 +106,7 @@ fn cluster_ips(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Vec<IpA
 
 /// Whether the address may be put on a device of the node. Loopback would take the node's own, the others are no
 /// address of anybody. The API server never gives such a one; a file can.
-fn can_be_service_address(address: IpAddr) -> bool {
+pub(super) fn can_be_service_address(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast)
 }
@@ -132,9 +141,25 @@ fn ports(texts: &mut Texts, subject: Subject<'_>, spec: &core::ServiceSpec) -> R
                 ));
             }
         }
-        ports.push(ServicePort { name: texts.share(name), protocol, port: number });
+        let node_port = match port.node_port {
+            None | Some(0) => None,
+            Some(written) => Some(
+                port_number(written)
+                    .ok_or_else(|| refuse(at("nodePort"), written.to_string(), PORT_NUMBERS))?,
+            ),
+        };
+        ports.push(ServicePort { name: texts.share(name), protocol, port: number, node_port });
     }
     Ok(ports)
+}
+
+/// A traffic policy; `Cluster` is the API's default.
+pub(super) fn policy(subject: Subject<'_>, field: &str, text: Option<&str>) -> Result<Policy, Not> {
+    match text {
+        None | Some("" | "Cluster") => Ok(Policy::Cluster),
+        Some("Local") => Ok(Policy::Local),
+        Some(other) => Err(Not::Good(subject.problem(field, format!("{other:?}"), "Cluster or Local"))),
+    }
 }
 
 fn affinity(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Option<u32>, Not> {

@@ -1,13 +1,14 @@
 //! EndpointSlices.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
-use crate::cluster::types::{Endpoint, EndpointSlice, Family, ServiceKey, SliceKey, SlicePort};
+use crate::cluster::types::{Endpoint, EndpointSlice, Family, Hints, ServiceKey, SliceKey, SlicePort};
 use crate::sloppy;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -116,9 +117,21 @@ fn endpoints(
             serving: condition(conditions.map(|conditions| conditions.serving), true),
             terminating: condition(conditions.map(|conditions| conditions.terminating), false),
             node: node.map(|node| texts.share(node)),
+            hints: endpoint.hints.as_ref().and_then(|written| hints(texts, written)),
         });
     }
     endpoints
+}
+
+/// The hints, if they say anything.
+fn hints(texts: &mut Texts, written: &discovery::EndpointHints) -> Option<Arc<Hints>> {
+    let zones = written.for_zones.as_deref().unwrap_or_default();
+    let nodes = written.for_nodes.as_deref().unwrap_or_default();
+    let hints = Hints {
+        zones: zones.iter().map(|zone| texts.share(&zone.name)).collect(),
+        nodes: nodes.iter().map(|node| texts.share(&node.name)).collect(),
+    };
+    (hints != Hints::default()).then(|| Arc::new(hints))
 }
 
 /// The address of an endpoint, or what is allowed instead. As the API's validation does it (`ValidateEndpointIP`),

@@ -1,7 +1,9 @@
 use k8s_openapi::serde::de::DeserializeOwned;
 
 use super::*;
-use crate::cluster::types::{Endpoint, Family, ServiceKey, ServicePort, SliceKey, SlicePort};
+use crate::cluster::types::{
+    Endpoint, External, Family, Hints, Policy, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
 
 fn read<T: DeserializeOwned>(yaml: &str) -> T {
     serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{error} in:\n{yaml}"))
@@ -57,6 +59,10 @@ fn ips(texts: &[&str]) -> Vec<std::net::IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
+fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
 #[test]
 fn a_whole_service() {
     let converted = service(
@@ -82,11 +88,13 @@ spec:
             created_seconds: 1_772_323_205,
             cluster_ips: ips(&["10.96.0.7", "fd00::7"]),
             ports: vec![
-                ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80 },
-                ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53 },
-                ServicePort { name: "sig".into(), protocol: Protocol::Sctp, port: 65535 },
+                ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None },
+                ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None },
+                ServicePort { name: "sig".into(), protocol: Protocol::Sctp, port: 65535, node_port: None },
             ],
             affinity_seconds: Some(600),
+            internal_policy: Policy::Cluster,
+            external: None,
         }
     );
 }
@@ -97,7 +105,10 @@ fn defaults_of_a_service() {
     assert_eq!(service.key, ServiceKey::new("default", "web"));
     assert_eq!(service.created_seconds, 0);
     assert_eq!(service.affinity_seconds, None);
-    assert_eq!(service.ports, [ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }]);
+    assert_eq!(
+        service.ports,
+        [ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }]
+    );
     assert_eq!(
         kept(with_port("clusterIP: 10.0.0.1, sessionAffinity: ClientIP")).affinity_seconds,
         Some(10_800)
@@ -196,6 +207,110 @@ fn affinity_of_services() {
 }
 
 #[test]
+fn entry_points_besides_the_cluster_ip() {
+    let converted = service(
+        r#"
+metadata:
+  name: web
+  annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: "192.0.2.0/24"}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.7
+  externalIPs: [198.51.100.1, 198.51.100.1]
+  externalTrafficPolicy: Local
+  internalTrafficPolicy: Local
+  healthCheckNodePort: 31000
+  loadBalancerSourceRanges: [" 10.0.0.0/9 ", 10.128.0.0/9, "fd00::/8"]
+  ports: [{port: 80, nodePort: 30080}]
+status:
+  loadBalancer:
+    ingress: [{ip: 203.0.113.1}, {ip: 203.0.113.2, ipMode: VIP}, {ip: 203.0.113.3, ipMode: Proxy}, {hostname: a.example}, {ip: "fd00::1"}]
+"#,
+    );
+    let service = kept(converted);
+    assert_eq!(service.internal_policy, Policy::Local);
+    assert_eq!(service.ports[0].node_port, Some(30080));
+    let wanted = External {
+        external_ips: ips(&["198.51.100.1"]),
+        load_balancer_ips: ips(&["203.0.113.1", "203.0.113.2", "fd00::1"]),
+        policy: Policy::Local,
+        source_ranges: nets(&["10.0.0.0/8", "fd00::/8"]),
+        health_check_node_port: Some(31000),
+    };
+    assert_eq!(service.external.as_deref(), Some(&wanted));
+}
+
+#[test]
+fn policies_and_health_checks_have_a_meaning_for_some_types() {
+    let external = |fields: &str| kept(with_port(&format!("clusterIP: 10.0.0.1, {fields}"))).external;
+    assert_eq!(external("externalTrafficPolicy: Local, healthCheckNodePort: 31000"), None);
+    let local =
+        "externalTrafficPolicy: Local, healthCheckNodePort: 31000, ports: [{port: 80, nodePort: 30080}]";
+    let kept_with = |kind: &str| {
+        let fields = format!("clusterIP: 10.0.0.1, type: {kind}, {local}");
+        *kept(spec(&fields)).external.expect("a node port")
+    };
+    assert_eq!(kept_with("ClusterIP").policy, Policy::Cluster, "without external IPs");
+    assert_eq!(kept_with("NodePort").policy, Policy::Local);
+    assert_eq!(kept_with("NodePort").health_check_node_port, None);
+    assert_eq!(kept_with("LoadBalancer").health_check_node_port, Some(31000));
+    assert_eq!(
+        refused(with_port("clusterIP: 10.0.0.1, externalTrafficPolicy: local")),
+        "Service default/web: spec.externalTrafficPolicy: found \"local\", allowed Cluster or Local"
+    );
+    assert_eq!(
+        refused(spec("clusterIP: 10.0.0.1, ports: [{port: 80, nodePort: 70000}]")),
+        "Service default/web: spec.ports[0].nodePort: found 70000, allowed 1 to 65535"
+    );
+}
+
+/// A Service with a load balancer's address and these fields.
+fn balanced(fields: &str) -> (External, Vec<String>) {
+    let yaml = format!(
+        "{{metadata: {{name: web}}, spec: {{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{{port: 80}}], {fields}}}, \
+         status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.1}}]}}}}}}"
+    );
+    let Converted::Kept { object, problems } = service(&yaml) else { panic!("not kept") };
+    let problems = problems.iter().map(ToString::to_string).collect();
+    (object.external.map_or_else(External::default, |external| *external), problems)
+}
+
+#[test]
+fn source_ranges() {
+    assert_eq!(balanced("loadBalancerSourceRanges: [0.0.0.0/0, 10.0.0.0/8]").0.source_ranges, []);
+    let (external, problems) = balanced("loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.0/33]");
+    assert_eq!(external.load_balancer_ips, ips(&[]), "half of a restriction is none");
+    assert_eq!(
+        problems,
+        ["Service default/web: spec.loadBalancerSourceRanges[1]: found \"10.0.0.0/33\", \
+          allowed a CIDR; until then the load balancer's addresses are not served"]
+    );
+    let (external, problems) = balanced("loadBalancerSourceRanges: ['fd00::/8']");
+    assert_eq!(external.load_balancer_ips, ips(&["203.0.113.1"]));
+    assert_eq!(
+        problems,
+        ["Service default/web: spec.loadBalancerSourceRanges: found fd00::/8, \
+          allowed ranges of the load balancer's families; it restricts nothing"]
+    );
+    let (external, problems) = balanced("externalIPs: [127.0.0.1, 198.51.100.1]");
+    assert_eq!(external.external_ips, ips(&["198.51.100.1"]));
+    assert!(problems[0].contains("spec.externalIPs[0]: found \"127.0.0.1\""), "{}", problems[0]);
+}
+
+#[test]
+fn the_annotation_for_source_ranges_counts_where_there_is_no_field() {
+    let annotated = |spec: &str| {
+        let yaml = format!(
+            "{{metadata: {{name: web, annotations: {{service.beta.kubernetes.io/load-balancer-source-ranges: '192.0.2.0/24, 198.51.100.7/32'}}}}, \
+             spec: {{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{{port: 80}}]{spec}}}, status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.1}}]}}}}}}"
+        );
+        kept(service(&yaml)).external.expect("an address").source_ranges
+    };
+    assert_eq!(annotated(""), nets(&["192.0.2.0/24", "198.51.100.7/32"]));
+    assert_eq!(annotated(", loadBalancerSourceRanges: [10.0.0.0/8]"), nets(&["10.0.0.0/8"]));
+}
+
+#[test]
 fn a_service_without_a_name_or_of_a_new_type() {
     let line = refused(service("{metadata: {namespace: shop}, spec: {clusterIP: 10.0.0.1}}"));
     assert_eq!(line, "Service shop/(no name): metadata.name: found nothing, allowed a name");
@@ -237,6 +352,7 @@ endpoints:
         serving,
         terminating,
         node: node.map(Into::into),
+        hints: None,
     };
     assert_eq!(
         kept(converted),
@@ -263,6 +379,17 @@ endpoints:
 /// A slice `default/s` of Service `web`.
 fn fields(fields: &str) -> Converted<EndpointSlice> {
     slice(&format!("{{metadata: {{name: s, labels: {{kubernetes.io/service-name: web}}}}, {fields}}}"))
+}
+
+#[test]
+fn hints_of_endpoints() {
+    let slice = kept(fields(
+        "addressType: IPv4, endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: b}], forNodes: [{name: n}]}}, \
+         {addresses: [10.0.0.2], hints: {}}]",
+    ));
+    let hints = Hints { zones: vec!["a".into(), "b".into()], nodes: vec!["n".into()] };
+    assert_eq!(slice.endpoints[0].hints.as_deref(), Some(&hints));
+    assert_eq!(slice.endpoints[1].hints, None);
 }
 
 #[test]
@@ -355,8 +482,8 @@ fn nodes() {
     let node = |yaml: &str| kept(Converter::new().node(&read(yaml)));
     let whole = node(
         "
-metadata: {name: a}
-spec: {taints: [{key: other, effect: NoSchedule}]}
+metadata: {name: a, labels: {topology.kubernetes.io/zone: west}}
+spec: {taints: [{key: other, effect: NoSchedule}], podCIDR: 10.9.0.0/24, podCIDRs: [10.1.0.0/24, 'fd00:1::/64']}
 status:
   addresses:
   - {type: Hostname, address: 192.0.2.9}
@@ -366,10 +493,16 @@ status:
   - {type: InternalIP, address: 'fd00::1'}
 ",
     );
-    let wanted =
-        Node { name: "a".into(), addresses: ips(&["192.0.2.1", "fd00::1", "198.51.100.1"]), eligible: true };
+    let wanted = Node {
+        name: "a".into(),
+        addresses: ips(&["192.0.2.1", "fd00::1", "198.51.100.1"]),
+        zone: Some("west".into()),
+        pod_cidrs: nets(&["10.1.0.0/24", "fd00:1::/64"]),
+        eligible: true,
+    };
     assert_eq!(whole, wanted);
     assert!(node("metadata: {name: a}").eligible);
+    assert_eq!(node("{metadata: {name: a}, spec: {podCIDR: 10.9.0.0/24}}").pod_cidrs, nets(&["10.9.0.0/24"]));
     assert!(!node("metadata: {name: a, deletionTimestamp: '2026-03-01T00:00:05Z'}").eligible);
     let tainted = "{metadata: {name: a}, spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: X}]}}";
     assert!(!node(tainted).eligible);

@@ -1,0 +1,132 @@
+//! What makes a Service reachable besides its cluster IPs.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+
+use super::service::{can_be_service_address, policy};
+use super::{Not, PORT_NUMBERS, Problem, Subject, port_number};
+use crate::cluster::types::{External, Policy, ServicePort};
+use crate::sloppy;
+
+/// The form that source ranges had before they had a field; the field wins.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const ALLOWED_ADDRESS: &str = "an IP address that can be a service address; the others are served";
+
+/// The entry points besides the cluster IPs; `None`: there are none.
+pub(super) fn convert(
+    subject: Subject<'_>,
+    object: &core::Service,
+    spec: &core::ServiceSpec,
+    ports: &[ServicePort],
+    problems: &mut Vec<Problem>,
+) -> Result<Option<External>, Not> {
+    let mut external_ips = Vec::new();
+    for (index, text) in spec.external_ips.as_deref().unwrap_or_default().iter().enumerate() {
+        put(text, &format!("spec.externalIPs[{index}]"), subject, &mut external_ips, problems);
+    }
+    let mut load_balancer_ips = Vec::new();
+    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    for (index, point) in ingress.iter().enumerate() {
+        // With ipMode Proxy the balancer wants to see the traffic itself, also that from inside.
+        if point.ip_mode.as_deref().unwrap_or("VIP") == "VIP"
+            && let Some(text) = point.ip.as_deref().filter(|text| !text.is_empty())
+        {
+            let field = format!("status.loadBalancer.ingress[{index}].ip");
+            put(text, &field, subject, &mut load_balancer_ips, problems);
+        }
+    }
+    let policy = policy(subject, "spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
+    if external_ips.is_empty() && load_balancer_ips.is_empty() && ports.iter().all(|p| p.node_port.is_none())
+    {
+        return Ok(None);
+    }
+    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    // For a Service of type ClusterIP the policy is about its external IPs only.
+    let has_policy = balanced || spec.type_.as_deref() == Some("NodePort") || !external_ips.is_empty();
+    let mut external = External {
+        external_ips,
+        load_balancer_ips,
+        policy: if has_policy { policy } else { Policy::Cluster },
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
+    };
+    match source_ranges(subject, object, spec) {
+        Ok(ranges) => {
+            for range in &ranges {
+                let served = |address: &IpAddr| address.is_ipv4() == range.addr().is_ipv4();
+                if !external.load_balancer_ips.is_empty() && !external.load_balancer_ips.iter().any(served) {
+                    let allowed = "ranges of the load balancer's families; it restricts nothing";
+                    problems.push(subject.problem("spec.loadBalancerSourceRanges", range, allowed));
+                }
+            }
+            external.source_ranges = ranges;
+        }
+        Err(problem) => {
+            external.load_balancer_ips.clear();
+            problems.push(problem);
+        }
+    }
+    if balanced && external.policy == Policy::Local {
+        external.health_check_node_port = match spec.health_check_node_port {
+            None | Some(0) => None,
+            Some(written) => {
+                let port = port_number(written);
+                if port.is_none() {
+                    problems.push(subject.problem("spec.healthCheckNodePort", written, PORT_NUMBERS));
+                }
+                port
+            }
+        };
+    }
+    Ok(Some(external))
+}
+
+/// Adds an address, once, or says what is wrong with it.
+fn put(
+    text: &str,
+    field: &str,
+    subject: Subject<'_>,
+    addresses: &mut Vec<IpAddr>,
+    problems: &mut Vec<Problem>,
+) {
+    match sloppy::parse_ip(text).filter(|address| can_be_service_address(*address)) {
+        Some(address) if addresses.contains(&address) => {}
+        Some(address) => addresses.push(address),
+        None => problems.push(subject.problem(field, format!("{text:?}"), ALLOWED_ADDRESS)),
+    }
+}
+
+/// Who may use the load balancer's addresses. Where the ranges of a family hold everything, there is no restriction
+/// for it (contract 4.3).
+fn source_ranges(
+    subject: Subject<'_>,
+    object: &core::Service,
+    spec: &core::ServiceSpec,
+) -> Result<Vec<IpNet>, Problem> {
+    let written = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let mut texts: Vec<(String, &str)> = written
+        .iter()
+        .enumerate()
+        .map(|(index, text)| (format!("spec.loadBalancerSourceRanges[{index}]"), text.trim()))
+        .collect();
+    let annotation = object.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE_RANGES));
+    if let (true, Some(annotation)) = (texts.is_empty(), annotation) {
+        let entries = annotation.split(',').map(str::trim).filter(|text| !text.is_empty());
+        texts = entries.map(|text| (format!("metadata.annotations[{SOURCE_RANGES}]"), text)).collect();
+    }
+    let mut ranges = Vec::with_capacity(texts.len());
+    for (field, text) in texts {
+        let range: IpNet = sloppy::parse_cidr(text).ok_or_else(|| {
+            let allowed = "a CIDR; until then the load balancer's addresses are not served";
+            subject.problem(field, format!("{text:?}"), allowed)
+        })?;
+        ranges.push(range.trunc());
+    }
+    let everything: Vec<bool> =
+        ranges.iter().filter(|r| r.prefix_len() == 0).map(|r| r.addr().is_ipv4()).collect();
+    ranges.retain(|range| !everything.contains(&range.addr().is_ipv4()));
+    Ok(IpNet::aggregate(&ranges))
+}
