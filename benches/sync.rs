@@ -15,7 +15,6 @@ use kube_ipvs::kernel::Kernel;
 use kube_ipvs::kernel::memory::MemoryKernel;
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
-use kube_ipvs::state::Timeouts;
 
 const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 500;
@@ -86,14 +85,7 @@ fn main() {
         "services", "cold start ms", "floor ms", "ratio", "one change us", "floor us"
     );
     for &size in sizes {
-        let options = ProxyOptions {
-            scheduler: "rr".into(),
-            timeouts: Timeouts::default(),
-            exclude_cidrs: vec![],
-            cluster_cidrs: vec![],
-            masquerade_all: false,
-            masquerade_mark: 0x4000,
-        };
+        let options = ProxyOptions::default();
         let supported = Supported { families: Family::ALL.into(), kernel: (6, 12) };
         let mut reconciler =
             Reconciler::new(options, "node".into(), supported, Duration::ZERO, Duration::from_hours(1));

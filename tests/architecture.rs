@@ -10,14 +10,14 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("telemetry", &["telemetry"]),
     ("api", &["api", "cluster::types", "sloppy", "telemetry"]),
     ("cluster", &["cluster", "api::{Change, Event}", "state"]),
-    ("desired", &["desired", "cluster", "options::ProxyOptions", "state"]),
+    ("desired", &["desired", "cluster", "options::ProxyOptions", "options::proxy", "state"]),
     ("diff", &["diff", "cluster::types", "state"]),
     ("kernel", &["kernel", "diff", "cluster::types", "state", "telemetry"]),
     ("options", &["options", "cluster::types", "sloppy", "state"]),
     ("serve", &["serve", "cluster::types", "telemetry"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
-const RECONCILE: [&str; 10] = [
+const RECONCILE: [&str; 11] = [
     "reconcile",
     "api",
     "cluster",
@@ -27,6 +27,7 @@ const RECONCILE: [&str; 10] = [
     "kernel::Kernel",
     "kernel::Selection",
     "options::ProxyOptions",
+    "options::proxy",
     "state",
 ];
 const PURE: [&str; 9] = [

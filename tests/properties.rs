@@ -30,8 +30,7 @@ fn options() -> ProxyOptions {
         timeouts: Timeouts { tcp_seconds: 60, tcp_fin_seconds: 0, udp_seconds: 30 },
         exclude_cidrs: vec!["192.0.2.0/24".parse().expect("a network")],
         cluster_cidrs: vec!["10.244.0.0/16".parse().expect("a network")],
-        masquerade_all: false,
-        masquerade_mark: 0x4000,
+        ..ProxyOptions::default()
     }
 }
 

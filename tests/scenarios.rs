@@ -20,7 +20,7 @@ use kube_ipvs::kernel::Kernel;
 use kube_ipvs::kernel::memory::MemoryKernel;
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
-use kube_ipvs::state::{State, Timeouts};
+use kube_ipvs::state::State;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 
@@ -40,11 +40,10 @@ fn options(folder: &Path) -> ProxyOptions {
         |list: Vec<String>| list.iter().map(|network| network.parse().expect("a network")).collect();
     ProxyOptions {
         scheduler: text.scheduler.as_deref().unwrap_or("rr").into(),
-        timeouts: Timeouts::default(),
         exclude_cidrs: networks(text.exclude_cidrs),
         cluster_cidrs: networks(text.cluster_cidrs),
         masquerade_all: text.masquerade_all,
-        masquerade_mark: 0x4000,
+        ..ProxyOptions::default()
     }
 }
 

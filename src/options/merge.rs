@@ -118,6 +118,7 @@ pub fn merge(flags: Flags, file: Option<Loaded>, host_name: &str) -> Result<Merg
             cluster_cidrs: check.cluster_cidrs(settings.cluster_cidr.as_deref().unwrap_or_default()),
             masquerade_all: settings.masquerade_all.unwrap_or_default(),
             masquerade_mark: check.masquerade_mark(settings.masquerade_bit),
+            ..ProxyOptions::default()
         },
         min_sync_period,
         sync_period,

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod file;
 pub mod flags;
 pub mod merge;
+pub mod proxy;
 pub mod settings;
 
 use std::net::SocketAddr;
@@ -15,10 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 pub use self::args::{Command, UsageError, from_args};
-use crate::state::Timeouts;
+pub use self::proxy::ProxyOptions;
 
 /// Everything that the program was told, checked and complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +52,4 @@ pub enum Source {
         /// `--master`: the server's URL, instead of the one in the kubeconfig.
         master: Option<String>,
     },
-}
-
-/// What the wanted kernel state depends on, beside the cluster's objects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxyOptions {
-    /// The scheduler of all virtual servers.
-    pub scheduler: Arc<str>,
-    /// The IPVS timeouts, 0 for those to be left alone.
-    pub timeouts: Timeouts,
-    /// Virtual servers on these networks are never deleted, whoever made them.
-    pub exclude_cidrs: Vec<IpNet>,
-    /// The pods' networks, at most one per family.
-    pub cluster_cidrs: Vec<IpNet>,
-    /// Whether everything that goes to a service address is masqueraded.
-    pub masquerade_all: bool,
-    /// `1 << --iptables-masquerade-bit`.
-    pub masquerade_mark: u32,
 }

@@ -25,6 +25,7 @@ fn defaults() -> Options {
             cluster_cidrs: vec![],
             masquerade_all: false,
             masquerade_mark: 1 << 14,
+            ..ProxyOptions::default()
         },
         min_sync_period: Duration::ZERO,
         sync_period: Duration::from_secs(30),
@@ -96,6 +97,7 @@ logging: {verbosity: 3}
             cluster_cidrs: vec!["fd00:10::/56".parse().unwrap(), "10.244.0.0/16".parse().unwrap()],
             masquerade_all: true,
             masquerade_mark: 1 << 31,
+            ..ProxyOptions::default()
         },
         min_sync_period: Duration::from_millis(100),
         sync_period: Duration::from_secs(20),

@@ -1,0 +1,81 @@
+//! What the wanted kernel state depends on, beside the cluster's objects.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::state::Timeouts;
+
+/// What the wanted kernel state depends on, beside the cluster's objects. Its `Default` is what holds where nothing is
+/// said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyOptions {
+    /// The scheduler of all virtual servers.
+    pub scheduler: Arc<str>,
+    /// The IPVS timeouts, 0 for those to be left alone.
+    pub timeouts: Timeouts,
+    /// Virtual servers on these networks are never deleted, whoever made them.
+    pub exclude_cidrs: Vec<IpNet>,
+    /// What counts as traffic of pods.
+    pub local_detector: LocalDetector,
+    /// The pods' networks, at most one per family: what [`LocalDetector::ClusterCidr`] goes by.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Whether everything that goes to a service address is masqueraded.
+    pub masquerade_all: bool,
+    /// `1 << --iptables-masquerade-bit`.
+    pub masquerade_mark: u32,
+    /// Where node ports are served.
+    pub node_port_addresses: NodePortAddresses,
+    /// `--bind-address`, where it is not the unspecified address: the address of the node in its family, and that
+    /// family is the primary one (contract 3.5).
+    pub bind_address: Option<IpAddr>,
+    /// Whether the node answers ARP requests for the addresses of the interface that they come in by only, so that
+    /// it keeps quiet about service addresses.
+    pub strict_arp: bool,
+    /// How long a real server whose endpoint is gone keeps its open connections at most.
+    pub drain_deadline: Duration,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            scheduler: "rr".into(),
+            timeouts: Timeouts::default(),
+            exclude_cidrs: Vec::new(),
+            local_detector: LocalDetector::ClusterCidr,
+            cluster_cidrs: Vec::new(),
+            masquerade_all: false,
+            masquerade_mark: 1 << 14,
+            node_port_addresses: NodePortAddresses::Networks(Vec::new()),
+            bind_address: None,
+            strict_arp: false,
+            drain_deadline: Duration::from_mins(15),
+        }
+    }
+}
+
+/// How traffic of pods is told from other traffic, which is masqueraded on its way to a cluster IP (contract 3.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalDetector {
+    /// Its source is in [`ProxyOptions::cluster_cidrs`]. Without a network of a family nothing of that family is
+    /// known to be local, or not to be.
+    ClusterCidr,
+    /// Its source is in the pod networks of this node, as the Node object has them. Pods of other nodes are not
+    /// local.
+    NodeCidr,
+    /// It comes in by this interface.
+    BridgeInterface(Arc<str>),
+    /// It comes in by an interface whose name begins so.
+    InterfaceNamePrefix(Arc<str>),
+}
+
+/// On which of the node's addresses node ports are served (contract 4.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// On those in these networks. A family without a network: on all but loopback and link-local ones.
+    Networks(Vec<IpNet>),
+    /// On the addresses of the Node object, one per family: `primary`.
+    Primary,
+}
