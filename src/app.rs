@@ -146,10 +146,10 @@ fn serve(
     ];
     for (name, address, router) in servers {
         if let Some(address) = address {
-            let server = serve::http::serve(name, address, router, shutdown.clone());
+            let server = serve::http::Server { name, address, hard_fail: false };
+            let stop = shutdown.clone();
             tasks.spawn(async move {
-                server.await;
-                Ok(())
+                server.run(router, stop).await.with_context(|| format!("cannot serve {name} on {address}"))
             });
         }
     }

@@ -1,7 +1,9 @@
 //! A status and a moment → the answers of `/healthz` and `/livez` (contract 8.2).
 //!
 //! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing
-//! waiting it is healthy, however long ago the last write was.
+//! waiting it is healthy, however long ago the last write was. The node is unhealthy too until all that is known of the
+//! cluster has been written once: a load balancer must not send traffic where nothing forwards it (kube-proxy says
+//! that it is healthy then).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,53 +46,76 @@ struct FamilyBody {
 
 /// The answer to `/healthz`: whether load balancers should send traffic here.
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    answer(status, Some(status.node_eligible), now, sync_period)
+    let mut health = Health::of(status, now, sync_period);
+    health.demand(status.synced_once, NOT_SYNCED);
+    health.demand(status.node_eligible, "the node is being deleted");
+    health.answer(status, now, Some(status.node_eligible))
 }
 
-/// The answer to `/livez`: whether this program works; a node that is being deleted is no reason to restart it.
+/// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
+/// an API server that cannot be reached yet.
 pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    answer(status, None, now, sync_period)
+    Health::of(status, now, sync_period).answer(status, now, None)
 }
 
-fn answer(status: &Status, node_eligible: Option<bool>, now: Moment, sync_period: Duration) -> Answer {
-    let timeout = sync_period * 2;
-    let mut reasons = Vec::new();
-    let mut families = BTreeMap::new();
-    let mut healthy = true;
-    for (family, state) in &status.families {
-        let waiting = state.unsynced_since.map(|since| now.since(since));
-        let overdue = waiting.filter(|waiting| *waiting >= timeout);
-        if let Some(waiting) = overdue {
-            let seconds = waiting.as_secs();
-            reasons.push(format!(
-                "{family}: a change has been waiting for {seconds} s to be written to the kernel"
-            ));
-            healthy = false;
-        }
-        let body = FamilyBody { last_updated: shown(state.last_synced), healthy: overdue.is_none() };
-        families.insert(family.to_string(), body);
-    }
-    if node_eligible == Some(false) {
-        reasons.push("the node is being deleted".to_owned());
-        healthy = false;
-    }
-    if !status.synced_once {
-        reasons.push("not everything has been written to the kernel once since the start".to_owned());
-    }
-    reasons.extend(status.failures.shown());
+/// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
+pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
+    status.synced_once && Health::of(status, now, sync_period).healthy
+}
 
-    let last_synced = |state: &FamilyStatus| state.last_synced;
-    let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
-    let body = Body {
-        last_updated: shown(if healthy { Some(now) } else { last }),
-        current_time: shown(Some(now)),
-        node_eligible,
-        healthy,
-        status: families,
-        reasons,
-    };
-    let body = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
-    Answer { code: if healthy { 200 } else { 503 }, body }
+const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";
+
+/// The judgement, and what it rests on.
+struct Health {
+    healthy: bool,
+    families: BTreeMap<String, FamilyBody>,
+    reasons: Vec<String>,
+}
+
+impl Health {
+    fn of(status: &Status, now: Moment, sync_period: Duration) -> Self {
+        let timeout = sync_period * 2;
+        let mut health = Self { healthy: true, families: BTreeMap::new(), reasons: Vec::new() };
+        for (family, state) in &status.families {
+            let waiting = state.unsynced_since.map(|since| now.since(since));
+            let overdue = waiting.filter(|waiting| *waiting >= timeout);
+            if let Some(waiting) = overdue {
+                let seconds = waiting.as_secs();
+                health.demand(
+                    false,
+                    format!("{family}: a change has been waiting for {seconds} s to be written to the kernel"),
+                );
+            }
+            let body = FamilyBody { last_updated: shown(state.last_synced), healthy: overdue.is_none() };
+            health.families.insert(family.to_string(), body);
+        }
+        health
+    }
+
+    /// Healthy only if this holds.
+    fn demand(&mut self, holds: bool, otherwise: impl Into<String>) {
+        if !holds {
+            self.healthy = false;
+            self.reasons.push(otherwise.into());
+        }
+    }
+
+    fn answer(mut self, status: &Status, now: Moment, node_eligible: Option<bool>) -> Answer {
+        self.reasons.extend(status.sources.values().cloned());
+        self.reasons.extend(status.failures.shown());
+        let last_synced = |state: &FamilyStatus| state.last_synced;
+        let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
+        let body = Body {
+            last_updated: shown(if self.healthy { Some(now) } else { last }),
+            current_time: shown(Some(now)),
+            node_eligible,
+            healthy: self.healthy,
+            status: self.families,
+            reasons: self.reasons,
+        };
+        let body = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
+        Answer { code: if self.healthy { 200 } else { 503 }, body }
+    }
 }
 
 /// RFC 3339 with as many decimals as needed; never is Go's zero time.

@@ -67,29 +67,40 @@ pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
         .fallback(not_found)
 }
 
-/// Serves until `shutdown`. An address that cannot be listened on is tried again every 5 seconds: another program
-/// that still holds it (the proxy that is being replaced) is no reason not to forward packets.
-pub async fn serve(name: &'static str, address: SocketAddr, router: Router, shutdown: CancellationToken) {
-    let forever = async {
-        loop {
-            match listen(address) {
-                Ok(listener) => {
-                    tracing::info!(name, %address, "Serving");
-                    if let Err(error) = axum::serve(listener, router.clone()).await {
-                        tracing::error!(name, %address, err = %error, "Serving failed, trying again");
+/// A server on an address of its own.
+pub struct Server {
+    /// What it is called in the log.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it is an error that the address cannot be listened on.
+    pub hard_fail: bool,
+}
+
+impl Server {
+    /// Serves until `shutdown`. An address that cannot be listened on is tried again every 5 seconds: another program
+    /// that still holds it (the proxy that is being replaced) is no reason not to forward packets.
+    ///
+    /// # Errors
+    /// With `hard_fail`, if the address cannot be listened on; at once.
+    pub async fn run(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+        let Self { name, address, hard_fail } = self;
+        let serve = async {
+            let listener = loop {
+                match listen(address) {
+                    Ok(listener) => break listener,
+                    Err(error) if hard_fail => return Err(error),
+                    Err(error) => {
+                        tracing::error!(name, %address, err = %error, "Failed to listen, trying again in 5 seconds");
                     }
                 }
-                Err(error) => {
-                    tracing::error!(name, %address, err = %error, "Failed to listen, trying again in 5 seconds");
-                }
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    };
-    // Connections that are open do not delay the end of the program.
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = forever => {}
+                tokio::time::sleep(RETRY).await;
+            };
+            tracing::info!(name, %address, "Serving");
+            axum::serve(listener, router).await
+        };
+        // Connections that are open do not delay the end of the program. Cancel-safe: both ends are final.
+        shutdown.run_until_cancelled(serve).await.unwrap_or(Ok(()))
     }
 }
 

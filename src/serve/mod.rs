@@ -44,6 +44,9 @@ pub struct Status {
     pub synced_once: bool,
     /// Whether load balancers may send new traffic here: the Node is not being deleted.
     pub node_eligible: bool,
+    /// The sources of facts that cannot be read at the moment, and why. What was read before stays in force, so that
+    /// this alone makes nothing unhealthy.
+    pub sources: BTreeMap<String, String>,
     /// What fails at the moment, for people.
     pub failures: Failures,
 }
@@ -55,6 +58,7 @@ impl Default for Status {
             families: BTreeMap::new(),
             synced_once: false,
             node_eligible: true,
+            sources: BTreeMap::new(),
             failures: Failures::default(),
         }
     }

@@ -31,7 +31,7 @@ fn when_a_family_is_healthy() {
     let idle =
         FamilyStatus { last_queued: Some(clock.at(0)), last_synced: Some(clock.at(1)), ..Default::default() };
     for (what, status, now, code) in [
-        ("nothing reported", Status::default(), 10_000, 200),
+        ("nothing to report", with([]), 10_000, 200),
         ("idle for ever", with([(Family::V4, idle)]), 10_000_000, 200),
         ("just waiting", with([(Family::V4, waiting(100))]), 159, 200),
         ("waiting too long", with([(Family::V4, waiting(100))]), 160, 503),
@@ -70,6 +70,38 @@ fn a_node_that_goes_is_alive_but_not_healthy() {
 }
 
 #[test]
+fn before_the_first_sync_it_lives_but_is_not_healthy() {
+    let clock = Clock(Instant::now());
+    let mut family = FamilyStatus::default();
+    family.queued(clock.at(0));
+    let unsynced = Status { synced_once: false, ..with([(Family::V4, family)]) };
+    for (what, status, now, health, life) in [
+        ("nothing reported", Status::default(), 0, 503, 200),
+        ("at the start", unsynced.clone(), 59, 503, 200),
+        ("for too long", unsynced.clone(), 60, 503, 503),
+        ("written", Status { synced_once: true, ..unsynced }, 59, 200, 200),
+    ] {
+        assert_eq!(healthz(&status, clock.at(now), PERIOD).code, health, "{what}");
+        assert_eq!(livez(&status, clock.at(now), PERIOD).code, life, "{what}");
+        assert_eq!(forwards(&status, clock.at(now), PERIOD), health == 200, "{what}");
+    }
+}
+
+#[test]
+fn what_is_only_told_makes_nothing_unhealthy() {
+    let clock = Clock(Instant::now());
+    let sources = [("services".to_owned(), "list services: 503".to_owned())].into();
+    let failures = ["virtual server x: no"].into_iter().collect();
+    let answer = healthz(&Status { sources, failures, ..with([]) }, clock.at(0), PERIOD);
+    assert_eq!(answer.code, 200);
+    assert!(
+        answer.body.ends_with(r#""reasons":["list services: 503","virtual server x: no"]}"#),
+        "{}",
+        answer.body
+    );
+}
+
+#[test]
 fn bodies() {
     let clock = Clock(Instant::now());
     let mut v4 = FamilyStatus::default();
@@ -80,7 +112,7 @@ fn bodies() {
     let status = Status { synced_once: false, ..with([(Family::V4, v4), (Family::V6, v6)]) };
     assert_eq!(
         healthz(&status, clock.at(20), PERIOD).body,
-        r#"{"lastUpdated":"2026-11-22T15:00:20.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["not everything has been written to the kernel once since the start"]}"#
+        r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["not everything has been written to the kernel once since the start"]}"#
     );
     let status =
         Status { synced_once: true, failures: ["virtual server x: no"].into_iter().collect(), ..status };

@@ -15,6 +15,15 @@ fn free_address() -> SocketAddr {
     socket.local_addr().unwrap()
 }
 
+fn start(
+    address: SocketAddr,
+    router: Router,
+    shutdown: &CancellationToken,
+) -> tokio::task::JoinHandle<io::Result<()>> {
+    let server = Server { name: "test", address, hard_fail: false };
+    tokio::spawn(server.run(router, shutdown.clone()))
+}
+
 /// The whole answer, as it comes over the socket; waits for the server to come up.
 async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = loop {
@@ -44,11 +53,11 @@ fn parts(answer: &str) -> (&str, Vec<String>, &str) {
 #[tokio::test]
 async fn health_follows_the_status() {
     let address = free_address();
-    let (publish, status) = watch::channel(Status::default());
+    let (publish, status) = watch::channel(Status { synced_once: true, ..Status::default() });
     let metrics = Arc::new(Metrics::new());
     let shutdown = CancellationToken::new();
     let router = healthz_router(status, PERIOD, Arc::clone(&metrics));
-    let server = tokio::spawn(serve("healthz", address, router, shutdown.clone()));
+    let server = start(address, router, &shutdown);
 
     for (path, status) in [
         ("/healthz", "200 OK"),
@@ -92,7 +101,7 @@ async fn health_follows_the_status() {
     }
 
     shutdown.cancel();
-    server.await.unwrap();
+    server.await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
 }
 
@@ -102,7 +111,7 @@ async fn metrics_and_mode() {
     let metrics = Arc::new(Metrics::new());
     metrics.service_changes_total.inc();
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(serve("metrics", address, metrics_router(metrics), shutdown.clone()));
+    let server = start(address, metrics_router(metrics), &shutdown);
 
     let answer = ask(address, "GET", "/proxyMode").await;
     let (status, headers, body) = parts(&answer);
@@ -118,7 +127,7 @@ async fn metrics_and_mode() {
     assert!(ask(address, "GET", "/proxymode").await.starts_with("HTTP/1.1 404 "));
 
     shutdown.cancel();
-    server.await.unwrap();
+    server.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -141,12 +150,20 @@ async fn an_address_in_use_is_tried_again() {
     let address = holder.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let router = metrics_router(Arc::new(Metrics::new()));
-    let server = tokio::spawn(serve("metrics", address, router, shutdown.clone()));
+    let server = start(address, router, &shutdown);
     // Time stands still, and jumps when all sleep: this is after the first try and before the second.
     tokio::time::sleep(RETRY / 2).await;
     drop(holder);
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens yet");
     assert!(ask(address, "GET", "/proxyMode").await.ends_with("ipvs"));
     shutdown.cancel();
-    server.await.unwrap();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_where_the_user_wants_that() {
+    let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let server = Server { name: "test", address: holder.local_addr().unwrap(), hard_fail: true };
+    let error = server.run(Router::new(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
