@@ -56,14 +56,7 @@ impl Life {
     fn step(&mut self) -> bool {
         match self.reconciler.next(self.now) {
             Next::Work(work) => {
-                let answer = match work {
-                    Work::Apply(plan) => Answer::Outcomes(self.kernel.apply(&plan)),
-                    Work::Read(selection) => Answer::State(self.kernel.read(&selection)),
-                    Work::List => Answer::Keys(self.kernel.list_virtual_servers()),
-                    Work::Count(servers) => Answer::Counts(self.kernel.connections(&servers)),
-                };
-                self.now += Duration::from_millis(1);
-                self.reconciler.complete(answer, self.now);
+                self.work(work);
                 true
             }
             Next::Wait(due) => {
@@ -71,6 +64,17 @@ impl Life {
                 false
             }
         }
+    }
+
+    fn work(&mut self, work: Work) {
+        let answer = match work {
+            Work::Apply(plan) => Answer::Outcomes(self.kernel.apply(&plan)),
+            Work::Read(selection) => Answer::State(self.kernel.read(&selection)),
+            Work::List => Answer::Keys(self.kernel.list_virtual_servers()),
+            Work::Count(servers) => Answer::Counts(self.kernel.connections(&servers)),
+        };
+        self.now += Duration::from_millis(1);
+        self.reconciler.complete(answer, self.now);
     }
 
     /// Lives on until everything is written, or fails. Returns what was told.
@@ -407,6 +411,67 @@ fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, Te
         }
     }
     Ok(crashed)
+}
+
+/// Health goes by it: what came while the kernel worked must not keep what was written before it from counting.
+#[test]
+fn changes_that_never_stop_leave_nothing_waiting() {
+    let service = Service {
+        key: ServiceKey::new("default", "a"),
+        created_seconds: 0,
+        cluster_ips: vec![ip("10.96.0.1")],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: None,
+    };
+    let change = |number: u8| {
+        let endpoint = Endpoint {
+            address: ip(&format!("10.244.0.{number}")),
+            ready: true,
+            serving: true,
+            terminating: false,
+            hints: None,
+            node: None,
+        };
+        Event::Slice(Change::Upsert(EndpointSlice {
+            key: SliceKey::new("default", "a"),
+            service: service.key.clone(),
+            family: Family::V4,
+            ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+            endpoints: vec![endpoint],
+            triggered_nanoseconds: Some(i64::from(number)),
+        }))
+    };
+    let mut life = Life::new(MemoryKernel::default());
+    life.feed([
+        Event::Service(Change::Replace(vec![service.clone()])),
+        Event::Slice(Change::Replace(vec![])),
+    ]);
+    life.settle();
+    life.feed([change(1)]);
+    life.reconciler.take_notes();
+    for number in 1..100 {
+        let Next::Work(work @ Work::Apply(_)) = life.reconciler.next(life.now) else {
+            panic!("there is a change to write")
+        };
+        // While the kernel works.
+        life.feed([change(number + 1)]);
+        life.work(work);
+        let changes = life.reconciler.changes();
+        let written: Vec<i64> = life
+            .reconciler
+            .take_notes()
+            .into_iter()
+            .filter_map(|note| match note {
+                Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        assert_eq!(written, [i64::from(number)]);
+        assert_eq!(changes.slices_pending, 1, "{number}");
+    }
 }
 
 proptest! {

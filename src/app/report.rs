@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::cluster::types::Family;
-use crate::reconcile::core::{Changes, Reconciler};
+use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
+use crate::reconcile::progress::Changes;
 use crate::serve::metrics::{self, Metrics, ObjectKind};
 use crate::serve::{FamilyStatus, Moment, Status};
 use crate::state::Key;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::audit::{Audit, Look};
 use super::drain::Drains;
 use super::note::{Note, Verdict};
+use super::progress::{Changes, Progress};
 use super::schedule::{Schedule, Urgency};
 use super::{first, ownership};
 use crate::api::{Change, Event};
@@ -61,19 +62,6 @@ pub enum Next {
     Wait(Option<Instant>),
 }
 
-/// How many changes there were, and how many of them are not written yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Changes of Services since the start.
-    pub services: u64,
-    /// Of these, not written yet.
-    pub services_pending: u64,
-    /// Changes of EndpointSlices since the start.
-    pub slices: u64,
-    /// Of these, not written yet.
-    pub slices_pending: u64,
-}
-
 /// Why a piece of work is in flight.
 #[derive(Debug)]
 enum Task {
@@ -110,11 +98,7 @@ pub struct Reconciler {
     in_flight: Option<Task>,
     /// When it was handed out.
     handed_out: Option<Instant>,
-    changes: Changes,
-    /// Families that have something that is not written yet.
-    unsettled: BTreeSet<Family>,
-    /// Triggers of slice changes that are not written yet.
-    triggers: Vec<(Family, i64)>,
+    progress: Progress,
     notes: Vec<Note>,
     synced_once: bool,
 }
@@ -148,9 +132,7 @@ impl Reconciler {
             adopt_again: None,
             in_flight: None,
             handed_out: None,
-            changes: Changes::default(),
-            unsettled: BTreeSet::new(),
-            triggers: Vec::new(),
+            progress: Progress::default(),
             notes: Vec::new(),
             synced_once: false,
         }
@@ -163,21 +145,18 @@ impl Reconciler {
             && let Some(triggered) = slice.triggered_nanoseconds
             && self.cluster.slice(&slice.key) != Some(slice)
         {
-            self.triggers.push((slice.family, triggered));
+            self.progress.triggered(slice.family, triggered);
         }
         let of_service = matches!(event, Event::Service(_));
         let touched = self.cluster.apply(event);
         let count = touched.len() as u64;
         if of_service {
-            self.changes.services += count;
-            self.changes.services_pending += count;
+            self.progress.services_changed(count);
         } else {
-            self.changes.slices += count;
-            self.changes.slices_pending += count;
+            self.progress.slices_changed(count);
         }
         if !touched.is_empty() {
-            let families = self.families.clone();
-            self.queued(families);
+            self.queued();
         }
         self.touched.extend(touched);
     }
@@ -214,7 +193,7 @@ impl Reconciler {
 
     /// How many changes there were.
     pub fn changes(&self) -> Changes {
-        self.changes
+        self.progress.changes()
     }
 
     /// What happened since the last call.
@@ -293,6 +272,11 @@ impl Reconciler {
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.applied = Some(now);
                 self.take_outcomes(&plan, &scope, outcomes, now);
+                // Here and not only when nothing is left to do, which may be never.
+                self.settle();
+                if !self.touched.is_empty() {
+                    self.queued();
+                }
             }
             (task, answer) => unreachable!("{answer:?} is no answer to {task:?}"),
         }
@@ -349,14 +333,15 @@ impl Reconciler {
         for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
             self.schedule.add(Urgency::Removal, key);
         }
-        let families = self.families.clone();
-        self.queued(families);
+        self.progress.looked();
+        self.queued();
     }
 
     fn look_at_touched(&mut self) {
         if self.touched.is_empty() {
             return;
         }
+        self.progress.looked();
         let touched = std::mem::take(&mut self.touched);
         let update = self.desired.update(&self.cluster, &touched);
         self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
@@ -478,8 +463,10 @@ impl Reconciler {
             let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
             if concerns_us {
                 self.notes.push(Note::Drift(key.clone()));
-                let families = key.family().map_or_else(|| self.families.clone(), |family| [family].into());
-                self.queued(families);
+                match key.family() {
+                    Some(family) => self.notes.extend(self.progress.queued([family])),
+                    None => self.queued(),
+                }
                 self.schedule.add(Urgency::Change, key);
             }
         }
@@ -503,34 +490,17 @@ impl Reconciler {
         self.audit.look_at(unexpected);
     }
 
-    fn queued(&mut self, families: BTreeSet<Family>) {
-        for family in families {
-            if self.unsettled.insert(family) {
-                self.notes.push(Note::Queued(family));
-            }
-        }
+    /// Something of all families is to be written.
+    fn queued(&mut self) {
+        self.notes.extend(self.progress.queued(self.families.iter().copied()));
     }
 
     /// Says which families are completely written now.
     fn settle(&mut self) {
-        let settled: BTreeSet<Family> =
-            self.unsettled.iter().copied().filter(|family| self.schedule.is_settled(*family)).collect();
-        for family in &settled {
-            self.unsettled.remove(family);
-            let (written, waiting) =
-                std::mem::take(&mut self.triggers).into_iter().partition(|(of, _)| of == family);
-            self.triggers = waiting;
-            let triggers: Vec<(Family, i64)> = written;
-            self.notes.push(Note::Synced {
-                family: *family,
-                triggered_nanoseconds: triggers.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
-            });
-        }
-        if self.schedule.most_urgent().is_none() {
-            self.changes.services_pending = 0;
-            self.changes.slices_pending = 0;
-        }
-        if !self.synced_once && self.schedule.most_urgent().is_none() {
+        let is_empty = self.schedule.most_urgent().is_none();
+        let schedule = &self.schedule;
+        self.notes.extend(self.progress.settled(|family| schedule.is_settled(family), is_empty));
+        if !self.synced_once && is_empty {
             self.synced_once = true;
             self.notes.push(Note::FirstSync);
         }

@@ -8,6 +8,7 @@ pub mod drain;
 mod first;
 pub mod note;
 mod ownership;
+pub mod progress;
 pub mod schedule;
 mod worker;
 

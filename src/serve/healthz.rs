@@ -83,7 +83,9 @@ impl Health {
                 let seconds = waiting.as_secs();
                 health.demand(
                     false,
-                    format!("{family}: a change has been waiting for {seconds} s to be written to the kernel"),
+                    format!(
+                        "{family}: a change has been waiting for {seconds} s to be written to the kernel"
+                    ),
                 );
             }
             let body = FamilyBody { last_updated: shown(state.last_synced), healthy: overdue.is_none() };

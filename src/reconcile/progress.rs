@@ -1,0 +1,159 @@
+//! What is known and not written yet: for health, and for metrics. Pure.
+//!
+//! A change is *fresh* until it is looked at; then it is in the schedule, and written when the schedule has nothing left
+//! of its family. Fresh changes must not count as written when a plan that was made before them is carried out, and
+//! must not keep what was written before them from counting: a cluster that never stops changing is not ill.
+
+use std::collections::BTreeSet;
+
+use super::note::Note;
+use crate::cluster::types::Family;
+
+/// How many changes there were, and how many of them are not written yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Changes of Services since the start.
+    pub services: u64,
+    /// Of these, not written yet.
+    pub services_pending: u64,
+    /// Changes of EndpointSlices since the start.
+    pub slices: u64,
+    /// Of these, not written yet.
+    pub slices_pending: u64,
+}
+
+/// The books.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    services: u64,
+    slices: u64,
+    fresh: Waiting,
+    taken: Waiting,
+    /// Families that have something that is not written yet.
+    unsettled: BTreeSet<Family>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Waiting {
+    services: u64,
+    slices: u64,
+    /// When slice changes happened, in nanoseconds since 1970.
+    triggers: Vec<(Family, i64)>,
+}
+
+impl Progress {
+    /// Facts of so many Services changed, by an event about a Service.
+    pub(super) fn services_changed(&mut self, count: u64) {
+        self.services += count;
+        self.fresh.services += count;
+    }
+
+    /// Facts of so many Services changed, by an event about a slice.
+    pub(super) fn slices_changed(&mut self, count: u64) {
+        self.slices += count;
+        self.fresh.slices += count;
+    }
+
+    /// A slice changed, and says when that began.
+    pub(super) fn triggered(&mut self, family: Family, nanoseconds: i64) {
+        self.fresh.triggers.push((family, nanoseconds));
+    }
+
+    /// All fresh changes are in the schedule now.
+    pub(super) fn looked(&mut self) {
+        let Waiting { services, slices, mut triggers } = std::mem::take(&mut self.fresh);
+        self.taken.services += services;
+        self.taken.slices += slices;
+        self.taken.triggers.append(&mut triggers);
+    }
+
+    /// These families have something to be written; what is new is told.
+    pub(super) fn queued(&mut self, families: impl IntoIterator<Item = Family>) -> Vec<Note> {
+        families.into_iter().filter(|family| self.unsettled.insert(*family)).map(Note::Queued).collect()
+    }
+
+    /// Everything that was looked at is written, of the families that `is_settled` says; of all if the schedule
+    /// `is_empty`.
+    pub(super) fn settled(&mut self, is_settled: impl Fn(Family) -> bool, is_empty: bool) -> Vec<Note> {
+        let settled: Vec<_> = self.unsettled.iter().copied().filter(|family| is_settled(*family)).collect();
+        if is_empty {
+            (self.taken.services, self.taken.slices) = (0, 0);
+        }
+        let note = |family: Family| {
+            self.unsettled.remove(&family);
+            let (written, waiting): (Vec<_>, _) =
+                std::mem::take(&mut self.taken.triggers).into_iter().partition(|(of, _)| *of == family);
+            self.taken.triggers = waiting;
+            Note::Synced {
+                family,
+                triggered_nanoseconds: written.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
+            }
+        };
+        settled.into_iter().map(note).collect()
+    }
+
+    /// The numbers.
+    pub(super) fn changes(&self) -> Changes {
+        Changes {
+            services: self.services,
+            services_pending: self.fresh.services + self.taken.services,
+            slices: self.slices,
+            slices_pending: self.fresh.slices + self.taken.slices,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(notes: Vec<Note>) -> Vec<String> {
+        notes.into_iter().map(|note| format!("{note:?}")).collect()
+    }
+
+    #[test]
+    fn what_comes_while_the_kernel_works_is_not_written_yet() {
+        let mut progress = Progress::default();
+        progress.triggered(Family::V4, 1);
+        progress.slices_changed(1);
+        assert_eq!(told(progress.queued(Family::ALL)), ["Queued(V4)", "Queued(V6)"]);
+        progress.looked();
+        progress.triggered(Family::V4, 2);
+        progress.slices_changed(1);
+        assert!(progress.queued(Family::ALL).is_empty(), "they wait already");
+        assert_eq!(
+            told(progress.settled(|family| family == Family::V4, true)),
+            ["Synced { family: V4, triggered_nanoseconds: [1] }"]
+        );
+        assert_eq!(
+            progress.changes(),
+            Changes { slices: 2, slices_pending: 1, ..Changes::default() },
+            "the second is still fresh"
+        );
+        assert_eq!(told(progress.queued([Family::V4])), ["Queued(V4)"]);
+        progress.looked();
+        assert_eq!(
+            told(progress.settled(|_| true, true)),
+            [
+                "Synced { family: V4, triggered_nanoseconds: [2] }",
+                "Synced { family: V6, triggered_nanoseconds: [] }"
+            ]
+        );
+        assert_eq!(progress.changes().slices_pending, 0);
+    }
+
+    #[test]
+    fn a_family_that_is_not_settled_keeps_its_changes() {
+        let mut progress = Progress::default();
+        progress.services_changed(2);
+        progress.triggered(Family::V6, 7);
+        progress.queued(Family::ALL);
+        progress.looked();
+        progress.settled(|family| family == Family::V4, false);
+        assert_eq!(progress.changes().services_pending, 2);
+        assert_eq!(
+            told(progress.settled(|_| true, true)),
+            ["Synced { family: V6, triggered_nanoseconds: [7] }"]
+        );
+    }
+}
