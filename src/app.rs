@@ -4,6 +4,7 @@ mod report;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,7 @@ use crate::cluster::types::Family;
 use crate::desired::settings::Supported;
 use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
-use crate::kernel::{Kernel, probe};
+use crate::kernel::{Kernel, node_addresses, probe};
 use crate::options::merge::Merged;
 use crate::options::settings::Notice;
 use crate::options::{Options, Source};
@@ -57,6 +58,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
         .context("can't use the IPVS proxier")?;
+    let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     tracing::info!("Using ipvs Proxier");
 
     let shutdown = CancellationToken::new();
@@ -67,6 +69,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     serve(&options, &metrics, &looked_at, &shutdown, &mut tasks);
 
     let (sender, events) = mpsc::channel(EVENTS);
+    follow_addresses(addresses, sender.clone()).await?;
     let stop = shutdown.clone();
     tasks.spawn(async move { source.run(sender, stop).await });
 
@@ -126,6 +129,24 @@ async fn open_source(options: &Options) -> anyhow::Result<Opened> {
             Opened::Api(Box::new(ApiSource::new(client, options.node_name.clone())))
         }
     })
+}
+
+/// Tells the node's addresses, before anything else, and then whenever they change, from a thread of their own.
+async fn follow_addresses(
+    monitor: node_addresses::Monitor,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
+    events.send(Event::NodeAddresses(monitor.addresses().clone())).await?;
+    let follow = move || {
+        node_addresses::follow(monitor, |addresses| {
+            events.blocking_send(Event::NodeAddresses(addresses)).is_ok()
+        });
+    };
+    thread::Builder::new()
+        .name("addresses".to_owned())
+        .spawn(follow)
+        .context("cannot start the thread that follows the node's addresses")?;
+    Ok(())
 }
 
 /// The HTTP servers; they end with the shutdown.

@@ -21,9 +21,10 @@
 //!  api::watch (3 watches)       reconcile::run                     reconcile::worker
 //!  or api::manifests            owns cluster, desired, actual      owns the netlink sockets
 //!        │   Event, bounded          │  │    Work, one at a time        │
-//!        └──────────────────────────►│  │ ─────────────────────────────►│
-//!                                    │  │ ◄─────────────────────────────┘
-//!                                    │  │         Answer
+//!        ├──────────────────────────►│  │ ─────────────────────────────►│
+//!        │                           │  │ ◄─────────────────────────────┘
+//!  thread "addresses"                │  │         Answer
+//!  kernel::node_addresses            │  │
 //!                                    │  └── Notes ──► app::report ──► log
 //!                                    │                    │
 //!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤
@@ -32,7 +33,8 @@
 //! ```
 //!
 //! * Two runtime workers carry the tasks: decoding a long list does not keep `/healthz` waiting. Linux does what netlink
-//!   messages ask for inside `send`, so the sockets have an OS thread of their own.
+//!   messages ask for inside `send`, so the sockets have an OS thread of their own. So has the socket that hears of the node's
+//!   addresses: it only waits, and goes with the process.
 //! * Nothing is locked: the task that owns the model is told of events and answers, and asked for the next piece of
 //!   work ([`reconcile::core`]). Events that come while the kernel works only mark keys.
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The

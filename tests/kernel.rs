@@ -2,6 +2,8 @@
 
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "kernel/node_addresses.rs"]
+mod node_addresses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,6 +20,12 @@ use kube_ipvs::state::{
     Address, Key, RealServer, RealServerKey, State, Sysctl, Timeouts, VirtualServer, VirtualServerKey, Weight,
 };
 use lab::{shell, try_shell};
+
+use node_addresses::{
+    a_port_that_leaves_its_bridge_keeps_its_addresses, addresses_of_the_node_are_listed,
+    addresses_that_stay_are_always_told, changes_are_told_each_once, our_own_device_wakes_nobody,
+    what_was_lost_is_listed_again,
+};
 
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
@@ -45,6 +53,12 @@ fn main() -> std::process::ExitCode {
         answers_are_complete_while_others_write,
         the_probe_changes_nothing,
         without_the_capability_the_probe_says_so,
+        addresses_of_the_node_are_listed,
+        changes_are_told_each_once,
+        a_port_that_leaves_its_bridge_keeps_its_addresses,
+        our_own_device_wakes_nobody,
+        what_was_lost_is_listed_again,
+        addresses_that_stay_are_always_told,
         speed_of_writing_and_reading,
     ])
 }

@@ -1,6 +1,7 @@
 //! Kubernetes → events.
 //!
-//! Two sources of facts, the API server ([`watch`], [`client`]) and files ([`manifests`]), both behind [`Event`].
+//! Two sources of facts, the API server ([`watch`], [`client`]) and files ([`manifests`]), both behind [`Event`]. A third
+//! source, of the node's own addresses, is the kernel (`kernel::node_addresses`).
 //! Objects are converted at once to the types of [`crate::cluster::types`] ([`convert`]); no Kubernetes type
 //! leaves this folder. A source sends `Replace` when it has a complete set (at start, after a relist), and
 //! single changes afterwards; it never sends an empty set because of an error.
@@ -12,7 +13,7 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
+use crate::cluster::types::{EndpointSlice, Node, NodeAddresses, Service, ServiceKey, SliceKey};
 
 /// News about objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,4 +35,6 @@ pub enum Event {
     Slice(Change<SliceKey, EndpointSlice>),
     /// About this node's Node object (the key is the node's name).
     Node(Change<Arc<str>, Node>),
+    /// The complete set of the addresses that this node has, from its kernel.
+    NodeAddresses(NodeAddresses),
 }

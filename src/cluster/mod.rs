@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::api::{Change, Event};
-use types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
+use types::{EndpointSlice, Node, NodeAddresses, Service, ServiceKey, SliceKey};
 
 /// The Services that an event concerns: whose facts may have changed.
 pub type Touched = BTreeSet<ServiceKey>;
@@ -27,6 +27,7 @@ pub struct Cluster {
     /// them does not depend on the order of events. Never holds an empty set.
     slices_of: HashMap<ServiceKey, BTreeSet<SliceKey>>,
     node: Option<Node>,
+    node_addresses: NodeAddresses,
     services_complete: bool,
     slices_complete: bool,
 }
@@ -65,6 +66,7 @@ impl Cluster {
             Event::Node(Change::Upsert(node)) => self.node = Some(node),
             Event::Node(Change::Delete(_)) => self.node = None,
             Event::Node(Change::Replace(nodes)) => self.node = nodes.into_iter().next(),
+            Event::NodeAddresses(addresses) => self.node_addresses = addresses,
         }
         touched
     }
@@ -108,6 +110,11 @@ impl Cluster {
     /// The own Node, if it was seen.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
+    }
+
+    /// The addresses that this node has. They are told before anything else: see `crate::app`.
+    pub fn node_addresses(&self) -> &NodeAddresses {
+        &self.node_addresses
     }
 
     fn put_service(&mut self, service: Service, touched: &mut Touched) {

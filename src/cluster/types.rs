@@ -3,6 +3,7 @@
 //! Sources of facts (`crate::api`) turn their objects into these types once, at the edge; nothing behind
 //! them ever sees a Kubernetes type. Text that repeats is shared (`Arc<str>`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -263,4 +264,29 @@ pub struct Node {
     /// Whether load balancers may send it traffic: not being deleted, and without the cluster autoscaler's taint
     /// `ToBeDeletedByClusterAutoscaler` (contract 8.2).
     pub eligible: bool,
+}
+
+/// The addresses of this node, of all its interfaces but the one that carries the service addresses.
+pub type NodeAddresses = BTreeSet<NodeAddress>;
+
+/// An address of one of this node's interfaces. One address may be on several.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that has it.
+    pub interface: Arc<str>,
+    /// From how far away it is meant to be reached.
+    pub scope: AddressScope,
+}
+
+/// From how far away an address is meant to be reached (`RT_SCOPE_*` of `linux/rtnetlink.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressScope {
+    /// From anywhere that has a route.
+    Global,
+    /// From the same link only: `fe80::/10`; IPv4 addresses only where an administrator said so.
+    Link,
+    /// From this node only: `::1`, and usually `127.0.0.1`.
+    Host,
 }

@@ -13,14 +13,14 @@ use super::netlink::{Attribute, Body, CREATE, EXCLUSIVE, Frames, Message, REPLAC
 use crate::cluster::types::Family;
 
 /// `RTM_NEWADDR`, `RTM_DELADDR`, `RTM_GETADDR` (`linux/rtnetlink.h`).
-const NEW_ADDRESS: u16 = 20;
-const DELETE_ADDRESS: u16 = 21;
-const GET_ADDRESS: u16 = 22;
+pub(super) const NEW_ADDRESS: u16 = 20;
+pub(super) const DELETE_ADDRESS: u16 = 21;
+pub(super) const GET_ADDRESS: u16 = 22;
 /// Length of `struct ifaddrmsg`.
-const HEADER_LENGTH: usize = 8;
+pub(super) const HEADER_LENGTH: usize = 8;
 /// `IFA_*` (`linux/if_addr.h`).
-const ADDRESS: u16 = 1;
-const LOCAL: u16 = 2;
+pub(super) const ADDRESS: u16 = 1;
+pub(super) const LOCAL: u16 = 2;
 const BROADCAST: u16 = 4;
 const CACHE_INFO: u16 = 6;
 const FLAGS: u16 = 8;

@@ -6,14 +6,15 @@ use super::netlink::{Attribute, CREATE, EXCLUSIVE, Frames, Message, Socket, Verd
 use super::{Outcome, Refusal};
 use crate::state::DEVICE;
 
-/// `RTM_NEWLINK`, `RTM_GETLINK` (`linux/rtnetlink.h`).
-const NEW_LINK: u16 = 16;
-const GET_LINK: u16 = 18;
+/// `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_GETLINK` (`linux/rtnetlink.h`).
+pub(super) const NEW_LINK: u16 = 16;
+pub(super) const DELETE_LINK: u16 = 17;
+pub(super) const GET_LINK: u16 = 18;
 /// Length of `struct ifinfomsg`.
-const HEADER_LENGTH: usize = 16;
+pub(super) const HEADER_LENGTH: usize = 16;
 /// `IFLA_*` (`linux/if_link.h`).
 const HARDWARE_ADDRESS: u16 = 1;
-const NAME: u16 = 3;
+pub(super) const NAME: u16 = 3;
 const INFO: u16 = 18;
 /// `IFLA_INFO_KIND`.
 const KIND: u16 = 1;

@@ -10,6 +10,7 @@ pub mod linux;
 pub mod memory;
 pub mod netlink;
 pub mod nft;
+pub mod node_addresses;
 pub mod probe;
 mod route;
 mod sysctl;

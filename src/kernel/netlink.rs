@@ -12,6 +12,7 @@
 //! says `ENOBUFS`: what is then not known stays [`Verdict::Unknown`], never "failed" and never "done".
 
 mod message;
+pub mod multicast;
 #[cfg(test)]
 mod tests;
 

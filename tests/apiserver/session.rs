@@ -150,6 +150,7 @@ fn describe(event: &Event) -> (Of, String) {
         Event::Service(change) => (Of::Services, change_text(change, ToString::to_string, service_text)),
         Event::Slice(change) => (Of::Slices, change_text(change, ToString::to_string, slice_text)),
         Event::Node(change) => (Of::Node, change_text(change, ToString::to_string, node_text)),
+        Event::NodeAddresses(addresses) => panic!("not from an API server: {addresses:?}"),
     }
 }
 

@@ -1,0 +1,312 @@
+//! The addresses that this node has, and what becomes of them: node ports are served there, and a service address that
+//! is among them is somebody else's to announce.
+//!
+//! What the kernel lists and what it tells of changes are the same messages, so one fold takes in both. The multicast
+//! groups are joined before the list is made: what changes meanwhile waits in the socket, and taking it in twice does no
+//! harm. A change costs one message then, and no list: on most nodes every pod that comes brings an interface with a
+//! link-local address. Only where messages were lost the list is made anew.
+//!
+//! Addresses on [`DEVICE`] are our own doing, and thousands: they are left out as soon as the interface's number is
+//! seen. An address that is still being checked for duplicates counts: a node port there hurts nobody.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::address::{self, family_number, read_octets};
+use super::link;
+use super::netlink::multicast::{Heard, Multicast};
+use super::netlink::{Attribute, Message, Protocol, Socket, settled};
+use crate::cluster::types::{AddressScope, Family, NodeAddress, NodeAddresses};
+use crate::state::DEVICE;
+
+/// `AF_UNSPEC`: messages of other families tell of a port of a bridge, not of an interface.
+const UNSPECIFIED: u8 = 0;
+/// `RT_SCOPE_LINK`, `RT_SCOPE_HOST`; the number grows as the scope narrows.
+const SCOPE_LINK: u8 = 253;
+const SCOPE_HOST: u8 = 254;
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
+const GROUPS: [u32; 3] = [1, 5, 9];
+
+/// Changes come in bursts (an interface with its addresses, a daemon that moves some): this long after the first of
+/// them they are looked at together.
+const BURST: Duration = Duration::from_millis(5);
+/// How long to wait after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Knows the addresses of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Monitor {
+    news: Multicast,
+    socket: Socket,
+    interfaces: Interfaces,
+    /// Messages were lost since the last list.
+    stale: bool,
+    /// What was told last.
+    told: NodeAddresses,
+}
+
+impl Monitor {
+    /// Lists the addresses, and hears of changes from now on.
+    ///
+    /// # Errors
+    /// Where the kernel could not be asked, or not be listened to.
+    pub fn open() -> io::Result<Self> {
+        Self::hearing(Multicast::join(Protocol::Route, &GROUPS)?)
+    }
+
+    /// As [`Monitor::open`], with a receive buffer of so many bytes, for those who want to see it overrun.
+    ///
+    /// # Errors
+    /// As for [`Monitor::open`].
+    pub fn with_receive_buffer(bytes: usize) -> io::Result<Self> {
+        Self::hearing(Multicast::with_receive_buffer(Protocol::Route, &GROUPS, bytes)?)
+    }
+
+    fn hearing(news: Multicast) -> io::Result<Self> {
+        let socket = Socket::open(Protocol::Route)?;
+        let (interfaces, told) = (Interfaces::default(), NodeAddresses::new());
+        let mut monitor = Self { news, socket, interfaces, stale: true, told };
+        monitor.catch_up()?;
+        monitor.told = monitor.interfaces.addresses();
+        Ok(monitor)
+    }
+
+    /// The addresses as last told.
+    pub fn addresses(&self) -> &NodeAddresses {
+        &self.told
+    }
+
+    /// Waits until the addresses are others than those last told, and tells them.
+    ///
+    /// # Errors
+    /// Where the kernel could not be asked. Nothing is forgotten then: the next call asks again.
+    pub fn changed(&mut self) -> io::Result<NodeAddresses> {
+        loop {
+            // After a failure there is something to do without waiting.
+            if self.stale || self.hear(true)? {
+                thread::sleep(BURST);
+                self.catch_up()?;
+                let addresses = self.interfaces.addresses();
+                if addresses != self.told {
+                    self.told.clone_from(&addresses);
+                    return Ok(addresses);
+                }
+            }
+        }
+    }
+
+    /// Takes in all that waits, and the list where that is not enough.
+    fn catch_up(&mut self) -> io::Result<()> {
+        while self.stale || self.hear(false)? {
+            if self.stale {
+                self.interfaces = list(&mut self.socket)?;
+                self.stale = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the next datagram: whether it told of anything that matters, or there may be more.
+    fn hear(&mut self, wait: bool) -> io::Result<bool> {
+        match self.news.next(wait)? {
+            Heard::Nothing => Ok(false),
+            Heard::Overrun => {
+                self.stale = true;
+                Ok(true)
+            }
+            heard @ Heard::Messages(_) => {
+                let mut matters = false;
+                for message in heard.messages() {
+                    if let Some(change) = decode(message, self.interfaces.ours) {
+                        matters = true;
+                        self.stale |= self.interfaces.take_in(change);
+                    }
+                }
+                Ok(matters || !wait)
+            }
+        }
+    }
+}
+
+/// Calls `tell` with all addresses whenever they changed, until it says that nobody listens any more (`false`).
+pub fn follow(mut monitor: Monitor, mut tell: impl FnMut(NodeAddresses) -> bool) {
+    let mut failing = false;
+    loop {
+        match monitor.changed() {
+            Ok(addresses) => {
+                failing = false;
+                if !tell(addresses) {
+                    return;
+                }
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::error!(err = %error, "Cannot list the node's addresses; trying again");
+                }
+                failing = true;
+                thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// An interface is there, and has this name.
+    Interface(u32, Arc<str>),
+    /// An interface is gone.
+    NoInterface(u32),
+    /// An address is there.
+    Address(AddressKey, AddressScope),
+    /// An address is gone.
+    NoAddress(AddressKey),
+}
+
+/// What the kernel knows an address by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct AddressKey {
+    interface: u32,
+    address: IpAddr,
+    prefix: u8,
+    /// The other end of a point-to-point link; otherwise the address again.
+    peer: IpAddr,
+}
+
+/// All interfaces and their addresses, but for those on our own device.
+#[derive(Debug, Default)]
+struct Interfaces {
+    names: BTreeMap<u32, Arc<str>>,
+    addresses: BTreeMap<AddressKey, AddressScope>,
+    /// The number of our own device.
+    ours: Option<u32>,
+}
+
+impl Interfaces {
+    /// Takes in a change. `true`: what was left out matters now, list again.
+    fn take_in(&mut self, change: Change) -> bool {
+        match change {
+            Change::Interface(index, name) => {
+                if *name == *DEVICE {
+                    self.ours = Some(index);
+                    self.forget_addresses(index);
+                } else if self.ours == Some(index) {
+                    self.ours = None;
+                    self.names.insert(index, name);
+                    return true;
+                }
+                self.names.insert(index, name);
+            }
+            Change::NoInterface(index) => {
+                self.ours = self.ours.filter(|ours| *ours != index);
+                self.names.remove(&index);
+                self.forget_addresses(index);
+            }
+            Change::Address(key, scope) => {
+                self.addresses.insert(key, scope);
+            }
+            Change::NoAddress(key) => {
+                self.addresses.remove(&key);
+            }
+        }
+        false
+    }
+
+    fn forget_addresses(&mut self, interface: u32) {
+        self.addresses.retain(|key, _| key.interface != interface);
+    }
+
+    /// What there is to tell. An address whose interface has no name yet belongs to one that was made while the list was
+    /// made: the message about it waits.
+    fn addresses(&self) -> NodeAddresses {
+        let named = |(key, scope): (&AddressKey, &AddressScope)| {
+            let interface = self.names.get(&key.interface)?.clone();
+            Some(NodeAddress { address: key.address, interface, scope: *scope })
+        };
+        self.addresses.iter().filter_map(named).collect()
+    }
+}
+
+/// All interfaces and addresses. The lists are repeated until two agree: the kernel notes that it changes them a little
+/// after it does, and walks by position.
+fn list(socket: &mut Socket) -> io::Result<Interfaces> {
+    let mut interfaces = Interfaces::default();
+    let links = settled(
+        || {
+            socket.dump(
+                link::GET_LINK,
+                |body| body.fixed(&[0; link::HEADER_LENGTH]),
+                |message| Ok(decode(message, None)),
+            )
+        },
+        Clone::clone,
+    )?;
+    for link in links {
+        interfaces.take_in(link);
+    }
+    let ours = interfaces.ours;
+    for family in Family::ALL {
+        let read = || {
+            socket.dump(
+                address::GET_ADDRESS,
+                |body| body.fixed(&[family_number(family), 0, 0, 0, 0, 0, 0, 0]),
+                |message| Ok(decode(message, ours)),
+            )
+        };
+        for address in settled(read, Clone::clone)? {
+            interfaces.take_in(address);
+        }
+    }
+    Ok(interfaces)
+}
+
+/// What a message says; `None`: nothing that matters. `ours`: the number of our own device.
+fn decode(message: Message<'_>, ours: Option<u32>) -> Option<Change> {
+    match message.kind {
+        link::NEW_LINK | link::DELETE_LINK => {
+            let header: &[u8; link::HEADER_LENGTH] = message.payload.first_chunk()?;
+            let index = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+            if header[0] != UNSPECIFIED {
+                return None;
+            }
+            if message.kind == link::DELETE_LINK {
+                return Some(Change::NoInterface(index));
+            }
+            let name = message.attributes(link::HEADER_LENGTH).get(link::NAME)?.text()?;
+            Some(Change::Interface(index, name.into()))
+        }
+        address::NEW_ADDRESS | address::DELETE_ADDRESS => {
+            let &[family, prefix, _flags, scope, a, b, c, d] =
+                message.payload.first_chunk::<{ address::HEADER_LENGTH }>()?;
+            let interface = u32::from_ne_bytes([a, b, c, d]);
+            if Some(interface) == ours {
+                return None;
+            }
+            let family = Family::ALL.into_iter().find(|known| family_number(*known) == family)?;
+            let attributes = message.attributes(address::HEADER_LENGTH);
+            let read = |attribute: Attribute<'_>| read_octets(attribute.value, family);
+            let peer = attributes.get(address::ADDRESS).and_then(read);
+            let local = attributes.get(address::LOCAL).and_then(read);
+            let (address, peer) = (local.or(peer)?, peer.or(local)?);
+            let key = AddressKey { interface, address, prefix, peer };
+            Some(if message.kind == address::NEW_ADDRESS {
+                Change::Address(key, scope_of(scope))
+            } else {
+                Change::NoAddress(key)
+            })
+        }
+        _ => None,
+    }
+}
+
+fn scope_of(number: u8) -> AddressScope {
+    match number {
+        ..SCOPE_LINK => AddressScope::Global,
+        SCOPE_LINK => AddressScope::Link,
+        SCOPE_HOST.. => AddressScope::Host,
+    }
+}

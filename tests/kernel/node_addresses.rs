@@ -1,0 +1,238 @@
+//! The node's addresses, as `ip` makes them and as they are told.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use kube_ipvs::cluster::types::{AddressScope, NodeAddresses};
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::node_addresses::{Monitor, follow};
+
+use crate::lab::shell;
+use crate::{address, kernel, must};
+
+/// Long enough for a change to be told, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Long enough to say that nothing is told.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// One word for each: `interface address scope`.
+fn words(addresses: &NodeAddresses) -> BTreeSet<String> {
+    let word = |address: &kube_ipvs::cluster::types::NodeAddress| {
+        let scope = match address.scope {
+            AddressScope::Global => "global",
+            AddressScope::Link => "link",
+            AddressScope::Host => "host",
+        };
+        format!("{} {} {scope}", address.interface, address.address)
+    };
+    addresses.iter().map(word).collect()
+}
+
+fn set(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// What is told from now on.
+fn told() -> Receiver<BTreeSet<String>> {
+    told_by(Monitor::open().expect("a monitor"))
+}
+
+fn told_by(monitor: Monitor) -> Receiver<BTreeSet<String>> {
+    let (sender, receiver) = mpsc::channel();
+    // It ends when it has something to tell and the test is over, or with the program.
+    thread::spawn(move || follow(monitor, |addresses| sender.send(words(&addresses)).is_ok()));
+    receiver
+}
+
+fn next(told: &Receiver<BTreeSet<String>>) -> BTreeSet<String> {
+    told.recv_timeout(PATIENCE).expect("a change is told")
+}
+
+/// Several things that happen together may be told one by one.
+fn until(told: &Receiver<BTreeSet<String>>, wanted: &BTreeSet<String>) {
+    let mut last = BTreeSet::new();
+    while last != *wanted {
+        last = told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("told last: {last:?}, not {wanted:?}"));
+    }
+}
+
+fn assert_quiet(told: &Receiver<BTreeSet<String>>) {
+    assert_eq!(told.recv_timeout(QUIET), Err(RecvTimeoutError::Timeout));
+}
+
+/// An interface that is up, without the link-local address that comes by itself, a moment later.
+fn interface(name: &str) {
+    shell(&format!(
+        "ip link add {name} type dummy
+         ip link set {name} addrgenmode none
+         ip link set {name} up"
+    ));
+}
+
+pub(crate) fn addresses_of_the_node_are_listed() {
+    interface("eth0");
+    interface("eth1");
+    shell(
+        "ip address add 192.0.2.1/24 dev eth0
+         ip address add 192.0.2.2/24 dev eth0
+         ip address add 192.0.2.1/32 dev eth1
+         ip address add 198.51.100.1 peer 198.51.100.2/32 dev eth1
+         ip address add 169.254.1.1/16 dev eth1 scope link
+         ip address add 2001:db8::1/64 dev eth0
+         ip address add fe80::1/64 dev eth0
+         ip address add 203.0.113.7/32 dev lo",
+    );
+    let mut kernel = kernel();
+    must(&mut kernel, [Step::AddDevice]);
+    for service in ["10.96.0.1", "fd00:10:96::1"] {
+        must(&mut kernel, [Step::AddAddress(address(service))]);
+    }
+    let monitor = Monitor::open().expect("a monitor");
+    assert_eq!(
+        words(monitor.addresses()),
+        set(&[
+            "lo 127.0.0.1 host",
+            "lo ::1 host",
+            "lo 203.0.113.7 global",
+            "eth0 192.0.2.1 global",
+            "eth0 192.0.2.2 global",
+            "eth0 2001:db8::1 global",
+            "eth0 fe80::1 link",
+            "eth1 192.0.2.1 global",
+            "eth1 198.51.100.1 global",
+            "eth1 169.254.1.1 link",
+        ])
+    );
+}
+
+pub(crate) fn changes_are_told_each_once() {
+    interface("eth0");
+    let told = told();
+    let loopback = set(&["lo 127.0.0.1 host", "lo ::1 host"]);
+    let with = |more: &[&str]| loopback.union(&set(more)).cloned().collect::<BTreeSet<_>>();
+
+    shell("ip address add 192.0.2.1/24 dev eth0");
+    assert_eq!(next(&told), with(&["eth0 192.0.2.1 global"]));
+    shell("ip address add 2001:db8::1/64 dev eth0 nodad");
+    assert_eq!(next(&told), with(&["eth0 192.0.2.1 global", "eth0 2001:db8::1 global"]));
+
+    // The same address with another prefix, or another end, is the same address, until the last of them goes.
+    shell("ip address add 192.0.2.1/32 dev eth0; ip address add 192.0.2.1 peer 192.0.2.9/32 dev eth0");
+    assert_quiet(&told);
+    shell("ip address del 192.0.2.1/32 dev eth0; ip address del 192.0.2.1 peer 192.0.2.9/32 dev eth0");
+    assert_quiet(&told);
+
+    shell("ip link set eth0 down; ip link set eth0 name lan0; ip link set lan0 up");
+    until(&told, &with(&["lan0 192.0.2.1 global"]));
+    shell("ip address del 192.0.2.1/24 dev lan0");
+    assert_eq!(next(&told), loopback);
+    shell("ip address add 192.0.2.3/24 dev lan0");
+    assert_eq!(next(&told), with(&["lan0 192.0.2.3 global"]));
+    shell("ip link del lan0");
+    assert_eq!(next(&told), loopback);
+    assert_quiet(&told);
+}
+
+pub(crate) fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
+    interface("eth0");
+    shell("ip address add 192.0.2.1/24 dev eth0; ip link add br0 type bridge; ip link set eth0 master br0");
+    let told = told();
+    // The kernel tells of it as of a link that goes, of another family.
+    shell("ip link set eth0 nomaster");
+    assert_quiet(&told);
+    shell("ip address add 192.0.2.2/24 dev eth0");
+    assert_eq!(
+        next(&told),
+        set(&["lo 127.0.0.1 host", "lo ::1 host", "eth0 192.0.2.1 global", "eth0 192.0.2.2 global"])
+    );
+}
+
+pub(crate) fn our_own_device_wakes_nobody() {
+    interface("eth0");
+    let told = told();
+    let mut kernel = kernel();
+    must(&mut kernel, [Step::AddDevice]);
+    let services = (0..500).map(|number| address(&format!("10.96.{}.{}", number / 250, 1 + number % 250)));
+    must(&mut kernel, services.map(Step::AddAddress));
+    must(&mut kernel, [Step::AddAddress(address("fd00:10:96::1"))]);
+    assert_quiet(&told);
+
+    shell("ip address add 192.0.2.1/24 dev eth0");
+    let wanted = set(&["lo 127.0.0.1 host", "lo ::1 host", "eth0 192.0.2.1 global"]);
+    assert_eq!(next(&told), wanted);
+
+    // Whoever renames the device has made its addresses the node's.
+    shell("ip link set kube-ipvs0 name other0");
+    let renamed = next(&told);
+    assert_eq!(renamed.len(), wanted.len() + 501, "{renamed:?}");
+    assert!(renamed.contains("other0 10.96.0.1 global"));
+    shell("ip link set other0 name kube-ipvs0");
+    assert_eq!(next(&told), wanted);
+}
+
+/// Adds addresses 10.0.0.1 and following to an interface, by one process.
+fn add_many(interface: &str, count: u32) -> BTreeSet<String> {
+    let mut batch = String::new();
+    let mut words = BTreeSet::new();
+    for number in 0..count {
+        let address = format!("10.0.{}.{}", number / 250, 1 + number % 250);
+        writeln!(batch, "address add {address}/32 dev {interface}").expect("a line");
+        words.insert(format!("{interface} {address} global"));
+    }
+    shell(&format!("ip -batch - <<'END'\n{batch}END"));
+    words
+}
+
+pub(crate) fn what_was_lost_is_listed_again() {
+    interface("eth0");
+    // Nobody receives while the addresses come, and the buffer holds a few messages only.
+    let monitor = Monitor::with_receive_buffer(4096).expect("a monitor");
+    let mut wanted = add_many("eth0", 1000);
+    wanted.extend(set(&["lo 127.0.0.1 host", "lo ::1 host"]));
+    let told = told_by(monitor);
+    assert_eq!(next(&told), wanted);
+    assert_quiet(&told);
+    shell("ip link del eth0");
+    until(&told, &set(&["lo 127.0.0.1 host", "lo ::1 host"]));
+}
+
+pub(crate) fn addresses_that_stay_are_always_told() {
+    // Those that come and go are listed before, between and after those that stay.
+    ["eth0", "eth1", "eth2"].into_iter().for_each(interface);
+    let mut stay = add_many("eth1", 1000);
+    stay.extend(set(&["lo 127.0.0.1 host", "lo ::1 host"]));
+    let mut round = String::new();
+    for verb in ["add", "del"] {
+        for interface in ["eth0", "eth1", "eth2"] {
+            for number in 0..4 {
+                writeln!(round, "address {verb} 192.0.2.{number}/32 dev {interface}").expect("a line");
+            }
+        }
+    }
+    let churn = format!("for round in $(seq 200); do echo '{round}'; done | ip -batch -");
+    // So small a buffer makes it list all the time.
+    let told = told_by(Monitor::with_receive_buffer(4096).expect("a monitor"));
+    let churning = thread::spawn(move || shell(&churn));
+    let mut count = 0;
+    let check = |addresses: &BTreeSet<String>| {
+        let lost: Vec<_> = stay.difference(addresses).take(3).collect();
+        assert!(lost.is_empty(), "not told: {lost:?}");
+    };
+    while !churning.is_finished() {
+        if let Ok(addresses) = told.recv_timeout(QUIET) {
+            check(&addresses);
+            count += 1;
+        }
+    }
+    churning.join().expect("the batch");
+    let mut last = None;
+    while let Ok(addresses) = told.recv_timeout(QUIET) {
+        check(&addresses);
+        last = Some(addresses);
+    }
+    assert!(count > 2, "told {count} times");
+    assert!(last.is_none_or(|last| last == stay), "all that came went");
+}
