@@ -1,6 +1,7 @@
 //! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
 
 mod report;
+mod watches;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
 
 async fn start(options: Options) -> anyhow::Result<()> {
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
-    let source = open_source(&options).await?;
+    let metrics = Arc::new(Metrics::new());
+    let source = open_source(&options, &metrics).await?;
     probe::check().context("can't use the IPVS proxier")?;
     let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
@@ -63,11 +65,13 @@ async fn start(options: Options) -> anyhow::Result<()> {
 
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    let metrics = Arc::new(Metrics::new());
     let (status, looked_at) = watch::channel(serve::Status::default());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     serve(&options, &metrics, &looked_at, &shutdown, &mut tasks);
 
+    if let Opened::Api(source) = &source {
+        watches::follow(source.monitors(), &metrics, &status, &mut tasks);
+    }
     let (sender, events) = mpsc::channel(EVENTS);
     follow_addresses(addresses, sender.clone()).await?;
     let stop = shutdown.clone();
@@ -119,13 +123,14 @@ impl Opened {
     }
 }
 
-async fn open_source(options: &Options) -> anyhow::Result<Opened> {
+async fn open_source(options: &Options, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
     Ok(match &options.source {
         Source::Manifests(paths) => {
             Opened::Manifests(Box::new(ManifestSource::new(paths.clone(), options.node_name.clone())))
         }
         Source::Api { kubeconfig, master } => {
-            let client = client::connect(kubeconfig.as_deref(), master.as_deref()).await?;
+            let observer = watches::observer(metrics);
+            let client = client::connect_observed(kubeconfig.as_deref(), master.as_deref(), observer).await?;
             Opened::Api(Box::new(ApiSource::new(client, options.node_name.clone())))
         }
     })

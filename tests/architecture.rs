@@ -30,12 +30,13 @@ const RECONCILE: [&str; 11] = [
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "cluster",
     "desired",
     "diff",
     "options",
     "reconcile/core.rs",
+    "reconcile/picture.rs",
     "reconcile/progress.rs",
     "reconcile/schedule.rs",
     "reconcile/drain.rs",

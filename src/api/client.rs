@@ -9,6 +9,8 @@
 //! it takes a token file as it is, keeping it for a minute: here line ends are cut off, as client-go does (a
 //! token written with `echo` works), and a rotated token counts from the next request on.
 
+mod observe;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +21,8 @@ use kube::client::{Body, ClientBuilder};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError};
 use kube::{Client, Config};
 use tower::util::MapRequestLayer;
+
+pub use self::observe::{Exchange, Observer};
 
 /// To establish a connection, TLS included. kube-proxy's is 30 s; a node that lost one of several API servers
 /// should try the next one sooner.
@@ -112,17 +116,29 @@ pub enum Error {
 /// # Errors
 /// [`Error`], for a configuration that cannot work.
 pub async fn connect(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<Client, Error> {
+    connect_observed(kubeconfig, master, Arc::new(|_| {})).await
+}
+
+/// The same; the observer is told of every request.
+///
+/// # Errors
+/// [`Error`], for a configuration that cannot work.
+pub async fn connect_observed(
+    kubeconfig: Option<&Path>,
+    master: Option<&str>,
+    observer: Observer,
+) -> Result<Client, Error> {
     match (kubeconfig, master) {
-        (Some(file), master) => from_kubeconfig(file, master).await,
+        (Some(file), master) => from_kubeconfig(file, master, observer).await,
         (None, Some(url)) => {
             let config = Config::new(server_url(url, false).map_err(|problem| master_error(url, problem))?);
-            build(config, &Origin::Master)
+            build(config, &Origin::Master, observer)
         }
         (None, None) => {
             tracing::info!(
                 "Neither kubeconfig file nor master URL was specified, falling back to in-cluster config"
             );
-            build(in_cluster()?, &Origin::Pod)
+            build(in_cluster()?, &Origin::Pod, observer)
         }
     }
 }
@@ -164,7 +180,7 @@ impl Origin {
     }
 }
 
-async fn from_kubeconfig(file: &Path, master: Option<&str>) -> Result<Client, Error> {
+async fn from_kubeconfig(file: &Path, master: Option<&str>, observer: Observer) -> Result<Client, Error> {
     let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| match error {
         KubeconfigError::ReadConfig(source, _) => Error::Read { file: file.into(), source },
         KubeconfigError::Parse(error) => {
@@ -228,7 +244,7 @@ async fn from_kubeconfig(file: &Path, master: Option<&str>) -> Result<Client, Er
         .map_err(|error| load_error(&origin, &error))?;
     // Taken from the environment (HTTPS_PROXY) where the file has none. The API server is never behind it.
     config.proxy_url = None;
-    build(config, &origin)
+    build(config, &origin, observer)
 }
 
 /// Follows current-context to its cluster and user.
@@ -351,7 +367,7 @@ fn missing_variable(lookup: impl Fn(&str) -> Option<OsString>) -> Option<&'stati
 }
 
 /// The last part, the same for all: timeouts, trust, token.
-fn build(mut config: Config, origin: &Origin) -> Result<Client, Error> {
+fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
@@ -385,6 +401,7 @@ fn build(mut config: Config, origin: &Origin) -> Result<Client, Error> {
         }
     };
 
+    let observe = observe::Layer::new(&config.cluster_url, observer);
     let server = config.cluster_url.to_string();
     let without_authority = config.root_cert.is_none() && config.root_cert_file.is_none();
     let builder = ClientBuilder::try_from(config).map_err(|error| match error {
@@ -400,6 +417,7 @@ fn build(mut config: Config, origin: &Origin) -> Result<Client, Error> {
         kube::Error::InferKubeconfig(reason) => load_error(origin, &reason),
         other => client_error(origin, &other.to_string()),
     })?;
+    let builder = builder.with_layer(&observe);
     Ok(match token {
         None => builder.build(),
         Some(token) => {

@@ -1,5 +1,7 @@
 //! What the loop tells → log lines, metrics, health.
 
+mod numbers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,11 +12,12 @@ use tokio::sync::watch;
 use crate::cluster::types::Family;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
-use crate::reconcile::progress::Changes;
-use crate::serve::metrics::{self, Metrics, ObjectKind};
+use crate::serve::metrics::Metrics;
+use crate::serve::metrics::own::DriftKind;
 use crate::serve::{FamilyStatus, Moment, Status};
 use crate::state::Key;
 use crate::vlog;
+use numbers::Numbers;
 
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
@@ -27,8 +30,7 @@ pub(super) struct Reporter {
     queued: BTreeMap<Family, Moment>,
     /// Writes done since the start: the first sync says how many it took.
     written: u64,
-    /// As counted before.
-    changes: Changes,
+    numbers: Numbers,
     /// The last reason why the kernel could not be read: said once, then by change.
     unreadable: Option<String>,
 }
@@ -49,7 +51,8 @@ impl Reporter {
             }
         });
         let queued = families.iter().map(|family| (*family, now)).collect();
-        Self { metrics, status, queued, written: 0, changes: Changes::default(), unreadable: None }
+        let numbers = Numbers::new(Arc::clone(&metrics));
+        Self { metrics, status, queued, written: 0, numbers, unreadable: None }
     }
 
     /// Passes on.
@@ -62,7 +65,7 @@ impl Reporter {
             }
         }
         self.tell_drift(&drifted);
-        self.count(reconciler);
+        self.numbers.take(reconciler);
         self.publish(reconciler);
     }
 
@@ -74,7 +77,7 @@ impl Reporter {
             Note::Queued(family) => {
                 let now = Moment::now();
                 self.queued.entry(family).or_insert(now);
-                self.metrics.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
+                self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
                 self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
             }
             Note::Synced { family, triggered_nanoseconds } => self.synced(family, &triggered_nanoseconds),
@@ -83,16 +86,13 @@ impl Reporter {
                 tracing::info!(writes = self.written, failures, "First sync complete");
                 self.status.send_modify(|status| status.synced_once = true);
             }
-            Note::Wrote { counts, took } => {
-                self.metrics.apply_duration_seconds.observe(took.as_secs_f64());
-                for ((kind, verdict), count) in &counts {
-                    for _ in 0..*count {
-                        self.metrics.count_write(kind, label(*verdict));
-                    }
-                    if *verdict == Verdict::Done {
-                        self.written += count;
-                    }
-                }
+            Note::HandedOver { waited } => {
+                self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
+            }
+            Note::Wrote { counts, filter_refused, took } => {
+                self.numbers.wrote(&counts, &filter_refused, took);
+                let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
+                self.written += done.map(|(_, count)| count).sum::<u64>();
                 let summary = counts
                     .iter()
                     .map(|((kind, verdict), count)| match verdict {
@@ -108,7 +108,7 @@ impl Reporter {
             }
             Note::Recovered(key) => tracing::info!(object = %key, "The kernel accepts it now"),
             Note::Foreign(servers) => {
-                self.metrics.foreign_virtual_servers.set(gauge(servers.len()));
+                self.metrics.own.foreign_virtual_servers.set(numbers::gauge(servers.len()));
                 if !servers.is_empty() {
                     let named = named(servers.iter());
                     tracing::info!(
@@ -138,7 +138,7 @@ impl Reporter {
 
     fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64]) {
         let now = Moment::now();
-        let metrics = &self.metrics;
+        let metrics = &self.metrics.kube_proxy;
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
         let started = self.queued.remove(&family);
         if let Some(started) = started {
@@ -157,37 +157,15 @@ impl Reporter {
 
     /// One line for all drift found at once: a flushed table is one event, not ten thousand.
     fn tell_drift(&self, drifted: &[Key]) {
-        let mut by_kind: BTreeMap<&'static str, Vec<&Key>> = BTreeMap::new();
+        let mut by_kind: BTreeMap<DriftKind, Vec<&Key>> = BTreeMap::new();
         for key in drifted {
-            self.metrics.count_drift(kind(key));
-            by_kind.entry(kind(key)).or_default().push(key);
+            by_kind.entry(numbers::kind(key)).or_default().push(key);
         }
         for (kind, keys) in by_kind {
-            tracing::warn!(kind, count = keys.len(), objects = named(keys), "Drift found, repairing");
+            self.metrics.own.count_drift(kind, keys.len() as u64);
+            let (kind, count) = (kind.label(), keys.len());
+            tracing::warn!(kind, count, objects = named(keys), "Drift found, repairing");
         }
-    }
-
-    fn count(&mut self, reconciler: &Reconciler) {
-        let changes = reconciler.changes();
-        let metrics = &self.metrics;
-        metrics.service_changes_total.inc_by(changes.services - self.changes.services);
-        metrics.endpoint_changes_total.inc_by(changes.slices - self.changes.slices);
-        metrics.service_changes_pending.set(gauge(changes.services_pending));
-        metrics.endpoint_changes_pending.set(gauge(changes.slices_pending));
-        self.changes = changes;
-        let (cluster, actual) = (reconciler.cluster(), reconciler.actual());
-        for (kind, count) in [
-            (ObjectKind::Service, cluster.service_count()),
-            (ObjectKind::EndpointSlice, cluster.slice_count()),
-            (ObjectKind::VirtualServer, actual.virtual_servers.len()),
-            (ObjectKind::Address, actual.addresses.len()),
-            (ObjectKind::Element, actual.elements.len()),
-        ] {
-            self.metrics.set_objects(kind, count);
-        }
-        self.metrics.draining_real_servers.set(gauge(reconciler.draining()));
-        let failures = reconciler.schedule().failures().len();
-        self.metrics.refused_objects.set(gauge(failures));
     }
 
     fn publish(&self, reconciler: &Reconciler) {
@@ -215,28 +193,6 @@ fn owner(reconciler: &Reconciler, key: &Key) -> String {
     }
 }
 
-/// The label `kind` of drift.
-fn kind(key: &Key) -> &'static str {
-    match key {
-        Key::Device => "device",
-        Key::Sysctl(_) => "sysctl",
-        Key::Timeouts => "timeouts",
-        Key::Rules(_) => "rules",
-        Key::Element(_) => "element",
-        Key::VirtualServer(_) => "virtual_server",
-        Key::Address(_) => "address",
-    }
-}
-
-fn label(verdict: Verdict) -> metrics::Verdict {
-    match verdict {
-        Verdict::Done => metrics::Verdict::Done,
-        Verdict::Refused => metrics::Verdict::Refused,
-        Verdict::Unknown => metrics::Verdict::Unknown,
-        Verdict::Skipped => metrics::Verdict::Skipped,
-    }
-}
-
 fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
     let mut things = things.into_iter();
     let mut text = things.by_ref().take(NAMED).map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ");
@@ -245,10 +201,6 @@ fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
         let _ = write!(text, " and {more} more");
     }
     text
-}
-
-fn gauge(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
 }
 
 fn seconds(time: SystemTime) -> f64 {

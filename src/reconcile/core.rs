@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::audit::{Audit, Look};
-use super::drain::Drains;
+use super::drain::{Drains, Ended};
 use super::note::{Note, Verdict};
+use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::schedule::{Schedule, Urgency};
 use super::{first, ownership};
@@ -77,8 +78,7 @@ enum Task {
 pub struct Reconciler {
     cluster: Cluster,
     desired: Desired,
-    /// The picture of the kernel: what was read, corrected by outcomes. Holds what is ours or wanted only.
-    actual: State,
+    actual: Picture,
     adopted: bool,
     /// Services whose facts changed since the last look.
     touched: Touched,
@@ -117,7 +117,7 @@ impl Reconciler {
         Self {
             cluster: Cluster::default(),
             desired: Desired::new(options, node_name, supported),
-            actual: State::default(),
+            actual: Picture::default(),
             adopted: false,
             touched: Touched::new(),
             schedule: Schedule::default(),
@@ -186,9 +186,19 @@ impl Reconciler {
         &self.foreign
     }
 
+    /// How many real servers the virtual servers in the picture have.
+    pub fn real_servers(&self) -> usize {
+        self.actual.real_servers()
+    }
+
     /// How many real servers drain.
     pub fn draining(&self) -> usize {
         self.drains.len()
+    }
+
+    /// How many have drained since the start.
+    pub fn drained(&self) -> Ended {
+        self.drains.ended()
     }
 
     /// How many changes there were.
@@ -312,7 +322,7 @@ impl Reconciler {
         };
         self.foreign = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        self.actual = state;
+        self.actual = Picture::of(state);
         self.adopted = true;
         self.notes.push(Note::Adopted {
             virtual_servers: self.actual.virtual_servers.len(),
@@ -395,17 +405,21 @@ impl Reconciler {
         assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
         let mut troubled: BTreeSet<Key> = BTreeSet::new();
         let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
+        let mut filter_refused = BTreeSet::new();
         for (planned, outcome) in plan.steps.iter().zip(outcomes) {
             let key = planned.step.key();
             let verdict = Verdict::of(&outcome);
             *counts.entry((planned.step.kind(), verdict)).or_default() += 1;
             match outcome {
-                Outcome::Done => planned.step.apply_to(&mut self.actual),
+                Outcome::Done => self.actual.apply(&planned.step),
                 Outcome::Unknown => {
                     self.suspect(&planned.step, &key);
                     troubled.insert(key);
                 }
                 Outcome::Refused(refusal) => {
+                    if matches!(key, Key::Rules(_) | Key::Element(_)) {
+                        filter_refused.extend(key.family());
+                    }
                     // What we believed of the key may be wrong, whatever the error says: look before the retry.
                     self.suspect(&planned.step, &key);
                     let text = format!("{}: {refusal}", planned.step.kind());
@@ -428,7 +442,7 @@ impl Reconciler {
             }
         }
         let took = self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        self.notes.push(Note::Wrote { counts, took });
+        self.notes.push(Note::Wrote { counts, filter_refused, took });
         let fine: Vec<_> = scope.iter().filter(|key| !troubled.contains(key)).cloned().collect();
         self.succeeded(fine.iter());
     }

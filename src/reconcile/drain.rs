@@ -19,8 +19,20 @@ pub const POLL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub struct Drains {
     servers: BTreeMap<(VirtualServerKey, RealServerKey), Drain>,
+    ended: Ended,
     /// When connections are to be counted next.
     poll: Option<Instant>,
+}
+
+/// How many drains have ended, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The connections had ended.
+    pub idle: u64,
+    /// The deadline had passed.
+    pub deadline: u64,
+    /// The endpoint came back, or the virtual server went.
+    pub overtaken: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +60,7 @@ impl Drains {
                 })
                 .collect();
             for id in forgotten {
-                self.servers.remove(&id);
+                self.end(&id, Some(now));
             }
             for real in known.into_iter().flat_map(|known| known.real_servers.keys()) {
                 if !server.real_servers.contains_key(real) && self.may_stay(*key, *real, now) {
@@ -74,8 +86,23 @@ impl Drains {
         let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
         let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
         for id in gone {
-            self.servers.remove(&id);
+            self.end(&id, None);
         }
+    }
+
+    /// Forgets a drain, and counts it. Without a time its deadline had not passed.
+    fn end(&mut self, id: &(VirtualServerKey, RealServerKey), now: Option<Instant>) {
+        match self.servers.remove(id) {
+            None => {}
+            Some(drain) if drain.idle => self.ended.idle += 1,
+            Some(drain) if now.is_some_and(|now| drain.until <= now) => self.ended.deadline += 1,
+            Some(_) => self.ended.overtaken += 1,
+        }
+    }
+
+    /// How many have ended since the start.
+    pub fn ended(&self) -> Ended {
+        self.ended
     }
 
     /// How many real servers drain.

@@ -8,6 +8,7 @@ pub mod drain;
 mod first;
 pub mod note;
 mod ownership;
+mod picture;
 pub mod progress;
 pub mod schedule;
 mod worker;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::core::{Next, Reconciler};
+use self::core::{Next, Reconciler, Work};
 use crate::api::Event;
 use crate::kernel::Kernel;
 use note::Note;
@@ -42,41 +43,54 @@ pub async fn run(
     mut tell: impl FnMut(&Reconciler, Vec<Note>),
 ) -> io::Result<()> {
     let mut worker = worker::Worker::start(kernel)?;
+    // Since when a change waits to be handed to the kernel.
+    let mut heard: Option<Instant> = None;
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
         while let Ok(event) = events.try_recv() {
+            heard.get_or_insert_with(Instant::now);
             reconciler.observe(event);
         }
-        let mut tell_news = |reconciler: &mut Reconciler| {
-            let notes = reconciler.take_notes();
+        let mut tell_news = |reconciler: &mut Reconciler, waited: Option<Duration>| {
+            let mut notes = reconciler.take_notes();
+            notes.extend(waited.map(|waited| Note::HandedOver { waited }));
             if !notes.is_empty() {
                 tell(reconciler, notes);
             }
         };
         match reconciler.next(Instant::now()) {
             Next::Work(work) => {
+                let writes = matches!(work, Work::Apply(_));
                 worker.give(work).await;
+                let waited = heard.take_if(|_| writes).map(|heard| heard.elapsed());
                 // While the kernel works, not before.
-                tell_news(&mut reconciler);
+                tell_news(&mut reconciler, waited);
                 let answer = loop {
                     // Both arms are cancel-safe. Events are taken meanwhile so that sources do not wait for netlink.
                     tokio::select! {
                         biased;
                         answer = worker.answer() => break answer,
-                        Some(event) = events.recv() => reconciler.observe(event),
+                        Some(event) = events.recv() => {
+                            heard.get_or_insert_with(Instant::now);
+                            reconciler.observe(event);
+                        }
                     }
                 };
                 reconciler.complete(answer, Instant::now());
             }
             Next::Wait(due) => {
-                tell_news(&mut reconciler);
+                tell_news(&mut reconciler, None);
+                if reconciler.changes().is_all_written() {
+                    heard = None;
+                }
                 let until = due.unwrap_or_else(|| Instant::now() + LONG);
                 // All arms are cancel-safe.
                 tokio::select! {
-                    event = events.recv() => match event {
-                        Some(event) => reconciler.observe(event),
-                        None => break,
-                    },
+                    event = events.recv() => {
+                        let Some(event) = event else { break };
+                        heard.get_or_insert_with(Instant::now);
+                        reconciler.observe(event);
+                    }
                     () = tokio::time::sleep_until(until.into()) => {}
                     () = shutdown.cancelled() => {}
                 }

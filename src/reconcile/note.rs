@@ -29,10 +29,17 @@ pub enum Note {
     },
     /// The first complete set was written as far as the kernel takes it.
     FirstSync,
+    /// A plan was handed to the kernel.
+    HandedOver {
+        /// How long ago the oldest change in it was heard of.
+        waited: Duration,
+    },
     /// A plan was carried out.
     Wrote {
         /// How many steps of which kind had which verdict.
         counts: BTreeMap<(&'static str, Verdict), u64>,
+        /// The families of which it refused something in the packet filter.
+        filter_refused: BTreeSet<Family>,
         /// How long the kernel took.
         took: Duration,
     },

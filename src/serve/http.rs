@@ -41,7 +41,7 @@ pub fn healthz_router(
             "/healthz",
             any(async move || {
                 let answer = healthz::healthz(&status.borrow(), Moment::now(), sync_period);
-                metrics.healthz_total.with_label_values(&[answer.code.to_string()]).inc();
+                metrics.kube_proxy.healthz_total.with_label_values(&[answer.code.to_string()]).inc();
                 health(answer)
             }),
         )
@@ -49,7 +49,7 @@ pub fn healthz_router(
             "/livez",
             any(async move || {
                 let answer = healthz::livez(&livez_status.borrow(), Moment::now(), sync_period);
-                livez_metrics.livez_total.with_label_values(&[answer.code.to_string()]).inc();
+                livez_metrics.kube_proxy.livez_total.with_label_values(&[answer.code.to_string()]).inc();
                 health(answer)
             }),
         )

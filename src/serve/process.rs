@@ -1,4 +1,6 @@
-//! The `process_*` metrics, under the names that Go programs give them, read from /proc at each scrape.
+//! What this process uses, read at each scrape: the `process_*` metrics under the names that Go programs give them, the
+//! most memory that there ever was, and `go_threads` and `go_goroutines`, which dashboards of Kubernetes components
+//! draw. The other `go_*` metrics speak of Go's garbage collector and are left out.
 
 use std::fs;
 
@@ -14,6 +16,9 @@ pub(super) struct ProcessCollector {
     open_files: Gauge,
     most_files: Gauge,
     start_seconds: Gauge,
+    peak_bytes: Gauge,
+    threads: Gauge,
+    tasks: Gauge,
 }
 
 /// `USER_HZ`, the unit of times in /proc: 100 on every architecture that Kubernetes runs on.
@@ -26,15 +31,14 @@ struct Numbers {
     resident_bytes: f64,
     virtual_bytes: f64,
     start_seconds: f64,
+    peak_bytes: f64,
+    threads: f64,
 }
 
 impl ProcessCollector {
     pub(super) fn new() -> prometheus::Result<Self> {
         Ok(Self {
-            cpu_seconds: Counter::new(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            )?,
+            cpu_seconds: cpu_counter(),
             resident_bytes: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
             virtual_bytes: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
             open_files: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
@@ -43,10 +47,19 @@ impl ProcessCollector {
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
             )?,
+            peak_bytes: Gauge::new(
+                "kube_ipvs_resident_memory_peak_bytes",
+                "The most resident memory that the process ever had.",
+            )?,
+            threads: Gauge::new("go_threads", "Number of OS threads.")?,
+            tasks: Gauge::new(
+                "go_goroutines",
+                "Number of tasks of the runtime that currently exist: what goroutines are to a Go program.",
+            )?,
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 6] {
+    fn parts(&self) -> [&dyn Collector; 9] {
         [
             &self.cpu_seconds,
             &self.resident_bytes,
@@ -54,6 +67,9 @@ impl ProcessCollector {
             &self.open_files,
             &self.most_files,
             &self.start_seconds,
+            &self.peak_bytes,
+            &self.threads,
+            &self.tasks,
         ]
     }
 }
@@ -66,16 +82,29 @@ impl Collector for ProcessCollector {
     /// Nothing where /proc cannot be read: no number is better than a wrong one.
     fn collect(&self) -> Vec<MetricFamily> {
         let (Some(numbers), Some(open_files)) = (numbers(), open_files()) else { return Vec::new() };
-        self.cpu_seconds.reset();
-        self.cpu_seconds.inc_by(numbers.cpu_seconds);
+        // Two scrapes may run at once, and a counter cannot be set: one of each scrape's own.
+        let cpu_seconds = cpu_counter();
+        cpu_seconds.inc_by(numbers.cpu_seconds);
         self.resident_bytes.set(numbers.resident_bytes);
         self.virtual_bytes.set(numbers.virtual_bytes);
         self.start_seconds.set(numbers.start_seconds);
+        self.peak_bytes.set(numbers.peak_bytes);
+        self.threads.set(numbers.threads);
+        // Scrapes are answered by the runtime itself; anybody else finds none.
+        let runtime = tokio::runtime::Handle::try_current();
+        let tasks = runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        self.tasks.set(as_float(tasks as u64));
         self.open_files.set(open_files);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         self.most_files.set(limit.map_or(f64::INFINITY, as_float));
-        self.parts().into_iter().flat_map(Collector::collect).collect()
+        let gauges = self.parts().into_iter().skip(1).flat_map(Collector::collect);
+        cpu_seconds.collect().into_iter().chain(gauges).collect()
     }
+}
+
+fn cpu_counter() -> Counter {
+    Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
+        .expect("the name is valid")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric; exact up to 2^53")]
@@ -110,6 +139,8 @@ fn parse(stat: &str, status: &str, system: &str) -> Option<Numbers> {
         resident_bytes: value(status, "VmRSS:")? * 1024.0,
         virtual_bytes: value(status, "VmSize:")? * 1024.0,
         start_seconds: value(system, "btime ")? + ticks(22)? / TICKS_PER_SECOND,
+        peak_bytes: value(status, "VmHWM:")? * 1024.0,
+        threads: value(status, "Threads:")?,
     })
 }
 
@@ -120,13 +151,15 @@ mod tests {
     #[test]
     fn reads_what_proc_says() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 900 0 0 0 150 50 0 0 20 0 3 0 12345 1000 50 18446744073709551615";
-        let status = "Name:\tx\nVmPeak:\t   9000 kB\nVmSize:\t   8000 kB\nVmRSS:\t    2000 kB\n";
+        let status = "Name:\tx\nVmPeak:\t   9000 kB\nVmSize:\t   8000 kB\nVmHWM:\t    3000 kB\nVmRSS:\t    2000 kB\nThreads:\t4\n";
         let system = "cpu  1 2 3\nintr 5\nbtime 1700000000\n";
         let wanted = Numbers {
             cpu_seconds: 2.0,
             resident_bytes: 2_048_000.0,
             virtual_bytes: 8_192_000.0,
             start_seconds: 1_700_000_123.45,
+            peak_bytes: 3_072_000.0,
+            threads: 4.0,
         };
         assert_eq!(parse(stat, status, system), Some(wanted));
         for (stat, status, system) in
@@ -139,7 +172,7 @@ mod tests {
     #[test]
     fn this_process_has_numbers() {
         let families = ProcessCollector::new().unwrap().collect();
-        assert_eq!(families.len(), 6);
+        assert_eq!(families.len(), 9);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let numbers = numbers().unwrap();
         assert!((now - numbers.start_seconds).abs() < 3600.0, "{numbers:?}");

@@ -109,7 +109,7 @@ async fn health_follows_the_status() {
 async fn metrics_and_mode() {
     let address = free_address();
     let metrics = Arc::new(Metrics::new());
-    metrics.service_changes_total.inc();
+    metrics.kube_proxy.service_changes_total.inc();
     let shutdown = CancellationToken::new();
     let server = start(address, metrics_router(metrics), &shutdown);
 

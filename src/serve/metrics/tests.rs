@@ -1,33 +1,47 @@
+use super::kube_proxy::{TrafficPolicy, programming_buckets, sync_buckets};
+use super::own::{DrainEnd, DriftKind, ObjectKind, Verdict, WRITE_KINDS};
 use super::*;
+use crate::cluster::types::Family;
 
 /// The page without what differs from run to run.
 fn stable(metrics: &Metrics) -> String {
     let lines = metrics.text();
-    let stable = lines.lines().filter(|line| !line.contains("process_"));
+    let stable = lines.lines().filter(|line| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        !["process_", "kube_ipvs_resident_memory_", "go_"].iter().any(|prefix| name.starts_with(prefix))
+    });
     stable.map(|line| line.to_owned() + "\n").collect()
 }
 
 #[test]
 fn the_whole_page() {
     let metrics = Metrics::new();
-    metrics.sync_duration_seconds.of(Family::V4).observe(0.003);
-    metrics.sync_last_queued_timestamp_seconds.of(Family::V6).set(1_795_359_600.25);
-    metrics.sync_last_timestamp_seconds.of(Family::V4).set(1_795_359_601.5);
-    metrics.network_programming_duration_seconds.of(Family::V4).observe(0.4);
-    metrics.endpoint_changes_pending.set(3);
-    metrics.endpoint_changes_total.inc_by(7);
-    metrics.service_changes_pending.set(1);
-    metrics.service_changes_total.inc();
-    metrics.count_write("add_address", Verdict::Done);
-    metrics.count_write("add_address", Verdict::Done);
-    metrics.count_write("add_real_server", Verdict::Refused);
-    metrics.count_drift("add_address");
-    metrics.set_objects(ObjectKind::VirtualServer, 12);
-    metrics.foreign_virtual_servers.set(2);
-    metrics.draining_real_servers.set(4);
-    metrics.refused_objects.set(1);
-    metrics.apply_duration_seconds.observe(0.000_15);
-    metrics.healthz_total.with_label_values(&["503"]).inc();
+    let Metrics { kube_proxy, own, client, .. } = &metrics;
+    kube_proxy.sync_duration_seconds.of(Family::V4).observe(0.003);
+    kube_proxy.sync_last_queued_timestamp_seconds.of(Family::V6).set(1_795_359_600.25);
+    kube_proxy.sync_last_timestamp_seconds.of(Family::V4).set(1_795_359_601.5);
+    kube_proxy.network_programming_duration_seconds.of(Family::V4).observe(0.4);
+    kube_proxy.endpoint_changes_pending.set(3);
+    kube_proxy.endpoint_changes_total.inc_by(7);
+    kube_proxy.service_changes_pending.set(1);
+    kube_proxy.service_changes_total.inc();
+    kube_proxy.set_no_local_endpoints(Family::V6, TrafficPolicy::External, 2);
+    kube_proxy.filter_failures_total.of(Family::V4).inc();
+    kube_proxy.conntrack_sync_duration_seconds.of(Family::V4).observe(0.001);
+    kube_proxy.conntrack_deleted_entries_total.of(Family::V6).inc_by(5);
+    kube_proxy.healthz_total.with_label_values(&["503"]).inc();
+    own.count_writes("add_address", Verdict::Done, 2);
+    own.count_writes("add_real_server", Verdict::Refused, 1);
+    own.count_drift(DriftKind::Address, 1);
+    own.set_objects(ObjectKind::VirtualServer, 12);
+    own.foreign_virtual_servers.set(2);
+    own.draining_real_servers.set(4);
+    own.count_drain_ends(DrainEnd::Deadline, 3);
+    own.refused_objects.set(1);
+    own.queue_duration_seconds.observe(0.000_05);
+    own.apply_duration_seconds.observe(0.000_15);
+    client.observe("GET", "192.0.2.1:6443", Some(200), std::time::Duration::from_millis(20));
+    client.observe("POST", "192.0.2.1:6443", None, std::time::Duration::from_secs(2));
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     insta::assert_snapshot!(stable(&metrics).replace(&platform, "PLATFORM"));
 }
@@ -42,6 +56,9 @@ fn the_process_is_on_the_page() {
         "process_open_fds",
         "process_max_fds",
         "process_start_time_seconds",
+        "kube_ipvs_resident_memory_peak_bytes",
+        "go_goroutines",
+        "go_threads",
     ] {
         assert!(text.contains(&format!("\n{name} ")), "{name}");
     }

@@ -1,0 +1,135 @@
+//! Tells of every request to the API server: for metrics.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response, Uri};
+use tower::Service;
+
+/// A request, and what became of it.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The server, as host and port.
+    pub host: &'a str,
+    /// The status of the answer; `None` if there was none.
+    pub status: Option<u16>,
+    /// How long it took until the answer began. A watch goes on for minutes after that.
+    pub took: Duration,
+}
+
+/// Hears of requests; must not block.
+pub type Observer = Arc<dyn Fn(&Exchange<'_>) + Send + Sync>;
+
+/// Puts the observer around a client.
+pub(super) struct Layer {
+    host: Arc<str>,
+    observer: Observer,
+}
+
+impl Layer {
+    pub(super) fn new(server: &Uri, observer: Observer) -> Self {
+        let default = if server.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = server.port_u16().unwrap_or(default);
+        Self { host: format!("{}:{port}", server.host().unwrap_or_default()).into(), observer }
+    }
+}
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { inner, host: Arc::clone(&self.host), observer: Arc::clone(&self.observer) }
+    }
+}
+
+/// A client that is observed.
+#[derive(Clone)]
+pub(super) struct Observed<S> {
+    inner: S,
+    host: Arc<str>,
+    observer: Observer,
+}
+
+impl<S, B, R> Service<Request<B>> for Observed<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Observing<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Observing {
+            method: request.method().clone(),
+            host: Arc::clone(&self.host),
+            observer: Arc::clone(&self.observer),
+            begun: Instant::now(),
+            answer: Box::pin(self.inner.call(request)),
+        }
+    }
+}
+
+/// A request that is under way.
+pub(super) struct Observing<F> {
+    method: Method,
+    host: Arc<str>,
+    observer: Observer,
+    begun: Instant,
+    answer: Pin<Box<F>>,
+}
+
+impl<F, R, E> Future for Observing<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let answer = ready!(self.answer.as_mut().poll(context));
+        (self.observer)(&Exchange {
+            method: &self.method,
+            host: &self.host,
+            status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+            took: self.begun.elapsed(),
+        });
+        Poll::Ready(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_request_is_told_of_with_its_end() {
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let hears = Arc::clone(&told);
+        let observer: Observer = Arc::new(move |exchange| {
+            let Exchange { method, host, status, .. } = exchange;
+            hears.lock().unwrap().push(format!("{method} {host} {status:?}"));
+        });
+        let server = service_fn(async |request: Request<()>| match request.uri().path() {
+            "/bad" => Err("broken"),
+            _ => Ok(Response::builder().status(404).body(()).unwrap()),
+        });
+        for (url, path) in [("https://kubernetes", "/good"), ("http://192.0.2.1:8080", "/bad")] {
+            let client = Layer::new(&url.parse().unwrap(), Arc::clone(&observer)).layer(server);
+            let answer = client.oneshot(Request::get(path).body(()).unwrap()).await;
+            assert_eq!(answer.is_ok(), path == "/good");
+        }
+        assert_eq!(*told.lock().unwrap(), ["GET kubernetes:443 Some(404)", "GET 192.0.2.1:8080 None"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The part of the news that is numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::types::Family;
+use crate::reconcile::core::Reconciler;
+use crate::reconcile::drain::Ended;
+use crate::reconcile::note::Verdict;
+use crate::reconcile::progress::Changes;
+use crate::serve::metrics::Metrics;
+use crate::serve::metrics::own::{self, DrainEnd, DriftKind, ObjectKind};
+use crate::state::Key;
+
+/// Turns totals of the loop into steps of counters.
+pub(super) struct Numbers {
+    metrics: Arc<Metrics>,
+    /// As counted before.
+    changes: Changes,
+    /// As counted before.
+    ended: Ended,
+}
+
+impl Numbers {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, changes: Changes::default(), ended: Ended::default() }
+    }
+
+    /// What a plan did.
+    pub(super) fn wrote(
+        &self,
+        counts: &BTreeMap<(&'static str, Verdict), u64>,
+        filter_refused: &BTreeSet<Family>,
+        took: Duration,
+    ) {
+        let Metrics { own, kube_proxy, .. } = &*self.metrics;
+        own.apply_duration_seconds.observe(took.as_secs_f64());
+        for ((kind, verdict), count) in counts {
+            own.count_writes(kind, label(*verdict), *count);
+        }
+        for family in filter_refused {
+            kube_proxy.filter_failures_total.of(*family).inc();
+        }
+    }
+
+    /// Takes over what the loop counts.
+    pub(super) fn take(&mut self, reconciler: &Reconciler) {
+        let Metrics { own, kube_proxy, .. } = &*self.metrics;
+        let (old, new) = (self.changes, reconciler.changes());
+        kube_proxy.service_changes_total.inc_by(new.services - old.services);
+        kube_proxy.endpoint_changes_total.inc_by(new.slices - old.slices);
+        kube_proxy.service_changes_pending.set(gauge(new.services_pending));
+        kube_proxy.endpoint_changes_pending.set(gauge(new.slices_pending));
+        self.changes = new;
+
+        let (old, new) = (self.ended, reconciler.drained());
+        own.count_drain_ends(DrainEnd::Idle, new.idle - old.idle);
+        own.count_drain_ends(DrainEnd::Deadline, new.deadline - old.deadline);
+        own.count_drain_ends(DrainEnd::Overtaken, new.overtaken - old.overtaken);
+        self.ended = new;
+
+        let (cluster, actual) = (reconciler.cluster(), reconciler.actual());
+        for (kind, count) in [
+            (ObjectKind::Service, cluster.service_count()),
+            (ObjectKind::EndpointSlice, cluster.slice_count()),
+            (ObjectKind::VirtualServer, actual.virtual_servers.len()),
+            (ObjectKind::RealServer, reconciler.real_servers()),
+            (ObjectKind::Address, actual.addresses.len()),
+            (ObjectKind::Element, actual.elements.len()),
+        ] {
+            own.set_objects(kind, count);
+        }
+        own.draining_real_servers.set(gauge(reconciler.draining()));
+        own.refused_objects.set(gauge(reconciler.schedule().failures().len()));
+    }
+}
+
+/// The label `kind` of drift.
+pub(super) fn kind(key: &Key) -> DriftKind {
+    match key {
+        Key::Device => DriftKind::Device,
+        Key::Sysctl(_) => DriftKind::Sysctl,
+        Key::Timeouts => DriftKind::Timeouts,
+        Key::Rules(_) => DriftKind::Rules,
+        Key::Element(_) => DriftKind::Element,
+        Key::VirtualServer(_) => DriftKind::VirtualServer,
+        Key::Address(_) => DriftKind::Address,
+    }
+}
+
+fn label(verdict: Verdict) -> own::Verdict {
+    match verdict {
+        Verdict::Done => own::Verdict::Done,
+        Verdict::Refused => own::Verdict::Refused,
+        Verdict::Unknown => own::Verdict::Unknown,
+        Verdict::Skipped => own::Verdict::Skipped,
+    }
+}
+
+pub(super) fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,67 @@
+//! What the watches of the API server say of themselves → health and metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::client::{Exchange, Observer};
+use crate::api::watch::Monitor;
+use crate::serve::Status;
+use crate::serve::metrics::Metrics;
+use crate::serve::metrics::watches::{Read, WatchNumbers, Watches};
+
+/// An observer that counts requests.
+pub(super) fn observer(metrics: &Arc<Metrics>) -> Observer {
+    let metrics = Arc::clone(metrics);
+    Arc::new(move |exchange| {
+        let Exchange { method, host, status, took } = exchange;
+        metrics.client.observe(method.as_str(), host, *status, *took);
+    })
+}
+
+/// Makes what the watches count part of the metrics, and what fails in them part of the status.
+pub(super) fn follow(
+    monitors: [Monitor; 3],
+    metrics: &Metrics,
+    status: &watch::Sender<Status>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let numbers = monitors.iter().map(|monitor| (monitor.resource.to_string(), read(monitor.clone())));
+    metrics.add(Watches::new(numbers.collect()));
+    for monitor in monitors {
+        let status = status.clone();
+        tasks.spawn(async move {
+            publish(monitor, &status).await;
+            Ok(())
+        });
+    }
+}
+
+fn read(monitor: Monitor) -> Read {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Box::new(move || WatchNumbers {
+        events: of(&monitor.counters.events_received),
+        ignored: of(&monitor.counters.objects_ignored),
+        refused: of(&monitor.counters.objects_refused),
+        relists: of(&monitor.counters.relists),
+        errors: of(&monitor.counters.errors),
+        healthy: monitor.status.borrow().last_error.is_none(),
+    })
+}
+
+/// Until the watch ends.
+async fn publish(mut monitor: Monitor, status: &watch::Sender<Status>) {
+    let resource = monitor.resource.to_string();
+    while monitor.status.changed().await.is_ok() {
+        let error = monitor.status.borrow_and_update().last_error.clone();
+        status.send_if_modified(|status| match error {
+            Some(error) => {
+                let error = error.to_string();
+                status.sources.insert(resource.clone(), error.clone()) != Some(error)
+            }
+            None => status.sources.remove(&resource).is_some(),
+        });
+    }
+}

@@ -1,0 +1,56 @@
+//! The picture of the kernel: what was read, corrected by outcomes. Holds what is ours or wanted only. Pure.
+
+use std::ops::Deref;
+
+use crate::diff::Step;
+use crate::state::{Key, State};
+
+/// The picture, read as the [`State`] that it is. Real servers are counted as they come and go: counting them when
+/// somebody asks would cost more the larger the cluster is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Picture {
+    state: State,
+    real_servers: usize,
+}
+
+impl Picture {
+    /// A picture of this.
+    pub(super) fn of(state: State) -> Self {
+        let real_servers = state.virtual_servers.values().map(|server| server.real_servers.len()).sum();
+        Self { state, real_servers }
+    }
+
+    /// How many real servers there are.
+    pub(super) fn real_servers(&self) -> usize {
+        self.real_servers
+    }
+
+    /// What the kernel has of this key is as in `read`.
+    pub(super) fn copy(&mut self, key: &Key, read: &State) {
+        self.change(key, |state| state.copy(key, read));
+    }
+
+    /// The kernel did this.
+    pub(super) fn apply(&mut self, step: &Step) {
+        self.change(&step.key(), |state| step.apply_to(state));
+    }
+
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut State)) {
+        let before = self.count(key);
+        change(&mut self.state);
+        self.real_servers = self.real_servers - before + self.count(key);
+    }
+
+    fn count(&self, key: &Key) -> usize {
+        let Key::VirtualServer(key) = key else { return 0 };
+        self.state.virtual_servers.get(key).map_or(0, |server| server.real_servers.len())
+    }
+}
+
+impl Deref for Picture {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}

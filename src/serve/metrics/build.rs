@@ -1,0 +1,38 @@
+//! What this program is, and how many metrics it has: as every Kubernetes component says it.
+
+use super::make::Maker;
+
+pub(super) fn describe(make: &Maker) {
+    let build = make.gauges(
+        "kubernetes_build_info",
+        "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, \
+         build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+        &[
+            "major",
+            "minor",
+            "git_version",
+            "git_commit",
+            "git_tree_state",
+            "build_date",
+            "go_version",
+            "compiler",
+            "platform",
+        ],
+    );
+    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    build.with_label_values(&[major, minor, version, "", "", "", "", "rustc", &platform]).set(1);
+}
+
+/// Says how many metrics are registered; none is ever hidden or disabled here.
+pub(super) fn count(make: &Maker) {
+    let registered = make.counters(
+        "registered_metrics_total",
+        "[BETA] The count of registered metrics broken by stability level and deprecation version.",
+        &["deprecated_version", "stability_level"],
+    );
+    make.counter("hidden_metrics_total", "[BETA] The count of hidden metrics.");
+    make.counter("disabled_metrics_total", "[BETA] The count of disabled metrics.");
+    registered.with_label_values(&["", "ALPHA"]).inc_by(make.alpha());
+}

@@ -1,0 +1,44 @@
+//! The metrics of the API server's client, under the names that Go programs give them: `rest_client_*`.
+//!
+//! Sizes, retries and waiting for the rate limiter are left out: answers are streams here, the watches' own backoff is
+//! in `kube_ipvs_watch_errors_total`, and nothing limits the rate.
+
+use std::time::Duration;
+
+use prometheus::{HistogramVec, IntCounterVec};
+
+use super::make::Maker;
+
+/// The metrics of the API server's client.
+pub struct Client {
+    requests_total: IntCounterVec,
+    request_duration_seconds: HistogramVec,
+}
+
+/// Where client-go's buckets are, in seconds.
+const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+
+impl Client {
+    pub(super) fn new(make: &Maker) -> Self {
+        Self {
+            requests_total: make.counters(
+                "rest_client_requests_total",
+                "[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.",
+                &["code", "host", "method"],
+            ),
+            request_duration_seconds: make.histograms(
+                "rest_client_request_duration_seconds",
+                "[ALPHA] Request latency in seconds. Broken down by verb, and host.",
+                BUCKETS.to_vec(),
+                &["host", "verb"],
+            ),
+        }
+    }
+
+    /// Counts a request: the status of its answer, if there was one, and how long that took to come.
+    pub fn observe(&self, method: &str, host: &str, status: Option<u16>, took: Duration) {
+        let code = status.map_or_else(|| "<error>".to_owned(), |status| status.to_string());
+        self.requests_total.with_label_values(&[&code, host, method]).inc();
+        self.request_duration_seconds.with_label_values(&[host, method]).observe(took.as_secs_f64());
+    }
+}

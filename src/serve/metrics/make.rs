@@ -1,0 +1,113 @@
+//! Makes metrics and registers them.
+
+use std::cell::Cell;
+
+use prometheus::core::{AtomicU64, Collector, GenericCounter};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+use crate::cluster::types::Family;
+
+/// A metric for each IP family: the label `ip_family`. Both exist from the start, so that zero can be told from unknown.
+#[derive(Clone)]
+pub struct PerFamily<T> {
+    v4: T,
+    v6: T,
+}
+
+impl<T> PerFamily<T> {
+    fn new(mut make: impl FnMut(Family) -> T) -> Self {
+        Self { v4: make(Family::V4), v6: make(Family::V6) }
+    }
+
+    /// The one of this family.
+    pub fn of(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+pub(super) const VALID: &str = "the names of metrics and labels are valid";
+
+/// Makes metrics and registers them.
+#[derive(Default)]
+pub(super) struct Maker {
+    pub(super) registry: Registry,
+    /// How many have the stability level ALPHA in their help text, as Kubernetes components put it.
+    alpha: Cell<u64>,
+}
+
+impl Maker {
+    pub(super) fn alpha(&self) -> u64 {
+        self.alpha.get()
+    }
+
+    pub(super) fn register(&self, metric: impl Collector + 'static) {
+        let alpha =
+            metric.desc().iter().filter(|description| description.help.starts_with("[ALPHA]")).count();
+        self.alpha.set(self.alpha.get() + alpha as u64);
+        self.registry.register(Box::new(metric)).expect("no two metrics have one name");
+    }
+
+    fn registered<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect(VALID);
+        self.register(metric.clone());
+        metric
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::new(name, help))
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::new(name, help))
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+        labels: &[&str],
+    ) -> HistogramVec {
+        self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+    }
+
+    pub(super) fn gauge_per_family(&self, name: &str, help: &str) -> PerFamily<Gauge> {
+        let gauges = self.registered(GaugeVec::new(Opts::new(name, help), &[FAMILY]));
+        PerFamily::new(|family| gauges.with_label_values(&[family.to_string()]))
+    }
+
+    pub(super) fn counter_per_family(&self, name: &str, help: &str) -> PerFamily<GenericCounter<AtomicU64>> {
+        let counters = self.counters(name, help, &[FAMILY]);
+        PerFamily::new(|family| counters.with_label_values(&[family.to_string()]))
+    }
+
+    pub(super) fn histogram_per_family(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+    ) -> PerFamily<Histogram> {
+        let histograms = self.histograms(name, help, buckets, &[FAMILY]);
+        PerFamily::new(|family| histograms.with_label_values(&[family.to_string()]))
+    }
+}
+
+const FAMILY: &str = "ip_family";

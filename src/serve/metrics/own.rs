@@ -1,0 +1,266 @@
+//! Our own metrics, `kube_ipvs_*`: what this program does that kube-proxy has no numbers for. All label sets are bounded,
+//! and exist from the start, so that zero can be told from unknown.
+
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::make::Maker;
+
+/// Our own metrics.
+pub struct Own {
+    writes_total: IntCounterVec,
+    drift_total: IntCounterVec,
+    objects: IntGaugeVec,
+    /// Virtual servers of others, which are left alone.
+    pub foreign_virtual_servers: IntGauge,
+    /// Real servers of weight 0 whose connections are waited for.
+    pub draining_real_servers: IntGauge,
+    drains_ended_total: IntCounterVec,
+    /// Objects that the kernel refuses at the moment.
+    pub refused_objects: IntGauge,
+    /// From hearing of a change to handing a plan to the kernel.
+    pub queue_duration_seconds: Histogram,
+    /// How long the kernel took for a plan.
+    pub apply_duration_seconds: Histogram,
+}
+
+/// What became of a write: the label `verdict`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel did it.
+    Done,
+    /// The kernel said no.
+    Refused,
+    /// The verdict was lost.
+    Unknown,
+    /// It was not sent, because another write before it failed.
+    Skipped,
+}
+
+impl Verdict {
+    const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::Unknown, Self::Skipped];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What there can be many of: the label `kind` of `kube_ipvs_objects`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Services of the cluster that this program serves.
+    Service,
+    /// EndpointSlices of the cluster.
+    EndpointSlice,
+    /// Virtual servers that are ours.
+    VirtualServer,
+    /// Real servers in virtual servers that are ours.
+    RealServer,
+    /// Addresses on the device.
+    Address,
+    /// Elements of the sets in our nftables tables.
+    Element,
+}
+
+impl ObjectKind {
+    const ALL: [Self; 6] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::VirtualServer,
+        Self::RealServer,
+        Self::Address,
+        Self::Element,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::EndpointSlice => "endpoint_slice",
+            Self::VirtualServer => "virtual_server",
+            Self::RealServer => "real_server",
+            Self::Address => "address",
+            Self::Element => "element",
+        }
+    }
+}
+
+/// What is compared with what was last written: the label `kind` of `kube_ipvs_drift_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DriftKind {
+    /// The device that carries the service addresses.
+    Device,
+    /// A kernel parameter.
+    Sysctl,
+    /// The timeouts of IPVS.
+    Timeouts,
+    /// The fixed rules of our nftables tables.
+    Rules,
+    /// An element of a set in our nftables tables.
+    Element,
+    /// A virtual server, with its real servers.
+    VirtualServer,
+    /// An address on the device, with its route.
+    Address,
+}
+
+impl DriftKind {
+    const ALL: [Self; 7] = [
+        Self::Device,
+        Self::Sysctl,
+        Self::Timeouts,
+        Self::Rules,
+        Self::Element,
+        Self::VirtualServer,
+        Self::Address,
+    ];
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Sysctl => "sysctl",
+            Self::Timeouts => "timeouts",
+            Self::Rules => "rules",
+            Self::Element => "element",
+            Self::VirtualServer => "virtual_server",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// Why a real server does not drain any more: the label `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainEnd {
+    /// Its connections have ended.
+    Idle,
+    /// It had its time.
+    Deadline,
+    /// Its endpoint is back, or its virtual server gone.
+    Overtaken,
+}
+
+impl DrainEnd {
+    const ALL: [Self; 3] = [Self::Idle, Self::Deadline, Self::Overtaken];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Deadline => "deadline",
+            Self::Overtaken => "overtaken",
+        }
+    }
+}
+
+/// The kinds of writes, as plans name them. They exist from the start, so that zero can be told from unknown.
+pub(super) const WRITE_KINDS: [&str; 16] = [
+    "set_sysctl",
+    "add_device",
+    "set_timeouts",
+    "install_rules",
+    "delete_element",
+    "add_element",
+    "add_virtual_server",
+    "edit_virtual_server",
+    "add_real_server",
+    "edit_real_server",
+    "delete_real_server",
+    "add_address",
+    "edit_address",
+    "add_route",
+    "delete_address",
+    "delete_virtual_server",
+];
+
+impl Own {
+    pub(super) fn new(make: &Maker) -> Self {
+        let metrics = Self {
+            writes_total: make.counters(
+                "kube_ipvs_writes_total",
+                "Writes to the kernel, by what became of them",
+                &["kind", "verdict"],
+            ),
+            drift_total: make.counters(
+                "kube_ipvs_drift_total",
+                "Differences between the kernel and what was last written to it, found by reading it back",
+                &["kind"],
+            ),
+            objects: make.gauges(
+                "kube_ipvs_objects",
+                "How many objects of a kind are known in the cluster, or ours in the kernel",
+                &["kind"],
+            ),
+            foreign_virtual_servers: make.gauge(
+                "kube_ipvs_foreign_virtual_servers",
+                "Virtual servers of others, which are left alone",
+            ),
+            draining_real_servers: make.gauge(
+                "kube_ipvs_draining_real_servers",
+                "Real servers of weight 0 whose connections are waited for",
+            ),
+            drains_ended_total: make.counters(
+                "kube_ipvs_drains_ended_total",
+                "Real servers that do not drain any more, by the reason",
+                &["reason"],
+            ),
+            refused_objects: make.gauge(
+                "kube_ipvs_refused_objects",
+                "Objects that the kernel refuses at the moment; they are tried again",
+            ),
+            queue_duration_seconds: make.histogram(
+                "kube_ipvs_queue_duration_seconds",
+                "How long the oldest change in a plan waited for it to be handed to the kernel",
+                apply_buckets(),
+            ),
+            apply_duration_seconds: make.histogram(
+                "kube_ipvs_apply_duration_seconds",
+                "How long the kernel took to carry out a plan",
+                apply_buckets(),
+            ),
+        };
+        for kind in WRITE_KINDS {
+            for verdict in Verdict::ALL {
+                metrics.writes_total.with_label_values(&[kind, verdict.label()]);
+            }
+        }
+        for kind in DriftKind::ALL {
+            metrics.drift_total.with_label_values(&[kind.label()]);
+        }
+        for kind in ObjectKind::ALL {
+            metrics.objects.with_label_values(&[kind.label()]);
+        }
+        for reason in DrainEnd::ALL {
+            metrics.drains_ended_total.with_label_values(&[reason.label()]);
+        }
+        metrics
+    }
+
+    /// Counts writes; `kind` is what their step calls itself.
+    pub fn count_writes(&self, kind: &str, verdict: Verdict, count: u64) {
+        self.writes_total.with_label_values(&[kind, verdict.label()]).inc_by(count);
+    }
+
+    /// Counts things that were not as they were last written.
+    pub fn count_drift(&self, kind: DriftKind, count: u64) {
+        self.drift_total.with_label_values(&[kind.label()]).inc_by(count);
+    }
+
+    /// Counts real servers that do not drain any more.
+    pub fn count_drain_ends(&self, reason: DrainEnd, count: u64) {
+        self.drains_ended_total.with_label_values(&[reason.label()]).inc_by(count);
+    }
+
+    /// Says how many there are.
+    pub fn set_objects(&self, kind: ObjectKind, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.objects.with_label_values(&[kind.label()]).set(count);
+    }
+}
+
+/// 100 µs to 1.6 s, doubling: a change of one Service takes less than the least of kube-proxy's buckets.
+fn apply_buckets() -> Vec<f64> {
+    prometheus::exponential_buckets(0.0001, 2.0, 15).expect("positive and growing")
+}

@@ -1,0 +1,125 @@
+//! What is there to watch the proxy by: the metrics, and what `deploy/monitoring` makes of them. Prometheus' own tool
+//! judges: `promtool` of the Debian package `prometheus`, which `tests/lab/packages.sh promtool=prometheus` installs.
+
+#[path = "monitoring/document.rs"]
+mod document;
+#[path = "monitoring/page.rs"]
+mod page;
+#[path = "monitoring/promtool.rs"]
+mod promtool;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube_ipvs::serve::metrics::Metrics;
+use kube_ipvs::serve::metrics::watches::{WatchNumbers, Watches};
+
+use page::Page;
+
+/// A file of `deploy/monitoring`.
+fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring").join(name)
+}
+
+/// Every metric that there is, as the page of a running proxy has it once it has talked to the API server.
+fn page() -> String {
+    let metrics = Metrics::new();
+    let numbers = || WatchNumbers { healthy: true, ..WatchNumbers::default() };
+    metrics.add(Watches::new(vec![("services".to_owned(), Box::new(numbers))]));
+    metrics.client.observe("GET", "192.0.2.1:6443", Some(200), Duration::from_millis(20));
+    metrics.text()
+}
+
+/// What promtool's linter finds, and why it stays: they are kube-proxy's own names, which dashboards go by.
+const FINDINGS: [&str; 1] = [
+    "kubeproxy_sync_proxy_rules_no_local_endpoints_total non-counter metrics should not have \"_total\" suffix",
+];
+
+#[test]
+fn a_scrape_parses_and_its_linter_finds_only_kube_proxys_own_names() {
+    let (code, output) = promtool::run(&["check", "metrics"], &page());
+    let found: Vec<_> = output.lines().collect();
+    assert_eq!(found, FINDINGS, "{output}");
+    // 3: nothing but findings of the linter.
+    assert_eq!(code, 3);
+}
+
+#[test]
+fn promtool_is_heard() {
+    let (code, output) = promtool::run(&["check", "metrics"], "x_total{a=\"b\" 1\n");
+    assert_eq!(code, 1, "{output}");
+}
+
+/// Contract 9: name, type, labels, number of buckets.
+const CONTRACT: [(&str, &str, &[&str], usize); 22] = [
+    ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram", &["ip_family"], 15),
+    ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "gauge", &["ip_family"], 0),
+    ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", &["ip_family"], 0),
+    ("kubeproxy_network_programming_duration_seconds", "histogram", &["ip_family"], 80),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", "gauge", &[], 0),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_total", "counter", &[], 0),
+    ("kubeproxy_sync_proxy_rules_service_changes_pending", "gauge", &[], 0),
+    ("kubeproxy_sync_proxy_rules_service_changes_total", "counter", &[], 0),
+    ("kubeproxy_sync_proxy_rules_no_local_endpoints_total", "gauge", &["ip_family", "traffic_policy"], 0),
+    ("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "counter", &["ip_family"], 0),
+    ("kubeproxy_proxy_healthz_total", "counter", &["code"], 0),
+    ("kubeproxy_proxy_livez_total", "counter", &["code"], 0),
+    ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram", &["ip_family"], 15),
+    ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter", &["ip_family"], 0),
+    ("process_cpu_seconds_total", "counter", &[], 0),
+    ("process_resident_memory_bytes", "gauge", &[], 0),
+    ("process_start_time_seconds", "gauge", &[], 0),
+    ("go_goroutines", "gauge", &[], 0),
+    ("rest_client_requests_total", "counter", &["code", "host", "method"], 0),
+    ("rest_client_request_duration_seconds", "histogram", &["host", "verb"], 12),
+    (
+        "kubernetes_build_info",
+        "gauge",
+        &[
+            "build_date",
+            "compiler",
+            "git_commit",
+            "git_tree_state",
+            "git_version",
+            "go_version",
+            "major",
+            "minor",
+            "platform",
+        ],
+        0,
+    ),
+    ("registered_metrics_total", "counter", &["deprecated_version", "stability_level"], 0),
+];
+
+#[test]
+fn every_series_of_the_contract_is_there() {
+    let text = page();
+    let page = Page::parse(&text);
+    for (name, kind, labels, buckets) in CONTRACT {
+        let family = page.families.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(family.kind, kind, "{name}");
+        assert_eq!(family.label_names(), labels, "{name}");
+        // One more: infinity.
+        assert_eq!(family.buckets().len(), if buckets > 0 { buckets + 1 } else { 0 }, "{name}");
+    }
+    for family in ["IPv4", "IPv6"] {
+        for policy in ["internal", "external"] {
+            let series = format!(
+                "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} 0"
+            );
+            assert!(text.lines().any(|line| line == series), "{series}");
+        }
+    }
+}
+
+/// `REGENERATE=1` writes it anew; review the difference.
+#[test]
+fn the_table_of_metrics_is_up_to_date() {
+    let file = deployed("metrics.md");
+    let text = document::of(&Page::parse(&page()));
+    if std::env::var_os("REGENERATE").is_some() {
+        std::fs::write(&file, &text).expect("the table can be written");
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(written, text, "{} is not up to date: run this test with REGENERATE=1", file.display());
+}

@@ -1,0 +1,84 @@
+//! A page of metrics → the table for people.
+
+use std::fmt::Write as _;
+
+use crate::page::{Family, Page};
+
+/// Where a metric belongs: the beginning of its name, the heading, and what is to be said of all.
+const GROUPS: [(&[&str], &str, &str); 4] = [
+    (
+        &["kubeproxy_"],
+        "kube-proxy's",
+        "Names, labels, buckets and help texts are those of kube-proxy in ipvs mode. `..._iptables_restore_failures_total`\n\
+         counts plans of which the kernel refused something in nftables: there is no iptables here, and what an alert on it\n\
+         means is the same.",
+    ),
+    (
+        &["kube_ipvs_"],
+        "Our own",
+        "All values of all labels are there from the start, so that zero can be told from unknown. `kube_ipvs_watch_*` is there\n\
+         with an API server, not with `--manifests`.",
+    ),
+    (
+        &["rest_client_"],
+        "The client of the API server",
+        "There after the first request. Sizes, retries and waiting for a rate limiter are not counted.",
+    ),
+    (
+        &["process_", "go_", "kubernetes_", "registered_", "hidden_", "disabled_"],
+        "The process",
+        "`go_goroutines` and `go_threads` are tasks and threads, for dashboards of Kubernetes components; the other `go_*`\n\
+         metrics are about Go's memory and do not exist here.",
+    ),
+];
+
+/// More values than this are not named.
+const NAMED_VALUES: usize = 12;
+
+/// The document.
+pub(crate) fn of(page: &Page) -> String {
+    let mut text = "# Metrics\n\nWhat `/metrics` has, in Prometheus' text format 0.0.4. Made from the page itself by `cargo test --test monitoring`\nwith `REGENERATE=1`.\n".to_owned();
+    let mut left: Vec<_> = page.families.keys().collect();
+    for (prefixes, heading, about) in GROUPS {
+        let belongs = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        left.retain(|name| !belongs(name));
+        let _ = write!(text, "\n## {heading}\n\n{about}\n\n| Name | Type | Labels | |\n|---|---|---|---|\n");
+        for (name, family) in page.families.iter().filter(|(name, _)| belongs(name)) {
+            let _ = writeln!(text, "| `{name}` | {} | {} | {} |", kind(family), labels(family), help(family));
+        }
+    }
+    assert!(left.is_empty(), "these belong to no group: {left:?}");
+    text
+}
+
+fn kind(family: &Family) -> String {
+    match family.buckets() {
+        [first, .., last, _infinity] => {
+            format!("{} ({} buckets, {first} to {last})", family.kind, family.buckets().len() - 1)
+        }
+        _ => family.kind.clone(),
+    }
+}
+
+fn labels(family: &Family) -> String {
+    let label = |name: &&str| {
+        let values = &family.labels[*name];
+        // Those of the example are not all that there can be.
+        let open = ["host", "method", "verb", "resource"].contains(name)
+            || family.label_names().contains(&"host")
+            || family.label_names().contains(&"git_version");
+        if open || values.len() > NAMED_VALUES {
+            return format!("`{name}`");
+        }
+        let values: Vec<_> =
+            values.iter().map(|value| if value.is_empty() { "\"\"" } else { value }).collect();
+        format!("`{name}`: {}", values.join(", "))
+    };
+    family.label_names().iter().map(label).collect::<Vec<_>>().join("; ")
+}
+
+/// Without the stability level of Kubernetes components: it says nothing here.
+fn help(family: &Family) -> &str {
+    let help = family.help.as_str();
+    help.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(help, |(_, help)| help)
+}
