@@ -162,13 +162,25 @@ fn serve(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
+    let shown = serve::pages::Shown {
+        configuration: serde_json::json!({
+            "BindAddressHardFail": false,
+            "EnableProfiling": false,
+            "HealthzBindAddress": options.healthz_address.map(|address| address.to_string()).unwrap_or_default(),
+            "HostnameOverride": &*options.node_name,
+            "IPVS": {"Scheduler": &*options.proxy.scheduler},
+            "MetricsBindAddress": options.metrics_address.map(|address| address.to_string()).unwrap_or_default(),
+            "Mode": "ipvs",
+        }),
+        ..serve::pages::Shown::default()
+    };
     let servers = [
         (
             "healthz",
             options.healthz_address,
             serve::http::healthz_router(status.clone(), options.sync_period, Arc::clone(metrics)),
         ),
-        ("metrics", options.metrics_address, serve::http::metrics_router(Arc::clone(metrics))),
+        ("metrics", options.metrics_address, serve::pages::router(Arc::clone(metrics), shown)),
     ];
     for (name, address, router) in servers {
         if let Some(address) = address {

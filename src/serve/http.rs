@@ -1,4 +1,5 @@
-//! The two HTTP servers (contract 8): health on one address, metrics and the mode on another.
+//! What the HTTP servers have in common, and the one that answers for health (contract 8.1, 8.2). The other one's pages
+//! are in [`super::pages`].
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -24,9 +25,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers `/healthz` and `/livez`, and nothing else.
 pub fn healthz_router(
@@ -53,17 +53,6 @@ pub fn healthz_router(
                 health(answer)
             }),
         )
-        .fallback(not_found)
-}
-
-/// Answers `/metrics` and `/proxyMode`; its `/healthz` only says that the program runs.
-pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
-    let page = async move || typed(PROMETHEUS, metrics.text());
-    Router::new()
-        .route("/metrics", any(page))
-        .route("/healthz", any(async || typed(TEXT, "ok")))
-        .route("/healthz/ping", any(async || typed(TEXT, "ok")))
-        .route("/proxyMode", any(async || typed(TEXT, "ipvs")))
         .fallback(not_found)
 }
 
@@ -134,7 +123,7 @@ fn health(answer: Answer) -> Response {
     (code, typed(JSON, answer.body)).into_response()
 }
 
-fn typed(content_type: &'static str, body: impl Into<String>) -> Response {
+pub(super) fn typed(content_type: &'static str, body: impl Into<String>) -> Response {
     let headers: [(HeaderName, HeaderValue); 2] = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -142,7 +131,7 @@ fn typed(content_type: &'static str, body: impl Into<String>) -> Response {
     (headers, body.into()).into_response()
 }
 
-async fn not_found() -> Response {
+pub(super) async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, typed(TEXT, "404 page not found\n")).into_response()
 }
 

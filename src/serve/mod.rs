@@ -7,6 +7,7 @@
 pub mod healthz;
 pub mod http;
 pub mod metrics;
+pub mod pages;
 mod process;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,99 @@
+//! The pages beside `/metrics` (contract 8.3): what this program is, what it was told, and how to look into it.
+
+mod debug;
+mod slis;
+mod z;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+use axum::routing::any;
+
+use self::slis::Slis;
+use self::z::{Flagz, Statusz};
+use super::Moment;
+use super::http::{JSON, TEXT, not_found, typed};
+use super::metrics::Metrics;
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What there is to show.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The settings as kube-proxy's internal type has them, for `/configz`.
+    pub configuration: serde_json::Value,
+    /// The command line's flags and their values, for `/flagz`.
+    pub flags: Vec<(String, String)>,
+    /// Whether `/debug/*` answers: with what sets the level of the log.
+    pub profiling: Option<fn(u8)>,
+}
+
+/// Answers `/metrics` and what stands beside it. The `/healthz` here only says that the program runs.
+pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
+    let Shown { configuration, flags, profiling } = shown;
+    let slis = Arc::new(Slis::new());
+    let page = async move || typed(PROMETHEUS, metrics.text());
+    let configz = serde_json::json!({ "kubeproxy.config.k8s.io": configuration }).to_string();
+    let ping = {
+        let slis = Arc::clone(&slis);
+        async move || {
+            slis.pinged();
+            typed(TEXT, "ok")
+        }
+    };
+    let slis_page = async move |method: Method| match method {
+        Method::DELETE => {
+            slis.reset();
+            typed(TEXT, "metrics reset\n")
+        }
+        _ => typed(PROMETHEUS, slis.text()),
+    };
+    let flagz = Arc::new(Flagz::new(flags));
+    let statusz = Arc::new(Statusz::new(Moment::now(), profiling.is_some()));
+    let router = Router::new()
+        .route("/metrics", any(page))
+        .route("/metrics/slis", any(slis_page))
+        .route("/healthz", any(ping.clone()))
+        .route("/healthz/ping", any(ping))
+        .route("/proxyMode", any(async || typed(TEXT, "ipvs")))
+        .route("/configz", any(async move || typed(JSON, configz)))
+        .route("/flagz", any(async move |headers: HeaderMap| z::answer(&headers, &*flagz, Instant::now())))
+        .route(
+            "/statusz",
+            any(async move |headers: HeaderMap| z::answer(&headers, &*statusz, Instant::now())),
+        )
+        .fallback(not_found);
+    match profiling {
+        Some(set_verbosity) => debug::routes(router, set_verbosity),
+        None => router,
+    }
+}
+
+/// The pages' addresses, for `/statusz`.
+fn paths(profiling: bool) -> Vec<&'static str> {
+    let always = [
+        "/configz",
+        "/flagz",
+        "/healthz",
+        "/healthz/ping",
+        "/metrics",
+        "/metrics/slis",
+        "/proxyMode",
+        "/statusz",
+    ];
+    let debug = if profiling { debug::PATHS } else { &[] };
+    debug.iter().copied().chain(always).collect()
+}
+
+/// A plain answer with this status.
+fn plain(status: axum::http::StatusCode, text: impl Into<String>) -> Response {
+    let mut response = typed(TEXT, text);
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// What was set; one test does.
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+
+/// The pages on a port of their own.
+struct Served {
+    address: std::net::SocketAddr,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    async fn start(profiling: bool) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        metrics.kube_proxy.service_changes_total.inc();
+        let flags = [("v", "2"), ("proxy-mode", "ipvs")].map(|(name, value)| (name.into(), value.into()));
+        let shown = Shown {
+            configuration: serde_json::json!({"Mode": "ipvs"}),
+            flags: flags.to_vec(),
+            profiling: profiling.then_some(|level| VERBOSITY.store(level, Ordering::Relaxed)),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async { axum::serve(listener, router(metrics, shown)).await.unwrap() });
+        Self { address, server }
+    }
+
+    /// Status, content type, body.
+    async fn ask(&self, method: &str, path: &str, accept: &str, body: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{accept}\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let content_type =
+            head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+        (head[9..12].parse().unwrap(), content_type.to_owned(), body.to_owned())
+    }
+
+    async fn get(&self, path: &str) -> (u16, String, String) {
+        self.ask("GET", path, "", "").await
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[tokio::test]
+async fn every_page_answers() {
+    let served = Served::start(false).await;
+    let (code, content_type, body) = served.get("/metrics").await;
+    assert_eq!((code, &*content_type), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    assert!(body.contains("\nkubeproxy_sync_proxy_rules_service_changes_total 1\n"), "{body}");
+    for (path, content_type, body) in [
+        ("/proxyMode", TEXT, "ipvs"),
+        ("/healthz", TEXT, "ok"),
+        ("/healthz/ping", TEXT, "ok"),
+        ("/configz", JSON, r#"{"kubeproxy.config.k8s.io":{"Mode":"ipvs"}}"#),
+    ] {
+        assert_eq!(served.get(path).await, (200, content_type.to_owned(), body.to_owned()), "{path}");
+    }
+    for path in ["/proxymode", "/", "/livez", "/debug/pprof/", "/debug/flags/v"] {
+        assert_eq!(served.get(path).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn slis_count_checks_until_they_are_reset() {
+    let served = Served::start(false).await;
+    assert_eq!(served.get("/metrics/slis").await.2, "");
+    served.get("/healthz").await;
+    served.get("/healthz").await;
+    let (_, content_type, body) = served.get("/metrics/slis").await;
+    assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
+    let series: Vec<_> = body.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        series,
+        [
+            "kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1",
+            "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"healthz\"} 2",
+        ]
+    );
+    assert_eq!(served.ask("DELETE", "/metrics/slis", "", "").await.2, "metrics reset\n");
+    assert_eq!(served.get("/metrics/slis").await.2, "");
+}
+
+#[tokio::test]
+async fn z_pages_are_for_people_and_for_programs() {
+    let served = Served::start(false).await;
+    let (_, content_type, text) = served.get("/flagz").await;
+    assert_eq!(content_type, TEXT);
+    assert!(text.starts_with("\nkube-proxy flagz\nWarning: "), "{text}");
+    assert!(text.ends_with("\n\nproxy-mode=ipvs\nv=2\n"), "{text}");
+    let (_, _, text) = served.get("/statusz").await;
+    for line in [
+        "kube-proxy statusz",
+        "Up: 0 hr 00 min 00 sec",
+        concat!("Binary version: ", env!("CARGO_PKG_VERSION")),
+        "Paths: /configz /flagz /healthz /healthz/ping /metrics /metrics/slis /proxyMode /statusz",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+
+    let accept = |kind| format!("Accept: application/json;v=v1beta1;g=config.k8s.io;as={kind}\r\n");
+    let (_, content_type, body) = served.ask("GET", "/flagz", &accept("Flagz"), "").await;
+    assert_eq!(content_type, JSON);
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        body,
+        serde_json::json!({
+            "kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "kube-proxy"},
+            "flags": {"proxy-mode": "ipvs", "v": "2"},
+        })
+    );
+    let (_, _, body) = served.ask("GET", "/statusz", &accept("Statusz"), "").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["kind"], &body["uptimeSeconds"]), (&"Statusz".into(), &0.into()));
+    assert!(body["startTime"].as_str().unwrap().ends_with('Z'), "{body}");
+    let (code, _, body) = served.ask("GET", "/statusz", "Accept: application/json\r\n", "").await;
+    assert_eq!(code, 406);
+    assert!(body.contains("application/json;v=v1alpha1|v1beta1;g=config.k8s.io;as=Statusz"), "{body}");
+}
+
+#[tokio::test]
+async fn with_profiling_there_is_more_to_look_at() {
+    let served = Served::start(true).await;
+    let (code, _, body) = served.get("/debug/pprof/cmdline").await;
+    let program = std::env::args().next().unwrap();
+    assert!(code == 200 && body.starts_with(&program) && !body.ends_with('\0'), "{body}");
+    let (code, _, body) = served.get("/debug/pprof/threads").await;
+    assert_eq!(code, 200);
+    let lines: Vec<_> = body.lines().collect();
+    assert_eq!(lines[0], "thread state user system name");
+    assert!(lines.len() > 2 && lines[1].split(' ').count() >= 5, "{body}");
+    assert!(served.get("/debug/pprof/").await.2.starts_with("cmdline: "));
+    assert_eq!(served.get("/debug/pprof").await.0, 308);
+    let (code, _, body) = served.get("/debug/pprof/heap").await;
+    assert!(code == 501 && body.contains("perf record"), "{body}");
+    let (_, _, text) = served.get("/statusz").await;
+    assert!(text.contains("Paths: /debug/flags/v /debug/pprof/ /configz "), "{text}");
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_can_be_set() {
+    let served = Served::start(true).await;
+    for (method, body, code, answer) in [
+        ("PUT", "-1", 400, "failed set klog.logging.verbosity \"-1\": must be a whole number from 0\n"),
+        ("PUT", "high", 400, "failed set klog.logging.verbosity \"high\": must be a whole number from 0\n"),
+        ("GET", "", 406, "unsupported http method\n"),
+        ("PUT", "200", 200, "successfully set klog.logging.verbosity to 200\n"),
+    ] {
+        assert_eq!(
+            served.ask(method, "/debug/flags/v", "", body).await,
+            (code, TEXT.to_owned(), answer.to_owned()),
+            "{method} {body}"
+        );
+    }
+    assert_eq!(VERBOSITY.load(Ordering::Relaxed), 200);
+}
