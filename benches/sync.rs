@@ -14,7 +14,7 @@ use kube_ipvs::diff::Plan;
 use kube_ipvs::kernel::Kernel;
 use kube_ipvs::kernel::memory::MemoryKernel;
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
+use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 
 const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 500;
@@ -60,12 +60,7 @@ fn settle(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) 
     let mut in_kernel = Duration::ZERO;
     while let Next::Work(work) = reconciler.next(now) {
         let started = Instant::now();
-        let answer = match &work {
-            Work::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
-            Work::Read(selection) => Answer::State(kernel.read(selection)),
-            Work::List => Answer::Keys(kernel.list_virtual_servers()),
-            Work::Count(servers) => Answer::Counts(kernel.connections(servers)),
-        };
+        let answer = work.carry_out(kernel);
         in_kernel += started.elapsed();
         if let Work::Apply(plan) = work {
             plans.push(Plan::clone(&plan));

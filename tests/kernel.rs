@@ -1,5 +1,7 @@
 //! The real kernel: what is written over netlink, read back with `ipvsadm`, `ip` and our own readers.
 
+#[path = "kernel/conntrack.rs"]
+mod conntrack;
 #[path = "common/lab.rs"]
 mod lab;
 #[path = "kernel/node_addresses.rs"]
@@ -21,6 +23,7 @@ use kube_ipvs::state::{
 };
 use lab::{shell, try_shell};
 
+use conntrack::{speed_of_purging, stale_udp_entries_are_deleted};
 use node_addresses::{
     a_port_that_leaves_its_bridge_keeps_its_addresses, addresses_of_the_node_are_listed,
     addresses_that_stay_are_always_told, changes_are_told_each_once, our_own_device_wakes_nobody,
@@ -59,7 +62,9 @@ fn main() -> std::process::ExitCode {
         our_own_device_wakes_nobody,
         what_was_lost_is_listed_again,
         addresses_that_stay_are_always_told,
+        stale_udp_entries_are_deleted,
         speed_of_writing_and_reading,
+        speed_of_purging,
     ])
 }
 

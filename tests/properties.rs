@@ -11,11 +11,11 @@ use kube_ipvs::cluster::types::{
     Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::diff::purge::Flow;
 use kube_ipvs::diff::{self, Step};
-use kube_ipvs::kernel::Kernel;
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
+use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, Scope, State, Timeouts, VirtualServer, VirtualServerKey, Weight,
@@ -56,7 +56,7 @@ impl Life {
     fn step(&mut self) -> bool {
         match self.reconciler.next(self.now) {
             Next::Work(work) => {
-                self.work(work);
+                self.work(&work);
                 true
             }
             Next::Wait(due) => {
@@ -66,13 +66,8 @@ impl Life {
         }
     }
 
-    fn work(&mut self, work: Work) {
-        let answer = match work {
-            Work::Apply(plan) => Answer::Outcomes(self.kernel.apply(&plan)),
-            Work::Read(selection) => Answer::State(self.kernel.read(&selection)),
-            Work::List => Answer::Keys(self.kernel.list_virtual_servers()),
-            Work::Count(servers) => Answer::Counts(self.kernel.connections(&servers)),
-        };
+    fn work(&mut self, work: &Work) {
+        let answer = work.carry_out(&mut self.kernel);
         self.now += Duration::from_millis(1);
         self.reconciler.complete(answer, self.now);
     }
@@ -141,6 +136,39 @@ fn assert_converged(life: &Life, cluster: &Cluster) {
     }
     assert_eq!(life.reconciler.actual().addresses, actual.addresses, "the picture of the kernel is true");
     assert_eq!(life.reconciler.actual().elements, actual.elements, "the picture of the kernel is true");
+}
+
+/// Connection tracking has a flow of UDP to every real server, and one to every port of a Service that is not served yet.
+fn clients_send(kernel: &MemoryKernel, cluster: &Cluster) {
+    let there = kernel.state().virtual_servers;
+    for (key, server) in there.iter().filter(|(key, _)| key.protocol == Protocol::Udp) {
+        for real in server.real_servers.keys() {
+            kernel.track(Flow { destination: *key, replies_from: *real });
+        }
+    }
+    for service in cluster.services() {
+        for (address, port) in
+            service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (*ip, port.port)))
+        {
+            let destination = VirtualServerKey { address, protocol: Protocol::Udp, port };
+            if !there.contains_key(&destination) {
+                kernel.track(Flow { destination, replies_from: RealServerKey { address, port } });
+            }
+        }
+    }
+}
+
+/// Every flow is with a real server, or was never translated and is not served.
+fn assert_no_flow_is_stale(kernel: &MemoryKernel) {
+    let there = kernel.state().virtual_servers;
+    for flow in kernel.flows() {
+        let Flow { destination, replies_from } = flow;
+        let fine = match there.get(&destination) {
+            Some(server) => server.real_servers.contains_key(&replies_from),
+            None => replies_from.address == destination.address,
+        };
+        assert!(fine, "{flow:?} is stale");
+    }
 }
 
 fn is_foreign(server: &VirtualServerKey) -> bool {
@@ -457,7 +485,7 @@ fn changes_that_never_stop_leave_nothing_waiting() {
         };
         // While the kernel works.
         life.feed([change(number + 1)]);
-        life.work(work);
+        life.work(&work);
         let changes = life.reconciler.changes();
         let written: Vec<i64> = life
             .reconciler
@@ -496,6 +524,7 @@ proptest! {
             for event in &events {
                 cluster.apply(event.clone());
             }
+            clients_send(&kernel, &cluster);
             life.feed(events);
             match &trouble {
                 Trouble::None => {}
@@ -514,6 +543,9 @@ proptest! {
             kernel.set_faults(None);
             life.settle();
             assert_converged(&life, &cluster);
+            // A purge that failed is tried again.
+            life.pass(Duration::from_secs(15));
+            assert_no_flow_is_stale(&kernel);
         }
         // Others' virtual servers stay as they were: nobody's address is on the device, or the user excluded them.
         let there = kernel.state().virtual_servers;

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::desired::settings::Supported;
-use kube_ipvs::kernel::Kernel;
 use kube_ipvs::kernel::memory::MemoryKernel;
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Answer, Next, Reconciler, Work};
+use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 use kube_ipvs::state::State;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
@@ -62,18 +61,13 @@ fn play(folder: &Path) -> (String, State) {
     let mut plans = String::new();
     let now = Instant::now();
     while let Next::Work(work) = reconciler.next(now) {
-        let answer = match work {
-            Work::Apply(plan) => {
-                for planned in &plan.steps {
-                    writeln!(plans, "{} {}", planned.phase.0, planned.step).expect("text");
-                }
-                plans.push('\n');
-                Answer::Outcomes(kernel.apply(&plan))
+        if let Work::Apply(plan) = &work {
+            for planned in &plan.steps {
+                writeln!(plans, "{} {}", planned.phase.0, planned.step).expect("text");
             }
-            Work::Read(selection) => Answer::State(kernel.read(&selection)),
-            Work::List => Answer::Keys(kernel.list_virtual_servers()),
-            Work::Count(servers) => Answer::Counts(kernel.connections(&servers)),
-        };
+            plans.push('\n');
+        }
+        let answer = work.carry_out(&mut kernel);
         reconciler.complete(answer, now);
     }
     (plans, kernel.state())

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::cluster::types::Family;
+use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
 use crate::serve::metrics::Metrics;
@@ -131,6 +132,13 @@ impl Reporter {
                     tracing::error!(err = text, "Trying again");
                     self.unreadable = Some(text);
                 }
+            }
+            Note::Purged(family, purged) => {
+                let Purged { deleted, took, failure } = purged;
+                if let Some(err) = failure {
+                    tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
+                }
+                vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
             }
             Note::Drift(_) => unreachable!("told together, see tell()"),
         }

@@ -2,7 +2,8 @@
 //!
 //! [`diff`] compares two states, key by key, and says what must be written in which order ([`order`]) to get from one
 //! to the other; [`Plan::apply_to`](plan::Plan::apply_to) says what a state is after a plan. One law joins them, and is
-//! tested as a property: after a plan was applied, [`accepts`] holds and another diff is empty.
+//! tested as a property: after a plan was applied, [`accepts`] holds and another diff is empty. What is no state, and
+//! must be done after it, is in [`purge`].
 //! Pure: no clock, no I/O, and no knowledge of whose an object is: the scope holds only what is ours.
 
 pub mod accept;
@@ -12,6 +13,7 @@ mod filter;
 mod ipvs;
 pub mod order;
 pub mod plan;
+pub mod purge;
 
 pub use accept::accepts;
 pub use plan::{Phase, Plan, PlannedStep, Step};

@@ -123,7 +123,7 @@ pub(super) fn family_number(family: Family) -> u8 {
 }
 
 /// The 4 or 16 bytes of an address.
-fn octets(address: IpAddr) -> impl AsRef<[u8]> {
+pub(super) fn octets(address: IpAddr) -> impl AsRef<[u8]> {
     match address {
         IpAddr::V4(address) => Octets::V4(address.octets()),
         IpAddr::V6(address) => Octets::V6(address.octets()),

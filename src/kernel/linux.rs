@@ -12,8 +12,11 @@ use super::ipvs::Ipvs;
 use super::netlink::{Frames, Protocol, Socket};
 use super::nft::Tables;
 use super::probe::{self, SchedulerError, Unusable};
-use super::{Kernel, Outcome, ReadError, Refusal, Selection, address, link, route, sysctl};
+use super::{
+    Kernel, Outcome, Purged, ReadError, Refusal, Selection, address, conntrack, link, route, sysctl,
+};
 use crate::cluster::types::Family;
+use crate::diff::purge::Purge;
 use crate::diff::{Plan, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
 
@@ -28,6 +31,7 @@ const PART: usize = 1024;
 /// The kernel of the network namespace of the thread that opened it.
 pub struct LinuxKernel {
     route: Socket,
+    conntrack: Socket,
     ipvs: Ipvs,
     tables: Tables,
 }
@@ -72,7 +76,12 @@ impl LinuxKernel {
     pub fn open() -> Result<Self, Unusable> {
         probe::check()?;
         let open = || {
-            Ok(Self { route: Socket::open(Protocol::Route)?, ipvs: Ipvs::open()?, tables: Tables::open()? })
+            Ok(Self {
+                route: Socket::open(Protocol::Route)?,
+                conntrack: Socket::open(Protocol::Netfilter)?,
+                ipvs: Ipvs::open()?,
+                tables: Tables::open()?,
+            })
         };
         open().map_err(|error: io::Error| Unusable::new("netlink sockets", error))
     }
@@ -316,6 +325,12 @@ impl Kernel for LinuxKernel {
         servers: &BTreeSet<VirtualServerKey>,
     ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError> {
         self.ipvs.connections(servers).map_err(reading("the connections of real servers"))
+    }
+
+    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
+        let socket = &mut self.conntrack;
+        let purged = |family| (family, conntrack::purge(socket, family, purge));
+        purge.families().into_iter().map(purged).collect()
     }
 }
 

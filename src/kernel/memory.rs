@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Kernel, Outcome, ReadError, Refusal, Selection};
+use super::{Kernel, Outcome, Purged, ReadError, Refusal, Selection};
 use crate::cluster::types::Family;
+use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
 use crate::state::{RealServerKey, State, VirtualServerKey};
 
@@ -38,6 +39,7 @@ pub type Faults = Box<dyn FnMut(&Step) -> Option<Fault> + Send>;
 struct Inner {
     state: State,
     connections: BTreeMap<(VirtualServerKey, RealServerKey), u64>,
+    flows: BTreeSet<Flow>,
     faults: Option<Faults>,
     unreadable: u32,
     written: Vec<Step>,
@@ -73,6 +75,16 @@ impl MemoryKernel {
     /// Says how many connections a real server has.
     pub fn set_connections(&self, server: VirtualServerKey, real_server: RealServerKey, count: u64) {
         self.lock().connections.insert((server, real_server), count);
+    }
+
+    /// Adds an entry to connection tracking.
+    pub fn track(&self, flow: Flow) {
+        self.lock().flows.insert(flow);
+    }
+
+    /// What connection tracking has.
+    pub fn flows(&self) -> BTreeSet<Flow> {
+        self.lock().flows.clone()
     }
 
     /// The steps that were done since the last call, whether anybody heard of it or not.
@@ -232,5 +244,22 @@ impl Kernel for MemoryKernel {
             }
         }
         Ok(counts)
+    }
+
+    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
+        let mut inner = self.lock();
+        let failure = inner.read_failure().err().map(|error| error.to_string());
+        let mut purged = |family| {
+            let mut result = Purged { failure: failure.clone(), ..Purged::default() };
+            if failure.is_none() {
+                let before = inner.flows.len();
+                inner
+                    .flows
+                    .retain(|flow| Family::of(flow.destination.address) != family || !purge.is_stale(flow));
+                result.deleted = (before - inner.flows.len()) as u64;
+            }
+            (family, result)
+        };
+        purge.families().into_iter().map(&mut purged).collect()
     }
 }

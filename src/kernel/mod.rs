@@ -4,6 +4,7 @@
 //! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
 
 mod address;
+mod conntrack;
 pub mod ipvs;
 mod link;
 pub mod linux;
@@ -18,9 +19,11 @@ pub mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use crate::cluster::types::Family;
 use crate::diff::Plan;
+use crate::diff::purge::Purge;
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
 /// Where plans are carried out.
@@ -51,6 +54,20 @@ pub trait Kernel: Send {
         &mut self,
         servers: &BTreeSet<VirtualServerKey>,
     ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>;
+
+    /// Deletes the stale entries of connection tracking, and says for each family of the purge what came of it.
+    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged>;
+}
+
+/// What came of a purge, in one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// How many entries were deleted.
+    pub deleted: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Why there may be stale entries left.
+    pub failure: Option<String>,
 }
 
 /// What to read back.

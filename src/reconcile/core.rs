@@ -16,6 +16,7 @@ use super::drain::{Drains, Ended};
 use super::note::{Note, Verdict};
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
+use super::purge::Purges;
 use super::schedule::{Schedule, Urgency};
 use super::{first, ownership};
 use crate::api::{Change, Event};
@@ -23,8 +24,9 @@ use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
+use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
-use crate::kernel::{Outcome, ReadError, Selection};
+use crate::kernel::{Kernel, Outcome, Purged, ReadError, Selection};
 use crate::options::ProxyOptions;
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
@@ -39,6 +41,21 @@ pub enum Work {
     List,
     /// Count the connections of the real servers of these virtual servers.
     Count(BTreeSet<VirtualServerKey>),
+    /// Delete stale entries of connection tracking.
+    Purge(Arc<Purge>),
+}
+
+impl Work {
+    /// Does it.
+    pub fn carry_out(&self, kernel: &mut dyn Kernel) -> Answer {
+        match self {
+            Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
+            Self::Read(selection) => Answer::State(kernel.read(selection)),
+            Self::List => Answer::Keys(kernel.list_virtual_servers()),
+            Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
+            Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
+        }
+    }
 }
 
 /// What became of a piece of work, in the form that belongs to it.
@@ -52,6 +69,8 @@ pub enum Answer {
     Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
     /// To [`Work::Count`].
     Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
+    /// To [`Work::Purge`]: for each family of the purge.
+    Purged(BTreeMap<Family, Purged>),
 }
 
 /// What to do next.
@@ -71,6 +90,7 @@ enum Task {
     Audit(Selection),
     List,
     Count,
+    Purge(Arc<Purge>),
     Apply(Arc<Plan>, Scope),
 }
 
@@ -84,6 +104,7 @@ pub struct Reconciler {
     touched: Touched,
     schedule: Schedule,
     drains: Drains,
+    purges: Purges,
     audit: Audit,
     foreign: BTreeSet<VirtualServerKey>,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
@@ -122,6 +143,7 @@ impl Reconciler {
             touched: Touched::new(),
             schedule: Schedule::default(),
             drains: Drains::default(),
+            purges: Purges::default(),
             audit: Audit::new(audit_period, families.clone()),
             foreign: BTreeSet::new(),
             intruders: BTreeSet::new(),
@@ -224,6 +246,9 @@ impl Reconciler {
             let work = Work::Read(Selection::Keys(scope.clone()));
             return self.start(Task::Reread(scope), work);
         }
+        if let Some(next) = self.purge(false, now) {
+            return next;
+        }
         let hold = self.held_back(now);
         while hold.is_none() && self.schedule.has_work(now) {
             let scope = self.schedule.take(now);
@@ -232,7 +257,10 @@ impl Reconciler {
             }
         }
         if hold.is_none() {
-            self.settle();
+            self.settle(now);
+        }
+        if let Some(next) = self.purge(true, now) {
+            return next;
         }
         if let Some(servers) = self.drains.due(now) {
             return self.start(Task::Count, Work::Count(servers));
@@ -244,7 +272,13 @@ impl Reconciler {
             Some(Look::List) => return self.start(Task::List, Work::List),
             None => {}
         }
-        let due = [hold, self.schedule.next_due(), self.drains.next_due(), self.audit.next_due()];
+        let due = [
+            hold,
+            self.schedule.next_due(),
+            self.purges.next_due(),
+            self.drains.next_due(),
+            self.audit.next_due(),
+        ];
         Next::Wait(due.into_iter().flatten().min())
     }
 
@@ -279,11 +313,12 @@ impl Reconciler {
             (Task::Audit(_), Answer::State(Err(error)))
             | (Task::List, Answer::Keys(Err(error)))
             | (Task::Count, Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
+            (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.applied = Some(now);
                 self.take_outcomes(&plan, &scope, outcomes, now);
                 // Here and not only when nothing is left to do, which may be never.
-                self.settle();
+                self.settle(now);
                 if !self.touched.is_empty() {
                     self.queued();
                 }
@@ -393,6 +428,24 @@ impl Reconciler {
         Some(self.start(Task::Apply(plan.clone(), scope), Work::Apply(plan)))
     }
 
+    /// Purges connection tracking, if that is due. Before the first complete set is written everything would be.
+    fn purge(&mut self, idle: bool, now: Instant) -> Option<Next> {
+        if !self.synced_once {
+            return None;
+        }
+        let purge = Arc::new(self.purges.due(idle, &self.actual, now)?);
+        Some(self.start(Task::Purge(purge.clone()), Work::Purge(purge)))
+    }
+
+    fn purged(&mut self, purge: &Purge, purged: BTreeMap<Family, Purged>, now: Instant) {
+        let failed = |key: &&VirtualServerKey| {
+            purged.get(&Family::of(key.address)).is_none_or(|purged| purged.failure.is_some())
+        };
+        let again: Vec<_> = purge.live.keys().filter(failed).copied().collect();
+        self.purges.ended(again, purged.values().map(|purged| purged.took).sum(), now);
+        self.notes.extend(purged.into_iter().map(|(family, purged)| Note::Purged(family, purged)));
+    }
+
     fn succeeded<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
         for key in keys {
             if self.schedule.succeed(key) {
@@ -409,6 +462,9 @@ impl Reconciler {
         for (planned, outcome) in plan.steps.iter().zip(outcomes) {
             let key = planned.step.key();
             let verdict = Verdict::of(&outcome);
+            if matches!(outcome, Outcome::Done | Outcome::Unknown) {
+                self.purges.stepped(&planned.step, &self.actual, now);
+            }
             *counts.entry((planned.step.kind(), verdict)).or_default() += 1;
             match outcome {
                 Outcome::Done => self.actual.apply(&planned.step),
@@ -510,12 +566,13 @@ impl Reconciler {
     }
 
     /// Says which families are completely written now.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         let is_empty = self.schedule.most_urgent().is_none();
         let schedule = &self.schedule;
         self.notes.extend(self.progress.settled(|family| schedule.is_settled(family), is_empty));
         if !self.synced_once && is_empty {
             self.synced_once = true;
+            self.purges.everything(&self.actual, now);
             self.notes.push(Note::FirstSync);
         }
     }

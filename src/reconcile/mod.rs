@@ -10,6 +10,7 @@ pub mod note;
 mod ownership;
 mod picture;
 pub mod progress;
+mod purge;
 pub mod schedule;
 mod worker;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::types::Family;
 use crate::desired::claims::Conflict;
-use crate::kernel::{Outcome, ReadError};
+use crate::kernel::{Outcome, Purged, ReadError};
 use crate::state::{Key, VirtualServerKey};
 
 /// One piece of news.
@@ -60,6 +60,8 @@ pub enum Note {
     Conflict(Conflict),
     /// The kernel could not be read; it is tried again.
     Unreadable(ReadError),
+    /// Connection tracking of a family was purged of stale entries.
+    Purged(Family, Purged),
 }
 
 /// [`Outcome`] without its reasons: the label `verdict`.

@@ -22,11 +22,11 @@ impl Worker {
     /// Starts the thread.
     pub(super) fn start(mut kernel: Box<dyn Kernel>) -> io::Result<Self> {
         // One piece of work is in flight at a time: see core.rs.
-        let (works, mut next) = mpsc::channel(1);
+        let (works, mut next) = mpsc::channel::<Work>(1);
         let (answer, answers) = mpsc::channel(1);
         let thread = thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             while let Some(work) = next.blocking_recv() {
-                if answer.blocking_send(carry_out(&mut *kernel, work)).is_err() {
+                if answer.blocking_send(work.carry_out(&mut *kernel)).is_err() {
                     return;
                 }
             }
@@ -53,14 +53,5 @@ impl Worker {
         {
             tracing::error!("the kernel's thread panicked");
         }
-    }
-}
-
-fn carry_out(kernel: &mut dyn Kernel, work: Work) -> Answer {
-    match work {
-        Work::Apply(plan) => Answer::Outcomes(kernel.apply(&plan)),
-        Work::Read(selection) => Answer::State(kernel.read(&selection)),
-        Work::List => Answer::Keys(kernel.list_virtual_servers()),
-        Work::Count(servers) => Answer::Counts(kernel.connections(&servers)),
     }
 }

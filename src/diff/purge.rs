@@ -1,0 +1,75 @@
+//! What connection tracking remembers of UDP, and which of it is stale.
+//!
+//! IPVS forgets its own connections to a real server that is removed, with their entries of connection tracking
+//! (`expire_nodest_conn`). It does not know of entries that were made without it: before a Service was there, or by the
+//! node itself while a Service had no endpoints. Such an entry says "not translated", and is kept alive by the very
+//! datagrams that it keeps from being answered. Nor does it find the entry of a flow whose destination a rule rewrote
+//! before IPVS saw it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::types::Family;
+use crate::state::{RealServerKey, VirtualServerKey};
+
+/// Virtual servers of UDP whose stale entries are to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// Each with the endpoints that its flows may be with. Flows to a virtual server without any are all stale.
+    pub live: BTreeMap<VirtualServerKey, BTreeSet<RealServerKey>>,
+}
+
+/// A flow, as connection tracking has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// Where its first packet was sent to: the destination of the original direction.
+    pub destination: VirtualServerKey,
+    /// Where its replies come from: the source of the reply direction. The destination itself, where nothing translated
+    /// the first packet.
+    pub replies_from: RealServerKey,
+}
+
+impl Purge {
+    /// Whether a flow is with an endpoint that it must not be with.
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        self.live.get(&flow.destination).is_some_and(|live| !live.contains(&flow.replies_from))
+    }
+
+    /// The families that it is about.
+    pub fn families(&self) -> BTreeSet<Family> {
+        self.live.keys().map(|server| Family::of(server.address)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::types::Protocol;
+
+    fn flow(destination: &str, replies_from: &str) -> Flow {
+        let parse = |text: &str| text.parse::<std::net::SocketAddr>().expect("an address and a port");
+        let (to, from) = (parse(destination), parse(replies_from));
+        Flow {
+            destination: VirtualServerKey { address: to.ip(), protocol: Protocol::Udp, port: to.port() },
+            replies_from: RealServerKey { address: from.ip(), port: from.port() },
+        }
+    }
+
+    #[test]
+    fn only_flows_of_its_virtual_servers_with_others_than_live_endpoints_are_stale() {
+        let live = flow("10.96.0.10:53", "10.244.1.2:5353");
+        let without = flow("[fd00::10]:53", "[fd00::10]:53");
+        let purge = Purge {
+            live: [(live.destination, [live.replies_from].into()), (without.destination, BTreeSet::new())]
+                .into(),
+        };
+        let stale = |destination, replies_from| purge.is_stale(&flow(destination, replies_from));
+        assert!(!stale("10.96.0.10:53", "10.244.1.2:5353"), "live");
+        assert!(stale("10.96.0.10:53", "10.244.1.2:53"), "another port of a live endpoint");
+        assert!(stale("10.96.0.10:53", "10.244.1.3:5353"), "an endpoint that is gone");
+        assert!(stale("10.96.0.10:53", "10.96.0.10:53"), "never translated");
+        assert!(stale("[fd00::10]:53", "[fd00::10]:53"), "no endpoints");
+        assert!(!stale("10.96.0.10:54", "10.244.1.3:5353"), "another virtual server");
+        assert!(!stale("10.244.1.3:5353", "10.244.1.3:5353"), "no virtual server at all");
+        assert_eq!(purge.families(), Family::ALL.into());
+    }
+}

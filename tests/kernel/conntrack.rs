@@ -1,0 +1,151 @@
+//! Stale entries of connection tracking, as the `conntrack` tool makes and shows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use kube_ipvs::cluster::types::{Family, Protocol};
+use kube_ipvs::diff::purge::Purge;
+use kube_ipvs::kernel::{Kernel, Purged};
+use kube_ipvs::state::{RealServerKey, VirtualServerKey};
+
+use crate::lab::shell;
+use crate::{kernel, report};
+
+/// An entry: where its first packet went, and where the replies come from. Each has a client's port of its own.
+fn track(number: usize, protocol: &str, destination: &str, replies_from: &str) -> String {
+    let parse = |text: &str| text.parse::<SocketAddr>().expect("an address and a port");
+    let (to, from) = (parse(destination), parse(replies_from));
+    let client = if to.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+    let port = 1024 + number;
+    let state = if protocol == "tcp" { "--state ESTABLISHED" } else { "" };
+    format!(
+        "conntrack -I -p {protocol} -t 100 {state} -s {client} --sport {port} -d {} --dport {} \
+         -r {} --reply-port-src {} -q {client} --reply-port-dst {port}\n",
+        to.ip(),
+        to.port(),
+        from.ip(),
+        from.port(),
+    )
+}
+
+/// What is there: protocol, destination of the original direction, source of the reply direction.
+fn entries() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for family in ["ipv4", "ipv6"] {
+        for line in shell(&format!("conntrack -L -f {family} 2>/dev/null")).lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let value = |name: &str, which: usize| {
+                let mut values = words.iter().filter_map(|word| word.strip_prefix(name));
+                values.nth(which).unwrap_or_else(|| panic!("{name} in {line}")).to_owned()
+            };
+            let end = |address: &str, port: &str, which| {
+                let address = value(address, which).parse().expect("an address");
+                SocketAddr::new(address, value(port, which).parse().expect("a port"))
+            };
+            let (to, from) = (end("dst=", "dport=", 0), end("src=", "sport=", 1));
+            found.insert(format!("{} {to} {from}", words[0]));
+        }
+    }
+    found
+}
+
+fn purge(servers: &[(&str, &[&str])]) -> Purge {
+    let parse = |text: &&str| text.parse::<SocketAddr>().expect("an address and a port");
+    let live = servers.iter().map(|(server, live)| {
+        let server = parse(server);
+        let key = VirtualServerKey { address: server.ip(), protocol: Protocol::Udp, port: server.port() };
+        let live = live.iter().map(parse).map(|real| RealServerKey { address: real.ip(), port: real.port() });
+        (key, live.collect())
+    });
+    Purge { live: live.collect() }
+}
+
+/// How many were deleted in each family; nothing may fail.
+fn deleted(purged: &BTreeMap<Family, Purged>) -> BTreeMap<Family, u64> {
+    let count = |(family, purged): (&Family, &Purged)| {
+        assert_eq!(purged.failure, None);
+        (*family, purged.deleted)
+    };
+    purged.iter().map(count).collect()
+}
+
+pub(crate) fn stale_udp_entries_are_deleted() {
+    let mut script = String::new();
+    for (address, live, gone) in
+        [("10.96.0.10", "10.244.1.2", "10.244.1.3"), ("[fd00::10]", "[fd00:244::2]", "[fd00:244::3]")]
+    {
+        let vip = |port: u16| format!("{address}:{port}");
+        let (live, gone) = (format!("{live}:5353"), format!("{gone}:5353"));
+        let flows = [
+            (vip(53), &live),
+            (vip(53), &gone),
+            (vip(53), &vip(53)),
+            (vip(54), &live),
+            (vip(55), &gone),
+            (gone.clone(), &gone),
+        ];
+        for (number, (destination, replies_from)) in flows.into_iter().enumerate() {
+            for protocol in ["udp", "tcp"] {
+                script += &track(number, protocol, &destination, replies_from);
+            }
+        }
+    }
+    shell(&script);
+    let all = entries();
+    assert_eq!(all.len(), 24, "{all:?}");
+
+    let mut kernel = kernel();
+    let purged = kernel.purge(&purge(&[
+        ("10.96.0.10:53", &["10.244.1.2:5353"]),
+        ("10.96.0.10:54", &[]),
+        ("[fd00::10]:53", &["[fd00:244::2]:5353"]),
+        ("[fd00::10]:54", &[]),
+        ("10.96.0.11:53", &[]),
+    ]));
+    assert_eq!(deleted(&purged), [(Family::V4, 3), (Family::V6, 3)].into());
+    let gone: BTreeSet<_> = all.difference(&entries()).cloned().collect();
+    let expected = [
+        "udp 10.96.0.10:53 10.244.1.3:5353",
+        "udp 10.96.0.10:53 10.96.0.10:53",
+        "udp 10.96.0.10:54 10.244.1.2:5353",
+        "udp [fd00::10]:53 [fd00:244::3]:5353",
+        "udp [fd00::10]:53 [fd00::10]:53",
+        "udp [fd00::10]:54 [fd00:244::2]:5353",
+    ];
+    assert_eq!(gone, expected.map(str::to_owned).into());
+
+    // With a single address the kernel filters by it, and the other family is not even looked at.
+    let purged = kernel.purge(&purge(&[("10.96.0.10:55", &[]), ("10.96.0.10:53", &[])]));
+    assert_eq!(deleted(&purged), [(Family::V4, 2)].into());
+    let purged = kernel.purge(&purge(&[("[fd00::10]:53", &[])]));
+    assert_eq!(deleted(&purged), [(Family::V6, 1)].into());
+    assert_eq!(deleted(&kernel.purge(&purge(&[("[fd00::10]:53", &[])]))), [(Family::V6, 0)].into());
+    assert_eq!(entries().iter().filter(|entry| entry.starts_with("tcp")).count(), 12);
+}
+
+/// How many entries there are when the speed is measured.
+const ENTRIES: u16 = 20_000;
+
+/// What the walk costs, and what the copies cost that the kernel's filter by address spares.
+pub(crate) fn speed_of_purging() {
+    shell(
+        "ip link add eth0 type dummy; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up
+         nft 'add table ip t; add chain ip t o { type filter hook output priority 0; }'
+         nft add rule ip t o ct state new accept",
+    );
+    let socket = std::net::UdpSocket::bind("192.0.2.1:0").expect("a socket");
+    for port in 1..=ENTRIES {
+        socket.send_to(b"?", ("192.0.2.7", port)).expect("a datagram");
+    }
+    assert_eq!(shell("conntrack -C").trim(), ENTRIES.to_string());
+    let mut kernel = kernel();
+    for (what, servers) in [
+        ("purge one address", &[("10.96.0.10:53", &[] as &[&str])][..]),
+        ("purge two addresses", &[("10.96.0.10:53", &[]), ("10.96.0.11:53", &[])]),
+    ] {
+        let started = Instant::now();
+        assert_eq!(deleted(&kernel.purge(&purge(servers))), [(Family::V4, 0)].into());
+        report(what, started.elapsed(), usize::from(ENTRIES));
+    }
+}
