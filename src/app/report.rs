@@ -135,6 +135,9 @@ impl Reporter {
             }
             Note::Purged(family, purged) => {
                 let Purged { deleted, took, failure } = purged;
+                let metrics = &self.metrics.kube_proxy;
+                metrics.conntrack_sync_duration_seconds.of(family).observe(took.as_secs_f64());
+                metrics.conntrack_deleted_entries_total.of(family).inc_by(deleted);
                 if let Some(err) = failure {
                     tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
                 }
