@@ -1,6 +1,8 @@
 //! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
 
+pub mod cleanup;
 mod report;
+mod takeover;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -72,6 +74,8 @@ async fn start(options: Options) -> anyhow::Result<()> {
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);
     }
+    takeover::after_first_sync(looked_at, options.proxy.masquerade_mark, families());
+
     let (sender, events) = mpsc::channel(EVENTS);
     follow_addresses(addresses, sender.clone()).await?;
     let stop = shutdown.clone();

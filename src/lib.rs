@@ -12,7 +12,8 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`app`] wires it all and is the only module that knows all others.
+//! else; [`leftovers`] removes what kube-proxy left, once, beside the flow; [`app`] wires it all and is the only module
+//! that knows all others.
 //!
 //! # Who runs, and who owns what
 //!
@@ -34,7 +35,8 @@
 //!
 //! * Two runtime workers carry the tasks: decoding a long list does not keep `/healthz` waiting. Linux does what netlink
 //!   messages ask for inside `send`, so the sockets have an OS thread of their own. So has the socket that hears of the node's
-//!   addresses: it only waits, and goes with the process.
+//!   addresses: it only waits, and goes with the process; and so does the thread "takeover", which waits for the programs
+//!   of iptables after the first complete sync.
 //! * Nothing is locked: the task that owns the model is told of events and answers, and asked for the next piece of
 //!   work ([`reconcile::core`]). Events that come while the kernel works only mark keys.
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The
@@ -47,6 +49,7 @@ pub mod cluster;
 pub mod desired;
 pub mod diff;
 pub mod kernel;
+pub mod leftovers;
 pub mod options;
 pub mod reconcile;
 pub mod serve;

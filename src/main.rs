@@ -8,15 +8,22 @@ use kube_ipvs::{app, telemetry};
 
 fn main() -> ExitCode {
     let error = match options::from_args(std::env::args_os().skip(1)) {
-        Ok(Command::Print(text)) => {
-            // A reader that has gone away is no failure of ours.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
+        Ok(command) => {
+            let done = match command {
+                Command::Run(merged) => app::run(*merged),
+                Command::Cleanup(merged) => app::cleanup::all(*merged),
+                Command::CleanupOwn(merged) => app::cleanup::own(*merged),
+                Command::Print(text) => {
+                    // A reader that has gone away is no failure of ours.
+                    let _ = std::io::stdout().write_all(text.as_bytes());
+                    Ok(())
+                }
+            };
+            match done {
+                Ok(()) => return ExitCode::SUCCESS,
+                Err(error) => format!("{error:#}"),
+            }
         }
-        Ok(Command::Run(merged)) => match app::run(*merged) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => format!("{error:#}"),
-        },
         Err(UsageError::Flags(problem)) => {
             eprintln!("Error: {problem}");
             return ExitCode::FAILURE;

@@ -40,6 +40,20 @@ fn version_and_help_win_over_what_else_is_said() {
 }
 
 #[test]
+fn the_cleanups_are_commands_and_know_the_options() {
+    let excluded = ["--ipvs-exclude-cidrs", "203.0.113.0/24"];
+    let words = |flags: &[&'static str]| [flags, &excluded].concat();
+    assert!(
+        matches!(command(&words(&["--cleanup"])), Ok(Command::Cleanup(merged)) if merged.options.proxy.exclude_cidrs.len() == 1)
+    );
+    assert!(matches!(command(&words(&["--cleanup-own"])), Ok(Command::CleanupOwn(_))));
+    // The one that removes more.
+    assert!(matches!(command(&["--cleanup-own", "--cleanup"]), Ok(Command::Cleanup(_))));
+    assert!(matches!(command(&["--cleanup=false"]), Ok(Command::Run(_))));
+    assert!(command(&["--cleanup", "--ipvs-exclude-cidrs", "nonsense"]).is_err());
+}
+
+#[test]
 fn every_flag_of_the_main_job_is_in_the_help() {
     let help = printed(&["--help"]);
     for flag in [
@@ -47,6 +61,8 @@ fn every_flag_of_the_main_job_is_in_the_help() {
         "--master",
         "--manifests",
         "--hostname-override",
+        "--cleanup",
+        "--cleanup-own",
         "--proxy-mode",
         "--ipvs-scheduler",
         "--ipvs-tcp-timeout",

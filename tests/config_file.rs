@@ -18,7 +18,7 @@ fn run(text: &[u8], words: &[&str]) -> Result<Merged, String> {
     let result = from_args([OsString::from("--config"), file.path().into()].into_iter().chain(words));
     match result {
         Ok(Command::Run(merged)) => Ok(*merged),
-        Ok(Command::Print(text)) => panic!("{text}"),
+        Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error.to_string().replace(&path(file.path()), "FILE")),
     }
 }

@@ -80,6 +80,18 @@ pub(crate) fn add(socket: &mut Socket) -> Outcome {
     }
 }
 
+/// Removes a device, by its number.
+pub(crate) fn delete(socket: &mut Socket, index: u32) -> Outcome {
+    let mut frames = Frames::new();
+    frames.push(DELETE_LINK, 0, |body| {
+        // `struct ifinfomsg`: family, type, number, flags, change.
+        let mut header = [0; HEADER_LENGTH];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        body.fixed(&header);
+    });
+    socket.batch(&mut frames).pop().map_or(Outcome::Unknown, Outcome::from)
+}
+
 /// Whether the kernel can make dummies, found out without making one: the kind's own check rejects the hardware
 /// address of a group, and it is reached only where the kind exists (its module is loaded for it where possible).
 pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {

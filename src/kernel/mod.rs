@@ -3,10 +3,11 @@
 //! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
 //! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
 
-mod address;
+pub(crate) mod address;
 mod conntrack;
+pub mod ipset;
 pub mod ipvs;
-mod link;
+pub(crate) mod link;
 pub mod linux;
 pub mod memory;
 pub mod netlink;

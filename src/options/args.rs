@@ -14,6 +14,10 @@ pub enum Command {
     Print(String),
     /// Run.
     Run(Box<Merged>),
+    /// Remove everything of ours and of kube-proxy, and exit: `--cleanup`.
+    Cleanup(Box<Merged>),
+    /// Remove what is ours alone, and exit: `--cleanup-own`.
+    CleanupOwn(Box<Merged>),
 }
 
 /// Why the program does not start: one line, exit 1.
@@ -55,8 +59,13 @@ pub fn from_args(arguments: impl Iterator<Item = OsString>) -> Result<Command, U
         },
     };
     let host = rustix::system::uname();
-    let merged = merge::merge(flags, file, &host.nodename().to_string_lossy())?;
-    Ok(Command::Run(Box::new(merged)))
+    let (cleanup, cleanup_own) = (flags.cleanup, flags.cleanup_own);
+    let merged = Box::new(merge::merge(flags, file, &host.nodename().to_string_lossy())?);
+    Ok(match (cleanup, cleanup_own) {
+        (true, _) => Command::Cleanup(merged),
+        (false, true) => Command::CleanupOwn(merged),
+        (false, false) => Command::Run(merged),
+    })
 }
 
 fn version(form: VersionForm) -> String {

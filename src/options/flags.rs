@@ -26,6 +26,10 @@ pub struct Flags {
     pub manifests: Vec<PathBuf>,
     /// `--master`.
     pub master: Option<String>,
+    /// `--cleanup`.
+    pub cleanup: bool,
+    /// `--cleanup-own`.
+    pub cleanup_own: bool,
     /// `--version`.
     pub version: Option<VersionForm>,
     /// `--help`.

@@ -7,7 +7,7 @@ pub mod core;
 pub mod drain;
 mod first;
 pub mod note;
-mod ownership;
+pub(crate) mod ownership;
 mod picture;
 pub mod progress;
 mod purge;

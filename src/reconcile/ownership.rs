@@ -9,13 +9,13 @@ use crate::state::{Element, Key, State, VirtualServerKey};
 /// Whether a virtual server that nobody wants is ours (or kube-proxy's, whose place we take): its address is on the
 /// device, or in our set of service addresses. That set is written before a virtual server and given up after it, so
 /// that a crash in between leaves nothing that nobody owns. Everything else is somebody's and stays.
-pub(super) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
+pub(crate) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
     state.addresses.contains_key(&key.address)
         || state.elements.contains(&Element::ServiceAddress(key.address))
 }
 
 /// Whether the user forbade to remove virtual servers there (`--ipvs-exclude-cidrs`).
-pub(super) fn is_excluded(networks: &[IpNet], key: &VirtualServerKey) -> bool {
+pub(crate) fn is_excluded(networks: &[IpNet], key: &VirtualServerKey) -> bool {
     networks.iter().any(|network| network.contains(&key.address))
 }
 

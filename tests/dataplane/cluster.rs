@@ -94,13 +94,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes it, with these Services in place, and these arguments for kube-ipvs beside the usual ones.
     pub(crate) fn start(services: &[Service], arguments: &[&'static str]) -> Self {
-        let hosts = topology::build();
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir(folder.path().join("manifests")).expect("a folder");
-        let cluster = Self { hosts, folder, next_number: AtomicU8::new(100) };
-        for service in services {
-            cluster.put(service);
-        }
+        let cluster = Self::without_proxies(services);
         let proxies = ["node-1", "node-2"].map(|node| cluster.start_proxy(node, arguments));
         for mut proxy in proxies {
             proxy.wait_synced();
@@ -110,7 +104,20 @@ impl Cluster {
         cluster
     }
 
-    fn start_proxy(&self, node: &'static str, arguments: &[&'static str]) -> Proxy {
+    /// Makes it, with these Services in place, and nothing that serves them yet.
+    pub(crate) fn without_proxies(services: &[Service]) -> Self {
+        let hosts = topology::build();
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("manifests")).expect("a folder");
+        let cluster = Self { hosts, folder, next_number: AtomicU8::new(100) };
+        for service in services {
+            cluster.put(service);
+        }
+        cluster
+    }
+
+    /// Starts a kube-ipvs on a node.
+    pub(crate) fn start_proxy(&self, node: &'static str, arguments: &[&'static str]) -> Proxy {
         let folder = self.folder.path().to_owned();
         let arguments = arguments.to_vec();
         self.hosts[node].run(move || {

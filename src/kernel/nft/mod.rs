@@ -44,6 +44,7 @@ mod read;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub mod whole;
 mod wire;
 
 use std::collections::BTreeSet;

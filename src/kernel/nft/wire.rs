@@ -278,6 +278,11 @@ impl Transaction {
         });
     }
 
+    /// Deletes a table, which must be there, with all that is in it.
+    pub(super) fn delete_table(&mut self, family: Family, name: &str) {
+        self.push(DELETE_TABLE, 0, family, |body| body.text(table::NAME, name));
+    }
+
     /// Puts sets, chains and rules into a new table.
     pub(super) fn add_ruleset(&mut self, family: Family, ruleset: &Ruleset) {
         for (id, set) in (1..).zip(&ruleset.sets) {

@@ -264,6 +264,32 @@ pub(super) static FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "cleanup",
+        short: None,
+        kind: Kind::Switch,
+        replaced_by_file: false,
+        default: "",
+        help: "Remove everything of this program and of kube-proxy in all its modes from the kernel, say what, and \
+               exit. Virtual servers in --ipvs-exclude-cidrs stay",
+        set: |flags, value| {
+            flags.cleanup = truth(value)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "cleanup-own",
+        short: None,
+        kind: Kind::Switch,
+        replaced_by_file: false,
+        default: "",
+        help: "The way back: remove what only this program has (its nftables tables, its accept in FORWARD), say \
+               what, and exit. Virtual servers and kube-ipvs0 stay for the kube-proxy that runs now",
+        set: |flags, value| {
+            flags.cleanup_own = truth(value)?;
+            Ok(())
+        },
+    },
+    Flag {
         name: "version",
         short: None,
         kind: Kind::Switch,

@@ -1,0 +1,118 @@
+//! The accept for Services in iptables' FORWARD chain. Pure.
+//!
+//! Replies of endpoints to clients elsewhere are forwarded. Where FORWARD drops what nobody accepts (Docker sets such a
+//! policy), they need an accept *there*: a packet must pass every filter on its way, so that an accept in a table of
+//! our own does not help. kube-proxy has one in `KUBE-FORWARD`, in all circumstances; ours stands only where it is
+//! needed, so that on most nodes iptables is not touched at all.
+
+use super::saved::Table;
+
+/// Our chain.
+pub(super) const CHAIN: &str = "KUBE-IPVS-FORWARD";
+/// The built-in chain that jumps there.
+const BUILT_IN: &str = "FORWARD";
+const JUMP: &str = "-m comment --comment \"kube-ipvs: accept traffic of Services\" -j KUBE-IPVS-FORWARD";
+
+/// What is to become of the accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forward {
+    /// It is there if it is needed.
+    Ensure {
+        /// The bit of the packet mark that stands for "masquerade this".
+        mark: u32,
+    },
+    /// It is not looked at.
+    Leave,
+    /// It goes.
+    Remove,
+}
+
+/// Whether this is our chain.
+pub(super) fn is_ours(table: &str, chain: &str) -> bool {
+    (table, chain) == ("filter", CHAIN)
+}
+
+/// The rules of the chain, in the words of `iptables-save`.
+fn rules(mark: u32) -> [String; 2] {
+    [
+        format!(
+            "-m comment --comment \"kube-ipvs: marked to be masqueraded\" -m mark --mark {mark:#x}/{mark:#x} -j ACCEPT"
+        ),
+        "-m comment --comment \"kube-ipvs: replies of Services\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+            .to_owned(),
+    ]
+}
+
+/// The lines for `iptables-restore --noflush` that make the accept, or make it anew where it is damaged. None: it is
+/// there, or it is not needed.
+pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
+    let found = table.rules_of(CHAIN).map(|rule| &rule.text);
+    let has_rules = found.eq(&rules(mark));
+    let has_jump = table.rules_of(BUILT_IN).any(|rule| rule.target() == Some(CHAIN));
+    let mut lines = Vec::new();
+    if !is_needed(table) || has_rules && has_jump {
+        return lines;
+    }
+    // Naming a user's chain like this makes it, or empties it.
+    lines.push(format!(":{CHAIN} - [0:0]"));
+    lines.extend(rules(mark).iter().map(|rule| format!("-A {CHAIN} {rule}")));
+    if !has_jump {
+        // In front: what is to be accepted must come before whatever drops it.
+        lines.push(format!("-I {BUILT_IN} 1 {JUMP}"));
+    }
+    lines
+}
+
+/// Whether FORWARD drops or rejects what no rule of it accepts: by its policy, or by a rule that looks at nothing (as
+/// the default rules of some distributions do).
+fn is_needed(table: &Table) -> bool {
+    let drops = |target: &str| matches!(target, "DROP" | "REJECT");
+    table.name == "filter"
+        && table.chain(BUILT_IN).is_some_and(|chain| {
+            chain.policy.as_deref().is_some_and(drops)
+                || table
+                    .rules_of(BUILT_IN)
+                    .any(|rule| rule.target().is_some_and(drops) && rule.matches().is_empty())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::saved;
+    use super::*;
+
+    fn filter(policy: &str, rules: &str) -> Table {
+        let text = format!("*filter\n:FORWARD {policy} [0:0]\n{rules}COMMIT\n");
+        saved::read(&text).expect("a readable text").pop().expect("a table")
+    }
+
+    #[test]
+    fn it_is_made_where_forward_drops_what_is_left() {
+        for (policy, rules, made) in [
+            ("ACCEPT", "", false),
+            ("DROP", "", true),
+            ("ACCEPT", "-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n", true),
+            ("ACCEPT", "-A FORWARD -m comment --comment last -j DROP\n", true),
+            ("ACCEPT", "-A FORWARD -s 192.0.2.0/24 -j DROP\n", false),
+            ("ACCEPT", "-A FORWARD -j SOMEWHERE\n", false),
+        ] {
+            assert_eq!(!missing(&filter(policy, rules), 0x4000).is_empty(), made, "{policy} {rules}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_made_again_unless_it_is_damaged() {
+        let all = missing(&filter("DROP", ""), 0x4000);
+        let [_, marked, replies, jump] = &all[..] else { panic!("{all:?}") };
+        let jump = jump.replace("-I FORWARD 1", "-A FORWARD");
+        let found = |rules: &[&String]| {
+            let rules: Vec<&str> = rules.iter().map(|rule| rule.as_str()).collect();
+            filter("DROP", &format!("{}\n", rules.join("\n")))
+        };
+        assert_eq!(missing(&found(&[marked, replies, &jump]), 0x4000), [""; 0]);
+        assert_eq!(missing(&found(&[marked, replies]), 0x4000), all);
+        // No second jump.
+        assert_eq!(missing(&found(&[marked, &jump]), 0x4000), all[..3]);
+        assert_eq!(missing(&found(&[marked, replies, &jump]), 0x8000).len(), 3, "another mark");
+    }
+}

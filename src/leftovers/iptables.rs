@@ -1,0 +1,164 @@
+//! Carries out plans on the tables of iptables: both variants, both families.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::forward::Forward;
+use super::names;
+use super::plan::{Plan, plan};
+use super::report::Report;
+use super::saved::Table;
+use super::tools::{Place, Tool, ToolError, Variant};
+use crate::cluster::types::Family;
+use crate::kernel::nft::whole::WholeTables;
+
+/// The tables that kube-proxy uses. Filter comes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
+/// kube-proxy ended, and rejects new ones on its own; what is left in nat repeats what our own rules do.
+pub(super) const FILTER: &[&str] = &["filter"];
+/// The others.
+pub(super) const TRANSLATION: &[&str] = &["nat", "mangle"];
+
+/// How often a table is looked at again, because it was changed between the look and the writing.
+const ATTEMPTS: usize = 3;
+
+/// The iptables that have something in them, and their programs.
+#[derive(Debug)]
+pub(super) struct Iptables {
+    found: Vec<(Place, Tool, Vec<Table>)>,
+}
+
+impl Iptables {
+    /// Looks at all of them. Programs are started only for those that have tables. What cannot be looked at, because
+    /// there are no programs for it or they fail, is reported.
+    pub(super) fn look(nftables: &mut WholeTables, report: &mut Report) -> Self {
+        let mut found = Vec::new();
+        for place in Place::all() {
+            match tables_in_use(place, nftables) {
+                Ok(tables) if tables.is_empty() => {}
+                Ok(tables) => match Tool::find(place) {
+                    Some(tool) => match tool.save() {
+                        Ok(saved) => found.push((place, tool, saved)),
+                        Err(error) => report.failed(format!("{place}"), error),
+                    },
+                    None => without_programs(place, &tables, nftables, report),
+                },
+                Err(error) => report.failed(format!("{place}"), error),
+            }
+        }
+        Self { found }
+    }
+
+    /// Changes these tables wherever they are: kube-proxy's chains go in the families that are named.
+    pub(super) fn change(
+        &mut self,
+        tables: &[&str],
+        kube_proxys: &BTreeSet<Family>,
+        forward: Forward,
+        report: &mut Report,
+    ) {
+        for (place, tool, saved) in &mut self.found {
+            let kube_proxys = kube_proxys.contains(&place.family);
+            for table in tables {
+                match change_table(tool, saved, table, kube_proxys, forward) {
+                    Ok(Some(plan)) => tell(*place, plan, report),
+                    Ok(None) => {}
+                    Err(error) => report.failed(format!("{place} {table}"), error),
+                }
+            }
+        }
+    }
+}
+
+/// Changes a table, and says what the change was; `None`: there is no such table.
+fn change_table(
+    tool: &Tool,
+    saved: &mut Vec<Table>,
+    name: &str,
+    kube_proxys: bool,
+    forward: Forward,
+) -> Result<Option<Plan>, ToolError> {
+    let mut attempt = 1;
+    loop {
+        let Some(table) = saved.iter().find(|table| table.name == name) else { return Ok(None) };
+        let plan = plan(table, kube_proxys, forward);
+        if plan.is_empty() {
+            return Ok(Some(plan));
+        }
+        match tool.restore(&plan.input()) {
+            Ok(()) => return Ok(Some(plan)),
+            Err(error) if attempt == ATTEMPTS => return Err(error),
+            // Nothing of it was done. Somebody may have changed the table since it was looked at.
+            Err(_) => *saved = tool.save()?,
+        }
+        attempt += 1;
+    }
+}
+
+fn tell(place: Place, plan: Plan, report: &mut Report) {
+    let table = plan.table;
+    if !plan.accept.is_empty() {
+        report.made(format!("{place} {table}: an accept for traffic of Services in FORWARD"));
+    }
+    report.removed(format!("{place} {table} jumps"), plan.jumps);
+    report.removed(format!("{place} {table} chains"), plan.chains);
+    for (chain, user) in plan.kept {
+        report.kept(format!("{place} {table} chain {chain}"), format!("it is used by {user}"));
+    }
+}
+
+/// The tables that exist at a place and that kube-proxy may have used, found out without a program.
+pub(super) fn tables_in_use(place: Place, nftables: &mut WholeTables) -> io::Result<Vec<String>> {
+    let known = |table: &str| FILTER.contains(&table) || TRANSLATION.contains(&table);
+    match place.variant {
+        Variant::Legacy => {
+            let names = match place.family {
+                Family::V4 => "/proc/net/ip_tables_names",
+                Family::V6 => "/proc/net/ip6_tables_names",
+            };
+            let names = match std::fs::read_to_string(names) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                names => names?,
+            };
+            Ok(names.lines().filter(|name| known(name)).map(str::to_owned).collect())
+        }
+        Variant::Nft => {
+            let mut tables = Vec::new();
+            for name in FILTER.iter().chain(TRANSLATION) {
+                if nftables.exists(place.family, name)? {
+                    tables.push((*name).to_owned());
+                }
+            }
+            Ok(tables)
+        }
+    }
+}
+
+/// Names what is left where no program can remove it. Of iptables-nft the chains can be seen over netlink; whether
+/// iptables-legacy holds any cannot.
+fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables, report: &mut Report) {
+    let why = format!("there are no programs {place}-save and {place}-restore");
+    match place.variant {
+        Variant::Legacy => {
+            report.failed(format!("{place}: what may be in its tables {}", tables.join(", ")), why);
+        }
+        Variant::Nft => match nftables.chains(place.family) {
+            Ok(chains) => {
+                let left: Vec<String> = chains
+                    .iter()
+                    .filter(|chain| names::is_chain(&chain.table, &chain.name))
+                    .map(|chain| format!("{} {}", chain.table, chain.name))
+                    .collect();
+                if !left.is_empty() {
+                    report.failed(format!("{place} chains {}", left.join(", ")), &why);
+                }
+                if chains
+                    .iter()
+                    .any(|chain| (&*chain.table, &*chain.name, chain.drops) == ("filter", "FORWARD", true))
+                {
+                    report.failed(format!("{place}: an accept in FORWARD, whose policy is DROP"), &why);
+                }
+            }
+            Err(error) => report.failed(format!("{place}"), error),
+        },
+    }
+}

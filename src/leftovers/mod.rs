@@ -1,0 +1,26 @@
+//! What kube-proxy leaves behind, in all its modes, and what this program leaves where it does not belong to anybody else.
+//!
+//! | | where | removed over |
+//! |---|---|---|
+//! | chains and jumps of the modes ipvs, iptables and userspace | iptables-legacy and iptables-nft, both families | the programs of iptables |
+//! | sets of the mode ipvs | ipset | netlink |
+//! | tables `kube-proxy` of the mode nftables | nftables, both families | netlink |
+//! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, and removed by `--cleanup` only |
+//!
+//! [`takeover`] removes the first three once, as soon as our own rules stand, and keeps the accept in FORWARD;
+//! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
+//! only where iptables has tables: see `tools.rs` for why at all.
+//!
+//! What to remove is decided on data (`names.rs`, `saved.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
+//! and what others use of kube-proxy's stays and is named.
+
+pub mod cleanup;
+mod forward;
+mod iptables;
+mod names;
+mod plan;
+pub mod report;
+mod saved;
+mod sets;
+pub mod takeover;
+mod tools;

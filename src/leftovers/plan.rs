@@ -1,0 +1,222 @@
+//! What is to be done to a table of iptables, as data. Pure.
+//!
+//! All of it is one input for `iptables-restore --noflush`, which the kernel takes as a whole or not at all: at no
+//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::forward::{self, Forward};
+use super::names;
+use super::saved::{Rule, Table};
+
+/// The changes to one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The table.
+    pub(super) table: String,
+    /// Jumps into chains that go: `CHAIN RULE`, as printed.
+    pub(super) jumps: Vec<String>,
+    /// Chains that go, with all that is in them.
+    pub(super) chains: Vec<String>,
+    /// Chains that would go if nobody else used them: which, and the first rule that does (`CHAIN RULE`).
+    pub(super) kept: BTreeMap<String, String>,
+    /// The lines that make the accept for Services.
+    pub(super) accept: Vec<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jumps.is_empty() && self.chains.is_empty() && self.accept.is_empty()
+    }
+
+    /// The input for `iptables-restore --noflush`.
+    pub(super) fn input(&self) -> String {
+        let mut text = format!("*{}\n", self.table);
+        let mut line = |line: std::fmt::Arguments<'_>| {
+            writeln!(text, "{line}").expect("a string takes everything");
+        };
+        // Naming a user's chain like this empties it; `-X` takes empty ones only.
+        for chain in &self.chains {
+            line(format_args!(":{chain} - [0:0]"));
+        }
+        for added in &self.accept {
+            line(format_args!("{added}"));
+        }
+        for jump in &self.jumps {
+            line(format_args!("-D {jump}"));
+        }
+        for chain in &self.chains {
+            line(format_args!("-X {chain}"));
+        }
+        line(format_args!("COMMIT"));
+        text
+    }
+}
+
+/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and the accept is treated as `forward` says.
+pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
+    let goes = |chain: &str| {
+        kube_proxys && names::is_chain(&table.name, chain)
+            || forward == Forward::Remove && forward::is_ours(&table.name, chain)
+    };
+    let theirs: BTreeSet<&str> =
+        table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| goes(name)).collect();
+    let is_builtin = |rule: &Rule| table.chain(&rule.chain).is_some_and(|chain| chain.policy.is_some());
+
+    let mut plan = Plan { table: table.name.clone(), ..Plan::default() };
+    for rule in table.rules.iter().filter(|rule| !theirs.contains(rule.chain.as_str())) {
+        let Some(target) = rule.target().filter(|target| theirs.contains(target)) else { continue };
+        let text = format!("{} {}", rule.chain, rule.text);
+        if is_builtin(rule) && is_jump(rule) {
+            plan.jumps.push(text);
+        } else {
+            plan.kept.entry(target.to_owned()).or_insert(text);
+        }
+    }
+    // What a chain that stays refers to stays too.
+    let mut looked_at = BTreeSet::new();
+    while let Some(chain) = plan.kept.keys().find(|chain| !looked_at.contains(*chain)).cloned() {
+        for rule in table.rules_of(&chain) {
+            if let Some(target) = rule.target().filter(|target| theirs.contains(target)) {
+                plan.kept.entry(target.to_owned()).or_insert_with(|| format!("{chain} {}", rule.text));
+            }
+        }
+        looked_at.insert(chain);
+    }
+    plan.chains =
+        theirs.into_iter().filter(|chain| !plan.kept.contains_key(*chain)).map(str::to_owned).collect();
+    if let Forward::Ensure { mark } = forward {
+        plan.accept = forward::missing(table, mark);
+    }
+    plan
+}
+
+/// Whether a rule of a built-in chain is the kind of jump that kube-proxy (or this program) makes: it looks at nothing,
+/// or at whether the connection is new. A rule that looks at more is somebody's who uses the chain.
+fn is_jump(rule: &Rule) -> bool {
+    matches!(
+        rule.matches()[..],
+        [] | ["-m", "conntrack", "--ctstate", "NEW"]
+            | ["-m", "state", "--state", "NEW"]
+            | ["-m", "addrtype", "--dst-type", "LOCAL"]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::saved;
+    use super::*;
+
+    fn table(text: &str) -> Table {
+        let tables = saved::read(text).expect("a readable text");
+        tables.into_iter().next().expect("a table")
+    }
+
+    const IPVS_MODE: &str = r#"*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+-A INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -i eth0 -j DOCKER
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A KUBE-IPVS-FILTER -m conntrack --ctstate NEW -m set --match-set KUBE-IPVS-IPS dst -j REJECT --reject-with icmp-port-unreachable
+-A KUBE-PROXY-FIREWALL -m set --match-set KUBE-LOAD-BALANCER-FW dst,dst -j KUBE-SOURCE-RANGES-FIREWALL
+-A KUBE-SOURCE-RANGES-FIREWALL -j DROP
+COMMIT
+"#;
+
+    #[test]
+    fn kube_proxys_chains_go_with_their_jumps_and_the_accept_comes_in_the_same_transaction() {
+        let plan = plan(&table(IPVS_MODE), true, Forward::Ensure { mark: 0x4000 });
+        assert_eq!(plan.kept, BTreeMap::new());
+        assert_eq!(
+            plan.input(),
+            r#"*filter
+:KUBE-FORWARD - [0:0]
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+:KUBE-IPVS-FORWARD - [0:0]
+-A KUBE-IPVS-FORWARD -m comment --comment "kube-ipvs: marked to be masqueraded" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-IPVS-FORWARD -m comment --comment "kube-ipvs: replies of Services" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-I FORWARD 1 -m comment --comment "kube-ipvs: accept traffic of Services" -j KUBE-IPVS-FORWARD
+-D INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER
+-D FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-D FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-X KUBE-FORWARD
+-X KUBE-IPVS-FILTER
+-X KUBE-PROXY-FIREWALL
+-X KUBE-SOURCE-RANGES-FIREWALL
+COMMIT
+"#
+        );
+    }
+
+    #[test]
+    fn a_table_without_leftovers_is_left_alone() {
+        let plan = plan(&table(IPVS_MODE), false, Forward::Leave);
+        assert!(plan.is_empty(), "{plan:?}");
+    }
+
+    #[test]
+    fn what_others_use_stays_and_what_that_uses_too() {
+        let table = table(
+            r#"*nat
+:PREROUTING ACCEPT [0:0]
+:CNI-HOSTPORT-SETMARK - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A PREROUTING -s 10.9.0.0/16 -j KUBE-NODE-PORT
+-A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -g KUBE-MARK-MASQ
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-NODE-PORT -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A KUBE-SERVICES -j KUBE-MARK-MASQ
+COMMIT
+"#,
+        );
+        let plan = plan(&table, true, Forward::Leave);
+        assert_eq!(plan.chains, ["KUBE-SERVICES"]);
+        assert_eq!(plan.jumps.len(), 1);
+        let kept: Vec<(&str, &str)> = plan.kept.iter().map(|(chain, by)| (&**chain, &**by)).collect();
+        assert_eq!(
+            kept,
+            [
+                (
+                    "KUBE-MARK-MASQ",
+                    "CNI-HOSTPORT-SETMARK -m comment --comment \"CNI portfwd masquerade mark\" -g KUBE-MARK-MASQ"
+                ),
+                ("KUBE-NODE-PORT", "PREROUTING -s 10.9.0.0/16 -j KUBE-NODE-PORT"),
+                ("KUBE-SVC-NPX46M4PTMTKRN6Y", "KUBE-NODE-PORT -j KUBE-SVC-NPX46M4PTMTKRN6Y"),
+            ]
+        );
+    }
+
+    #[test]
+    fn our_accept_goes_alone() {
+        let jump =
+            "FORWARD -m comment --comment \"kube-ipvs: accept traffic of Services\" -j KUBE-IPVS-FORWARD";
+        let text = format!(
+            "*filter\n:FORWARD DROP [0:0]\n:KUBE-FORWARD - [0:0]\n:KUBE-IPVS-FORWARD - [0:0]\n-A {jump}\n\
+             -A KUBE-IPVS-FORWARD -j ACCEPT\nCOMMIT\n"
+        );
+        let plan = plan(&table(&text), false, Forward::Remove);
+        assert_eq!(
+            (&plan.chains[..], &plan.jumps[..]),
+            (&["KUBE-IPVS-FORWARD".to_owned()][..], &[jump.to_owned()][..])
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! What became of leftovers: for the log, and for an exit status.
+
+use std::fmt;
+
+/// How many names a log line holds; more are counted.
+const NAMED: usize = 20;
+
+/// One thing that was done, left, or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// These were removed.
+    Removed {
+        /// Where and what: `iptables-legacy nat chains`.
+        what: String,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// This was made.
+    Made(String),
+    /// This is kube-proxy's, and stays for a reason that is no failure.
+    Kept {
+        /// Where and what.
+        what: String,
+        /// The reason.
+        why: String,
+    },
+    /// This should have been done, and was not.
+    Failed {
+        /// Where and what.
+        what: String,
+        /// The reason.
+        why: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed { what, names } => write!(f, "removed {what}: {}", names.join(", ")),
+            Self::Made(what) => write!(f, "made {what}"),
+            Self::Kept { what, why } => write!(f, "left {what}: {why}"),
+            Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
+        }
+    }
+}
+
+/// All that was found, in the order in which it was dealt with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// One by one.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing failed.
+    pub fn is_complete(&self) -> bool {
+        !self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
+    }
+
+    pub(super) fn removed(&mut self, what: impl Into<String>, names: Vec<String>) {
+        if !names.is_empty() {
+            self.findings.push(Finding::Removed { what: what.into(), names });
+        }
+    }
+
+    pub(super) fn made(&mut self, what: impl Into<String>) {
+        self.findings.push(Finding::Made(what.into()));
+    }
+
+    pub(super) fn kept(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.findings.push(Finding::Kept { what: what.into(), why: why.into() });
+    }
+
+    pub(super) fn failed(&mut self, what: impl Into<String>, why: impl fmt::Display) {
+        self.findings.push(Finding::Failed { what: what.into(), why: why.to_string() });
+    }
+
+    /// Writes it to the log.
+    pub fn log(&self) {
+        for finding in &self.findings {
+            match finding {
+                Finding::Removed { what, names } => {
+                    tracing::info!(what, count = names.len(), names = named(names), "Removed");
+                }
+                Finding::Made(what) => tracing::info!(what, "Made"),
+                Finding::Kept { what, why } => {
+                    tracing::warn!(what, why, "Leaving what kube-proxy left: it is in use");
+                }
+                Finding::Failed { what, why } => tracing::error!(what, err = why, "Cannot remove or make"),
+            }
+        }
+    }
+}
+
+fn named(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failure_makes_it_incomplete() {
+        let mut report = Report::default();
+        report.removed("ipsets", vec![]);
+        assert_eq!(report, Report::default(), "nothing is not worth a line");
+        report.removed("ipsets", vec!["KUBE-LOOP-BACK".to_owned()]);
+        report.kept("iptables-nft nat chain KUBE-MARK-MASQ", "CNI-X -j KUBE-MARK-MASQ uses it");
+        report.made("an accept");
+        assert!(report.is_complete());
+        report.failed("ipset KUBE-CLUSTER-IP", "rules refer to it");
+        assert!(!report.is_complete());
+        assert_eq!(report.findings[0].to_string(), "removed ipsets: KUBE-LOOP-BACK");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<_> = (0..23).map(|number| number.to_string()).collect();
+        assert!(named(&names).ends_with("18, 19 and 3 more"), "{}", named(&names));
+    }
+}

@@ -1,0 +1,72 @@
+//! kube-proxy's ipsets and nftables tables: away with them.
+
+use std::collections::BTreeSet;
+
+use rustix::io::Errno;
+
+use super::names;
+use super::report::Report;
+use crate::cluster::types::Family;
+use crate::kernel::Outcome;
+use crate::kernel::ipset::IpSets;
+use crate::kernel::nft::whole::WholeTables;
+
+/// Destroys kube-proxy's ipsets of these families. Those that rules still refer to stay and are named.
+pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, report: &mut Report) {
+    let mut sets = match IpSets::open() {
+        Ok(Some(sets)) => sets,
+        Ok(None) => return,
+        Err(error) => return report.failed("ipsets", error),
+    };
+    let names = match sets.names() {
+        Ok(names) => names,
+        Err(error) => return report.failed("ipsets", error),
+    };
+    let of_family = |name: &str| if name.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 };
+    let names: Vec<String> =
+        names.into_iter().filter(|name| names::is_set(name) && families.contains(&of_family(name))).collect();
+    let mut removed = Vec::new();
+    for (outcome, name) in sets.destroy(&names).into_iter().zip(names) {
+        match outcome {
+            Outcome::Done => removed.push(name),
+            Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
+            Outcome::Refused(refusal) if refusal.errno == IpSets::IN_USE => {
+                report.kept(format!("ipset {name}"), refusal.text);
+            }
+            outcome => report.failed(format!("ipset {name}"), why(&outcome)),
+        }
+    }
+    report.removed("ipsets", removed);
+}
+
+/// Deletes a table of nftables, if it is there.
+pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
+    let name = match family {
+        Family::V4 => format!("ip {table}"),
+        Family::V6 => format!("ip6 {table}"),
+    };
+    match tables.exists(family, table) {
+        Ok(false) => return,
+        Ok(true) => {}
+        Err(error) => return report.failed(format!("nftables table {name}"), error),
+    }
+    match tables.delete(family, table) {
+        Outcome::Done => report.removed("nftables tables", vec![name]),
+        Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
+        outcome => report.failed(format!("nftables table {name}"), why(&outcome)),
+    }
+}
+
+/// Whether a refusal says that what was to be removed is not there.
+pub(super) fn is_absence(errno: i32) -> bool {
+    matches!(Errno::from_raw_os_error(errno), Errno::NOENT | Errno::SRCH | Errno::NODEV)
+}
+
+/// Why a step was not done.
+pub(super) fn why(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "it was done".to_owned(),
+        Outcome::Refused(refusal) => refusal.text.clone(),
+        Outcome::Unknown | Outcome::Skipped(_) => "the kernel's answer was lost".to_owned(),
+    }
+}

@@ -1,0 +1,151 @@
+//! Taking over from kube-proxy on a node that goes on serving.
+//!
+//! Nothing is removed before our own rules stand, and each table of iptables changes in one transaction, so that at no
+//! moment a packet is without masquerade, filter, or accept in FORWARD:
+//!
+//! 1. filter, with our accept in the same transaction that takes kube-proxy's away: `KUBE-IPVS-FILTER` and its frozen
+//!    sets would reject Services that are new (contract 15.10);
+//! 2. the tables of the nftables mode, which reject by frozen maps just so;
+//! 3. nat and mangle: until here traffic may be marked and masqueraded by both, which is the same as once. Connections
+//!    that the iptables mode translated stay translated, by conntrack;
+//! 4. the ipsets, to which nothing refers any more.
+//!
+//! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use super::forward::{CHAIN, Forward};
+use super::iptables::{self, FILTER, Iptables, TRANSLATION};
+use super::names::NFTABLES_TABLE;
+use super::report::Report;
+use super::sets::{delete_table, destroy_ipsets};
+use super::tools::{Place, Variant};
+use crate::cluster::types::Family;
+use crate::kernel::nft::Tables;
+use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
+use crate::state::Rules;
+
+/// How often is looked whether somebody set up iptables. Docker that is started later, and drops what is forwarded, is
+/// noticed so soon; the look costs some microseconds.
+const PERIOD: Duration = Duration::from_mins(1);
+
+/// Takes over once, then keeps the accept in FORWARD; never returns. To be called on a thread of its own in the network
+/// namespace of the node, after the first complete set was written. `mark` is the bit of the packet mark that stands
+/// for "masquerade this".
+pub fn run(mark: u32, families: &BTreeSet<Family>) {
+    take_over(mark, families).log();
+    let mut forward = ForwardWatch::new(mark);
+    loop {
+        std::thread::sleep(PERIOD);
+        forward.look().log();
+    }
+}
+
+/// Removes what kube-proxy left, and makes the accept in FORWARD where it is needed.
+pub fn take_over(mark: u32, families: &BTreeSet<Family>) -> Report {
+    let mut report = Report::default();
+    let mut nftables = match WholeTables::open() {
+        Ok(nftables) => nftables,
+        Err(error) => {
+            report.failed("nftables", error);
+            return report;
+        }
+    };
+    let ready = ready(families, &mut report);
+    let forward = Forward::Ensure { mark };
+    let mut iptables = Iptables::look(&mut nftables, &mut report);
+    iptables.change(FILTER, &ready, forward, &mut report);
+    for family in &ready {
+        delete_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
+    }
+    iptables.change(TRANSLATION, &ready, Forward::Leave, &mut report);
+    destroy_ipsets(&ready, &mut report);
+    report
+}
+
+/// The families whose leftovers may go: those in which our own rules stand, whole. A family that the kernel does not
+/// have cannot have connections either.
+fn ready(families: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
+    let mut ready: BTreeSet<Family> = Family::ALL.into_iter().collect();
+    let mut tables = match Tables::open() {
+        Ok(tables) => tables,
+        Err(error) => {
+            report.failed("what kube-proxy left: our own rules", error);
+            return BTreeSet::new();
+        }
+    };
+    for family in families {
+        let why = match tables.read(*family) {
+            Ok((Some(Rules::Intact(_)), _)) => continue,
+            Ok((Some(Rules::Other(why)), _)) => why,
+            Ok((None, _)) => "they are not there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        report.failed(
+            format!("what kube-proxy left of {family}: table {OUR_TABLE} comes first, and is not whole"),
+            why,
+        );
+        ready.remove(family);
+    }
+    ready
+}
+
+/// Keeps the accept in FORWARD. iptables itself is looked at, by its programs, only when something that can be seen
+/// without them has changed.
+#[derive(Debug)]
+pub struct ForwardWatch {
+    mark: u32,
+    /// `None`: could not be seen.
+    seen: Option<Signs>,
+}
+
+impl ForwardWatch {
+    /// All is well as it is now.
+    pub fn new(mark: u32) -> Self {
+        Self { mark, seen: signs().ok() }
+    }
+
+    /// Looks, and makes the accept where it is needed now.
+    pub fn look(&mut self) -> Report {
+        let mut report = Report::default();
+        match signs() {
+            Ok(now) if self.seen.as_ref() == Some(&now) => return report,
+            Ok(_) => {}
+            Err(error) => {
+                report.failed("what can be seen of iptables", error);
+                return report;
+            }
+        }
+        match WholeTables::open() {
+            Ok(mut nftables) => {
+                let mut iptables = Iptables::look(&mut nftables, &mut report);
+                iptables.change(FILTER, &BTreeSet::new(), Forward::Ensure { mark: self.mark }, &mut report);
+            }
+            Err(error) => report.failed("nftables", error),
+        }
+        self.seen = signs().ok();
+        report
+    }
+}
+
+/// What can be seen of iptables without a program: which tables there are and, of iptables-nft, whether FORWARD drops
+/// and our chain stands. The policy of iptables-legacy cannot be seen; but who sets it up later makes its table
+/// first. (Docker drops only where forwarding was off before it came, and we switch it on.)
+#[derive(Debug, PartialEq, Eq)]
+struct Signs(Vec<(Vec<String>, [bool; 2])>);
+
+fn signs() -> io::Result<Signs> {
+    let mut nftables = WholeTables::open()?;
+    let look = |place: Place| {
+        let tables = iptables::tables_in_use(place, &mut nftables)?;
+        let mut chain = |name| match place.variant {
+            Variant::Legacy => Ok(None),
+            Variant::Nft => nftables.chain(place.family, "filter", name),
+        };
+        let drops = chain("FORWARD")?.is_some_and(|chain| chain.drops);
+        Ok((tables, [drops, chain(CHAIN)?.is_some()]))
+    };
+    Place::all().map(look).collect::<io::Result<_>>().map(Signs)
+}

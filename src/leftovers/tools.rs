@@ -1,0 +1,199 @@
+//! The programs of iptables: found, and run.
+//!
+//! There are two iptables in Linux, `legacy` (its own tables) and `nft` (tables in nftables, in its own form), and
+//! a packet passes both. Each has programs of its own, per family. Speaking either without them is not tried: the
+//! interface of legacy is a binary image of whole tables, which differs by processor, and that of nft is full of
+//! compatibility forms that only its own programs write as they will read them.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::saved::{self, Table, Unreadable};
+use crate::cluster::types::Family;
+
+/// Where they are, beside the folders of `PATH`, which may be short in a service's environment.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"];
+/// For how many seconds a program waits while somebody else changes iptables (`--wait`).
+const WAIT_SECONDS: &str = "30";
+
+/// Which iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Variant {
+    Legacy,
+    Nft,
+}
+
+impl Variant {
+    const ALL: [Self; 2] = [Self::Legacy, Self::Nft];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Nft => "nft",
+        }
+    }
+}
+
+/// The iptables of one variant and family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) variant: Variant,
+    pub(super) family: Family,
+}
+
+impl Place {
+    /// All four.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        Variant::ALL
+            .into_iter()
+            .flat_map(|variant| Family::ALL.into_iter().map(move |family| Self { variant, family }))
+    }
+}
+
+impl fmt::Display for Place {
+    /// As its program is called: `ip6tables-legacy`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", stem(self.family), self.variant.as_str())
+    }
+}
+
+fn stem(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+/// The programs of one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tool {
+    save: PathBuf,
+    restore: PathBuf,
+}
+
+/// Why a program did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ToolError {
+    /// It could not be started, or talked to.
+    #[error("{}: {source}", .program.display())]
+    Start { program: PathBuf, source: std::io::Error },
+    /// It failed, with this text.
+    #[error("{}: {text}", .program.display())]
+    Failed { program: PathBuf, text: String },
+    /// What it printed is not understood.
+    #[error("{}: {source}", .program.display())]
+    Unreadable { program: PathBuf, source: Unreadable },
+}
+
+impl Tool {
+    /// The programs of a place, if they are installed: by the name that tells the variant, or (before iptables 1.8, and
+    /// where there is one variant only) by the plain name, which is asked for its variant.
+    pub(super) fn find(place: Place) -> Option<Self> {
+        let folders = folders();
+        let named = Self::in_folders(&folders, &place.to_string());
+        named.or_else(|| {
+            let plain = stem(place.family);
+            let version = run(&search(&folders, plain)?, &["--version"], "").ok()?;
+            (variant_of(&String::from_utf8_lossy(&version)) == place.variant)
+                .then(|| Self::in_folders(&folders, plain))
+                .flatten()
+        })
+    }
+
+    fn in_folders(folders: &[PathBuf], name: &str) -> Option<Self> {
+        Some(Self {
+            save: search(folders, &format!("{name}-save"))?,
+            restore: search(folders, &format!("{name}-restore"))?,
+        })
+    }
+
+    /// All tables that there are. Asking for all makes none, unlike asking for one.
+    pub(super) fn save(&self) -> Result<Vec<Table>, ToolError> {
+        let printed = run(&self.save, &[], "")?;
+        saved::read(&String::from_utf8_lossy(&printed))
+            .map_err(|source| ToolError::Unreadable { program: self.save.clone(), source })
+    }
+
+    /// Carries out changes: all of them, or none.
+    pub(super) fn restore(&self, input: &str) -> Result<(), ToolError> {
+        run(&self.restore, &["--noflush", "--wait", WAIT_SECONDS], input).map(drop)
+    }
+}
+
+fn folders() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from)).collect()
+}
+
+fn search(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|p| p.is_file())
+}
+
+/// `iptables v1.8.9 (nf_tables)`, `iptables v1.8.9 (legacy)`, `iptables v1.6.1`.
+fn variant_of(version: &str) -> Variant {
+    if version.contains("nf_tables") { Variant::Nft } else { Variant::Legacy }
+}
+
+/// Runs a program with this input, and returns what it printed.
+fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolError> {
+    let start = || -> std::io::Result<Output> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // It reads all of its input before it says anything, so that neither side waits for the other. One that does
+        // not want its input says why by itself.
+        let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output()?;
+        match written {
+            Some(Err(error)) if output.status.success() => Err(error),
+            _ => Ok(output),
+        }
+    };
+    let output = start().map_err(|source| ToolError::Start { program: program.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    let text = if text.is_empty() { output.status.to_string() } else { text };
+    Err(ToolError::Failed { program: program.to_owned(), text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_tell_the_variant() {
+        assert_eq!(variant_of("iptables v1.8.9 (nf_tables)\n"), Variant::Nft);
+        assert_eq!(variant_of("iptables v1.8.9 (legacy)\n"), Variant::Legacy);
+        assert_eq!(variant_of("iptables v1.6.1\n"), Variant::Legacy);
+    }
+
+    #[test]
+    fn what_a_program_says_against_it_is_the_error() {
+        let shell = Path::new("/bin/sh");
+        let error = run(shell, &["-c", "cat >/dev/null; echo first >&2; echo second >&2; exit 2"], "input")
+            .expect_err("it failed");
+        assert_eq!(error.to_string(), "/bin/sh: first; second");
+        let error = run(shell, &["-c", "exit 3"], "").expect_err("it failed");
+        assert_eq!(error.to_string(), "/bin/sh: exit status: 3");
+        let error = run(Path::new("/nonexistent"), &[], "").expect_err("it cannot be started");
+        assert!(error.to_string().starts_with("/nonexistent: No such file"), "{error}");
+        assert_eq!(run(shell, &["-c", "cat"], "input").expect("a copy"), b"input");
+    }
+
+    #[test]
+    fn both_programs_of_a_place_are_needed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folders = [folder.path().to_owned()];
+        std::fs::write(folder.path().join("ip6tables-legacy-save"), "").expect("a file");
+        assert_eq!(Tool::in_folders(&folders, "ip6tables-legacy"), None);
+        std::fs::write(folder.path().join("ip6tables-legacy-restore"), "").expect("a file");
+        assert!(Tool::in_folders(&folders, "ip6tables-legacy").is_some());
+    }
+}

@@ -1,0 +1,233 @@
+//! Taking over from kube-proxy, and giving back, on two nodes with live traffic and with other people's rules beside it.
+//!
+//! What kube-proxy leaves is made from the contract (`takeover/kube_proxy.rs`): one node has it in iptables-legacy, the
+//! other in iptables-nft, and FORWARD drops in the same place.
+
+#[path = "dataplane/cluster.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
+mod cluster;
+#[path = "common/host.rs"]
+mod host;
+#[path = "takeover/kube_proxy.rs"]
+mod kube_proxy;
+#[path = "common/lab.rs"]
+mod lab;
+#[path = "takeover/others.rs"]
+mod others;
+#[path = "common/proxy.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
+mod proxy;
+#[path = "common/talk.rs"]
+mod talk;
+#[path = "dataplane/topology.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
+mod topology;
+#[path = "takeover/traffic.rs"]
+mod traffic;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube_ipvs::cluster::types::{Family, Protocol};
+
+use self::cluster::{Cluster, Service};
+use self::kube_proxy::{Mode, Variant};
+use self::proxy::{Proxy, eventually};
+use self::traffic::Traffic;
+
+const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
+/// Names that only kube-proxy gives.
+const KUBE_PROXYS: [&str; 14] = [
+    "KUBE-SERVICES",
+    "KUBE-FORWARD",
+    "KUBE-POSTROUTING",
+    "KUBE-MARK-MASQ",
+    "KUBE-NODE",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-PROXY-",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT",
+    "KUBE-SVC-",
+    "KUBE-SEP-",
+    "KUBE-CLUSTER-IP",
+    "KUBE-6-",
+    "kube-proxy",
+];
+const OURS: [&str; 2] = ["KUBE-IPVS-FORWARD", "kube-ipvs"];
+
+fn main() -> std::process::ExitCode {
+    lab::run(lab::tests![
+        from_ipvs_mode_and_back,
+        from_iptables_mode,
+        from_nftables_mode,
+        cleanup_leaves_nothing_but_what_is_others,
+    ])
+}
+
+/// Two nodes with other people's rules and, on top of them, what a kube-proxy left.
+struct Before {
+    cluster: Cluster,
+    service: Service,
+    /// What others have on each node.
+    others: Vec<String>,
+}
+
+impl Before {
+    fn new(mode: Mode) -> Self {
+        let service = Service::new("both", 10, &["pod-1a", "pod-2a"]);
+        // kube-proxy's last sync was before this one had endpoints (iptables, nftables) or was made (ipvs): what it
+        // left refuses it.
+        let new = Service::new("new", 11, &["pod-1a", "pod-2a"]);
+        let without_endpoints = Service::new("new", 11, &[]);
+        let known = match mode {
+            Mode::Ipvs => vec![&service],
+            Mode::Iptables | Mode::Nftables => vec![&service, &without_endpoints],
+        };
+        let cluster = Cluster::without_proxies(&[service.clone(), new]);
+        let mut others = Vec::new();
+        for (node, variant) in NODES {
+            let host = cluster.host(node);
+            others::set_up(host, variant, mode);
+            others.push(others::seen(host));
+            kube_proxy::leave(host, node, mode, variant, &known);
+            assert_ne!(others::left(host, &KUBE_PROXYS), Vec::<String>::new());
+        }
+        Self { cluster, service, others }
+    }
+
+    /// Starts kube-ipvs on both nodes and waits until it has taken over.
+    fn take_over(&self) -> Vec<Proxy> {
+        NODES
+            .iter()
+            .map(|(node, _)| {
+                let mut proxy = self.cluster.start_proxy(node, &[]);
+                proxy.wait_synced();
+                let gone = eventually(Duration::from_secs(20), || {
+                    others::left(self.cluster.host(node), &KUBE_PROXYS).is_empty()
+                });
+                let left = others::left(self.cluster.host(node), &KUBE_PROXYS);
+                assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
+                proxy
+            })
+            .collect()
+    }
+
+    fn assert_others_are_the_same(&self) {
+        for ((node, _), before) in NODES.iter().zip(&self.others) {
+            let after = others::seen(self.cluster.host(node));
+            assert!(*before == after, "{node} before:\n{before}\nafter:\n{after}");
+        }
+    }
+
+    fn assert_new_service_is_reached(&self) {
+        for client in ["pod-1b", "node-1", "outside-2"] {
+            for family in Family::ALL {
+                let target = SocketAddr::new(Service::new("new", 11, &[]).address(family), 80);
+                let answer = self.cluster.ask(client, Protocol::Tcp, target);
+                assert!(answer.is_ok(), "{client} to {target}: {answer:?}");
+            }
+        }
+    }
+
+    /// Runs kube-ipvs on a node with these arguments, and returns its log; it must end with this status.
+    fn run(&self, node: &str, arguments: &'static [&'static str], status: i32) -> String {
+        self.cluster.host(node).run(move || {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut proxy = Proxy::start(folder.path(), "log", arguments);
+            let (ended, log) = (proxy.wait(), proxy.log());
+            assert_eq!(ended, Some(status), "{log}");
+            log
+        })
+    }
+}
+
+fn from_ipvs_mode_and_back() {
+    let before = Before::new(Mode::Ipvs);
+    let traffic = Traffic::start(&before.cluster, &before.service);
+    let proxies = before.take_over();
+    traffic.go_on();
+    before.assert_others_are_the_same();
+    before.assert_new_service_is_reached();
+    for (node, variant) in NODES {
+        // One accept per family, where FORWARD drops and nowhere else.
+        let accepts = others::left(before.cluster.host(node), &["-A FORWARD", "KUBE-IPVS-FORWARD"]);
+        let jumps: Vec<_> = accepts
+            .iter()
+            .filter(|line| line.contains("-A FORWARD") && line.contains("-j KUBE-IPVS-FORWARD"))
+            .collect();
+        assert_eq!(jumps.len(), 2, "{accepts:#?}");
+        assert!(jumps.iter().all(|line| line.contains(variant.word())), "{jumps:#?}");
+    }
+
+    // The way back: ours ends, kube-proxy starts and syncs, then what is ours goes.
+    for proxy in proxies {
+        let (status, log) = proxy.terminate();
+        assert_eq!(status, Some(0), "{log}");
+    }
+    let new = Service::new("new", 11, &["pod-1a", "pod-2a"]);
+    for (node, variant) in NODES {
+        kube_proxy::leave(before.cluster.host(node), node, Mode::Ipvs, variant, &[&before.service, &new]);
+    }
+    traffic.go_on();
+    for (node, _) in NODES {
+        let host = before.cluster.host(node);
+        let servers = host.shell("ipvsadm -Sn; ip addr show kube-ipvs0");
+        let log = before.run(node, &["--cleanup-own"], 0);
+        assert!(log.contains("ip6 kube-ipvs"), "{log}");
+        assert_eq!(others::left(host, &OURS), Vec::<String>::new());
+        assert_eq!(host.shell("ipvsadm -Sn; ip addr show kube-ipvs0"), servers);
+        assert_ne!(others::left(host, &KUBE_PROXYS), Vec::<String>::new());
+        let log = before.run(node, &["--cleanup-own"], 0);
+        assert!(log.contains("Nothing to remove"), "{log}");
+    }
+    traffic.end();
+}
+
+fn from_iptables_mode() {
+    take_over_from(Mode::Iptables);
+}
+
+fn from_nftables_mode() {
+    take_over_from(Mode::Nftables);
+}
+
+fn take_over_from(mode: Mode) {
+    let before = Before::new(mode);
+    let traffic = Traffic::start(&before.cluster, &before.service);
+    let _proxies = before.take_over();
+    traffic.end();
+    before.assert_others_are_the_same();
+    before.assert_new_service_is_reached();
+}
+
+fn cleanup_leaves_nothing_but_what_is_others() {
+    let before = Before::new(Mode::Ipvs);
+    for proxy in before.take_over() {
+        proxy.terminate();
+    }
+    for (node, variant) in NODES {
+        let host = before.cluster.host(node);
+        let without_endpoints = Service::new("new", 11, &[]);
+        for mode in [Mode::Ipvs, Mode::Iptables, Mode::Nftables] {
+            kube_proxy::leave(host, node, mode, variant, &[&before.service, &without_endpoints]);
+        }
+        let log = before.run(node, &["--cleanup", "--ipvs-exclude-cidrs", "10.96.0.11/32"], 0);
+        let all: Vec<&str> = KUBE_PROXYS.into_iter().chain(OURS).collect();
+        assert_eq!(others::left(host, &all), Vec::<String>::new(), "{log}");
+        let (found, _) = host.run(|| lab::try_shell("ip link show kube-ipvs0"));
+        assert!(!found, "kube-ipvs0 is still there");
+        // Other people's stay, and those in the excluded network.
+        let servers = host.shell("ipvsadm -Sn | grep '^-A'");
+        let expected = [
+            "-A -t 10.96.0.11:80",
+            "-A -u 10.96.0.11:80",
+            "-A --sctp-service 10.96.0.11:80",
+            "-A -t 203.0.113.1:80",
+        ];
+        assert_eq!(servers.lines().count(), expected.len(), "{servers}");
+        assert!(expected.iter().all(|server| servers.contains(server)), "{servers}");
+        let log = before.run(node, &["--cleanup"], 0);
+        assert!(log.contains("Nothing to remove"), "{log}");
+    }
+    before.assert_others_are_the_same();
+}

@@ -1,0 +1,83 @@
+//! What else is on a node, and must be the same afterwards: kubelet's chains, Docker's, a network plugin's, an
+//! administrator's.
+
+use crate::host::Host;
+use crate::kube_proxy::{Mode, Variant};
+
+/// Sets it up. FORWARD drops, in this variant of iptables, what nobody accepts; the network plugin accepts what goes
+/// to and comes from pods as new connections. kube-proxy accepts the replies, but in nftables mode, where somebody else
+/// must.
+pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
+    host.shell("ipset create admins hash:net; ipset add admins 192.0.2.0/24; ipset create KUBE-SRC-ABCDEFGHIJKLMNOP hash:ip");
+    host.shell(
+        "nft 'table inet admin {
+           set closed { type inet_service; elements = { 9999 }; }
+           chain input { type filter hook input priority 10; tcp dport @closed reject; }
+         }'",
+    );
+    // Nobody's service address, and none of kube-proxy's.
+    host.shell("ipvsadm -A -t 203.0.113.1:80 -s wlc && ipvsadm -a -t 203.0.113.1:80 -r 203.0.113.2 -g");
+    for (tool, pods, sets) in [("iptables", "10.244.0.0/16", true), ("ip6tables", "fd00:10:244::/56", false)]
+    {
+        let admins =
+            if sets { "-A INPUT -m set --match-set admins src -p tcp --dport 22 -j ACCEPT\n" } else { "" };
+        let replies = match mode {
+            Mode::Nftables => "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n",
+            Mode::Ipvs | Mode::Iptables => "",
+        };
+        let rules = format!(
+            r#"*mangle
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+COMMIT
+*nat
+:KUBE-KUBELET-CANARY - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 8888 -j DNAT --to-destination :9999
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-ROUTER-INPUT - [0:0]
+:DOCKER-USER - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -m comment --comment "kube-router netpol" -j KUBE-ROUTER-INPUT
+{admins}-A FORWARD -j DOCKER-USER
+-A FORWARD -s {pods} -m conntrack --ctstate NEW -m comment --comment "a \"quoted\" word" -j ACCEPT
+-A FORWARD -d {pods} -m conntrack --ctstate NEW -j ACCEPT
+{replies}-A DOCKER-USER -j RETURN
+-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -p tcp --dport 1 -j DROP
+COMMIT
+"#
+        );
+        host.shell(format!("{tool}-{}-restore --noflush <<'END'\n{rules}END\n", variant.word()));
+    }
+}
+
+/// All of it, as the tools print it, without counters and without what is ours.
+pub(crate) fn seen(host: &Host) -> String {
+    host.shell(
+        "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
+           echo \"== $tool\"
+           $tool-save 2>/dev/null | grep -v -e '^#' -e KUBE-IPVS-FORWARD | sed 's/ *\\[[0-9:]*\\]$//'
+         done
+         echo '== ipset'; ipset save
+         echo '== nftables'; nft list table inet admin; nft list tables | grep -v -e kube-ipvs
+         echo '== ipvs'; ipvsadm -Sn | grep 203.0.113; ip link show type dummy | grep -v kube-ipvs0 | grep -c dummy || true",
+    )
+}
+
+/// What is left of kube-proxy, or of ours by these names.
+pub(crate) fn left(host: &Host, of: &[&str]) -> Vec<String> {
+    let all = host.shell(
+        "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
+           $tool-save 2>/dev/null | sed \"s/^/$tool: /\"
+         done
+         ipset list -n | sed 's/^/ipset: /'
+         nft list tables | sed 's/^/nft: /'",
+    );
+    let names = |line: &&str| of.iter().any(|name| line.contains(name));
+    all.lines().filter(names).map(str::to_owned).collect()
+}
