@@ -28,8 +28,10 @@ use crate::options::settings::Notice;
 use crate::options::{Options, Source};
 use crate::reconcile::core::Reconciler;
 use crate::serve::metrics::Metrics;
+use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
 use report::Reporter;
+use report::services::Services;
 
 /// Events that wait for the loop. A source that is faster than the loop waits: see [`reconcile::run`].
 const EVENTS: usize = 1024;
@@ -74,7 +76,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);
     }
-    takeover::after_first_sync(looked_at, options.proxy.masquerade_mark, families());
+    takeover::after_first_sync(looked_at.clone(), options.proxy.masquerade_mark, families());
 
     let (sender, events) = mpsc::channel(EVENTS);
     follow_addresses(addresses, sender.clone()).await?;
@@ -89,7 +91,21 @@ async fn start(options: Options) -> anyhow::Result<()> {
         options.min_sync_period,
         options.sync_period / AUDITS_PER_SYNC_PERIOD,
     );
-    let mut reporter = Reporter::new(metrics, status, &supported.families);
+    let (news, ports) = mpsc::unbounded_channel();
+    let health = service_health::Health { status: looked_at, sync_period: options.sync_period };
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        service_health::run(ports, health, |_| {}, stop).await;
+        Ok(())
+    });
+    let services = Services::new(
+        options.node_name.clone(),
+        &options.proxy,
+        supported.families.clone(),
+        Arc::clone(&metrics),
+        news,
+    );
+    let mut reporter = Reporter::new(metrics, status, &supported.families, services);
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {

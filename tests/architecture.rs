@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("kernel", &["kernel", "diff", "cluster::types", "state", "telemetry"]),
     ("leftovers", &["leftovers", "kernel", "reconcile::ownership", "diff::Step", "cluster::types", "state"]),
     ("options", &["options", "cluster::types", "sloppy", "state"]),
-    ("serve", &["serve", "cluster::types", "telemetry"]),
+    ("serve", &["serve", "cluster::types", "telemetry", "vlog"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
 const RECONCILE: [&str; 11] = [

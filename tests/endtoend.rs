@@ -7,6 +7,8 @@ mod lab;
 mod pods;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "endtoend/serving.rs"]
+mod serving;
 #[path = "common/tools.rs"]
 mod tools;
 
@@ -18,6 +20,7 @@ use std::time::Duration;
 use lab::{shell, try_shell};
 use pods::{in_pod, pod};
 use proxy::{Proxy, get};
+use serving::{a_node_that_is_being_removed_is_unhealthy, health_check_ports_follow_their_services};
 use tools::{ipvsadm, kernel, wait_for};
 
 fn main() -> std::process::ExitCode {
@@ -34,6 +37,8 @@ fn main() -> std::process::ExitCode {
         every_scheduler_of_the_kernel_works,
         bad_input_changes_nothing,
         health_and_metrics_answer,
+        health_check_ports_follow_their_services,
+        a_node_that_is_being_removed_is_unhealthy,
     ])
 }
 

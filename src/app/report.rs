@@ -1,6 +1,7 @@
 //! What the loop tells → log lines, metrics, health.
 
 mod numbers;
+pub(super) mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use crate::serve::{FamilyStatus, Moment, Status};
 use crate::state::Key;
 use crate::vlog;
 use numbers::Numbers;
+use services::Services;
 
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
@@ -32,6 +34,7 @@ pub(super) struct Reporter {
     /// Writes done since the start: the first sync says how many it took.
     written: u64,
     numbers: Numbers,
+    services: Services,
     /// The last reason why the kernel could not be read: said once, then by change.
     unreadable: Option<String>,
 }
@@ -42,6 +45,7 @@ impl Reporter {
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,
         families: &BTreeSet<Family>,
+        services: Services,
     ) -> Self {
         let now = Moment::now();
         status.send_modify(|status| {
@@ -53,7 +57,7 @@ impl Reporter {
         });
         let queued = families.iter().map(|family| (*family, now)).collect();
         let numbers = Numbers::new(Arc::clone(&metrics));
-        Self { metrics, status, queued, written: 0, numbers, unreadable: None }
+        Self { metrics, status, queued, written: 0, numbers, services, unreadable: None }
     }
 
     /// Passes on.
@@ -134,15 +138,16 @@ impl Reporter {
                 }
             }
             Note::Purged(family, purged) => {
+                self.numbers.purged(family, &purged);
                 let Purged { deleted, took, failure } = purged;
-                let metrics = &self.metrics.kube_proxy;
-                metrics.conntrack_sync_duration_seconds.of(family).observe(took.as_secs_f64());
-                metrics.conntrack_deleted_entries_total.of(family).inc_by(deleted);
                 if let Some(err) = failure {
                     tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
                 }
                 vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
             }
+            Note::Looked(touched) => self.services.look(reconciler.cluster(), &touched),
+            // Its eligibility is looked at with everything else.
+            Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
             Note::Drift(_) => unreachable!("told together, see tell()"),
         }
     }

@@ -169,6 +169,9 @@ impl Reconciler {
         {
             self.progress.triggered(slice.family, triggered);
         }
+        if matches!(event, Event::Node(_) | Event::NodeAddresses(_)) {
+            self.notes.push(Note::NodeChanged);
+        }
         let of_service = matches!(event, Event::Service(_));
         let touched = self.cluster.apply(event);
         let count = touched.len() as u64;
@@ -351,6 +354,7 @@ impl Reconciler {
         let all: Touched = self.cluster.services().map(|service| service.key.clone()).collect();
         let update = self.desired.update(&self.cluster, &all);
         self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
+        self.notes.push(Note::Looked(all));
         let ours = |key: &VirtualServerKey| {
             self.desired.wants(&Key::VirtualServer(*key))
                 || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
@@ -390,6 +394,7 @@ impl Reconciler {
         let touched = std::mem::take(&mut self.touched);
         let update = self.desired.update(&self.cluster, &touched);
         self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
+        self.notes.push(Note::Looked(touched));
         for key in update.scope {
             self.schedule.add(Urgency::Change, key);
         }

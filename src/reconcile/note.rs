@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::cluster::Touched;
 use crate::cluster::types::Family;
 use crate::desired::claims::Conflict;
 use crate::kernel::{Outcome, Purged, ReadError};
@@ -29,6 +30,10 @@ pub enum Note {
     },
     /// The first complete set was written as far as the kernel takes it.
     FirstSync,
+    /// These Services were looked at: what hangs on their facts may have changed.
+    Looked(Touched),
+    /// Facts about this node may have changed.
+    NodeChanged,
     /// A plan was handed to the kernel.
     HandedOver {
         /// How long ago the oldest change in it was heard of.

@@ -96,7 +96,7 @@ impl Server {
 /// Listens; on `0.0.0.0` for IPv6 too, as Go does and kube-proxy therefore always did.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == IpAddr::from([0, 0, 0, 0]) {
-        match listen_on_both_families(address.port()) {
+        match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), false) {
             // A host without IPv6.
             Err(error)
                 if matches!(Errno::from_io_error(&error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
@@ -104,17 +104,24 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
             result => return result,
         }
     }
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    open(address, false)
 }
 
-fn listen_on_both_families(port: u16) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v6()?;
-    rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+/// Listens, for the family of the address only: a wildcard leaves the other family to others.
+pub(super) fn listen_on_one_family(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, true)
+}
+
+fn open(address: SocketAddr, only_its_family: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        rustix::net::sockopt::set_ipv6_v6only(&socket, only_its_family)?;
+        socket
+    };
     socket.set_reuseaddr(true)?;
-    socket.bind((Ipv6Addr::UNSPECIFIED, port).into())?;
+    socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 

@@ -9,6 +9,7 @@ pub mod http;
 pub mod metrics;
 pub mod pages;
 mod process;
+pub mod service_health;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::types::Family;
+use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::drain::Ended;
 use crate::reconcile::note::Verdict;
@@ -42,6 +43,13 @@ impl Numbers {
         for family in filter_refused {
             kube_proxy.filter_failures_total.of(*family).inc();
         }
+    }
+
+    /// What a purge of connection tracking did.
+    pub(super) fn purged(&self, family: Family, purged: &Purged) {
+        let kube_proxy = &self.metrics.kube_proxy;
+        kube_proxy.conntrack_sync_duration_seconds.of(family).observe(purged.took.as_secs_f64());
+        kube_proxy.conntrack_deleted_entries_total.of(family).inc_by(purged.deleted);
     }
 
     /// Takes over what the loop counts.

@@ -1,0 +1,155 @@
+//! What hangs on the facts of single Services: health check ports, and how many lack endpoints here. Only Services whose
+//! facts changed are looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use crate::cluster::node_ips::NodeIps;
+use crate::cluster::types::{Family, NodeAddresses, Policy, Service, ServiceKey};
+use crate::cluster::{Cluster, Touched, local};
+use crate::options::ProxyOptions;
+use crate::options::proxy::NodePortAddresses;
+use crate::serve::metrics::Metrics;
+use crate::serve::metrics::kube_proxy::TrafficPolicy;
+use crate::serve::service_health::{Addresses, News, Wanted};
+
+/// What was told of Services before.
+pub(in crate::app) struct Services {
+    node_name: Arc<str>,
+    families: BTreeSet<Family>,
+    node_port_addresses: NodePortAddresses,
+    bind_address: Option<IpAddr>,
+    metrics: Arc<Metrics>,
+    news: mpsc::UnboundedSender<News>,
+    /// What health check ports are to answer.
+    wanted: BTreeMap<ServiceKey, BTreeMap<Family, Wanted>>,
+    /// The Services with a policy `Local` and endpoints, but none here.
+    lacking: BTreeMap<(Family, TrafficPolicy), BTreeSet<ServiceKey>>,
+    listening: BTreeMap<Family, Addresses>,
+}
+
+impl Services {
+    pub(in crate::app) fn new(
+        node_name: Arc<str>,
+        options: &ProxyOptions,
+        families: BTreeSet<Family>,
+        metrics: Arc<Metrics>,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
+        Self {
+            node_name,
+            families,
+            node_port_addresses: options.node_port_addresses.clone(),
+            bind_address: options.bind_address,
+            metrics,
+            news,
+            wanted: BTreeMap::new(),
+            lacking: BTreeMap::new(),
+            listening: BTreeMap::new(),
+        }
+    }
+
+    /// The facts of these Services may have changed.
+    pub(super) fn look(&mut self, cluster: &Cluster, touched: &Touched) {
+        for key in touched {
+            let mut wanted = BTreeMap::new();
+            for family in self.families.clone() {
+                let service = cluster.service(key).filter(|service| has(service, family));
+                let local = service
+                    .map(|service| local::of(cluster, service, &self.node_name, family))
+                    .unwrap_or_default();
+                let external = service.and_then(|service| service.external.as_deref());
+                if let Some(port) = external.and_then(|external| external.health_check_node_port) {
+                    wanted.insert(family, Wanted { port, local_endpoints: local.ready_addresses });
+                }
+                let lacks = local.usable_anywhere && !local.usable_here;
+                let internal = service.map(|service| service.internal_policy);
+                self.set_lack(family, TrafficPolicy::Internal, key, lacks && internal == Some(Policy::Local));
+                let external = external.map(|external| external.policy);
+                self.set_lack(family, TrafficPolicy::External, key, lacks && external == Some(Policy::Local));
+            }
+            self.want(key, wanted);
+        }
+    }
+
+    fn want(&mut self, key: &ServiceKey, wanted: BTreeMap<Family, Wanted>) {
+        if self.wanted.get(key).unwrap_or(&BTreeMap::new()) == &wanted {
+            return;
+        }
+        if wanted.is_empty() {
+            self.wanted.remove(key);
+        } else {
+            self.wanted.insert(key.clone(), wanted.clone());
+        }
+        self.tell(News::Service(key.clone(), wanted));
+    }
+
+    /// Nobody listens any more when the program ends.
+    fn tell(&self, news: News) {
+        let _ = self.news.send(news);
+    }
+
+    fn set_lack(&mut self, family: Family, policy: TrafficPolicy, key: &ServiceKey, lacks: bool) {
+        let lacking = self.lacking.entry((family, policy)).or_default();
+        let changed = if lacks { lacking.insert(key.clone()) } else { lacking.remove(key) };
+        if changed {
+            self.metrics.kube_proxy.set_no_local_endpoints(family, policy, lacking.len());
+        }
+    }
+
+    /// Facts about the node may have changed. Health check ports listen where node ports are served, loopback
+    /// addresses included (contract 8.4).
+    pub(super) fn look_at_node(&mut self, cluster: &Cluster) {
+        let written = cluster.node().map_or(&[][..], |node| &node.addresses);
+        for &family in &self.families {
+            let networks = networks(&self.node_port_addresses, written, self.bind_address, family);
+            let addresses = addresses(&networks, cluster.node_addresses());
+            if self.listening.get(&family).unwrap_or(&Addresses::All) != &addresses {
+                self.listening.insert(family, addresses.clone());
+                self.tell(News::Addresses(family, addresses));
+            }
+        }
+    }
+}
+
+fn has(service: &Service, family: Family) -> bool {
+    service.cluster_ips.iter().any(|address| Family::of(*address) == family)
+}
+
+/// The networks of a family where node ports are served; none: everywhere (contract 4.5).
+fn networks(
+    wanted: &NodePortAddresses,
+    written: &[IpAddr],
+    bind_address: Option<IpAddr>,
+    family: Family,
+) -> Vec<IpNet> {
+    let networks: Vec<IpNet> = match wanted {
+        NodePortAddresses::Networks(networks) => networks.clone(),
+        NodePortAddresses::Primary => {
+            let ips = NodeIps::new(written, bind_address).into_iter();
+            let all = ips.flat_map(|ips| Family::ALL.map(|family| ips.of(family)));
+            all.filter(|address| !address.is_loopback()).map(IpNet::from).collect()
+        }
+    };
+    let everywhere =
+        networks.iter().any(|network| network.prefix_len() == 0 && Family::of(network.addr()) == family);
+    if everywhere {
+        return Vec::new();
+    }
+    networks.into_iter().filter(|network| Family::of(network.addr()) == family).collect()
+}
+
+fn addresses(networks: &[IpNet], node: &NodeAddresses) -> Addresses {
+    if networks.is_empty() {
+        return Addresses::All;
+    }
+    let inside = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+    Addresses::These(node.iter().map(|known| known.address).filter(inside).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use super::*;
+use crate::api::{Change, Event};
+use crate::cluster::types::{
+    AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey,
+};
+
+const NODE: &str = "here";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn balanced(name: &str, port: Option<u16>) -> Service {
+    Service {
+        key: ServiceKey::new("default", name),
+        created_seconds: 0,
+        cluster_ips: vec![ip("10.96.0.1"), ip("fd00:10:96::1")],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: Some(Box::new(External {
+            policy: Policy::Local,
+            health_check_node_port: port,
+            ..External::default()
+        })),
+    }
+}
+
+fn endpoint(address: &str, node: &str) -> Endpoint {
+    Endpoint {
+        address: ip(address),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: Some(node.into()),
+        hints: None,
+    }
+}
+
+fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> Event {
+    let family = endpoints.first().map_or(Family::V4, |endpoint| Family::of(endpoint.address));
+    Event::Slice(Change::Upsert(EndpointSlice {
+        key: SliceKey::new("default", name),
+        service: ServiceKey::new("default", service),
+        family,
+        ports: Vec::new(),
+        endpoints,
+        triggered_nanoseconds: None,
+    }))
+}
+
+struct World {
+    cluster: Cluster,
+    services: Services,
+    news: mpsc::UnboundedReceiver<News>,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    fn new(options: &ProxyOptions) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let (sender, news) = mpsc::unbounded_channel();
+        let families = Family::ALL.into();
+        let services = Services::new(NODE.into(), options, families, Arc::clone(&metrics), sender);
+        Self { cluster: Cluster::default(), services, news, metrics }
+    }
+
+    /// What is told because of this.
+    fn hear(&mut self, event: Event) -> Vec<News> {
+        let touched = self.cluster.apply(event);
+        self.services.look_at_node(&self.cluster);
+        self.services.look(&self.cluster, &touched);
+        std::iter::from_fn(|| self.news.try_recv().ok()).collect()
+    }
+
+    fn lacking(&self, labels: &str) -> String {
+        let name = format!("kubeproxy_sync_proxy_rules_no_local_endpoints_total{{{labels}}} ");
+        let text = self.metrics.text();
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().to_owned()
+    }
+}
+
+fn wanted(v4: usize, v6: usize) -> BTreeMap<Family, Wanted> {
+    let of = |local_endpoints| Wanted { port: 30000, local_endpoints };
+    [(Family::V4, of(v4)), (Family::V6, of(v6))].into()
+}
+
+#[test]
+fn a_health_check_port_counts_the_ready_addresses_here() {
+    let mut world = World::new(&ProxyOptions::default());
+    let web = ServiceKey::new("default", "web");
+    let put = |service| Event::Service(Change::Upsert(service));
+    assert_eq!(world.hear(put(balanced("web", Some(30000)))), [News::Service(web.clone(), wanted(0, 0))]);
+    let ending = Endpoint { ready: false, terminating: true, ..endpoint("10.244.0.3", NODE) };
+    let endpoints = vec![endpoint("10.244.0.1", NODE), endpoint("10.244.0.2", "there"), ending.clone()];
+    assert_eq!(world.hear(slice("one", "web", endpoints)), [News::Service(web.clone(), wanted(1, 0))]);
+    // The same address for another port, and one of the other family.
+    assert_eq!(world.hear(slice("two", "web", vec![endpoint("10.244.0.1", NODE)])), []);
+    assert_eq!(
+        world.hear(slice("six", "web", vec![endpoint("fd00::1", NODE)])),
+        [News::Service(web.clone(), wanted(1, 1))]
+    );
+    assert_eq!(world.hear(slice("other", "other", vec![endpoint("10.244.0.9", NODE)])), []);
+    assert_eq!(world.hear(put(balanced("web", None))), [News::Service(web.clone(), BTreeMap::new())]);
+    world.hear(put(balanced("web", Some(30000))));
+    assert_eq!(
+        world.hear(Event::Service(Change::Delete(web.clone()))),
+        [News::Service(web, BTreeMap::new())]
+    );
+}
+
+#[test]
+fn services_that_lack_endpoints_here_are_counted() {
+    let mut world = World::new(&ProxyOptions::default());
+    let (internal, external) =
+        ("ip_family=\"IPv4\",traffic_policy=\"internal\"", "ip_family=\"IPv4\",traffic_policy=\"external\"");
+    for name in ["a", "b"] {
+        world.hear(Event::Service(Change::Upsert(balanced(name, None))));
+    }
+    assert_eq!(world.lacking(external), "0", "without endpoints anywhere it lacks none here");
+    world.hear(slice("a", "a", vec![endpoint("10.244.0.1", "there")]));
+    world.hear(slice("b", "b", vec![endpoint("10.244.0.2", "there")]));
+    assert_eq!((&*world.lacking(external), &*world.lacking(internal)), ("2", "0"));
+    let ending = Endpoint { ready: false, terminating: true, ..endpoint("10.244.0.3", NODE) };
+    world.hear(slice("b", "b", vec![endpoint("10.244.0.2", "there"), ending]));
+    assert_eq!(world.lacking(external), "1", "one that ends still serves");
+    let local = Service { internal_policy: Policy::Local, ..balanced("a", None) };
+    world.hear(Event::Service(Change::Upsert(local)));
+    assert_eq!(world.lacking(internal), "1");
+    world.hear(Event::Service(Change::Delete(ServiceKey::new("default", "a"))));
+    assert_eq!((&*world.lacking(external), &*world.lacking(internal)), ("0", "0"));
+}
+
+#[test]
+fn ports_are_listened_on_where_node_ports_are_served() {
+    let networks =
+        |list: &[&str]| NodePortAddresses::Networks(list.iter().map(|text| text.parse().unwrap()).collect());
+    let these = |list: &[&str]| Addresses::These(list.iter().map(|text| ip(text)).collect());
+    for (wanted, v4, v6) in [
+        (networks(&[]), Addresses::All, Addresses::All),
+        (networks(&["0.0.0.0/0"]), Addresses::All, Addresses::All),
+        (networks(&["192.0.2.0/24"]), these(&["192.0.2.1", "192.0.2.9"]), Addresses::All),
+        (
+            networks(&["192.0.2.9/32", "127.0.0.0/8", "fd00::/64"]),
+            these(&["127.0.0.1", "192.0.2.9"]),
+            these(&["fd00::1"]),
+        ),
+        (networks(&["198.51.100.0/24"]), these(&[]), Addresses::All),
+        (NodePortAddresses::Primary, these(&["192.0.2.1"]), Addresses::All),
+    ] {
+        let options = ProxyOptions { node_port_addresses: wanted.clone(), ..ProxyOptions::default() };
+        let mut world = World::new(&options);
+        let node = crate::cluster::types::Node {
+            name: NODE.into(),
+            addresses: vec![ip("192.0.2.1")],
+            zone: None,
+            pod_cidrs: Vec::new(),
+            eligible: true,
+        };
+        let mut news = world.hear(Event::Node(Change::Upsert(node)));
+        let known = ["127.0.0.1", "192.0.2.1", "192.0.2.9", "::1", "fd00::1"].map(|address| NodeAddress {
+            address: ip(address),
+            interface: "eth0".into(),
+            scope: AddressScope::Global,
+        });
+        news.extend(world.hear(Event::NodeAddresses(known.into())));
+        let last = |family| {
+            let mut told = news.iter().filter_map(|news| match news {
+                News::Addresses(of, addresses) if *of == family => Some(addresses.clone()),
+                _ => None,
+            });
+            told.next_back().unwrap_or(Addresses::All)
+        };
+        assert_eq!((last(Family::V4), last(Family::V6)), (v4, v6), "{wanted:?}");
+    }
+}

@@ -1,0 +1,299 @@
+//! The health check ports of Services (contract 8.4): where load balancers ask whether this node has endpoints of a
+//! Service with `externalTrafficPolicy: Local`.
+//!
+//! One server for each Service, family and address, opened and closed as [`News`] come; a port that is wanted as before
+//! is left alone, whatever else changes. Each family has its own socket, as kube-proxy since 1.36.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::http::{JSON, listen_on_one_family, typed};
+use super::{Moment, Status, healthz};
+use crate::cluster::types::{Family, ServiceKey};
+use crate::vlog;
+
+/// How long to wait after a port could not be listened on.
+const RETRY: Duration = Duration::from_secs(5);
+const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
+
+/// What is wanted of one family of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// `healthCheckNodePort`.
+    pub port: u16,
+    /// How many addresses are ready on this node.
+    pub local_endpoints: usize,
+}
+
+/// Where the ports of one family are listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// On all addresses that the node has, and gets.
+    All,
+    /// On these.
+    These(BTreeSet<IpAddr>),
+}
+
+/// What changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A Service: what is wanted of each of its families; nothing, if it has no health check port (any more).
+    Service(ServiceKey, BTreeMap<Family, Wanted>),
+    /// The addresses of a family. Until then: all.
+    Addresses(Family, Addresses),
+}
+
+/// What the servers answer with besides their counts.
+#[derive(Clone)]
+pub struct Health {
+    /// How the node does.
+    pub status: watch::Receiver<Status>,
+    /// Half of the time after which an unwritten change makes it unhealthy.
+    pub sync_period: Duration,
+}
+
+/// A port that cannot be listened on. It is tried again every 5 seconds, and told of when the reason is new.
+#[derive(Debug)]
+pub struct Failed<'a> {
+    /// Whose it is.
+    pub service: &'a ServiceKey,
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub error: &'a io::Error,
+}
+
+/// Serves what is wanted, until `shutdown` or until there will be no news any more.
+pub async fn run(
+    mut news: mpsc::UnboundedReceiver<News>,
+    health: Health,
+    mut failed: impl FnMut(&Failed<'_>),
+    shutdown: CancellationToken,
+) {
+    let mut servers =
+        Servers { health, addresses: BTreeMap::new(), ports: BTreeMap::new(), failing: BTreeSet::new() };
+    let mut retry: Option<Instant> = None;
+    loop {
+        if servers.failing.is_empty() {
+            retry = None;
+        } else {
+            retry.get_or_insert_with(|| Instant::now() + RETRY);
+        }
+        // All arms are cancel-safe.
+        let change = tokio::select! {
+            change = news.recv() => match change {
+                Some(change) => Some(change),
+                None => return,
+            },
+            () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => None,
+            () = shutdown.cancelled() => return,
+        };
+        match change {
+            Some(News::Service(service, families)) => servers.want(&service, &families, &mut failed).await,
+            Some(News::Addresses(family, addresses)) => {
+                servers.addresses.insert(family, addresses);
+                let keys: Vec<_> = servers.ports.keys().filter(|(_, of)| *of == family).cloned().collect();
+                servers.look_again(keys, &mut failed).await;
+            }
+            None => {
+                retry = None;
+                let keys = std::mem::take(&mut servers.failing);
+                servers.look_again(keys, &mut failed).await;
+            }
+        }
+    }
+}
+
+type Key = (ServiceKey, Family);
+
+struct Servers {
+    health: Health,
+    addresses: BTreeMap<Family, Addresses>,
+    ports: BTreeMap<Key, Port>,
+    /// Those that have failures.
+    failing: BTreeSet<Key>,
+}
+
+impl Servers {
+    async fn want(
+        &mut self,
+        service: &ServiceKey,
+        families: &BTreeMap<Family, Wanted>,
+        failed: &mut impl FnMut(&Failed<'_>),
+    ) {
+        for family in Family::ALL {
+            let key = (service.clone(), family);
+            let Some(wanted) = families.get(&family) else {
+                if let Some(mut port) = self.ports.remove(&key) {
+                    vlog!(2, %service, port = port.number, "Closing healthcheck");
+                    port.close(|_| true).await;
+                    self.failing.remove(&key);
+                }
+                continue;
+            };
+            let port = self.ports.entry(key.clone()).or_insert_with(|| {
+                vlog!(2, %service, port = wanted.port, "Opening healthcheck");
+                Port::new(wanted.port)
+            });
+            port.number = wanted.port;
+            port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
+            self.look_again([key], failed).await;
+        }
+    }
+
+    /// Opens and closes what is not as it should be.
+    async fn look_again(
+        &mut self,
+        keys: impl IntoIterator<Item = Key>,
+        failed: &mut impl FnMut(&Failed<'_>),
+    ) {
+        for key in keys {
+            let Some(port) = self.ports.get_mut(&key) else { continue };
+            let sockets = sockets(&self.addresses, key.1, port.number);
+            port.open(&key.0, &sockets, &self.health, failed).await;
+            if port.failures.is_empty() {
+                self.failing.remove(&key);
+            } else {
+                self.failing.insert(key);
+            }
+        }
+    }
+}
+
+/// Where a port is listened on.
+fn sockets(addresses: &BTreeMap<Family, Addresses>, family: Family, port: u16) -> BTreeSet<SocketAddr> {
+    let addresses = match addresses.get(&family) {
+        None | Some(Addresses::All) => match family {
+            Family::V4 => [Ipv4Addr::UNSPECIFIED.into()].into(),
+            Family::V6 => [Ipv6Addr::UNSPECIFIED.into()].into(),
+        },
+        Some(Addresses::These(addresses)) => addresses.clone(),
+    };
+    addresses.into_iter().map(|address: IpAddr| SocketAddr::new(address, port)).collect()
+}
+
+/// The servers of one family of a Service.
+struct Port {
+    number: u16,
+    local_endpoints: Arc<AtomicUsize>,
+    open: BTreeMap<SocketAddr, JoinHandle<()>>,
+    /// What could not be opened, and why.
+    failures: BTreeMap<SocketAddr, String>,
+}
+
+impl Port {
+    fn new(number: u16) -> Self {
+        Self { number, local_endpoints: Arc::default(), open: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+
+    /// Has these sockets open and no others.
+    async fn open(
+        &mut self,
+        service: &ServiceKey,
+        sockets: &BTreeSet<SocketAddr>,
+        health: &Health,
+        failed: &mut impl FnMut(&Failed<'_>),
+    ) {
+        self.close(|socket| !sockets.contains(socket)).await;
+        self.failures.retain(|socket, _| sockets.contains(socket));
+        for &address in sockets {
+            if self.open.contains_key(&address) {
+                continue;
+            }
+            match listen_on_one_family(address) {
+                Ok(listener) => {
+                    self.failures.remove(&address);
+                    let router = router(service.clone(), Arc::clone(&self.local_endpoints), health.clone());
+                    let server = async {
+                        // Never ends by itself.
+                        let _ = axum::serve(listener, router).await;
+                    };
+                    self.open.insert(address, tokio::spawn(server));
+                }
+                Err(error) => {
+                    if self.failures.insert(address, error.to_string()) != Some(error.to_string()) {
+                        tracing::error!(
+                            %service, port = address.port(), %address, err = %error, "Failed to start healthcheck"
+                        );
+                        failed(&Failed { service, address, error: &error });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes these sockets; when this returns, others can have them.
+    async fn close(&mut self, goes: impl Fn(&SocketAddr) -> bool) {
+        let gone: Vec<_> = self.open.extract_if(.., |socket, _| goes(socket)).collect();
+        for (_, server) in gone {
+            server.abort();
+            // An error says that it was aborted.
+            let _ = server.await;
+        }
+    }
+}
+
+impl Drop for Port {
+    /// Tasks do not end with their handles.
+    fn drop(&mut self) {
+        self.open.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// Any path, any method.
+fn router(service: ServiceKey, local_endpoints: Arc<AtomicUsize>, health: Health) -> Router {
+    Router::new().fallback(async move || {
+        let healthy = healthz::forwards(&health.status.borrow(), Moment::now(), health.sync_period);
+        answer(&service, local_endpoints.load(Ordering::Relaxed), healthy)
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    service: Name<'a>,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
+struct Name<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+fn answer(service: &ServiceKey, local_endpoints: usize, healthy: bool) -> Response {
+    let name = Name { namespace: &service.namespace, name: &service.name };
+    let body = Body { service: name, local_endpoints, service_proxy_healthy: healthy };
+    let mut text = Vec::new();
+    let mut serializer =
+        serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t"));
+    body.serialize(&mut serializer).expect("texts, a number and a truth value");
+    let mut response = typed(JSON, String::from_utf8(text).expect("JSON is UTF-8"));
+    if local_endpoints == 0 || !healthy {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let headers = response.headers_mut();
+    headers.insert(WEIGHT, local_endpoints.into());
+    // A connection must not outlive the server that it was made to.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests;
