@@ -6,6 +6,7 @@ mod takeover;
 mod watches;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -24,8 +25,7 @@ use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses, probe};
 use crate::options::merge::Merged;
-use crate::options::settings::Notice;
-use crate::options::{Options, Source};
+use crate::options::{LogFormat, Options, Source, configz, file, flags};
 use crate::reconcile::core::Reconciler;
 use crate::serve::metrics::Metrics;
 use crate::serve::service_health;
@@ -43,23 +43,48 @@ const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 /// # Errors
 /// Whatever keeps it from starting, as one line; nothing has been changed in the kernel then.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
-    let Merged { options, notices } = merged;
-    telemetry::init(options.verbosity);
+    begin_log(&merged);
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
-    notices.iter().for_each(Notice::log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(start(options))
+    runtime.block_on(start(merged))
 }
 
-async fn start(options: Options) -> anyhow::Result<()> {
+/// `--write-config-to`: writes the settings, defaults included, to a file.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
+    begin_log(merged);
+    std::fs::write(path, file::text(&merged.configuration))
+        .with_context(|| format!("--write-config-to={}", path.display()))?;
+    tracing::info!(file = %path.display(), "Wrote configuration");
+    Ok(())
+}
+
+/// Starts the log, and tells what there is to tell about the settings.
+pub(crate) fn begin_log(merged: &Merged) {
+    let Options { verbosity, log_format, .. } = merged.options;
+    let format = match log_format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::init(verbosity, format);
+    if telemetry::v(1) {
+        flags::log_values(&merged.flag_values);
+    }
+    merged.notices.iter().for_each(|notice| notice.log(verbosity));
+}
+
+async fn start(merged: Merged) -> anyhow::Result<()> {
+    let options = &merged.options;
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
-    let source = open_source(&options, &metrics).await?;
+    let source = open_source(options, &metrics).await?;
     probe::check().context("can't use the IPVS proxier")?;
     let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
@@ -71,7 +96,7 @@ async fn start(options: Options) -> anyhow::Result<()> {
     stop_on_signals(shutdown.clone())?;
     let (status, looked_at) = watch::channel(serve::Status::default());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    serve(&options, &metrics, &looked_at, &shutdown, &mut tasks);
+    serve(&merged, &metrics, &looked_at, &shutdown, &mut tasks);
 
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);
@@ -176,23 +201,17 @@ async fn follow_addresses(
 
 /// The HTTP servers; they end with the shutdown.
 fn serve(
-    options: &Options,
+    merged: &Merged,
     metrics: &Arc<Metrics>,
     status: &watch::Receiver<serve::Status>,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
+    let options = &merged.options;
     let shown = serve::pages::Shown {
-        configuration: serde_json::json!({
-            "BindAddressHardFail": false,
-            "EnableProfiling": false,
-            "HealthzBindAddress": options.healthz_address.map(|address| address.to_string()).unwrap_or_default(),
-            "HostnameOverride": &*options.node_name,
-            "IPVS": {"Scheduler": &*options.proxy.scheduler},
-            "MetricsBindAddress": options.metrics_address.map(|address| address.to_string()).unwrap_or_default(),
-            "Mode": "ipvs",
-        }),
-        ..serve::pages::Shown::default()
+        configuration: configz::configz(&merged.configuration),
+        flags: merged.flag_values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        profiling: options.profiling.then_some(telemetry::set_verbosity),
     };
     let servers = [
         (
@@ -204,7 +223,7 @@ fn serve(
     ];
     for (name, address, router) in servers {
         if let Some(address) = address {
-            let server = serve::http::Server { name, address, hard_fail: false };
+            let server = serve::http::Server { name, address, hard_fail: options.bind_address_hard_fail };
             let stop = shutdown.clone();
             tasks.spawn(async move {
                 server.run(router, stop).await.with_context(|| format!("cannot serve {name} on {address}"))

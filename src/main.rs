@@ -3,16 +3,18 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use kube_ipvs::app;
 use kube_ipvs::options::{self, Command, UsageError};
-use kube_ipvs::{app, telemetry};
+use kube_ipvs::telemetry::{self, Format};
 
 fn main() -> ExitCode {
-    let error = match options::from_args(std::env::args_os().skip(1)) {
+    let error = match options::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(command) => {
             let done = match command {
                 Command::Run(merged) => app::run(*merged),
-                Command::Cleanup(merged) => app::cleanup::all(*merged),
-                Command::CleanupOwn(merged) => app::cleanup::own(*merged),
+                Command::Cleanup(merged) => app::cleanup::all(&merged),
+                Command::CleanupOwn(merged) => app::cleanup::own(&merged),
+                Command::WriteConfig(merged, path) => app::write_config(&merged, &path),
                 Command::Print(text) => {
                     // A reader that has gone away is no failure of ours.
                     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -25,11 +27,11 @@ fn main() -> ExitCode {
             }
         }
         Err(UsageError::Flags(problem)) => {
-            eprintln!("Error: {problem}");
+            eprintln!("Error: {problem}\n\n{}", options::flags::USAGE);
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            telemetry::init(0);
+            telemetry::init(0, Format::Text);
             error.to_string()
         }
     };

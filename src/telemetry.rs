@@ -15,6 +15,8 @@
 //! | `debug!`, `trace!` | `-v=4`, `-v=6` |
 //! | other crates: `warn!` and above, `info!`, `debug!`, `trace!` | `-v=0`, `-v=4`, `-v=6`, `-v=8` |
 
+mod json;
+
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,11 +33,24 @@ use tracing_subscriber::registry::LookupSpan;
 /// What `-v` said.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 
+/// The target of lines without structure, whose text stands as it is: `FLAG: --v="1"`.
+pub const PLAIN: &str = "kube_ipvs::plain";
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// klog's text format.
+    Text,
+    /// One JSON object per line: as with `--logging-format=json`.
+    Json,
+}
+
 /// Starts logging to standard error. Called again, it changes the level only.
-pub fn init(verbosity: u8) {
+pub fn init(verbosity: u8, format: Format) {
     set_verbosity(verbosity);
     // An error says that there is a log already.
-    let _ = tracing::subscriber::set_global_default(subscriber(Klog::of_this_process(), std::io::stderr));
+    let lines = Lines { format, process: std::process::id(), now: SystemTime::now };
+    let _ = tracing::subscriber::set_global_default(subscriber(lines, std::io::stderr));
 }
 
 /// Changes how much is logged.
@@ -59,7 +74,7 @@ macro_rules! vlog {
     };
 }
 
-fn subscriber<W>(format: Klog, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(format: Lines, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -84,19 +99,14 @@ fn level_of(metadata: &Metadata<'_>) -> u8 {
     }
 }
 
-/// klog's line.
-struct Klog {
+/// Writes lines.
+struct Lines {
+    format: Format,
     process: u32,
     now: fn() -> SystemTime,
 }
 
-impl Klog {
-    fn of_this_process() -> Self {
-        Self { process: std::process::id(), now: SystemTime::now }
-    }
-}
-
-impl<S, N> FormatEvent<S, N> for Klog
+impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     N: for<'writer> FormatFields<'writer> + 'static,
@@ -107,6 +117,16 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        match self.format {
+            Format::Text => self.write_text(&mut writer, event),
+            Format::Json => json::write_line((self.now)(), &mut writer, event),
+        }
+    }
+}
+
+impl Lines {
+    /// klog's line.
+    fn write_text(&self, writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let severity = match *metadata.level() {
             Level::ERROR => 'E',
@@ -118,11 +138,12 @@ where
         let line = metadata.line().unwrap_or(1);
         let mut fields = Fields::default();
         event.record(&mut fields);
-        writeln!(
-            writer,
-            "{severity}{time} {:>7} {file}:{line}] {:?}{}",
-            self.process, fields.message, fields.values
-        )
+        write!(writer, "{severity}{time} {:>7} {file}:{line}] ", self.process)?;
+        if metadata.target() == PLAIN {
+            writeln!(writer, "{}", fields.message)
+        } else {
+            writeln!(writer, "{:?}{}", fields.message, fields.values)
+        }
     }
 }
 
@@ -134,6 +155,17 @@ pub(crate) fn utc(time: SystemTime) -> jiff::Timestamp {
         .ok()
         .and_then(|seconds| jiff::Timestamp::new(seconds, since_1970.subsec_nanos().cast_signed()).ok())
         .unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// An error with all that led to it.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        write!(text, ": {error}").expect("writing to a String cannot fail");
+        source = error.source();
+    }
+    text
 }
 
 /// The file's name, with its folder where the name alone says nothing.
@@ -184,13 +216,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            write!(text, ": {error}").expect("writing to a String cannot fail");
-            source = error.source();
-        }
-        self.put(field, format_args!("{text:?}"));
+        self.put(field, format_args!("{:?}", causes(error)));
     }
 
     /// Both `%value` and `?value` come here. Lists are shown as they are, anything else in quotes.

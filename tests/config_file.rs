@@ -15,7 +15,8 @@ fn run(text: &[u8], words: &[&str]) -> Result<Merged, String> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text).expect("a temporary file");
     let words = words.iter().map(OsString::from);
-    let result = from_args([OsString::from("--config"), file.path().into()].into_iter().chain(words));
+    let words = [OsString::from("--config"), file.path().into()].into_iter().chain(words);
+    let result = from_args(words, std::iter::empty());
     match result {
         Ok(Command::Run(merged)) => Ok(*merged),
         Ok(other) => panic!("{other:?}"),
@@ -36,7 +37,7 @@ fn a_file_from_kubeadm_with_the_flags_from_kubeadm() {
          minSyncPeriod: 0s\n  scheduler: lc\n  tcpTimeout: 15m0s\nmetricsBindAddress: \"\"\nmode: ipvs\n\
          winkernel:\n  enableDSR: false\n"
     );
-    let Merged { options, notices } = run(text.as_bytes(), &["--hostname-override=Node-A"]).unwrap();
+    let Merged { options, notices, .. } = run(text.as_bytes(), &["--hostname-override=Node-A"]).unwrap();
     let kubeconfig = Some("/var/lib/kube-proxy/kubeconfig.conf".into());
     assert_eq!(options.source, Source::Api { kubeconfig, master: None });
     assert_eq!(&*options.node_name, "node-a");
@@ -70,7 +71,7 @@ fn what_is_wrong_names_the_file_and_the_field() {
         ("\tmode: ipvs\n", "failed to decode: "),
     ] {
         let error = run(format!("{HEADER}{body}").as_bytes(), &[]).unwrap_err();
-        assert!(error.starts_with(&format!("--config=FILE: {line}")), "{error}");
+        assert!(error.starts_with(&format!("failed complete: --config=FILE: {line}")), "{error}");
         assert!(error.contains(" line "), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
@@ -82,12 +83,12 @@ fn what_is_wrong_names_the_file_and_the_field() {
     );
     assert_eq!(
         run(b"apiVersion: v1\nkind: Pod\n", &[]).unwrap_err(),
-        "--config=FILE: failed to decode: apiVersion: Invalid value: \"v1\": must be \
+        "failed complete: --config=FILE: failed to decode: apiVersion: Invalid value: \"v1\": must be \
          \"kubeproxy.config.k8s.io/v1alpha1\""
     );
     assert_eq!(
         run(b"mode: \xff\n", &[]).unwrap_err(),
-        "--config=FILE: cannot read it: stream did not contain valid UTF-8"
+        "failed complete: --config=FILE: cannot read it: stream did not contain valid UTF-8"
     );
 }
 

@@ -2,31 +2,26 @@
 
 use anyhow::bail;
 
+use super::begin_log;
 use crate::leftovers::cleanup;
 use crate::leftovers::report::Report;
 use crate::options::merge::Merged;
-use crate::options::settings::Notice;
-use crate::telemetry;
 
 /// `--cleanup`: removes everything of ours and of kube-proxy.
 ///
 /// # Errors
 /// If anything could not be removed; what, and why, is in the log.
-pub fn all(merged: Merged) -> anyhow::Result<()> {
-    let Merged { options, notices } = merged;
-    telemetry::init(options.verbosity);
-    notices.iter().for_each(Notice::log);
-    tell(&cleanup::clean_all(&options.proxy.exclude_cidrs))
+pub fn all(merged: &Merged) -> anyhow::Result<()> {
+    begin_log(merged);
+    tell(&cleanup::clean_all(&merged.options.proxy.exclude_cidrs))
 }
 
 /// `--cleanup-own`: removes what is ours alone.
 ///
 /// # Errors
 /// As for [`all`].
-pub fn own(merged: Merged) -> anyhow::Result<()> {
-    let Merged { options, notices } = merged;
-    telemetry::init(options.verbosity);
-    notices.iter().for_each(Notice::log);
+pub fn own(merged: &Merged) -> anyhow::Result<()> {
+    begin_log(merged);
     tell(&cleanup::clean_own())
 }
 

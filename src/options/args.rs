@@ -8,16 +8,18 @@ use super::flags::{self, VersionForm};
 use super::merge::{self, Merged, Problems};
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Print this text and exit with 0: `--help`, `--version`.
     Print(String),
-    /// Run.
-    Run(Box<Merged>),
+    /// Write the settings to a file and exit with 0: `--write-config-to`.
+    WriteConfig(Box<Merged>, PathBuf),
     /// Remove everything of ours and of kube-proxy, and exit: `--cleanup`.
     Cleanup(Box<Merged>),
     /// Remove what is ours alone, and exit: `--cleanup-own`.
     CleanupOwn(Box<Merged>),
+    /// Run.
+    Run(Box<Merged>),
 }
 
 /// Why the program does not start: one line, exit 1.
@@ -27,7 +29,7 @@ pub enum UsageError {
     #[error("{0}")]
     Flags(String),
     /// The configuration file cannot be read or decoded.
-    #[error("--config={path}: {source}", path = .path.display())]
+    #[error("failed complete: --config={path}: {source}", path = .path.display())]
     File {
         /// Which file.
         path: PathBuf,
@@ -39,11 +41,15 @@ pub enum UsageError {
     Invalid(#[from] Problems),
 }
 
-/// Reads the command line (without the program's name), and the configuration file where one is named.
+/// Reads the command line (without the program's name), the environment, and the configuration file where one is
+/// named.
 ///
 /// # Errors
 /// One line that names the flag or the field, what was found, and what is allowed.
-pub fn from_args(arguments: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
+pub fn from_args(
+    arguments: impl Iterator<Item = OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Command, UsageError> {
     let flags = flags::parse(arguments).map_err(UsageError::Flags)?;
     if flags.help {
         return Ok(Command::Print(flags::help()));
@@ -59,12 +65,14 @@ pub fn from_args(arguments: impl Iterator<Item = OsString>) -> Result<Command, U
         },
     };
     let host = rustix::system::uname();
-    let (cleanup, cleanup_own) = (flags.cleanup, flags.cleanup_own);
-    let merged = Box::new(merge::merge(flags, file, &host.nodename().to_string_lossy())?);
-    Ok(match (cleanup, cleanup_own) {
-        (true, _) => Command::Cleanup(merged),
-        (false, true) => Command::CleanupOwn(merged),
-        (false, false) => Command::Run(merged),
+    let (write_config_to, cleanup, cleanup_own) =
+        (flags.write_config_to.clone(), flags.cleanup, flags.cleanup_own);
+    let merged = Box::new(merge::merge(flags, file, environment, &host.nodename().to_string_lossy())?);
+    Ok(match write_config_to {
+        Some(path) => Command::WriteConfig(merged, path),
+        None if cleanup => Command::Cleanup(merged),
+        None if cleanup_own => Command::CleanupOwn(merged),
+        None => Command::Run(merged),
     })
 }
 

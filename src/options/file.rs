@@ -1,27 +1,23 @@
 //! The configuration file: a `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`, YAML or JSON.
 //!
 //! Decoded as kube-proxy does it (contract 2.2): what is only unknown or said twice is a line in the log; a syntax
-//! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. All fields of the contract are known
-//! (`document.rs`); to make use of one, give it its type there and hand it on in `settings_of`.
-
-mod document;
-mod scalar;
+//! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. The fields are those of
+//! [`super::configuration`].
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use self::document::{Document, Header};
-use super::duration::GoDuration;
-use super::settings::{Notice, Settings};
+use super::configuration::{Configuration, Header, Loose};
+use super::settings::Notice;
 
 /// What a configuration file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// The settings in it. `null`, `0`, `""` and absence are one: not said.
-    pub settings: Settings,
+    /// The settings in it, with defaults for those that are not.
+    pub configuration: Configuration,
     /// What should be logged about it.
     pub notices: Vec<Notice>,
 }
@@ -64,9 +60,9 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
     header.check().map_err(FileError::Decode)?;
 
     let mut deviations = Vec::new();
-    let document: Document =
+    let mut configuration: Configuration =
         match first_document(text, |path| deviations.push(format!("unknown field {path:?}"))) {
-            Ok(document) => document,
+            Ok(configuration) => configuration,
             Err(strict) => {
                 let strict = strict.to_string();
                 let lenient = deduplicated(text).and_then(|text| {
@@ -75,9 +71,9 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
                 });
                 // Where nothing was said twice, both errors are about the same thing, and the first knows the line.
                 match lenient {
-                    Ok(document) => {
+                    Ok(configuration) => {
                         deviations.insert(0, strict);
-                        document
+                        configuration
                     }
                     Err(_) if !strict.contains("duplicate") => return Err(FileError::Decode(strict)),
                     Err(lenient) => {
@@ -90,21 +86,15 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
 
     let mut notices = Vec::new();
     if !deviations.is_empty() {
-        notices.push(Notice {
-            warning: false,
-            message: "Using lenient decoding as strict decoding failed",
-            detail: deviations.join(", "),
-        });
+        notices.push(Notice::info("Using lenient decoding as strict decoding failed", deviations.join(", ")));
     }
-    let unused = document.said_but_unused();
-    if !unused.is_empty() {
-        notices.push(Notice {
-            warning: true,
-            message: "Fields of the configuration file have no effect yet",
-            detail: unused.join(", "),
-        });
-    }
-    Ok(Loaded { settings: settings_of(document), notices })
+    configuration.set_defaults();
+    Ok(Loaded { configuration, notices })
+}
+
+/// A configuration file with these settings.
+pub fn text(configuration: &Configuration) -> String {
+    serde_yaml::to_string(configuration).expect("texts, numbers, truth values, lists and mappings")
 }
 
 /// The first document of the text, as Go's YAML library reads it; `unknown` is told the paths of unknown fields.
@@ -124,7 +114,7 @@ fn readable(path: &serde_ignored::Path<'_>) -> String {
 
 /// The same document, in which only the last value of a field that is said several times is left.
 fn deduplicated(text: &str) -> Result<String, serde_yaml::Error> {
-    let value: scalar::Loose = first_document(text, |_| ())?;
+    let value: Loose = first_document(text, |_| ())?;
     serde_yaml::to_string::<Value>(&value.0)
 }
 
@@ -138,36 +128,6 @@ fn without_place(error: &serde_yaml::Error) -> String {
         text = text.replace(&place, "");
     }
     text
-}
-
-/// What the rest of the program makes use of.
-fn settings_of(document: Document) -> Settings {
-    let ipvs = document.ipvs.unwrap_or_default();
-    let iptables = document.iptables.unwrap_or_default();
-    let client_connection = document.client_connection.unwrap_or_default();
-    let logging = document.logging.unwrap_or_default();
-    let text = |text: Option<scalar::Text>| text.map(|text| text.0).filter(|text| !text.is_empty());
-    let time = |time: Option<scalar::Time>| time.map(|time| time.0).filter(|time| *time != GoDuration::ZERO);
-    Settings {
-        kubeconfig: text(client_connection.kubeconfig).map(PathBuf::from),
-        hostname_override: text(document.hostname_override),
-        mode: text(document.mode),
-        scheduler: text(ipvs.scheduler),
-        tcp_timeout: time(ipvs.tcp_timeout),
-        tcp_fin_timeout: time(ipvs.tcp_fin_timeout),
-        udp_timeout: time(ipvs.udp_timeout),
-        min_sync_period: time(ipvs.min_sync_period),
-        sync_period: time(ipvs.sync_period),
-        exclude_cidrs: ipvs.exclude_cidrs.map(|list| list.into_iter().map(|text| text.0).collect()),
-        cluster_cidr: text(document.cluster_cidr),
-        masquerade_all: iptables.masquerade_all.map(|switch| switch.0),
-        // A pointer in Go: 0 is bit 0, only null is the default.
-        masquerade_bit: iptables.masquerade_bit.map(|number| number.0),
-        bind_address: text(document.bind_address),
-        healthz_bind_address: text(document.healthz_bind_address),
-        metrics_bind_address: text(document.metrics_bind_address),
-        verbosity: logging.verbosity.map(|number| number.0).filter(|level| *level != 0),
-    }
 }
 
 #[cfg(test)]

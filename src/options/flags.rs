@@ -4,6 +4,7 @@
 //! Values are checked for their type here; what they mean together is [`super::merge`]'s business.
 
 mod table;
+mod value;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,30 +13,42 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction};
 
-use self::table::{FLAGS, Flag, Kind};
-use super::settings::Settings;
+use self::table::{FLAGS, Flag};
+use super::configuration::Configuration;
+
+/// How the program is called. The list of flags would push an error out of sight.
+pub const USAGE: &str = "Usage: kube-ipvs [flags]";
 
 /// What the command line says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Flags {
-    /// Flags that have a field in the configuration file.
-    pub settings: Settings,
+    /// Flags that have a field in the configuration file; the others have their defaults.
+    pub configuration: Configuration,
     /// `--config`.
     pub config: Option<PathBuf>,
-    /// `--manifests`.
-    pub manifests: Vec<PathBuf>,
-    /// `--master`.
-    pub master: Option<String>,
+    /// `--write-config-to`.
+    pub write_config_to: Option<PathBuf>,
     /// `--cleanup`.
     pub cleanup: bool,
     /// `--cleanup-own`.
     pub cleanup_own: bool,
+    /// `--init-only`.
+    pub init_only: bool,
+    /// `--manifests`.
+    pub manifests: Vec<PathBuf>,
+    /// `--master`.
+    pub master: Option<String>,
+    /// `--healthz-port`.
+    pub healthz_port: Option<i64>,
+    /// `--metrics-port`.
+    pub metrics_port: Option<i64>,
     /// `--version`.
     pub version: Option<VersionForm>,
     /// `--help`.
     pub help: bool,
-    /// The names of all flags that were given, in the order of the table.
-    pub given: Vec<&'static str>,
+    /// The flags that were given, in the order of the table, with their values as pflag prints them.
+    pub given: Vec<(&'static str, String)>,
 }
 
 /// How much of the version is printed.
@@ -56,13 +69,18 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, String>
     let mut flags = Flags::default();
     for flag in FLAGS {
         let Some(values) = matches.get_many::<OsString>(flag.name) else { continue };
-        flags.given.push(flag.name);
-        // All values are looked at, and the last one wins.
+        // All values are looked at. Some add to each other; of the others the last one wins.
+        let mut shown: Vec<String> = Vec::new();
         for value in values {
-            (flag.set)(&mut flags, value).map_err(|problem| {
+            let one = flag.set.apply(&mut flags, value).map_err(|problem| {
                 format!("--{}: Invalid value: {:?}: {problem}", flag.name, value.to_string_lossy())
             })?;
+            if !flag.set.adds() {
+                shown.clear();
+            }
+            shown.push(one);
         }
+        flags.given.push((flag.name, shown.join(",")));
     }
     Ok(flags)
 }
@@ -72,11 +90,62 @@ pub fn help() -> String {
     command().render_help().to_string()
 }
 
+impl Default for Flags {
+    /// No flag was given.
+    fn default() -> Self {
+        Self {
+            configuration: Configuration::for_flags(),
+            config: None,
+            write_config_to: None,
+            cleanup: false,
+            cleanup_own: false,
+            init_only: false,
+            manifests: Vec::new(),
+            master: None,
+            healthz_port: None,
+            metrics_port: None,
+            version: None,
+            help: false,
+            given: Vec::new(),
+        }
+    }
+}
+
 impl Flags {
+    /// Whether a flag was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| *given == name)
+    }
+
     /// The flags that were given although the configuration file replaces them.
     pub fn replaced_by_file(&self) -> impl Iterator<Item = &'static str> {
-        let replaced = |name: &&str| FLAGS.iter().any(|flag| flag.name == *name && flag.replaced_by_file);
-        self.given.iter().copied().filter(replaced)
+        FLAGS.iter().filter(|flag| flag.replaced_by_file && self.has(flag.name)).map(|flag| flag.name)
+    }
+
+    /// The flags that were given although they do nothing here.
+    pub fn without_effect(&self) -> impl Iterator<Item = &'static str> {
+        FLAGS.iter().filter(|flag| !flag.has_effect && self.has(flag.name)).map(|flag| flag.name)
+    }
+
+    /// Every flag there is with its value, by name: given values, else defaults.
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        let mut values: Vec<_> = FLAGS
+            .iter()
+            .map(|flag| {
+                let given = self.given.iter().find(|(name, _)| *name == flag.name);
+                (flag.name, given.map_or(flag.default, |(_, value)| value).to_owned())
+            })
+            .collect();
+        values.sort_unstable();
+        values
+    }
+}
+
+/// Logs the values of all flags, as kube-proxy does from `-v=1` on: `FLAG: --v="1"`.
+pub fn log_values(values: &[(&'static str, String)]) {
+    for (name, value) in values {
+        // The target of lines that stand without quotes: `crate::telemetry::PLAIN`.
+        tracing::info!(target: "kube_ipvs::plain", "FLAG: --{name}={value:?}");
     }
 }
 
@@ -85,7 +154,7 @@ fn command() -> clap::Command {
         .no_binary_name(true)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .override_usage("kube-ipvs [flags]")
+        .override_usage(USAGE.trim_start_matches("Usage: "))
         .about("The service proxy for Kubernetes clusters that run on IPVS")
         .help_template("{about}\n\nUsage: {usage}\n\nFlags:\n{options}\n");
     FLAGS.iter().fold(command, |command, flag| command.arg(argument(flag)))
@@ -93,7 +162,7 @@ fn command() -> clap::Command {
 
 fn argument(flag: &Flag) -> Arg {
     let help = match flag.default {
-        "" => flag.help.to_owned(),
+        "" | "false" => flag.help.to_owned(),
         default => format!("{} (default {default})", flag.help),
     };
     let argument = Arg::new(flag.name)
@@ -101,20 +170,21 @@ fn argument(flag: &Flag) -> Arg {
         .help(help)
         .action(ArgAction::Append)
         .value_parser(clap::value_parser!(OsString));
-    let argument = match flag.short {
-        Some(short) => argument.short(short),
-        None => argument,
+    let argument = match flag.name {
+        "v" => argument.short('v'),
+        "help" => argument.short('h'),
+        _ => argument,
     };
-    match flag.kind {
+    match flag.set.choice() {
         // pflag: `--x`, `--x=false`; in `--x false` the second word is an argument of its own.
-        Kind::Switch => argument
+        Some(words) => argument
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true")
-            .value_name("true|false")
+            .value_name(words)
             .hide_possible_values(true),
         // pflag takes the next word whatever it looks like.
-        Kind::Value(name) => argument.num_args(1).allow_hyphen_values(true).value_name(name),
+        None => argument.num_args(1).allow_hyphen_values(true).value_name(flag.value),
     }
 }
 
@@ -145,8 +215,7 @@ fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
                     *byte = b'-';
                 }
             }
-            let takes_value =
-                |flag: &Flag| flag.name.as_bytes() == long && matches!(flag.kind, Kind::Value(_));
+            let takes_value = |flag: &Flag| flag.name.as_bytes() == long && flag.set.choice().is_none();
             value_follows = FLAGS.iter().any(takes_value);
             result.push(OsString::from_vec([b"--", long.as_slice()].concat()));
         } else {

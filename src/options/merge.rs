@@ -1,55 +1,35 @@
-//! Flags, configuration file and defaults → [`Options`], with every value checked.
+//! Flags, configuration file, environment and defaults → [`Options`], with every value checked.
 //!
 //! All problems are found in one go; each names the flag or the field, what was found and what is allowed.
 
+mod check;
+mod names;
+
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
-use ipnet::IpNet;
-
+use self::check::Check;
+use super::configuration::{Configuration, Logging};
 use super::duration::GoDuration;
 use super::file::Loaded;
 use super::flags::Flags;
-use super::settings::{Name, Notice, Origin, Place, Settings};
-use super::{Options, ProxyOptions, Source};
-use crate::sloppy::{parse_cidr, parse_ip};
+use super::listen;
+use super::proxy::ProxyOptions;
+use super::settings::{Notice, Origin};
+use super::{Options, Source};
 use crate::state::Timeouts;
 
-const KUBECONFIG: Name = Name { flag: "kubeconfig", field: "clientConnection.kubeconfig" };
-const HOSTNAME_OVERRIDE: Name = Name { flag: "hostname-override", field: "hostnameOverride" };
-const MODE: Name = Name { flag: "proxy-mode", field: "mode" };
-const TCP_TIMEOUT: Name = Name { flag: "ipvs-tcp-timeout", field: "ipvs.tcpTimeout" };
-const TCP_FIN_TIMEOUT: Name = Name { flag: "ipvs-tcpfin-timeout", field: "ipvs.tcpFinTimeout" };
-const UDP_TIMEOUT: Name = Name { flag: "ipvs-udp-timeout", field: "ipvs.udpTimeout" };
-const SYNC_PERIOD: Name = Name { flag: "ipvs-sync-period", field: "ipvs.syncPeriod" };
-const MIN_SYNC_PERIOD: Name = Name { flag: "ipvs-min-sync-period", field: "ipvs.minSyncPeriod" };
-const EXCLUDE_CIDRS: Name = Name { flag: "ipvs-exclude-cidrs", field: "ipvs.excludeCIDRs" };
-const CLUSTER_CIDR: Name = Name { flag: "cluster-cidr", field: "clusterCIDR" };
-const MASQUERADE_BIT: Name = Name { flag: "iptables-masquerade-bit", field: "iptables.masqueradeBit" };
-const BIND_ADDRESS: Name = Name { flag: "bind-address", field: "bindAddress" };
-const HEALTHZ_ADDRESS: Name = Name { flag: "healthz-bind-address", field: "healthzBindAddress" };
-const METRICS_ADDRESS: Name = Name { flag: "metrics-bind-address", field: "metricsBindAddress" };
-const VERBOSITY: Name = Name { flag: "v", field: "logging.verbosity" };
-
-const DEFAULT_SCHEDULER: &str = "rr";
-const DEFAULT_SYNC_PERIOD: GoDuration = GoDuration::from_seconds(30);
-const DEFAULT_MASQUERADE_BIT: i64 = 14;
-const HEALTHZ_PORT: u16 = 10256;
-const METRICS_PORT: u16 = 10249;
-
-/// The kernel counts IPVS timeouts in ticks, in a signed 32-bit number, at no fewer than 100 ticks a second
-/// (`ip_vs_set_timeout` in `net/netfilter/ipvs/ip_vs_ctl.c`); a kernel with more ticks may refuse less.
-const LONGEST_TIMEOUT: GoDuration = GoDuration::from_seconds(i32::MAX.cast_unsigned() / 100);
-
-/// The options, and what should be logged about how they came to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The options, and what should be told about how they came to be.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     /// What the program was told.
     pub options: Options,
+    /// The same as a configuration file, defaults included: what `--write-config-to` writes and `/configz` shows.
+    pub configuration: Configuration,
     /// What the user should know.
     pub notices: Vec<Notice>,
+    /// All flags with their values, for the log and `/flagz`.
+    pub flag_values: Vec<(&'static str, String)>,
 }
 
 /// What is wrong with the settings: one line for all.
@@ -64,291 +44,160 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Merges and checks. With a file, the flags that it replaces do not count (contract 1.3).
+/// Merges and checks. With a file, the flags that it replaces do not count (contract 1.3). `environment`: our own
+/// variables are looked at, all others are not.
 ///
 /// # Errors
 /// All that is wrong.
-pub fn merge(flags: Flags, file: Option<Loaded>, host_name: &str) -> Result<Merged, Problems> {
-    let replaced: Vec<_> = flags.replaced_by_file().map(|name| format!("--{name}")).collect();
-    let Flags { settings: from_flags, manifests, master, .. } = flags;
-    let name_origin = if from_flags.hostname_override.is_some() { Origin::Flags } else { Origin::File };
-    let verbosity_origin = if from_flags.verbosity.is_some() { Origin::Flags } else { Origin::File };
-    let (origin, settings, mut notices) = match file {
-        None => (Origin::Flags, from_flags, Vec::new()),
-        Some(Loaded { settings, mut notices }) => {
-            if !replaced.is_empty() {
-                notices.push(Notice {
-                    warning: true,
-                    message: "Flags have no effect because --config is given",
-                    detail: replaced.join(", "),
-                });
-            }
-            let settings = Settings {
-                hostname_override: from_flags.hostname_override.or(settings.hostname_override),
-                verbosity: from_flags.verbosity.or(settings.verbosity),
-                ..settings
-            };
-            (Origin::File, settings, notices)
+pub fn merge(
+    mut flags: Flags,
+    file: Option<Loaded>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    host_name: &str,
+) -> Result<Merged, Problems> {
+    let mut problems = Vec::new();
+    listen_on_deprecated_ports(&mut flags, &mut problems);
+    let with_file = file.is_some();
+    let (mut configuration, mut notices) = match file {
+        None => (flags.configuration.clone(), Vec::new()),
+        Some(Loaded { mut configuration, notices }) => {
+            take_over_flags(&flags, &mut configuration);
+            (configuration, notices)
         }
     };
+    match configuration.own.read_environment(environment) {
+        Ok(more) => notices.extend(more),
+        Err(problem) => problems.push(problem),
+    }
+    tell_of_ignored_flags(&flags, with_file, &mut notices);
 
-    let mut check = Check { origin, problems: Vec::new(), notices: &mut notices };
-    check.mode(settings.mode.as_deref());
-    let default_ip = check.default_listen_ip(settings.bind_address.as_deref());
-    let (min_sync_period, sync_period) =
-        check.sync_periods(settings.min_sync_period.unwrap_or_default(), settings.sync_period);
-    let kubeconfig = settings.kubeconfig;
-    let source = if manifests.is_empty() {
-        Source::Api { kubeconfig, master }
+    // The name of an error about a setting that both a flag and the file can have the last word on.
+    let by_flag = |name| if flags.has(name) || !with_file { Origin::Flags } else { Origin::File };
+    let origin = if with_file { Origin::File } else { Origin::Flags };
+    let mut check = Check { origin, problems, notices: &mut notices };
+    check.mode(&configuration.mode);
+    check.unused(&configuration);
+    // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to.
+    let nobody_asked = !with_file && !flags.has("ipvs-min-sync-period");
+    let min_sync_period = if nobody_asked { GoDuration::ZERO } else { configuration.ipvs.min_sync_period };
+    let (min_sync_period, sync_period) = check.sync_periods(min_sync_period, configuration.ipvs.sync_period);
+    let kubeconfig =
+        Some(configuration.client_connection.kubeconfig.as_str()).filter(|path| !path.is_empty());
+    let source = if flags.manifests.is_empty() {
+        Source::Api { kubeconfig: kubeconfig.map(Into::into), master: flags.master.clone() }
     } else {
-        check.only_one_source(kubeconfig.is_some(), master.is_some());
-        Source::Manifests(manifests)
+        check.only_one_source(kubeconfig.is_some(), flags.master.is_some());
+        Source::Manifests(flags.manifests.clone())
     };
+    let hostname_origin =
+        if flags.configuration.hostname_override.is_empty() { origin } else { Origin::Flags };
+    let (local_detector, cluster_cidrs) = check.local_detector(&configuration);
+    let (ipvs, iptables, own) = (&configuration.ipvs, &configuration.iptables, &configuration.own);
     let options = Options {
         source,
-        node_name: check.node_name(settings.hostname_override.as_deref(), name_origin, host_name),
+        node_name: check.node_name(&configuration.hostname_override, hostname_origin, host_name),
         proxy: ProxyOptions {
-            scheduler: check.scheduler(settings.scheduler.as_deref()),
+            scheduler: check.scheduler(&ipvs.scheduler),
             timeouts: Timeouts {
-                tcp_seconds: check.timeout(TCP_TIMEOUT, settings.tcp_timeout),
-                tcp_fin_seconds: check.timeout(TCP_FIN_TIMEOUT, settings.tcp_fin_timeout),
-                udp_seconds: check.timeout(UDP_TIMEOUT, settings.udp_timeout),
+                tcp_seconds: check.timeout(names::TCP_TIMEOUT, ipvs.tcp_timeout),
+                tcp_fin_seconds: check.timeout(names::TCP_FIN_TIMEOUT, ipvs.tcp_fin_timeout),
+                udp_seconds: check.timeout(names::UDP_TIMEOUT, ipvs.udp_timeout),
             },
-            exclude_cidrs: check.exclude_cidrs(&settings.exclude_cidrs.unwrap_or_default()),
-            cluster_cidrs: check.cluster_cidrs(settings.cluster_cidr.as_deref().unwrap_or_default()),
-            masquerade_all: settings.masquerade_all.unwrap_or_default(),
-            masquerade_mark: check.masquerade_mark(settings.masquerade_bit),
-            ..ProxyOptions::default()
+            exclude_cidrs: check.exclude_cidrs(ipvs.exclude_cidrs.as_deref().unwrap_or_default()),
+            local_detector,
+            cluster_cidrs,
+            masquerade_all: iptables.masquerade_all,
+            masquerade_mark: check.masquerade_mark(iptables.masquerade_bit.unwrap_or_default()),
+            node_port_addresses: check
+                .node_port_addresses(configuration.node_port_addresses.as_deref().unwrap_or_default()),
+            bind_address: check.bind_address(&configuration.bind_address),
+            strict_arp: ipvs.strict_arp,
+            sloppy_sctp: own.sloppy_sctp.unwrap_or_default(),
+            // Known when the kernel is.
+            run_estimation: None,
+            drain_deadline: check.drain_deadline(own.checked_drain_deadline()),
         },
+        conntrack: check.conntrack(&configuration),
+        estimator: own.estimator.unwrap_or_default(),
+        oom_score_adjustment: check.oom_score_adjustment(configuration.oom_score_adj.unwrap_or_default()),
         min_sync_period,
         sync_period,
-        healthz_address: check.listen_address(
-            HEALTHZ_ADDRESS,
-            settings.healthz_bind_address.as_deref(),
-            SocketAddr::new(default_ip.unspecified, HEALTHZ_PORT),
-        ),
-        metrics_address: check.listen_address(
-            METRICS_ADDRESS,
-            settings.metrics_bind_address.as_deref(),
-            SocketAddr::new(default_ip.loopback, METRICS_PORT),
-        ),
-        verbosity: check.verbosity(settings.verbosity, verbosity_origin),
+        healthz_address: check.healthz_address(&configuration.healthz_bind_address),
+        metrics_address: check.metrics_address(&configuration.metrics_bind_address),
+        bind_address_hard_fail: configuration.bind_address_hard_fail,
+        profiling: configuration.enable_profiling,
+        verbosity: check.verbosity(configuration.logging.verbosity, by_flag("v")),
+        log_format: check.log_format(&configuration.logging.format, by_flag("logging-format")),
+        config_file: flags.config.clone(),
+        init_only: flags.init_only,
     };
     let problems = check.problems;
-    if problems.is_empty() { Ok(Merged { options, notices }) } else { Err(Problems(problems)) }
+    if !problems.is_empty() {
+        return Err(Problems(problems));
+    }
+    Ok(Merged { options, configuration, notices, flag_values: flags.values() })
 }
 
-/// Checks values one after the other, and collects what is wrong; whatever it returns for a wrong value is not used.
-struct Check<'a> {
-    origin: Origin,
-    problems: Vec<String>,
-    notices: &'a mut Vec<Notice>,
-}
-
-/// Which addresses the two servers get where nothing is said about them.
-struct ListenDefaults {
-    unspecified: IpAddr,
-    loopback: IpAddr,
-}
-
-impl Check<'_> {
-    fn invalid(&mut self, name: Name, found: impl fmt::Display, allowed: &str) {
-        self.invalid_at(name.at(self.origin), found, allowed);
-    }
-
-    fn invalid_at(&mut self, place: Place, found: impl fmt::Display, allowed: &str) {
-        self.problems.push(format!("{place}: Invalid value: {:?}: {allowed}", found.to_string()));
-    }
-
-    fn mode(&mut self, mode: Option<&str>) {
-        match mode.unwrap_or_default() {
-            "" | "ipvs" => {}
-            mode @ ("iptables" | "nftables") => {
-                let allowed = format!("must be \"ipvs\" or empty; for mode {mode} use kube-proxy");
-                self.invalid(MODE, mode, &allowed);
-            }
-            mode => self.invalid(MODE, mode, "must be \"ipvs\" or empty"),
+/// Appends the ports to listen addresses that have none, or takes the addresses away (contract 1.4). A file has
+/// addresses of its own.
+fn listen_on_deprecated_ports(flags: &mut Flags, problems: &mut Vec<String>) {
+    for (flag, port, address, default) in [
+        ("healthz-port", flags.healthz_port, &mut flags.configuration.healthz_bind_address, listen::HEALTHZ),
+        ("metrics-port", flags.metrics_port, &mut flags.configuration.metrics_bind_address, listen::METRICS),
+    ] {
+        match port.map_or(Ok(default.port), u16::try_from) {
+            Ok(0) => address.clear(),
+            Ok(port) => listen::append_port(address, port),
+            Err(_) => problems.push(format!(
+                "--{flag}: Invalid value: \"{}\": must be within 0 and 65535",
+                port.unwrap_or_default()
+            )),
         }
-    }
-
-    fn only_one_source(&mut self, kubeconfig: bool, master: bool) {
-        let other = match (kubeconfig, master) {
-            (true, _) => KUBECONFIG.at(self.origin).to_string(),
-            (false, true) => "--master".to_owned(),
-            (false, false) => return,
-        };
-        self.problems.push(format!(
-            "--manifests and {other} cannot be used together: choose either files or an API server"
-        ));
-    }
-
-    fn node_name(&mut self, name: Option<&str>, origin: Origin, host_name: &str) -> Arc<str> {
-        let trimmed = name.unwrap_or(host_name).trim();
-        match name {
-            Some(name) if trimmed.is_empty() => {
-                self.invalid_at(HOSTNAME_OVERRIDE.at(origin), name, "must not be blank");
-            }
-            None if trimmed.is_empty() => {
-                self.problems.push("the host has no name: give one with --hostname-override".to_owned());
-            }
-            _ => {}
-        }
-        trimmed.to_lowercase().into()
-    }
-
-    fn scheduler(&mut self, scheduler: Option<&str>) -> Arc<str> {
-        match scheduler {
-            None | Some("") => {
-                self.notices.push(Notice {
-                    warning: false,
-                    message: "IPVS scheduler not specified, use rr by default",
-                    detail: String::new(),
-                });
-                DEFAULT_SCHEDULER.into()
-            }
-            Some(scheduler) => scheduler.into(),
-        }
-    }
-
-    /// In whole seconds, as the kernel takes it.
-    fn timeout(&mut self, name: Name, timeout: Option<GoDuration>) -> u32 {
-        let timeout = timeout.unwrap_or_default();
-        if timeout > LONGEST_TIMEOUT {
-            let allowed =
-                format!("must not be longer than {LONGEST_TIMEOUT}, the longest that a kernel takes");
-            self.invalid(name, timeout, &allowed);
-            return 0;
-        }
-        let Some(time) = timeout.to_std() else {
-            self.invalid(name, timeout, "must be 0 or longer");
-            return 0;
-        };
-        let seconds = u32::try_from(time.as_secs()).expect("no longer than LONGEST_TIMEOUT");
-        if seconds == 0 && !time.is_zero() {
-            self.notices.push(Notice {
-                warning: true,
-                message: "A timeout below one second has no effect: the kernel counts whole seconds",
-                detail: format!("{}={timeout}", name.at(self.origin)),
-            });
-        }
-        seconds
-    }
-
-    fn sync_periods(&mut self, minimum: GoDuration, period: Option<GoDuration>) -> (Duration, Duration) {
-        let period = period.unwrap_or(DEFAULT_SYNC_PERIOD);
-        if period <= GoDuration::ZERO {
-            self.invalid(SYNC_PERIOD, period, "must be longer than 0");
-        }
-        if minimum.is_negative() {
-            self.invalid(MIN_SYNC_PERIOD, minimum, "must be 0 or longer");
-        } else if minimum > period {
-            let allowed =
-                format!("must not be longer than {}, which is {period}", SYNC_PERIOD.at(self.origin));
-            self.invalid(MIN_SYNC_PERIOD, minimum, &allowed);
-        }
-        (minimum.to_std().unwrap_or_default(), period.to_std().unwrap_or_default())
-    }
-
-    fn exclude_cidrs(&mut self, list: &[String]) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for text in list {
-            match parse_cidr(text.trim()) {
-                Some(network) => networks.push(network),
-                None => {
-                    self.invalid(
-                        EXCLUDE_CIDRS,
-                        text,
-                        "must be networks such as 10.96.0.0/12 or fd00:1::/112",
-                    );
-                }
-            }
-        }
-        networks
-    }
-
-    fn cluster_cidrs(&mut self, text: &str) -> Vec<IpNet> {
-        if text.trim().is_empty() {
-            return Vec::new();
-        }
-        let networks: Option<Vec<_>> = text.split(',').map(|text| parse_cidr(text.trim())).collect();
-        let Some(networks) = networks else {
-            let allowed =
-                "must be a network such as 10.244.0.0/16, or one of each IP family separated by a comma";
-            self.invalid(CLUSTER_CIDR, text, allowed);
-            return Vec::new();
-        };
-        let of_v4 = networks.iter().filter(|network| network.addr().is_ipv4()).count();
-        if of_v4 > 1 || networks.len() - of_v4 > 1 {
-            self.invalid(CLUSTER_CIDR, text, "must have at most one network of each IP family");
-        }
-        networks
-    }
-
-    fn masquerade_mark(&mut self, bit: Option<i64>) -> u32 {
-        let bit = bit.unwrap_or(DEFAULT_MASQUERADE_BIT);
-        let mark = u32::try_from(bit).ok().and_then(|bit| 1_u32.checked_shl(bit));
-        mark.unwrap_or_else(|| {
-            self.invalid(MASQUERADE_BIT, bit, "must be within 0 and 31");
-            0
-        })
-    }
-
-    /// Above 255 there is nothing more to say.
-    fn verbosity(&mut self, level: Option<i64>, origin: Origin) -> u8 {
-        let level = level.unwrap_or_default();
-        if level.is_negative() {
-            self.invalid_at(VERBOSITY.at(origin), level, "must be 0 or more");
-        }
-        u8::try_from(level).unwrap_or(u8::MAX)
-    }
-
-    fn default_listen_ip(&mut self, bind_address: Option<&str>) -> ListenDefaults {
-        let v4 = ListenDefaults { unspecified: [0, 0, 0, 0].into(), loopback: [127, 0, 0, 1].into() };
-        match bind_address.map(|text| (text, parse_ip(text))) {
-            None | Some((_, Some(IpAddr::V4(_)))) => v4,
-            Some((_, Some(IpAddr::V6(_)))) => {
-                let loopback = std::net::Ipv6Addr::LOCALHOST.into();
-                ListenDefaults { unspecified: std::net::Ipv6Addr::UNSPECIFIED.into(), loopback }
-            }
-            Some((text, None)) => {
-                self.invalid(BIND_ADDRESS, text, "must be an IP address");
-                v4
-            }
-        }
-    }
-
-    /// `ip` or `ip:port`; an IPv6 address with a port stands in brackets. Empty, which only a flag can be: nowhere.
-    fn listen_address(&mut self, name: Name, text: Option<&str>, default: SocketAddr) -> Option<SocketAddr> {
-        let text = match text {
-            None => return Some(default),
-            Some("") => return None,
-            Some(text) => text,
-        };
-        let unbracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        let address = match parse_ip(unbracketed) {
-            Some(ip) => Some(SocketAddr::new(ip, default.port())),
-            None => with_port(text),
-        };
-        if address.is_none() {
-            let allowed = format!("must be an IP address with a port from 1 to 65535, such as {default}");
-            self.invalid(name, text, &allowed);
-        }
-        address
     }
 }
 
-fn with_port(text: &str) -> Option<SocketAddr> {
-    let (host, port) = text.rsplit_once(':')?;
-    let host = match host.strip_prefix('[') {
-        Some(host) => host.strip_suffix(']')?,
-        None if host.contains(':') => return None,
-        None => host,
-    };
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+/// The flags that count beside a file.
+fn take_over_flags(flags: &Flags, configuration: &mut Configuration) {
+    let from = &flags.configuration;
+    if !from.hostname_override.is_empty() {
+        configuration.hostname_override.clone_from(&from.hostname_override);
     }
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    Some(SocketAddr::new(parse_ip(host)?, port))
+    let (logging, from) = (&mut configuration.logging, &from.logging);
+    for (name, take_over) in [
+        ("v", (|to, from| to.verbosity = from.verbosity) as fn(&mut Logging, &Logging)),
+        ("logging-format", |to, from| to.format.clone_from(&from.format)),
+        ("log-flush-frequency", |to, from| to.flush_frequency = from.flush_frequency),
+        ("log-text-split-stream", |to, from| to.options.text.split_stream = from.options.text.split_stream),
+        ("log-json-split-stream", |to, from| to.options.json.split_stream = from.options.json.split_stream),
+        ("log-text-info-buffer-size", |to, from| {
+            to.options.text.info_buffer_size.clone_from(&from.options.text.info_buffer_size);
+        }),
+        ("log-json-info-buffer-size", |to, from| {
+            to.options.json.info_buffer_size.clone_from(&from.options.json.info_buffer_size);
+        }),
+        // Those of the flag come first.
+        ("vmodule", |to, from| {
+            to.vmodule.splice(0..0, from.vmodule.iter().cloned());
+        }),
+    ] {
+        if flags.has(name) {
+            take_over(logging, from);
+        }
+    }
+}
+
+/// Flags that were given in vain, because of the file or in any case.
+fn tell_of_ignored_flags(flags: &Flags, with_file: bool, notices: &mut Vec<Notice>) {
+    let named =
+        |names: Vec<&str>| names.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ");
+    let replaced: Vec<_> = if with_file { flags.replaced_by_file().collect() } else { Vec::new() };
+    let in_vain: Vec<_> = flags.without_effect().filter(|name| !replaced.contains(name)).collect();
+    if !replaced.is_empty() {
+        notices.push(Notice::warning("Flags have no effect because --config is given", named(replaced)));
+    }
+    if !in_vain.is_empty() {
+        notices.push(Notice::detail("Flags have no effect in this program", named(in_vain)));
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,15 @@
 //! program reads only this.
 
 pub mod args;
+pub mod configuration;
+pub mod configz;
+pub mod conntrack;
 pub mod duration;
 pub mod file;
 pub mod flags;
+mod listen;
 pub mod merge;
+pub mod own;
 pub mod proxy;
 pub mod settings;
 
@@ -17,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::args::{Command, UsageError, from_args};
+pub use self::conntrack::ConntrackOptions;
+pub use self::own::Estimator;
 pub use self::proxy::ProxyOptions;
 
 /// Everything that the program was told, checked and complete.
@@ -28,6 +35,12 @@ pub struct Options {
     pub node_name: Arc<str>,
     /// What the kernel state depends on.
     pub proxy: ProxyOptions,
+    /// What connection tracking is set to.
+    pub conntrack: ConntrackOptions,
+    /// Whether the kernel estimates the rates of IPVS.
+    pub estimator: Estimator,
+    /// How unlikely the kernel is to end this process when memory is short: -1000 (never) to 1000.
+    pub oom_score_adjustment: i32,
     /// At least this long between two writes; zero: each change is written at once.
     pub min_sync_period: Duration,
     /// A pending change that is not written for twice this long makes the node unhealthy (contract 8.2).
@@ -36,8 +49,28 @@ pub struct Options {
     pub healthz_address: Option<SocketAddr>,
     /// Where `/metrics` and `/proxyMode` answer; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
+    /// Whether the program ends when one of these is taken, instead of trying again.
+    pub bind_address_hard_fail: bool,
+    /// Whether `/debug/pprof` and `/debug/flags/v` answer beside `/metrics`.
+    pub profiling: bool,
     /// `-v`: how much is logged; 0 is normal.
     pub verbosity: u8,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// The configuration file: when it is written to or renamed, the program ends, to be started anew.
+    pub config_file: Option<PathBuf>,
+    /// Whether the program ends as soon as everything that needs privileges at the start is done.
+    pub init_only: bool,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// klog's lines.
+    #[default]
+    Text,
+    /// One JSON object per line, as zapr writes them for Kubernetes' components.
+    Json,
 }
 
 /// Where facts come from.

@@ -34,6 +34,10 @@ pub struct ProxyOptions {
     /// Whether the node answers ARP requests for the addresses of the interface that they come in by only, so that
     /// it keeps quiet about service addresses.
     pub strict_arp: bool,
+    /// Whether an SCTP association may begin with any packet (`sloppy_sctp`); `false` leaves the parameter alone.
+    pub sloppy_sctp: bool,
+    /// Whether the kernel estimates the rates of IPVS (`run_estimation`); `None` leaves the parameter alone.
+    pub run_estimation: Option<bool>,
     /// How long a real server whose endpoint is gone keeps its open connections at most.
     pub drain_deadline: Duration,
 }
@@ -51,6 +55,8 @@ impl Default for ProxyOptions {
             node_port_addresses: NodePortAddresses::Networks(Vec::new()),
             bind_address: None,
             strict_arp: false,
+            sloppy_sctp: false,
+            run_estimation: None,
             drain_deadline: Duration::from_mins(15),
         }
     }

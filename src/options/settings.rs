@@ -1,69 +1,53 @@
-//! What the flags or the configuration file say, before defaults and checks.
+//! How settings are named in errors, and what is told about them in the log.
 
 use std::fmt;
-use std::path::PathBuf;
-
-use super::duration::GoDuration;
-
-/// The settings that both the command line and the configuration file have. Their types are right, the values are
-/// not checked; `None`: not said, so the default holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// The kubeconfig file.
-    pub kubeconfig: Option<PathBuf>,
-    /// The name of the node, instead of the host's.
-    pub hostname_override: Option<String>,
-    /// The proxy mode.
-    pub mode: Option<String>,
-    /// The scheduler of the virtual servers.
-    pub scheduler: Option<String>,
-    /// The timeout of established TCP connections.
-    pub tcp_timeout: Option<GoDuration>,
-    /// The timeout of TCP connections after a FIN.
-    pub tcp_fin_timeout: Option<GoDuration>,
-    /// The timeout of UDP flows.
-    pub udp_timeout: Option<GoDuration>,
-    /// The least time between two writes.
-    pub min_sync_period: Option<GoDuration>,
-    /// Half of the time after which an unwritten change makes the node unhealthy.
-    pub sync_period: Option<GoDuration>,
-    /// Networks whose virtual servers are left alone.
-    pub exclude_cidrs: Option<Vec<String>>,
-    /// The pods' networks, separated by commas.
-    pub cluster_cidr: Option<String>,
-    /// Whether all traffic to service addresses is masqueraded.
-    pub masquerade_all: Option<bool>,
-    /// The bit of the packet mark that stands for masquerading.
-    pub masquerade_bit: Option<i64>,
-    /// The primary address of the node; here it only says which family the default listen addresses have.
-    pub bind_address: Option<String>,
-    /// Where `/healthz` answers; empty: nowhere.
-    pub healthz_bind_address: Option<String>,
-    /// Where `/metrics` answers; empty: nowhere.
-    pub metrics_bind_address: Option<String>,
-    /// How much is logged.
-    pub verbosity: Option<i64>,
-}
 
 /// Something to tell the user once logging works; never a reason to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Whether it deserves the level of a warning.
-    pub warning: bool,
+    /// How urgent it is.
+    pub level: Level,
     /// The line.
     pub message: &'static str,
-    /// What it is about: logged as `detail`.
+    /// What it is about: logged as `detail`, where it is not empty.
     pub detail: String,
 }
 
+/// How urgent a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something that nobody misses; told from `-v=1` on.
+    Detail,
+    /// Good to know.
+    Info,
+    /// Most likely not what was meant.
+    Warning,
+}
+
 impl Notice {
-    /// Writes it to the log.
-    pub fn log(&self) {
+    /// Something that nobody misses.
+    pub fn detail(message: &'static str, detail: String) -> Self {
+        Self { level: Level::Detail, message, detail }
+    }
+
+    /// Something good to know.
+    pub fn info(message: &'static str, detail: String) -> Self {
+        Self { level: Level::Info, message, detail }
+    }
+
+    /// Something that is most likely not what was meant.
+    pub fn warning(message: &'static str, detail: String) -> Self {
+        Self { level: Level::Warning, message, detail }
+    }
+
+    /// Writes it to the log, if that much is logged.
+    pub fn log(&self, verbosity: u8) {
         let (message, detail) = (self.message, self.detail.as_str());
-        match (self.warning, detail) {
-            (false, "") => tracing::info!("{message}"),
-            (false, _) => tracing::info!(detail, "{message}"),
-            (true, _) => tracing::warn!(detail, "{message}"),
+        match (self.level, detail) {
+            (Level::Detail, _) if verbosity < 1 => {}
+            (Level::Detail | Level::Info, "") => tracing::info!("{message}"),
+            (Level::Detail | Level::Info, _) => tracing::info!(detail, "{message}"),
+            (Level::Warning, _) => tracing::warn!(detail, "{message}"),
         }
     }
 }

@@ -18,11 +18,11 @@ impl io::Write for Written {
 }
 
 /// What is logged by `events`, line by line.
-fn lines_of(process: u32, events: impl FnOnce()) -> Vec<String> {
+fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> {
     let written = Written::default();
     let writer = written.clone();
     let now = || UNIX_EPOCH + Duration::from_nanos(1_795_359_845_000_042_999);
-    let subscriber = subscriber(Klog { process, now }, move || writer.clone());
+    let subscriber = subscriber(Lines { format, process, now }, move || writer.clone());
     tracing::subscriber::with_default(subscriber, events);
     let bytes = written.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
@@ -32,7 +32,7 @@ fn lines_of(process: u32, events: impl FnOnce()) -> Vec<String> {
 #[test]
 fn lines_are_klogs() {
     let line = line!() + 2;
-    let lines = lines_of(12345, || {
+    let lines = lines_of(Format::Text, 12345, || {
         tracing::info!(ipFamily = "IPv4", "Using ipvs Proxier");
         tracing::warn!(count = 3_u64, delta = -1, ratio = 0.5, ok = true, "a {}", "b");
         tracing::error!(err = %"no \"x\"\nhere", "command failed");
@@ -64,7 +64,7 @@ fn lines_are_klogs() {
 
     let shown = |verbosity| {
         set_verbosity(verbosity);
-        let lines = lines_of(1, || {
+        let lines = lines_of(Format::Text, 1, || {
             tracing::info!("info");
             vlog!(2, interface = "kube-ipvs0", "v2");
             tracing::debug!("debug");
@@ -94,9 +94,37 @@ fn lines_are_klogs() {
 }
 
 #[test]
+fn lines_without_structure_have_no_quotes() {
+    let line = line!() + 1;
+    let lines = lines_of(Format::Text, 1, || tracing::info!(target: PLAIN, "FLAG: --v={:?}", "0"));
+    assert_eq!(lines, [format!(r#"I1122 15:04:05.000042       1 tests.rs:{line}] FLAG: --v="0""#)]);
+}
+
+#[test]
+fn lines_may_be_json() {
+    let line = line!() + 2;
+    let lines = lines_of(Format::Json, 1, || {
+        tracing::info!(ipFamily = "IPv4", count = 3, ratio = 0.5, ok = true, "Using \"ipvs\" Proxier");
+        let outer = crate::kernel::ReadError { what: "all", source: io::Error::other("inner") };
+        tracing::error!(err = &outer as &dyn Error, at = %"[::]:1", "outer");
+    });
+    let wanted = [
+        format!(
+            r#"{{"ts":1795359845000.043,"caller":"tests.rs:{line}","msg":"Using \"ipvs\" Proxier","ipFamily":"IPv4","count":3,"ratio":0.5,"ok":true}}"#
+        ),
+        format!(
+            r#"{{"ts":1795359845000.043,"level":"error","caller":"tests.rs:{}","msg":"outer","err":"cannot read all from the kernel: inner","at":"[::]:1"}}"#,
+            line + 2
+        ),
+    ];
+    assert_eq!(lines, wanted);
+}
+
+#[test]
 fn the_process_has_seven_places() {
     let place = |process| {
-        lines_of(process, || tracing::warn!("x")).remove(0).split("tests.rs").next().unwrap().to_owned()
+        let mut lines = lines_of(Format::Text, process, || tracing::warn!("x"));
+        lines.remove(0).split("tests.rs").next().unwrap().to_owned()
     };
     assert_eq!(place(1), "W1122 15:04:05.000042       1 ");
     assert_eq!(place(12_345_678), "W1122 15:04:05.000042 12345678 ");

@@ -1,362 +1,503 @@
 //! All flags: what each is called, what it says about itself, and what it sets.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-
+use super::value::{Set, truth};
 use super::{Flags, VersionForm};
-use crate::options::duration::GoDuration;
-
-/// What a flag takes.
-pub(super) enum Kind {
-    /// Nothing, or a truth value behind `=`.
-    Switch,
-    /// A value; the name is shown in the help.
-    Value(&'static str),
-}
 
 /// One flag.
 pub(super) struct Flag {
     pub(super) name: &'static str,
-    pub(super) short: Option<char>,
-    pub(super) kind: Kind,
-    /// Whether a configuration file replaces it: it is then ignored on the command line (contract 1.3).
-    pub(super) replaced_by_file: bool,
-    /// Shown in the help where not empty; the values themselves are in `merge`.
+    /// How its value is called in the help; empty for those that stand alone.
+    pub(super) value: &'static str,
+    /// As pflag prints it.
     pub(super) default: &'static str,
     pub(super) help: &'static str,
-    pub(super) set: fn(&mut Flags, &OsStr) -> Result<(), String>,
+    pub(super) set: Set,
+    /// Whether a configuration file replaces it: it is then ignored on the command line (contract 1.3).
+    pub(super) replaced_by_file: bool,
+    /// Whether it does something; where not, it is only taken so that a command line of kube-proxy's works.
+    pub(super) has_effect: bool,
+}
+
+const fn flag(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+    set: Set,
+) -> Flag {
+    Flag { name, value, default, help, set, replaced_by_file: true, has_effect: true }
+}
+
+const fn switch(name: &'static str, help: &'static str, set: fn(&mut Flags, bool)) -> Flag {
+    flag(name, "", "false", help, Set::Switch(set))
+}
+
+impl Flag {
+    /// It counts beside a configuration file.
+    const fn beside_file(mut self) -> Self {
+        self.replaced_by_file = false;
+        self
+    }
+
+    /// It is only taken; its help says why.
+    const fn without_effect(mut self) -> Self {
+        self.has_effect = false;
+        self
+    }
+}
+
+/// For [`Flag::without_effect`] where there is no field to set.
+fn ignore<T>(_: &mut Flags, _: T) {}
+
+/// Why a flag has no effect here.
+mod because {
+    pub(super) const IPTABLES_MODE: &str = "No effect: for mode iptables only";
+    pub(super) const JSON: &str = "No effect: requests and answers are JSON";
+    pub(super) const NO_INFORMERS: &str = "No effect: nothing is looked at again unless it changed";
+    pub(super) const NO_LIMIT: &str = "No effect: three watches need no limit";
+    pub(super) const NO_CADVISOR: &str = "No effect: for the machine information of kube-proxy";
+    pub(super) const NO_BUFFER: &str = "No effect: log lines are written at once, to standard error";
+    pub(super) const NO_FILES: &str = "No effect: the log has one level for all";
+    pub(super) const NO_PORTS: &str = "No effect: ports are not opened since Kubernetes 1.23";
+    pub(super) const NO_HIDDEN: &str = "No effect: no metric is hidden";
+    pub(super) const NO_GATES: &str = "No effect: features of kube-proxy cannot be switched";
 }
 
 /// All flags, in the order of the help.
 pub(super) static FLAGS: &[Flag] = &[
-    Flag {
-        name: "config",
-        short: None,
-        kind: Kind::Value("file"),
-        replaced_by_file: false,
-        default: "",
-        help: "A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON. The settings in it replace \
-               their flags; --hostname-override, --master, --manifests and -v still count",
-        set: |flags, value| {
-            flags.config = non_empty(value).map(PathBuf::from);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "kubeconfig",
-        short: None,
-        kind: Kind::Value("file"),
-        replaced_by_file: true,
-        default: "",
-        help: "The kubeconfig file that says how to reach the API server. Without it and --master: the credentials of \
-               the pod",
-        set: |flags, value| {
-            flags.settings.kubeconfig = non_empty(value).map(PathBuf::from);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "master",
-        short: None,
-        kind: Kind::Value("url"),
-        replaced_by_file: false,
-        default: "",
-        help: "The URL of the API server, instead of the one in the kubeconfig",
-        set: |flags, value| {
-            flags.master = non_empty(value).map(text).transpose()?.map(str::to_owned);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "manifests",
-        short: None,
-        kind: Kind::Value("path"),
-        replaced_by_file: false,
-        default: "",
-        help: "A file, or a folder of files, with Services, EndpointSlices and Nodes in YAML or JSON, watched for \
-               changes; no API server is used. May be given several times",
-        set: |flags, value| {
-            let path = non_empty(value).ok_or("must be the path of a file or a folder")?;
-            flags.manifests.push(PathBuf::from(path));
-            Ok(())
-        },
-    },
-    Flag {
-        name: "hostname-override",
-        short: None,
-        kind: Kind::Value("name"),
-        replaced_by_file: false,
-        default: "",
-        help: "The name of this node, instead of the host's name",
-        set: |flags, value| {
-            flags.settings.hostname_override = non_empty(value).map(text).transpose()?.map(str::to_owned);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "proxy-mode",
-        short: None,
-        kind: Kind::Value("mode"),
-        replaced_by_file: true,
-        default: "ipvs",
-        help: "ipvs is the only mode of this program",
-        set: |flags, value| {
-            flags.settings.mode = Some(text(value)?.to_owned());
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-scheduler",
-        short: None,
-        kind: Kind::Value("name"),
-        replaced_by_file: true,
-        default: "rr",
-        help: "The scheduler of all virtual servers: any that the kernel has (rr, wrr, lc, wlc, sh, mh, ...)",
-        set: |flags, value| {
-            flags.settings.scheduler = Some(text(value)?.to_owned());
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-tcp-timeout",
-        short: None,
-        kind: Kind::Value("duration"),
-        replaced_by_file: true,
-        default: "0s",
-        help: "How long an idle TCP connection is kept; 0 leaves the kernel's value",
-        set: |flags, value| {
-            flags.settings.tcp_timeout = Some(duration(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-tcpfin-timeout",
-        short: None,
-        kind: Kind::Value("duration"),
-        replaced_by_file: true,
-        default: "0s",
-        help: "How long a TCP connection is kept after a FIN; 0 leaves the kernel's value",
-        set: |flags, value| {
-            flags.settings.tcp_fin_timeout = Some(duration(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-udp-timeout",
-        short: None,
-        kind: Kind::Value("duration"),
-        replaced_by_file: true,
-        default: "0s",
-        help: "How long a UDP flow is kept after its last packet; 0 leaves the kernel's value",
-        set: |flags, value| {
-            flags.settings.udp_timeout = Some(duration(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-min-sync-period",
-        short: None,
-        kind: Kind::Value("duration"),
-        replaced_by_file: true,
-        default: "0s",
-        help: "The least time between two writes to the kernel; 0 writes each change at once",
-        set: |flags, value| {
-            flags.settings.min_sync_period = Some(duration(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-sync-period",
-        short: None,
-        kind: Kind::Value("duration"),
-        replaced_by_file: true,
-        default: "30s",
-        help: "A change that is not in the kernel after twice this time makes the node unhealthy",
-        set: |flags, value| {
-            flags.settings.sync_period = Some(duration(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ipvs-exclude-cidrs",
-        short: None,
-        kind: Kind::Value("cidr,..."),
-        replaced_by_file: true,
-        default: "",
-        help: "Virtual servers with addresses in these networks are never deleted, whoever made them",
-        set: |flags, value| {
-            let list = flags.settings.exclude_cidrs.get_or_insert_default();
-            list.extend(text(value)?.split(',').filter(|_| !value.is_empty()).map(str::to_owned));
-            Ok(())
-        },
-    },
-    Flag {
-        name: "cluster-cidr",
-        short: None,
-        kind: Kind::Value("cidr[,cidr]"),
-        replaced_by_file: true,
-        default: "",
-        help: "The network of the pods, at most one per IP family; other sources are masqueraded",
-        set: |flags, value| {
-            flags.settings.cluster_cidr = Some(text(value)?.to_owned());
-            Ok(())
-        },
-    },
-    Flag {
-        name: "masquerade-all",
-        short: None,
-        kind: Kind::Switch,
-        replaced_by_file: true,
-        default: "",
-        help: "Masquerade all traffic to service addresses",
-        set: |flags, value| {
-            flags.settings.masquerade_all = Some(truth(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "iptables-masquerade-bit",
-        short: None,
-        kind: Kind::Value("bit"),
-        replaced_by_file: true,
-        default: "14",
-        help: "The bit of the packet mark (0 to 31) that stands for masquerading",
-        set: |flags, value| {
-            flags.settings.masquerade_bit = Some(integer(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "healthz-bind-address",
-        short: None,
-        kind: Kind::Value("ip:port"),
-        replaced_by_file: true,
-        default: "0.0.0.0:10256",
-        help: "Where /healthz and /livez answer; empty: nowhere",
-        set: |flags, value| {
-            flags.settings.healthz_bind_address = Some(text(value)?.to_owned());
-            Ok(())
-        },
-    },
-    Flag {
-        name: "metrics-bind-address",
-        short: None,
-        kind: Kind::Value("ip:port"),
-        replaced_by_file: true,
-        default: "127.0.0.1:10249",
-        help: "Where /metrics and /proxyMode answer; empty: nowhere",
-        set: |flags, value| {
-            flags.settings.metrics_bind_address = Some(text(value)?.to_owned());
-            Ok(())
-        },
-    },
-    Flag {
-        name: "v",
-        short: Some('v'),
-        kind: Kind::Value("level"),
-        replaced_by_file: false,
-        default: "0",
-        help: "How much is logged",
-        set: |flags, value| {
-            flags.settings.verbosity = Some(integer(value)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "cleanup",
-        short: None,
-        kind: Kind::Switch,
-        replaced_by_file: false,
-        default: "",
-        help: "Remove everything of this program and of kube-proxy in all its modes from the kernel, say what, and \
-               exit. Virtual servers in --ipvs-exclude-cidrs stay",
-        set: |flags, value| {
-            flags.cleanup = truth(value)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "cleanup-own",
-        short: None,
-        kind: Kind::Switch,
-        replaced_by_file: false,
-        default: "",
-        help: "The way back: remove what only this program has (its nftables tables, its accept in FORWARD), say \
-               what, and exit. Virtual servers and kube-ipvs0 stay for the kube-proxy that runs now",
-        set: |flags, value| {
-            flags.cleanup_own = truth(value)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "version",
-        short: None,
-        kind: Kind::Switch,
-        replaced_by_file: false,
-        default: "",
-        help: "Print the version and exit; --version=raw prints all that is known of the build",
-        set: |flags, value| {
-            flags.version = match value.as_bytes() {
-                b"raw" => Some(VersionForm::Raw),
-                _ => truth(value)
-                    .map_err(|_| "must be true, false or raw".to_owned())?
-                    .then_some(VersionForm::Plain),
+    flag(
+        "config",
+        "file",
+        "",
+        "A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON. Its settings replace their flags. \
+         When the file is written to or renamed, the program ends with 1, to be started anew",
+        Set::Path(|flags, path| flags.config = (!path.as_os_str().is_empty()).then_some(path)),
+    )
+    .beside_file(),
+    flag(
+        "write-config-to",
+        "file",
+        "",
+        "Write all settings, with their defaults, to this file, and exit",
+        Set::Path(|flags, path| flags.write_config_to = (!path.as_os_str().is_empty()).then_some(path)),
+    )
+    .beside_file(),
+    switch("cleanup", "Remove everything of this program and of kube-proxy in all its modes from the kernel, say what, and exit. \
+         Virtual servers in --ipvs-exclude-cidrs stay", |flags, on| {
+        flags.cleanup = on;
+    })
+    .beside_file(),
+    switch(
+        "cleanup-own",
+        "The way back: remove what only this program has (its nftables tables, its accept in FORWARD), say what, and exit. \
+         Virtual servers and kube-ipvs0 stay for the kube-proxy that runs now",
+        |flags, on| flags.cleanup_own = on,
+    )
+    .beside_file(),
+    switch("init-only", "Do what needs privileges, and exit", |flags, on| flags.init_only = on).beside_file(),
+    flag(
+        "kubeconfig",
+        "file",
+        "",
+        "The kubeconfig file that says how to reach the API server. Without it and --master: the credentials of the \
+         pod",
+        Set::Text(|flags, text| flags.configuration.client_connection.kubeconfig = text),
+    ),
+    flag(
+        "master",
+        "url",
+        "",
+        "The URL of the API server, instead of the one in the kubeconfig",
+        Set::Text(|flags, text| flags.master = (!text.is_empty()).then_some(text)),
+    )
+    .beside_file(),
+    flag(
+        "manifests",
+        "path",
+        "",
+        "A file, or a folder of files, with Services, EndpointSlices and Nodes in YAML or JSON, watched for changes; no \
+         API server is used. May be given several times",
+        Set::AddPath(|flags, path| flags.manifests.push(path)),
+    )
+    .beside_file(),
+    flag(
+        "hostname-override",
+        "name",
+        "",
+        "The name of this node, instead of the host's name",
+        Set::Text(|flags, text| flags.configuration.hostname_override = text),
+    )
+    .beside_file(),
+    flag(
+        "bind-address",
+        "ip",
+        "0.0.0.0",
+        "The address of this node, if it is not the one that the Node object says; nothing listens on it",
+        Set::Text(|flags, text| flags.configuration.bind_address = text),
+    ),
+    flag(
+        "proxy-mode",
+        "mode",
+        "ipvs",
+        "ipvs is the only mode of this program",
+        Set::Text(|flags, text| flags.configuration.mode = text),
+    ),
+    flag(
+        "ipvs-scheduler",
+        "name",
+        "",
+        "The scheduler of all virtual servers: any that the kernel has (rr, wrr, lc, wlc, sh, mh, ...); empty: rr",
+        Set::Text(|flags, text| flags.configuration.ipvs.scheduler = text),
+    ),
+    flag(
+        "ipvs-tcp-timeout",
+        "duration",
+        "0s",
+        "How long an idle TCP connection is kept; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.ipvs.tcp_timeout = time),
+    ),
+    flag(
+        "ipvs-tcpfin-timeout",
+        "duration",
+        "0s",
+        "How long a TCP connection is kept after a FIN; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.ipvs.tcp_fin_timeout = time),
+    ),
+    flag(
+        "ipvs-udp-timeout",
+        "duration",
+        "0s",
+        "How long a UDP flow is kept after its last packet; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.ipvs.udp_timeout = time),
+    ),
+    flag(
+        "ipvs-min-sync-period",
+        "duration",
+        "1s",
+        "The least time between two writes to the kernel, where it is given; otherwise each change is written at once",
+        Set::Duration(|flags, time| flags.configuration.ipvs.min_sync_period = time),
+    ),
+    flag(
+        "ipvs-sync-period",
+        "duration",
+        "30s",
+        "A change that is not in the kernel after twice this time makes the node unhealthy",
+        Set::Duration(|flags, time| flags.configuration.ipvs.sync_period = time),
+    ),
+    flag(
+        "ipvs-exclude-cidrs",
+        "cidr,...",
+        "",
+        "Virtual servers with addresses in these networks are never deleted, whoever made them",
+        Set::List(|flags, list| flags.configuration.ipvs.exclude_cidrs.get_or_insert_default().extend(list)),
+    ),
+    switch(
+        "ipvs-strict-arp",
+        "Answer ARP requests for the addresses of the interface only that they come in by, and so for no service \
+         address",
+        |flags, on| flags.configuration.ipvs.strict_arp = on,
+    ),
+    flag(
+        "cluster-cidr",
+        "cidr[,cidr]",
+        "",
+        "The network of the pods, at most one per IP family; other sources are masqueraded",
+        Set::Text(|flags, text| flags.configuration.cluster_cidr = text),
+    ),
+    flag(
+        "detect-local-mode",
+        "mode",
+        "ClusterCIDR",
+        "What counts as traffic of pods, which is not masqueraded on its way to a cluster IP: what comes from the \
+         network of the pods (ClusterCIDR) or from this node's part of it (NodeCIDR), or comes in by a bridge \
+         (BridgeInterface) or by interfaces with a common beginning of their names (InterfaceNamePrefix)",
+        Set::Text(|flags, text| flags.configuration.detect_local_mode = text),
+    ),
+    flag(
+        "pod-bridge-interface",
+        "name",
+        "",
+        "The bridge of --detect-local-mode=BridgeInterface",
+        Set::Text(|flags, text| flags.configuration.detect_local.bridge_interface = text),
+    ),
+    flag(
+        "pod-interface-name-prefix",
+        "text",
+        "",
+        "How the names of interfaces begin for --detect-local-mode=InterfaceNamePrefix",
+        Set::Text(|flags, text| flags.configuration.detect_local.interface_name_prefix = text),
+    ),
+    flag(
+        "nodeport-addresses",
+        "cidr,...",
+        "",
+        "Node ports are served on the addresses of this node in these networks, or, for the word primary, on its \
+         addresses in the Node object. Not given: on all, but for loopback",
+        Set::List(|flags, list| flags.configuration.node_port_addresses.get_or_insert_default().extend(list)),
+    ),
+    switch("masquerade-all", "Masquerade all traffic to service addresses", |flags, on| {
+        flags.configuration.iptables.masquerade_all = on;
+    }),
+    flag(
+        "iptables-masquerade-bit",
+        "bit",
+        "14",
+        "The bit of the packet mark (0 to 31) that stands for masquerading",
+        Set::Integer(|flags, bit| flags.configuration.iptables.masquerade_bit = Some(bit)),
+    ),
+    flag(
+        "healthz-bind-address",
+        "ip:port",
+        "0.0.0.0:10256",
+        "Where /healthz and /livez answer; empty: nowhere",
+        Set::Text(|flags, text| flags.configuration.healthz_bind_address = text),
+    ),
+    flag(
+        "healthz-port",
+        "port",
+        "10256",
+        "The port of a --healthz-bind-address without one; 0: nowhere. Deprecated",
+        Set::Integer(|flags, port| flags.healthz_port = Some(port)),
+    ),
+    flag(
+        "metrics-bind-address",
+        "ip:port",
+        "127.0.0.1:10249",
+        "Where /metrics and /proxyMode answer; empty: nowhere",
+        Set::Text(|flags, text| flags.configuration.metrics_bind_address = text),
+    ),
+    flag(
+        "metrics-port",
+        "port",
+        "10249",
+        "The port of a --metrics-bind-address without one; 0: nowhere. Deprecated",
+        Set::Integer(|flags, port| flags.metrics_port = Some(port)),
+    ),
+    switch("bind-address-hard-fail", "End with 1 when a port to listen on is taken, instead of trying again", |flags, on| {
+        flags.configuration.bind_address_hard_fail = on;
+    }),
+    switch("profiling", "Answer /debug/pprof and /debug/flags/v beside /metrics", |flags, on| {
+        flags.configuration.enable_profiling = on;
+    }),
+    flag(
+        "oom-score-adj",
+        "number",
+        "-999",
+        "How unlikely the kernel is to end this process when memory is short: -1000 (never) to 1000",
+        Set::Integer(|flags, number| flags.configuration.oom_score_adj = Some(number)),
+    ),
+    flag(
+        "conntrack-max-per-core",
+        "number",
+        "32768",
+        "How many connections are tracked for each processor; 0 leaves the kernel's limit alone",
+        Set::Integer(|flags, number| flags.configuration.conntrack.max_per_core = Some(number)),
+    ),
+    flag(
+        "conntrack-min",
+        "number",
+        "131072",
+        "How many connections are tracked at least, however few processors there are",
+        Set::Integer(|flags, number| flags.configuration.conntrack.min = Some(number)),
+    ),
+    flag(
+        "conntrack-tcp-timeout-established",
+        "duration",
+        "24h0m0s",
+        "How long an idle TCP connection is tracked; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.conntrack.tcp_established_timeout = Some(time)),
+    ),
+    flag(
+        "conntrack-tcp-timeout-close-wait",
+        "duration",
+        "1h0m0s",
+        "How long a TCP connection is tracked that the other side has closed; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.conntrack.tcp_close_wait_timeout = Some(time)),
+    ),
+    switch("conntrack-tcp-be-liberal", "Track TCP packets out of the window as parts of their connection", |flags, on| {
+        flags.configuration.conntrack.tcp_be_liberal = on;
+    }),
+    flag(
+        "conntrack-udp-timeout",
+        "duration",
+        "0s",
+        "How long a UDP flow without an answer is tracked; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.conntrack.udp_timeout = time),
+    ),
+    flag(
+        "conntrack-udp-timeout-stream",
+        "duration",
+        "0s",
+        "How long a UDP flow with answers is tracked; 0 leaves the kernel's value",
+        Set::Duration(|flags, time| flags.configuration.conntrack.udp_stream_timeout = time),
+    ),
+    flag(
+        "v",
+        "level",
+        "0",
+        "How much is logged",
+        Set::Integer(|flags, level| flags.configuration.logging.verbosity = level),
+    )
+    .beside_file(),
+    flag(
+        "logging-format",
+        "format",
+        "text",
+        "How the log is written: text or json",
+        Set::Text(|flags, text| flags.configuration.logging.format = text),
+    )
+    .beside_file(),
+    flag(
+        "version",
+        "",
+        "false",
+        "Print the version and exit; --version=raw prints all that is known of the build",
+        Set::Choice("true|false|raw", |flags, word| {
+            flags.version = match word {
+                "raw" => Some(VersionForm::Raw),
+                word => {
+                    let on = truth(word).map_err(|_| "must be true, false or raw")?;
+                    on.then_some(VersionForm::Plain)
+                }
             };
             Ok(())
-        },
-    },
+        }),
+    )
+    .beside_file(),
+    switch("help", "Print this text and exit", |flags, on| flags.help = on).beside_file(),
+    flag(
+        "feature-gates",
+        "name=bool,...",
+        "",
+        because::NO_GATES,
+        Set::Gates(|flags, gates| flags.configuration.feature_gates.extend(gates)),
+    )
+    .without_effect(),
+    flag(
+        "kube-api-content-type",
+        "type",
+        "application/vnd.kubernetes.protobuf",
+        because::JSON,
+        Set::Text(|flags, text| flags.configuration.client_connection.content_type = text),
+    )
+    .without_effect(),
+    flag(
+        "kube-api-qps",
+        "number",
+        "5",
+        because::NO_LIMIT,
+        Set::Float(|flags, number| flags.configuration.client_connection.qps = number),
+    )
+    .without_effect(),
+    flag(
+        "kube-api-burst",
+        "number",
+        "10",
+        because::NO_LIMIT,
+        Set::Integer(|flags, number| flags.configuration.client_connection.burst = number),
+    )
+    .without_effect(),
+    flag(
+        "config-sync-period",
+        "duration",
+        "15m0s",
+        because::NO_INFORMERS,
+        Set::Duration(|flags, time| flags.configuration.config_sync_period = time),
+    )
+    .without_effect(),
+    flag(
+        "show-hidden-metrics-for-version",
+        "version",
+        "",
+        because::NO_HIDDEN,
+        Set::Text(|flags, text| flags.configuration.show_hidden_metrics_for_version = text),
+    )
+    .without_effect(),
     Flag {
-        name: "help",
-        short: Some('h'),
-        kind: Kind::Switch,
-        replaced_by_file: false,
-        default: "",
-        help: "Print this text and exit",
-        set: |flags, value| {
-            flags.help = truth(value)?;
-            Ok(())
-        },
+        default: "true",
+        ..switch("iptables-localhost-nodeports", because::IPTABLES_MODE, |flags, on| {
+            flags.configuration.iptables.localhost_node_ports = Some(on);
+        })
+        .without_effect()
     },
+    flag(
+        "iptables-sync-period",
+        "duration",
+        "30s",
+        because::IPTABLES_MODE,
+        Set::Duration(|flags, time| flags.configuration.iptables.sync_period = time),
+    )
+    .without_effect(),
+    flag(
+        "iptables-min-sync-period",
+        "duration",
+        "1s",
+        because::IPTABLES_MODE,
+        Set::Duration(|flags, time| flags.configuration.iptables.min_sync_period = time),
+    )
+    .without_effect(),
+    flag(
+        "vmodule",
+        "pattern=level,...",
+        "",
+        because::NO_FILES,
+        Set::Modules(|flags, modules| flags.configuration.logging.vmodule.extend(modules)),
+    )
+    .beside_file()
+    .without_effect(),
+    flag(
+        "log-flush-frequency",
+        "duration",
+        "5s",
+        because::NO_BUFFER,
+        Set::Duration(|flags, time| flags.configuration.logging.flush_frequency.0 = time),
+    )
+    .beside_file()
+    .without_effect(),
+    switch("log-text-split-stream", because::NO_BUFFER, |flags, on| {
+        flags.configuration.logging.options.text.split_stream = on;
+    })
+    .beside_file()
+    .without_effect(),
+    flag(
+        "log-text-info-buffer-size",
+        "quantity",
+        "0",
+        because::NO_BUFFER,
+        Set::Text(|flags, text| flags.configuration.logging.options.text.info_buffer_size.0 = text),
+    )
+    .beside_file()
+    .without_effect(),
+    switch("log-json-split-stream", because::NO_BUFFER, |flags, on| {
+        flags.configuration.logging.options.json.split_stream = on;
+    })
+    .beside_file()
+    .without_effect(),
+    flag(
+        "log-json-info-buffer-size",
+        "quantity",
+        "0",
+        because::NO_BUFFER,
+        Set::Text(|flags, text| flags.configuration.logging.options.json.info_buffer_size.0 = text),
+    )
+    .beside_file()
+    .without_effect(),
+    flag("boot-id-file", "file", "/proc/sys/kernel/random/boot_id", because::NO_CADVISOR, Set::Path(ignore))
+        .without_effect(),
+    flag(
+        "machine-id-file",
+        "file",
+        "/etc/machine-id,/var/lib/dbus/machine-id",
+        because::NO_CADVISOR,
+        Set::Path(ignore),
+    )
+    .without_effect(),
+    flag(
+        "proxy-port-range",
+        "range",
+        "",
+        because::NO_PORTS,
+        Set::Text(|flags, text| flags.configuration.port_range = text),
+    )
+    .without_effect(),
 ];
-
-fn non_empty(value: &OsStr) -> Option<&OsStr> {
-    (!value.is_empty()).then_some(value)
-}
-
-fn text(value: &OsStr) -> Result<&str, String> {
-    value.to_str().ok_or_else(|| "must be UTF-8".to_owned())
-}
-
-fn duration(value: &OsStr) -> Result<GoDuration, String> {
-    text(value)?.parse().map_err(|error: crate::options::duration::DurationError| error.to_string())
-}
-
-/// Go's `strconv.ParseBool`.
-fn truth(value: &OsStr) -> Result<bool, String> {
-    match value.as_bytes() {
-        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok(true),
-        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Ok(false),
-        _ => Err("must be true or false".to_owned()),
-    }
-}
-
-/// Go's `strconv.ParseInt` with base 0: `14`, `0x0e`, `0o16`, `016`, `0b1110`.
-fn integer(value: &OsStr) -> Result<i64, String> {
-    let text = text(value)?;
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", text.strip_prefix('+').unwrap_or(text)),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let (radix, digits) = match lower.as_bytes() {
-        [b'0', b'x', ..] => (16, &lower[2..]),
-        [b'0', b'o', ..] => (8, &lower[2..]),
-        [b'0', b'b', ..] => (2, &lower[2..]),
-        [b'0', _, ..] => (8, &lower[1..]),
-        _ => (10, lower.as_str()),
-    };
-    let only_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let number = only_digits.then(|| i64::from_str_radix(&format!("{sign}{digits}"), radix).ok());
-    number.flatten().ok_or_else(|| "must be a whole number".to_owned())
-}

@@ -1,17 +1,23 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use super::*;
-use crate::options::{file, flags};
+use crate::options::conntrack::ConntrackOptions;
+use crate::options::proxy::{LocalDetector, NodePortAddresses};
+use crate::options::settings::Level;
+use crate::options::{Estimator, LogFormat, file, flags};
 
 fn flags(words: &[&str]) -> Flags {
     flags::parse(words.iter().map(std::ffi::OsString::from)).unwrap()
 }
 
 fn with_flags(words: &[&str]) -> Result<Merged, Problems> {
-    merge(flags(words), None, "Host-1\n")
+    merge(flags(words), None, std::iter::empty(), "Host-1\n")
 }
 
 fn with_file(words: &[&str], body: &str) -> Result<Merged, Problems> {
     let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{body}");
-    merge(flags(words), Some(file::parse(&text).unwrap()), "Host-1")
+    merge(flags(words), Some(file::parse(&text).unwrap()), std::iter::empty(), "Host-1")
 }
 
 fn defaults() -> Options {
@@ -22,16 +28,38 @@ fn defaults() -> Options {
             scheduler: "rr".into(),
             timeouts: Timeouts::default(),
             exclude_cidrs: vec![],
+            local_detector: LocalDetector::ClusterCidr,
             cluster_cidrs: vec![],
             masquerade_all: false,
             masquerade_mark: 1 << 14,
-            ..ProxyOptions::default()
+            node_port_addresses: NodePortAddresses::Networks(vec![]),
+            bind_address: None,
+            strict_arp: false,
+            sloppy_sctp: false,
+            run_estimation: None,
+            drain_deadline: Duration::from_mins(15),
         },
+        conntrack: ConntrackOptions {
+            max_per_core: 32_768,
+            min: 131_072,
+            tcp_established_seconds: 86_400,
+            tcp_close_wait_seconds: 3_600,
+            tcp_be_liberal: false,
+            udp_seconds: 0,
+            udp_stream_seconds: 0,
+        },
+        estimator: Estimator::Auto,
+        oom_score_adjustment: -999,
         min_sync_period: Duration::ZERO,
         sync_period: Duration::from_secs(30),
         healthz_address: "0.0.0.0:10256".parse().ok(),
         metrics_address: "127.0.0.1:10249".parse().ok(),
+        bind_address_hard_fail: false,
+        profiling: false,
         verbosity: 0,
+        log_format: LogFormat::Text,
+        config_file: None,
+        init_only: false,
     }
 }
 
@@ -50,6 +78,7 @@ fn nothing_said_is_the_defaults() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn flags_and_file_say_the_same() {
     let words = [
         "--kubeconfig=/k",
@@ -68,6 +97,22 @@ fn flags_and_file_say_the_same() {
         "--healthz-bind-address=::",
         "--metrics-bind-address=[::1]:8080",
         "-v=3",
+        "--logging-format=json",
+        "--detect-local-mode=InterfaceNamePrefix",
+        "--pod-interface-name-prefix=cali",
+        "--nodeport-addresses=192.0.2.7/24,fd00:2::/64",
+        "--bind-address=fd00::7",
+        "--bind-address-hard-fail",
+        "--profiling",
+        "--ipvs-strict-arp",
+        "--oom-score-adj=-998",
+        "--conntrack-max-per-core=0",
+        "--conntrack-min=5",
+        "--conntrack-tcp-timeout-established=1h",
+        "--conntrack-tcp-timeout-close-wait=1.5s",
+        "--conntrack-tcp-be-liberal",
+        "--conntrack-udp-timeout=30s",
+        "--conntrack-udp-timeout-stream=1m",
     ];
     let body = "
 clientConnection: {kubeconfig: /k}
@@ -80,12 +125,28 @@ ipvs:
   udpTimeout: 5.9s
   minSyncPeriod: 100ms
   syncPeriod: 20s
+  strictARP: true
   excludeCIDRs: ['010.1.0.0/16', 'fd00::1/64']
 clusterCIDR: fd00:10::/56,10.244.3.7/16
 iptables: {masqueradeAll: true, masqueradeBit: 31}
 healthzBindAddress: '::'
 metricsBindAddress: '[::1]:8080'
-logging: {verbosity: 3}
+logging: {verbosity: 3, format: json}
+detectLocalMode: InterfaceNamePrefix
+detectLocal: {interfaceNamePrefix: cali, bridgeInterface: ignored in this mode}
+nodePortAddresses: [192.0.2.7/24, 'fd00:2::/64']
+bindAddress: fd00::7
+bindAddressHardFail: true
+enableProfiling: true
+oomScoreAdj: -998
+conntrack:
+  maxPerCore: 0
+  min: 5
+  tcpEstablishedTimeout: 1h
+  tcpCloseWaitTimeout: 1.5s
+  tcpBeLiberal: true
+  udpTimeout: 30s
+  udpStreamTimeout: 1m
 ";
     let wanted = Options {
         source: Source::Api { kubeconfig: Some("/k".into()), master: None },
@@ -94,19 +155,42 @@ logging: {verbosity: 3}
             scheduler: "lc".into(),
             timeouts: Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 5 },
             exclude_cidrs: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
-            cluster_cidrs: vec!["fd00:10::/56".parse().unwrap(), "10.244.0.0/16".parse().unwrap()],
+            local_detector: LocalDetector::InterfaceNamePrefix("cali".into()),
+            // Of another mode.
+            cluster_cidrs: vec![],
             masquerade_all: true,
             masquerade_mark: 1 << 31,
-            ..ProxyOptions::default()
+            node_port_addresses: NodePortAddresses::Networks(vec![
+                "192.0.2.0/24".parse().unwrap(),
+                "fd00:2::/64".parse().unwrap(),
+            ]),
+            bind_address: "fd00::7".parse().ok(),
+            strict_arp: true,
+            ..defaults().proxy
         },
+        conntrack: ConntrackOptions {
+            max_per_core: 0,
+            min: 5,
+            tcp_established_seconds: 3_600,
+            tcp_close_wait_seconds: 1,
+            tcp_be_liberal: true,
+            udp_seconds: 30,
+            udp_stream_seconds: 60,
+        },
+        oom_score_adjustment: -998,
         min_sync_period: Duration::from_millis(100),
         sync_period: Duration::from_secs(20),
         healthz_address: "[::]:10256".parse().ok(),
         metrics_address: "[::1]:8080".parse().ok(),
+        bind_address_hard_fail: true,
+        profiling: true,
         verbosity: 3,
+        log_format: LogFormat::Json,
+        ..defaults()
     };
-    assert_eq!(with_flags(&words).unwrap(), Merged { options: wanted.clone(), notices: vec![] });
-    assert_eq!(with_file(&[], body).unwrap(), Merged { options: wanted, notices: vec![] });
+    for merged in [with_flags(&words).unwrap(), with_file(&[], body).unwrap()] {
+        assert_eq!((merged.options, merged.notices), (wanted.clone(), vec![]));
+    }
 }
 
 #[test]
@@ -129,10 +213,12 @@ fn a_file_replaces_flags_but_for_a_few() {
         node_name: "flag".into(),
         proxy: ProxyOptions { scheduler: "wlc".into(), ..defaults().proxy },
         verbosity: 7,
+        config_file: Some("x".into()),
         ..defaults()
     };
     assert_eq!(merged.options, wanted);
     let [notice] = merged.notices.as_slice() else { panic!("{:?}", merged.notices) };
+    assert_eq!(notice.level, Level::Warning);
     assert_eq!(notice.detail, "--kubeconfig, --ipvs-scheduler, --masquerade-all, --healthz-bind-address");
     // An empty flag is no override, and -v=0 is one.
     let merged = with_file(&["--hostname-override=", "-v=0"], body).unwrap();
@@ -187,17 +273,38 @@ fn wrong_flags_are_named() {
         (&["--ipvs-sync-period=0"], r#"--ipvs-sync-period: Invalid value: "0s": must be longer than 0"#.into()),
         (&["--ipvs-min-sync-period=-1s"], r#"--ipvs-min-sync-period: Invalid value: "-1s": must be 0 or longer"#.into()),
         (&["--ipvs-min-sync-period=31s"], r#"--ipvs-min-sync-period: Invalid value: "31s": must not be longer than --ipvs-sync-period, which is 30s"#.into()),
-        (&["--ipvs-exclude-cidrs=10.0.0.0/8,x"], r#"--ipvs-exclude-cidrs: Invalid value: "x": must be networks such as 10.96.0.0/12 or fd00:1::/112"#.into()),
+        (&["--ipvs-exclude-cidrs=10.0.0.0/8,x"], r#"--ipvs-exclude-cidrs[1]: Invalid value: "x": must be a network such as 10.96.0.0/12 or fd00:1::/112"#.into()),
         (&["--cluster-cidr=10.244.0.0"], r#"--cluster-cidr: Invalid value: "10.244.0.0": must be a network such as 10.244.0.0/16, or one of each IP family separated by a comma"#.into()),
         (&["--cluster-cidr=10.1.0.0/16,10.2.0.0/16"], r#"--cluster-cidr: Invalid value: "10.1.0.0/16,10.2.0.0/16": must have at most one network of each IP family"#.into()),
         (&["--iptables-masquerade-bit=32"], r#"--iptables-masquerade-bit: Invalid value: "32": must be within 0 and 31"#.into()),
         (&["--iptables-masquerade-bit=-1"], r#"--iptables-masquerade-bit: Invalid value: "-1": must be within 0 and 31"#.into()),
-        (&["--iptables-masquerade-bit=4294967296"], r#"--iptables-masquerade-bit: Invalid value: "4294967296": must be within 0 and 31"#.into()),
+        (&["--iptables-masquerade-bit=2147483647"], r#"--iptables-masquerade-bit: Invalid value: "2147483647": must be within 0 and 31"#.into()),
         (&["--healthz-bind-address=localhost:1"], format!(r#"--healthz-bind-address: Invalid value: "localhost:1": {LISTEN}"#)),
         (&["--healthz-bind-address=1.2.3.4:0"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:0": {LISTEN}"#)),
         (&["--healthz-bind-address=1.2.3.4:65536"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:65536": {LISTEN}"#)),
         (&["--healthz-bind-address=1.2.3.4:+1"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:+1": {LISTEN}"#)),
         (&["--healthz-bind-address=:10256"], format!(r#"--healthz-bind-address: Invalid value: ":10256": {LISTEN}"#)),
+        (&["--healthz-port=65536"], r#"--healthz-port: Invalid value: "65536": must be within 0 and 65535"#.into()),
+        (&["--metrics-port=-1"], r#"--metrics-port: Invalid value: "-1": must be within 0 and 65535"#.into()),
+        (&["--detect-local-mode=nodecidr"], r#"--detect-local-mode: Invalid value: "nodecidr": must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or empty"#.into()),
+        (&["--detect-local-mode=BridgeInterface"], r#"--pod-bridge-interface: Invalid value: "": must not be empty where --detect-local-mode is BridgeInterface"#.into()),
+        (&["--detect-local-mode=InterfaceNamePrefix"], r#"--pod-interface-name-prefix: Invalid value: "": must not be empty where --detect-local-mode is InterfaceNamePrefix"#.into()),
+        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=sixteen-letters-"], r#"--pod-bridge-interface: Invalid value: "sixteen-letters-": must not be longer than 15 bytes: no name of an interface of Linux is"#.into()),
+        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a b"], r#"--pod-bridge-interface: Invalid value: "a b": must not contain a slash or white space: no name of an interface does"#.into()),
+        (&["--nodeport-addresses=10.0.0.0/8,x"], r#"--nodeport-addresses[1]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary"#.into()),
+        (&["--nodeport-addresses=10.0.0.0/8,primary"], r#"--nodeport-addresses[1]: Invalid value: "primary": must be the only item: write either primary or networks"#.into()),
+        (&["--bind-address=x"], r#"--bind-address: Invalid value: "x": must be an IP address"#.into()),
+        (&["--oom-score-adj=1001"], r#"--oom-score-adj: Invalid value: "1001": must be within -1000 and 1000"#.into()),
+        (&["--conntrack-max-per-core=-1"], r#"--conntrack-max-per-core: Invalid value: "-1": must be 0 or more"#.into()),
+        (&["--conntrack-min=-1"], r#"--conntrack-min: Invalid value: "-1": must be 0 or more"#.into()),
+        (&["--conntrack-tcp-timeout-established=-1s"], r#"--conntrack-tcp-timeout-established: Invalid value: "-1s": must be 0 or longer"#.into()),
+        (&["--conntrack-tcp-timeout-close-wait=-1s"], r#"--conntrack-tcp-timeout-close-wait: Invalid value: "-1s": must be 0 or longer"#.into()),
+        (&["--conntrack-udp-timeout=-1s"], r#"--conntrack-udp-timeout: Invalid value: "-1s": must be 0 or longer"#.into()),
+        (&["--conntrack-udp-timeout-stream=-1s"], r#"--conntrack-udp-timeout-stream: Invalid value: "-1s": must be 0 or longer"#.into()),
+        (&["--config-sync-period=0"], r#"--config-sync-period: Invalid value: "0s": must be longer than 0"#.into()),
+        (&["--kube-api-burst=-1"], r#"--kube-api-burst: Invalid value: "-1": must be 0 or more"#.into()),
+        (&["--proxy-port-range=9-8"], r#"--proxy-port-range: Invalid value: "9-8": must be a range of ports such as 30000-32767, 30000+2767 or 30000"#.into()),
+        (&["--logging-format=xml"], r#"--logging-format: Invalid value: "xml": must be text or json"#.into()),
         (&["-v=-1"], r#"--v: Invalid value: "-1": must be 0 or more"#.into()),
         (&["--manifests=a", "--kubeconfig=k"], "--manifests and --kubeconfig cannot be used together: choose either files or an API server".into()),
         (&["--manifests=a", "--master=m"], "--manifests and --master cannot be used together: choose either files or an API server".into()),
@@ -206,7 +313,7 @@ fn wrong_flags_are_named() {
         assert_eq!(with_flags(words).unwrap_err().to_string(), line, "{words:?}");
     }
     assert_eq!(
-        merge(Flags::default(), None, "").unwrap_err().to_string(),
+        merge(Flags::default(), None, std::iter::empty(), "").unwrap_err().to_string(),
         "the host has no name: give one with --hostname-override"
     );
 }
@@ -245,6 +352,46 @@ fn wrong_fields_are_named() {
     ] {
         assert_eq!(with_file(&[], body).unwrap_err().to_string(), line, "{body:?}");
     }
+    // List items, and what only the file has.
+    for (body, line) in [
+        (
+            "ipvs: {excludeCIDRs: [10.0.0.0/8, x]}",
+            r#"ipvs.excludeCIDRs[1]: Invalid value: "x": must be a network such as 10.96.0.0/12 or fd00:1::/112"#,
+        ),
+        (
+            "nodePortAddresses: [x]",
+            r#"nodePortAddresses[0]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary"#,
+        ),
+        (
+            "detectLocalMode: BridgeInterface",
+            r#"detectLocal.bridgeInterface: Invalid value: "": must not be empty where KubeProxyConfiguration.detectLocalMode is BridgeInterface"#,
+        ),
+        ("oomScoreAdj: -1001", r#"oomScoreAdj: Invalid value: "-1001": must be within -1000 and 1000"#),
+        ("conntrack: {min: -1}", r#"conntrack.min: Invalid value: "-1": must be 0 or more"#),
+        ("conntrack: {maxPerCore: -1}", r#"conntrack.maxPerCore: Invalid value: "-1": must be 0 or more"#),
+        (
+            "conntrack: {tcpEstablishedTimeout: -1s}",
+            r#"conntrack.tcpEstablishedTimeout: Invalid value: "-1s": must be 0 or longer"#,
+        ),
+        ("configSyncPeriod: -1s", r#"configSyncPeriod: Invalid value: "-1s": must be longer than 0"#),
+        (
+            "clientConnection: {burst: -1}",
+            r#"clientConnection.burst: Invalid value: "-1": must be 0 or more"#,
+        ),
+        (
+            "portRange: x",
+            r#"portRange: Invalid value: "x": must be a range of ports such as 30000-32767, 30000+2767 or 30000"#,
+        ),
+        ("logging: {format: xml}", r#"logging.format: Invalid value: "xml": must be text or json"#),
+        ("logging: {verbosity: -1}", r#"logging.verbosity: Invalid value: "-1": must be 0 or more"#),
+        (
+            "kubeIPVS: {drainDeadline: -1s}",
+            r#"kubeIPVS.drainDeadline: Invalid value: "-1s": must be 0 or longer"#,
+        ),
+    ] {
+        let wanted = format!("KubeProxyConfiguration.{line}");
+        assert_eq!(with_file(&[], body).unwrap_err().to_string(), wanted, "{body:?}");
+    }
     // The flag is named where it is the flag that is wrong.
     assert_eq!(
         with_file(&["--hostname-override= "], "hostnameOverride: good").unwrap_err().to_string(),
@@ -263,4 +410,140 @@ fn a_timeout_that_the_kernel_cannot_count_is_noticed() {
     assert_eq!(merged.options.proxy.timeouts.tcp_seconds, 0);
     let [notice] = merged.notices.as_slice() else { panic!("{:?}", merged.notices) };
     assert_eq!(notice.detail, "--ipvs-tcp-timeout=900ms");
+}
+
+#[test]
+fn pods_are_known_in_four_ways() {
+    for (words, wanted) in [
+        (&["--detect-local-mode="][..], LocalDetector::ClusterCidr),
+        (&["--detect-local-mode=ClusterCIDR"], LocalDetector::ClusterCidr),
+        (&["--detect-local-mode=NodeCIDR"], LocalDetector::NodeCidr),
+        // Networks that do not count are not checked, as in kube-proxy.
+        (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=x"], LocalDetector::NodeCidr),
+        (
+            &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
+            LocalDetector::BridgeInterface("cni0".into()),
+        ),
+        (
+            &["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"],
+            LocalDetector::InterfaceNamePrefix("veth".into()),
+        ),
+    ] {
+        assert_eq!(with_flags(words).unwrap().options.proxy.local_detector, wanted, "{words:?}");
+    }
+    let options = with_flags(&["--cluster-cidr=fd00:10::/56,10.244.3.7/16"]).unwrap().options;
+    let wanted = ["fd00:10::/56".parse().unwrap(), "10.244.0.0/16".parse().unwrap()];
+    assert_eq!(options.proxy.cluster_cidrs, wanted);
+}
+
+#[test]
+fn node_ports_are_where_it_is_said() {
+    for (words, wanted) in [
+        (&["--nodeport-addresses="][..], NodePortAddresses::Networks(vec![])),
+        (&["--nodeport-addresses=primary"], NodePortAddresses::Primary),
+        (
+            &["--nodeport-addresses=192.0.2.1/24", "--nodeport-addresses=010.0.0.0/8"],
+            NodePortAddresses::Networks(vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]),
+        ),
+    ] {
+        assert_eq!(with_flags(words).unwrap().options.proxy.node_port_addresses, wanted, "{words:?}");
+    }
+}
+
+#[test]
+fn the_least_time_between_writes_is_nothing_unless_somebody_says_so() {
+    for (flags, body, shown, used) in [
+        (&[][..], None, "1s", Duration::ZERO),
+        (&["--ipvs-min-sync-period=1s"], None, "1s", Duration::from_secs(1)),
+        (&[], Some(""), "0s", Duration::ZERO),
+        (&["--ipvs-min-sync-period=1s"], Some(""), "0s", Duration::ZERO),
+        (&[], Some("ipvs: {minSyncPeriod: 2s}"), "2s", Duration::from_secs(2)),
+    ] {
+        let merged = body.map_or_else(|| with_flags(flags), |body| with_file(flags, body)).unwrap();
+        assert_eq!(merged.options.min_sync_period, used, "{flags:?} {body:?}");
+        assert_eq!(merged.configuration.ipvs.min_sync_period.to_string(), shown, "{flags:?} {body:?}");
+    }
+    // A period that is shorter than the default of another mode is no contradiction.
+    assert!(with_flags(&["--ipvs-sync-period=500ms"]).is_ok());
+}
+
+#[test]
+fn deprecated_ports_fill_a_gap_or_switch_off() {
+    for (words, healthz, metrics) in [
+        (&["--healthz-port=1", "--metrics-port=2"][..], Some("0.0.0.0:10256"), Some("127.0.0.1:10249")),
+        (
+            &[
+                "--healthz-port=1",
+                "--healthz-bind-address=1.2.3.4",
+                "--metrics-bind-address=::1",
+                "--metrics-port=2",
+            ],
+            Some("1.2.3.4:1"),
+            Some("[::1]:2"),
+        ),
+        (&["--healthz-port=0", "--metrics-port=0"], None, None),
+        (&["--bind-address=::"], Some("0.0.0.0:10256"), Some("127.0.0.1:10249")),
+    ] {
+        let options = with_flags(words).unwrap().options;
+        let address = |text: Option<&str>| text.map(|text| text.parse::<SocketAddr>().unwrap());
+        assert_eq!(options.healthz_address, address(healthz), "{words:?}");
+        assert_eq!(options.metrics_address, address(metrics), "{words:?}");
+    }
+    // A file knows no such flag.
+    assert!(with_file(&["--healthz-port=0"], "").unwrap().options.healthz_address.is_some());
+}
+
+#[test]
+fn logging_flags_count_beside_a_file() {
+    let words = ["-v=2", "--logging-format=json", "--vmodule=a=1", "--log-flush-frequency=1s"];
+    let body = "logging: {verbosity: 1, format: text, vmodule: [{filePattern: b, verbosity: 2}]}";
+    let logging = with_file(&words, body).unwrap().configuration.logging;
+    assert_eq!((logging.verbosity, &*logging.format), (2, "json"));
+    assert_eq!(logging.flush_frequency.0, GoDuration::from_seconds(1));
+    let patterns: Vec<_> = logging.vmodule.iter().map(|module| &*module.file_pattern).collect();
+    assert_eq!(patterns, ["a", "b"]);
+    let logging = with_file(&[], body).unwrap().configuration.logging;
+    assert_eq!((logging.verbosity, &*logging.format), (1, "text"));
+}
+
+#[test]
+fn flags_in_vain_are_told_once() {
+    let notices =
+        with_flags(&["--ipvs-scheduler=rr", "--kube-api-qps=50", "--feature-gates=A=true"]).unwrap().notices;
+    let wanted =
+        Notice::detail("Flags have no effect in this program", "--feature-gates, --kube-api-qps".to_owned());
+    assert_eq!(notices, [wanted]);
+}
+
+#[test]
+fn our_own_options_come_from_the_file_or_the_environment() {
+    let body = "ipvs: {scheduler: rr}\nkubeIPVS: {drainDeadline: 1m, estimator: off, sloppySCTP: true}";
+    let options = with_file(&[], body).unwrap().options;
+    assert_eq!(options.proxy.drain_deadline, Duration::from_mins(1));
+    assert_eq!((options.estimator, options.proxy.sloppy_sctp), (Estimator::Off, true));
+    let variables = [("KUBE_IPVS_DRAIN_DEADLINE".into(), "2m".into())].into_iter();
+    let merged = merge(Flags::default(), None, variables, "h").unwrap();
+    assert_eq!(merged.options.proxy.drain_deadline, Duration::from_mins(2));
+    let variables = [("KUBE_IPVS_DRAIN_DEADLINE".into(), "2".into())].into_iter();
+    let problems = merge(flags(&["-v=-1"]), None, variables, "h").unwrap_err();
+    assert_eq!(problems.0.len(), 2, "{problems}");
+}
+
+#[test]
+fn port_ranges() {
+    for (text, good) in [
+        ("", true),
+        ("0-0", true),
+        ("30000-32767", true),
+        ("30000+2767", true),
+        ("80", true),
+        (" 80 ", true),
+        ("9-8", false),
+        ("65536", false),
+        ("65000+1000", false),
+        ("-1", false),
+        ("a-b", false),
+    ] {
+        assert_eq!(with_flags(&[&format!("--proxy-port-range={text}")]).is_ok(), good, "{text:?}");
+    }
 }

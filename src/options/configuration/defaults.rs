@@ -1,0 +1,98 @@
+//! What holds where nothing is said (contract 2.1).
+
+use super::value::Quantity;
+use super::{API_VERSION, Configuration, KIND, LogOptions};
+use crate::options::duration::GoDuration;
+use crate::options::listen;
+use crate::sloppy::parse_ip;
+
+const MODE: &str = "ipvs";
+const LOCAL_MODE: &str = "ClusterCIDR";
+const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
+const REQUESTS_PER_SECOND: f32 = 5.0;
+const BURST: i64 = 10;
+const MASQUERADE_BIT: i64 = 14;
+const OOM_SCORE_ADJUSTMENT: i64 = -999;
+const CONNTRACK_MAX_PER_CORE: i64 = 32 * 1024;
+const CONNTRACK_MIN: i64 = 128 * 1024;
+const SECOND: GoDuration = GoDuration::from_seconds(1);
+const SYNC_PERIOD: GoDuration = GoDuration::from_seconds(30);
+const HOUR: u32 = 60 * 60;
+
+impl Configuration {
+    /// Nothing but defaults, as flags find them. They are made before the flags are read, so two of them are not
+    /// those of a file (contract 1.4): `--ipvs-min-sync-period` is that of mode iptables, and the listen addresses
+    /// don't follow `--bind-address`.
+    pub fn for_flags() -> Self {
+        let mut configuration = Self::default();
+        configuration.set_defaults();
+        configuration.ipvs.min_sync_period = SECOND;
+        configuration
+    }
+
+    /// Puts the default wherever nothing is said.
+    pub fn set_defaults(&mut self) {
+        text(&mut self.api_version, API_VERSION);
+        text(&mut self.kind, KIND);
+        text(&mut self.mode, MODE);
+        text(&mut self.detect_local_mode, LOCAL_MODE);
+        text(&mut self.bind_address, "0.0.0.0");
+        let v6 = parse_ip(&self.bind_address).is_some_and(|address| address.is_ipv6());
+        for (address, default) in [
+            (&mut self.healthz_bind_address, listen::HEALTHZ),
+            (&mut self.metrics_bind_address, listen::METRICS),
+        ] {
+            text(address, if v6 { default.v6 } else { default.v4 });
+            listen::append_port(address, default.port);
+        }
+        time(&mut self.config_sync_period, GoDuration::from_seconds(15 * 60));
+        self.oom_score_adj.get_or_insert(OOM_SCORE_ADJUSTMENT);
+
+        let connection = &mut self.client_connection;
+        text(&mut connection.content_type, CONTENT_TYPE);
+        if connection.qps == 0.0 {
+            connection.qps = REQUESTS_PER_SECOND;
+        }
+        if connection.burst == 0 {
+            connection.burst = BURST;
+        }
+
+        let conntrack = &mut self.conntrack;
+        conntrack.max_per_core.get_or_insert(CONNTRACK_MAX_PER_CORE);
+        conntrack.min.get_or_insert(CONNTRACK_MIN);
+        conntrack.tcp_established_timeout.get_or_insert(GoDuration::from_seconds(24 * HOUR));
+        conntrack.tcp_close_wait_timeout.get_or_insert(GoDuration::from_seconds(HOUR));
+
+        time(&mut self.ipvs.sync_period, SYNC_PERIOD);
+        let iptables = &mut self.iptables;
+        iptables.masquerade_bit.get_or_insert(MASQUERADE_BIT);
+        iptables.localhost_node_ports.get_or_insert(true);
+        time(&mut iptables.sync_period, SYNC_PERIOD);
+        time(&mut iptables.min_sync_period, SECOND);
+        let nftables = &mut self.nftables;
+        nftables.masquerade_bit.get_or_insert(MASQUERADE_BIT);
+        time(&mut nftables.sync_period, SYNC_PERIOD);
+        time(&mut nftables.min_sync_period, SECOND);
+
+        let logging = &mut self.logging;
+        text(&mut logging.format, "text");
+        time(&mut logging.flush_frequency.0, GoDuration::from_seconds(5));
+        for LogOptions { info_buffer_size: Quantity(size), .. } in
+            [&mut logging.options.json, &mut logging.options.text]
+        {
+            text(size, "0");
+        }
+    }
+}
+
+fn text(field: &mut String, default: &str) {
+    if field.is_empty() {
+        default.clone_into(field);
+    }
+}
+
+fn time(field: &mut GoDuration, default: GoDuration) {
+    if *field == GoDuration::ZERO {
+        *field = default;
+    }
+}

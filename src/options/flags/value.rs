@@ -1,0 +1,196 @@
+//! The types of flags, read as pflag and Go's `strconv` read them.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use super::Flags;
+use crate::options::configuration::ModuleVerbosity;
+use crate::options::duration::{DurationError, GoDuration};
+
+/// What a flag takes, and what it sets.
+pub(super) enum Set {
+    /// Nothing, or a truth value behind `=`.
+    Switch(fn(&mut Flags, bool)),
+    /// Nothing, or one of these words behind `=`; says what is allowed where it is another one.
+    Choice(&'static str, fn(&mut Flags, &str) -> Result<(), &'static str>),
+    /// Any text.
+    Text(fn(&mut Flags, String)),
+    /// A path, which need not be UTF-8.
+    Path(fn(&mut Flags, PathBuf)),
+    /// A path; given again, it is one more.
+    AddPath(fn(&mut Flags, PathBuf)),
+    /// A whole number of 32 bits, with a sign.
+    Integer(fn(&mut Flags, i64)),
+    /// A number.
+    Float(fn(&mut Flags, f32)),
+    /// A duration with its unit.
+    Duration(fn(&mut Flags, GoDuration)),
+    /// Texts, separated by commas; given again, it adds to them.
+    List(fn(&mut Flags, Vec<String>)),
+    /// `name=true`, separated by commas; given again, it adds to them.
+    Gates(fn(&mut Flags, Vec<(String, bool)>)),
+    /// `pattern=level`, separated by commas; given again, it adds to them.
+    Modules(fn(&mut Flags, Vec<ModuleVerbosity>)),
+}
+
+impl Set {
+    /// The words that may stand behind a `=`, where the flag can stand alone: the next word is none of its own then.
+    pub(super) fn choice(&self) -> Option<&'static str> {
+        match self {
+            Self::Switch(_) => Some("true|false"),
+            Self::Choice(words, _) => Some(words),
+            _ => None,
+        }
+    }
+
+    /// Whether giving the flag again adds to what was given before.
+    pub(super) fn adds(&self) -> bool {
+        matches!(self, Self::AddPath(_) | Self::List(_) | Self::Gates(_) | Self::Modules(_))
+    }
+
+    /// Reads a value, sets it, and says how pflag would print it.
+    pub(super) fn apply(&self, flags: &mut Flags, value: &OsStr) -> Result<String, String> {
+        Ok(match self {
+            Self::Switch(set) => {
+                let on = truth(text(value)?)?;
+                set(flags, on);
+                on.to_string()
+            }
+            Self::Choice(_, set) => {
+                let word = text(value)?;
+                set(flags, word)?;
+                word.to_owned()
+            }
+            Self::Text(set) => {
+                let text = text(value)?;
+                set(flags, text.to_owned());
+                text.to_owned()
+            }
+            Self::AddPath(_) if value.is_empty() => {
+                return Err("must be the path of a file or a folder".to_owned());
+            }
+            Self::Path(set) | Self::AddPath(set) => {
+                set(flags, PathBuf::from(value));
+                value.to_string_lossy().into_owned()
+            }
+            Self::Integer(set) => {
+                let number = integer(text(value)?)?;
+                set(flags, number);
+                number.to_string()
+            }
+            Self::Float(set) => {
+                let number = float(text(value)?)?;
+                set(flags, number);
+                number.to_string()
+            }
+            Self::Duration(set) => {
+                let time = text(value)?.parse().map_err(|error: DurationError| error.to_string())?;
+                set(flags, time);
+                time.to_string()
+            }
+            Self::List(set) => {
+                let text = text(value)?;
+                set(flags, list(text));
+                text.to_owned()
+            }
+            Self::Gates(set) => {
+                let text = text(value)?;
+                set(flags, list(text).iter().map(|gate| named_switch(gate)).collect::<Result<_, _>>()?);
+                text.to_owned()
+            }
+            Self::Modules(set) => {
+                let text = text(value)?;
+                set(
+                    flags,
+                    list(text).iter().map(|module| module_verbosity(module)).collect::<Result<_, _>>()?,
+                );
+                text.to_owned()
+            }
+        })
+    }
+}
+
+fn text(value: &OsStr) -> Result<&str, String> {
+    value.to_str().ok_or_else(|| "must be UTF-8".to_owned())
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').filter(|_| !text.is_empty()).map(str::to_owned).collect()
+}
+
+/// Go's `strconv.ParseBool`.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    match text.as_bytes() {
+        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok(true),
+        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+fn named_switch(text: &str) -> Result<(String, bool), String> {
+    let allowed = "must be a list of names with a truth value each, such as A=true,B=false";
+    let (name, value) = text.split_once('=').ok_or(allowed)?;
+    let name = name.trim();
+    let value = truth(value.trim()).map_err(|_| allowed)?;
+    if name.is_empty() { Err(allowed.to_owned()) } else { Ok((name.to_owned(), value)) }
+}
+
+fn module_verbosity(text: &str) -> Result<ModuleVerbosity, String> {
+    let allowed = "must be a list of patterns with a level each, such as watch=4,core*=2";
+    let (pattern, level) = text.split_once('=').filter(|(pattern, _)| !pattern.is_empty()).ok_or(allowed)?;
+    let verbosity = integer(level).ok().filter(|level| *level >= 0).ok_or(allowed)?;
+    Ok(ModuleVerbosity { file_pattern: pattern.to_owned(), verbosity })
+}
+
+/// Go's `strconv.ParseInt` with base 0, for 32 bits: `14`, `0x0e`, `0o16`, `016`, `0b1110`.
+fn integer(text: &str) -> Result<i64, String> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err("must be a whole number".to_owned());
+    }
+    let number = i32::from_str_radix(&format!("{sign}{digits}"), radix);
+    number.map(i64::from).map_err(|_| format!("must be within {} and {}", i32::MIN, i32::MAX))
+}
+
+fn float(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or_else(|| "must be a number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (text, wanted) in [
+            ("14", Ok(14)),
+            ("0x1F", Ok(31)),
+            ("016", Ok(14)),
+            ("0o16", Ok(14)),
+            ("0b1110", Ok(14)),
+            ("-1", Ok(-1)),
+            ("+1", Ok(1)),
+            ("0", Ok(0)),
+            ("2147483647", Ok(2_147_483_647)),
+            ("2147483648", Err("must be within -2147483648 and 2147483647")),
+            ("08", Err("must be a whole number")),
+            ("0x", Err("must be a whole number")),
+            ("0x+1", Err("must be a whole number")),
+            ("1.0", Err("must be a whole number")),
+            ("", Err("must be a whole number")),
+        ] {
+            assert_eq!(integer(text), wanted.map_err(str::to_owned), "{text:?}");
+        }
+    }
+}
