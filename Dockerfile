@@ -1,4 +1,5 @@
-# A static binary and nothing else: no shell, no iptables, no ipset, no ipvsadm.
+# kube-ipvs, and the programs of iptables for the one thing that needs them: removing what kube-proxy left.
+# Builds for the architecture of the machine, or of --platform (docker buildx build --platform linux/amd64,linux/arm64).
 FROM rust:1.95-slim-bookworm AS build
 # musl's resolver needs no files beside the binary, unlike a static glibc; ring compiles C with musl-gcc.
 RUN apt-get update && apt-get install -y --no-install-recommends musl-tools \
@@ -13,6 +14,13 @@ COPY benches benches
 RUN cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
 	&& cp "target/$(uname -m)-unknown-linux-musl/release/kube-ipvs" /kube-ipvs
 
+FROM debian:bookworm-slim AS files
+RUN apt-get update && apt-get install -y --no-install-recommends iptables netbase \
+	&& rm -rf /var/lib/apt/lists/*
+COPY deploy/image/files.sh /files.sh
+COPY --from=build /kube-ipvs /kube-ipvs
+RUN /files.sh /kube-ipvs /image
+
 FROM scratch
-COPY --from=build /kube-ipvs /usr/local/bin/kube-ipvs
+COPY --from=files /image /
 ENTRYPOINT ["/usr/local/bin/kube-ipvs"]

@@ -17,7 +17,7 @@ lint: toolchain ## format, clippy, the direction of dependencies, shell scripts
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --quiet
 	cargo test --test architecture
 	tests/lab/packages.sh shellcheck=shellcheck
-	shellcheck tests/lab/*.sh tests/lab/demo/*.sh .ci/run
+	shellcheck tests/lab/*.sh tests/lab/demo/*.sh deploy/image/*.sh .ci/run
 
 bench: toolchain ## cold start and one change, against what the kernel needs at least: target/bench.json
 	cargo bench --bench sync

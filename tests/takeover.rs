@@ -61,6 +61,7 @@ fn main() -> std::process::ExitCode {
         from_iptables_mode,
         from_nftables_mode,
         cleanup_leaves_nothing_but_what_is_others,
+        the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
     ])
 }
 
@@ -102,14 +103,19 @@ impl Before {
             .map(|(node, _)| {
                 let mut proxy = self.cluster.start_proxy(node, &[]);
                 proxy.wait_synced();
-                let gone = eventually(Duration::from_secs(20), || {
-                    others::left(self.cluster.host(node), &KUBE_PROXYS).is_empty()
-                });
-                let left = others::left(self.cluster.host(node), &KUBE_PROXYS);
-                assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
+                self.wait_until_taken_over(node, &proxy);
                 proxy
             })
             .collect()
+    }
+
+    fn wait_until_taken_over(&self, node: &str, proxy: &Proxy) {
+        let mut left = Vec::new();
+        let gone = eventually(Duration::from_secs(20), || {
+            left = others::left(self.cluster.host(node), &KUBE_PROXYS);
+            left.is_empty()
+        });
+        assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
     }
 
     fn assert_others_are_the_same(&self) {
@@ -181,6 +187,60 @@ fn from_ipvs_mode_and_back() {
         assert!(log.contains("Nothing to remove"), "{log}");
     }
     traffic.end();
+}
+
+/// The file system of the image, with this build in it, as the root of a process that may do what the DaemonSet in
+/// `deploy/hardened` allows (and `chroot`, to get there).
+fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
+    const RUN: &str = "set -e
+        # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.
+        mount --bind $root $root
+        mount --bind $MANIFESTS $root/manifests
+        mount -t tmpfs tmpfs $root/run
+        mount -t proc proc $root/proc
+        mount -t sysfs -o ro sysfs $root/sys
+        mount --bind -o ro $root/proc/sys $root/proc/sys
+        mount -o remount,bind,ro $root
+        exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \\
+          /usr/local/bin/kube-proxy --manifests /manifests --hostname-override $NODE --cluster-cidr $PODS";
+
+    let root = lab::shell(&format!(
+        "set -e
+         root=$(mktemp -d)
+         strip -o $root.binary {}
+         {} $root.binary $root
+         rm $root.binary
+         mkdir $root/manifests
+         echo $root",
+        env!("CARGO_BIN_EXE_kube-ipvs"),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
+    ));
+    let before = Before::new(Mode::Ipvs);
+    let traffic = Traffic::start(&before.cluster, &before.service);
+    let manifests = before.cluster.manifests();
+    for (node, _) in NODES {
+        let (root, manifests) = (root.trim().to_owned(), manifests.clone());
+        let mut proxy = before.cluster.host(node).run(move || {
+            let folder = tempfile::tempdir().expect("a folder").keep();
+            Proxy::of_shell(
+                &folder,
+                node,
+                RUN,
+                &[
+                    ("root", &root),
+                    ("MANIFESTS", &manifests.to_string_lossy()),
+                    ("NODE", node),
+                    ("PODS", topology::POD_NETWORKS),
+                ],
+            )
+        });
+        proxy.wait_synced();
+        before.wait_until_taken_over(node, &proxy);
+        std::mem::forget(proxy);
+    }
+    traffic.end();
+    before.assert_others_are_the_same();
+    before.assert_new_service_is_reached();
 }
 
 fn from_iptables_mode() {

@@ -16,10 +16,20 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts it with these arguments; its log goes to a file of this name in `folder`.
     pub(crate) fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::spawn(folder, name, Command::new(env!("CARGO_BIN_EXE_kube-ipvs")).args(arguments))
+    }
+
+    /// Starts it by shell lines that end with it, with these variables, in mount points of its own.
+    pub(crate) fn of_shell(folder: &Path, name: &str, lines: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", lines]).envs(variables.iter().copied());
+        Self::spawn(folder, name, &mut command)
+    }
+
+    fn spawn(folder: &Path, name: &str, command: &mut Command) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a second handle"))
             .stderr(file)

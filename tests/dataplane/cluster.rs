@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
@@ -116,12 +117,17 @@ impl Cluster {
         cluster
     }
 
+    /// The folder of the manifests.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.folder.path().join("manifests")
+    }
+
     /// Starts a kube-ipvs on a node.
     pub(crate) fn start_proxy(&self, node: &'static str, arguments: &[&'static str]) -> Proxy {
-        let folder = self.folder.path().to_owned();
+        let (folder, manifests) = (self.folder.path().to_owned(), self.manifests());
         let arguments = arguments.to_vec();
         self.hosts[node].run(move || {
-            let manifests = folder.join("manifests").to_string_lossy().into_owned();
+            let manifests = manifests.to_string_lossy().into_owned();
             let mut all = vec!["--manifests", &manifests, "--hostname-override", node, "-v", "2"];
             all.extend(["--cluster-cidr", topology::POD_NETWORKS]);
             all.extend(arguments);
@@ -140,7 +146,7 @@ impl Cluster {
     pub(crate) fn put(&self, service: &Service) {
         let temporary = self.folder.path().join(&service.name);
         fs::write(&temporary, service.manifest().to_string()).expect("a manifest");
-        let file = self.folder.path().join("manifests").join(format!("{}.json", service.name));
+        let file = self.manifests().join(format!("{}.json", service.name));
         fs::rename(temporary, file).expect("a manifest");
     }
 

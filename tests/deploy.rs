@@ -1,0 +1,278 @@
+//! The objects in `deploy/`, decoded as strictly as an API server with field validation does: a field that the type
+//! does not have is an error.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube_ipvs::options::{Command, Source, from_args};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_yaml::Value;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Decodes; a field that nobody took is an error.
+fn strict<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    let mut unknown = Vec::new();
+    let decoded = serde_ignored::deserialize(value.clone(), |path| unknown.push(path.to_string()));
+    let decoded = decoded.map_err(|error| error.to_string())?;
+    if unknown.is_empty() { Ok(decoded) } else { Err(format!("unknown: {}", unknown.join(", "))) }
+}
+
+/// Decodes by kind.
+fn check(value: &Value) -> Result<(), String> {
+    let kind = value["kind"].as_str().unwrap_or_default();
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    match (version, kind) {
+        ("apps/v1", "DaemonSet") => strict::<DaemonSet>(value).map(drop),
+        ("v1", "ConfigMap") => strict::<ConfigMap>(value).map(drop),
+        ("v1", "ServiceAccount") => strict::<ServiceAccount>(value).map(drop),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
+            strict::<ClusterRoleBinding>(value).map(drop)
+        }
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization") => strict::<Kustomization>(value).map(drop),
+        other => Err(format!("{other:?} is not expected here")),
+    }
+}
+
+/// What our kustomizations use of the type.
+#[derive(Deserialize)]
+struct Kustomization {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    resources: Vec<String>,
+    #[serde(default)]
+    patches: Vec<Patch>,
+    #[serde(default)]
+    images: Vec<Image>,
+}
+
+#[derive(Deserialize)]
+struct Patch {
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    name: String,
+    #[serde(rename = "newName")]
+    _new_name: String,
+    #[serde(rename = "newTag")]
+    _new_tag: String,
+}
+
+fn yaml(path: &Path) -> Value {
+    serde_yaml::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The folders that hold a kustomization.
+fn kustomizations() -> Vec<PathBuf> {
+    let folders = fs::read_dir(folder("")).expect("deploy/").map(|entry| entry.expect("an entry").path());
+    let found: Vec<_> = folders.filter(|folder| folder.join("kustomization.yaml").exists()).collect();
+    assert!(found.len() >= 4, "{found:?}");
+    found
+}
+
+fn daemonset(path: &str) -> DaemonSet {
+    strict(&yaml(&folder(path))).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn pod(daemonset: &DaemonSet) -> &PodSpec {
+    daemonset.spec.template.spec.as_ref().expect("a pod")
+}
+
+fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
+    pod.containers.iter().chain(pod.init_containers.iter().flatten())
+}
+
+/// Merges a patch as kustomize does, as far as our patches use it: objects by field, lists by name or mount path, and
+/// the two directives.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Mapping(into), Value::Mapping(patch)) => {
+            if patch.get("$patch").and_then(Value::as_str) == Some("replace") {
+                into.clear();
+            }
+            for (key, value) in patch.iter().filter(|(key, _)| key.as_str() != Some("$patch")) {
+                match into.get_mut(key) {
+                    Some(existing) => merge(existing, value),
+                    None => drop(into.insert(key.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Sequence(into), Value::Sequence(patch)) => {
+            for item in patch {
+                let key = if item.get("mountPath").is_some() { "mountPath" } else { "name" };
+                let position = into.iter().position(|existing| existing.get(key) == item.get(key));
+                let deletes = item.get("$patch").and_then(Value::as_str) == Some("delete");
+                match position {
+                    Some(position) if deletes => drop(into.remove(position)),
+                    Some(position) => merge(&mut into[position], item),
+                    None => {
+                        assert!(!deletes, "{item:?} deletes what is not there");
+                        into.push(item.clone());
+                    }
+                }
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
+}
+
+#[test]
+fn every_object_has_only_fields_that_its_type_has() {
+    for folder in kustomizations() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if !path.to_string_lossy().ends_with("-patch.yaml") {
+                check(&yaml(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_field_and_a_wrong_type_are_noticed() {
+    let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
+    value["spec"]["template"]["spec"]["hostNetwrok"] = Value::Bool(true);
+    let error = check(&value).expect_err("a field that is not there");
+    assert!(error.contains("hostNetwrok"), "{error}");
+    let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
+    value["spec"]["template"]["spec"]["hostNetwork"] = Value::String("yes".to_owned());
+    assert!(check(&value).is_err());
+}
+
+#[test]
+fn kustomizations_name_all_files_and_images_beside_them() {
+    for folder in kustomizations() {
+        let kustomization: Kustomization =
+            strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"));
+        let patches = kustomization.patches.iter().map(|patch| &patch.path);
+        for file in kustomization.resources.iter().chain(patches) {
+            assert!(folder.join(file).exists(), "{}: {file}", folder.display());
+        }
+        for image in &kustomization.images {
+            let patches = kustomization.patches.iter().map(|patch| &patch.path);
+            let named = kustomization.resources.iter().chain(patches).any(|file| {
+                let file = folder.join(file);
+                file.is_file() && read(&file).contains(&format!("image: {}:", image.name))
+            });
+            assert!(named, "{}: no image {}", folder.display(), image.name);
+        }
+        // What is not a resource is a patch, for kustomize or (with a comment that says so) for kubectl.
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+            assert!(
+                name == "kustomization.yaml"
+                    || name.ends_with("-patch.yaml")
+                    || kustomization.resources.contains(&name),
+                "{}: {name} is not used",
+                folder.display()
+            );
+        }
+    }
+}
+
+/// Contract 10.3.
+#[test]
+fn the_daemonset_is_kubeadms_with_another_image() {
+    let daemonset = daemonset("kubeadm/daemonset.yaml");
+    let (spec, pod) = (&daemonset.spec, pod(&daemonset));
+    let [container] = &pod.containers[..] else { panic!("{:?}", pod.containers) };
+    let words: Vec<&str> = container.command.iter().flatten().map(String::as_str).collect();
+    assert_eq!(
+        words,
+        [
+            "/usr/local/bin/kube-proxy",
+            "--config=/var/lib/kube-proxy/config.conf",
+            "--hostname-override=$(NODE_NAME)"
+        ]
+    );
+    let context = container.security_context.as_ref().expect("a security context");
+    assert_eq!(context.privileged, Some(true));
+    assert_eq!(pod.host_network, Some(true));
+    assert_eq!(pod.priority_class_name.as_deref(), Some("system-node-critical"));
+    assert_eq!(pod.service_account_name.as_deref(), Some("kube-proxy"));
+    assert_eq!(pod.tolerations.as_ref().map(Vec::len), Some(1));
+    assert_eq!(spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()), Some("RollingUpdate"));
+    let mounts: BTreeSet<&str> =
+        container.volume_mounts.iter().flatten().map(|mount| &*mount.mount_path).collect();
+    assert_eq!(mounts, BTreeSet::from(["/lib/modules", "/run/xtables.lock", "/var/lib/kube-proxy"]));
+    assert!(container.liveness_probe.is_none() && container.ports.is_none() && container.resources.is_none());
+    let labels = spec.selector.match_labels.as_ref().expect("a selector");
+    assert_eq!(labels.get("k8s-app").map(String::as_str), Some("kube-proxy"));
+}
+
+#[test]
+fn the_hardened_one_has_no_privileged_container_that_lasts() {
+    let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
+    merge(&mut value, &yaml(&folder("hardened/daemonset-patch.yaml")));
+    let daemonset: DaemonSet = strict(&value).unwrap_or_else(|error| panic!("{error}\n{value:?}"));
+    let pod = pod(&daemonset);
+    let [container] = &pod.containers[..] else { panic!("{:?}", pod.containers) };
+    let context = container.security_context.as_ref().expect("a security context");
+    assert_eq!(context.privileged, None);
+    assert_eq!(context.read_only_root_filesystem, Some(true));
+    assert_eq!(context.allow_privilege_escalation, Some(false));
+    let capabilities = context.capabilities.as_ref().expect("capabilities");
+    assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert_eq!(capabilities.add.as_deref(), Some(&["NET_ADMIN".to_owned(), "NET_RAW".to_owned()][..]));
+    let [init] = &pod.init_containers.as_deref().unwrap_or_default() else { panic!("{pod:?}") };
+    assert!(init.command.iter().flatten().any(|word| word == "--init-only"), "{init:?}");
+    // Every mount has its volume, and every volume is mounted.
+    let mounted: BTreeSet<&str> = containers(pod)
+        .flat_map(|container| container.volume_mounts.iter().flatten())
+        .map(|mount| &*mount.name)
+        .collect();
+    let volumes: BTreeSet<&str> = pod.volumes.iter().flatten().map(|volume| &*volume.name).collect();
+    assert_eq!(mounted, volumes);
+}
+
+#[test]
+fn the_canary_and_kube_proxy_share_no_node() {
+    let canary = daemonset("canary/daemonset.yaml");
+    let label = pod(&canary).node_selector.as_ref().and_then(|selector| selector.get("kube-ipvs/canary"));
+    assert_eq!(label.map(String::as_str), Some("true"));
+    let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
+    merge(&mut value, &yaml(&folder("canary/kube-proxy-patch.yaml")));
+    let kube_proxy: DaemonSet = strict(&value).unwrap_or_else(|error| panic!("{error}"));
+    let affinity = pod(&kube_proxy).affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let selector = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let terms = &selector.expect("a selector").node_selector_terms;
+    let expression = terms[0].match_expressions.as_ref().and_then(|all| all.first()).expect("an expression");
+    assert_eq!((&*expression.key, &*expression.operator), ("kube-ipvs/canary", "NotIn"));
+    assert_eq!(expression.values.as_deref(), Some(&["true".to_owned()][..]));
+    // But for that the canary is the same pod.
+    let [ours, theirs] = [pod(&canary), pod(&kube_proxy)].map(|pod| pod.containers.clone());
+    assert_eq!(ours, theirs);
+}
+
+/// The command lines in the objects are understood, and the ConfigMap's file with them.
+#[test]
+fn the_configuration_is_accepted() {
+    let map: ConfigMap = strict(&yaml(&folder("kubeadm/configmap.yaml"))).unwrap_or_else(|e| panic!("{e}"));
+    let data = map.data.expect("data");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), &data["config.conf"]).expect("a file");
+    let words = [format!("--config={}", file.path().display()), "--hostname-override=node-1".to_owned()];
+    let merged = match from_args(words.iter().map(Into::into)) {
+        Ok(Command::Run(merged)) => merged,
+        other => panic!("{other:?}"),
+    };
+    let kubeconfig = Some(PathBuf::from("/var/lib/kube-proxy/kubeconfig.conf"));
+    assert_eq!(merged.options.source, Source::Api { kubeconfig, master: None });
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(&data["kubeconfig.conf"]).expect("a kubeconfig");
+    assert_eq!(kubeconfig.current_context.as_deref(), Some("default"));
+}
