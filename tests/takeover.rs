@@ -189,8 +189,8 @@ fn from_ipvs_mode_and_back() {
     traffic.end();
 }
 
-/// The file system of the image, with this build in it, as the root of a process that may do what the DaemonSet in
-/// `deploy/hardened` allows (and `chroot`, to get there).
+/// The file system of the image, with this build in it, as the root of a process that may do what `deploy/hardened`
+/// allows (and `chroot`, to get there).
 fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
     const RUN: &str = "set -e
         # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.
