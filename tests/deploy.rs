@@ -259,7 +259,7 @@ fn the_canary_and_kube_proxy_share_no_node() {
     assert_eq!(ours, theirs);
 }
 
-/// The command lines in the objects are understood, and the ConfigMap's file with them.
+/// The command lines in the objects are understood, and the file in the configuration map with them.
 #[test]
 fn the_configuration_is_accepted() {
     let map: ConfigMap = strict(&yaml(&folder("kubeadm/configmap.yaml"))).unwrap_or_else(|e| panic!("{e}"));
@@ -267,7 +267,7 @@ fn the_configuration_is_accepted() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), &data["config.conf"]).expect("a file");
     let words = [format!("--config={}", file.path().display()), "--hostname-override=node-1".to_owned()];
-    let merged = match from_args(words.iter().map(Into::into)) {
+    let merged = match from_args(words.iter().map(Into::into), std::iter::empty()) {
         Ok(Command::Run(merged)) => merged,
         other => panic!("{other:?}"),
     };

@@ -20,6 +20,7 @@ impl Proxy {
     }
 
     /// Starts it by shell lines that end with it, with these variables, in mount points of its own.
+    #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub(crate) fn of_shell(folder: &Path, name: &str, lines: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", lines]).envs(variables.iter().copied());
