@@ -1,6 +1,7 @@
 //! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
 
 pub mod cleanup;
+mod happenings;
 mod report;
 mod takeover;
 mod watches;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::events::{Events, Teller};
 use crate::api::manifests::ManifestSource;
 use crate::api::watch::ApiSource;
 use crate::api::{Event, client};
@@ -84,7 +86,7 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     let options = &merged.options;
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
-    let source = open_source(options, &metrics).await?;
+    let (source, events, teller) = open_source(options, &metrics).await?;
     probe::check().context("can't use the IPVS proxier")?;
     let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
@@ -96,14 +98,22 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     stop_on_signals(shutdown.clone())?;
     let (status, looked_at) = watch::channel(serve::Status::default());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    serve(&merged, &metrics, &looked_at, &shutdown, &mut tasks);
+    if let Some(teller) = teller {
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            teller.run(stop).await;
+            Ok(())
+        });
+    }
+    events.tell(happenings::starting());
+    serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
 
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);
     }
     takeover::after_first_sync(looked_at.clone(), options.proxy.masquerade_mark, families());
 
-    let (sender, events) = mpsc::channel(EVENTS);
+    let (sender, heard) = mpsc::channel(EVENTS);
     follow_addresses(addresses, sender.clone()).await?;
     let stop = shutdown.clone();
     tasks.spawn(async move { source.run(sender, stop).await });
@@ -119,8 +129,12 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     let (news, ports) = mpsc::unbounded_channel();
     let health = service_health::Health { status: looked_at, sync_period: options.sync_period };
     let stop = shutdown.clone();
+    let (node_name, tells) = (options.node_name.clone(), events.clone());
     tasks.spawn(async move {
-        service_health::run(ports, health, |_| {}, stop).await;
+        let failed = |failed: &service_health::Failed<'_>| {
+            tells.tell(happenings::health_check_failed(&node_name, failed));
+        };
+        service_health::run(ports, health, failed, stop).await;
         Ok(())
     });
     let services = Services::new(
@@ -134,7 +148,7 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
-        reconcile::run(reconciler, kernel, events, stop, |reconciler, notes| {
+        reconcile::run(reconciler, kernel, heard, stop, |reconciler, notes| {
             reporter.tell(reconciler, notes);
         })
         .await
@@ -168,15 +182,22 @@ impl Opened {
     }
 }
 
-async fn open_source(options: &Options, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
+/// The source, and who is told of what happens: the API server, if there is one.
+async fn open_source(
+    options: &Options,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Opened, Events, Option<Teller>)> {
+    let node_name = options.node_name.clone();
     Ok(match &options.source {
         Source::Manifests(paths) => {
-            Opened::Manifests(Box::new(ManifestSource::new(paths.clone(), options.node_name.clone())))
+            let source = ManifestSource::new(paths.clone(), node_name);
+            (Opened::Manifests(Box::new(source)), Events::to_nobody(), None)
         }
         Source::Api { kubeconfig, master } => {
             let observer = watches::observer(metrics);
             let client = client::connect_observed(kubeconfig.as_deref(), master.as_deref(), observer).await?;
-            Opened::Api(Box::new(ApiSource::new(client, options.node_name.clone())))
+            let (events, teller) = Events::to(client.clone(), node_name.clone());
+            (Opened::Api(Box::new(ApiSource::new(client, node_name))), events, Some(teller))
         }
     })
 }
@@ -204,6 +225,7 @@ fn serve(
     merged: &Merged,
     metrics: &Arc<Metrics>,
     status: &watch::Receiver<serve::Status>,
+    events: &Events,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
@@ -224,9 +246,14 @@ fn serve(
     for (name, address, router) in servers {
         if let Some(address) = address {
             let server = serve::http::Server { name, address, hard_fail: options.bind_address_hard_fail };
-            let stop = shutdown.clone();
+            let (stop, events) = (shutdown.clone(), events.clone());
             tasks.spawn(async move {
-                server.run(router, stop).await.with_context(|| format!("cannot serve {name} on {address}"))
+                let served = server.run(router, stop).await;
+                let served = served.with_context(|| format!("cannot serve {name} on {address}"));
+                if let Err(error) = &served {
+                    events.tell(happenings::server_failed(name, format!("{error:#}")));
+                }
+                served
             });
         }
     }

@@ -20,6 +20,8 @@ mod lab;
 mod objects;
 #[path = "common/pods.rs"]
 mod pods;
+#[path = "monitoring/promtool.rs"]
+mod promtool;
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 #[path = "common/proxy.rs"]
 mod proxy;
@@ -30,6 +32,8 @@ mod real_apiserver;
 mod refused;
 #[path = "machinery/table.rs"]
 mod table;
+#[path = "machinery/told.rs"]
+mod told;
 #[path = "common/tools.rs"]
 mod tools;
 
@@ -37,6 +41,7 @@ use away::{a_killed_api_server_takes_nothing_away, without_an_api_server_it_wait
 use killed::killed_at_any_moment_it_takes_nothing_away;
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
+use told::what_happens_is_told;
 
 fn main() -> std::process::ExitCode {
     let missing = real_apiserver::assets().err();
@@ -49,6 +54,7 @@ fn main() -> std::process::ExitCode {
             a_killed_api_server_takes_nothing_away,
             without_an_api_server_it_waits,
             killed_at_any_moment_it_takes_nothing_away,
+            what_happens_is_told,
             who_is_denied_is_told_what,
             a_wrong_kubeconfig_is_explained,
         ],

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod events;
 pub mod manifests;
 pub mod watch;
 

@@ -8,7 +8,7 @@ use crate::control_plane::{ControlPlane, cluster, join_node};
 use crate::lab::shell;
 use crate::objects::{ready, service, slice};
 use crate::pods::in_pod;
-use crate::proxy::eventually;
+use crate::proxy::{eventually, get};
 use crate::table::{comes_to, shows};
 use crate::tools::{ipvsadm, kernel, wait_for};
 
@@ -101,6 +101,17 @@ pub fn without_an_api_server_it_waits() {
     let (left, nothing) = (kernel(), in_pod("fresh", kernel));
     let mut proxy = cluster.proxy(&folder, "here");
     let mut other = in_pod("fresh", || cluster.proxy(&folder, "fresh"));
+    wait_for("it listens", 10, || proxy.log().contains("\"Serving\" name=\"healthz\""));
+    // Load balancers must not come yet; a restart would not help.
+    for (path, healthy) in [("/healthz", false), ("/livez", true)] {
+        let body = get("127.0.0.1:10256", path);
+        assert!(body.contains(&format!("\"healthy\":{healthy}")), "{path}: {body}");
+    }
+    wait_for("health says why", 10, || {
+        let body = get("127.0.0.1:10256", "/healthz");
+        body.contains("not everything has been written to the kernel once")
+            && body.contains("watch services: ")
+    });
     let looks = while_it_restarts(&mut cluster, || {
         for (proxy, before, now) in [(&proxy, &left, kernel()), (&other, &nothing, in_pod("fresh", kernel))] {
             let synced = proxy.log().contains("First sync complete");

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
@@ -135,6 +136,22 @@ impl ControlPlane {
         format!("TCP 10.96.0.1:443 rr\n  -> {ADDRESS}:{} Masq 1 0 0\n", self.server.port)
     }
 
+    /// The API server's address and port.
+    pub fn host(&self) -> String {
+        format!("{ADDRESS}:{}", self.server.port)
+    }
+
+    /// The Events in `default`.
+    pub fn events(&self) -> Vec<Value> {
+        let mut events = Vec::new();
+        self.as_admin("Event", async |api| {
+            let list = api.list(&ListParams::default()).await?;
+            events = list.items.into_iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+            Ok(())
+        });
+        events
+    }
+
     /// Creates a Service or EndpointSlice in `default`.
     pub fn create(&self, object: Value) {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
@@ -171,6 +188,7 @@ impl ControlPlane {
     fn as_admin(&self, kind: &str, run: impl AsyncFnOnce(&Api<DynamicObject>) -> kube::Result<()> + Send) {
         let resource = match kind {
             "Service" => ApiResource::erase::<Service>(&()),
+            "Event" => ApiResource::erase::<Event>(&()),
             "EndpointSlice" => ApiResource::erase::<EndpointSlice>(&()),
             other => panic!("{other} is no kind that tests use"),
         };

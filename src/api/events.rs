@@ -1,0 +1,244 @@
+//! Kubernetes Events about this program (events.k8s.io/v1, contract 10.1): at the API server, for whoever asks there what
+//! happens on a node. Best effort: nothing waits for them, and what cannot be told soon is not told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::types::ServiceKey;
+
+/// Who reports: the name that people filter by.
+const CONTROLLER: &str = "kube-proxy";
+/// What the API allows in `reportingInstance`, in bytes.
+const LONGEST_INSTANCE: usize = 128;
+/// How many wait to be told; more are dropped.
+const WAITING: usize = 64;
+/// How often one is tried.
+const ATTEMPTS: u32 = 5;
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long the end of the program waits for what is still to be told.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// What it is about.
+    pub regarding: Regarding,
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// The reason in one word, as people filter by it.
+    pub reason: &'static str,
+    /// What was being done, in one word.
+    pub action: &'static str,
+    /// The same in a sentence.
+    pub note: String,
+}
+
+/// What an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Regarding {
+    /// This node.
+    Node,
+    /// A Service.
+    Service(ServiceKey),
+}
+
+/// Takes what happens, and never waits.
+#[derive(Clone, Debug)]
+pub struct Events {
+    sender: Option<mpsc::Sender<Happening>>,
+}
+
+impl Events {
+    /// Nobody is told: there is no API server.
+    pub fn to_nobody() -> Self {
+        Self { sender: None }
+    }
+
+    /// The API server is told, by [`Teller::run`].
+    pub fn to(client: Client, node_name: Arc<str>) -> (Self, Teller) {
+        let (sender, happenings) = mpsc::channel(WAITING);
+        (Self { sender: Some(sender) }, Teller { client, node_name, happenings })
+    }
+
+    /// Takes something that happened.
+    pub fn tell(&self, happening: Happening) {
+        if let Some(sender) = &self.sender
+            && sender.try_send(happening).is_err()
+        {
+            tracing::debug!("Too many Events wait to be told, dropping one");
+        }
+    }
+}
+
+/// Tells the API server.
+pub struct Teller {
+    client: Client,
+    node_name: Arc<str>,
+    happenings: mpsc::Receiver<Happening>,
+}
+
+impl Teller {
+    /// Runs until nothing more can happen, or until `shutdown`; what happened before that is still tried once.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut instance = format!("{CONTROLLER}-{}", self.node_name);
+        instance.truncate(instance.floor_char_boundary(LONGEST_INSTANCE));
+        let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(instance) };
+        let recorder = Recorder::new(self.client, reporter);
+        let (node_name, mut unfinished) = (self.node_name, None);
+        let tell_all = async {
+            while let Some(happening) = self.happenings.recv().await {
+                let happening = unfinished.insert(happening);
+                for attempt in 0..ATTEMPTS {
+                    if attempt > 0 {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    if publish(&recorder, &node_name, happening).await {
+                        break;
+                    }
+                }
+                unfinished = None;
+            }
+        };
+        // Cancel-safe: what is being told stays in `unfinished`, and is tried once more below.
+        if shutdown.run_until_cancelled(tell_all).await.is_some() {
+            return;
+        }
+        let farewell = async {
+            let rest = std::iter::from_fn(|| self.happenings.try_recv().ok());
+            for happening in unfinished.into_iter().chain(rest) {
+                publish(&recorder, &node_name, &happening).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// Whether there is no use in trying again.
+async fn publish(recorder: &Recorder, node_name: &str, happening: &Happening) -> bool {
+    let (event, regarding) = as_event(happening, node_name);
+    match recorder.publish(&event, &regarding).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(err = %error, reason = happening.reason, "Cannot tell the API server of an Event");
+            // It was refused: the next time it would be as well.
+            matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+        }
+    }
+}
+
+fn as_event(happening: &Happening, node_name: &str) -> (Event, ObjectReference) {
+    // kube-proxy does not know the uid of either, and puts a name there: `kubectl describe` finds Events of a node by it.
+    let regarding = match &happening.regarding {
+        Regarding::Node => ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(node_name.into()),
+            uid: Some(node_name.into()),
+            ..ObjectReference::default()
+        },
+        Regarding::Service(key) => ObjectReference {
+            kind: Some("Service".into()),
+            namespace: Some(key.namespace.to_string()),
+            name: Some(key.name.to_string()),
+            uid: Some(key.to_string()),
+            ..ObjectReference::default()
+        },
+    };
+    let event = Event {
+        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
+        reason: happening.reason.into(),
+        note: Some(happening.note.clone()),
+        action: happening.action.into(),
+        secondary: None,
+    };
+    (event, regarding)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use kube::client::Body;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// An API server that answers everything with this status, and remembers what it was told.
+    fn server(status: Arc<AtomicU16>, told: Arc<Mutex<Vec<String>>>) -> Client {
+        let answer = move |request: http::Request<Body>| {
+            let (status, told) = (Arc::clone(&status), Arc::clone(&told));
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                told.lock().unwrap().push(format!("{path} {}", body["reason"].as_str().unwrap()));
+                let code = status.load(Ordering::Relaxed);
+                let answer = match code {
+                    200 => body.to_string(),
+                    code => format!("{{\"kind\":\"Status\",\"code\":{code},\"message\":\"no\"}}"),
+                };
+                let response = http::Response::builder().status(code).body(Body::from(answer.into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        };
+        Client::new(service_fn(answer), "default")
+    }
+
+    fn happening(regarding: Regarding, reason: &'static str) -> Happening {
+        Happening { regarding, warning: false, reason, action: "Test", note: "a test".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_is_told_in_order_and_tried_again() {
+        let (status, told) = (Arc::new(AtomicU16::new(503)), Arc::default());
+        let client = server(Arc::clone(&status), Arc::clone(&told));
+        let (events, teller) = Events::to(client, "here".into());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(teller.run(shutdown.clone()));
+        events.tell(happening(Regarding::Node, "Starting"));
+        events.tell(happening(Regarding::Service(ServiceKey::new("kube-system", "dns")), "Failed"));
+        tokio::time::sleep(PAUSE / 2).await;
+        status.store(200, Ordering::Relaxed);
+        tokio::time::sleep(PAUSE * 2).await;
+        let of = |namespace, reason| format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events {reason}");
+        let expected = [of("default", "Starting"), of("default", "Starting"), of("kube-system", "Failed")];
+        assert_eq!(*told.lock().unwrap(), expected);
+        // Refused: not tried again. And what is left at the end is tried once.
+        status.store(403, Ordering::Relaxed);
+        events.tell(happening(Regarding::Node, "Refused"));
+        tokio::time::sleep(PAUSE * 2).await;
+        status.store(503, Ordering::Relaxed);
+        events.tell(happening(Regarding::Node, "Unlucky"));
+        tokio::time::sleep(PAUSE / 2).await;
+        events.tell(happening(Regarding::Node, "Last"));
+        shutdown.cancel();
+        task.await.unwrap();
+        let told = told.lock().unwrap();
+        let reasons: Vec<_> = told[3..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(reasons, ["Refused", "Unlucky", "Unlucky", "Last"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_api_server_that_does_not_answer() {
+        let never = service_fn(async |_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, Infallible>>().await
+        });
+        let (events, teller) = Events::to(Client::new(never, "default"), "here".into());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(teller.run(shutdown.clone()));
+        for _ in 0..WAITING * 3 {
+            events.tell(happening(Regarding::Node, "Many"));
+        }
+        shutdown.cancel();
+        tokio::time::timeout(FAREWELL * 3, task).await.unwrap().unwrap();
+        Events::to_nobody().tell(happening(Regarding::Node, "Unheard"));
+    }
+}

@@ -1,0 +1,73 @@
+//! What the program tells others of itself: Events at the API server, and numbers.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use serde_json::{Value, json};
+
+use crate::control_plane::cluster;
+use crate::objects::service;
+use crate::promtool;
+use crate::proxy::get;
+use crate::tools::wait_for;
+
+/// Type, reason, action, regarding kind, name and uid of an Event.
+fn told(event: &Value) -> [&str; 6] {
+    let regarding = &event["regarding"];
+    [
+        &event["type"],
+        &event["reason"],
+        &event["action"],
+        &regarding["kind"],
+        &regarding["name"],
+        &regarding["uid"],
+    ]
+    .map(|value| value.as_str().unwrap_or_default())
+}
+
+pub fn what_happens_is_told() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let _holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 31000)).unwrap();
+    let mut proxy = cluster.proxy(&folder, "proxy");
+    proxy.wait_synced();
+    cluster.create(service(
+        "balanced",
+        json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+            "clusterIP": "10.96.1.9", "ports": [{"port": 80}],
+        }),
+    ));
+    let starting = ["Normal", "Starting", "StartKubeProxy", "Node", "node1", "node1"];
+    let failed =
+        ["Warning", "FailedToStartServiceHealthcheck", "Listen", "Service", "balanced", "default/balanced"];
+    for expected in [starting, failed] {
+        wait_for(&format!("{expected:?}\n{}", proxy.log()), 30, || {
+            cluster.events().iter().any(|event| told(event) == expected)
+        });
+    }
+    let events = cluster.events();
+    let event = events.iter().find(|event| told(event) == failed).unwrap();
+    assert_eq!(event["reportingController"], "kube-proxy");
+    assert_eq!(event["reportingInstance"], "kube-proxy-node1");
+    assert_eq!(
+        event["note"],
+        "node node1 failed to start healthcheck \"default/balanced\" on port 31000: 0.0.0.0:31000: \
+         Address already in use (os error 98)"
+    );
+    assert!(proxy.log().contains("\"Failed to start healthcheck\" service=\"default/balanced\" port=31000"));
+
+    let page = get("127.0.0.1:10249", "/metrics");
+    let host = cluster.host();
+    for series in [
+        &*format!("rest_client_requests_total{{code=\"200\",host=\"{host}\",method=\"GET\"}}"),
+        &*format!("rest_client_requests_total{{code=\"201\",host=\"{host}\",method=\"POST\"}}"),
+        "kube_ipvs_watch_healthy{resource=\"services\"} 1",
+        "kube_ipvs_watch_events_total{resource=\"endpointslices.discovery.k8s.io\"}",
+    ] {
+        assert!(page.lines().any(|line| line.starts_with(series)), "{series} is missing:\n{page}");
+    }
+    // 3: it parses, and its linter has something to say, which `tests/monitoring.rs` looks at.
+    let (code, output) = promtool::run(&["check", "metrics"], &page);
+    assert_eq!(code, 3, "{output}");
+    assert_eq!(output.lines().count(), 1, "{output}");
+}
