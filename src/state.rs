@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -234,41 +234,158 @@ pub enum Rules {
 pub struct RuleSettings {
     /// The one bit of the packet mark that stands for "masquerade this": `1 << masqueradeBit` (contract 6.1).
     pub masquerade_mark: u32,
-    /// Whether everything that goes to a service address is masqueraded (`--masquerade-all`).
+    /// Whether everything that goes to a cluster IP is masqueraded (`--masquerade-all`).
     pub masquerade_all: bool,
-    /// Where pods have their addresses (`--cluster-cidr`): other sources are masqueraded. `None`: unknown, only
-    /// the node's own connections are.
-    pub pod_network: Option<IpNet>,
+    /// How clients inside the cluster are told from others. `None`: only the node itself is inside.
+    pub inside: Option<Inside>,
+    /// The node's own address, for connections that leave by a device without an address of its own; `None`: the
+    /// kernel chooses. IPv4 only.
+    pub node_address: Option<Ipv4Addr>,
 }
 
-/// An element of one of the sets in our nftables tables; the address says in which family's.
+/// How a packet from a pod is recognised (contract 3.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// By its source address (detection modes `ClusterCIDR` and `NodeCIDR`).
+    Network(IpNet),
+    /// By the device that it comes in by (mode `BridgeInterface`).
+    Interface(InterfaceName),
+    /// By how the name of that device begins (mode `InterfaceNamePrefix`).
+    InterfacePrefix(InterfaceName),
+}
+
+/// The name of a network device, 1 to 15 bytes (`IFNAMSIZ`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName([u8; 16]);
+
+impl InterfaceName {
+    /// The name; `None`: no device can have it.
+    pub fn new(name: &str) -> Option<Self> {
+        let printable = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'"');
+        if !printable || !(1..16).contains(&name.len()) {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Some(Self(bytes))
+    }
+
+    /// The name as the kernel keeps it: with zeros behind.
+    pub fn padded(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        let length = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        std::str::from_utf8(&self.0[..length]).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// An element of one of the sets in our nftables tables; its address says in which family's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
-    /// Set `service-addresses`: what goes there belongs to a Service, or is refused.
-    ServiceAddress(IpAddr),
-    /// Set `hairpin`: an endpoint on this node; its connections to itself through a Service are masqueraded.
+    /// Set `cluster-addresses`: a cluster IP. What goes there belongs to a Service, or is refused; where the source
+    /// is not inside the cluster, it is masqueraded.
+    ClusterAddress(IpAddr),
+    /// Set `external-addresses`: an external IP or a load balancer's. What goes there belongs to a Service, or is
+    /// refused.
+    ExternalAddress(IpAddr),
+    /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports
+    /// there are ours.
+    SharedAddress(IpAddr),
+    /// Set `hairpin`: an endpoint that may reach itself through this node; such a connection is masqueraded.
     Hairpin(IpAddr),
+    /// Set `owned`: a virtual server of ours whose address is not on our device.
+    Owned(VirtualServerKey),
+    /// Set `masqueraded`: an entry point from outside that leads to endpoints of the whole cluster.
+    Masquerade(VirtualServerKey),
+    /// Map `in-cluster`: an entry point from outside that leads to this node's endpoints only, and the one that
+    /// clients inside the cluster are sent to instead, of the same protocol.
+    InCluster(VirtualServerKey, IpAddr, u16),
+    /// Set `internal`: a virtual server that is for connections by way of `in-cluster` only.
+    Internal(VirtualServerKey),
+    /// Set `dropped`: an entry point whose endpoints are all on other nodes.
+    Dropped(VirtualServerKey),
+    /// Set `refused`: an entry point without endpoints whose address is not on our device.
+    Refused(VirtualServerKey),
+    /// Set `restricted`: an entry point that not everybody may use.
+    Restricted(VirtualServerKey),
+    /// Set `allowed`: who may use it. The networks of an entry point do not overlap.
+    Allowed(VirtualServerKey, IpNet),
+    /// Set `numbered`: a device that has an IPv4 address of its own, which masquerading can take.
+    Numbered(InterfaceName),
 }
 
 impl Element {
-    /// The address that the element is about.
-    pub fn address(self) -> IpAddr {
+    /// The service address that the element is about, or the endpoint's; `None`: about a device.
+    pub fn address(self) -> Option<IpAddr> {
         match self {
-            Self::ServiceAddress(address) | Self::Hairpin(address) => address,
+            Self::ClusterAddress(address)
+            | Self::ExternalAddress(address)
+            | Self::SharedAddress(address)
+            | Self::Hairpin(address) => Some(address),
+            Self::Numbered(_) => None,
+            _ => self.entry_point().map(|server| server.address),
+        }
+    }
+
+    /// The entry point that the element is about, if it is about one. Whoever has the entry point decides whether there
+    /// is such an element.
+    pub fn entry_point(self) -> Option<VirtualServerKey> {
+        match self {
+            Self::Owned(server)
+            | Self::Masquerade(server)
+            | Self::InCluster(server, ..)
+            | Self::Internal(server)
+            | Self::Dropped(server)
+            | Self::Refused(server)
+            | Self::Restricted(server)
+            | Self::Allowed(server, _) => Some(server),
+            Self::ClusterAddress(_)
+            | Self::ExternalAddress(_)
+            | Self::SharedAddress(_)
+            | Self::Hairpin(_)
+            | Self::Numbered(_) => None,
         }
     }
 
     /// The family of the table that it belongs to.
     pub fn family(self) -> Family {
-        Family::of(self.address())
+        self.address().map_or(Family::V4, Family::of)
     }
 }
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ServiceAddress(address) => write!(f, "service-addresses {address}"),
+            Self::ClusterAddress(address) => write!(f, "cluster-addresses {address}"),
+            Self::ExternalAddress(address) => write!(f, "external-addresses {address}"),
+            Self::SharedAddress(address) => write!(f, "shared-addresses {address}"),
             Self::Hairpin(address) => write!(f, "hairpin {address}"),
+            Self::Owned(server) => write!(f, "owned {server}"),
+            Self::Masquerade(server) => write!(f, "masqueraded {server}"),
+            Self::InCluster(server, address, port) => {
+                write!(f, "in-cluster {server} -> {}", std::net::SocketAddr::new(*address, *port))
+            }
+            Self::Internal(server) => write!(f, "internal {server}"),
+            Self::Dropped(server) => write!(f, "dropped {server}"),
+            Self::Refused(server) => write!(f, "refused {server}"),
+            Self::Restricted(server) => write!(f, "restricted {server}"),
+            Self::Allowed(server, network) => write!(f, "allowed {server} from {network}"),
+            Self::Numbered(name) => write!(f, "numbered {name}"),
         }
     }
 }

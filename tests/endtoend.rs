@@ -253,7 +253,7 @@ fn drift_is_repaired() {
         ),
         ("ip link del kube-ipvs0", "ip route show table local | grep 'local 10.96.0.1 '"),
         (
-            "nft delete element ip kube-ipvs service-addresses '{ 10.96.0.1 }'",
+            "nft delete element ip kube-ipvs cluster-addresses '{ 10.96.0.1 }'",
             "nft list ruleset | grep 10.96.0.1",
         ),
         ("nft flush table ip kube-ipvs", "nft list table ip kube-ipvs | grep reject"),

@@ -15,11 +15,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use kube_ipvs::cluster::types::Family;
+use ipnet::IpNet;
+use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::Outcome;
 use kube_ipvs::kernel::nft::Tables;
-use kube_ipvs::state::{Element, RuleSettings, Rules};
+use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, VirtualServerKey};
 
 use self::packets::{
     ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
@@ -38,6 +39,8 @@ fn main() -> std::process::ExitCode {
         steps_of_the_wrong_family_are_refused_and_not_sent,
         without_the_right_every_step_is_refused,
         many_elements,
+        ranges_of_an_entry_point_are_exchanged_at_once,
+        a_way_inside_is_turned_at_once,
         ipv4_pods_node_and_outside,
         ipv6_pods_node_and_outside,
         without_a_pod_network_only_the_node_is_masqueraded,
@@ -51,17 +54,47 @@ fn settings(pods: Option<&str>) -> RuleSettings {
     RuleSettings {
         masquerade_mark: 0x4000,
         masquerade_all: false,
-        pod_network: pods.map(|network| network.parse().unwrap()),
+        inside: pods.map(|network| Inside::Network(network.parse().unwrap())),
+        node_address: None,
     }
 }
 
+/// One of each kind, and some more.
 fn elements(family: Family) -> Vec<Element> {
-    let texts: [&str; 3] = match family {
-        Family::V4 => ["10.96.0.1", "10.96.0.10", "10.244.0.7"],
-        Family::V6 => ["fd00:10:96::1", "fd00:10:96::a", "fd00:10:244::7"],
+    let texts: [&str; 5] = match family {
+        Family::V4 => ["10.96.0.1", "10.96.0.10", "10.244.0.7", "203.0.113.0/25", "198.51.100.0/31"],
+        Family::V6 => {
+            ["fd00:10:96::1", "fd00:10:96::a", "fd00:10:244::7", "2001:db8:1::/49", "2001:db8:2::/127"]
+        }
     };
-    let [first, second, endpoint] = texts.map(|text| text.parse().unwrap());
-    vec![Element::ServiceAddress(first), Element::ServiceAddress(second), Element::Hairpin(endpoint)]
+    let [first, second, endpoint]: [IpAddr; 3] =
+        [texts[0], texts[1], texts[2]].map(|text| text.parse().unwrap());
+    let server = |protocol, port| VirtualServerKey { address: second, protocol, port };
+    let http = server(Protocol::Tcp, 80);
+    let mut elements = vec![
+        Element::ClusterAddress(first),
+        Element::ClusterAddress(second),
+        Element::Hairpin(endpoint),
+        Element::ExternalAddress(second),
+        Element::SharedAddress(second),
+        Element::Owned(http),
+        Element::Masquerade(server(Protocol::Udp, 53)),
+        Element::InCluster(http, first, 8080),
+        Element::InCluster(server(Protocol::Sctp, 65_535), first, 1),
+        Element::Internal(server(Protocol::Tcp, 30_080)),
+        Element::Dropped(http),
+        Element::Refused(server(Protocol::Udp, 80)),
+        Element::Restricted(http),
+        Element::Allowed(http, texts[3].parse().unwrap()),
+        Element::Allowed(http, texts[4].parse().unwrap()),
+        Element::Allowed(server(Protocol::Sctp, 80), IpNet::from(first)),
+        Element::Allowed(server(Protocol::Udp, 80), texts[3].parse().unwrap()),
+    ];
+    if family == Family::V4 {
+        elements.push(Element::Numbered(InterfaceName::new("eth0").unwrap()));
+        elements.push(Element::Numbered(InterfaceName::new("fifteen-letters").unwrap()));
+    }
+    elements
 }
 
 fn set(elements: &[Element]) -> BTreeSet<Element> {
@@ -107,8 +140,19 @@ fn every_combination_of_settings_is_read_back_printed_and_loaded_again() {
         // The bits at the edges are printed differently by nft.
         let combinations = combinations.flat_map(|(pods, all)| [14, 31].map(|bit| (pods, all, bit)));
         let bits = [0, 1, 15, 16, 30].map(|bit| (networks[1], false, bit));
-        for (pods, masquerade_all, bit) in combinations.chain(bits) {
-            let settings = RuleSettings { masquerade_mark: 1 << bit, masquerade_all, ..settings(pods) };
+        let of_networks = combinations.chain(bits).map(|(pods, masquerade_all, bit)| RuleSettings {
+            masquerade_mark: 1 << bit,
+            masquerade_all,
+            ..settings(pods)
+        });
+        let name = |name| InterfaceName::new(name).unwrap();
+        let by_device = [Inside::Interface(name("cni0")), Inside::InterfacePrefix(name("cali"))];
+        let of_devices = by_device.map(|inside| RuleSettings { inside: Some(inside), ..settings(None) });
+        let numbered = (family == Family::V4).then(|| RuleSettings {
+            node_address: Some("192.0.2.1".parse().unwrap()),
+            ..settings(networks[1])
+        });
+        for settings in of_networks.chain(of_devices).chain(numbered) {
             done(&mut tables, &[Step::InstallRules(family, settings.clone(), elements(family))]);
             let expected = (Some(Rules::Intact(settings.clone())), set(&elements(family)));
             assert_eq!(tables.read(family).unwrap(), expected, "{settings:?}");
@@ -157,9 +201,9 @@ fn installing_replaces_whatever_is_there() {
 
 /// What is done to the table, and a word of the reason that is found.
 const DAMAGES: &[(&str, &str)] = &[
-    ("delete rule T input handle $(handle input 'such connection')", "chain input: rule 3"),
+    ("delete rule T input handle $(handle input 'other ports')", "chain input: rule 5"),
     ("delete rule T postrouting handle $(handle postrouting rules=)", "no rule tells the settings"),
-    ("add rule T input counter", "chain input: rule 5"),
+    ("add rule T input counter", "chain input: rule 10"),
     ("insert rule T prerouting counter", "chain prerouting: rule 1"),
     (
         "add rule T input position $(handle input exist) ct state established,related accept",
@@ -178,29 +222,34 @@ const DAMAGES: &[(&str, &str)] = &[
         "chain input: rule 1",
     ),
     (
-        "replace rule T postrouting handle $(handle postrouting itself) ADDRESS saddr . ADDRESS daddr != @hairpin masquerade comment '\"a pod that reached itself through a service\"'",
+        "replace rule T postrouting handle $(handle postrouting itself) ADDRESS saddr . ADDRESS daddr != @hairpin meta mark set meta mark or 0x4000 comment '\"a pod that reached itself through a service\"'",
         "chain postrouting: rule 1",
     ),
     ("flush chain T output", "chain output: rule 1"),
     ("flush table T", "no rule tells the settings"),
     ("'flush chain T output; delete chain T output'", "chain output is missing"),
-    ("add chain T stranger", "7 chains, sets and other objects instead of 6"),
-    ("add chain T stranger '{ type filter hook input priority 0; policy drop; }'", "instead of 6"),
-    ("add set T stranger '{ type mark; }'", "instead of 6"),
+    ("add chain T stranger", "chains, sets and other objects instead of"),
+    (
+        "add chain T stranger '{ type filter hook input priority 0; policy drop; }'",
+        "other objects instead of",
+    ),
+    ("add set T stranger '{ type mark; }'", "other objects instead of"),
     ("add chain T input '{ policy drop; }'", "chain input has another"),
     ("add table T '{ flags dormant; }'", "the table has flags 0x1"),
     ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
     ("REPRINT s/priority 101/priority 102/", "chain input has another"),
-    ("REPRINT s/hook.output/hook input/", "chain output has another"),
-    ("REPRINT s/rules=1.mark=0x00004000/rules=1 mark=0x00008000/", "chain prerouting: rule 2"),
-    ("REPRINT s/pods=[^\"]*/pods=unknown/", "chain prerouting: rule 2"),
-    ("REPRINT s/pods=[^\"]*/pods=somewhere/", "no rule tells the settings"),
+    ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
+    ("REPRINT s/rules=2.mark=0x00004000/rules=2 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
+    ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
+    ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),
     ("REPRINT /set.hairpin/,/}/s/comment.*/size 65536;/", "set hairpin is of another kind"),
     (
-        "REPRINT /set.service-addresses/,/}/s/comment.*/timeout 1h;/",
-        "set service-addresses is of another kind",
+        "REPRINT /set.cluster-addresses/,/}/s/comment.*/timeout 1h;/",
+        "set cluster-addresses is of another kind",
     ),
-    // The last two rules of chain input change places.
+    ("REPRINT /map.in-cluster/,/}/s/comment.*/timeout 1h;/", "set in-cluster is of another kind"),
+    // Rules of chain input change places.
     ("REPRINT /such.connection/{h;d};/such.port/{G}", "chain input: rule 3"),
 ];
 
@@ -280,7 +329,7 @@ fn a_refused_change_does_not_stop_the_others() {
     done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), present.clone())]);
     let missing = Element::Hairpin("10.244.0.9".parse().unwrap());
     let no_table = elements(Family::V6)[0];
-    let new = Element::ServiceAddress("10.96.0.11".parse().unwrap());
+    let new = Element::ClusterAddress("10.96.0.11".parse().unwrap());
     let steps = [
         Step::AddElement(present[0]),
         Step::DeleteElement(missing),
@@ -291,7 +340,9 @@ fn a_refused_change_does_not_stop_the_others() {
     ];
     let outcomes = apply(&mut tables, &steps);
     assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [17, 2, 0, 2, 0, 17], "{outcomes:?}");
-    assert_eq!(tables.read(Family::V4).unwrap().1, BTreeSet::from([present[0], present[2], new]));
+    let rest: Vec<Element> =
+        present.iter().copied().filter(|element| *element != present[1]).chain([new]).collect();
+    assert_eq!(tables.read(Family::V4).unwrap().1, set(&rest));
 }
 
 fn changes_without_a_table_are_refused() {
@@ -340,7 +391,7 @@ fn many(family: Family, count: u32) -> Vec<Element> {
     };
     let kind = |number| {
         if number % 2 == 0 {
-            Element::ServiceAddress(address(number))
+            Element::ClusterAddress(address(number))
         } else {
             Element::Hairpin(address(number))
         }
@@ -385,4 +436,27 @@ fn many_elements() {
         apply(&mut tables, &one);
         println!("{family}: one deleted, one refused, in {:?}", start.elapsed());
     }
+}
+
+/// Old and new ranges overlap, whatever the order of the steps.
+fn ranges_of_an_entry_point_are_exchanged_at_once() {
+    let mut tables = Tables::open().unwrap();
+    let server = VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+    let allowed = |network: &str| Element::Allowed(server, network.parse().unwrap());
+    let old = [allowed("10.0.0.0/8"), allowed("192.168.0.0/24"), allowed("192.168.2.0/24")];
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), old.to_vec())]);
+    let new = [allowed("10.1.0.0/16"), allowed("10.2.0.0/16"), allowed("192.168.0.0/16")];
+    let steps: Vec<Step> =
+        new.into_iter().map(Step::AddElement).chain(old.into_iter().map(Step::DeleteElement)).collect();
+    done(&mut tables, &steps);
+    assert_eq!(tables.read(Family::V4).unwrap().1, set(&new));
+}
+
+fn a_way_inside_is_turned_at_once() {
+    let mut tables = Tables::open().unwrap();
+    let server = VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+    let to = |port| Element::InCluster(server, "10.96.0.1".parse().unwrap(), port);
+    done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), vec![to(80)])]);
+    done(&mut tables, &[Step::AddElement(to(30_080)), Step::DeleteElement(to(80))]);
+    assert_eq!(tables.read(Family::V4).unwrap().1, BTreeSet::from([to(30_080)]));
 }

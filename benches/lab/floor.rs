@@ -37,7 +37,7 @@ const AF_INET: u8 = 2;
 pub(crate) fn measure(size: Size) -> anyhow::Result<Floor> {
     shell("ip link add kube-ipvs0 type dummy")?;
     shell("nft add table ip kube-ipvs")?;
-    shell("nft add set ip kube-ipvs service-addresses '{ type ipv4_addr; }'")?;
+    shell("nft add set ip kube-ipvs cluster-addresses '{ type ipv4_addr; }'")?;
     let device = std::fs::read_to_string("/sys/class/net/kube-ipvs0/ifindex")?.trim().parse()?;
 
     let mut ipvs = Ipvs::open()?;
@@ -90,7 +90,7 @@ pub(crate) fn verify(size: Size) -> anyhow::Result<()> {
     ensure!(found == (services, endpoints), "virtual and real servers in the kernel: {found:?}");
     let addresses = shell("ip -o -4 addr show dev kube-ipvs0")?.lines().count();
     ensure!(addresses == services, "addresses on kube-ipvs0: {addresses}");
-    let set = shell("nft -j list set ip kube-ipvs service-addresses")?;
+    let set = shell("nft -j list set ip kube-ipvs cluster-addresses")?;
     let set: serde_json::Value = serde_json::from_str(&set).context("nft")?;
     let elements = set["nftables"][1]["set"]["elem"].as_array().map_or(0, Vec::len);
     ensure!(elements == services, "elements in the set: {elements}");
@@ -197,7 +197,7 @@ fn elements(size: Size) -> Frames {
         frames.push(NEW_ELEMENTS, CREATE | EXCLUSIVE, |body| {
             body.fixed(&[AF_INET, 0, 0, 0]);
             body.text(1, "kube-ipvs");
-            body.text(2, "service-addresses");
+            body.text(2, "cluster-addresses");
             body.nest(3, |body| {
                 for address in addresses {
                     body.nest(1, |body| body.nest(1, |body| body.attribute(1, &address.octets())));

@@ -129,6 +129,16 @@ impl Reporter {
                 winner = %conflict.winner,
                 "Two Services claim one address, protocol and port; the older one has it"
             ),
+            Note::Shared { shared, of_node: true } => tracing::warn!(
+                service = %shared.service,
+                address = %shared.address,
+                "A service address is this node's own: the Service's ports there are served, the others stay the node's"
+            ),
+            Note::Shared { shared, of_node: false } => tracing::info!(
+                service = %shared.service,
+                address = %shared.address,
+                "Another device has a service address: it is served, and not put on kube-ipvs0"
+            ),
             Note::Unreadable(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let text = format!("{error}: {source}");

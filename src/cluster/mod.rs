@@ -6,6 +6,7 @@
 pub mod endpoints;
 pub mod local;
 pub mod node_ips;
+pub mod topology;
 pub mod types;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub struct Cluster {
     node_addresses: NodeAddresses,
     services_complete: bool,
     slices_complete: bool,
+    node_complete: bool,
 }
 
 impl Cluster {
@@ -66,16 +68,20 @@ impl Cluster {
             }
             Event::Node(Change::Upsert(node)) => self.node = Some(node),
             Event::Node(Change::Delete(_)) => self.node = None,
-            Event::Node(Change::Replace(nodes)) => self.node = nodes.into_iter().next(),
+            Event::Node(Change::Replace(nodes)) => {
+                self.node = nodes.into_iter().next();
+                self.node_complete = true;
+            }
             Event::NodeAddresses(addresses) => self.node_addresses = addresses,
         }
         touched
     }
 
-    /// Whether the complete sets of Services and of EndpointSlices have been seen. Before that the facts are a
-    /// part of the truth, and nothing may be withdrawn because of them.
+    /// Whether the complete sets of Services and of EndpointSlices have been seen, and the own Node or that there is
+    /// none. Before that the facts are a part of the truth, and nothing may be withdrawn because of them: without the
+    /// node's zone, for one, every endpoint would be wanted.
     pub fn is_complete(&self) -> bool {
-        self.services_complete && self.slices_complete
+        self.services_complete && self.slices_complete && self.node_complete
     }
 
     /// All Services, in no order.

@@ -1,9 +1,11 @@
 use std::net::IpAddr;
 
+use super::topology::{Endpoints, Place};
 use super::types::{
-    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Endpoint, EndpointSlice, Family, Hints, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey,
+    SlicePort,
 };
-use super::{Cluster, Touched, endpoints};
+use super::{Cluster, Touched, endpoints, topology};
 use crate::api::{Change, Event};
 use crate::state::RealServerKey;
 
@@ -57,11 +59,22 @@ fn touched(names: &[&str]) -> Touched {
     names.iter().map(|name| ServiceKey::new("default", *name)).collect()
 }
 
+/// Where the tests stand.
+const HERE: Place<'_> = Place { node: "here", zone: Some("west") };
+
 fn usable(cluster: &Cluster) -> Vec<u8> {
-    endpoints::usable(cluster, &service("a"), &port(), Family::V4)
-        .into_iter()
+    numbers(&chosen(cluster).cluster)
+}
+
+fn chosen(cluster: &Cluster) -> Endpoints {
+    topology::endpoints(cluster, &service("a"), &port(), Family::V4, HERE)
+}
+
+fn numbers(servers: &[RealServerKey]) -> Vec<u8> {
+    servers
+        .iter()
         .map(|RealServerKey { address, port }| {
-            assert_eq!(port, 8080);
+            assert_eq!(*port, 8080);
             match address {
                 IpAddr::V4(address) => address.octets()[3],
                 IpAddr::V6(_) => panic!("{address} is of the other family"),
@@ -97,6 +110,8 @@ fn a_complete_set_withdraws_only_what_it_does_not_repeat() {
     cluster.apply(Event::Service(Change::Replace(vec![service("a"), service("b")])));
     assert!(!cluster.is_complete());
     cluster.apply(Event::Slice(Change::Replace(vec![slice("one", "a", vec![]), slice("two", "b", vec![])])));
+    assert!(!cluster.is_complete(), "the node may have a zone");
+    cluster.apply(Event::Node(Change::Replace(vec![])));
     assert!(cluster.is_complete());
     let again = Event::Service(Change::Replace(vec![service("b"), service("c")]));
     assert_eq!(cluster.apply(again), touched(&["a", "c"]));
@@ -141,4 +156,83 @@ fn ports_match_by_name_and_protocol() {
         cluster.apply(put(one));
         assert_eq!(usable(&cluster), [0_u8; 0]);
     }
+}
+
+#[test]
+fn local_endpoints_are_those_of_this_node_and_have_a_fallback_of_their_own() {
+    let here = |number| Endpoint { node: Some("here".into()), ..endpoint(number) };
+    let there = |number| Endpoint { node: Some("there".into()), ..endpoint(number) };
+    let ending = |endpoint: Endpoint| Endpoint { ready: false, terminating: true, ..endpoint };
+    for (endpoints, everywhere, local) in [
+        (vec![here(1), there(2), endpoint(3)], vec![1, 2, 3], vec![1]),
+        (vec![ending(here(1)), there(2)], vec![2], vec![1]),
+        (vec![ending(here(1)), ending(there(2))], vec![1, 2], vec![1]),
+        (vec![there(2)], vec![2], vec![]),
+    ] {
+        let mut cluster = Cluster::default();
+        cluster.apply(put(slice("one", "a", endpoints)));
+        let chosen = chosen(&cluster);
+        assert_eq!((numbers(&chosen.cluster), numbers(&chosen.local)), (everywhere, local));
+    }
+}
+
+#[test]
+fn hints_count_if_every_ready_endpoint_has_them_and_one_is_for_here() {
+    let hinted = |number, zones: &[&str], nodes: &[&str]| {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).into()).collect();
+        let hints = Hints { zones: names(zones), nodes: names(nodes) };
+        Endpoint { hints: Some(hints.into()), ..endpoint(number) }
+    };
+    let unready = |endpoint: Endpoint| Endpoint { ready: false, serving: false, ..endpoint };
+    let ending = |endpoint: Endpoint| Endpoint { ready: false, terminating: true, ..endpoint };
+    for (why, endpoints, expected) in [
+        ("the zone", vec![hinted(1, &["west"], &[]), hinted(2, &["east"], &[])], vec![1]),
+        ("several zones", vec![hinted(1, &["west", "east"], &[]), hinted(2, &["east"], &[])], vec![1]),
+        ("no zone of ours", vec![hinted(1, &["north"], &[]), hinted(2, &["east"], &[])], vec![1, 2]),
+        ("one without", vec![hinted(1, &["west"], &[]), endpoint(2)], vec![1, 2]),
+        ("an unready one without", vec![hinted(1, &["west"], &[]), unready(endpoint(2))], vec![1]),
+        (
+            "the unready one is ours",
+            vec![unready(hinted(1, &["west"], &[])), hinted(2, &["east"], &[])],
+            vec![2],
+        ),
+        ("the node", vec![hinted(1, &["west"], &["here"]), hinted(2, &["west"], &["there"])], vec![1]),
+        (
+            "the node before the zone",
+            vec![hinted(1, &["east"], &["here"]), hinted(2, &["west"], &["there"])],
+            vec![1],
+        ),
+        (
+            "no node of ours, so the zone",
+            vec![hinted(1, &["west"], &["there"]), hinted(2, &["east"], &["there"])],
+            vec![1],
+        ),
+        (
+            "node hints on one only",
+            vec![hinted(1, &["west"], &["here"]), hinted(2, &["west"], &[])],
+            vec![1, 2],
+        ),
+        (
+            "the fallback has no hints",
+            vec![ending(hinted(1, &["east"], &[])), ending(hinted(2, &["west"], &[]))],
+            vec![1, 2],
+        ),
+    ] {
+        let mut cluster = Cluster::default();
+        cluster.apply(put(slice("one", "a", endpoints)));
+        assert_eq!(usable(&cluster), expected, "{why}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_in_a_slice_whatever_its_condition() {
+    let mut cluster = Cluster::default();
+    cluster.apply(put(slice("one", "a", vec![Endpoint { ready: false, serving: false, ..endpoint(1) }])));
+    let at = |number: u8, port| RealServerKey { address: ip(&format!("10.244.0.{number}")), port };
+    let contains =
+        |protocol, server| endpoints::contains(&cluster, &ServiceKey::new("default", "a"), protocol, server);
+    assert!(contains(Protocol::Tcp, at(1, 8080)));
+    assert!(!contains(Protocol::Udp, at(1, 8080)));
+    assert!(!contains(Protocol::Tcp, at(1, 8081)));
+    assert!(!contains(Protocol::Tcp, at(2, 8080)));
 }

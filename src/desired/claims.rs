@@ -2,12 +2,13 @@
 //!
 //! Several Services may ask for one key: an endpoint of two Services, or two Services with one address and port. What
 //! is wanted is what the first claimant asks for: the older one, then by namespace and name. A change touches every
-//! claimant of its keys, so that the next one takes over when the winner goes.
+//! claimant of its keys, so that the next one takes over when the winner goes. Elements about an entry point are not
+//! claimed by themselves: they are wanted if the one who has the entry point asks for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::Update;
+use super::{Shared, Update};
 use crate::cluster::types::{Family, ServiceKey};
 use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
 
@@ -16,17 +17,27 @@ use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
 pub(super) struct Request {
     /// When the Service was created.
     pub(super) created_seconds: i64,
-    /// Its virtual servers.
-    pub(super) virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
+    /// Its entry points.
+    pub(super) entry_points: BTreeMap<VirtualServerKey, Claim>,
     /// Its addresses on the device.
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// Its elements of nftables sets.
+    /// Its elements of nftables sets that are not about one entry point.
     pub(super) elements: BTreeSet<Element>,
 }
 
+/// What is asked for at one entry point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The virtual server.
+    pub(super) server: VirtualServer,
+    /// The elements about it, in order.
+    pub(super) elements: Vec<Element>,
+}
+
 impl Request {
+    /// The keys that are claimed.
     fn keys(&self) -> impl Iterator<Item = Key> {
-        let servers = self.virtual_servers.keys().map(|server| Key::VirtualServer(*server));
+        let servers = self.entry_points.keys().map(|server| Key::VirtualServer(*server));
         let addresses = self.addresses.iter().map(|address| Key::Address(*address));
         let elements = self.elements.iter().map(|element| Key::Element(*element));
         elements.chain(servers).chain(addresses)
@@ -36,11 +47,21 @@ impl Request {
     fn same(&self, other: &Self, key: &Key) -> bool {
         match key {
             Key::VirtualServer(server) => {
-                self.virtual_servers.get(server) == other.virtual_servers.get(server)
+                let of = |request: &Self| request.entry_points.get(server).map(|claim| claim.server.clone());
+                of(self) == of(other)
             }
             Key::Address(address) => self.addresses.contains(address) == other.addresses.contains(address),
             Key::Element(element) => self.elements.contains(element) == other.elements.contains(element),
             Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => true,
+        }
+    }
+
+    fn claims(&self, key: &Key) -> bool {
+        match key {
+            Key::VirtualServer(server) => self.entry_points.contains_key(server),
+            Key::Address(address) => self.addresses.contains(address),
+            Key::Element(element) => self.elements.contains(element),
+            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
         }
     }
 }
@@ -74,12 +95,20 @@ pub(super) struct Claims {
 impl Claims {
     /// Replaces what a Service asks for; `None`: it is gone. Adds the keys that this may change to the update.
     pub(super) fn put(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {
-        let old = self.requests.remove(service);
-        if old == request {
-            self.requests.extend(request.map(|request| (service.clone(), request)));
+        if self.requests.get(service) == request.as_ref() {
             return;
         }
-        let old = old.unwrap_or_default();
+        let old = self.requests.get(service).into_iter().chain(&request);
+        let affected: BTreeSet<VirtualServerKey> =
+            old.flat_map(|request| request.entry_points.keys().copied()).collect();
+        let before = self.elements_at(&affected);
+        self.replace(service, request, update);
+        let after = self.elements_at(&affected);
+        update.scope.extend(before.symmetric_difference(&after).map(|element| Key::Element(*element)));
+    }
+
+    fn replace(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {
+        let old = self.requests.remove(service).unwrap_or_default();
         let claimant = |request: &Request| Claimant {
             created_seconds: request.created_seconds,
             service: service.clone(),
@@ -87,7 +116,7 @@ impl Claims {
         let new = request.as_ref();
         let moved = new.is_some_and(|new| new.created_seconds != old.created_seconds);
         for key in old.keys() {
-            let kept = new.is_some_and(|new| new.keys_contain(&key));
+            let kept = new.is_some_and(|new| new.claims(&key));
             if kept && !moved {
                 continue;
             }
@@ -99,47 +128,75 @@ impl Claims {
             }
             update.scope.insert(key);
         }
-        if let Some(request) = request {
-            for key in request.keys() {
-                let claimants = self.claimants.entry(key.clone()).or_default();
-                let new = claimants.insert(claimant(&request));
-                if let (true, Key::VirtualServer(server), Some(first)) = (new, &key, claimants.first())
-                    && first.service != *service
-                {
+        let Some(request) = request else { return };
+        for key in request.keys() {
+            let claimants = self.claimants.entry(key.clone()).or_default();
+            let new = claimants.insert(claimant(&request));
+            match (&key, claimants.first()) {
+                (Key::VirtualServer(server), Some(first)) if new && first.service != *service => {
                     update.conflicts.push(Conflict {
                         server: *server,
                         winner: first.service.clone(),
                         loser: service.clone(),
                     });
                 }
-                if new || !request.same(&old, &key) {
-                    update.scope.insert(key);
+                (Key::Element(Element::SharedAddress(address)), _) if new => {
+                    update.shared.push(Shared { service: service.clone(), address: *address });
                 }
+                _ => {}
             }
-            self.requests.insert(service.clone(), request);
+            if new || !request.same(&old, &key) {
+                update.scope.insert(key);
+            }
+        }
+        self.requests.insert(service.clone(), request);
+    }
+
+    /// The wanted elements about these entry points.
+    fn elements_at(&self, servers: &BTreeSet<VirtualServerKey>) -> BTreeSet<Element> {
+        let claims = servers.iter().filter_map(|server| self.granted(server));
+        claims.flat_map(|claim| claim.elements.iter().copied()).collect()
+    }
+
+    /// Whether the key is wanted.
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        match key {
+            Key::Element(element) => match element.entry_point() {
+                Some(server) => {
+                    self.granted(&server).is_some_and(|claim| claim.elements.binary_search(element).is_ok())
+                }
+                None => self.claimants.contains_key(key),
+            },
+            _ => self.claimants.contains_key(key),
         }
     }
 
-    /// Whether anyone claims the key.
-    pub(super) fn contains(&self, key: &Key) -> bool {
-        self.claimants.contains_key(key)
-    }
-
-    /// All claimed keys, in order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.claimants.keys()
+    /// All wanted keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        let with_elements = |key: &Key| {
+            let claim = match key {
+                Key::VirtualServer(server) => self.granted(server),
+                _ => None,
+            };
+            claim.into_iter().flat_map(|claim| claim.elements.iter().map(|element| Key::Element(*element)))
+        };
+        self.claimants.keys().flat_map(move |key| std::iter::once(key.clone()).chain(with_elements(key)))
     }
 
     /// What the winner asks for.
     pub(super) fn virtual_server(&self, server: &VirtualServerKey) -> Option<&VirtualServer> {
-        let owner = self.owner(&Key::VirtualServer(*server))?;
-        self.requests[owner].virtual_servers.get(server)
+        self.granted(server).map(|claim| &claim.server)
     }
 
-    /// The claimed elements of one family.
+    fn granted(&self, server: &VirtualServerKey) -> Option<&Claim> {
+        let owner = self.owner(&Key::VirtualServer(*server))?;
+        self.requests[owner].entry_points.get(server)
+    }
+
+    /// The wanted elements of one family.
     pub(super) fn elements(&self, family: Family) -> impl Iterator<Item = Element> {
-        self.claimants.keys().filter_map(move |key| match key {
-            Key::Element(element) if element.family() == family => Some(*element),
+        self.keys().filter_map(move |key| match key {
+            Key::Element(element) if element.family() == family => Some(element),
             _ => None,
         })
     }
@@ -149,19 +206,26 @@ impl Claims {
         Some(&self.claimants.get(key)?.first()?.service)
     }
 
-    /// The keys that a Service claims.
-    pub(super) fn keys_of(&self, service: &ServiceKey) -> Scope {
-        self.requests.get(service).into_iter().flat_map(Request::keys).collect()
+    /// The Services that have an address as one of theirs.
+    pub(super) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        let roles = [Element::ClusterAddress(address), Element::ExternalAddress(address)];
+        let claimants = roles.into_iter().filter_map(|element| self.claimants.get(&Key::Element(element)));
+        claimants.flatten().map(|claimant| &claimant.service)
     }
-}
 
-impl Request {
-    fn keys_contain(&self, key: &Key) -> bool {
-        match key {
-            Key::VirtualServer(server) => self.virtual_servers.contains_key(server),
-            Key::Address(address) => self.addresses.contains(address),
-            Key::Element(element) => self.elements.contains(element),
-            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
-        }
+    /// The virtual servers that a Service asks for.
+    pub(super) fn virtual_servers_of(&self, service: &ServiceKey) -> impl Iterator<Item = VirtualServerKey> {
+        self.requests.get(service).into_iter().flat_map(|request| request.entry_points.keys().copied())
+    }
+
+    /// The keys that a Service asks for.
+    pub(super) fn keys_of(&self, service: &ServiceKey) -> Scope {
+        let request = self.requests.get(service).into_iter();
+        request
+            .flat_map(|request| {
+                let elements = request.entry_points.values().flat_map(|claim| &claim.elements);
+                request.keys().chain(elements.map(|element| Key::Element(*element)))
+            })
+            .collect()
     }
 }

@@ -5,27 +5,32 @@
 //! value now. Pure: no clock, no I/O.
 
 pub mod claims;
-pub mod filter;
+mod entry_points;
+mod filter;
+mod node;
 pub mod settings;
-pub mod virtual_servers;
+#[cfg(test)]
+mod tests;
+mod virtual_servers;
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cluster::types::{Family, Service, ServiceKey};
-use crate::cluster::{Cluster, Touched};
+use crate::cluster::{Cluster, Touched, endpoints, topology};
 use crate::options::ProxyOptions;
-use crate::state::{Address, Key, Scope, State, VirtualServerKey};
-use claims::{Claims, Conflict, Request};
+use crate::state::{Address, Element, Key, RealServerKey, Scope, State, VirtualServerKey};
+use claims::{Claim, Claims, Conflict, Request};
+use node::NodeFacts;
 
 /// The kernel state that the cluster asks for.
 #[derive(Clone, Debug)]
 pub struct Desired {
     options: ProxyOptions,
-    node_name: Arc<str>,
-    /// The families that the kernel knows; what a Service asks for in another one is not wanted.
-    families: BTreeSet<Family>,
-    /// What does not depend on any object.
+    /// What the kernel can do; what a Service asks for in a family that it does not know is not wanted.
+    supported: settings::Supported,
+    node: NodeFacts,
+    /// What does not depend on any Service.
     settings: State,
     claims: Claims,
 }
@@ -37,14 +42,26 @@ pub struct Update {
     pub scope: Scope,
     /// Services that do not get what they ask for, because an older one has it. Only those that are new.
     pub conflicts: Vec<Conflict>,
+    /// Addresses that are not put on the device, because the node has them elsewhere. Only those that are new.
+    pub shared: Vec<Shared>,
+}
+
+/// A service address that another device of the node has, or that the Node object calls its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Whose service address it is.
+    pub service: ServiceKey,
+    /// The address.
+    pub address: IpAddr,
 }
 
 impl Desired {
     /// What is wanted before any object is known: settings and empty tables. `supported` says which settings this
     /// kernel takes: see [`settings::Supported`].
     pub fn new(options: ProxyOptions, node_name: Arc<str>, supported: settings::Supported) -> Self {
-        let settings = settings::wanted(&options, &supported);
-        Self { options, node_name, families: supported.families, settings, claims: Claims::default() }
+        let node = NodeFacts { name: node_name, ..NodeFacts::default() };
+        let settings = settings::wanted(&options, &supported, &node);
+        Self { options, supported, node, settings, claims: Claims::default() }
     }
 
     /// Looks at the touched Services again.
@@ -57,9 +74,42 @@ impl Desired {
         update
     }
 
+    /// Looks at this node again: says which settings may have another wanted value, and which Services are touched.
+    pub fn look_at_node(&mut self, cluster: &Cluster) -> (Scope, Touched) {
+        let node = NodeFacts::of(&self.node.name, cluster, &self.options);
+        let old = std::mem::replace(&mut self.node, node);
+        let new = &self.node;
+        if old == *new {
+            return (Scope::new(), Touched::new());
+        }
+        let settings = settings::wanted(&self.options, &self.supported, new);
+        let old_settings = std::mem::replace(&mut self.settings, settings);
+        let changed = |key: &Key| !old_settings.same(&self.settings, key);
+        let scope: Scope = old_settings.keys().chain(self.settings.keys()).filter(changed).collect();
+
+        let mut touched = Touched::new();
+        for address in old.taken.symmetric_difference(&new.taken) {
+            touched.extend(self.claims.services_at(*address).cloned());
+        }
+        // Nodes move from zone to zone too rarely to keep an account of who has hints.
+        let moved = old.zone != new.zone;
+        let other_ports = old.node_port_addresses != new.node_port_addresses;
+        let other_ranges = other_ports || old.named != new.named;
+        if moved || other_ports || other_ranges {
+            let concerned = cluster.services().filter(|service| {
+                let external = service.external.as_deref();
+                moved && endpoints::have_hints(cluster, service)
+                    || other_ports && service.ports.iter().any(|port| port.node_port.is_some())
+                    || other_ranges && external.is_some_and(|external| !external.source_ranges.is_empty())
+            });
+            touched.extend(concerned.map(|service| service.key.clone()));
+        }
+        (scope, touched)
+    }
+
     /// All keys that have a wanted value.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.settings.keys().chain(self.claims.keys().cloned())
+        self.settings.keys().chain(self.claims.keys())
     }
 
     /// The keys of the settings: what does not depend on any object.
@@ -70,6 +120,12 @@ impl Desired {
     /// Whether a key is wanted.
     pub fn wants(&self, key: &Key) -> bool {
         self.settings.contains(key) || self.claims.contains(key)
+    }
+
+    /// Whether a Service's slices have this endpoint, whatever its condition: the Service that has the virtual server.
+    pub fn has_endpoint(&self, cluster: &Cluster, server: &VirtualServerKey, real: &RealServerKey) -> bool {
+        self.owner(server)
+            .is_some_and(|service| endpoints::contains(cluster, service, server.protocol, *real))
     }
 
     /// The wanted values of the keys in a scope, as a state. Where the scope has the rules of a family, all elements
@@ -90,11 +146,13 @@ impl Desired {
                 Key::Rules(family) => {
                     if let Some(rules) = self.settings.rules.get(family) {
                         state.rules.insert(*family, rules.clone());
+                        let of_node = self.settings.elements.iter().copied();
+                        state.elements.extend(of_node.filter(|element| element.family() == *family));
                         state.elements.extend(self.claims.elements(*family));
                     }
                 }
                 Key::Element(element) => {
-                    if self.claims.contains(key) {
+                    if self.wants(key) {
                         state.elements.insert(*element);
                     }
                 }
@@ -118,24 +176,51 @@ impl Desired {
         self.claims.owner(&Key::VirtualServer(*server))
     }
 
+    /// The virtual servers that a Service asks for.
+    pub fn virtual_servers_of(&self, service: &ServiceKey) -> impl Iterator<Item = VirtualServerKey> {
+        self.claims.virtual_servers_of(service)
+    }
+
     /// The keys that a Service asks for.
     pub fn keys_of(&self, service: &ServiceKey) -> Scope {
         self.claims.keys_of(service)
     }
 
-    /// Everything that one Service asks for.
+    /// Everything that one Service asks for. In a family of which it has no cluster IP it asks for nothing.
     fn request(&self, cluster: &Cluster, service: &Service) -> Request {
-        let addresses: Vec<_> = service
-            .cluster_ips
-            .iter()
-            .copied()
-            .filter(|address| self.families.contains(&Family::of(*address)))
-            .collect();
-        Request {
-            created_seconds: service.created_seconds,
-            virtual_servers: virtual_servers::of(cluster, service, &addresses, &self.options),
-            elements: filter::of(cluster, service, &addresses, &self.node_name),
-            addresses: addresses.into_iter().collect(),
+        let mut request = Request { created_seconds: service.created_seconds, ..Request::default() };
+        let known = |address: &&IpAddr| self.supported.families.contains(&Family::of(**address));
+        for &cluster_ip in service.cluster_ips.iter().filter(known) {
+            let family = Family::of(cluster_ip);
+            self.put_address(Element::ClusterAddress(cluster_ip), cluster_ip, &mut request);
+            if let Some(external) = &service.external {
+                let addresses = external.load_balancer_ips.iter().chain(&external.external_ips);
+                for address in addresses.copied().filter(|address| Family::of(*address) == family) {
+                    self.put_address(Element::ExternalAddress(address), address, &mut request);
+                }
+            }
+            request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
+            for port in &service.ports {
+                let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
+                let node_ports = self.node.node_port_addresses.iter().copied();
+                for point in entry_points::of(service, port, cluster_ip, node_ports) {
+                    request.entry_points.entry(point.server).or_insert_with(|| Claim {
+                        server: virtual_servers::of_entry_point(service, point, &chosen, &self.options),
+                        elements: filter::of_entry_point(
+                            service, port, cluster_ip, point, &chosen, &self.node,
+                        ),
+                    });
+                }
+            }
+        }
+        request
+    }
+
+    /// Asks for an address of a Service: on the device, unless another device has it.
+    fn put_address(&self, element: Element, address: IpAddr, request: &mut Request) {
+        request.elements.extend(filter::of_address(element, address, &self.node));
+        if !self.node.taken.contains(&address) {
+            request.addresses.insert(address);
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::node::NodeFacts;
 use crate::cluster::types::Family;
 use crate::options::ProxyOptions;
-use crate::state::{RuleSettings, Rules, State, Sysctl};
+use crate::state::{RuleSettings, Rules, State, Sysctl, Timeouts};
 
 /// What the running kernel can do, as found at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,17 @@ pub struct Supported {
 }
 
 /// The wanted settings.
-pub(super) fn wanted(options: &ProxyOptions, supported: &Supported) -> State {
-    let mut state = State { device: true, timeouts: options.timeouts, ..State::default() };
+pub(super) fn wanted(options: &ProxyOptions, supported: &Supported, node: &NodeFacts) -> State {
+    // The kernel's own 900 s forget connections that both ends still have: they look for each other after two hours at
+    // the earliest (`net.ipv4.tcp_keepalive_time`). The timeouts are the network namespace's: others' virtual servers
+    // get them too, and their entries of idle connections stay as long.
+    let timeouts = match options.timeouts {
+        Timeouts { tcp_seconds: 0, .. } => {
+            Timeouts { tcp_seconds: options.tracked_tcp_seconds, ..options.timeouts }
+        }
+        timeouts => timeouts,
+    };
+    let mut state = State { device: true, timeouts, ..State::default() };
     for sysctl in [
         Sysctl::VsConntrack,
         Sysctl::VsExpireNodestConn,
@@ -31,16 +41,16 @@ pub(super) fn wanted(options: &ProxyOptions, supported: &Supported) -> State {
     let reuse = if supported.kernel >= (5, 9) { "1" } else { "0" };
     state.sysctls.insert(Sysctl::VsConnReuseMode, reuse.to_owned());
     for &family in &supported.families {
-        let pod_network =
-            options.cluster_cidrs.iter().find(|network| Family::of(network.addr()) == family).copied();
         state.rules.insert(
             family,
             Rules::Intact(RuleSettings {
                 masquerade_mark: options.masquerade_mark,
                 masquerade_all: options.masquerade_all,
-                pod_network,
+                inside: node.inside(options, family),
+                node_address: node.source.filter(|_| family == Family::V4),
             }),
         );
     }
+    state.elements.extend(node.numbered.iter().map(|name| crate::state::Element::Numbered(*name)));
     state
 }

@@ -1,27 +1,38 @@
 //! The difference of our nftables tables.
 
-use super::order::Draft;
+use super::order::{Draft, serves};
 use super::plan::Step;
 use crate::cluster::types::Family;
 use crate::state::{Element, Rules, State};
 
 /// Rules that are not exactly ours are made anew, elements included. Keys sort rules before elements, so this comes
-/// before any element of the family.
+/// before any element of the family. What says whose a virtual server is stays until that is gone.
 pub(super) fn rules(wanted: &State, actual: &State, family: Family, draft: &mut Draft) {
     let Some(Rules::Intact(settings)) = wanted.rules.get(&family) else { return };
     if actual.rules.get(&family) != wanted.rules.get(&family) {
-        let elements = wanted.elements.iter().filter(|element| element.family() == family);
+        let kept =
+            actual.elements.difference(&wanted.elements).filter(|element| tells_owner(actual, **element));
+        let elements = wanted.elements.iter().chain(kept).filter(|element| element.family() == family);
         draft.add(Step::InstallRules(family, settings.clone(), elements.copied().collect()));
     }
 }
 
 pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &mut Draft) {
-    if draft.installs(element.family()) {
-        return;
-    }
+    let is_installed = draft.installs(element.family());
     match (wanted.elements.contains(&element), actual.elements.contains(&element)) {
-        (true, false) => draft.add(Step::AddElement(element)),
-        (false, true) => draft.add(Step::DeleteElement(element)),
-        (true, true) | (false, false) => {}
+        (true, false) if !is_installed => draft.add(Step::AddElement(element)),
+        (false, true) if !is_installed || tells_owner(actual, element) => {
+            draft.add(Step::DeleteElement(element));
+        }
+        _ => {}
+    }
+}
+
+/// Whether an element is why a virtual server that exists is known to be ours.
+fn tells_owner(actual: &State, element: Element) -> bool {
+    match element {
+        Element::Owned(server) => actual.virtual_servers.contains_key(&server),
+        Element::ClusterAddress(address) | Element::ExternalAddress(address) => serves(actual, address),
+        _ => false,
     }
 }

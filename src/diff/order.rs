@@ -4,18 +4,20 @@
 //! |---|---|---|
 //! | 0 | sysctls, the device, timeouts | everything else needs them |
 //! | 1 | the fixed rules | traffic must not pass before masquerade and refusal stand |
-//! | 2 | new elements | hairpin before the real server that needs it; ownership of a virtual server before it exists |
+//! | 2 | new elements; who may use an entry point | hairpin before the real server that needs it; ownership of a virtual server before it exists |
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
-//! | 5 | weight 0, removed real servers | |
-//! | 6 | addresses and routes | they attract traffic: only when there is someone to take it |
+//! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
+//! | 6 | addresses and routes; ways inside the cluster; addresses that are shared now | they attract traffic: only when there is someone to take it |
 //! | 7 | removed addresses | no more traffic, before the one who takes it goes |
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
 //!
-//! Additions come before deletions throughout.
+//! Additions come before deletions throughout, but for elements that would be in each other's way: the ranges of an
+//! entry point, and where a way inside the cluster leads, change in one transaction.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
 
 use super::plan::{Phase, Plan, PlannedStep, Step};
@@ -45,10 +47,13 @@ impl Draft {
 
     /// Puts the steps in order and says which needs which.
     pub(super) fn into_plan(mut self, actual: &State) -> Plan {
+        let phases = Phases::of(&self.steps);
         // Stable: inside a phase steps keep the order of the scope.
-        self.steps.sort_by_key(phase);
+        self.steps.sort_by_key(|step| phases.phase(step));
+        let mut owned: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::new();
+        let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut unmade_at: HashMap<IpAddr, Vec<usize>> = HashMap::new();
         let served: HashSet<IpAddr> = self
             .steps
@@ -61,14 +66,19 @@ impl Draft {
         let mut steps = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.into_iter().enumerate() {
             let needs = match &step {
+                Step::AddVirtualServer(server, _) => owned.get(server).copied().into_iter().collect(),
                 Step::AddRealServer(server, ..) => made.get(server).copied().into_iter().collect(),
                 // One port that works is enough, and one that is refused must not keep the others from traffic
                 // for long: after the retry the address has a virtual server and needs nothing.
                 Step::AddAddress(address) if !served.contains(address) => {
                     made_at.get(address).copied().into_iter().collect()
                 }
-                Step::DeleteElement(Element::ServiceAddress(address)) => {
-                    unmade_at.remove(address).unwrap_or_default()
+                Step::AddElement(Element::SharedAddress(address))
+                | Step::DeleteElement(Element::ClusterAddress(address) | Element::ExternalAddress(address)) => {
+                    unmade_at.get(address).cloned().unwrap_or_default()
+                }
+                Step::DeleteElement(Element::Owned(server)) => {
+                    unmade.get(server).copied().into_iter().collect()
                 }
                 _ => Vec::new(),
             };
@@ -78,37 +88,111 @@ impl Draft {
                     made_at.entry(server.address).or_insert(index);
                 }
                 Step::DeleteVirtualServer(server) => {
+                    unmade.insert(*server, index);
                     unmade_at.entry(server.address).or_default().push(index);
                 }
                 _ => {}
             }
-            steps.push(PlannedStep { phase: phase(&step), step, needs });
+            if let Step::AddElement(Element::Owned(server)) = &step {
+                owned.insert(*server, index);
+            }
+            steps.push(PlannedStep { phase: phases.phase(&step), step, needs });
         }
         Plan { steps }
     }
 }
 
 /// Whether an address has a virtual server already.
-fn serves(actual: &State, address: IpAddr) -> bool {
+pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
     use crate::cluster::types::Protocol::{Sctp, Tcp};
     let first = VirtualServerKey { address, protocol: Tcp, port: 0 };
     let last = VirtualServerKey { address, protocol: Sctp, port: u16::MAX };
     actual.virtual_servers.range(first..=last).next().is_some()
 }
 
-/// The phase of a step.
-fn phase(step: &Step) -> Phase {
-    Phase(match step {
-        Step::SetSysctl(..) | Step::AddDevice | Step::SetTimeouts(_) => 0,
-        Step::InstallRules(..) => 1,
-        Step::AddElement(_) => 2,
-        Step::AddVirtualServer(..) | Step::EditVirtualServer(..) => 3,
-        Step::EditRealServer(_, _, server) if server.weight == Weight::Exactly(0) => 5,
-        Step::AddRealServer(..) | Step::EditRealServer(..) => 4,
-        Step::DeleteRealServer(..) => 5,
-        Step::AddAddress(_) | Step::EditAddress(_) | Step::AddRoute(_) => 6,
-        Step::DeleteAddress(_) => 7,
-        Step::DeleteVirtualServer(_) => 8,
-        Step::DeleteElement(_) => 9,
-    })
+/// What the phase of a step depends on besides the step.
+struct Phases {
+    /// The virtual servers that go.
+    unmade: HashSet<VirtualServerKey>,
+    /// The addresses that another device has, from now on.
+    shared: HashSet<IpAddr>,
+    /// The entry points that clients inside the cluster are sent away from to a new place.
+    rerouted: HashSet<VirtualServerKey>,
+}
+
+impl Phases {
+    fn of(steps: &[Step]) -> Self {
+        let mut phases = Self { unmade: HashSet::new(), shared: HashSet::new(), rerouted: HashSet::new() };
+        for step in steps {
+            match step {
+                Step::DeleteVirtualServer(server) => {
+                    phases.unmade.insert(*server);
+                }
+                Step::AddElement(Element::SharedAddress(address)) => {
+                    phases.shared.insert(*address);
+                }
+                Step::AddElement(Element::InCluster(server, ..)) => {
+                    phases.rerouted.insert(*server);
+                }
+                _ => {}
+            }
+        }
+        phases
+    }
+
+    /// The phase of a step.
+    fn phase(&self, step: &Step) -> Phase {
+        Phase(match step {
+            Step::SetSysctl(..) | Step::AddDevice | Step::SetTimeouts(_) => 0,
+            Step::InstallRules(..) => 1,
+            Step::DeleteElement(Element::InCluster(server, ..)) if self.rerouted.contains(server) => 6,
+            // Not while the virtual server is still there.
+            Step::DeleteElement(Element::Restricted(server) | Element::Allowed(server, _))
+                if !self.unmade.contains(server) =>
+            {
+                2
+            }
+            Step::AddElement(Element::InCluster(..) | Element::SharedAddress(_))
+            | Step::AddAddress(_)
+            | Step::EditAddress(_)
+            | Step::AddRoute(_) => 6,
+            Step::AddElement(_) => 2,
+            Step::AddVirtualServer(..) | Step::EditVirtualServer(..) => 3,
+            Step::EditRealServer(_, _, server) if server.weight == Weight::Exactly(0) => 5,
+            Step::AddRealServer(..) | Step::EditRealServer(..) => 4,
+            Step::DeleteRealServer(..) => 5,
+            Step::DeleteAddress(_) => 7,
+            Step::DeleteVirtualServer(server) if self.shared.contains(&server.address) => 5,
+            Step::DeleteVirtualServer(_) => 8,
+            Step::DeleteElement(_) => 9,
+        })
+    }
+}
+
+/// Begins the real servers of each new virtual server with another one: with the scheduler `rr` the order in which they
+/// are added is the order of their turns, and nodes that all begin with the same one would send it their first
+/// connections together. `seed` is the node's.
+pub fn rotate(plan: &mut Plan, seed: u64) {
+    let added = |planned: &PlannedStep| match &planned.step {
+        Step::AddRealServer(server, ..) => Some(*server),
+        _ => None,
+    };
+    let made: HashSet<VirtualServerKey> = plan
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step {
+            Step::AddVirtualServer(server, _) => Some(*server),
+            _ => None,
+        })
+        .collect();
+    for run in plan.steps.chunk_by_mut(|left, right| added(left).is_some() && added(left) == added(right)) {
+        let Some(server) = run.first().and_then(added).filter(|server| made.contains(server)) else {
+            continue;
+        };
+        let mut hasher = std::hash::DefaultHasher::new();
+        (seed, server).hash(&mut hasher);
+        // The remainder is less than the length.
+        let turn = usize::try_from(hasher.finish() % run.len() as u64).unwrap_or(0);
+        run.rotate_left(turn);
+    }
 }

@@ -92,6 +92,7 @@ pub fn merge(
     let hostname_origin =
         if flags.configuration.hostname_override.is_empty() { origin } else { Origin::Flags };
     let (local_detector, cluster_cidrs) = check.local_detector(&configuration);
+    let conntrack = check.conntrack(&configuration);
     let (ipvs, iptables, own) = (&configuration.ipvs, &configuration.iptables, &configuration.own);
     let options = Options {
         source,
@@ -102,6 +103,11 @@ pub fn merge(
                 tcp_seconds: check.timeout(names::TCP_TIMEOUT, ipvs.tcp_timeout),
                 tcp_fin_seconds: check.timeout(names::TCP_FIN_TIMEOUT, ipvs.tcp_fin_timeout),
                 udp_seconds: check.timeout(names::UDP_TIMEOUT, ipvs.udp_timeout),
+            },
+            // 0: connection tracking keeps what the kernel gave it, which nobody here knows.
+            tracked_tcp_seconds: match u32::try_from(conntrack.tcp_established_seconds) {
+                Ok(seconds @ 1..) => seconds,
+                _ => ProxyOptions::default().tracked_tcp_seconds,
             },
             exclude_cidrs: check.exclude_cidrs(ipvs.exclude_cidrs.as_deref().unwrap_or_default()),
             local_detector,
@@ -117,7 +123,7 @@ pub fn merge(
             run_estimation: None,
             drain_deadline: check.drain_deadline(own.checked_drain_deadline()),
         },
-        conntrack: check.conntrack(&configuration),
+        conntrack,
         estimator: own.estimator.unwrap_or_default(),
         oom_score_adjustment: check.oom_score_adjustment(configuration.oom_score_adj.unwrap_or_default()),
         min_sync_period,

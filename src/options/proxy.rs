@@ -14,8 +14,11 @@ use crate::state::Timeouts;
 pub struct ProxyOptions {
     /// The scheduler of all virtual servers.
     pub scheduler: Arc<str>,
-    /// The IPVS timeouts, 0 for those to be left alone.
+    /// The IPVS timeouts, 0 for those that are not set.
     pub timeouts: Timeouts,
+    /// For how long connection tracking remembers a TCP connection without traffic, in seconds: IPVS should neither
+    /// forget it earlier nor later.
+    pub tracked_tcp_seconds: u32,
     /// Virtual servers on these networks are never deleted, whoever made them.
     pub exclude_cidrs: Vec<IpNet>,
     /// What counts as traffic of pods.
@@ -47,6 +50,7 @@ impl Default for ProxyOptions {
         Self {
             scheduler: "rr".into(),
             timeouts: Timeouts::default(),
+            tracked_tcp_seconds: 86_400,
             exclude_cidrs: Vec::new(),
             local_detector: LocalDetector::ClusterCidr,
             cluster_cidrs: Vec::new(),

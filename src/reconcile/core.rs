@@ -5,6 +5,7 @@
 //! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +23,9 @@ use super::{first, ownership};
 use crate::api::{Change, Event};
 use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
-use crate::desired::Desired;
+use crate::desired::claims::Conflict;
 use crate::desired::settings::Supported;
+use crate::desired::{Desired, Shared};
 use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
 use crate::kernel::{Kernel, Outcome, Purged, ReadError, Selection};
@@ -102,6 +104,10 @@ pub struct Reconciler {
     adopted: bool,
     /// Services whose facts changed since the last look.
     touched: Touched,
+    /// Whether facts about this node changed since the last look.
+    node_touched: bool,
+    /// By what the turns of real servers differ from those on other nodes.
+    seed: u64,
     schedule: Schedule,
     drains: Drains,
     purges: Purges,
@@ -135,15 +141,20 @@ impl Reconciler {
     ) -> Self {
         let families = supported.families.clone();
         let exclude_cidrs = options.exclude_cidrs.clone();
+        let drains = Drains::new(options.drain_deadline);
+        let mut hasher = DefaultHasher::new();
+        node_name.hash(&mut hasher);
         Self {
             cluster: Cluster::default(),
             desired: Desired::new(options, node_name, supported),
             actual: Picture::default(),
             adopted: false,
             touched: Touched::new(),
+            node_touched: false,
+            seed: hasher.finish(),
             schedule: Schedule::default(),
-            drains: Drains::default(),
             purges: Purges::default(),
+            drains,
             audit: Audit::new(audit_period, families.clone()),
             foreign: BTreeSet::new(),
             intruders: BTreeSet::new(),
@@ -169,17 +180,18 @@ impl Reconciler {
         {
             self.progress.triggered(slice.family, triggered);
         }
-        if matches!(event, Event::Node(_) | Event::NodeAddresses(_)) {
-            self.notes.push(Note::NodeChanged);
-        }
-        let of_service = matches!(event, Event::Service(_));
+        let about = match event {
+            Event::Service(_) => Progress::services_changed,
+            Event::Slice(_) => Progress::slices_changed,
+            Event::Node(_) | Event::NodeAddresses(_) => {
+                self.notes.push(Note::NodeChanged);
+                self.node_touched = true;
+                self.cluster.apply(event);
+                return;
+            }
+        };
         let touched = self.cluster.apply(event);
-        let count = touched.len() as u64;
-        if of_service {
-            self.progress.services_changed(count);
-        } else {
-            self.progress.slices_changed(count);
-        }
+        about(&mut self.progress, touched.len() as u64);
         if !touched.is_empty() {
             self.queued();
         }
@@ -351,9 +363,11 @@ impl Reconciler {
 
     fn adopt(&mut self, mut state: State, now: Instant) {
         self.touched.clear();
+        self.node_touched = false;
+        self.desired.look_at_node(&self.cluster);
         let all: Touched = self.cluster.services().map(|service| service.key.clone()).collect();
         let update = self.desired.update(&self.cluster, &all);
-        self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
+        self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(all));
         let ours = |key: &VirtualServerKey| {
             self.desired.wants(&Key::VirtualServer(*key))
@@ -387,17 +401,41 @@ impl Reconciler {
     }
 
     fn look_at_touched(&mut self) {
+        if std::mem::take(&mut self.node_touched) {
+            let (settings, touched) = self.desired.look_at_node(&self.cluster);
+            if !settings.is_empty() || !touched.is_empty() {
+                self.queued();
+            }
+            self.touched.extend(touched);
+            for key in settings {
+                self.schedule.add(Urgency::Change, key);
+            }
+        }
         if self.touched.is_empty() {
             return;
         }
         self.progress.looked();
         let touched = std::mem::take(&mut self.touched);
         let update = self.desired.update(&self.cluster, &touched);
-        self.notes.extend(update.conflicts.into_iter().map(Note::Conflict));
-        self.notes.push(Note::Looked(touched));
+        self.tell(update.conflicts, update.shared);
         for key in update.scope {
             self.schedule.add(Urgency::Change, key);
         }
+        // What is wanted may be the same, and an endpoint that drains may be in no slice any more, or in one again.
+        let servers = touched.iter().flat_map(|service| self.desired.virtual_servers_of(service));
+        for server in servers.filter(|server| self.drains.concerns(server)) {
+            self.schedule.add(Urgency::Change, Key::VirtualServer(server));
+        }
+        self.notes.push(Note::Looked(touched));
+    }
+
+    fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
+        self.notes.extend(conflicts.into_iter().map(Note::Conflict));
+        let names = |shared: &Shared| {
+            self.cluster.node().is_some_and(|node| node.addresses.contains(&shared.address))
+        };
+        let shared: Vec<_> = shared.into_iter().map(|shared| (names(&shared), shared)).collect();
+        self.notes.extend(shared.into_iter().map(|(of_node, shared)| Note::Shared { shared, of_node }));
     }
 
     /// Until when changes are held back, where the user asked for that.
@@ -423,8 +461,10 @@ impl Reconciler {
                 self.drains.forget(server);
             }
         }
-        self.drains.complete(&mut wanted, &self.actual, now);
-        let plan = diff::diff(&wanted, &self.actual, &scope);
+        let in_slice = |server: &_, real: &_| self.desired.has_endpoint(&self.cluster, server, real);
+        self.drains.complete(&mut wanted, &self.actual, now, in_slice);
+        let mut plan = diff::diff(&wanted, &self.actual, &scope);
+        diff::order::rotate(&mut plan, self.seed);
         if plan.is_empty() {
             self.succeeded(scope.iter());
             return None;

@@ -1,8 +1,11 @@
 //! Graceful termination: when a real server whose endpoint is gone may go.
 //!
-//! An endpoint that is in no slice any more keeps its real server, with weight 0, until its connections have ended or
-//! a deadline has passed; only UDP, which has no end of a connection, loses it at once. What drains is found by
-//! comparing, never remembered from an event, so a restart only starts the deadline anew. Pure: the time is an argument.
+//! An endpoint that is not used any more keeps its real server, with weight 0. While a slice still has it (it is not
+//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays. Once
+//! it is in no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is
+//! gone for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which
+//! has no end of a connection, loses its real server at once. What drains is found by comparing, never remembered from an
+//! event, so a restart only starts the deadline anew. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,14 +13,14 @@ use std::time::{Duration, Instant};
 use crate::cluster::types::Protocol;
 use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
-/// How long a real server may drain.
-pub const DEADLINE: Duration = Duration::from_mins(15);
 /// How often the connections of draining servers are counted.
 pub const POLL: Duration = Duration::from_secs(5);
 
 /// The real servers that drain.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Drains {
+    /// How long a real server may drain whose endpoint is gone.
+    deadline: Duration,
     servers: BTreeMap<(VirtualServerKey, RealServerKey), Drain>,
     ended: Ended,
     /// When connections are to be counted next.
@@ -37,16 +40,28 @@ pub struct Ended {
 
 #[derive(Clone, Copy, Debug)]
 struct Drain {
-    until: Instant,
+    /// `None`: a slice still has its endpoint.
+    until: Option<Instant>,
     /// Its connections have ended.
     idle: bool,
 }
 
 impl Drains {
+    /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
+    pub fn new(deadline: Duration) -> Self {
+        Self { deadline, servers: BTreeMap::new(), ended: Ended::default(), poll: None }
+    }
+
     /// Completes what is wanted of virtual servers: adds the real servers that are in the kernel, not wanted, and may
     /// drain; leaves out virtual servers without any real server (a port without endpoints is refused by a rule; an
-    /// empty virtual server would flood the kernel's log).
-    pub fn complete(&mut self, wanted: &mut State, actual: &State, now: Instant) {
+    /// empty virtual server would flood the kernel's log). `in_slice` says whether a slice still has an endpoint.
+    pub fn complete(
+        &mut self,
+        wanted: &mut State,
+        actual: &State,
+        now: Instant,
+        in_slice: impl Fn(&VirtualServerKey, &RealServerKey) -> bool,
+    ) {
         wanted.virtual_servers.retain(|key, server| {
             let known = actual.virtual_servers.get(key);
             let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
@@ -63,7 +78,10 @@ impl Drains {
                 self.end(&id, Some(now));
             }
             for real in known.into_iter().flat_map(|known| known.real_servers.keys()) {
-                if !server.real_servers.contains_key(real) && self.may_stay(*key, *real, now) {
+                if !server.real_servers.contains_key(real)
+                    && key.protocol != Protocol::Udp
+                    && self.may_stay(*key, *real, in_slice(key, real), now)
+                {
                     server.real_servers.insert(*real, RealServer::with(Weight::DrainIfPresent));
                 }
             }
@@ -72,13 +90,20 @@ impl Drains {
     }
 
     /// Whether an unwanted real server may stay for its connections.
-    fn may_stay(&mut self, key: VirtualServerKey, real: RealServerKey, now: Instant) -> bool {
-        if key.protocol == Protocol::Udp {
-            return false;
+    fn may_stay(&mut self, key: VirtualServerKey, real: RealServerKey, in_slice: bool, now: Instant) -> bool {
+        let drain = self.servers.entry((key, real)).or_insert(Drain { until: None, idle: false });
+        if in_slice {
+            *drain = Drain { until: None, idle: false };
+            return true;
         }
-        let drain = self.servers.entry((key, real)).or_insert(Drain { until: now + DEADLINE, idle: false });
+        let until = *drain.until.get_or_insert(now + self.deadline);
         self.poll.get_or_insert(now + POLL);
-        !drain.idle && now < drain.until
+        !drain.idle && now < until
+    }
+
+    /// Whether any real server of this virtual server drains.
+    pub fn concerns(&self, key: &VirtualServerKey) -> bool {
+        self.servers.range((*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST)).next().is_some()
     }
 
     /// Forgets the drains of a virtual server that is not wanted any more.
@@ -95,7 +120,9 @@ impl Drains {
         match self.servers.remove(id) {
             None => {}
             Some(drain) if drain.idle => self.ended.idle += 1,
-            Some(drain) if now.is_some_and(|now| drain.until <= now) => self.ended.deadline += 1,
+            Some(drain) if drain.until.zip(now).is_some_and(|(until, now)| until <= now) => {
+                self.ended.deadline += 1;
+            }
             Some(_) => self.ended.overtaken += 1,
         }
     }
@@ -117,18 +144,16 @@ impl Drains {
 
     /// When [`Drains::due`] will have something.
     pub fn next_due(&self) -> Option<Instant> {
-        self.poll.filter(|_| !self.servers.is_empty())
+        self.poll
     }
 
     /// The virtual servers whose connections are to be counted now.
     pub fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
-        if self.servers.is_empty() {
-            self.poll = None;
-            return None;
-        }
         self.poll.filter(|due| *due <= now)?;
-        self.poll = Some(now + POLL);
-        Some(self.servers.keys().map(|(key, _)| *key).collect())
+        let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some());
+        let servers: BTreeSet<_> = gone.map(|((key, _), _)| *key).collect();
+        self.poll = (!servers.is_empty()).then(|| now + POLL);
+        (!servers.is_empty()).then_some(servers)
     }
 
     /// Takes in how many connections real servers have, and says which virtual servers must be compared again. A real
@@ -140,8 +165,9 @@ impl Drains {
     ) -> BTreeSet<VirtualServerKey> {
         let mut ended = BTreeSet::new();
         for (id, drain) in &mut self.servers {
+            let Some(until) = drain.until else { continue };
             drain.idle |= counts.get(id) == Some(&0);
-            if drain.idle || drain.until <= now {
+            if drain.idle || until <= now {
                 ended.insert(id.0);
             }
         }

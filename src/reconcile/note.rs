@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::Touched;
 use crate::cluster::types::Family;
+use crate::desired::Shared;
 use crate::desired::claims::Conflict;
 use crate::kernel::{Outcome, Purged, ReadError};
 use crate::state::{Key, VirtualServerKey};
@@ -63,6 +64,13 @@ pub enum Note {
     Foreign(BTreeSet<VirtualServerKey>),
     /// Two Services claim one virtual server.
     Conflict(Conflict),
+    /// A service address is not put on the device; only when that is new.
+    Shared {
+        /// Which, and whose.
+        shared: Shared,
+        /// Whether the Node object calls the address its own: likely a mistake.
+        of_node: bool,
+    },
     /// The kernel could not be read; it is tried again.
     Unreadable(ReadError),
     /// Connection tracking of a family was purged of stale entries.

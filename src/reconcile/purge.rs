@@ -6,12 +6,13 @@
 //! once more. The kernel walks its whole table each time, so purges take a tenth of the time at most.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Protocol;
 use crate::diff::Step;
 use crate::diff::purge::Purge;
-use crate::state::{State, VirtualServerKey};
+use crate::state::{Element, State, VirtualServerKey};
 
 /// How long a purge waits for a pause between changes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,6 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 /// Between two purges there is this many times as long as the first of them took.
 const REST: u32 = 9;
+
+/// Where clients inside the cluster are sent instead: from which entry point, to which virtual server. Few Services have
+/// these.
+fn ways_inside(actual: &State) -> impl Iterator<Item = (VirtualServerKey, VirtualServerKey)> {
+    let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let first = VirtualServerKey { address: lowest, protocol: Protocol::Tcp, port: 0 };
+    actual
+        .elements
+        .range(Element::InCluster(first, lowest, 0)..)
+        .map_while(|element| match element {
+            Element::InCluster(from, address, port) => Some((*from, *address, *port)),
+            _ => None,
+        })
+        .map(|(from, address, port)| (from, VirtualServerKey { address, protocol: from.protocol, port }))
+}
 
 /// What is to be purged.
 #[derive(Clone, Debug, Default)]
@@ -66,9 +82,17 @@ impl Purges {
             return None;
         }
         self.since = None;
+        let inside: BTreeMap<VirtualServerKey, VirtualServerKey> = ways_inside(actual).collect();
+        let led_here = inside.iter().filter(|(_, to)| self.waiting.contains(to)).map(|(from, _)| *from);
+        self.waiting.extend(led_here.collect::<Vec<_>>());
+        let servers = |key: &VirtualServerKey| {
+            let server = actual.virtual_servers.get(key).map(|server| &server.real_servers);
+            server.into_iter().flat_map(BTreeMap::keys).copied()
+        };
         let live = |key: VirtualServerKey| {
-            let servers = actual.virtual_servers.get(&key).map(|server| &server.real_servers);
-            (key, servers.into_iter().flat_map(BTreeMap::keys).copied().collect())
+            // Clients inside the cluster, who asked for the same, were sent elsewhere.
+            let inside = inside.get(&key).into_iter().flat_map(&servers);
+            (key, servers(&key).chain(inside).collect())
         };
         Some(Purge { live: std::mem::take(&mut self.waiting).into_iter().map(live).collect() })
     }

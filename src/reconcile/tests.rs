@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::drain::{DEADLINE, Drains, POLL};
+use super::drain::{Drains, POLL};
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
 use crate::state::{Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight};
@@ -33,17 +33,23 @@ fn state(protocol: Protocol, real_servers: &[(u8, Weight)]) -> State {
     State { virtual_servers: [(server_key(protocol), server)].into(), ..State::default() }
 }
 
+const DEADLINE: Duration = Duration::from_mins(15);
 const LIVE: Weight = Weight::Exactly(1);
 const ZERO: Weight = Weight::Exactly(0);
+
+/// No slice has the endpoint any more.
+fn gone(_: &VirtualServerKey, _: &RealServerKey) -> bool {
+    false
+}
 
 #[test]
 fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     let now = Instant::now();
-    let mut drains = Drains::default();
+    let mut drains = Drains::new(DEADLINE);
     let actual = state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]);
 
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
-    drains.complete(&mut wanted, &actual, now);
+    drains.complete(&mut wanted, &actual, now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE), (2, Weight::DrainIfPresent)]));
     assert_eq!(drains.due(now), None);
 
@@ -55,18 +61,18 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     assert_eq!(drains.counted(&BTreeMap::from([(id, 0)]), now), [server_key(Protocol::Tcp)].into());
 
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
-    drains.complete(&mut wanted, &actual, now);
+    drains.complete(&mut wanted, &actual, now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]), "now it may go");
 }
 
 #[test]
 fn a_drain_ends_at_the_deadline() {
     let now = Instant::now();
-    let mut drains = Drains::default();
+    let mut drains = Drains::new(DEADLINE);
     let actual = state(Protocol::Sctp, &[(1, LIVE), (2, ZERO)]);
     let complete = |drains: &mut Drains, now| {
         let mut wanted = state(Protocol::Sctp, &[(1, LIVE)]);
-        drains.complete(&mut wanted, &actual, now);
+        drains.complete(&mut wanted, &actual, now, gone);
         wanted.virtual_servers[&server_key(Protocol::Sctp)].real_servers.len()
     };
     assert_eq!(complete(&mut drains, now), 2);
@@ -76,10 +82,34 @@ fn a_drain_ends_at_the_deadline() {
 }
 
 #[test]
+fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone() {
+    let mut now = Instant::now();
+    let mut drains = Drains::new(DEADLINE);
+    let actual = state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]);
+    let complete = |drains: &mut Drains, now, in_slice: bool| {
+        let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
+        drains.complete(&mut wanted, &actual, now, |_, _| in_slice);
+        wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len()
+    };
+    assert_eq!(complete(&mut drains, now, true), 2);
+    assert!(drains.concerns(&server_key(Protocol::Tcp)) && !drains.concerns(&server_key(Protocol::Udp)));
+    assert_eq!(drains.next_due(), None, "nobody counts its connections");
+    now += 2 * DEADLINE;
+    assert_eq!(complete(&mut drains, now, true), 2);
+    assert_eq!(complete(&mut drains, now, false), 2);
+    assert_eq!(drains.next_due(), Some(now + POLL));
+    let id = (server_key(Protocol::Tcp), real_key(2));
+    drains.counted(&BTreeMap::from([(id, 0)]), now);
+    assert_eq!(complete(&mut drains, now, true), 2, "back, so it may get connections again");
+    assert_eq!(complete(&mut drains, now, false), 2);
+    assert_eq!(complete(&mut drains, now + DEADLINE, false), 1);
+}
+
+#[test]
 fn a_removed_udp_endpoint_goes_at_once_and_a_server_without_any_is_not_made() {
-    let mut drains = Drains::default();
+    let mut drains = Drains::new(DEADLINE);
     let mut wanted = state(Protocol::Udp, &[]);
-    drains.complete(&mut wanted, &state(Protocol::Udp, &[(1, LIVE)]), Instant::now());
+    drains.complete(&mut wanted, &state(Protocol::Udp, &[(1, LIVE)]), Instant::now(), gone);
     assert_eq!(wanted, State::default());
     assert!(drains.is_empty());
 }
@@ -87,12 +117,12 @@ fn a_removed_udp_endpoint_goes_at_once_and_a_server_without_any_is_not_made() {
 #[test]
 fn an_endpoint_that_comes_back_forgets_its_drain() {
     let now = Instant::now();
-    let mut drains = Drains::default();
+    let mut drains = Drains::new(DEADLINE);
     let mut wanted = state(Protocol::Tcp, &[]);
-    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE)]), now);
+    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE)]), now, gone);
     assert_eq!(drains.len(), 1);
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
-    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now);
+    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]));
     assert!(drains.is_empty());
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::state::{
-    Address, Element, RealServer, RealServerKey, RuleSettings, Rules, State, Sysctl, Timeouts, VirtualServer,
-    VirtualServerKey, Weight,
+    Address, Element, Inside, InterfaceName, RealServer, RealServerKey, RuleSettings, Rules, State, Sysctl,
+    Timeouts, VirtualServer, VirtualServerKey, Weight,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,9 @@ struct StateText {
 struct RulesText {
     masquerade_mark: u32,
     masquerade_all: bool,
-    pod_network: Option<String>,
+    /// A network, `by NAME` or `by PREFIX*`.
+    inside: Option<String>,
+    node_address: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,7 +67,12 @@ pub(crate) fn render(state: &State) -> String {
                     RulesText {
                         masquerade_mark: settings.masquerade_mark,
                         masquerade_all: settings.masquerade_all,
-                        pod_network: settings.pod_network.map(|network| network.to_string()),
+                        inside: settings.inside.as_ref().map(|inside| match inside {
+                            Inside::Network(network) => network.to_string(),
+                            Inside::Interface(name) => format!("by {name}"),
+                            Inside::InterfacePrefix(prefix) => format!("by {prefix}*"),
+                        }),
+                        node_address: settings.node_address.map(|address| address.to_string()),
                     },
                 ),
                 Rules::Other(why) => panic!("{family} rules: {why}"),
@@ -122,7 +129,8 @@ pub(crate) fn parse(text: &str) -> State {
                 let settings = RuleSettings {
                     masquerade_mark: rules.masquerade_mark,
                     masquerade_all: rules.masquerade_all,
-                    pod_network: rules.pod_network.map(|network| network.parse().expect("a network")),
+                    inside: rules.inside.as_deref().map(parse_inside),
+                    node_address: rules.node_address.map(|address| address.parse().expect("an address")),
                 };
                 (family, Rules::Intact(settings))
             })
@@ -166,12 +174,41 @@ fn sysctl(path: &str) -> Sysctl {
     Sysctl::ALL.into_iter().find(|sysctl| sysctl.path() == path).unwrap_or_else(|| panic!("no sysctl {path}"))
 }
 
+fn parse_inside(text: &str) -> Inside {
+    let name = |name| InterfaceName::new(name).expect("a device's name");
+    match text.strip_prefix("by ") {
+        None => Inside::Network(text.parse().expect("a network")),
+        Some(device) => match device.strip_suffix('*') {
+            Some(prefix) => Inside::InterfacePrefix(name(prefix)),
+            None => Inside::Interface(name(device)),
+        },
+    }
+}
+
 fn parse_element(text: &str) -> Element {
-    let (set, address) = text.split_once(' ').expect("set address");
-    let address = address.parse().expect("an address");
+    let (set, key) = text.split_once(' ').expect("set key");
+    let address = || key.parse().expect("an address");
     match set {
-        "service-addresses" => Element::ServiceAddress(address),
-        "hairpin" => Element::Hairpin(address),
+        "cluster-addresses" => Element::ClusterAddress(address()),
+        "external-addresses" => Element::ExternalAddress(address()),
+        "shared-addresses" => Element::SharedAddress(address()),
+        "hairpin" => Element::Hairpin(address()),
+        "owned" => Element::Owned(server_key(key)),
+        "masqueraded" => Element::Masquerade(server_key(key)),
+        "internal" => Element::Internal(server_key(key)),
+        "dropped" => Element::Dropped(server_key(key)),
+        "refused" => Element::Refused(server_key(key)),
+        "restricted" => Element::Restricted(server_key(key)),
+        "numbered" => Element::Numbered(InterfaceName::new(key).expect("a device's name")),
+        "in-cluster" => {
+            let (server, to) = key.split_once(" -> ").expect("entry point -> address:port");
+            let to: SocketAddr = to.parse().expect("address:port");
+            Element::InCluster(server_key(server), to.ip(), to.port())
+        }
+        "allowed" => {
+            let (server, network) = key.split_once(" from ").expect("entry point from network");
+            Element::Allowed(server_key(server), network.parse().expect("a network"))
+        }
         _ => panic!("no set {set}"),
     }
 }

@@ -109,8 +109,8 @@ impl Network {
             client.host.run(move || talk::serve(&name, SocketAddr::new(any, PORT)));
         }
         let elements = vec![
-            Element::ServiceAddress(network.service),
-            Element::ServiceAddress(network.without_endpoints),
+            Element::ClusterAddress(network.service),
+            Element::ClusterAddress(network.without_endpoints),
             Element::Hairpin(address(addresses.pod_a)),
             Element::Hairpin(address(addresses.pod_b)),
         ];

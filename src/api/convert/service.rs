@@ -34,9 +34,11 @@ pub(super) fn convert(texts: &mut Texts, object: &core::Service) -> Result<(Serv
             "ClusterIP, NodePort, LoadBalancer or ExternalName; its cluster IP is served",
         )),
     }
+    // First, since a Service without a cluster IP is none of ours, whatever its ports.
+    let cluster_ips = cluster_ips(subject, spec)?;
     let ports = ports(texts, subject, spec)?;
     let service = Service {
-        cluster_ips: cluster_ips(subject, spec)?,
+        cluster_ips,
         affinity_seconds: affinity(subject, spec)?,
         internal_policy: policy(
             subject,

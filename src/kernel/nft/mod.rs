@@ -1,40 +1,49 @@
-//! Our nftables tables: fixed rules and two sets, written and read back over netlink.
+//! Our nftables tables: fixed rules and the sets that they look at, written and read back over netlink.
 //!
 //! There are two tables, `table ip kube-ipvs` and `table ip6 kube-ipvs`, of the same form. Their names, hooks,
-//! priorities and the mark are an interface: others may order their own chains by them.
+//! priorities and the mark are an interface: others may order their own chains by them. An *entry point* is an address,
+//! a protocol and a port; the sets of entry points, addresses and devices are in [`sets`].
 //!
 //! | chain | hook and priority | rules, in order |
 //! |---|---|---|
-//! | `prerouting` | nat prerouting, −110 | loopback sources: return · `--masquerade-all`: to `@service-addresses`: mark · or, pods' network known: to `@service-addresses` from outside of it: mark |
-//! | `output` | nat output, −110 | the same, and (not with `--masquerade-all`) from `@service-addresses` to `@service-addresses`: mark |
-//! | `postrouting` | nat postrouting, 90 | source . destination in `@hairpin`: masquerade · marked: unmark, masquerade |
-//! | `input` | filter input, 101 | established, related: accept · ping (`ICMPv6`: all): accept · to `@service-addresses`: TCP without SYN: reset, anything else: ICMP port unreachable |
+//! | `restrict`, `restrict-node` | filter prerouting and output, −120 | new, to `@restricted`, from none of `@allowed`: drop |
+//! | `prerouting` | nat prerouting, −110 | loopback sources: return · from a pod, to `@in-cluster`: rewrite · to `@masqueraded`: mark · to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark · to any of ours: settle |
+//! | `output` | nat output, −110 | the same for the node itself, all of whose connections are from inside the cluster, and from no pod; pods unknown: only with a service address as the source they are marked |
+//! | `postrouting` | nat postrouting, 90 | source . destination in `@hairpin`: mark · not marked: return · unmark · leaving by none of `@numbered`: the node's address · masquerade |
+//! | `before-ipvs`, `before-ipvs-node` | filter input, 90; output, −99 | new, to `@dropped`: drop · to `@internal`, not rewritten: ICMP port unreachable · (node) rewritten to a cluster IP: mark |
+//! | `input` | filter input, 101 | established, related: accept · ping (`ICMPv6`: all): accept · to `@refused`: refuse · to `@shared-addresses`: accept · to `@cluster-addresses`, `@external-addresses`: refuse |
 //!
 //! * All policies are accept: what is not about a service address is left alone. Chains of type nat see the first
 //!   packet of a connection only.
 //! * *Mark* sets one bit of the packet's mark (`--iptables-masquerade-bit`, contract 6.1) and keeps the others; it is
 //!   cleared where it is obeyed.
 //! * −110 and 90 come before iptables' nat (−100 and 100) in the walk over the nat chains, which ends at the first
-//!   that translates. We only mark in the first two, so those of others still have their say about destinations.
+//!   that translates. To *settle* is to translate a destination to itself: a CNI plugin's DNAT of a host port, which
+//!   means any local address, does not get the connection then.
+//! * *Rewrite*: entry points with policy Local lead to this node's endpoints, and for clients inside the cluster to all
+//!   of them: `@in-cluster` says which virtual server has those. Restrictions come before, by what the client asked for.
+//!   A mark in the same rule would have to come before the map is looked up, so that it would mark everything: the node's
+//!   rewritten connections are marked in `before-ipvs-node`.
 //! * IPVS takes the packets of its virtual servers from hook input at 98 and 99, so that 101 sees what is for none of
 //!   them: ports that no Service declares, Services without endpoints, and ports that host processes have bound to all
-//!   addresses. Replies to the node's own connections come by as established.
-//! * The node's own connections go through IPVS in hook output, after the mark, and through `postrouting` with the
-//!   endpoint as destination, and often a service address as source; `masquerade` then takes an address of the device
-//!   they leave by. (IPv6: by the rules of source selection, where the service addresses come last because they are
-//!   deprecated.)
-//! * A TCP segment that begins no connection gets a reset, as from a host without that connection: ICMP would leave an
-//!   established client waiting. (kube-proxy leaves this to the host's TCP on ports of Services; contract 6.5.)
-//!
-//! IPv4 only: `masquerade` on a device without an address of its own (as some CNI plugins make for pods, or `lo` towards
-//! an endpoint in the node's own network) takes the first address of the first device that has one, in the order in
-//! which the devices were made. That is the node's, unless `kube-ipvs0` was made before the node's own devices.
+//!   addresses. Replies to the node's own connections come by as established. A virtual server whose real servers all
+//!   drain would refuse what is to be dropped, so that is dropped before IPVS.
+//! * The node's own connections go through IPVS in hook output at −98, after the mark, and through `postrouting` with the
+//!   endpoint as destination, and often a service address as source.
+//! * `masquerade` takes an address of the device that a packet leaves by. IPv4: where that has none (as some CNI plugins
+//!   make devices for pods, or `lo` towards an endpoint in the node's own network), it takes the first address of the
+//!   first device that has one, which may be kube-ipvs0; so `@numbered` has the devices with an address of their own, and
+//!   the node's address is named for the others. IPv6 goes by the rules of source selection, where the service addresses
+//!   come last because they are deprecated.
+//! * To *refuse* is to answer ICMP port unreachable; but a TCP segment that begins no connection gets a reset, as from a
+//!   host without that connection: ICMP would leave an established client waiting. (kube-proxy leaves this to the
+//!   host's TCP on ports of Services; contract 6.5.)
 //!
 //! Where the kernel does not know `masquerade fully-random`, plain `masquerade` takes its place; nothing else varies.
 //!
 //! **Identity.** The comment of the rule that masquerades holds the settings; [`Tables::read`] calls a table
-//! [`Rules::Intact`] if and only if it holds the four chains (type, hook, priority, policy) with exactly the rules and
-//! comments that these settings give, in order, the two sets of the right kind, and nothing else, and is not dormant.
+//! [`Rules::Intact`] if and only if it holds the chains (type, hook, priority, policy) with exactly the rules and
+//! comments that these settings give, in order, the sets of the right kind, and nothing else, and is not dormant.
 //! A counter added to a rule counts as damage; comments of the table, of sets and of elements are not looked at.
 //!
 //! A table has no owner flag and stays when the program ends.
@@ -42,6 +51,7 @@
 mod phrase;
 mod read;
 mod rules;
+mod sets;
 #[cfg(test)]
 mod tests;
 pub mod whole;
@@ -58,7 +68,7 @@ use super::netlink::{Commit, Protocol, Socket};
 use super::{Outcome, Refusal};
 use crate::cluster::types::Family;
 use crate::diff::Step;
-use crate::state::{Element, RuleSettings, Rules};
+use crate::state::{Element, Inside, RuleSettings, Rules};
 
 /// Most changes of elements in one transaction. Measured: from 200 on a change costs the same (2 to 3 µs); a thousand
 /// keep others who change rules waiting for a few milliseconds only, and their answers fit the socket's receive buffer
@@ -117,8 +127,13 @@ impl Tables {
 
     /// Replaces the table of a family, in the best variant that the kernel accepts.
     fn install(&mut self, family: Family, settings: &RuleSettings, elements: &[Element]) -> Outcome {
-        if let Some(pods) = settings.pod_network.filter(|network| Family::of(network.addr()) != family) {
+        if let Some(Inside::Network(pods)) = &settings.inside
+            && Family::of(pods.addr()) != family
+        {
             return invalid(format!("the pods' network {pods} is not {family}"));
+        }
+        if let Some(address) = settings.node_address.filter(|_| family != Family::V4) {
+            return invalid(format!("the node's address {address} is not {family}"));
         }
         if let Some(element) = elements.iter().find(|element| element.family() != family) {
             return invalid(format!("element {element} is not {family}"));

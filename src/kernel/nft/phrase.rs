@@ -3,44 +3,74 @@
 //! Each phrase stands for one of `nft`'s language and compiles to exactly the expressions that `nft` makes of it
 //! (`nft --debug=netlink` shows them): `nft` can only print what looks like its own.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 
 use super::wire::{Expression, Field};
 use crate::cluster::types::{Family, Protocol};
+use crate::state::Inside;
 
 /// A phrase of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phrase {
-    /// `ip saddr NETWORK`
-    SourceIn(IpNet),
-    /// `ip saddr != NETWORK`
-    SourceNotIn(IpNet),
+    /// `ip saddr NETWORK`, `iifname NAME`, `iifname "PREFIX*"`
+    From(Inside),
+    /// `ip saddr != NETWORK`, ...
+    NotFrom(Inside),
     /// `ip saddr @SET`
     SourceInSet(&'static str),
     /// `ip daddr @SET`
     DestinationInSet(&'static str),
     /// `ip saddr . ip daddr @SET`
     PairInSet(&'static str),
-    /// `meta mark & BIT != 0`
-    Marked(u32),
+    /// `ip daddr . meta l4proto . th dport @SET`
+    EntryPointIn(&'static str),
+    /// `ip daddr . ip protocol . th dport . ip saddr != @SET`. For IPv6 `ip6 nexthdr` takes the place of the protocol:
+    /// packets with extension headers are in no set. (`nft` cannot load its own `meta l4proto` in a set of ranges.)
+    EntryPointAndSourceNotIn(&'static str),
+    /// `oifname != @SET`
+    LeavesByNoneOf(&'static str),
+    /// `meta mark & BIT == 0`
+    NotMarked(u32),
     /// `meta mark set meta mark | BIT`
     Mark(u32),
     /// `meta mark set meta mark ^ BIT`
     Unmark(u32),
+    /// `ct state new`
+    NewConnection,
     /// `ct state established,related`
     KnownConnection,
+    /// `ct status dnat`
+    Rewritten,
+    /// `ct status ! dnat`
+    NotRewritten,
     /// `icmp type echo-request`; for IPv6, where much more depends on it, all of `meta l4proto ipv6-icmp`
     Ping,
     /// `tcp flags ! syn`
     TcpWithoutSyn,
-    /// `masquerade`
-    Masquerade,
-    /// `masquerade fully-random`
-    MasqueradeFullyRandom,
+    /// `dnat ip to ip daddr . meta l4proto . th dport map @MAP`
+    RewriteBy(&'static str),
+    /// `dnat to ip daddr`
+    RewriteToItself,
+    /// `snat to ADDRESS`, `snat to ADDRESS fully-random`
+    SourceBecomes {
+        /// Of the table's family.
+        address: Ipv4Addr,
+        /// Whether the source port is chosen at random.
+        random: bool,
+    },
+    /// `masquerade`, `masquerade fully-random`
+    Masquerade {
+        /// Whether the source port is chosen at random.
+        random: bool,
+    },
     /// `accept`
     Accept,
     /// `return`
     Return,
+    /// `drop`
+    Drop,
     /// `reject` (ICMP port unreachable)
     Reject,
     /// `reject with tcp reset`
@@ -53,6 +83,8 @@ const REGISTER: u32 = 1;
 const REGISTER_AFTER_4: u32 = 9;
 /// `NFT_REG_2`, the 16 bytes behind those of [`REGISTER`].
 const REGISTER_AFTER_16: u32 = 2;
+/// `NFT_REG32_00`, the first 4 bytes of [`REGISTER`]; the others follow.
+const REGISTER_OF_4: u32 = 8;
 /// `NFT_REG_VERDICT`.
 const VERDICT: u32 = 0;
 
@@ -63,6 +95,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const ICMP_TYPE: (u32, u8) = (0, 8);
 /// Offset of the flags in a TCP header, and `SYN` among them.
 const TCP_FLAGS: (u32, u8) = (13, 2);
+/// Offset of the destination port in the header of any transport protocol, and its length.
+const DESTINATION_PORT: (u32, u32) = (2, 2);
 /// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -70,16 +104,30 @@ const ICMPV6: u8 = 58;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
-/// `NFT_META_MARK`, `NFT_META_L4PROTO`.
+/// `NFT_META_MARK`, `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_L4PROTO`.
 const META_MARK: u32 = 3;
+const META_INPUT_NAME: u32 = 6;
+const META_OUTPUT_NAME: u32 = 7;
 const META_L4_PROTOCOL: u32 = 16;
-/// `NFT_CT_STATE`, and `NF_CT_STATE_BIT` of established and related.
+/// `NFT_CT_STATE`, and `NF_CT_STATE_BIT` of established and related, and of new.
 const CT_STATE: u32 = 0;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-/// `NF_ACCEPT`, `NFT_RETURN`.
+const NEW: u32 = 8;
+/// `NFT_CT_STATUS`, and `IPS_DST_NAT`.
+const CT_STATUS: u32 = 2;
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// `NFT_NAT_SNAT`, `NFT_NAT_DNAT`.
+const NAT_SOURCE: u32 = 0;
+const NAT_DESTINATION: u32 = 1;
+/// `NFT_LOOKUP_F_INV`.
+const NOT_IN_SET: u32 = 1;
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_RETURN`.
+const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
 const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+/// `NF_NAT_RANGE_MAP_IPS`, `NF_NAT_RANGE_PROTO_SPECIFIED`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const WITH_ADDRESS: u32 = 1 << 0;
+const WITH_PORT: u32 = 1 << 1;
 const FULLY_RANDOM: u32 = 1 << 4;
 /// `NFT_REJECT_ICMP_UNREACH`, `NFT_REJECT_TCP_RST`.
 const REJECT_WITH_ICMP: u32 = 0;
@@ -90,20 +138,53 @@ struct Header {
     source: u32,
     destination: u32,
     length: u32,
+    /// Where the next header's protocol is.
+    protocol: u32,
     /// The register behind an address in [`REGISTER`].
     second: u32,
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+    family: u32,
     /// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
     port_unreachable: u8,
 }
 
 fn header(family: Family) -> Header {
     match family {
-        Family::V4 => {
-            Header { source: 12, destination: 16, length: 4, second: REGISTER_AFTER_4, port_unreachable: 3 }
-        }
-        Family::V6 => {
-            Header { source: 8, destination: 24, length: 16, second: REGISTER_AFTER_16, port_unreachable: 4 }
-        }
+        Family::V4 => Header {
+            source: 12,
+            destination: 16,
+            length: 4,
+            protocol: 9,
+            second: REGISTER_AFTER_4,
+            family: 2,
+            port_unreachable: 3,
+        },
+        Family::V6 => Header {
+            source: 8,
+            destination: 24,
+            length: 16,
+            protocol: 6,
+            second: REGISTER_AFTER_16,
+            family: 10,
+            port_unreachable: 4,
+        },
+    }
+}
+
+impl Header {
+    /// The register of 4 bytes that is this many bytes behind an address in [`REGISTER`].
+    fn behind_address(&self, bytes: u32) -> u32 {
+        REGISTER_OF_4 + (self.length + bytes) / 4
+    }
+
+    /// Destination address, protocol and port → registers.
+    fn entry_point(&self, protocol: Expression) -> Vec<Expression> {
+        let (offset, length) = DESTINATION_PORT;
+        vec![
+            payload(NETWORK_HEADER, self.destination, self.length, REGISTER),
+            protocol,
+            payload(TRANSPORT_HEADER, offset, length, self.behind_address(4)),
+        ]
     }
 }
 
@@ -113,8 +194,8 @@ impl Phrase {
         let header = header(family);
         let address = |offset, register| payload(NETWORK_HEADER, offset, header.length, register);
         match self {
-            Self::SourceIn(network) => network_match(&header, *network, EQUAL),
-            Self::SourceNotIn(network) => network_match(&header, *network, NOT_EQUAL),
+            Self::From(inside) => from(&header, inside, EQUAL),
+            Self::NotFrom(inside) => from(&header, inside, NOT_EQUAL),
             Self::SourceInSet(set) => vec![address(header.source, REGISTER), lookup(set)],
             Self::DestinationInSet(set) => vec![address(header.destination, REGISTER), lookup(set)],
             Self::PairInSet(set) => {
@@ -124,16 +205,30 @@ impl Phrase {
                     lookup(set),
                 ]
             }
-            Self::Marked(bit) => {
-                vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(NOT_EQUAL, &[0; 4])]
+            Self::EntryPointIn(set) => {
+                let mut expressions = header.entry_point(meta_to(META_L4_PROTOCOL, header.second));
+                expressions.push(lookup(set));
+                expressions
+            }
+            Self::EntryPointAndSourceNotIn(set) => {
+                let protocol = payload(NETWORK_HEADER, header.protocol, 1, header.second);
+                let mut expressions = header.entry_point(protocol);
+                expressions.push(address(header.source, header.behind_address(8)));
+                expressions.push(lookup_with(set, Field::number(5, NOT_IN_SET)));
+                expressions
+            }
+            Self::LeavesByNoneOf(set) => {
+                vec![meta(META_OUTPUT_NAME), lookup_with(set, Field::number(5, NOT_IN_SET))]
+            }
+            Self::NotMarked(bit) => {
+                vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(EQUAL, &[0; 4])]
             }
             Self::Mark(bit) => change_mark(!bit, *bit),
             Self::Unmark(bit) => change_mark(u32::MAX, *bit),
-            Self::KnownConnection => vec![
-                expression("ct", vec![Field::number(1, REGISTER), Field::number(2, CT_STATE)]),
-                bitwise(&ESTABLISHED_OR_RELATED.to_ne_bytes(), &[0; 4]),
-                compare(NOT_EQUAL, &[0; 4]),
-            ],
+            Self::NewConnection => connection(CT_STATE, NEW, NOT_EQUAL),
+            Self::KnownConnection => connection(CT_STATE, ESTABLISHED_OR_RELATED, NOT_EQUAL),
+            Self::Rewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, NOT_EQUAL),
+            Self::NotRewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, EQUAL),
             Self::Ping => match family {
                 Family::V4 => vec![
                     meta(META_L4_PROTOCOL),
@@ -150,10 +245,29 @@ impl Phrase {
                 bitwise(&[TCP_FLAGS.1], &[0]),
                 compare(EQUAL, &[0]),
             ],
-            Self::Masquerade => vec![expression("masq", Vec::new())],
-            Self::MasqueradeFullyRandom => vec![expression("masq", vec![Field::number(1, FULLY_RANDOM)])],
+            Self::RewriteBy(map) => {
+                let mut expressions = header.entry_point(meta_to(META_L4_PROTOCOL, header.second));
+                expressions.push(lookup_with(map, Field::number(3, REGISTER)));
+                expressions.push(translate(&header, NAT_DESTINATION, Some(header.second), false));
+                expressions
+            }
+            Self::RewriteToItself => {
+                vec![address(header.destination, REGISTER), translate(&header, NAT_DESTINATION, None, false)]
+            }
+            Self::SourceBecomes { address, random } => {
+                let value = Field::nest(2, vec![Field::bytes(1, &address.octets())]);
+                vec![
+                    expression("immediate", vec![Field::number(1, REGISTER), value]),
+                    translate(&header, NAT_SOURCE, None, *random),
+                ]
+            }
+            Self::Masquerade { random } => {
+                let flags = random.then(|| Field::number(1, FULLY_RANDOM));
+                vec![expression("masq", flags.into_iter().collect())]
+            }
             Self::Accept => vec![verdict(VERDICT_ACCEPT)],
             Self::Return => vec![verdict(VERDICT_RETURN)],
+            Self::Drop => vec![verdict(VERDICT_DROP)],
             Self::Reject => {
                 let code = Field::bytes(2, &[header.port_unreachable]);
                 vec![expression("reject", vec![Field::number(1, REJECT_WITH_ICMP), code])]
@@ -173,9 +287,53 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     expression("payload", numbers.map(|(kind, number)| Field::number(kind, number)).into())
 }
 
-/// Something known about the packet → register.
+/// Something known about the packet → [`REGISTER`].
 fn meta(key: u32) -> Expression {
-    expression("meta", vec![Field::number(2, key), Field::number(1, REGISTER)])
+    meta_to(key, REGISTER)
+}
+
+/// Something known about the packet → register.
+fn meta_to(key: u32, register: u32) -> Expression {
+    expression("meta", vec![Field::number(2, key), Field::number(1, register)])
+}
+
+/// Whether some bits of what conntrack knows are set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
+fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
+    vec![
+        expression("ct", vec![Field::number(1, REGISTER), Field::number(2, key)]),
+        bitwise(&bits.to_ne_bytes(), &[0; 4]),
+        compare(operator, &[0; 4]),
+    ]
+}
+
+/// The address in [`REGISTER`] becomes the connection's source or destination, and the port in another register, if
+/// there is one. The kernel completes what `nft` leaves out (the upper ends of ranges, what is given); here it is said,
+/// as the kernel dumps it.
+fn translate(header: &Header, what: u32, port: Option<u32>, random: bool) -> Expression {
+    let mut fields = vec![
+        Field::number(1, what),
+        Field::number(2, header.family),
+        Field::number(3, REGISTER),
+        Field::number(4, REGISTER),
+    ];
+    let mut flags = WITH_ADDRESS | if random { FULLY_RANDOM } else { 0 };
+    if let Some(register) = port {
+        fields.extend([Field::number(5, register), Field::number(6, register)]);
+        flags |= WITH_PORT;
+    }
+    fields.push(Field::number(7, flags));
+    expression("nat", fields)
+}
+
+/// Whether a packet is, or is not, from inside the cluster.
+fn from(header: &Header, inside: &Inside, operator: u32) -> Vec<Expression> {
+    match inside {
+        Inside::Network(network) => network_match(header, *network, operator),
+        Inside::Interface(name) => vec![meta(META_INPUT_NAME), compare(operator, name.padded())],
+        Inside::InterfacePrefix(prefix) => {
+            vec![meta(META_INPUT_NAME), compare(operator, prefix.as_str().as_bytes())]
+        }
+    }
 }
 
 /// The rule goes on if the register compares so.
@@ -200,6 +358,11 @@ fn bitwise(mask: &[u8], xor: &[u8]) -> Expression {
 /// The rule goes on if the register is in the set.
 fn lookup(set: &str) -> Expression {
     expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set)])
+}
+
+/// The same with another attribute: a flag, or the register for what a map leads to.
+fn lookup_with(set: &str, more: Field) -> Expression {
+    expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set), more])
 }
 
 fn verdict(code: u32) -> Expression {

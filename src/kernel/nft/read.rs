@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use super::rules::{Chain, HAIRPIN, Ruleset, SERVICE_ADDRESSES, Set, TABLE, Variant, settings_of};
+use super::rules::{Chain, Ruleset, TABLE, Variant, settings_of};
+use super::sets::{self, Encoded, Set};
 use super::wire::{self, FIXED_LENGTH};
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Attributes, Body, Socket};
@@ -79,15 +79,13 @@ fn read_contents(
 ) -> io::Result<(Rules, BTreeSet<Element>)> {
     let mut elements = BTreeSet::new();
     let mut strange = None;
-    for set in [SERVICE_ADDRESSES, HAIRPIN] {
-        for key in read_keys(socket, family, set)? {
-            match element(family, set, &key) {
-                Some(element) => {
-                    elements.insert(element);
-                }
-                None => {
-                    strange = Some(format!("set {set} holds what this program never puts there: {key:02x?}"));
-                }
+    for set in sets::of(family) {
+        for encoded in read_elements(socket, family, set.name)? {
+            if let Some(element) = sets::decode(family, &set, &encoded) {
+                elements.insert(element);
+            } else {
+                let (name, key) = (set.name, encoded.key);
+                strange = Some(format!("set {name} holds what this program never puts there: {key:02x?}"));
             }
         }
     }
@@ -196,11 +194,13 @@ fn inspect_set(socket: &mut Socket, family: Family, wanted: &Set) -> Result<(), 
         let most = description.and_then(|attributes| attributes.get(wire::set::SIZE)?.be32());
         // The kernel leaves out what is zero. A type that only nft knows of does no harm.
         let flags = number(wire::set::FLAGS).unwrap_or(0);
-        Ok(Some((flags, most.unwrap_or(0), number(wire::set::KEY_LENGTH))))
+        let lengths = (number(wire::set::KEY_LENGTH), number(wire::set::VALUE_LENGTH));
+        Ok(Some((flags, most.unwrap_or(0), lengths)))
     }))?;
     let name = wanted.name;
     ensure(found.is_some(), || format!("set {name} is missing"))?;
-    ensure(found == Some((0, 0, Some(wanted.key_length))), || format!("set {name} is of another kind"))
+    let lengths = (Some(wanted.key.length(family)), wanted.value.map(|value| value.length(family)));
+    ensure(found == Some((wire::flags_of(wanted), 0, lengths)), || format!("set {name} is of another kind"))
 }
 
 fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<(), Unfit> {
@@ -247,31 +247,21 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
     Ok(dump.items)
 }
 
-/// The keys of all elements of a set; none if there is no such set.
-fn read_keys(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Vec<u8>>> {
+/// All elements of a set; none if there is no such set.
+fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Encoded>> {
     let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
     let dump = socket.dump(wire::GET_ELEMENTS, named(family, names), |message| {
         let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
-        let keys = list.into_iter().flat_map(Attribute::nested).map(|element| {
-            let key = element.nested().get(wire::elements::KEY)?.nested().get(wire::elements::VALUE)?;
-            Some(key.value.to_vec())
+        let found = list.into_iter().flat_map(Attribute::nested).map(|element| {
+            let element = element.nested();
+            let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());
+            Some(Encoded {
+                key: data(wire::elements::KEY)?,
+                key_end: data(wire::elements::KEY_END),
+                value: data(wire::elements::MAPPED),
+            })
         });
-        keys.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| malformed("an element"))
+        found.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| malformed("an element"))
     });
     Ok(existing(dump.map(Some))?.map(|dump| dump.items.concat()).unwrap_or_default())
-}
-
-/// The element with this key, if it is one that we make.
-fn element(family: Family, set: &str, key: &[u8]) -> Option<Element> {
-    let address = |octets: &[u8]| -> Option<IpAddr> {
-        match family {
-            Family::V4 => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
-            Family::V6 => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
-        }
-    };
-    if set == SERVICE_ADDRESSES {
-        return address(key).map(Element::ServiceAddress);
-    }
-    let (source, destination) = key.split_at(key.len() / 2);
-    (source == destination).then(|| address(source).map(Element::Hairpin)).flatten()
 }

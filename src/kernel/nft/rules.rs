@@ -5,23 +5,25 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::phrase::Phrase;
+use super::sets::{
+    self, ALLOWED, CLUSTER_ADDRESSES, DROP, EXTERNAL_ADDRESSES, HAIRPIN, IN_CLUSTER, INTERNAL, MASQUERADE,
+    NUMBERED, OWNED, REFUSE, RESTRICTED, SHARED_ADDRESSES, Set,
+};
 use super::wire::Expression;
 use crate::cluster::types::Family;
-use crate::state::RuleSettings;
+use crate::state::{Inside, InterfaceName, RuleSettings};
 
 /// The name of our tables, one of family `ip`, one of `ip6`.
 pub(super) const TABLE: &str = "kube-ipvs";
-/// The set of service addresses.
-pub(super) const SERVICE_ADDRESSES: &str = "service-addresses";
-/// The set of this node's endpoints, each with itself: `nf_tables` cannot compare two fields of a packet.
-pub(super) const HAIRPIN: &str = "hairpin";
 /// What the table says about itself.
 pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed here";
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
+/// Before destination addresses are translated, so that a restriction sees what the client asked for.
+const BEFORE_TRANSLATION: i32 = -120;
 /// Before iptables' nat (−100, fixed in the kernel), whose DNAT of a host port would end the walk over nat chains
 /// before ours; after conntrack (−200).
 const BEFORE_DESTINATION_NAT: i32 = -110;
@@ -30,6 +32,9 @@ const BEFORE_SOURCE_NAT: i32 = 90;
 /// IPVS takes its packets from hook input at 98 and 99; nat has its own hook at 100. What is left behind them is
 /// for no virtual server.
 const AFTER_IPVS: i32 = 101;
+const BEFORE_IPVS: i32 = 90;
+/// IPVS takes the node's own packets from hook output at −98, just behind nat.
+const BEFORE_IPVS_IN_OUTPUT: i32 = -99;
 
 /// `NF_INET_*`.
 const HOOK_PREROUTING: u32 = 0;
@@ -40,20 +45,8 @@ const HOOK_POSTROUTING: u32 = 4;
 /// What a table holds but elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ruleset {
-    pub(super) sets: [Set; 2],
-    pub(super) chains: [Chain; 4],
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Set {
-    pub(super) name: &'static str,
-    pub(super) comment: &'static str,
-    /// How many addresses make a key.
-    pub(super) parts: u32,
-    /// `nft`'s number for the type, by which it prints elements; the kernel does not care.
-    pub(super) key_type: u32,
-    /// Bytes of a key.
-    pub(super) key_length: u32,
+    pub(super) sets: Vec<Set>,
+    pub(super) chains: Vec<Chain>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,77 +81,202 @@ impl Variant {
     pub(super) const ALL: [Self; 2] = [Self::FullyRandom, Self::Plain];
 }
 
+/// Writes rules of one table.
+struct Writer<'a> {
+    family: Family,
+    settings: &'a RuleSettings,
+    random: bool,
+}
+
 impl Ruleset {
     /// The rules for these settings. The pods' network is of the same family.
     pub(super) fn new(family: Family, settings: &RuleSettings, variant: Variant) -> Self {
-        use Phrase::{
-            Accept, DestinationInSet, KnownConnection, Mark, Marked, Masquerade, MasqueradeFullyRandom,
-            PairInSet, Ping, Reject, RejectWithReset, Return, SourceIn, SourceInSet, SourceNotIn,
-            TcpWithoutSyn, Unmark,
-        };
-        let rule = |comment: &str, phrases: &[Phrase]| Rule {
-            comment: comment.to_owned(),
-            expressions: phrases.iter().flat_map(|phrase| phrase.compile(family)).collect(),
-        };
-        let bit = settings.masquerade_mark;
-        let to_service = DestinationInSet(SERVICE_ADDRESSES);
-
-        let mut prerouting =
-            vec![rule("loopback addresses are never masqueraded", &[SourceIn(loopback(family)), Return])];
-        if settings.masquerade_all {
-            prerouting.push(rule("masquerade-all", &[to_service.clone(), Mark(bit)]));
-        } else if let Some(pods) = settings.pod_network {
-            prerouting.push(rule("not from a pod", &[to_service.clone(), SourceNotIn(pods), Mark(bit)]));
-        }
-        let mut output = prerouting.clone();
-        if !settings.masquerade_all {
-            let phrases = [SourceInSet(SERVICE_ADDRESSES), to_service.clone(), Mark(bit)];
-            output.push(rule("the node with a service address as its source", &phrases));
-        }
-        let masquerade = match variant {
-            Variant::FullyRandom => MasqueradeFullyRandom,
-            Variant::Plain => Masquerade,
-        };
-        let postrouting = vec![
-            rule("a pod that reached itself through a service", &[PairInSet(HAIRPIN), Masquerade]),
-            rule(&identity(settings), &[Marked(bit), Unmark(bit), masquerade]),
-        ];
-        let input = vec![
-            rule("connections that exist", &[KnownConnection, Accept]),
-            rule("service addresses answer to ping", &[Ping, Accept]),
-            rule("no such connection", &[to_service.clone(), TcpWithoutSyn, RejectWithReset]),
-            rule("no such port, or no endpoints", &[to_service, Reject]),
-        ];
-
-        let (address_type, length) = match family {
-            Family::V4 => (7, 4),
-            Family::V6 => (8, 16),
-        };
-        let set = |name, comment, parts, key_type| Set {
-            name,
-            comment,
-            parts,
-            key_type,
-            key_length: parts * length,
-        };
+        let writer = Writer { family, settings, random: variant == Variant::FullyRandom };
         let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
+        let restrict = writer.restrict();
         Self {
-            sets: [
-                set(
-                    SERVICE_ADDRESSES,
-                    "what goes there belongs to a service, or is refused",
-                    1,
-                    address_type,
+            sets: sets::of(family),
+            chains: vec![
+                chain("restrict", "filter", HOOK_PREROUTING, BEFORE_TRANSLATION, restrict.clone()),
+                chain("restrict-node", "filter", HOOK_OUTPUT, BEFORE_TRANSLATION, restrict),
+                chain("prerouting", "nat", HOOK_PREROUTING, BEFORE_DESTINATION_NAT, writer.prerouting()),
+                chain("output", "nat", HOOK_OUTPUT, BEFORE_DESTINATION_NAT, writer.output()),
+                chain("postrouting", "nat", HOOK_POSTROUTING, BEFORE_SOURCE_NAT, writer.postrouting()),
+                chain("before-ipvs", "filter", HOOK_INPUT, BEFORE_IPVS, writer.before_ipvs()),
+                chain(
+                    "before-ipvs-node",
+                    "filter",
+                    HOOK_OUTPUT,
+                    BEFORE_IPVS_IN_OUTPUT,
+                    writer.before_ipvs_node(),
                 ),
-                set(HAIRPIN, "endpoints on this node, each with itself", 2, address_type << 6 | address_type),
-            ],
-            chains: [
-                chain("prerouting", "nat", HOOK_PREROUTING, BEFORE_DESTINATION_NAT, prerouting),
-                chain("output", "nat", HOOK_OUTPUT, BEFORE_DESTINATION_NAT, output),
-                chain("postrouting", "nat", HOOK_POSTROUTING, BEFORE_SOURCE_NAT, postrouting),
-                chain("input", "filter", HOOK_INPUT, AFTER_IPVS, input),
+                chain("input", "filter", HOOK_INPUT, AFTER_IPVS, writer.input()),
             ],
         }
+    }
+}
+
+impl Writer<'_> {
+    fn rule(&self, comment: &str, phrases: &[Phrase]) -> Rule {
+        Rule {
+            comment: comment.to_owned(),
+            expressions: phrases.iter().flat_map(|phrase| phrase.compile(self.family)).collect(),
+        }
+    }
+
+    /// Who may use an entry point. What is connected already stays so.
+    fn restrict(&self) -> Vec<Rule> {
+        let phrases = [
+            Phrase::NewConnection,
+            Phrase::EntryPointIn(RESTRICTED.name),
+            Phrase::EntryPointAndSourceNotIn(ALLOWED.name),
+            Phrase::Drop,
+        ];
+        vec![self.rule("the source is not in the service's ranges", &phrases)]
+    }
+
+    fn prerouting(&self) -> Vec<Rule> {
+        let mut rules = vec![self.loopback()];
+        let inside = self.settings.inside.as_ref();
+        if let Some(inside) = inside {
+            let phrases = [Phrase::From(inside.clone()), Phrase::RewriteBy(IN_CLUSTER.name)];
+            rules.push(self.rule("a pod, and the service's policy Local is not about it", &phrases));
+        }
+        rules.push(self.masquerade_entry_points());
+        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
+        let mark = Phrase::Mark(self.settings.masquerade_mark);
+        if self.settings.masquerade_all {
+            rules.push(self.rule("masquerade-all", &[to_cluster_ip, mark]));
+        } else if let Some(inside) = inside {
+            let phrases = [to_cluster_ip, Phrase::NotFrom(inside.clone()), mark];
+            rules.push(self.rule("not from a pod", &phrases));
+        }
+        rules.extend(self.settle());
+        rules
+    }
+
+    fn output(&self) -> Vec<Rule> {
+        let mark = Phrase::Mark(self.settings.masquerade_mark);
+        let mut rules = vec![
+            self.loopback(),
+            self.rule(
+                "the node, and the service's policy Local is not about it",
+                &[Phrase::RewriteBy(IN_CLUSTER.name)],
+            ),
+            self.masquerade_entry_points(),
+        ];
+        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
+        match &self.settings.inside {
+            _ if self.settings.masquerade_all => {
+                rules.push(self.rule("masquerade-all", &[to_cluster_ip, mark]));
+            }
+            Some(Inside::Network(_)) => {
+                let inside = self.settings.inside.clone().map(Phrase::NotFrom);
+                let phrases: Vec<_> =
+                    [to_cluster_ip.clone()].into_iter().chain(inside).chain([mark.clone()]).collect();
+                rules.push(self.rule("not from a pod", &phrases));
+            }
+            // It came in by no device.
+            Some(Inside::Interface(_) | Inside::InterfacePrefix(_)) => {
+                rules.push(self.rule("not from a pod", &[to_cluster_ip, mark]));
+            }
+            None => {
+                for set in [CLUSTER_ADDRESSES, EXTERNAL_ADDRESSES] {
+                    let phrases = [to_cluster_ip.clone(), Phrase::SourceInSet(set.name), mark.clone()];
+                    rules.push(self.rule("the node with a service address as its source", &phrases));
+                }
+            }
+        }
+        rules.extend(self.settle());
+        rules
+    }
+
+    fn loopback(&self) -> Rule {
+        let network = Inside::Network(loopback(self.family));
+        self.rule("loopback addresses are left alone", &[Phrase::From(network), Phrase::Return])
+    }
+
+    fn masquerade_entry_points(&self) -> Rule {
+        let mark = Phrase::Mark(self.settings.masquerade_mark);
+        self.rule("to endpoints on any node", &[Phrase::EntryPointIn(MASQUERADE.name), mark])
+    }
+
+    /// A connection to a service is translated to its own destination: then no other nat chain, like that of a CNI's
+    /// host ports, sends it elsewhere.
+    fn settle(&self) -> Vec<Rule> {
+        let to = [
+            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
+            Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name),
+            Phrase::EntryPointIn(OWNED.name),
+        ];
+        to.map(|to| self.rule("nobody else translates this", &[to, Phrase::RewriteToItself])).into()
+    }
+
+    fn postrouting(&self) -> Vec<Rule> {
+        let bit = self.settings.masquerade_mark;
+        let mut rules = vec![
+            self.rule(
+                "a pod that reached itself through a service",
+                &[Phrase::PairInSet(HAIRPIN.name), Phrase::Mark(bit)],
+            ),
+            self.rule("everything else keeps its source", &[Phrase::NotMarked(bit), Phrase::Return]),
+            self.rule("the mark has served", &[Phrase::Unmark(bit)]),
+        ];
+        if let Some(address) = self.settings.node_address {
+            let phrases = [
+                Phrase::LeavesByNoneOf(NUMBERED.name),
+                Phrase::SourceBecomes { address, random: self.random },
+            ];
+            rules.push(self.rule("the device has no address to take", &phrases));
+        }
+        rules.push(self.rule(&identity(self.settings), &[Phrase::Masquerade { random: self.random }]));
+        rules
+    }
+
+    fn before_ipvs(&self) -> Vec<Rule> {
+        let no_endpoint = [Phrase::NewConnection, Phrase::EntryPointIn(DROP.name), Phrase::Drop];
+        let internal = [Phrase::EntryPointIn(INTERNAL.name), Phrase::NotRewritten, Phrase::Reject];
+        vec![
+            self.rule("no endpoint on this node", &no_endpoint),
+            self.rule("not by way of in-cluster", &internal),
+        ]
+    }
+
+    /// The rule in `output` that rewrites ends there, so that its connections are marked here.
+    fn before_ipvs_node(&self) -> Vec<Rule> {
+        let phrases = [
+            Phrase::NewConnection,
+            Phrase::Rewritten,
+            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
+            Phrase::Mark(self.settings.masquerade_mark),
+        ];
+        let mut rules = self.before_ipvs();
+        rules.push(self.rule("the node, by way of in-cluster", &phrases));
+        rules
+    }
+
+    fn input(&self) -> Vec<Rule> {
+        let mut rules = vec![
+            self.rule("connections that exist", &[Phrase::KnownConnection, Phrase::Accept]),
+            self.rule("service addresses answer to ping", &[Phrase::Ping, Phrase::Accept]),
+        ];
+        let refuse = |to: &Phrase| {
+            [
+                self.rule(
+                    "no such connection",
+                    &[to.clone(), Phrase::TcpWithoutSyn, Phrase::RejectWithReset],
+                ),
+                self.rule("no such port, or no endpoints", &[to.clone(), Phrase::Reject]),
+            ]
+        };
+        rules.extend(refuse(&Phrase::EntryPointIn(REFUSE.name)));
+        rules.push(self.rule(
+            "other ports are the node's",
+            &[Phrase::DestinationInSet(SHARED_ADDRESSES.name), Phrase::Accept],
+        ));
+        rules.extend(refuse(&Phrase::DestinationInSet(CLUSTER_ADDRESSES.name)));
+        rules.extend(refuse(&Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name)));
+        rules
     }
 }
 
@@ -173,8 +291,17 @@ fn loopback(family: Family) -> IpNet {
 /// rule, since kernels before 5.10 keep no comment of a table.
 fn identity(settings: &RuleSettings) -> String {
     let all = if settings.masquerade_all { "yes" } else { "no" };
-    let pods = settings.pod_network.map_or_else(|| "unknown".to_owned(), |network| network.to_string());
-    format!("rules={VERSION} mark={:#010x} masquerade-all={all} pods={pods}", settings.masquerade_mark)
+    let pods = match &settings.inside {
+        None => "unknown".to_owned(),
+        Some(Inside::Network(network)) => network.to_string(),
+        Some(Inside::Interface(name)) => format!("by-{name}"),
+        Some(Inside::InterfacePrefix(prefix)) => format!("by-{prefix}*"),
+    };
+    let node = settings.node_address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    format!(
+        "rules={VERSION} mark={:#010x} masquerade-all={all} pods={pods} node={node}",
+        settings.masquerade_mark
+    )
 }
 
 /// The settings in a comment made by [`identity`], of whatever version.
@@ -187,9 +314,19 @@ pub(super) fn settings_of(comment: &str) -> Option<RuleSettings> {
     let mark = value(words.next(), "mark")?;
     let all = value(words.next(), "masquerade-all")?;
     let pods = value(words.next(), "pods")?;
+    let node = value(words.next(), "node")?;
+    let inside = match (pods.as_str(), pods.strip_prefix("by-")) {
+        ("unknown", _) => None,
+        (_, None) => Some(Inside::Network(pods.parse().ok()?)),
+        (_, Some(name)) => Some(match name.strip_suffix('*') {
+            Some(prefix) => Inside::InterfacePrefix(InterfaceName::new(prefix)?),
+            None => Inside::Interface(InterfaceName::new(name)?),
+        }),
+    };
     Some(RuleSettings {
         masquerade_mark: u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok()?,
         masquerade_all: all == "yes",
-        pod_network: if pods == "unknown" { None } else { Some(pods.parse().ok()?) },
+        inside,
+        node_address: if node == "unknown" { None } else { Some(node.parse().ok()?) },
     })
 }

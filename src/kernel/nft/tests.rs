@@ -1,59 +1,124 @@
+use std::net::Ipv4Addr;
+
 use super::rules::{Ruleset, Variant, settings_of};
+use super::sets::{self, encode};
 use super::wire::{Expression, Field, comment, comment_of};
 use super::*;
+use crate::cluster::types::Protocol;
 use crate::kernel::netlink::{Attribute, Attributes};
+use crate::state::{InterfaceName, VirtualServerKey};
 
 fn settings(masquerade_all: bool, pods: Option<&str>) -> RuleSettings {
-    let pod_network = pods.map(|network| network.parse().unwrap());
-    RuleSettings { masquerade_mark: 0x4000, masquerade_all, pod_network }
+    let inside = pods.map(|network| Inside::Network(network.parse().unwrap()));
+    RuleSettings { masquerade_mark: 0x4000, masquerade_all, inside, node_address: None }
 }
 
-fn comments(settings: &RuleSettings, chain: usize) -> Vec<String> {
+fn comments(settings: &RuleSettings, chain: &str) -> Vec<String> {
     let ruleset = Ruleset::new(Family::V4, settings, Variant::FullyRandom);
-    ruleset.chains[chain].rules.iter().map(|rule| rule.comment.clone()).collect()
+    let chain = ruleset.chains.iter().find(|known| known.name == chain).unwrap();
+    chain.rules.iter().map(|rule| rule.comment.clone()).collect()
 }
 
 #[test]
 fn what_is_marked_follows_from_the_settings() {
-    const LOOPBACK: &str = "loopback addresses are never masqueraded";
+    const POD: &str = "not from a pod";
+    const ALL: &str = "masquerade-all";
     const VIP: &str = "the node with a service address as its source";
     type Case = (bool, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
     let expected: [Case; 4] = [
-        (false, None, &[LOOPBACK], &[LOOPBACK, VIP]),
-        (false, Some("10.244.0.0/16"), &[LOOPBACK, "not from a pod"], &[LOOPBACK, "not from a pod", VIP]),
-        (true, None, &[LOOPBACK, "masquerade-all"], &[LOOPBACK, "masquerade-all"]),
-        (true, Some("10.244.0.0/16"), &[LOOPBACK, "masquerade-all"], &[LOOPBACK, "masquerade-all"]),
+        (false, None, &[], &[VIP, VIP]),
+        (false, Some("10.244.0.0/16"), &[POD], &[POD]),
+        (true, None, &[ALL], &[ALL]),
+        (true, Some("10.244.0.0/16"), &[ALL], &[ALL]),
     ];
     for (masquerade_all, pods, prerouting, output) in expected {
         let settings = settings(masquerade_all, pods);
-        assert_eq!(comments(&settings, 0), prerouting, "{settings:?}");
-        assert_eq!(comments(&settings, 1), output, "{settings:?}");
+        let marks = |chain| {
+            let comments = comments(&settings, chain);
+            comments.into_iter().filter(|text| [POD, ALL, VIP].contains(&text.as_str())).collect::<Vec<_>>()
+        };
+        assert_eq!(marks("prerouting"), prerouting, "{settings:?}");
+        assert_eq!(marks("output"), output, "{settings:?}");
     }
 }
 
 #[test]
 fn the_settings_are_told_by_the_rules() {
+    let networks = ["10.244.0.0/16", "10.244.3.1/16", "fd00:10:244::/56"];
+    let networks = networks.map(|network| Some(Inside::Network(network.parse().unwrap())));
+    let name = |name| InterfaceName::new(name).unwrap();
+    let devices = [Some(Inside::Interface(name("cni0"))), Some(Inside::InterfacePrefix(name("cali")))];
     for masquerade_all in [false, true] {
-        for pods in [None, Some("10.244.0.0/16"), Some("10.244.3.1/16"), Some("fd00:10:244::/56")] {
-            for bit in [0, 14, 31] {
-                let settings = RuleSettings { masquerade_mark: 1 << bit, ..settings(masquerade_all, pods) };
+        for inside in networks.iter().chain(&devices).chain([&None]) {
+            for (bit, node_address) in [(0, None), (14, Some(Ipv4Addr::new(192, 0, 2, 1))), (31, None)] {
+                let settings = RuleSettings {
+                    masquerade_mark: 1 << bit,
+                    masquerade_all,
+                    inside: inside.clone(),
+                    node_address,
+                };
                 let told: Vec<_> =
-                    comments(&settings, 2).iter().filter_map(|text| settings_of(text)).collect();
+                    comments(&settings, "postrouting").iter().filter_map(|text| settings_of(text)).collect();
                 assert_eq!(told, [settings]);
             }
         }
     }
-    for text in ["", "masquerade", "rules=1", "rules=1 mark=16384 masquerade-all=no pods=unknown"] {
+    for text in
+        ["", "masquerade", "rules=1", "rules=1 mark=16384 masquerade-all=no pods=unknown node=unknown"]
+    {
         assert_eq!(settings_of(text), None, "{text}");
     }
+}
+
+#[test]
+fn elements_are_what_they_were_written_as() {
+    let server = |address: &str, protocol, port| VirtualServerKey {
+        address: address.parse().unwrap(),
+        protocol,
+        port,
+    };
+    for (family, address, network) in
+        [(Family::V4, "10.96.0.1", "203.0.113.0/25"), (Family::V6, "fd00::1", "2001:db8:8000::/33")]
+    {
+        let ip: std::net::IpAddr = address.parse().unwrap();
+        let http = server(address, Protocol::Tcp, 80);
+        for element in [
+            Element::ClusterAddress(ip),
+            Element::ExternalAddress(ip),
+            Element::SharedAddress(ip),
+            Element::Hairpin(ip),
+            Element::Owned(http),
+            Element::Masquerade(server(address, Protocol::Udp, 1)),
+            Element::InCluster(http, ip, 65_535),
+            Element::Internal(server(address, Protocol::Sctp, 256)),
+            Element::Dropped(http),
+            Element::Refused(http),
+            Element::Restricted(http),
+            Element::Allowed(http, network.parse().unwrap()),
+            Element::Allowed(http, ipnet::IpNet::from(ip)),
+        ] {
+            let (set, encoded) = encode(element);
+            assert!(sets::of(family).contains(&set), "{element}");
+            assert_eq!(encoded.key.len(), set.key.length(family) as usize, "{element}");
+            assert_eq!(sets::decode(family, &set, &encoded), Some(element));
+        }
+    }
+    let (set, mut encoded) =
+        encode(Element::Allowed(server("10.0.0.1", Protocol::Tcp, 80), "10.0.0.0/8".parse().unwrap()));
+    assert_eq!(encoded.key[12..], [10, 0, 0, 0]);
+    encoded.key[15] = 1;
+    assert_eq!(sets::decode(Family::V4, &set, &encoded), None, "no network");
 }
 
 /// `nft` cuts comments at 128 bytes.
 #[test]
 fn comments_are_short_enough_for_nft() {
-    let longest = settings(true, Some("2001:db8:1111:2222:3333:4444:5555:6666/127"));
-    for chain in 0..4 {
-        for text in comments(&longest, chain) {
+    let longest = RuleSettings {
+        node_address: Some(Ipv4Addr::BROADCAST),
+        ..settings(true, Some("2001:db8:1111:2222:3333:4444:5555:6666/127"))
+    };
+    for chain in Ruleset::new(Family::V4, &longest, Variant::Plain).chains {
+        for text in comments(&longest, chain.name) {
             assert!(text.len() < 128, "{text}");
             assert_eq!(comment_of(&comment(&text)), Some(text.as_str()));
         }

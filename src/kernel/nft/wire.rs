@@ -4,9 +4,10 @@
 //! of [`Expression`]s, each a tree of [`Field`]s: the same tree is written into a request and compared with what the
 //! kernel dumps.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use super::rules::{Chain, Rule, Ruleset, Set, TABLE};
+use super::rules::{Chain, Rule, Ruleset, TABLE};
+use super::sets::{Encoded, Part, Parts, Set, encode};
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{APPEND, Attribute, Attributes, Body, CREATE, EXCLUSIVE, Frames};
 use crate::state::Element;
@@ -85,17 +86,28 @@ pub(super) mod expression {
     pub(crate) const DATA: u16 = 2;
 }
 
-/// `NFTA_SET_*`, `NFTA_SET_DESC_SIZE`.
+/// `NFTA_SET_*`, `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_LEN`.
 pub(super) mod set {
     pub(crate) const TABLE: u16 = 1;
     pub(crate) const NAME: u16 = 2;
     pub(crate) const FLAGS: u16 = 3;
     pub(crate) const KEY_TYPE: u16 = 4;
     pub(crate) const KEY_LENGTH: u16 = 5;
+    pub(crate) const VALUE_TYPE: u16 = 6;
+    pub(crate) const VALUE_LENGTH: u16 = 7;
     pub(crate) const DESCRIPTION: u16 = 9;
     pub(crate) const SIZE: u16 = 1;
+    pub(crate) const PARTS: u16 = 2;
+    pub(crate) const PART_LENGTH: u16 = 1;
     pub(crate) const ID: u16 = 10;
     pub(crate) const USER_DATA: u16 = 13;
+}
+
+/// `NFT_SET_*`: what a set is, beyond a set of keys.
+pub(super) mod set_flags {
+    pub(crate) const INTERVAL: u32 = 4;
+    pub(crate) const MAP: u32 = 8;
+    pub(crate) const CONCATENATION: u32 = 0x80;
 }
 
 /// `NFTA_SET_ELEM_LIST_*`, `NFTA_SET_ELEM_*`, `NFTA_DATA_*`.
@@ -104,6 +116,8 @@ pub(super) mod elements {
     pub(crate) const SET: u16 = 2;
     pub(crate) const LIST: u16 = 3;
     pub(crate) const KEY: u16 = 1;
+    pub(crate) const MAPPED: u16 = 2;
+    pub(crate) const KEY_END: u16 = 10;
     pub(crate) const VALUE: u16 = 1;
 }
 
@@ -111,7 +125,10 @@ pub(super) mod elements {
 mod user_data {
     pub(super) const COMMENT: u8 = 0;
     pub(super) const SET_KEY_BYTE_ORDER: u8 = 0;
+    pub(super) const SET_VALUE_BYTE_ORDER: u8 = 1;
     pub(super) const SET_COMMENT: u8 = 7;
+    /// Text.
+    pub(super) const HOST: u32 = 1;
     /// Addresses are in network byte order; without this `nft` prints them reversed.
     pub(super) const BIG_ENDIAN: u32 = 2;
     /// Of a concatenation, whose parts have their own.
@@ -230,18 +247,6 @@ pub(super) fn is_of_family(payload: &[u8], family: Family) -> bool {
     payload.first() == Some(&protocol(family))
 }
 
-/// The set and key of an element.
-fn key(element: Element) -> (&'static str, Vec<u8>) {
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    match element {
-        Element::ServiceAddress(address) => (super::rules::SERVICE_ADDRESSES, octets(address)),
-        Element::Hairpin(address) => (super::rules::HAIRPIN, octets(address).repeat(2)),
-    }
-}
-
 /// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
 #[derive(Debug)]
 pub(super) struct Transaction(Frames);
@@ -297,17 +302,37 @@ impl Transaction {
     }
 
     fn add_set(&mut self, family: Family, id: u32, set: &Set) {
-        let byte_order = if set.parts == 1 { user_data::BIG_ENDIAN } else { user_data::NO_BYTE_ORDER };
+        let byte_order = |parts: Parts| match parts.0 {
+            [Part::Interface] => user_data::HOST,
+            [_] => user_data::BIG_ENDIAN,
+            _ => user_data::NO_BYTE_ORDER,
+        };
         let mut data = Vec::new();
-        user_data_entry(&mut data, user_data::SET_KEY_BYTE_ORDER, &byte_order.to_ne_bytes());
+        user_data_entry(&mut data, user_data::SET_KEY_BYTE_ORDER, &byte_order(set.key).to_ne_bytes());
+        if let Some(value) = set.value {
+            user_data_entry(&mut data, user_data::SET_VALUE_BYTE_ORDER, &byte_order(value).to_ne_bytes());
+        }
         user_data_entry(&mut data, user_data::SET_COMMENT, &[set.comment.as_bytes(), &[0]].concat());
         self.push(NEW_SET, CREATE | EXCLUSIVE, family, |body| {
             body.text(set::TABLE, TABLE);
             body.text(set::NAME, set.name);
-            body.be32(set::FLAGS, 0);
-            body.be32(set::KEY_TYPE, set.key_type);
-            body.be32(set::KEY_LENGTH, set.key_length);
+            body.be32(set::FLAGS, flags_of(set));
+            body.be32(set::KEY_TYPE, set.key.nft_type(family));
+            body.be32(set::KEY_LENGTH, set.key.length(family));
+            if let Some(value) = set.value {
+                body.be32(set::VALUE_TYPE, value.nft_type(family));
+                body.be32(set::VALUE_LENGTH, value.length(family));
+            }
             body.be32(set::ID, id);
+            if set.interval {
+                body.nest(set::DESCRIPTION, |body| {
+                    body.nest(set::PARTS, |body| {
+                        for part in set.key.0 {
+                            body.nest(LIST_ITEM, |body| body.be32(set::PART_LENGTH, part.length(family)));
+                        }
+                    });
+                });
+            }
             body.attribute(set::USER_DATA, &data);
         });
     }
@@ -345,37 +370,59 @@ impl Transaction {
 
     /// Puts elements into the sets of a new table, many in a message. All belong to the family.
     pub(super) fn fill(&mut self, family: Family, elements: &[Element]) {
-        let is_service = |element: &Element| matches!(element, Element::ServiceAddress(_));
-        let (services, hairpins): (Vec<Element>, Vec<Element>) = elements.iter().partition(|e| is_service(e));
-        for list in services.chunks(MESSAGE_ELEMENTS).chain(hairpins.chunks(MESSAGE_ELEMENTS)) {
-            self.elements(NEW_ELEMENTS, CREATE, family, list);
+        let mut by_set: BTreeMap<&str, Vec<Encoded>> = BTreeMap::new();
+        for element in elements {
+            let (set, encoded) = encode(*element);
+            by_set.entry(set.name).or_default().push(encoded);
+        }
+        for (set, elements) in by_set {
+            for list in elements.chunks(MESSAGE_ELEMENTS) {
+                self.elements(NEW_ELEMENTS, CREATE, family, set, list);
+            }
         }
     }
 
     /// Puts one element into its set: `EEXIST` if it is there.
     pub(super) fn add_element(&mut self, element: Element) {
-        self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, element.family(), &[element]);
+        let (set, encoded) = encode(element);
+        self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, element.family(), set.name, &[encoded]);
     }
 
     /// Takes one element out of its set: `ENOENT` if it is not there.
     pub(super) fn delete_element(&mut self, element: Element) {
-        self.elements(DELETE_ELEMENTS, 0, element.family(), &[element]);
+        let (set, encoded) = encode(element);
+        self.elements(DELETE_ELEMENTS, 0, element.family(), set.name, &[encoded]);
     }
 
     /// A message about elements of one set.
-    fn elements(&mut self, kind: u16, flags: u16, family: Family, list: &[Element]) {
+    fn elements(&mut self, kind: u16, flags: u16, family: Family, set: &str, list: &[Encoded]) {
         self.push(kind, flags, family, |body| {
             body.text(elements::TABLE, TABLE);
-            body.text(elements::SET, key(list[0]).0);
+            body.text(elements::SET, set);
             body.nest(elements::LIST, |body| {
                 for element in list {
                     body.nest(LIST_ITEM, |body| {
-                        body.nest(elements::KEY, |body| body.attribute(elements::VALUE, &key(*element).1));
+                        let mut data = |kind, bytes: &[u8]| {
+                            body.nest(kind, |body| body.attribute(elements::VALUE, bytes));
+                        };
+                        data(elements::KEY, &element.key);
+                        if let Some(last) = &element.key_end {
+                            data(elements::KEY_END, last);
+                        }
+                        if let Some(value) = &element.value {
+                            data(elements::MAPPED, value);
+                        }
                     });
                 }
             });
         });
     }
+}
+
+/// `NFTA_SET_FLAGS` of a set.
+pub(super) fn flags_of(set: &Set) -> u32 {
+    let interval = if set.interval { set_flags::INTERVAL | set_flags::CONCATENATION } else { 0 };
+    interval | if set.value.is_some() { set_flags::MAP } else { 0 }
 }
 
 /// The fixed part of the two messages that enclose a transaction: it names the subsystem.

@@ -27,6 +27,7 @@ fn defaults() -> Options {
         proxy: ProxyOptions {
             scheduler: "rr".into(),
             timeouts: Timeouts::default(),
+            tracked_tcp_seconds: 86_400,
             exclude_cidrs: vec![],
             local_detector: LocalDetector::ClusterCidr,
             cluster_cidrs: vec![],
@@ -154,6 +155,7 @@ conntrack:
         proxy: ProxyOptions {
             scheduler: "lc".into(),
             timeouts: Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 5 },
+            tracked_tcp_seconds: 3_600,
             exclude_cidrs: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
             local_detector: LocalDetector::InterfaceNamePrefix("cali".into()),
             // Of another mode.

@@ -233,7 +233,7 @@ has "the entry: from the client, to the service, on to a pod (hexadecimal)" \
 show master 'ipvsadm -l --timeout'
 has "the three timeouts of the kernel" 'Timeout \(tcp tcpfin udp\): [0-9]+ 120 300'
 show master 'nft list table ip kube-ipvs'
-has "our nftables table is readable" 'service-addresses'
+has "our nftables table is readable" 'cluster-addresses'
 
 title "7. Every node is a director: a client on node1, and the nodes themselves"
 four client-2

@@ -1,0 +1,137 @@
+//! Which endpoints of a Service port get new connections on this node: conditions, traffic policies, hints
+//! (contract 5.2; KEP-1669, KEP-2433, KEP-3015).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Cluster;
+use super::types::{Endpoint, Family, Hints, Service, ServicePort};
+use crate::state::RealServerKey;
+
+/// Where this node stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its name.
+    pub node: &'a str,
+    /// Its zone, if it has one.
+    pub zone: Option<&'a str>,
+}
+
+/// The endpoints of one Service port and family that new connections go to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// For policy `Cluster`.
+    pub cluster: Vec<RealServerKey>,
+    /// For policy `Local`: those on this node.
+    pub local: Vec<RealServerKey>,
+}
+
+/// One endpoint of a port, and whether it is on this node.
+#[derive(Clone, Copy, Debug)]
+struct Known<'a> {
+    endpoint: &'a Endpoint,
+    local: bool,
+}
+
+impl Known<'_> {
+    fn terminates_and_serves(&self) -> bool {
+        self.endpoint.serving && self.endpoint.terminating
+    }
+
+    fn names(&self, names: fn(&Hints) -> &[Arc<str>]) -> &[Arc<str>] {
+        self.endpoint.hints.as_deref().map_or(&[], names)
+    }
+}
+
+/// The endpoints that new connections go to, by policy: those that are ready or, where none is, those that still serve
+/// while they terminate. Of the ready ones of the whole cluster, those that are meant for this node or its zone, if all
+/// of them say for whom they are meant and some are meant for here: half-written hints would overload a few.
+pub fn endpoints(
+    cluster: &Cluster,
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+    place: Place<'_>,
+) -> Endpoints {
+    let merged = merge(cluster, service, port, family, place);
+    let chosen = |wanted: &dyn Fn(&Known<'_>) -> bool| -> Vec<RealServerKey> {
+        merged.iter().filter(|(_, known)| wanted(known)).map(|(key, _)| *key).collect()
+    };
+    let or_terminating = |ready: Vec<RealServerKey>, also: &dyn Fn(&Known<'_>) -> bool| {
+        if ready.is_empty() { chosen(&|known| known.terminates_and_serves() && also(known)) } else { ready }
+    };
+    let ready: Vec<&Known<'_>> = merged.values().filter(|known| known.endpoint.ready).collect();
+    let near = Near::of(&ready, place);
+    Endpoints {
+        cluster: or_terminating(chosen(&|known| known.endpoint.ready && near.admits(known, place)), &|_| {
+            true
+        }),
+        local: or_terminating(chosen(&|known| known.endpoint.ready && known.local), &|known| known.local),
+    }
+}
+
+/// Which hints count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Near {
+    Node,
+    Zone,
+    Anywhere,
+}
+
+impl Near {
+    fn of(ready: &[&Known<'_>], place: Place<'_>) -> Self {
+        // Without an endpoint there is nothing to say: `all` of none holds, `any` does not.
+        let all_and_here = |names: fn(&Hints) -> &[Arc<str>], here: Option<&str>| {
+            ready.iter().all(|known| !known.names(names).is_empty())
+                && ready.iter().any(|known| known.names(names).iter().any(|name| Some(&**name) == here))
+        };
+        if all_and_here(|hints| &hints.nodes, Some(place.node)) {
+            Self::Node
+        } else if all_and_here(|hints| &hints.zones, place.zone) {
+            Self::Zone
+        } else {
+            Self::Anywhere
+        }
+    }
+
+    fn admits(self, known: &Known<'_>, place: Place<'_>) -> bool {
+        let named = |names, here| known.names(names).iter().any(|name| Some(&**name) == here);
+        match self {
+            Self::Node => named(|hints| &hints.nodes, Some(place.node)),
+            Self::Zone => named(|hints| &hints.zones, place.zone),
+            Self::Anywhere => true,
+        }
+    }
+}
+
+/// One entry per address and port. Of several, one that is not terminating wins, whichever slice it stands in: a pod
+/// that moves from one slice to another is in both for a while (contract 5.1).
+fn merge<'a>(
+    cluster: &'a Cluster,
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+    place: Place<'_>,
+) -> BTreeMap<RealServerKey, Known<'a>> {
+    let mut merged = BTreeMap::new();
+    for slice in cluster.slices(&service.key).filter(|slice| slice.family == family) {
+        let Some(slice_port) =
+            slice.ports.iter().find(|known| known.name == port.name && known.protocol == port.protocol)
+        else {
+            continue;
+        };
+        for endpoint in &slice.endpoints {
+            let key = RealServerKey { address: endpoint.address, port: slice_port.port };
+            let known = Known { endpoint, local: endpoint.node.as_deref() == Some(place.node) };
+            merged
+                .entry(key)
+                .and_modify(|before| {
+                    if !endpoint.terminating {
+                        *before = known;
+                    }
+                })
+                .or_insert(known);
+        }
+    }
+    merged
+}

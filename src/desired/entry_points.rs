@@ -1,0 +1,109 @@
+//! Services → entry points: each address and port where a Service is reached, and what is owed there
+//! (contract 4.4 and 5.2).
+//!
+//! A virtual server has one set of endpoints for all clients, while policy `Local` has two: what comes from outside
+//! goes to this node's endpoints, and clients inside the cluster reach all of them. So clients inside are sent to
+//! another virtual server: that of the cluster IP or, where the internal policy is `Local` too, one that is made for
+//! this on a port of the cluster IP that the Service does not use.
+
+use std::net::IpAddr;
+
+use crate::cluster::types::{External, Policy, Service, ServicePort};
+use crate::state::VirtualServerKey;
+
+/// Where a Service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryPoint {
+    pub(super) server: VirtualServerKey,
+    pub(super) role: Role,
+    /// Which endpoints it leads to.
+    pub(super) policy: Policy,
+}
+
+/// What kind of entry point it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A cluster IP.
+    Cluster,
+    /// An external IP.
+    External,
+    /// A load balancer's address: the Service's source ranges are about it.
+    Balanced,
+    /// A node port on an address of the node.
+    NodePort,
+    /// Where clients inside the cluster are sent from the others, if not to the cluster IP.
+    Inside,
+}
+
+impl Role {
+    /// Whether clients from outside of the cluster use it.
+    pub(super) fn is_external(self) -> bool {
+        matches!(self, Self::External | Self::Balanced | Self::NodePort)
+    }
+}
+
+/// The entry points of one port of a Service, in the family of this cluster IP. Where an address has two roles, the first
+/// one counts.
+pub(super) fn of<'a>(
+    service: &'a Service,
+    port: &'a ServicePort,
+    cluster_ip: IpAddr,
+    node_port_addresses: impl Iterator<Item = IpAddr> + 'a,
+) -> impl Iterator<Item = EntryPoint> + 'a {
+    let server =
+        |address, port_number| VirtualServerKey { address, protocol: port.protocol, port: port_number };
+    let cluster = EntryPoint {
+        server: server(cluster_ip, port.port),
+        role: Role::Cluster,
+        policy: service.internal_policy,
+    };
+    let external = service.external.as_deref();
+    let policy = external.map_or(Policy::Cluster, |external| external.policy);
+    let point = move |address, number, role| EntryPoint { server: server(address, number), role, policy };
+    let same_family = move |address: &IpAddr| address.is_ipv4() == cluster_ip.is_ipv4();
+    let addresses = move |list: fn(&External) -> &[IpAddr]| {
+        external.map_or(&[][..], list).iter().copied().filter(same_family)
+    };
+    let balanced =
+        addresses(|external| &external.load_balancer_ips).map(move |a| point(a, port.port, Role::Balanced));
+    let others =
+        addresses(|external| &external.external_ips).map(move |a| point(a, port.port, Role::External));
+    let node_ports = port.node_port.into_iter().flat_map({
+        let addresses: Vec<IpAddr> = node_port_addresses.filter(same_family).collect();
+        move |number| addresses.clone().into_iter().map(move |a| point(a, number, Role::NodePort))
+    });
+    let inside = (inside(service, port, cluster_ip) != cluster.server).then(|| EntryPoint {
+        server: inside(service, port, cluster_ip),
+        role: Role::Inside,
+        policy: Policy::Cluster,
+    });
+    std::iter::once(cluster).chain(balanced).chain(others).chain(node_ports).chain(inside)
+}
+
+/// Where clients inside the cluster are sent from external entry points with policy `Local`.
+pub(super) fn inside(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> VirtualServerKey {
+    let local = |policy| policy == Policy::Local;
+    let both = local(service.internal_policy)
+        && service.external.as_deref().is_some_and(|external| local(external.policy));
+    let number = if both { unused_port(service, port) } else { port.port };
+    VirtualServerKey { address: cluster_ip, protocol: port.protocol, port: number }
+}
+
+/// A port that the Service does not have: the node port if there is one, since nobody else has it on the cluster IP; else
+/// the highest ones, one for each port of the Service.
+fn unused_port(service: &Service, port: &ServicePort) -> u16 {
+    let is_free = |number: u16| {
+        service.ports.iter().all(|other| other.protocol != port.protocol || other.port != number)
+    };
+    if let Some(number) = port.node_port.filter(|number| is_free(*number)) {
+        return number;
+    }
+    let is_node_port = |number: u16| service.ports.iter().any(|other| other.node_port == Some(number));
+    let index = service.ports.iter().take_while(|other| *other != port).count();
+    // A Service has far fewer ports than there are.
+    (1..=u16::MAX)
+        .rev()
+        .filter(|number| is_free(*number) && !is_node_port(*number))
+        .nth(index)
+        .unwrap_or(u16::MAX)
+}

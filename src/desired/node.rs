@@ -1,0 +1,113 @@
+//! What the wanted state depends on of this node: where it stands, and which addresses it has.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::cluster::Cluster;
+use crate::cluster::node_ips::NodeIps;
+use crate::cluster::topology::Place;
+use crate::cluster::types::{AddressScope, Family, NodeAddress};
+use crate::options::ProxyOptions;
+use crate::options::proxy::{LocalDetector, NodePortAddresses};
+use crate::state::{Inside, InterfaceName};
+
+/// The facts about this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeFacts {
+    pub(super) name: Arc<str>,
+    pub(super) zone: Option<Arc<str>>,
+    /// Addresses of its devices, and those that the Node object calls its own: not ours to put on a device.
+    pub(super) taken: BTreeSet<IpAddr>,
+    /// What the Node object calls its own.
+    pub(super) named: BTreeSet<IpAddr>,
+    /// Where node ports are served.
+    pub(super) node_port_addresses: BTreeSet<IpAddr>,
+    /// Its devices with an IPv4 address that masquerading can take.
+    pub(super) numbered: BTreeSet<InterfaceName>,
+    /// What masquerading takes elsewhere.
+    pub(super) source: Option<Ipv4Addr>,
+    /// The addresses of its pods.
+    pub(super) pod_cidrs: Vec<IpNet>,
+}
+
+impl NodeFacts {
+    pub(super) fn of(name: &Arc<str>, cluster: &Cluster, options: &ProxyOptions) -> Self {
+        let node = cluster.node();
+        let written = node.map_or(&[][..], |node| &node.addresses);
+        let ips = NodeIps::new(written, options.bind_address);
+        let addresses = cluster.node_addresses();
+        let global = || {
+            addresses.iter().filter_map(|known| match known.address {
+                IpAddr::V4(address) if known.scope == AddressScope::Global => Some((address, known)),
+                _ => None,
+            })
+        };
+        let named = ips.map(|ips| ips.of(Family::V4));
+        let source = global().map(|(address, _)| address).find(|address| Some(IpAddr::V4(*address)) == named);
+        Self {
+            name: name.clone(),
+            zone: node.and_then(|node| node.zone.clone()),
+            taken: addresses.iter().map(|known| known.address).chain(written.iter().copied()).collect(),
+            named: written.iter().copied().collect(),
+            node_port_addresses: Family::ALL
+                .into_iter()
+                .flat_map(|family| node_port_addresses(addresses, ips, &options.node_port_addresses, family))
+                .collect(),
+            numbered: global().filter_map(|(_, known)| InterfaceName::new(&known.interface)).collect(),
+            // Without a Node object any address of the node will do, as long as it stays the same.
+            source: source.or_else(|| global().map(|(address, _)| address).min()),
+            pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { node: &self.name, zone: self.zone.as_deref() }
+    }
+
+    /// How clients of one family inside the cluster are told from others.
+    pub(super) fn inside(&self, options: &ProxyOptions, family: Family) -> Option<Inside> {
+        let first = |networks: &[IpNet]| {
+            networks.iter().find(|network| Family::of(network.addr()) == family).copied().map(Inside::Network)
+        };
+        match &options.local_detector {
+            LocalDetector::ClusterCidr => first(&options.cluster_cidrs),
+            LocalDetector::NodeCidr => first(&self.pod_cidrs),
+            LocalDetector::BridgeInterface(name) => InterfaceName::new(name).map(Inside::Interface),
+            LocalDetector::InterfaceNamePrefix(prefix) => {
+                InterfaceName::new(prefix).map(Inside::InterfacePrefix)
+            }
+        }
+    }
+}
+
+/// The addresses of one family where node ports are served (contract 4.5): never loopback, where they do not work.
+fn node_port_addresses(
+    addresses: &BTreeSet<NodeAddress>,
+    ips: Option<NodeIps>,
+    wanted: &NodePortAddresses,
+    family: Family,
+) -> BTreeSet<IpAddr> {
+    let all = addresses
+        .iter()
+        .map(|known| known.address)
+        .filter(|address| Family::of(*address) == family && !address.is_loopback());
+    let anywhere =
+        |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let networks: Vec<IpNet> = match wanted {
+        NodePortAddresses::Networks(networks) => networks.clone(),
+        NodePortAddresses::Primary => {
+            let of = |ips: NodeIps| Family::ALL.map(|family| ips.of(family));
+            ips.into_iter().flat_map(of).filter(|address| !address.is_loopback()).map(IpNet::from).collect()
+        }
+    };
+    let of_family: Vec<IpNet> =
+        networks.into_iter().filter(|network| Family::of(network.addr()) == family).collect();
+    if of_family.is_empty() || of_family.iter().any(|network| network.prefix_len() == 0) {
+        all.filter(anywhere).collect()
+    } else {
+        all.filter(|address| of_family.iter().any(|network| network.contains(address))).collect()
+    }
+}
