@@ -3,6 +3,8 @@
 
 #[path = "monitoring/document.rs"]
 mod document;
+#[path = "monitoring/expressions.rs"]
+mod expressions;
 #[path = "monitoring/page.rs"]
 mod page;
 #[path = "monitoring/promtool.rs"]
@@ -108,6 +110,72 @@ fn every_series_of_the_contract_is_there() {
                 "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} 0"
             );
             assert!(text.lines().any(|line| line == series), "{series}");
+        }
+    }
+}
+
+#[test]
+fn the_alert_rules_are_good_and_each_is_tested() {
+    let rules = deployed("rules.yaml");
+    let path = rules.to_str().expect("UTF-8");
+    let (code, output) = promtool::run(&["check", "rules", path], "");
+    assert_eq!(code, 0, "{output}");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/monitoring/rules_test.yaml");
+    let (code, output) = promtool::run(&["test", "rules", tests.to_str().expect("UTF-8")], "");
+    assert_eq!(code, 0, "{output}");
+
+    let tests = std::fs::read_to_string(tests).expect("the tests of the rules");
+    let alerts: Vec<_> = expressions::of_rules(&rules).into_iter().map(|(alert, _)| alert).collect();
+    assert!(alerts.len() > 5, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
+    }
+}
+
+#[test]
+fn alerts_and_dashboard_go_by_metrics_that_there_are() {
+    let page = Page::parse(&page());
+    let (rules, dashboard) = (deployed("rules.yaml"), deployed("dashboard.json"));
+    let mut expressions = expressions::of_rules(&rules);
+    expressions.extend(expressions::of_dashboard(&dashboard));
+    assert!(expressions.len() > 40, "{}", expressions.len());
+    for (place, expression) in &expressions {
+        let used = expressions::metrics(expression);
+        assert!(!used.is_empty(), "{place}: {expression}");
+        // `up` is Prometheus' own.
+        for metric in used.iter().filter(|metric| metric.name() != "up") {
+            let family = page.families.get(metric.name()).unwrap_or_else(|| panic!("{place}: no {metric:?}"));
+            assert_eq!(family.kind == "histogram", metric.is_part_of_histogram(), "{place}: {metric:?}");
+        }
+    }
+    // A query that does not parse is a panel that stays empty.
+    let (code, output) = promtool::check_expressions(&expressions);
+    assert_eq!(code, 0, "{output}");
+}
+
+/// What kube-prometheus's dashboard for kube-proxy draws, and by which labels it chooses.
+const KUBE_PROMETHEUS: [(&str, &[&str]); 9] = [
+    ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),
+    ("kubeproxy_sync_proxy_rules_duration_seconds_bucket", &[]),
+    ("kubeproxy_network_programming_duration_seconds_count", &[]),
+    ("kubeproxy_network_programming_duration_seconds_bucket", &[]),
+    ("rest_client_requests_total", &["code"]),
+    ("rest_client_request_duration_seconds_bucket", &["verb"]),
+    ("process_resident_memory_bytes", &[]),
+    ("process_cpu_seconds_total", &[]),
+    ("go_goroutines", &[]),
+];
+
+#[test]
+fn the_dashboard_of_kube_prometheus_keeps_working() {
+    let text = page();
+    let page = Page::parse(&text);
+    for (series, labels) in KUBE_PROMETHEUS {
+        assert!(text.lines().any(|line| line.split(['{', ' ']).next() == Some(series)), "{series}");
+        let metrics = expressions::metrics(series);
+        let family = &page.families[metrics[0].name()];
+        for label in labels {
+            assert!(family.label_names().contains(label), "{series}: {label}");
         }
     }
 }

@@ -53,6 +53,7 @@ impl Reporter {
                 let mut reported = FamilyStatus::default();
                 reported.queued(now);
                 status.families.insert(*family, reported);
+                metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(*family).set(seconds(now.wall));
             }
         });
         let queued = families.iter().map(|family| (*family, now)).collect();
