@@ -2,7 +2,7 @@
 program = $${CARGO_TARGET_DIR:-target}/debug/kube-ipvs
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile
 
 demo: toolchain ## a cluster of two nodes in the lab: every command shown, every step checked
 	cargo build --quiet
@@ -19,9 +19,12 @@ lint: toolchain ## format, clippy, the direction of dependencies, shell scripts
 	tests/lab/packages.sh shellcheck=shellcheck
 	shellcheck tests/lab/*.sh tests/lab/demo/*.sh deploy/image/*.sh .ci/run
 
-bench: toolchain ## cold start and one change, against what the kernel needs at least: target/bench.json
+bench: toolchain ## every row of the table beside the floor of the kernel: target/bench.json, target/bench.svg
 	cargo bench --bench sync
 	cargo bench --bench lab
+
+bench-quick: toolchain ## a part of that, in two minutes
+	cargo bench --bench lab -- --quick
 
 image: ## the container image kube-ipvs:latest
 	docker build --tag kube-ipvs:latest .
@@ -31,4 +34,4 @@ toolchain:
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust with rustup (https://rustup.rs)" >&2; exit 1; }
 	@tests/lab/packages.sh cc=build-essential
 
-.PHONY: help demo test lint bench image toolchain
+.PHONY: help demo test lint bench bench-quick image toolchain

@@ -4,178 +4,226 @@
 //! wanted state nor its plans. Only what sends them is the program's own (256 messages per system call).
 
 use std::net::Ipv4Addr;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
-use kube_ipvs::kernel::netlink::{
-    Attribute, Body, CREATE, Commit, EXCLUSIVE, Frames, Protocol, Socket, Verdict,
-};
+use anyhow::ensure;
+use kube_ipvs::kernel::netlink::{Body, CREATE, Commit, EXCLUSIVE, Frames, Protocol, Socket, Verdict};
 
-use crate::input::{PORT, Size, TARGET_PORT, endpoint_address, service_address};
-use crate::report::Floor;
+use crate::figures::{Figures, median_milliseconds};
+use crate::input::{Size, TARGET_PORT, endpoint_address, service_address};
+use crate::look::{Ipvs, service, shell, union, verify};
 
 /// How many single changes are measured.
 const CHANGES: u32 = 100;
+/// How many real servers a burst adds: one to each of so many virtual servers.
+pub(crate) const BURST: u32 = 1000;
 
-/// `IPVS_CMD_NEW_SERVICE`, `IPVS_CMD_NEW_DEST`, `IPVS_CMD_GET_DEST` (`linux/ip_vs.h`).
+/// `IPVS_CMD_NEW_SERVICE`, `IPVS_CMD_GET_SERVICE`, `IPVS_CMD_NEW_DEST`, `IPVS_CMD_GET_DEST` (`linux/ip_vs.h`).
 const NEW_SERVICE: u8 = 1;
+const GET_SERVICE: u8 = 4;
 const NEW_DEST: u8 = 5;
 const GET_DEST: u8 = 8;
-/// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_NEWSETELEM`.
+/// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_NEWSETELEM`, `NFT_MSG_GETSETELEM`.
 const NEW_ELEMENTS: u16 = u16::from_be_bytes([10, 12]);
+const GET_ELEMENTS: u16 = u16::from_be_bytes([10, 13]);
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// `RTM_NEWADDR`.
+/// `RTM_NEWADDR`, `RTM_GETADDR`, `RTM_GETROUTE`.
 const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESSES: u16 = 22;
+const GET_ROUTES: u16 = 26;
 /// Elements in one message: its list must stay below 64 KiB.
 const ELEMENTS: usize = 1000;
 const AF_INET: u8 = 2;
 
-/// Builds the state of this size and times the sending.
-pub(crate) fn measure(size: Size) -> anyhow::Result<Floor> {
-    shell("ip link add kube-ipvs0 type dummy")?;
-    shell("nft add table ip kube-ipvs")?;
-    shell("nft add set ip kube-ipvs cluster-addresses '{ type ipv4_addr; }'")?;
-    let device = std::fs::read_to_string("/sys/class/net/kube-ipvs0/ifindex")?.trim().parse()?;
-
-    let mut ipvs = Ipvs::open()?;
-    let mut route = Socket::open(Protocol::Route)?;
-    let mut netfilter = Socket::open(Protocol::Netfilter)?;
-    let mut servers = Frames::new();
-    let mut addresses = Frames::new();
-    for number in 0..size.services {
-        let service = service_address(number);
-        ipvs.push_service(&mut servers, service);
-        for endpoint in number * size.endpoints..(number + 1) * size.endpoints {
-            ipvs.push_dest(&mut servers, service, endpoint_address(endpoint));
-        }
-        push_address(&mut addresses, device, service);
-    }
-    let mut elements = elements(size);
-
-    let started = Instant::now();
-    let made = ipvs.socket.batch(&mut servers);
-    let added = netfilter.transaction(&mut elements);
-    let bound = route.batch(&mut addresses);
-    let elapsed = started.elapsed();
-
-    for verdict in made.iter().chain(&bound) {
-        ensure!(*verdict == Verdict::Done, "the kernel did not take a message: {verdict:?}");
-    }
-    ensure!(added == Commit::Done, "the kernel did not take the elements: {added:?}");
-    verify(size)?;
-
-    let mut changes = Vec::new();
-    for change in 0..CHANGES {
-        let mut frame = Frames::new();
-        let endpoint = endpoint_address(size.services * size.endpoints + change);
-        ipvs.push_dest(&mut frame, service_address(change % size.services), endpoint);
-        let started = Instant::now();
-        let verdicts = ipvs.socket.batch(&mut frame);
-        changes.push(started.elapsed());
-        ensure!(verdicts == [Verdict::Done], "the kernel did not take a change: {verdicts:?}");
-    }
-    Ok(Floor { cold_seconds: elapsed.as_secs_f64(), change_milliseconds: milliseconds(median(changes)) })
+/// The three sockets that a state is written with.
+pub(crate) struct Floor {
+    ipvs: Ipvs,
+    route: Socket,
+    netfilter: Socket,
+    device: u32,
 }
 
-/// Checks with the tools of administrators that the kernel holds the whole state.
-pub(crate) fn verify(size: Size) -> anyhow::Result<()> {
-    let (services, endpoints) = (size.services as usize, (size.services * size.endpoints) as usize);
-    let table = std::fs::read_to_string("/proc/net/ip_vs")?;
-    let count = |start: &str| table.lines().filter(|line| line.starts_with(start)).count();
-    // The head has a line that begins like those of real servers.
-    let found = (count("TCP  "), count("  -> ") - 1);
-    ensure!(found == (services, endpoints), "virtual and real servers in the kernel: {found:?}");
-    let addresses = shell("ip -o -4 addr show dev kube-ipvs0")?.lines().count();
-    ensure!(addresses == services, "addresses on kube-ipvs0: {addresses}");
-    let set = shell("nft -j list set ip kube-ipvs cluster-addresses")?;
-    let set: serde_json::Value = serde_json::from_str(&set).context("nft")?;
-    let elements = set["nftables"][1]["set"]["elem"].as_array().map_or(0, Vec::len);
-    ensure!(elements == services, "elements in the set: {elements}");
-    Ok(())
+/// Builds the state of this size, times the sending, and then that of single changes.
+pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
+    let mut floor = Floor::open()?;
+    let mut figures = Figures::new();
+    figures.insert("cold_seconds".into(), floor.fill(size)?);
+    verify(size.services, size.services * size.endpoints)?;
+    figures.insert("dump_seconds".into(), floor.dump(size)?);
+    figures.insert("change_milliseconds".into(), floor.changes(size)?);
+    if size.services >= BURST {
+        figures.insert("burst_milliseconds".into(), floor.burst(size)?);
+    }
+    figures.insert("service_milliseconds".into(), floor.services(size)?);
+    Ok(figures)
 }
 
-/// A socket that speaks to IPVS.
-pub(crate) struct Ipvs {
-    socket: Socket,
-    family: u16,
-}
-
-impl Ipvs {
+impl Floor {
+    /// Makes the device and the set, and opens the sockets.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        let mut socket = Socket::open(Protocol::Generic)?;
-        // `CTRL_CMD_GETFAMILY` of `GENL_ID_CTRL`, `CTRL_ATTR_FAMILY_NAME`, `CTRL_ATTR_FAMILY_ID`.
-        let ask = |body: &mut Body<'_>| {
-            body.fixed(&[3, 1, 0, 0]);
-            body.text(2, "IPVS");
+        shell("ip link add kube-ipvs0 type dummy")?;
+        shell("nft add table ip kube-ipvs")?;
+        shell("nft add set ip kube-ipvs cluster-addresses '{ type ipv4_addr; }'")?;
+        Ok(Self {
+            ipvs: Ipvs::open()?,
+            route: Socket::open(Protocol::Route)?,
+            netfilter: Socket::open(Protocol::Netfilter)?,
+            device: std::fs::read_to_string("/sys/class/net/kube-ipvs0/ifindex")?.trim().parse()?,
+        })
+    }
+
+    /// Writes the whole state; how many seconds that took.
+    pub(crate) fn fill(&mut self, size: Size) -> anyhow::Result<f64> {
+        let mut servers = Frames::new();
+        let mut addresses = Frames::new();
+        for number in 0..size.services {
+            let service = service_address(number);
+            push_service(self.ipvs.family, &mut servers, service);
+            for endpoint in number * size.endpoints..(number + 1) * size.endpoints {
+                push_dest(self.ipvs.family, &mut servers, service, endpoint_address(endpoint));
+            }
+            push_address(&mut addresses, self.device, service);
+        }
+        let mut elements = elements(0..size.services);
+        let started = Instant::now();
+        self.write(&mut elements, &mut servers, &mut addresses)?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    fn write(
+        &mut self,
+        elements: &mut Frames,
+        servers: &mut Frames,
+        addresses: &mut Frames,
+    ) -> anyhow::Result<()> {
+        let added = self.netfilter.transaction(elements);
+        let made = self.ipvs.socket.batch(servers);
+        let bound = self.route.batch(addresses);
+        ensure!(added == Commit::Done, "the kernel did not take the elements: {added:?}");
+        for verdict in made.iter().chain(&bound) {
+            ensure!(*verdict == Verdict::Done, "the kernel did not take a message: {verdict:?}");
+        }
+        Ok(())
+    }
+
+    /// Reads everything back; how many seconds that took.
+    fn dump(&mut self, size: Size) -> anyhow::Result<f64> {
+        let started = Instant::now();
+        let family = self.ipvs.family;
+        let socket = &mut self.ipvs.socket;
+        let services =
+            socket.dump(family, |body| body.fixed(&[GET_SERVICE, 1, 0, 0]), |_| Ok(Some(())))?.items.len();
+        let mut dests = 0;
+        for number in 0..size.services {
+            let ask = |body: &mut Body<'_>| {
+                body.fixed(&[GET_DEST, 1, 0, 0]);
+                body.nest(1, |body| service(body, service_address(number)));
+            };
+            dests += socket.dump(family, ask, |_| Ok(Some(())))?.items.len();
+        }
+        let device = self.device;
+        self.route.dump(
+            GET_ADDRESSES,
+            |body| body.fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]),
+            |_| Ok(Some(())),
+        )?;
+        let routes = |body: &mut Body<'_>| {
+            // `RT_TABLE_LOCAL`, `RTN_LOCAL`, `RTA_OIF`.
+            body.fixed(&[AF_INET, 0, 0, 0, 255, 0, 0, 2, 0, 0, 0, 0]);
+            body.u32(4, device);
         };
-        let family =
-            socket.get(0x10, ask, |message| Ok(message.attributes(4).get(1).and_then(Attribute::u16)))?;
-        Ok(Self { socket, family: family.context("this kernel has no IPVS")? })
-    }
-
-    fn push_service(&self, frames: &mut Frames, address: Ipv4Addr) {
-        frames.push(self.family, 0, |body| {
-            body.fixed(&[NEW_SERVICE, 1, 0, 0]);
-            body.nest(1, |body| {
-                service(body, address);
-                body.text(6, "rr");
-                body.attribute(7, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]); // flags, and which are meant
-                body.u32(8, 0); // timeout
-                body.u32(9, u32::MAX); // netmask
-            });
-        });
-    }
-
-    fn push_dest(&self, frames: &mut Frames, address: Ipv4Addr, endpoint: Ipv4Addr) {
-        frames.push(self.family, 0, |body| {
-            body.fixed(&[NEW_DEST, 1, 0, 0]);
-            body.nest(1, |body| service(body, address));
-            body.nest(2, |body| {
-                body.attribute(1, &union(endpoint));
-                body.be16(2, TARGET_PORT);
-                body.u32(3, 0); // masquerading
-                body.u32(4, 1); // weight
-                body.u32(5, 0); // no thresholds
-                body.u32(6, 0);
-                body.u16(11, AF_INET.into());
-            });
-        });
-    }
-
-    /// The addresses of a virtual server's real servers that get connections.
-    pub(crate) fn real_servers(&mut self, address: Ipv4Addr) -> anyhow::Result<Vec<Ipv4Addr>> {
-        let ask = |body: &mut Body<'_>| {
-            body.fixed(&[GET_DEST, 1, 0, 0]);
-            body.nest(1, |body| service(body, address));
+        self.route.dump(GET_ROUTES, routes, |_| Ok(Some(())))?;
+        let set = |body: &mut Body<'_>| {
+            body.fixed(&[AF_INET, 0, 0, 0]);
+            body.text(1, "kube-ipvs");
+            body.text(2, "cluster-addresses");
         };
-        let dump = self.socket.dump(self.family, ask, |message| {
-            let found = message.attributes(4).get(2).map(Attribute::nested);
-            Ok(found.and_then(|found| {
-                let weight = found.get(4)?.u32()?;
-                let address: [u8; 4] = *found.get(1)?.value.first_chunk()?;
-                (weight > 0).then(|| Ipv4Addr::from(address))
-            }))
-        })?;
-        Ok(dump.items)
+        self.netfilter.dump(GET_ELEMENTS, set, |_| Ok(Some(())))?;
+        let elapsed = started.elapsed();
+        let wanted = (size.services as usize, (size.services * size.endpoints) as usize);
+        ensure!((services, dests) == wanted, "read back: {services} virtual servers, {dests} real servers");
+        Ok(elapsed.as_secs_f64())
+    }
+
+    /// Adds one real server after the other; the median of the milliseconds.
+    fn changes(&mut self, size: Size) -> anyhow::Result<f64> {
+        let mut times = Vec::new();
+        for change in 0..CHANGES {
+            let mut frame = Frames::new();
+            let endpoint = endpoint_address(size.services * size.endpoints + change);
+            push_dest(self.ipvs.family, &mut frame, service_address(change % size.services), endpoint);
+            let started = Instant::now();
+            let verdicts = self.ipvs.socket.batch(&mut frame);
+            times.push(started.elapsed());
+            ensure!(verdicts == [Verdict::Done], "the kernel did not take a change: {verdicts:?}");
+        }
+        Ok(median_milliseconds(times))
+    }
+
+    /// Adds a real server to each of many virtual servers; the milliseconds of all together.
+    fn burst(&mut self, size: Size) -> anyhow::Result<f64> {
+        let mut frames = Frames::new();
+        for number in 0..BURST {
+            let endpoint = endpoint_address(size.services * size.endpoints + CHANGES + number);
+            push_dest(self.ipvs.family, &mut frames, service_address(number), endpoint);
+        }
+        let started = Instant::now();
+        let verdicts = self.ipvs.socket.batch(&mut frames);
+        let elapsed = started.elapsed();
+        ensure!(verdicts.iter().all(|verdict| *verdict == Verdict::Done), "the kernel refused a burst");
+        Ok(elapsed.as_secs_f64() * 1e3)
+    }
+
+    /// Adds one Service after the other, with ten endpoints each; the median of the milliseconds.
+    fn services(&mut self, size: Size) -> anyhow::Result<f64> {
+        let mut times = Vec::new();
+        for number in size.services..size.services + 20 {
+            let address = service_address(number);
+            let (mut servers, mut addresses) = (Frames::new(), Frames::new());
+            push_service(self.ipvs.family, &mut servers, address);
+            for endpoint in 0..10 {
+                push_dest(self.ipvs.family, &mut servers, address, endpoint_address(endpoint));
+            }
+            push_address(&mut addresses, self.device, address);
+            let mut elements = elements(number..number + 1);
+            let started = Instant::now();
+            self.write(&mut elements, &mut servers, &mut addresses)?;
+            times.push(started.elapsed());
+        }
+        Ok(median_milliseconds(times))
     }
 }
 
-/// What a virtual server is known by.
-fn service(body: &mut Body<'_>, address: Ipv4Addr) {
-    body.u16(1, AF_INET.into());
-    body.u16(2, 6); // TCP
-    body.attribute(3, &union(address));
-    body.be16(4, PORT);
+fn push_service(family: u16, frames: &mut Frames, address: Ipv4Addr) {
+    frames.push(family, 0, |body| {
+        body.fixed(&[NEW_SERVICE, 1, 0, 0]);
+        body.nest(1, |body| {
+            service(body, address);
+            body.text(6, "rr");
+            body.attribute(7, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]); // flags, and which are meant
+            body.u32(8, 0); // timeout
+            body.u32(9, u32::MAX); // netmask
+        });
+    });
 }
 
-/// `union nf_inet_addr`.
-fn union(address: Ipv4Addr) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&address.octets());
-    bytes
+fn push_dest(family: u16, frames: &mut Frames, address: Ipv4Addr, endpoint: Ipv4Addr) {
+    frames.push(family, 0, |body| {
+        body.fixed(&[NEW_DEST, 1, 0, 0]);
+        body.nest(1, |body| service(body, address));
+        body.nest(2, |body| {
+            body.attribute(1, &union(endpoint));
+            body.be16(2, TARGET_PORT);
+            body.u32(3, 0); // masquerading
+            body.u32(4, 1); // weight
+            body.u32(5, 0); // no thresholds
+            body.u32(6, 0);
+            body.u16(11, AF_INET.into());
+        });
+    });
 }
 
 fn push_address(frames: &mut Frames, device: u32, address: Ipv4Addr) {
@@ -188,11 +236,11 @@ fn push_address(frames: &mut Frames, device: u32, address: Ipv4Addr) {
     });
 }
 
-/// One transaction that puts all service addresses into the set.
-fn elements(size: Size) -> Frames {
+/// One transaction that puts the addresses of these Services into the set.
+fn elements(services: Range<u32>) -> Frames {
     let mut frames = Frames::new();
     frames.push(BATCH_BEGIN, 0, |body| body.fixed(&[0, 0, 0, 10]));
-    let addresses: Vec<Ipv4Addr> = (0..size.services).map(service_address).collect();
+    let addresses: Vec<Ipv4Addr> = services.map(service_address).collect();
     for addresses in addresses.chunks(ELEMENTS) {
         frames.push(NEW_ELEMENTS, CREATE | EXCLUSIVE, |body| {
             body.fixed(&[AF_INET, 0, 0, 0]);
@@ -207,22 +255,4 @@ fn elements(size: Size) -> Frames {
     }
     frames.push(BATCH_END, 0, |body| body.fixed(&[0, 0, 0, 10]));
     frames
-}
-
-/// What a command prints.
-fn shell(line: &str) -> anyhow::Result<String> {
-    let output = Command::new("sh").arg("-c").arg(line).output()?;
-    if !output.status.success() {
-        bail!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-pub(crate) fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }

@@ -16,14 +16,22 @@ pub(crate) const PORT: u16 = 80;
 /// The port of every endpoint.
 pub(crate) const TARGET_PORT: u16 = 8080;
 
+/// Namespaces that the Services are spread over.
+const NAMESPACES: u32 = 50;
+
 /// How many Services with how many endpoints each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size {
     pub(crate) services: u32,
     pub(crate) endpoints: u32,
 }
 
 impl Size {
+    /// Virtual servers, real servers and addresses together.
+    pub(crate) fn objects(self) -> u32 {
+        self.services * (self.endpoints + 2)
+    }
+
     /// As [`FromStr`] reads it.
     pub(crate) fn argument(self) -> String {
         format!("{}x{}", self.services, self.endpoints)
@@ -62,15 +70,16 @@ pub(crate) fn endpoint_address(endpoint: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a80_0001 + endpoint)
 }
 
+/// The endpoints of the Service with this number.
+pub(crate) fn endpoints(size: Size, number: u32) -> Vec<Ipv4Addr> {
+    (number * size.endpoints..(number + 1) * size.endpoints).map(endpoint_address).collect()
+}
+
 /// Writes the folder: all Services in `cluster.json`.
 pub(crate) fn write(size: Size, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let items: Vec<Value> = (0..size.services)
-        .flat_map(|number| {
-            let endpoints = number * size.endpoints..(number + 1) * size.endpoints;
-            let endpoints: Vec<Ipv4Addr> = endpoints.map(endpoint_address).collect();
-            [service(number), slice(number, &endpoints)]
-        })
+        .flat_map(|number| [service(number), slice(number, &endpoints(size, number))])
         .collect();
     put(folder, "cluster.json", &items)
 }
@@ -90,7 +99,7 @@ fn put(folder: &Path, name: &str, items: &[Value]) -> anyhow::Result<()> {
 }
 
 /// As `kubectl get service -o json` shows one.
-fn service(number: u32) -> Value {
+pub(crate) fn service(number: u32) -> Value {
     let name = format!("service-{number}");
     let address = service_address(number).to_string();
     json!({
@@ -120,7 +129,7 @@ fn service(number: u32) -> Value {
 }
 
 /// As the EndpointSlice controller makes them.
-fn slice(number: u32, endpoints: &[Ipv4Addr]) -> Value {
+pub(crate) fn slice(number: u32, endpoints: &[Ipv4Addr]) -> Value {
     let name = format!("service-{number}");
     let endpoints: Vec<Value> = endpoints
         .iter()
@@ -167,10 +176,36 @@ fn slice(number: u32, endpoints: &[Ipv4Addr]) -> Value {
     })
 }
 
-fn namespace(number: u32) -> String {
-    format!("team-{}", number % 50)
+/// The namespace of the Service with this number.
+pub(crate) fn namespace(number: u32) -> String {
+    format!("team-{}", number % NAMESPACES)
+}
+
+/// All of them.
+pub(crate) fn namespaces() -> impl Iterator<Item = String> {
+    (0..NAMESPACES).map(namespace)
 }
 
 fn uid(kind: u32, number: u32) -> String {
     format!("{kind:08x}-0000-4000-8000-{number:012x}")
+}
+
+/// The address of `default/kubernetes`.
+pub(crate) const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 63, 0, 1);
+/// Its endpoint.
+pub(crate) const API_SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// `default/kubernetes` and its slice, with the port of all Services here.
+pub(crate) fn kubernetes() -> [Value; 2] {
+    let mut service = service(0);
+    service["metadata"] = json!({"name": "kubernetes", "namespace": "default"});
+    service["spec"]["clusterIP"] = json!(KUBERNETES);
+    service["spec"]["clusterIPs"] = json!([KUBERNETES]);
+    let mut slice = slice(0, &[API_SERVER]);
+    slice["metadata"] = json!({
+        "name": "kubernetes",
+        "namespace": "default",
+        "labels": {"kubernetes.io/service-name": "kubernetes"},
+    });
+    [service, slice]
 }

@@ -3,44 +3,58 @@
 //! Runs on the host and starts itself again in the lab, a boot for every measurement, so that none inherits anything
 //! from the one before. What is measured, and how it is kept honest:
 //!
-//! * **floor**: messages for the same state, encoded beforehand, 256 per system call: see [`floor`].
-//! * **cold start**: from the start of the process until it says that all is written. In that instant it is stopped,
-//!   and the kernel must hold the complete state: see [`ours`].
-//! * **reading**: how much of that is reading the manifests: files → events, nothing else, in the same boot.
-//! * **one change**: from the moment in which a manifest with one more endpoint is there until the kernel has its
-//!   real server, asked for by one small netlink request again and again.
+//! * **floor** ([`floor`]): messages for the same state, encoded beforehand, 256 per system call; and reading it back.
+//! * **cold start** ([`manifests`], [`live`]): from the start of the process until it says that all is written. In that
+//!   instant it is stopped, and the kernel must hold the complete state. Beside it, in the same boot, the time to make
+//!   events of the input, and nothing else.
+//! * **changes** ([`live`]): from the moment in which the event is written to the program's socket until the kernel has
+//!   what it asks for. The kernel is asked by small netlink requests again and again ([`look`]), which is part of the
+//!   figure.
+//! * **memory, processor time** ([`live`], [`churn`]): what `/proc` says of the process.
 //!
-//! Without `--bench` (as `cargo test --benches` starts it) it measures nothing.
+//! Each figure is the least of several rounds: whatever else the machine does only adds to it.
+//!
+//! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes. Without `--bench` (as
+//! `cargo test --benches` starts it) it measures nothing.
 
+mod churn;
+mod feed;
+mod figures;
 mod floor;
 mod input;
-mod ours;
+mod live;
+mod look;
+mod machinery;
+mod manifests;
+mod picture;
+mod program;
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it belongs to the tests")]
+#[path = "../../tests/common/real_apiserver.rs"]
+mod real_apiserver;
 mod report;
+mod suite;
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use input::Size;
-use report::{Measured, Rows};
-
-/// Measured so often, and the median taken: the machine may be doing other things.
-const ROUNDS: usize = 3;
-/// Services × endpoints.
-const SIZES: [Size; 2] = [Size { services: 1_000, endpoints: 10 }, Size { services: 10_000, endpoints: 10 }];
+use anyhow::Context;
+use figures::Figures;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["floor", size] => size.parse().and_then(floor::measure).map(|figures| println!("{figures}")),
-        ["ours", size] => size.parse().and_then(ours::measure).map(|figures| println!("{figures}")),
+        _ if words.contains(&"--bench") => suite::run(words.contains(&"--quick")),
         ["generate", size, folder] => size.parse().and_then(|size| input::write(size, Path::new(folder))),
-        _ if words.contains(&"--bench") => compare(),
-        _ => {
+        [] => {
             println!("lab: measures with `cargo bench --bench lab` only");
             Ok(())
         }
+        _ => in_lab(&words).and_then(|figures| {
+            println!("{}", serde_json::to_string(&figures)?);
+            Ok(())
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,42 +65,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything, shows the table, and writes it down.
-fn compare() -> anyhow::Result<()> {
-    let mut measured = Vec::new();
-    for size in SIZES {
-        let mut rounds = Vec::new();
-        for round in 1..=ROUNDS {
-            eprintln!("{size}: round {round} of {ROUNDS}");
-            rounds.push((in_lab("floor", size)?, in_lab("ours", size)?));
+/// One measurement, in the lab.
+fn in_lab(words: &[&str]) -> anyhow::Result<Figures> {
+    let seconds = |text: &str| text.parse().map(Duration::from_secs).context("seconds");
+    match *words {
+        ["floor", size] => floor::measure(size.parse()?),
+        ["manifests", size] => manifests::measure(size.parse()?),
+        ["live", size] => live::measure(size.parse()?, None),
+        ["live", size, rolling, idle] => {
+            let long = live::Long { rolling: seconds(rolling)?, idle: seconds(idle)? };
+            live::measure(size.parse()?, Some(long))
         }
-        measured.push(Measured::median(size, &rounds));
+        ["churn", size, services] => churn::measure(size.parse()?, services.parse()?),
+        ["machinery", size, data] => machinery::measure(size.parse()?, Path::new(data), None),
+        ["machinery", size, data, peer] => machinery::measure(size.parse()?, Path::new(data), Some(peer)),
+        _ => anyhow::bail!("{words:?} is no measurement"),
     }
-    let rows = Rows::of(&measured);
-    println!("{rows}");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json");
-    std::fs::create_dir_all(file.parent().expect("it is in a folder"))?;
-    std::fs::write(&file, rows.json()).with_context(|| file.display().to_string())?;
-    println!("{}", file.display());
-    if !rows.ok() {
-        bail!("not every target is met");
-    }
-    Ok(())
-}
-
-/// Runs this program in the lab; it answers with figures, one line of JSON.
-fn in_lab<T: serde::de::DeserializeOwned>(what: &str, size: Size) -> anyhow::Result<T> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/run.sh");
-    let output = Command::new(script)
-        .arg(std::env::current_exe()?)
-        .args([what, &size.argument()])
-        .env("LAB_MEMORY", std::env::var("LAB_MEMORY").unwrap_or_else(|_| "3072".to_owned()))
-        .stderr(Stdio::inherit())
-        .output()
-        .context(script)?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!("{what} {size}: {}\n{text}", output.status);
-    }
-    serde_json::from_str(&text).with_context(|| format!("{what} {size}: {text}"))
 }

@@ -40,7 +40,7 @@ pub struct RealApiServer {
     /// The same.
     pub port: u16,
     etcd_port: u16,
-    _etcd: Child,
+    etcd: Child,
     server: Option<Child>,
 }
 
@@ -52,8 +52,20 @@ impl RealApiServer {
 
     /// The same, on this address of the host.
     pub async fn start_at(address: Ipv4Addr, flags: &[&str]) -> Self {
-        let assets = assets().expect("callers check that there are assets");
+        Self::start_in(tempfile::tempdir().unwrap(), address, flags).await
+    }
+
+    /// The same with what the etcd of another one had: see [`RealApiServer::end`].
+    pub async fn start_with(data: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(data).arg(folder.path().join("etcd")).status();
+        assert!(copied.unwrap().success(), "{} can be copied", data.display());
+        Self::start_in(folder, Ipv4Addr::LOCALHOST, &[]).await
+    }
+
+    async fn start_in(folder: TempDir, address: Ipv4Addr, flags: &[&str]) -> Self {
+        let assets = assets().expect("callers check that there are assets");
         let [port, etcd_port, peer_port] = free_ports();
         let tokens = "admin,admin,1,\"system:masters\"\n\
                       proxy,system:kube-proxy,2,\"system:node-proxier\"\n\
@@ -74,7 +86,7 @@ impl RealApiServer {
             .spawn()
             .unwrap();
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut server = Self { folder, assets, flags, address, port, etcd_port, _etcd: etcd, server: None };
+        let mut server = Self { folder, assets, flags, address, port, etcd_port, etcd, server: None };
         for user in ["admin", "proxy", "nobody"] {
             server.kubeconfig_at(user, server.port);
         }
@@ -145,6 +157,15 @@ impl RealApiServer {
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()));
         kill_process(pid.expect("it was not waited for"), Signal::TERM).unwrap();
         child.wait().await.unwrap();
+    }
+
+    /// Ends both in the proper way, and leaves etcd's data in this folder.
+    pub async fn end(mut self, data: &Path) {
+        self.stop().await;
+        let pid = self.etcd.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()));
+        kill_process(pid.expect("it was not waited for"), Signal::TERM).unwrap();
+        self.etcd.wait().await.unwrap();
+        std::fs::rename(self.path("etcd"), data).unwrap();
     }
 
     /// Makes etcd forget everything but the present.

@@ -1,0 +1,62 @@
+//! Services that come and go by the thousand: the memory that stays behind.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::feed::Resource;
+use crate::figures::Figures;
+use crate::input::{self, Size, endpoint_address, service_address, slice};
+use crate::live::filled;
+use crate::look::{Ipvs, addresses, servers};
+use crate::program::Program;
+
+/// How many come and go together.
+const TOGETHER: u32 = 1000;
+/// Of so many Services one has an endpoint. The kernel keeps each real server that was removed for two minutes, and
+/// walks through all of them for each that is added: more of them would measure that.
+const ENDPOINT_OF: u32 = 10;
+/// A round that takes longer has lost something.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Creates and deletes so many Services, in a cluster of this size.
+pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
+    let feed = filled(size)?;
+    let mut ipvs = Ipvs::open()?;
+    let mut program = Program::start(&["--master", &feed.url()])?;
+    program.wait_complete()?;
+    let before = servers()?;
+    let first = size.services;
+    let numbers = || first..first + TOGETHER;
+    let endpoint = endpoint_address(size.services * size.endpoints + 1);
+    let with_endpoint = || numbers().filter(|number| number % ENDPOINT_OF == 0);
+    let last = first + (TOGETHER - 1) / ENDPOINT_OF * ENDPOINT_OF;
+    let mut memory = Vec::new();
+    // The first round belongs to the measured state: it fills what is kept for reuse.
+    for round in 0..=services / TOGETHER {
+        feed.put_all(Resource::Slices, with_endpoint().map(|number| slice(number, &[endpoint])).collect())?;
+        feed.put_all(Resource::Services, numbers().map(input::service).collect())?;
+        ipvs.wait_for(service_address(last), endpoint)?;
+        feed.delete_all(Resource::Services, numbers().map(input::service).collect())?;
+        feed.delete_all(Resource::Slices, with_endpoint().map(|number| slice(number, &[])).collect())?;
+        let end = Instant::now() + LIMIT;
+        while !ipvs.real_servers(service_address(last))?.is_empty() {
+            ensure!(Instant::now() < end, "round {round}: what was deleted is there after {LIMIT:?}");
+            sleep(Duration::from_millis(5));
+        }
+        memory.push(program.memory()?.now);
+    }
+    sleep(Duration::from_secs(3));
+    let end = Instant::now() + LIMIT;
+    while servers()? != before || addresses()? != size.services as usize + 1 {
+        ensure!(Instant::now() < end, "servers {:?}, of {before:?} before", servers()?);
+        sleep(Duration::from_millis(100));
+    }
+    let after = program.memory()?.now;
+    Ok(Figures::from([
+        ("before_mebibytes".into(), memory[0]),
+        ("after_mebibytes".into(), after),
+        ("growth_percent".into(), (after / memory[0] - 1.0) * 100.0),
+    ]))
+}

@@ -1,0 +1,265 @@
+//! The load generator: an API server that only lists and watches, as fast as its sockets take it.
+//!
+//! It speaks as much of the API's HTTP as a service proxy asks for: streaming lists (KEP-3157), plain lists, and watches.
+//! What a change costs is measured from here: [`Feed::put`] returns when the event is in the proxy's socket. The real API
+//! machinery takes a millisecond or more to get that far, and differently long each time.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+/// How much is written at once, in bytes.
+const PIECE: usize = 64 << 10;
+
+/// What can be watched, by the last part of its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Resource {
+    Services,
+    Slices,
+    Nodes,
+}
+
+impl Resource {
+    fn of(path: &str) -> Option<Self> {
+        match path.rsplit('/').next()? {
+            "services" => Some(Self::Services),
+            "endpointslices" => Some(Self::Slices),
+            "nodes" => Some(Self::Nodes),
+            _ => None,
+        }
+    }
+}
+
+/// A running server. Its threads end with the process.
+pub(crate) struct Feed {
+    port: u16,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    version: u64,
+    /// The objects as JSON, by kind and name.
+    objects: BTreeMap<(Resource, String), Vec<u8>>,
+    watches: Vec<(Resource, TcpStream)>,
+    /// When a complete list was last handed out.
+    listed: BTreeMap<Resource, Instant>,
+}
+
+impl Feed {
+    /// Listens on a free port of the loopback device.
+    pub(crate) fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Mutex::new(Shared { version: 1, ..Shared::default() }));
+        let served = Arc::clone(&shared);
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let shared = Arc::clone(&served);
+                // A client that goes away is no error.
+                thread::spawn(move || drop(serve(connection, &shared)));
+            }
+        });
+        Ok(Self { port, shared })
+    }
+
+    /// What to give to `--master`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// When complete lists of Services and EndpointSlices had been handed out, both; `None` as long as they have not.
+    pub(crate) fn listed(&self) -> Option<Instant> {
+        let shared = lock(&self.shared);
+        Some(*shared.listed.get(&Resource::Services)?.max(shared.listed.get(&Resource::Slices)?))
+    }
+
+    /// Forgets who has had complete lists.
+    pub(crate) fn forget_listed(&self) {
+        lock(&self.shared).listed.clear();
+    }
+
+    /// Creates or changes an object, and tells all who watch; the moment at which it began to tell them.
+    pub(crate) fn put(&self, resource: Resource, object: Value) -> io::Result<Instant> {
+        self.put_all(resource, vec![object])
+    }
+
+    /// The same of several, in as few writes as they fit in.
+    pub(crate) fn put_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
+        let mut shared = lock(&self.shared);
+        let mut lines = Vec::new();
+        for mut object in objects {
+            shared.version += 1;
+            object["metadata"]["resourceVersion"] = shared.version.to_string().into();
+            let name = name_of(&object);
+            let bytes = serde_json::to_vec(&object)?;
+            let kind =
+                if shared.objects.contains_key(&(resource, name.clone())) { "MODIFIED" } else { "ADDED" };
+            push_event(&mut lines, kind, &bytes);
+            shared.objects.insert((resource, name), bytes);
+        }
+        shared.tell(resource, &lines)
+    }
+
+    /// Deletes objects, and tells all who watch.
+    pub(crate) fn delete_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
+        let mut shared = lock(&self.shared);
+        let mut lines = Vec::new();
+        for mut object in objects {
+            shared.version += 1;
+            object["metadata"]["resourceVersion"] = shared.version.to_string().into();
+            shared.objects.remove(&(resource, name_of(&object)));
+            push_event(&mut lines, "DELETED", &serde_json::to_vec(&object)?);
+        }
+        shared.tell(resource, &lines)
+    }
+}
+
+impl Shared {
+    fn tell(&mut self, resource: Resource, lines: &[u8]) -> io::Result<Instant> {
+        let mut chunk = Vec::with_capacity(lines.len() + 16);
+        write_chunk(&mut chunk, lines)?;
+        let begun = Instant::now();
+        // Whoever does not listen any more is forgotten.
+        self.watches.retain_mut(|(watched, stream)| *watched != resource || stream.write_all(&chunk).is_ok());
+        Ok(begun)
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn name_of(object: &Value) -> String {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    format!("{}/{}", text("namespace"), text("name"))
+}
+
+fn push_event(lines: &mut Vec<u8>, kind: &str, object: &[u8]) {
+    lines.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+    lines.extend_from_slice(object);
+    lines.extend_from_slice(b"}\n");
+}
+
+/// One chunk of a body (RFC 9112, 7.1).
+fn write_chunk(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    write!(out, "{:x}\r\n", bytes.len())?;
+    out.write_all(bytes)?;
+    out.write_all(b"\r\n")
+}
+
+/// Answers the requests of one connection.
+fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BufReader::new(stream.try_clone()?);
+    let mut output = BufWriter::with_capacity(PIECE, stream);
+    while let Some(target) = request(&mut input)? {
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let has = |word: &str| query.split('&').any(|part| part == word);
+        match Resource::of(path) {
+            Some(resource) if has("watch=true") => {
+                let initial = has("sendInitialEvents=true");
+                return watch(resource, initial, output, shared);
+            }
+            Some(resource) => list(resource, &mut output, shared)?,
+            None => answer(&mut output, "404 Not Found", br#"{"kind":"Status","code":404}"#)?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads a request, and the body that it may have; its target, or `None` when the client is gone.
+fn request(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        input.read_line(&mut line)?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    io::copy(&mut input.take(length), &mut io::sink())?;
+    Ok(Some(target))
+}
+
+fn answer(output: &mut impl Write, status: &str, body: &[u8]) -> io::Result<()> {
+    write!(
+        output,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    output.write_all(body)?;
+    output.flush()
+}
+
+fn list(resource: Resource, output: &mut impl Write, shared: &Mutex<Shared>) -> io::Result<()> {
+    let mut body = Vec::new();
+    {
+        let shared = lock(shared);
+        let metadata = json!({"resourceVersion": shared.version.to_string()});
+        write!(body, "{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"metadata\":{metadata},\"items\":[")?;
+        for (index, object) in shared.of(resource).enumerate() {
+            body.extend_from_slice(if index == 0 { b"" } else { b"," });
+            body.extend_from_slice(object);
+        }
+    }
+    body.extend_from_slice(b"]}");
+    answer(output, "200 OK", &body)
+}
+
+/// Begins a watch; what changes from here on is written by [`Shared::tell`].
+fn watch(
+    resource: Resource,
+    initial: bool,
+    mut output: BufWriter<TcpStream>,
+    shared: &Mutex<Shared>,
+) -> io::Result<()> {
+    output.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
+    // Held all the while, so that no change gets lost between the list and the watch.
+    let mut shared = lock(shared);
+    if initial {
+        let mut piece = Vec::with_capacity(2 * PIECE);
+        for object in shared.of(resource) {
+            push_event(&mut piece, "ADDED", object);
+            if piece.len() >= PIECE {
+                write_chunk(&mut output, &piece)?;
+                piece.clear();
+            }
+        }
+        let end = json!({"metadata": {
+            "resourceVersion": shared.version.to_string(),
+            "annotations": {"k8s.io/initial-events-end": "true"},
+        }});
+        push_event(&mut piece, "BOOKMARK", end.to_string().as_bytes());
+        write_chunk(&mut output, &piece)?;
+    }
+    let stream = output.into_inner()?;
+    if initial {
+        shared.listed.insert(resource, Instant::now());
+    }
+    shared.watches.push((resource, stream));
+    Ok(())
+}
+
+impl Shared {
+    fn of(&self, resource: Resource) -> impl Iterator<Item = &Vec<u8>> {
+        let objects = self.objects.range((resource, String::new())..);
+        objects.take_while(move |((of, _), _)| *of == resource).map(|(_, object)| object)
+    }
+}

@@ -1,0 +1,298 @@
+//! The program on an API server: its cold start, and what happens while it runs.
+//!
+//! The server is [`Feed`], so that what is measured is the program: see there.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use kube::Client;
+use kube_ipvs::api::watch::ApiSource;
+use kube_ipvs::api::{Change, Event, client};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::{Feed, Resource};
+use crate::figures::{Figures, median_milliseconds, percentile_milliseconds};
+use crate::floor::BURST;
+use crate::input::{self, Size, endpoint_address, service_address, slice};
+use crate::look::{Ipvs, servers, verify};
+use crate::program::Program;
+
+/// How many single changes are measured.
+const CHANGES: u32 = 200;
+/// How many Services are created one after the other.
+const CREATED: u32 = 20;
+/// Endpoints in the large slice: as many as a slice can have.
+const LARGE: u32 = 1000;
+/// How many times one of them changes.
+const LARGE_CHANGES: u32 = 40;
+/// Between two changes: they are to be seen one by one.
+const PAUSE: Duration = Duration::from_millis(15);
+/// After that much time without work, what remains in memory stays.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// What takes so long that it is not measured at every size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Long {
+    /// For how long changes roll at 100 a second.
+    pub(crate) rolling: Duration,
+    /// For how long nothing happens.
+    pub(crate) idle: Duration,
+}
+
+/// The cluster, its server, and whoever looks at the kernel.
+struct Live {
+    size: Size,
+    feed: Feed,
+    ipvs: Ipvs,
+    program: Program,
+    /// The number of the next endpoint that nobody has had.
+    fresh: u32,
+}
+
+/// Starts the program on a cluster of this size and measures.
+pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures> {
+    let feed = filled(size)?;
+    let mut figures = Figures::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let fetched = runtime.block_on(async { fetch(client::connect(None, Some(&feed.url())).await?).await })?;
+    figures.insert("fetch_seconds".into(), fetched.as_secs_f64());
+    drop(runtime);
+    let mut live = Live::start(size, feed, &mut figures)?;
+    live.memory(&mut figures)?;
+    live.single_changes(&mut figures)?;
+    live.created(&mut figures)?;
+    live.large(&mut figures)?;
+    if size.services >= BURST {
+        live.burst(&mut figures)?;
+    }
+    if let Some(long) = long {
+        live.rolling(long.rolling, &mut figures)?;
+        live.idle(long.idle, &mut figures)?;
+    }
+    live.restart(&mut figures)?;
+    Ok(figures)
+}
+
+/// A server that has the cluster, and `default/kubernetes` besides.
+pub(crate) fn filled(size: Size) -> anyhow::Result<Feed> {
+    let feed = Feed::start()?;
+    // In parts: only the server's own form of the objects is to stay in memory.
+    for first in (0..size.services).step_by(1000) {
+        let numbers = first..(first + 1000).min(size.services);
+        feed.put_all(Resource::Services, numbers.clone().map(input::service).collect())?;
+        let slices = numbers.map(|number| slice(number, &input::endpoints(size, number)));
+        feed.put_all(Resource::Slices, slices.collect())?;
+    }
+    let [service, slice] = input::kubernetes();
+    feed.put(Resource::Services, service)?;
+    feed.put(Resource::Slices, slice)?;
+    Ok(feed)
+}
+
+/// How long it takes to have the complete lists as events.
+pub(crate) async fn fetch(client: Client) -> anyhow::Result<Duration> {
+    let (sender, mut events) = tokio::sync::mpsc::channel(1024);
+    let started = Instant::now();
+    let source = ApiSource::new(client, Arc::from("node"));
+    let end = CancellationToken::new();
+    let running = tokio::spawn(source.run(sender, end.clone()));
+    let mut complete = 0;
+    while complete < 2 {
+        match events.recv().await.context("the source ended")? {
+            Event::Service(Change::Replace(_)) | Event::Slice(Change::Replace(_)) => complete += 1,
+            _ => {}
+        }
+    }
+    let elapsed = started.elapsed();
+    end.cancel();
+    running.await??;
+    Ok(elapsed)
+}
+
+impl Live {
+    fn start(size: Size, feed: Feed, figures: &mut Figures) -> anyhow::Result<Self> {
+        Program::warm_up()?;
+        let mut ipvs = Ipvs::open()?;
+        feed.forget_listed();
+        let started = Instant::now();
+        let mut program = Program::start(&["--master", &feed.url()])?;
+        let listed = loop {
+            if let Some(listed) = feed.listed() {
+                break listed;
+            }
+            sleep(Duration::from_millis(1));
+        };
+        ipvs.wait_for(input::KUBERNETES, input::API_SERVER)?;
+        let first = await_address(input::KUBERNETES)?;
+        figures.insert("first_milliseconds".into(), (first - listed).as_secs_f64() * 1e3);
+        program.wait_complete()?;
+        figures.insert("cold_seconds".into(), started.elapsed().as_secs_f64());
+        program.signal(Signal::STOP)?;
+        verify(size.services + 1, size.services * size.endpoints + 1)?;
+        program.signal(Signal::CONT)?;
+        Ok(Self { size, feed, ipvs, program, fresh: size.services * size.endpoints })
+    }
+
+    fn memory(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        sleep(SETTLED);
+        let memory = self.program.memory()?;
+        figures.insert("steady_mebibytes".into(), memory.now);
+        figures.insert("peak_mebibytes".into(), memory.peak);
+        Ok(())
+    }
+
+    /// An endpoint that nobody has had.
+    fn fresh(&mut self) -> Ipv4Addr {
+        self.fresh += 1;
+        endpoint_address(self.fresh)
+    }
+
+    /// The slice of a Service with one endpoint exchanged, and the new one.
+    fn changed(&mut self, number: u32) -> (Value, Ipv4Addr) {
+        let new = self.fresh();
+        let mut endpoints = input::endpoints(self.size, number);
+        endpoints.pop();
+        endpoints.push(new);
+        (slice(number, &endpoints), new)
+    }
+
+    /// Exchanges an endpoint of one Service after the other.
+    fn single_changes(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        let mut times = Vec::new();
+        for change in 0..CHANGES {
+            let number = change * 7919 % self.size.services;
+            times.push(self.change(number)?);
+            sleep(PAUSE);
+        }
+        figures.insert("change_milliseconds".into(), median_milliseconds(times.clone()));
+        figures.insert("change_p99_milliseconds".into(), percentile_milliseconds(times, 99));
+        Ok(())
+    }
+
+    fn change(&mut self, number: u32) -> anyhow::Result<Duration> {
+        let (slice, new) = self.changed(number);
+        let told = self.feed.put(Resource::Slices, slice)?;
+        Ok(self.ipvs.wait_for(service_address(number), new)? - told)
+    }
+
+    /// Creates Services: usable when the last of ten endpoints is there and the address is.
+    fn created(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        let mut times = Vec::new();
+        for number in self.size.services..self.size.services + CREATED {
+            let endpoints: Vec<Ipv4Addr> = (0..10).map(|_| self.fresh()).collect();
+            self.feed.put(Resource::Slices, slice(number, &endpoints))?;
+            sleep(PAUSE);
+            let told = self.feed.put(Resource::Services, input::service(number))?;
+            self.ipvs.wait_for(service_address(number), endpoints[9])?;
+            times.push(await_address(service_address(number))? - told);
+            sleep(PAUSE);
+        }
+        figures.insert("service_milliseconds".into(), median_milliseconds(times));
+        Ok(())
+    }
+
+    /// Changes one of the endpoints of a large slice.
+    fn large(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        let number = self.size.services + CREATED;
+        let mut endpoints: Vec<Ipv4Addr> = (0..LARGE).map(|_| self.fresh()).collect();
+        self.feed.put(Resource::Services, input::service(number))?;
+        self.feed.put(Resource::Slices, slice(number, &endpoints))?;
+        self.ipvs.wait_for(service_address(number), endpoints[LARGE as usize - 1])?;
+        let mut times = Vec::new();
+        for _ in 0..LARGE_CHANGES {
+            sleep(PAUSE);
+            let new = self.fresh();
+            endpoints.remove(0);
+            endpoints.push(new);
+            let told = self.feed.put(Resource::Slices, slice(number, &endpoints))?;
+            times.push(self.ipvs.wait_for(service_address(number), new)? - told);
+        }
+        figures.insert("large_milliseconds".into(), median_milliseconds(times));
+        Ok(())
+    }
+
+    /// Changes many slices at once.
+    fn burst(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            sleep(Duration::from_secs(1));
+            let mut news = Vec::new();
+            let mut slices = Vec::new();
+            for number in 0..BURST {
+                // One more endpoint each, as in the floor; those of the round before stay as they drain.
+                let new = self.fresh();
+                let mut endpoints = input::endpoints(self.size, number);
+                endpoints.push(new);
+                slices.push(slice(number, &endpoints));
+                news.push(new);
+            }
+            let told = self.feed.put_all(Resource::Slices, slices)?;
+            // The last in the order of addresses is written last, if at once; a sample of the others makes sure.
+            let mut seen = told;
+            for number in [BURST - 1, 0, BURST / 2, BURST / 3, BURST - 2] {
+                seen = self.ipvs.wait_for(service_address(number), news[number as usize])?;
+            }
+            times.push(seen - told);
+        }
+        figures.insert("burst_milliseconds".into(), median_milliseconds(times));
+        Ok(())
+    }
+
+    /// 100 changes a second.
+    fn rolling(&mut self, how_long: Duration, figures: &mut Figures) -> anyhow::Result<()> {
+        const PERIOD: Duration = Duration::from_millis(10);
+        sleep(SETTLED);
+        let before = self.program.processor_time()?;
+        let started = Instant::now();
+        let mut times = Vec::new();
+        let mut due = started;
+        while started.elapsed() < how_long {
+            let number = u32::try_from(times.len()).context("a number")? % self.size.services.min(500);
+            times.push(self.change(number)?);
+            due += PERIOD;
+            sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let share = self.program.share_since(before, started)?;
+        figures.insert("rolling_processor_percent".into(), share * 100.0);
+        figures.insert("rolling_latest_milliseconds".into(), percentile_milliseconds(times, 100));
+        Ok(())
+    }
+
+    fn idle(&mut self, how_long: Duration, figures: &mut Figures) -> anyhow::Result<()> {
+        sleep(SETTLED);
+        let (before, started) = (self.program.processor_time()?, Instant::now());
+        sleep(how_long);
+        let share = self.program.share_since(before, started)?;
+        figures.insert("idle_processor_percent".into(), share * 100.0);
+        Ok(())
+    }
+
+    /// Ends the program and starts it again: it finds everything in place.
+    fn restart(self, figures: &mut Figures) -> anyhow::Result<()> {
+        let before = servers()?;
+        self.program.end()?;
+        let started = Instant::now();
+        let mut program = Program::start(&["--master", &self.feed.url()])?;
+        program.wait_complete()?;
+        figures.insert("restart_seconds".into(), started.elapsed().as_secs_f64());
+        figures.insert("restart_writes".into(), Program::writes()?);
+        let after = servers()?;
+        ensure!(before == after, "a restart made {after:?} servers of {before:?}");
+        Ok(())
+    }
+}
+
+/// Waits until the node takes packets to this address: until one can listen there.
+fn await_address(address: Ipv4Addr) -> anyhow::Result<Instant> {
+    let end = Instant::now() + Duration::from_mins(2);
+    while UdpSocket::bind((address, 0)).is_err() {
+        ensure!(Instant::now() < end, "{address} is not local after two minutes");
+        sleep(Duration::from_micros(200));
+    }
+    Ok(Instant::now())
+}

@@ -1,0 +1,121 @@
+//! The poller: looks at the kernel from outside, by its own messages and with the tools of administrators.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use kube_ipvs::kernel::netlink::{Attribute, Body, Protocol, Socket};
+
+use crate::input::PORT;
+
+/// Between two looks. The lab has one processor for both sides, and a look takes a tenth of a millisecond of it: more of
+/// them would slow down what they wait for.
+const PAUSE: Duration = Duration::from_micros(200);
+/// What takes longer is lost.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// `IPVS_CMD_GET_DEST` (`linux/ip_vs.h`).
+const GET_DEST: u8 = 8;
+const AF_INET: u16 = 2;
+const TCP: u16 = 6;
+
+/// A socket that speaks to IPVS.
+pub(crate) struct Ipvs {
+    pub(crate) socket: Socket,
+    /// What generic netlink calls IPVS.
+    pub(crate) family: u16,
+}
+
+impl Ipvs {
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let mut socket = Socket::open(Protocol::Generic)?;
+        // `CTRL_CMD_GETFAMILY` of `GENL_ID_CTRL`, `CTRL_ATTR_FAMILY_NAME`, `CTRL_ATTR_FAMILY_ID`.
+        let ask = |body: &mut Body<'_>| {
+            body.fixed(&[3, 1, 0, 0]);
+            body.text(2, "IPVS");
+        };
+        let family =
+            socket.get(0x10, ask, |message| Ok(message.attributes(4).get(1).and_then(Attribute::u16)))?;
+        Ok(Self { socket, family: family.context("this kernel has no IPVS")? })
+    }
+
+    /// The addresses of a virtual server's real servers that get connections.
+    pub(crate) fn real_servers(&mut self, address: Ipv4Addr) -> anyhow::Result<Vec<Ipv4Addr>> {
+        let ask = |body: &mut Body<'_>| {
+            body.fixed(&[GET_DEST, 1, 0, 0]);
+            body.nest(1, |body| service(body, address));
+        };
+        let dump = self.socket.dump(self.family, ask, |message| {
+            let found = message.attributes(4).get(2).map(Attribute::nested);
+            Ok(found.and_then(|found| {
+                let weight = found.get(4)?.u32()?;
+                let address: [u8; 4] = *found.get(1)?.value.first_chunk()?;
+                (weight > 0).then(|| Ipv4Addr::from(address))
+            }))
+        })?;
+        Ok(dump.items)
+    }
+
+    /// Waits until the kernel has this real server, and says when it was seen.
+    pub(crate) fn wait_for(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
+        let end = Instant::now() + LIMIT;
+        // A virtual server that does not exist yet has no real servers.
+        while !self.real_servers(service)?.contains(&endpoint) {
+            ensure!(Instant::now() < end, "{endpoint} is not a real server of {service} after {LIMIT:?}");
+            std::thread::sleep(PAUSE);
+        }
+        Ok(Instant::now())
+    }
+}
+
+/// What a virtual server is known by.
+pub(crate) fn service(body: &mut Body<'_>, address: Ipv4Addr) {
+    body.u16(1, AF_INET);
+    body.u16(2, TCP);
+    body.attribute(3, &union(address));
+    body.be16(4, PORT);
+}
+
+/// `union nf_inet_addr`.
+pub(crate) fn union(address: Ipv4Addr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address.octets());
+    bytes
+}
+
+/// How many virtual and real servers there are.
+pub(crate) fn servers() -> anyhow::Result<(usize, usize)> {
+    let table = std::fs::read_to_string("/proc/net/ip_vs")?;
+    let count = |start: &str| table.lines().filter(|line| line.starts_with(start)).count();
+    // The head has a line that begins like those of real servers.
+    Ok((count("TCP  "), count("  -> ") - 1))
+}
+
+/// How many addresses are on the device.
+pub(crate) fn addresses() -> anyhow::Result<usize> {
+    Ok(shell("ip -o -4 addr show dev kube-ipvs0")?.lines().count())
+}
+
+/// Checks that the kernel holds the whole state.
+pub(crate) fn verify(services: u32, endpoints: u32) -> anyhow::Result<()> {
+    let (services, endpoints) = (services as usize, endpoints as usize);
+    let found = servers()?;
+    ensure!(found == (services, endpoints), "virtual and real servers in the kernel: {found:?}");
+    let addresses = addresses()?;
+    ensure!(addresses == services, "addresses on kube-ipvs0: {addresses}");
+    let set = shell("nft -j list set ip kube-ipvs cluster-addresses")?;
+    let set: serde_json::Value = serde_json::from_str(&set).context("nft")?;
+    let elements = set["nftables"][1]["set"]["elem"].as_array().map_or(0, Vec::len);
+    ensure!(elements == services, "elements in the set: {elements}");
+    Ok(())
+}
+
+/// What a command prints.
+pub(crate) fn shell(line: &str) -> anyhow::Result<String> {
+    let output = Command::new("sh").arg("-c").arg(line).output()?;
+    if !output.status.success() {
+        bail!("{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,143 @@
+//! The program that is measured, as a process: started, watched, stopped, and asked what it costs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::input::CLUSTER_CIDR;
+
+/// The line that kube-ipvs logs when everything is written for the first time.
+const COMPLETE: &str = "First sync complete";
+/// Where it has its metrics, by default.
+const METRICS: &str = "127.0.0.1:10249";
+
+/// A running program. It is killed when this is dropped.
+pub(crate) struct Program {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+/// Memory that is in use (`VmRSS`), and the most that ever was (`VmHWM`), in MiB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Memory {
+    pub(crate) now: f64,
+    pub(crate) peak: f64,
+}
+
+/// kube-ipvs as Cargo built it for whoever measures: `cargo bench` with the settings of a release.
+fn kube_ipvs() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"));
+    command.args(["--hostname-override", "node", "--proxy-mode", "ipvs", "--cluster-cidr", CLUSTER_CIDR]);
+    command
+}
+
+impl Program {
+    /// Reads the program once, so that it is in memory as on a node that restarts it.
+    pub(crate) fn warm_up() -> anyhow::Result<()> {
+        let status = kube_ipvs().arg("--version").stdout(Stdio::null()).status();
+        ensure!(status.context("kube-ipvs")?.success(), "kube-ipvs does not run");
+        Ok(())
+    }
+
+    /// Starts kube-ipvs with these arguments besides those that are always the same.
+    pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn(kube_ipvs().args(arguments))
+    }
+
+    /// Starts whatever the shell makes of this line.
+    pub(crate) fn start_peer(line: &str) -> anyhow::Result<Self> {
+        Self::spawn(Command::new("sh").arg("-c").arg(format!("exec {line}")))
+    }
+
+    fn spawn(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{command:?}"))?;
+        let log = BufReader::new(child.stderr.take().expect("its standard error is a pipe"));
+        Ok(Self { child, log })
+    }
+
+    /// Reads kube-ipvs's log until it says that everything is written.
+    pub(crate) fn wait_complete(&mut self) -> anyhow::Result<()> {
+        self.wait_log(COMPLETE).map(drop)
+    }
+
+    /// Reads the log up to a line that has this in it, and returns that line.
+    pub(crate) fn wait_log(&mut self, text: &str) -> anyhow::Result<String> {
+        let mut log = String::new();
+        loop {
+            let before = log.len();
+            if self.log.read_line(&mut log)? == 0 {
+                bail!("the program ended:\n{log}");
+            }
+            if log[before..].contains(text) {
+                return Ok(log.split_off(before));
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal the program")
+    }
+
+    /// Ends it in the proper way, and waits for that.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        self.child.wait().context("the program's end").map(drop)
+    }
+
+    /// The processor time that it has used so far, of all its threads (`proc_pid_stat(5)`, fields 14 and 15).
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in parentheses, may hold anything.
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+        let ticks: Vec<u64> =
+            fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).collect();
+        ensure!(ticks.len() == 2, "/proc/PID/stat: {stat}");
+        // USER_HZ is 100 on every Linux.
+        Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+    }
+
+    /// The share of a processor that it has used since it had used `before`, at this moment.
+    pub(crate) fn share_since(&self, before: Duration, then: Instant) -> anyhow::Result<f64> {
+        let used = self.processor_time()?.saturating_sub(before);
+        Ok(used.as_secs_f64() / then.elapsed().as_secs_f64())
+    }
+
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let mebibytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+            kibibytes.map(|kibibytes| kibibytes / 1024.0).with_context(|| format!("{name} of the program"))
+        };
+        Ok(Memory { now: mebibytes("VmRSS:")?, peak: mebibytes("VmHWM:")? })
+    }
+
+    /// How many writes the kube-ipvs that runs here counts.
+    pub(crate) fn writes() -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(METRICS).context(METRICS)?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let series = page.lines().filter(|line| line.starts_with("kube_ipvs_writes_total{"));
+        let count = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        series.map(|line| count(line).context("a count")).sum()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
