@@ -23,9 +23,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
+use super::objects::{self, ObjectMeta};
 use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};
 
 mod external;
@@ -123,17 +121,17 @@ impl Converter {
     }
 
     /// A Service (core/v1) as this proxy sees it (contract 4.3).
-    pub fn service(&mut self, object: &core::Service) -> Converted<Service> {
+    pub fn service(&mut self, object: &objects::Service) -> Converted<Service> {
         settle(service::convert(&mut self.texts, object))
     }
 
     /// An EndpointSlice (discovery.k8s.io/v1) as this proxy sees it (contract 5.1).
-    pub fn slice(&mut self, object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
+    pub fn slice(&mut self, object: &objects::EndpointSlice) -> Converted<EndpointSlice> {
         settle(slice::convert(&mut self.texts, object))
     }
 
     /// A Node (core/v1) as this proxy sees it (contract 3.5 and 8.2).
-    pub fn node(&mut self, object: &core::Node) -> Converted<Node> {
+    pub fn node(&mut self, object: &objects::Node) -> Converted<Node> {
         settle(node::convert(&mut self.texts, object))
     }
 }
@@ -205,7 +203,7 @@ impl<'a> Subject<'a> {
 
 /// The value of a label, if the object has it.
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str)
+    metadata.labels.as_ref()?.get(name)
 }
 
 /// A port number, never 0.

@@ -10,6 +10,7 @@ pub mod client;
 pub mod convert;
 pub mod events;
 pub mod manifests;
+pub mod objects;
 pub mod watch;
 
 use std::sync::Arc;

@@ -3,22 +3,20 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as core;
 
 use super::service::{can_be_service_address, policy};
 use super::{Not, PORT_NUMBERS, Problem, Subject, port_number};
+use crate::api::objects::{self, SOURCE_RANGES};
 use crate::cluster::types::{External, Policy, ServicePort};
 use crate::sloppy;
 
-/// The form that source ranges had before they had a field; the field wins.
-const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const ALLOWED_ADDRESS: &str = "an IP address that can be a service address; the others are served";
 
 /// The entry points besides the cluster IPs; `None`: there are none.
 pub(super) fn convert(
     subject: Subject<'_>,
-    object: &core::Service,
-    spec: &core::ServiceSpec,
+    object: &objects::Service,
+    spec: &objects::ServiceSpec,
     ports: &[ServicePort],
     problems: &mut Vec<Problem>,
 ) -> Result<Option<External>, Not> {
@@ -103,8 +101,8 @@ fn put(
 /// for it (contract 4.3).
 fn source_ranges(
     subject: Subject<'_>,
-    object: &core::Service,
-    spec: &core::ServiceSpec,
+    object: &objects::Service,
+    spec: &objects::ServiceSpec,
 ) -> Result<Vec<IpNet>, Problem> {
     let written = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
     let mut texts: Vec<(String, &str)> = written

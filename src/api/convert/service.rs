@@ -2,22 +2,20 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1 as core;
-
 use super::{
     Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol,
 };
+use crate::api::objects::{self, PROXY_NAME};
 use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort};
 use crate::sloppy;
 
-const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given: three hours.
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 const LONGEST_AFFINITY_SECONDS: i32 = 86_400;
 
-pub(super) fn convert(texts: &mut Texts, object: &core::Service) -> Result<(Service, Vec<Problem>), Not> {
+pub(super) fn convert(texts: &mut Texts, object: &objects::Service) -> Result<(Service, Vec<Problem>), Not> {
     let subject = Subject::namespaced("Service", &object.metadata)?;
-    let none = core::ServiceSpec::default();
+    let none = objects::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&none);
 
     if label(&object.metadata, PROXY_NAME).is_some() {
@@ -55,7 +53,7 @@ pub(super) fn convert(texts: &mut Texts, object: &core::Service) -> Result<(Serv
 
 /// The addresses, primary first: `clusterIPs`, else `clusterIP`; where `ipFamilies` is given, those that it has a
 /// family for (contract 4.3).
-fn cluster_ips(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, Not> {
+fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec) -> Result<Vec<IpAddr>, Not> {
     const ALLOWED: &str = "an IP address that can be a service address, or None";
     let single = spec.cluster_ip.as_deref().unwrap_or_default();
     let several = spec.cluster_ips.as_deref().unwrap_or_default();
@@ -115,7 +113,11 @@ pub(super) fn can_be_service_address(address: IpAddr) -> bool {
 
 /// The ports. What the API's validation demands of them is demanded here as far as a port would mean two things
 /// otherwise: slices refer to a port by name and protocol, and clients by number and protocol.
-fn ports(texts: &mut Texts, subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Vec<ServicePort>, Not> {
+fn ports(
+    texts: &mut Texts,
+    subject: Subject<'_>,
+    spec: &objects::ServiceSpec,
+) -> Result<Vec<ServicePort>, Not> {
     let written = spec.ports.as_deref().unwrap_or_default();
     let refuse =
         |field: String, found: String, allowed: &str| Not::Good(subject.problem(field, found, allowed));
@@ -125,8 +127,9 @@ fn ports(texts: &mut Texts, subject: Subject<'_>, spec: &core::ServiceSpec) -> R
     let mut ports: Vec<ServicePort> = Vec::with_capacity(written.len());
     for (index, port) in written.iter().enumerate() {
         let at = |field: &str| format!("spec.ports[{index}].{field}");
+        let written = port.port.unwrap_or_default();
         let number =
-            port_number(port.port).ok_or_else(|| refuse(at("port"), port.port.to_string(), PORT_NUMBERS))?;
+            port_number(written).ok_or_else(|| refuse(at("port"), written.to_string(), PORT_NUMBERS))?;
         let protocol = protocol(port.protocol.as_deref()).ok_or_else(|| {
             refuse(at("protocol"), format!("{:?}", port.protocol.as_deref().unwrap_or_default()), PROTOCOLS)
         })?;
@@ -164,7 +167,7 @@ pub(super) fn policy(subject: Subject<'_>, field: &str, text: Option<&str>) -> R
     }
 }
 
-fn affinity(subject: Subject<'_>, spec: &core::ServiceSpec) -> Result<Option<u32>, Not> {
+fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec) -> Result<Option<u32>, Not> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => Ok(None),
         Some("ClientIP") => {

@@ -3,21 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
+use crate::api::objects::{self, HEADLESS, ObjectMeta, SERVICE_NAME, TRIGGER_TIME};
 use crate::cluster::types::{Endpoint, EndpointSlice, Family, Hints, ServiceKey, SliceKey, SlicePort};
 use crate::sloppy;
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const HEADLESS: &str = "service.kubernetes.io/headless";
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-
 pub(super) fn convert(
     texts: &mut Texts,
-    object: &discovery::EndpointSlice,
+    object: &objects::EndpointSlice,
 ) -> Result<(EndpointSlice, Vec<Problem>), Not> {
     let subject = Subject::namespaced("EndpointSlice", &object.metadata)?;
     if label(&object.metadata, HEADLESS).is_some() {
@@ -27,7 +22,7 @@ pub(super) fn convert(
         Some(name) if !name.is_empty() => name,
         _ => return Err(Not::Ours(Ignored::NoService)),
     };
-    let family = match object.address_type.as_str() {
+    let family = match object.address_type.as_deref().unwrap_or_default() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
         "FQDN" => return Err(Not::Ours(Ignored::Fqdn)),
@@ -61,7 +56,7 @@ pub(super) fn convert(
 fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,
-    written: &[discovery::EndpointPort],
+    written: &[objects::EndpointPort],
     problems: &mut Vec<Problem>,
 ) -> Vec<SlicePort> {
     let mut ports = Vec::with_capacity(written.len());
@@ -86,13 +81,13 @@ fn endpoints(
     texts: &mut Texts,
     subject: Subject<'_>,
     family: Family,
-    written: &[discovery::Endpoint],
+    written: &[objects::Endpoint],
     problems: &mut Vec<Problem>,
 ) -> Vec<Endpoint> {
     let mut endpoints = Vec::with_capacity(written.len());
     for (index, endpoint) in written.iter().enumerate() {
         // Only the first address of an endpoint has a meaning (discovery/v1).
-        let Some(text) = endpoint.addresses.first() else {
+        let Some(text) = endpoint.addresses.as_ref().and_then(|addresses| addresses.first()) else {
             problems.push(subject.problem(
                 format!("endpoints[{index}].addresses"),
                 "nothing",
@@ -124,12 +119,12 @@ fn endpoints(
 }
 
 /// The hints, if they say anything.
-fn hints(texts: &mut Texts, written: &discovery::EndpointHints) -> Option<Arc<Hints>> {
+fn hints(texts: &mut Texts, written: &objects::EndpointHints) -> Option<Arc<Hints>> {
     let zones = written.for_zones.as_deref().unwrap_or_default();
     let nodes = written.for_nodes.as_deref().unwrap_or_default();
     let hints = Hints {
-        zones: zones.iter().map(|zone| texts.share(&zone.name)).collect(),
-        nodes: nodes.iter().map(|node| texts.share(&node.name)).collect(),
+        zones: zones.iter().map(|zone| texts.share(zone.name.as_deref().unwrap_or_default())).collect(),
+        nodes: nodes.iter().map(|node| texts.share(node.name.as_deref().unwrap_or_default())).collect(),
     };
     (hints != Hints::default()).then(|| Arc::new(hints))
 }

@@ -6,13 +6,12 @@
 
 use std::fmt;
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::object::{Object, ObjectKey};
 use crate::api::convert::{Converted, Converter, Problem};
+use crate::api::objects::{self, ObjectMeta};
 use crate::cluster::types::{ServiceKey, SliceKey};
 
 mod json;
@@ -241,21 +240,21 @@ impl Reader<'_> {
 
     fn object(&mut self, kind: Kind, item: &impl Item) {
         match kind {
-            Kind::Service => match item.decode::<core::Service>() {
+            Kind::Service => match item.decode::<objects::Service>() {
                 Ok(object) => {
                     let converted = self.converter.service(&object);
                     self.converted(kind, &object.metadata, converted, Object::Service, item);
                 }
                 Err(error) => self.undecodable(kind, &error, item),
             },
-            Kind::Slice => match item.decode::<discovery::EndpointSlice>() {
+            Kind::Slice => match item.decode::<objects::EndpointSlice>() {
                 Ok(object) => {
                     let converted = self.converter.slice(&object);
                     self.converted(kind, &object.metadata, converted, Object::Slice, item);
                 }
                 Err(error) => self.undecodable(kind, &error, item),
             },
-            Kind::Node => match item.decode::<core::Node>() {
+            Kind::Node => match item.decode::<objects::Node>() {
                 Ok(object) if object.metadata.name.as_deref().is_some_and(|name| name != self.own_node) => {}
                 Ok(object) => {
                     let converted = self.converter.node(&object);

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use k8s_openapi::Metadata;
 use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Client, core::request::Error as RequestError};
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,6 +19,7 @@ use super::strategy::{How, Strategy};
 use super::version::Version;
 use super::{Error, Settings};
 use crate::api::convert::Converted;
+use crate::api::objects::Object;
 use crate::api::{Change, Event};
 
 /// A watch that ends sooner than this without having sent anything failed.
@@ -208,7 +207,7 @@ impl<K: Kind> Cycle<K> {
             let version = version.ok_or_else(|| failed(without_version()))?;
             self.strategy.accept(&version, self.seen.as_ref()).map_err(failed)?;
             for object in page.items.unwrap_or_default() {
-                let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
+                let Judged { key, item, .. } = self.judge(object.get()).map_err(failed)?;
                 if let Some(item) = item {
                     set.insert(key, item);
                 }
@@ -298,12 +297,12 @@ impl<K: Kind> Cycle<K> {
     /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
     /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
     /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
-    fn judge(&mut self, object: &RawValue) -> Result<Judged<K>, Failure> {
+    fn judge(&mut self, object: &str) -> Result<Judged<K>, Failure> {
         const SKIPPED: &str = "Skipping an object that makes no sense";
         const PARTLY: &str = "Skipping a part of an object that makes no sense";
         Counters::count(&self.report.counters.events_received);
         let counters = &self.report.counters;
-        let (named, converted) = match serde_json::from_str::<K::Object>(object.get()) {
+        let (named, converted) = match http::first_of::<K::Object>(object) {
             Ok(object) => {
                 let metadata = object.metadata();
                 let text = |text: &Option<String>| text.clone().unwrap_or_default();

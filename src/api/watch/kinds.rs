@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::Metadata;
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use super::Resource;
 use crate::api::convert::{Converted, Converter};
+use crate::api::objects;
 use crate::api::{Change, Event};
 use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
 
@@ -20,7 +18,7 @@ pub(super) trait Kind: Send + 'static {
     /// Its name and place.
     const RESOURCE: Resource;
     /// The API's object.
-    type Object: DeserializeOwned + Metadata<Ty = ObjectMeta> + Send;
+    type Object: DeserializeOwned + objects::Object + Send;
     /// What our object is known by.
     type Key: Ord + Clone + Send + Sync;
     /// Our object.
@@ -52,7 +50,7 @@ pub(super) struct Services(Converter);
 
 impl Kind for Services {
     const RESOURCE: Resource = Resource::Services;
-    type Object = core::Service;
+    type Object = objects::Service;
     type Key = ServiceKey;
     type Item = Service;
 
@@ -68,7 +66,7 @@ impl Kind for Services {
         ServiceKey::new(namespace, name)
     }
 
-    fn convert(&mut self, object: &core::Service) -> Converted<Service> {
+    fn convert(&mut self, object: &objects::Service) -> Converted<Service> {
         self.0.service(object)
     }
 
@@ -83,7 +81,7 @@ pub(super) struct Slices(Converter);
 
 impl Kind for Slices {
     const RESOURCE: Resource = Resource::EndpointSlices;
-    type Object = discovery::EndpointSlice;
+    type Object = objects::EndpointSlice;
     type Key = SliceKey;
     type Item = EndpointSlice;
 
@@ -95,7 +93,7 @@ impl Kind for Slices {
         SliceKey::new(namespace, name)
     }
 
-    fn convert(&mut self, object: &discovery::EndpointSlice) -> Converted<EndpointSlice> {
+    fn convert(&mut self, object: &objects::EndpointSlice) -> Converted<EndpointSlice> {
         self.0.slice(object)
     }
 
@@ -119,7 +117,7 @@ impl OwnNode {
 
 impl Kind for OwnNode {
     const RESOURCE: Resource = Resource::Nodes;
-    type Object = core::Node;
+    type Object = objects::Node;
     type Key = Arc<str>;
     type Item = Node;
 
@@ -131,7 +129,7 @@ impl Kind for OwnNode {
         name.into()
     }
 
-    fn convert(&mut self, object: &core::Node) -> Converted<Node> {
+    fn convert(&mut self, object: &objects::Node) -> Converted<Node> {
         self.converter.node(object)
     }
 

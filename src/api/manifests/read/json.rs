@@ -2,9 +2,12 @@
 //! Kubernetes' types. There is never a tree of the whole file, and a bad item costs no other.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path, without_place};
@@ -30,14 +33,59 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
 
 /// What must be known of an object before it can be decoded. Each may stand behind the others: `kubectl get -o json`
 /// writes the kind of a list after its items.
-#[derive(Deserialize, Default)]
+#[derive(Default)]
 struct Head<'a> {
-    #[serde(rename = "apiVersion", borrow)]
     api_version: Option<&'a RawValue>,
-    #[serde(borrow)]
     kind: Option<&'a RawValue>,
-    #[serde(borrow)]
     items: Option<&'a RawValue>,
+}
+
+impl<'a> Head<'a> {
+    /// Of this object; empty for what is no object.
+    fn of(raw: &'a str) -> Self {
+        let mut head = Self::default();
+        // It fails when all that is needed is there, too. The text is sound JSON, so that no other failure is hidden.
+        let _ = Fill(&mut head).deserialize(&mut serde_json::Deserializer::from_str(raw));
+        head
+    }
+
+    /// Whether the rest of the object need not be looked at: nearly always, since its kind comes first.
+    fn is_enough(&self) -> bool {
+        self.api_version.is_some() && self.kind.is_some_and(|kind| !kind.get().ends_with("List\""))
+    }
+}
+
+struct Fill<'h, 'a>(&'h mut Head<'a>);
+
+impl<'a> DeserializeSeed<'a> for Fill<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Fill<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'a, str>>()? {
+            match &*name {
+                "apiVersion" => self.0.api_version = Some(map.next_value()?),
+                "kind" => self.0.kind = Some(map.next_value()?),
+                "items" => self.0.items = Some(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            if self.0.is_enough() {
+                return Err(A::Error::custom("the rest is not needed"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The same of a list.
@@ -57,8 +105,7 @@ fn text_of(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
 
 /// `default` is the kind of an object that does not say itself.
 fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>) {
-    // The text is sound JSON: this fails for what is no object, which then has no kind.
-    let head: Head<'_> = serde_json::from_str(raw).unwrap_or_default();
+    let head = Head::of(raw);
     let item = JsonItem { text, raw };
     let kind = match (text_of(head.kind), default) {
         (None, Some(kind)) => Type::Ours(kind),
