@@ -148,11 +148,8 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
-        reconcile::run(reconciler, kernel, heard, stop, |reconciler, notes| {
-            reporter.tell(reconciler, notes);
-        })
-        .await
-        .context("cannot start the kernel's thread")
+        let tell = move |reconciler: &Reconciler, notes| reporter.tell(reconciler, notes);
+        reconcile::run(reconciler, kernel, heard, stop, tell).await.context("cannot start the loop's thread")
     });
 
     // The first to end ends all: by a signal, or because it failed.

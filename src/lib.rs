@@ -18,13 +18,13 @@
 //! # Who runs, and who owns what
 //!
 //! ```text
-//!  task "source"                task "reconcile"                   thread "kernel"
-//!  api::watch (3 watches)       reconcile::run                     reconcile::worker
-//!  or api::manifests            owns cluster, desired, actual      owns the netlink sockets
-//!        │   Event, bounded          │  │    Work, one at a time        │
-//!        ├──────────────────────────►│  │ ─────────────────────────────►│
-//!        │                           │  │ ◄─────────────────────────────┘
-//!  thread "addresses"                │  │         Answer
+//!  task "source"                thread "reconcile"
+//!  api::watch (3 watches)       reconcile::run
+//!  or api::manifests            owns cluster, desired, actual
+//!        │   Event, bounded      and the netlink sockets ──────────► Linux
+//!        ├──────────────────────────►│  │ ◄───────────────────────── outcomes
+//!        │                           │  │
+//!  thread "addresses"                │  │
 //!  kernel::node_addresses            │  │
 //!                                    │  └── Notes ──► app::report ──► log
 //!                                    │                    │
@@ -34,11 +34,12 @@
 //! ```
 //!
 //! * Two runtime workers carry the tasks: decoding a long list does not keep `/healthz` waiting. Linux does what netlink
-//!   messages ask for inside `send`, so the sockets have an OS thread of their own. So has the socket that hears of the node's
-//!   addresses: it only waits, and goes with the process; and so does the thread "takeover", which waits for the programs
-//!   of iptables after the first complete sync.
-//! * Nothing is locked: the task that owns the model is told of events and answers, and asked for the next piece of
-//!   work ([`reconcile::core`]). Events that come while the kernel works only mark keys.
+//!   messages ask for inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand
+//!   a change to another thread and wait for its answer costs more than to encode it. So has the socket that hears of the
+//!   node's addresses a thread: it only waits, and goes with the process; and so does the thread "takeover", which waits
+//!   for the programs of iptables after the first complete sync.
+//! * Nothing is locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
+//!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece.
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The
 //!   first task that fails ends the program; a panic aborts it in release builds. A proxy that lost a part must be
 //!   restarted, not limp.

@@ -447,12 +447,14 @@ impl Reconciler {
 
     /// Compares these keys; `None` where nothing is to be written.
     fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
-        scope.retain(|key| match key {
-            Key::VirtualServer(server) => {
-                self.desired.wants(key) || !ownership::is_excluded(&self.exclude_cidrs, server)
-            }
-            _ => true,
-        });
+        if !self.exclude_cidrs.is_empty() {
+            scope.retain(|key| match key {
+                Key::VirtualServer(server) => {
+                    self.desired.wants(key) || !ownership::is_excluded(&self.exclude_cidrs, server)
+                }
+                _ => true,
+            });
+        }
         let mut wanted = self.desired.select(&scope);
         for key in &scope {
             if let Key::VirtualServer(server) = key
@@ -543,9 +545,9 @@ impl Reconciler {
             }
         }
         let took = self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
+        self.schedule.took(scope.len(), took);
         self.notes.push(Note::Wrote { counts, filter_refused, took });
-        let fine: Vec<_> = scope.iter().filter(|key| !troubled.contains(key)).cloned().collect();
-        self.succeeded(fine.iter());
+        self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
     }
 
     /// Marks what a step may have changed as uncertain.

@@ -1,6 +1,6 @@
 //! The loop that drives facts → wanted state → difference → kernel.
 //!
-//! [`core`] decides, [`run`] waits: for events, for the kernel's thread, for the time.
+//! [`core`] decides, [`run`] waits for events and for the time, and asks the kernel.
 
 mod audit;
 pub mod core;
@@ -12,18 +12,19 @@ mod picture;
 pub mod progress;
 mod purge;
 pub mod schedule;
-mod worker;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::core::{Next, Reconciler, Work};
+use self::core::{Next, Reconciler};
 use crate::api::Event;
 use crate::kernel::Kernel;
 use note::Note;
@@ -34,73 +35,80 @@ const LONG: Duration = Duration::from_hours(1);
 /// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
 /// that happens, in order; it must not block.
 ///
+/// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
+/// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
+/// events wait in their channel, for no longer than one piece of work takes (`schedule`).
+///
 /// # Errors
-/// If the kernel's thread cannot be started.
+/// If the thread cannot be started.
+///
+/// # Panics
+/// If the thread does.
 pub async fn run(
-    mut reconciler: Reconciler,
+    reconciler: Reconciler,
     kernel: Box<dyn Kernel>,
-    mut events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
     shutdown: CancellationToken,
-    mut tell: impl FnMut(&Reconciler, Vec<Note>),
+    tell: impl FnMut(&Reconciler, Vec<Note>) + Send + 'static,
 ) -> io::Result<()> {
-    let mut worker = worker::Worker::start(kernel)?;
-    // Since when a change waits to be handed to the kernel.
-    let mut heard: Option<Instant> = None;
+    let runtime = Handle::current();
+    let (finish, finished) = oneshot::channel();
+    let body = move || {
+        work(reconciler, kernel, events, &shutdown, tell, &runtime);
+        // Nobody waits any more when the runtime goes down.
+        let _ = finish.send(());
+    };
+    let thread = thread::Builder::new().name("reconcile".to_owned()).spawn(body)?;
+    if finished.await.is_err()
+        && let Err(panic) = thread.join()
+    {
+        std::panic::resume_unwind(panic);
+    }
+    Ok(())
+}
+
+fn work(
+    mut reconciler: Reconciler,
+    mut kernel: Box<dyn Kernel>,
+    mut events: mpsc::Receiver<Event>,
+    shutdown: &CancellationToken,
+    mut tell: impl FnMut(&Reconciler, Vec<Note>),
+    runtime: &Handle,
+) {
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
         while let Ok(event) = events.try_recv() {
-            heard.get_or_insert_with(Instant::now);
             reconciler.observe(event);
         }
-        let mut tell_news = |reconciler: &mut Reconciler, waited: Option<Duration>| {
-            let mut notes = reconciler.take_notes();
-            notes.extend(waited.map(|waited| Note::HandedOver { waited }));
-            if !notes.is_empty() {
-                tell(reconciler, notes);
-            }
-        };
-        match reconciler.next(Instant::now()) {
+        let next = reconciler.next(Instant::now());
+        // Before the kernel is asked: health must know that it has something to do, should it take for ever.
+        let notes = reconciler.take_notes();
+        if !notes.is_empty() {
+            tell(&reconciler, notes);
+        }
+        match next {
             Next::Work(work) => {
-                let writes = matches!(work, Work::Apply(_));
-                worker.give(work).await;
-                let waited = heard.take_if(|_| writes).map(|heard| heard.elapsed());
-                // While the kernel works, not before.
-                tell_news(&mut reconciler, waited);
-                let answer = loop {
-                    // Both arms are cancel-safe. Events are taken meanwhile so that sources do not wait for netlink.
-                    tokio::select! {
-                        biased;
-                        answer = worker.answer() => break answer,
-                        Some(event) = events.recv() => {
-                            heard.get_or_insert_with(Instant::now);
-                            reconciler.observe(event);
-                        }
-                    }
-                };
+                let answer = work.carry_out(&mut *kernel);
                 reconciler.complete(answer, Instant::now());
             }
             Next::Wait(due) => {
-                tell_news(&mut reconciler, None);
-                if reconciler.changes().is_all_written() {
-                    heard = None;
-                }
                 let until = due.unwrap_or_else(|| Instant::now() + LONG);
                 // All arms are cancel-safe.
-                tokio::select! {
-                    event = events.recv() => {
-                        let Some(event) = event else { break };
-                        heard.get_or_insert_with(Instant::now);
-                        reconciler.observe(event);
+                let event = runtime.block_on(async {
+                    tokio::select! {
+                        event = events.recv() => Some(event),
+                        () = tokio::time::sleep_until(until.into()) => None,
+                        () = shutdown.cancelled() => None,
                     }
-                    () = tokio::time::sleep_until(until.into()) => {}
-                    () = shutdown.cancelled() => {}
+                });
+                match event {
+                    Some(Some(event)) => reconciler.observe(event),
+                    Some(None) => break,
+                    None => {}
                 }
             }
         }
     }
     let notes = reconciler.take_notes();
     tell(&reconciler, notes);
-    // Joining a thread blocks, but nothing else is left to do here.
-    tokio::task::block_in_place(|| worker.stop());
-    Ok(())
 }

@@ -13,8 +13,13 @@ use crate::state::{Key, Scope};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LAST_RETRY: Duration = Duration::from_mins(1);
-/// Keys of the first fill that are worked on at once: changes that arrive meanwhile wait for one such piece.
-const PIECE: usize = 2048;
+/// How long the kernel may work on one piece of the first fill: changes that arrive meanwhile wait for it.
+const PIECE_TIME: Duration = Duration::from_millis(5);
+/// Keys in the first such piece, and least and most in any. A virtual server takes the kernel some 30 µs, an address up to
+/// a millisecond, the more the more there are: how many fit into the time shows as they are written.
+const FIRST_PIECE: usize = 128;
+const LEAST_PIECE: usize = 16;
+const MOST_PIECE: usize = 2048;
 
 /// How urgent a key is; the first is worked on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,10 +49,55 @@ pub struct Failure {
     due: Instant,
 }
 
+/// Keys that wait.
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    keys: Scope,
+    /// How many of them are of each family, or of none; counted, since it is asked for all the time.
+    of: BTreeMap<Option<Family>, usize>,
+}
+
+impl Queue {
+    fn insert(&mut self, key: Key) {
+        let family = key.family();
+        if self.keys.insert(key) {
+            *self.of.entry(family).or_default() += 1;
+        }
+    }
+
+    /// Takes the first keys in order, so many of them.
+    fn take_first(&mut self, count: usize) -> Scope {
+        let keys = std::iter::from_fn(|| self.keys.pop_first()).take(count).collect();
+        self.taken(keys)
+    }
+
+    /// Takes the last keys in order, so many of them.
+    fn take_last(&mut self, count: usize) -> Scope {
+        let keys = std::iter::from_fn(|| self.keys.pop_last()).take(count).collect();
+        self.taken(keys)
+    }
+
+    fn taken(&mut self, keys: Scope) -> Scope {
+        for key in &keys {
+            if let Some(count) = self.of.get_mut(&key.family()) {
+                *count -= 1;
+            }
+        }
+        keys
+    }
+
+    /// Whether something of this family waits, or of what the families share.
+    fn concerns(&self, family: Family) -> bool {
+        [None, Some(family)].iter().any(|of| self.of.get(of).is_some_and(|count| *count > 0))
+    }
+}
+
 /// What waits to be worked on.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
-    queues: BTreeMap<Urgency, Scope>,
+    queues: BTreeMap<Urgency, Queue>,
+    /// Keys of the first fill that are worked on at once.
+    piece: usize,
     failures: BTreeMap<Key, Failure>,
     retries: BTreeSet<(Instant, Key)>,
     suspects: Scope,
@@ -71,25 +121,41 @@ impl Schedule {
         {
             self.add(Urgency::Change, key);
         }
+        let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
         while let Some(mut entry) = self.queues.first_entry() {
             let urgency = *entry.key();
             let queue = entry.get_mut();
             let taken = match urgency {
-                Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue),
+                Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).keys,
                 // From the front elements, virtual servers, addresses; from the back the reverse. Both are the
                 // order that order.rs wants, across pieces.
-                Urgency::Bulk => std::iter::from_fn(|| queue.pop_first()).take(PIECE).collect(),
-                Urgency::Removal => std::iter::from_fn(|| queue.pop_last()).take(PIECE).collect(),
+                Urgency::Bulk => queue.take_first(piece),
+                Urgency::Removal => queue.take_last(piece),
             };
-            if entry.get().is_empty() {
+            if entry.get().keys.is_empty() {
                 entry.remove();
             }
-            let ready: Scope = taken.into_iter().filter(|key| !self.suspects.contains(key)).collect();
+            let mut ready = taken;
+            if !self.suspects.is_empty() {
+                ready.retain(|key| !self.suspects.contains(key));
+            }
             if !ready.is_empty() {
                 return ready;
             }
         }
         Scope::new()
+    }
+
+    /// The kernel took so long for so many keys: the next piece is made to fit. It grows and shrinks by steps, since one
+    /// piece says little about the next; addresses follow virtual servers.
+    pub fn took(&mut self, keys: usize, took: Duration) {
+        if keys < LEAST_PIECE {
+            return;
+        }
+        let fits = keys as u128 * PIECE_TIME.as_nanos() / took.as_nanos().max(1);
+        let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
+        let (least, most) = ((piece / 4).max(LEAST_PIECE), (2 * piece).min(MOST_PIECE));
+        self.piece = usize::try_from(fits).unwrap_or(most).clamp(least, most);
     }
 
     /// Whether there is something to take now.
@@ -195,7 +261,7 @@ impl Schedule {
     /// Whether everything of a family, and of what the families share, is as wanted.
     pub fn is_settled(&self, family: Family) -> bool {
         let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
-        !self.queues.values().flatten().any(concerns)
+        !self.queues.values().any(|queue| queue.concerns(family))
             && !self.suspects.iter().any(concerns)
             && !self.failures.keys().any(concerns)
     }
