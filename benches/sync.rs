@@ -81,7 +81,7 @@ fn main() {
     );
     for &size in sizes {
         let options = ProxyOptions::default();
-        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12) };
+        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() };
         let mut reconciler =
             Reconciler::new(options, "node".into(), supported, Duration::ZERO, Duration::from_hours(1));
         let mut kernel = MemoryKernel::default();

@@ -1,8 +1,11 @@
 //! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
 
 pub mod cleanup;
+mod config_file;
 mod happenings;
+mod init_only;
 mod report;
+mod system;
 mod takeover;
 mod watches;
 
@@ -22,10 +25,11 @@ use crate::api::manifests::ManifestSource;
 use crate::api::watch::ApiSource;
 use crate::api::{Event, client};
 use crate::cluster::types::Family;
+use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
-use crate::kernel::{Kernel, node_addresses, probe};
+use crate::kernel::{Kernel, node_addresses, probe, sysctl, version};
 use crate::options::merge::Merged;
 use crate::options::{LogFormat, Options, Source, configz, file, flags};
 use crate::reconcile::core::Reconciler;
@@ -37,6 +41,8 @@ use report::services::Services;
 
 /// Events that wait for the loop. A source that is faster than the loop waits: see [`reconcile::run`].
 const EVENTS: usize = 1024;
+/// Where `proc` and `sys` are.
+const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
 const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 
@@ -82,17 +88,25 @@ pub(crate) fn begin_log(merged: &Merged) {
     merged.notices.iter().for_each(|notice| notice.log(verbosity));
 }
 
-async fn start(merged: Merged) -> anyhow::Result<()> {
-    let options = &merged.options;
+async fn start(mut merged: Merged) -> anyhow::Result<()> {
+    let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
+    let options = &mut merged.options;
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
     let (source, events, teller) = open_source(options, &metrics).await?;
     probe::check().context("can't use the IPVS proxier")?;
-    let kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
+    let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
         .context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
+    let supported = supported(options);
+    system::set_up(Path::new(ROOT), options);
     tracing::info!("Using ipvs Proxier");
+    if options.init_only {
+        let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported);
+        return init_only::initialize(&mut kernel, &desired);
+    }
+    let options = &merged.options;
 
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
@@ -103,6 +117,15 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
         tasks.spawn(async move {
             teller.run(stop).await;
             Ok(())
+        });
+    }
+    if let Some(changed) = changed {
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                ended = changed => ended,
+                () = stop.cancelled() => Ok(()),
+            }
         });
     }
     events.tell(happenings::starting());
@@ -118,7 +141,6 @@ async fn start(merged: Merged) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     tasks.spawn(async move { source.run(sender, stop).await });
 
-    let supported = Supported { families: families(), kernel: crate::kernel::version::running() };
     let reconciler = Reconciler::new(
         options.proxy.clone(),
         options.node_name.clone(),
@@ -254,6 +276,22 @@ fn serve(
             });
         }
     }
+}
+
+/// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
+fn supported(options: &mut Options) -> Supported {
+    let kernel = version::running();
+    let processors = system::processors(Path::new(ROOT));
+    options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
+    let mut supported = Supported { families: families(), kernel, missing: BTreeSet::new() };
+    let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
+    supported.missing =
+        init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
+    if !supported.missing.is_empty() {
+        let names = supported.missing.iter().map(|sysctl| sysctl.path()).collect::<Vec<_>>().join(", ");
+        tracing::warn!(entries = names, "This kernel does not have these parameters");
+    }
+    supported
 }
 
 /// The families that this kernel has. IPv4 is always there; IPv6 may be missing or switched off.

@@ -178,16 +178,28 @@ pub enum Sysctl {
     VsExpireQuiescentTemplate,
     /// IPv4 forwarding.
     Ipv4Forward,
+    /// An SCTP association may begin with any packet.
+    VsSloppySctp,
+    /// The rates of virtual and real servers are estimated (since Linux 5.16, and in some older kernels).
+    VsRunEstimation,
+    /// 1: an ARP request is answered for an address of the interface that it came in by only.
+    ArpIgnore,
+    /// 2: an ARP request is sent with the best address of the interface that it leaves by.
+    ArpAnnounce,
 }
 
 impl Sysctl {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::VsConntrack,
         Self::VsConnReuseMode,
         Self::VsExpireNodestConn,
         Self::VsExpireQuiescentTemplate,
         Self::Ipv4Forward,
+        Self::VsSloppySctp,
+        Self::VsRunEstimation,
+        Self::ArpIgnore,
+        Self::ArpAnnounce,
     ];
 
     /// The path below `/proc/sys`.
@@ -198,6 +210,10 @@ impl Sysctl {
             Self::VsExpireNodestConn => "net/ipv4/vs/expire_nodest_conn",
             Self::VsExpireQuiescentTemplate => "net/ipv4/vs/expire_quiescent_template",
             Self::Ipv4Forward => "net/ipv4/ip_forward",
+            Self::VsSloppySctp => "net/ipv4/vs/sloppy_sctp",
+            Self::VsRunEstimation => "net/ipv4/vs/run_estimation",
+            Self::ArpIgnore => "net/ipv4/conf/all/arp_ignore",
+            Self::ArpAnnounce => "net/ipv4/conf/all/arp_announce",
         }
     }
 }

@@ -36,7 +36,7 @@ fn options() -> ProxyOptions {
 }
 
 fn supported() -> Supported {
-    Supported { families: Family::ALL.into(), kernel: (6, 12) }
+    Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() }
 }
 
 /// A reconciler with its kernel and its own time.

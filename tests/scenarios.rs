@@ -50,7 +50,7 @@ fn options(folder: &Path) -> ProxyOptions {
 fn play(folder: &Path) -> (String, State) {
     let actual = fs::read_to_string(folder.join("actual.yaml"))
         .map_or_else(|_| State::default(), |text| state_text::parse(&text));
-    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12) };
+    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() };
     let mut reconciler =
         Reconciler::new(options(folder), "node1".into(), supported, Duration::ZERO, Duration::from_secs(1));
     let mut source =

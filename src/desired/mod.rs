@@ -9,6 +9,7 @@ mod entry_points;
 mod filter;
 mod node;
 pub mod settings;
+mod sysctls;
 #[cfg(test)]
 mod tests;
 mod virtual_servers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::node::NodeFacts;
+use super::sysctls;
 use crate::cluster::types::Family;
 use crate::options::ProxyOptions;
 use crate::state::{RuleSettings, Rules, State, Sysctl, Timeouts};
@@ -14,6 +15,8 @@ pub struct Supported {
     pub families: BTreeSet<Family>,
     /// The kernel's version, major and minor.
     pub kernel: (u32, u32),
+    /// Kernel parameters that it does not have: not wanted.
+    pub missing: BTreeSet<Sysctl>,
 }
 
 /// The wanted settings.
@@ -40,6 +43,8 @@ pub(super) fn wanted(options: &ProxyOptions, supported: &Supported, node: &NodeF
     // the port's old connection went to a server that drains.
     let reuse = if supported.kernel >= (5, 9) { "1" } else { "0" };
     state.sysctls.insert(Sysctl::VsConnReuseMode, reuse.to_owned());
+    state.sysctls.extend(sysctls::wanted(options));
+    state.sysctls.retain(|sysctl, _| !supported.missing.contains(sysctl));
     for &family in &supported.families {
         state.rules.insert(
             family,

@@ -15,7 +15,7 @@ pub mod nft;
 pub mod node_addresses;
 pub mod probe;
 mod route;
-mod sysctl;
+pub mod sysctl;
 pub mod version;
 
 use std::collections::{BTreeMap, BTreeSet};

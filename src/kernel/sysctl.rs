@@ -28,6 +28,11 @@ pub(crate) fn read(sysctl: Sysctl) -> io::Result<Option<String>> {
     }
 }
 
+/// Whether the kernel has a parameter.
+pub fn is_there(sysctl: Sysctl) -> bool {
+    path(sysctl).exists()
+}
+
 fn path(sysctl: Sysctl) -> PathBuf {
     PathBuf::from("/proc/sys").join(sysctl.path())
 }

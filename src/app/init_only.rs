@@ -1,0 +1,73 @@
+//! `--init-only`: what needs privileges is done, and the program ends. A second container without them may follow: it
+//! finds every kernel parameter as it should be, and writes none.
+
+use anyhow::{Context as _, bail};
+
+use crate::desired::Desired;
+use crate::diff::diff;
+use crate::kernel::{Kernel, Outcome, Selection};
+use crate::state::{Key, Scope};
+
+/// Writes the settings that do not depend on any object, but for the rules: the device, parameters, timeouts.
+///
+/// # Errors
+/// The kernel refuses one; which, and why.
+pub(super) fn initialize(kernel: &mut dyn Kernel, desired: &Desired) -> anyhow::Result<()> {
+    let scope: Scope =
+        desired.setting_keys().into_iter().filter(|key| Selection::Settings.covers(key)).collect();
+    let actual = kernel.read(&Selection::Settings).context("cannot read the kernel's settings")?;
+    let plan = diff(&desired.select(&scope), &actual, &scope);
+    let outcomes = kernel.apply(&plan);
+    let refused: Vec<_> = plan
+        .steps
+        .iter()
+        .zip(outcomes)
+        .filter_map(|(planned, outcome)| match outcome {
+            Outcome::Done => None,
+            Outcome::Refused(refusal) => Some(format!("{}: {}", planned.step, refusal.text)),
+            Outcome::Unknown | Outcome::Skipped(_) => Some(format!("{}: not known to be done", planned.step)),
+        })
+        .collect();
+    if !refused.is_empty() {
+        bail!("cannot initialize: {}", refused.join("; "));
+    }
+    tracing::info!("System initialized and --init-only specified");
+    Ok(())
+}
+
+/// The kernel parameters that are wanted of a kernel.
+pub(super) fn wanted_sysctls(desired: &Desired) -> impl Iterator<Item = crate::state::Sysctl> {
+    desired.setting_keys().into_iter().filter_map(|key| match key {
+        Key::Sysctl(sysctl) => Some(sysctl),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::types::Family;
+    use crate::desired::settings::Supported;
+    use crate::kernel::memory::MemoryKernel;
+    use crate::options::ProxyOptions;
+    use crate::state::Sysctl;
+
+    #[test]
+    fn settings_are_written_and_nothing_else() {
+        let options = ProxyOptions { strict_arp: true, ..ProxyOptions::default() };
+        let supported = Supported {
+            families: Family::ALL.into(),
+            kernel: (6, 12),
+            missing: [Sysctl::VsConnReuseMode].into(),
+        };
+        let desired = Desired::new(options, "node".into(), supported);
+        let mut kernel = MemoryKernel::default();
+        initialize(&mut kernel, &desired).unwrap();
+        let state = kernel.read(&Selection::Everything).unwrap();
+        assert!(state.device);
+        assert_eq!(state.sysctls.get(&Sysctl::ArpIgnore).map(String::as_str), Some("1"));
+        assert_eq!(state.sysctls.get(&Sysctl::VsConntrack).map(String::as_str), Some("1"));
+        assert!(!state.sysctls.contains_key(&Sysctl::VsConnReuseMode), "the kernel does not have it");
+        assert!(state.rules.is_empty() && state.addresses.is_empty());
+    }
+}

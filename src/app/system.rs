@@ -1,0 +1,121 @@
+//! What the host is set to once, at the start, beside the data plane: connection tracking (contract 7.2), and how
+//! unlikely the kernel is to end this process when memory is short.
+//!
+//! Nothing here keeps the program from running: a container that sees `/proc/sys` read-only, or a kernel without a
+//! parameter, forwards packets all the same. What could not be set is named in the log, once.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
+
+use crate::options::{ConntrackOptions, Options};
+
+const CONNTRACK: &str = "proc/sys/net/netfilter";
+const HASH_SIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
+const ONLINE_PROCESSORS: &str = "sys/devices/system/cpu/online";
+const OOM_SCORE_ADJUSTMENT: &str = "proc/self/oom_score_adj";
+/// How many entries share a place in the hash table at most, when the table is full.
+const ENTRIES_PER_BUCKET: u32 = 4;
+
+/// Sets what there is to set. `root` is where `proc` and `sys` are mounted.
+pub(super) fn set_up(root: &Path, options: &Options) {
+    let report = apply(root, options, processors(root));
+    for (entry, value) in &report.set {
+        tracing::info!(entry, value, "Set sysctl");
+    }
+    if !report.missing.is_empty() {
+        tracing::warn!(entries = report.missing.join(", "), "This kernel does not have these parameters");
+    }
+    for (entry, error) in &report.failed {
+        tracing::warn!(entry, err = error as &dyn std::error::Error, "Cannot set a parameter of the system");
+    }
+}
+
+/// How many processors work.
+pub(super) fn processors(root: &Path) -> u32 {
+    let listed = fs::read_to_string(root.join(ONLINE_PROCESSORS)).ok().and_then(|text| count(text.trim()));
+    // Without /sys: those that this process may use.
+    let allowed = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    listed.unwrap_or_else(|| u32::try_from(allowed()).unwrap_or(u32::MAX))
+}
+
+/// How many numbers a list such as `0-3,6` names.
+fn count(list: &str) -> Option<u32> {
+    let counts = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    counts.sum()
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+struct Report {
+    /// Entries that had another value.
+    set: Vec<(String, String)>,
+    missing: Vec<String>,
+    failed: Vec<(String, io::Error)>,
+}
+
+fn apply(root: &Path, options: &Options, processors: u32) -> Report {
+    let mut report = Report::default();
+    conntrack(root, &options.conntrack, processors, &mut report);
+    report.put(root, OOM_SCORE_ADJUSTMENT, &options.oom_score_adjustment.to_string());
+    report
+}
+
+fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &mut Report) {
+    if let Some(most) = options.most_entries(processors) {
+        tracing::info!(nfConntrackMax = most, "Setting nf_conntrack_max");
+        report.put(root, &format!("{CONNTRACK}/nf_conntrack_max"), &most.to_string());
+        // The kernel makes the table for a quarter of what it thinks is the limit. It only ever grows here.
+        let buckets = most / ENTRIES_PER_BUCKET;
+        match fs::read_to_string(root.join(HASH_SIZE)).map(|text| text.trim().parse::<u32>()) {
+            Ok(Ok(now)) if now >= buckets => {}
+            Ok(_) => {
+                tracing::info!(conntrackHashsize = buckets, "Setting conntrack hashsize");
+                report.put(root, HASH_SIZE, &buckets.to_string());
+            }
+            Err(error) => report.refused(HASH_SIZE, error),
+        }
+    }
+    for (name, value) in options.parameters() {
+        report.put(root, &format!("{CONNTRACK}/{name}"), &value.to_string());
+    }
+}
+
+impl Report {
+    /// Writes a value, where another one is there.
+    fn put(&mut self, root: &Path, entry: &str, value: &str) {
+        let path = root.join(entry);
+        let written = || -> io::Result<bool> {
+            if fs::read_to_string(&path)?.trim() == value {
+                return Ok(false);
+            }
+            // Not `fs::write`: asked to make a file that is not there, /proc says "permission denied".
+            OpenOptions::new().write(true).truncate(true).open(&path)?.write_all(value.as_bytes())?;
+            Ok(true)
+        };
+        match written() {
+            Ok(true) => self.set.push((name(entry), value.to_owned())),
+            Ok(false) => {}
+            Err(error) => self.refused(entry, error),
+        }
+    }
+
+    fn refused(&mut self, entry: &str, error: io::Error) {
+        match error.kind() {
+            ErrorKind::NotFound => self.missing.push(name(entry)),
+            _ => self.failed.push((name(entry), error)),
+        }
+    }
+}
+
+/// As kube-proxy's log names an entry: `net/netfilter/nf_conntrack_max`.
+fn name(entry: &str) -> String {
+    entry.strip_prefix("proc/sys/").unwrap_or(entry).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

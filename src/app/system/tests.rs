@@ -1,0 +1,116 @@
+use std::ffi::OsString;
+
+use super::*;
+use crate::options::{Command, from_args};
+
+/// What the flags ask for.
+fn options(words: &[&str]) -> Options {
+    match from_args(words.iter().map(OsString::from), std::iter::empty()).unwrap() {
+        Command::Run(merged) => merged.options,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A folder that looks like the roots of `proc` and `sys`.
+fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    root
+}
+
+fn content(root: &tempfile::TempDir, path: &str) -> String {
+    fs::read_to_string(root.path().join(path)).unwrap().trim().to_owned()
+}
+
+fn texts(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect()
+}
+
+const MAX: &str = "proc/sys/net/netfilter/nf_conntrack_max";
+const ESTABLISHED: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+const CLOSE_WAIT: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+
+#[test]
+fn what_differs_is_written_and_named() {
+    let root = host(&[
+        (MAX, "65536\n"),
+        (HASH_SIZE, "16384\n"),
+        (ESTABLISHED, "432000\n"),
+        (CLOSE_WAIT, "3600\n"),
+        (OOM_SCORE_ADJUSTMENT, "0\n"),
+    ]);
+    let report = apply(root.path(), &options(&[]), 8);
+    let wanted = texts(&[
+        ("net/netfilter/nf_conntrack_max", "262144"),
+        (HASH_SIZE, "65536"),
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", "86400"),
+        (OOM_SCORE_ADJUSTMENT, "-999"),
+    ]);
+    assert_eq!(report.set, wanted);
+    assert!(report.missing.is_empty() && report.failed.is_empty(), "{report:?}");
+    assert_eq!((content(&root, MAX), content(&root, HASH_SIZE)), ("262144".into(), "65536".into()));
+    // Once more, and there is nothing to do.
+    let again = apply(root.path(), &options(&[]), 8);
+    assert!(again.set.is_empty() && again.missing.is_empty() && again.failed.is_empty(), "{again:?}");
+}
+
+#[test]
+fn zeros_leave_everything_as_it_is() {
+    let root = host(&[(MAX, "1\n"), (HASH_SIZE, "1\n"), (ESTABLISHED, "1\n"), (OOM_SCORE_ADJUSTMENT, "5\n")]);
+    let words = [
+        "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=0",
+        "--oom-score-adj=5",
+    ];
+    let report = apply(root.path(), &options(&words), 8);
+    assert!(report.set.is_empty() && report.missing.is_empty() && report.failed.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_hash_table_is_never_made_smaller() {
+    let root = host(&[(MAX, "1\n"), (HASH_SIZE, "262144\n")]);
+    let words = ["--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"];
+    let report = apply(root.path(), &options(&words), 1);
+    assert_eq!(report.set, texts(&[("net/netfilter/nf_conntrack_max", "131072")]));
+    assert_eq!(content(&root, HASH_SIZE), "262144");
+}
+
+#[test]
+fn what_the_kernel_lacks_or_refuses_is_no_reason_to_stop() {
+    let root = host(&[(OOM_SCORE_ADJUSTMENT, "-999\n")]);
+    // A folder can neither be read nor written, whoever tries.
+    fs::create_dir_all(root.path().join(MAX)).unwrap();
+    let report = apply(root.path(), &options(&["--conntrack-tcp-be-liberal"]), 1);
+    let wanted = [
+        HASH_SIZE,
+        "net/netfilter/nf_conntrack_tcp_timeout_established",
+        "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+        "net/netfilter/nf_conntrack_tcp_be_liberal",
+    ];
+    assert_eq!(report.missing, wanted);
+    let failed: Vec<_> = report.failed.iter().map(|(entry, _)| entry.as_str()).collect();
+    assert_eq!(failed, ["net/netfilter/nf_conntrack_max"]);
+    assert!(report.set.is_empty());
+}
+
+#[test]
+fn processors_are_counted() {
+    for (list, wanted) in [
+        ("0", Some(1)),
+        ("0-3", Some(4)),
+        ("0-3,6,8-9", Some(7)),
+        ("", None),
+        ("3-0", None),
+        ("x", None),
+        ("0-", None),
+    ] {
+        assert_eq!(count(list), wanted, "{list:?}");
+    }
+    assert_eq!(processors(host(&[(ONLINE_PROCESSORS, "0-15\n")]).path()), 16);
+    assert!(processors(host(&[]).path()) >= 1);
+}
