@@ -283,6 +283,7 @@ fn cleanup_leaves_nothing_but_what_is_others() {
             "-A -u 10.96.0.11:80",
             "-A --sctp-service 10.96.0.11:80",
             "-A -t 203.0.113.1:80",
+            ":9000 -s sh",
         ];
         assert_eq!(servers.lines().count(), expected.len(), "{servers}");
         assert!(expected.iter().all(|server| servers.contains(server)), "{servers}");

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::forward::Forward;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
+use super::node_ports::NodePorts;
 use super::report::Report;
 use super::sets::{delete_table, destroy_ipsets, is_absence, why};
 use crate::cluster::types::Family;
@@ -89,7 +90,8 @@ fn remove_virtual_servers(exclude_cidrs: &[IpNet], report: &mut Report) {
     report.removed("virtual servers", removed);
 }
 
-/// The virtual servers that are ours or kube-proxy's: the rules are those of the running program.
+/// The virtual servers that are ours or kube-proxy's: the rules are those of the running program, and kube-proxy's sets
+/// tell its node ports.
 fn own_virtual_servers(ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
     let mut state = State::default();
     let mut route = Socket::open(Protocol::Route)?;
@@ -104,8 +106,9 @@ fn own_virtual_servers(ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
         }
         state.elements.extend(tables.read(family)?.1);
     }
-    let servers = ipvs.list()?;
-    Ok(servers.into_keys().filter(|key| ownership::is_ours(&state, key)).collect())
+    let node_ports = NodePorts::read()?;
+    let is_ours = |key: &VirtualServerKey| ownership::is_ours(&state, key) || node_ports.has(key);
+    Ok(ipvs.list()?.into_keys().filter(is_ours).collect())
 }
 
 fn remove_device(report: &mut Report) {

@@ -111,9 +111,10 @@ pub(super) fn tables_in_use(place: Place, nftables: &mut WholeTables) -> io::Res
     let known = |table: &str| FILTER.contains(&table) || TRANSLATION.contains(&table);
     match place.variant {
         Variant::Legacy => {
+            // The thread's, as the sockets are; /proc/net is that of the process.
             let names = match place.family {
-                Family::V4 => "/proc/net/ip_tables_names",
-                Family::V6 => "/proc/net/ip6_tables_names",
+                Family::V4 => "/proc/thread-self/net/ip_tables_names",
+                Family::V6 => "/proc/thread-self/net/ip6_tables_names",
             };
             let names = match std::fs::read_to_string(names) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),

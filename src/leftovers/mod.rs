@@ -18,6 +18,7 @@ pub mod cleanup;
 mod forward;
 mod iptables;
 mod names;
+mod node_ports;
 mod plan;
 pub mod report;
 mod saved;

@@ -59,7 +59,8 @@ pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str
 
 /// Whether a refusal says that what was to be removed is not there.
 pub(super) fn is_absence(errno: i32) -> bool {
-    matches!(Errno::from_raw_os_error(errno), Errno::NOENT | Errno::SRCH | Errno::NODEV)
+    // ipset has numbers of its own, which are beyond those that `Errno` can hold.
+    [Errno::NOENT, Errno::SRCH, Errno::NODEV].map(Errno::raw_os_error).contains(&errno)
 }
 
 /// Why a step was not done.

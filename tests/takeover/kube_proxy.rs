@@ -82,7 +82,7 @@ pub(crate) fn leave(host: &Host, node: &str, mode: Mode, variant: Variant, servi
     for words in words() {
         match mode {
             Mode::Ipvs => {
-                virtual_servers(host, words, services);
+                virtual_servers(host, node, words, services);
                 let sets = sets(words, node, services);
                 host.shell(format!("ipset restore -exist <<'END'\n{sets}END\n"));
                 restore(host, words, variant, &ipvs_rules(words));
@@ -106,7 +106,7 @@ fn endpoints(service: &Service, family: Family) -> Vec<IpAddr> {
 }
 
 /// As kube-proxy makes them: IPv6 addresses may be chosen as sources.
-fn virtual_servers(host: &Host, words: Words, services: &[&Service]) {
+fn virtual_servers(host: &Host, node: &str, words: Words, services: &[&Service]) {
     let mut script = String::from(
         "set -e
          sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1 net.ipv4.vs.expire_quiescent_template=1
@@ -125,6 +125,9 @@ fn virtual_servers(host: &Host, words: Words, services: &[&Service]) {
             }
         }
     }
+    // A node port, of a Service that is gone meanwhile.
+    let node_port = SocketAddr::new(find(node).address(words.family), 30080);
+    let _ = writeln!(servers, "-A -t {node_port} -s rr");
     // Where the virtual servers are there already, it takes them over.
     let _ = writeln!(script, "if ! ipvsadm -ln | grep -qF '{}'; then", services[0].address(words.family));
     let _ = writeln!(script, "ipvsadm -R <<'END'\n{servers}END\nfi");

@@ -16,7 +16,11 @@ pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
          }'",
     );
     // Nobody's service address, and none of kube-proxy's.
-    host.shell("ipvsadm -A -t 203.0.113.1:80 -s wlc && ipvsadm -a -t 203.0.113.1:80 -r 203.0.113.2 -g");
+    host.shell(
+        "ipvsadm -A -t 203.0.113.1:80 -s wlc && ipvsadm -a -t 203.0.113.1:80 -r 203.0.113.2 -g
+         address=$(ip -4 -o addr show eth0 | sed 's|.* inet \\([0-9.]*\\)/.*|\\1|')
+         ipvsadm -A -t $address:9000 -s sh",
+    );
     for (tool, pods, sets) in [("iptables", "10.244.0.0/16", true), ("ip6tables", "fd00:10:244::/56", false)]
     {
         let admins =
@@ -65,7 +69,7 @@ pub(crate) fn seen(host: &Host) -> String {
          done
          echo '== ipset'; ipset save
          echo '== nftables'; nft list table inet admin; nft list tables | grep -v -e kube-ipvs
-         echo '== ipvs'; ipvsadm -Sn | grep 203.0.113; ip link show type dummy | grep -v kube-ipvs0 | grep -c dummy || true",
+         echo '== ipvs'; ipvsadm -Sn | grep -e 203.0.113 -e :9000; ip link show type dummy | grep -v kube-ipvs0 | grep -c dummy || true",
     )
 }
 

@@ -52,7 +52,7 @@ impl Traffic {
                         return Err(format!("{client}: the old connection moved to {}", again.0));
                     }
                     rounds[index].fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(10));
+                    thread::sleep(Duration::from_millis(30));
                 }
                 Ok(())
             })

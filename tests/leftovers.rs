@@ -1,0 +1,203 @@
+//! What kube-proxy leaves, piece by piece, in the kernel: what goes, what stays, and what is said about it.
+
+#[path = "common/lab.rs"]
+mod lab;
+
+use std::collections::BTreeSet;
+
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::leftovers::report::{Finding, Report};
+use kube_ipvs::leftovers::takeover::{ForwardWatch, take_over};
+
+use self::lab::{shell, try_shell};
+
+const MARK: u32 = 0x4000;
+
+fn main() -> std::process::ExitCode {
+    lab::run(lab::tests![
+        the_accept_is_made_once_in_either_iptables,
+        iptables_that_comes_later_gets_its_accept,
+        without_our_own_rules_nothing_is_removed,
+        what_others_use_stays_and_is_named,
+        without_programs_leftovers_are_named_and_the_rest_goes,
+        where_iptables_has_nothing_no_program_is_started,
+    ])
+}
+
+/// Takes over as if our rules stood: no family is said to have any.
+fn take_over_unguarded() -> Report {
+    take_over(MARK, &BTreeSet::new())
+}
+
+fn said(report: &Report) -> Vec<String> {
+    report.findings.iter().map(ToString::to_string).collect()
+}
+
+fn accepts(tool: &str) -> usize {
+    let rules = shell(&format!("{tool}-save"));
+    rules
+        .lines()
+        .filter(|line| line.starts_with("-A FORWARD") && line.ends_with("-j KUBE-IPVS-FORWARD"))
+        .count()
+}
+
+const TOOLS: [&str; 4] = ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"];
+
+fn the_accept_is_made_once_in_either_iptables() {
+    for tool in TOOLS {
+        shell(&format!("{tool} -P FORWARD DROP"));
+    }
+    let report = take_over_unguarded();
+    let expected: Vec<String> = TOOLS
+        .iter()
+        .map(|tool| format!("made {tool} filter: an accept for traffic of Services in FORWARD"))
+        .collect();
+    assert_eq!(said(&report), expected);
+    assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
+    for tool in TOOLS {
+        assert_eq!(accepts(tool), 1, "{tool}");
+        // Damaged, it is made anew, and not twice.
+        shell(&format!("{tool} -D KUBE-IPVS-FORWARD 1"));
+    }
+    assert_eq!(said(&take_over_unguarded()), expected);
+    for tool in TOOLS {
+        assert_eq!(accepts(tool), 1, "{tool}");
+        let rules = shell(&format!("{tool}-save | grep -e '^-A KUBE-IPVS-FORWARD'"));
+        assert_eq!(rules.lines().filter(|line| line.starts_with("-A")).count(), 2, "{rules}");
+    }
+}
+
+fn iptables_that_comes_later_gets_its_accept() {
+    let mut watch = ForwardWatch::new(MARK);
+    assert_eq!(said(&watch.look()), [""; 0]);
+    for tool in TOOLS {
+        shell(&format!("{tool} -P FORWARD DROP"));
+        let report = watch.look();
+        assert_eq!(
+            said(&report),
+            [format!("made {tool} filter: an accept for traffic of Services in FORWARD")]
+        );
+        assert_eq!(said(&watch.look()), [""; 0]);
+        assert_eq!(accepts(tool), 1, "{tool}");
+    }
+    // What can be seen over netlink is also seen when it goes.
+    shell("iptables-nft -F FORWARD; iptables-nft -F KUBE-IPVS-FORWARD; iptables-nft -X KUBE-IPVS-FORWARD");
+    assert_eq!(said(&watch.look()).len(), 1);
+    assert_eq!(accepts("iptables-nft"), 1);
+    // A policy that accepts needs none.
+    shell("ip6tables-nft -P FORWARD ACCEPT; ip6tables-nft -F FORWARD");
+    assert_eq!(said(&watch.look()), [""; 0]);
+}
+
+const CHAINS: &str = r#"*nat
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-SERVICES - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-SERVICES -j KUBE-MARK-MASQ
+COMMIT
+"#;
+
+fn leave(tool: &str) {
+    shell(&format!("{tool}-restore --noflush <<'END'\n{CHAINS}END\n"));
+}
+
+fn without_our_own_rules_nothing_is_removed() {
+    leave("iptables-nft");
+    leave("ip6tables-legacy");
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; nft add table ip kube-proxy");
+    let before = shell(
+        "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
+    );
+    let report = take_over(MARK, &Family::ALL.into_iter().collect());
+    let after = shell(
+        "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
+    );
+    assert_eq!(before, after);
+    assert_eq!(said(&report).len(), 2, "{report:?}");
+    assert!(!report.is_complete());
+    // One family's lack is no other's.
+    let report = take_over(MARK, &BTreeSet::from([Family::V6]));
+    assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
+    assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
+}
+
+fn what_others_use_stays_and_is_named() {
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; ipset create KUBE-CLUSTER-IP hash:ip,port");
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        leave(tool);
+        shell(&format!(
+            "{tool} -t nat -N OTHERS; {tool} -t nat -A OTHERS -p tcp -j KUBE-MARK-MASQ
+             {tool} -A INPUT -m set --match-set KUBE-CLUSTER-IP src,dst -j ACCEPT"
+        ));
+    }
+    let report = take_over_unguarded();
+    assert!(report.is_complete(), "{report:?}");
+    let kept: Vec<_> = report
+        .findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Kept { what, .. } => Some(what.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            "iptables-legacy nat chain KUBE-MARK-MASQ",
+            "iptables-nft nat chain KUBE-MARK-MASQ",
+            "ipset KUBE-CLUSTER-IP"
+        ]
+    );
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        let rules = shell(&format!("{tool}-save"));
+        assert!(rules.contains("-A KUBE-MARK-MASQ -j MARK") && !rules.contains("KUBE-SERVICES"), "{rules}");
+    }
+    assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
+}
+
+/// Runs this build with its own picture of `/usr/sbin`, made by these lines.
+fn run(lines: &str, arguments: &str) -> (bool, String) {
+    let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+    try_shell(&format!("exec unshare --mount sh -ec '{lines}\nexec {binary} {arguments}'"))
+}
+
+fn without_programs_leftovers_are_named_and_the_rest_goes() {
+    leave("iptables-nft");
+    leave("iptables-legacy");
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; nft add table ip kube-proxy");
+    let (success, log) = run("mount -t tmpfs tmpfs /usr/sbin", "--cleanup");
+    assert!(!success, "{log}");
+    for named in [
+        "iptables-nft chains nat KUBE-MARK-MASQ, nat KUBE-SERVICES",
+        "iptables-legacy: what may be in its tables nat",
+        "encountered an error while tearing down rules",
+    ] {
+        assert!(log.contains(named), "{named}:\n{log}");
+    }
+    assert_eq!(shell("ipset list -n"), "");
+    assert!(!shell("nft list tables").contains("kube-proxy"));
+    let (success, log) = run("", "--cleanup");
+    assert!(success, "{log}");
+    for tool in ["iptables-nft", "iptables-legacy"] {
+        assert!(!shell(&format!("{tool}-save")).contains("KUBE-"), "{tool}");
+    }
+}
+
+fn where_iptables_has_nothing_no_program_is_started() {
+    // Nftables that are not of iptables, and the programs of iptables say that they were called.
+    shell("nft add table inet filter; nft add table ip others");
+    let told = shell("mktemp").trim().to_owned();
+    let script =
+        format!("printf \"#!/bin/sh\\necho called >>{told}\\n\" >$TMPDIR/tell; chmod +x $TMPDIR/tell");
+    let lines =
+        "for program in legacy nft; do mount --bind $TMPDIR/tell /usr/sbin/xtables-$program-multi; done";
+    shell(&script);
+    let (success, log) = run(lines, "--cleanup");
+    assert!(success && log.contains("Nothing to remove"), "{log}");
+    assert_eq!(shell(&format!("cat {told}")), "");
+    // The other way round: it would have been noticed.
+    shell("iptables-nft -N SOMETHING");
+    run(lines, "--cleanup");
+    assert!(shell(&format!("cat {told}")).contains("called"));
+}
