@@ -28,9 +28,13 @@
 //!  kernel::node_addresses            │  │
 //!                                    │  └── Notes ──► app::report ──► log
 //!                                    │                    │
-//!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤
-//!  serve::http ◄─────────────────────┼────────────────────┤
-//!                                    │   Metrics (atomics)◄┘
+//!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤◄── api::watch::Monitor
+//!  serve::http, serve::pages ◄───────┼────────────────────┤
+//!                                    │  Metrics (atomics)◄┤◄── requests to the API server
+//!  task "health check ports"         │                    │
+//!  serve::service_health ◄───────────┼──── News ──────────┘
+//!        │                           │
+//!        └── what cannot listen ──► task "events": api::events, bounded, best effort
 //! ```
 //!
 //! * Two runtime workers carry the tasks: decoding a long list does not keep `/healthz` waiting. Linux does what netlink

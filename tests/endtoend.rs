@@ -20,7 +20,10 @@ use std::time::Duration;
 use lab::{shell, try_shell};
 use pods::{in_pod, pod};
 use proxy::{Proxy, get};
-use serving::{a_node_that_is_being_removed_is_unhealthy, health_check_ports_follow_their_services};
+use serving::{
+    a_node_that_is_being_removed_is_unhealthy, an_address_in_use_is_tried_again_or_ends_the_program,
+    health_check_ports_follow_their_services, pages_show_what_the_program_was_told,
+};
 use tools::{ipvsadm, kernel, wait_for};
 
 fn main() -> std::process::ExitCode {
@@ -39,6 +42,8 @@ fn main() -> std::process::ExitCode {
         health_and_metrics_answer,
         health_check_ports_follow_their_services,
         a_node_that_is_being_removed_is_unhealthy,
+        pages_show_what_the_program_was_told,
+        an_address_in_use_is_tried_again_or_ends_the_program,
     ])
 }
 

@@ -14,14 +14,17 @@ use crate::cluster::types::Family;
 use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
+use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
-use crate::serve::{FamilyStatus, Moment, Status};
+use crate::serve::{Failures, FamilyStatus, Moment, Status};
 use crate::state::Key;
 use crate::vlog;
 use numbers::Numbers;
 use services::Services;
 
+/// The kernel among the sources of facts.
+const KERNEL: &str = "kernel";
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
 
@@ -47,6 +50,7 @@ impl Reporter {
         families: &BTreeSet<Family>,
         services: Services,
     ) -> Self {
+        vlog!(2, "Not syncing ipvs rules until Services and Endpoints have been received from master");
         let now = Moment::now();
         status.send_modify(|status| {
             for family in families {
@@ -78,6 +82,7 @@ impl Reporter {
     fn tell_one(&mut self, reconciler: &Reconciler, note: Note) {
         match note {
             Note::Adopted { virtual_servers, addresses } => {
+                self.readable();
                 tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
             }
             Note::Queued(family) => {
@@ -107,10 +112,17 @@ impl Reporter {
                     })
                     .collect::<Vec<_>>();
                 vlog!(2, steps = summary.join(" "), "Wrote to the kernel");
+                if let Some(count) = counts.get(&("delete_address", Verdict::Done)) {
+                    vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
+                }
             }
             Note::Refused { key, text } => {
                 let service = owner(reconciler, &key);
-                tracing::error!(service, object = %key, err = text, "The kernel refuses; trying again");
+                if text.contains("real_server: ") {
+                    tracing::error!(service, virtual_server = %key, err = text, "Failed to sync endpoint for service");
+                } else {
+                    tracing::error!(service, object = %key, err = text, "The kernel refuses; trying again");
+                }
             }
             Note::Recovered(key) => tracing::info!(object = %key, "The kernel accepts it now"),
             Note::Foreign(servers) => {
@@ -143,10 +155,16 @@ impl Reporter {
             Note::Unreadable(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let text = format!("{error}: {source}");
+                self.metrics.own.read_failures_total.inc();
                 if self.unreadable.as_ref() != Some(&text) {
                     tracing::error!(err = text, "Trying again");
-                    self.unreadable = Some(text);
+                    self.unreadable = Some(text.clone());
                 }
+                // Where everything is written it is only the looking that failed.
+                self.status.send_if_modified(|status| {
+                    let waits = status.families.values().any(|family| family.unsynced_since.is_some());
+                    waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
+                });
             }
             Note::Purged(family, purged) => {
                 self.numbers.purged(family, &purged);
@@ -163,8 +181,14 @@ impl Reporter {
         }
     }
 
+    /// The kernel was read, or was not asked to be.
+    fn readable(&self) {
+        self.status.send_if_modified(|status| status.sources.remove(KERNEL).is_some());
+    }
+
     fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64]) {
         let now = Moment::now();
+        self.readable();
         let metrics = &self.metrics.kube_proxy;
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
         let started = self.queued.remove(&family);
@@ -197,10 +221,9 @@ impl Reporter {
 
     fn publish(&self, reconciler: &Reconciler) {
         self.status.send_if_modified(|status| {
-            let mut new = crate::serve::Failures::default();
-            for (key, failure) in reconciler.schedule().failures() {
-                new.push(format!("{key}: {}", failure.text));
-            }
+            let failures = reconciler.schedule().failures();
+            let line = |(key, failure): (&Key, &Failure)| format!("{key}: {}", failure.text);
+            let new = Failures::first(failures.iter().map(line), failures.len());
             let eligible = reconciler.cluster().node().is_none_or(|node| node.eligible);
             let changed = status.failures != new || status.node_eligible != eligible;
             status.failures = new;

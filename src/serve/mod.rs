@@ -104,15 +104,14 @@ impl Failures {
     /// How many bytes of a line are kept.
     pub const LINE_BYTES: usize = 300;
 
-    /// Adds a line, or only counts it.
-    pub fn push(&mut self, line: impl Into<String>) {
-        if self.lines.len() == Self::KEPT {
-            self.more += 1;
-            return;
-        }
-        let mut line = line.into();
-        line.truncate(line.floor_char_boundary(Self::LINE_BYTES));
-        self.lines.push(line);
+    /// The first of so many lines; the others are not even made.
+    pub fn first(lines: impl Iterator<Item = String>, count: usize) -> Self {
+        let shortened = |mut line: String| {
+            line.truncate(line.floor_char_boundary(Self::LINE_BYTES));
+            line
+        };
+        let lines: Vec<_> = lines.take(Self::KEPT).map(shortened).collect();
+        Self { more: count - lines.len(), lines }
     }
 
     /// Whether nothing fails.
@@ -124,13 +123,5 @@ impl Failures {
     fn shown(&self) -> impl Iterator<Item = String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
         self.lines.iter().cloned().chain(more)
-    }
-}
-
-impl<T: Into<String>> FromIterator<T> for Failures {
-    fn from_iter<I: IntoIterator<Item = T>>(lines: I) -> Self {
-        let mut failures = Self::default();
-        lines.into_iter().for_each(|line| failures.push(line));
-        failures
     }
 }

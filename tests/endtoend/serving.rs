@@ -1,8 +1,9 @@
 //! What the running program answers others.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
+use crate::proxy::{Proxy, get};
 use crate::tools::wait_for;
 use crate::{put, running};
 
@@ -79,4 +80,56 @@ pub(crate) fn a_node_that_is_being_removed_is_unhealthy() {
         });
         assert!(ask("127.0.0.1:10256", "/livez").starts_with("HTTP/1.1 200 OK\r\n"));
     }
+}
+
+/// A folder with an empty folder of manifests, and the arguments to run on it.
+fn empty() -> (tempfile::TempDir, [String; 4]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).expect("a folder");
+    let words = ["--manifests", &manifests.to_string_lossy(), "--hostname-override", "node1"];
+    let arguments = words.map(str::to_owned);
+    (folder, arguments)
+}
+
+fn start(folder: &tempfile::TempDir, name: &str, common: &[String], more: &[&str]) -> Proxy {
+    let arguments: Vec<&str> = common.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    Proxy::start(folder.path(), name, &arguments)
+}
+
+pub(crate) fn pages_show_what_the_program_was_told() {
+    let (folder, common) = empty();
+    let mut proxy = start(&folder, "proxy", &common, &["--profiling", "--ipvs-scheduler", "wlc", "-v", "2"]);
+    proxy.wait_synced();
+    let address = "127.0.0.1:10249";
+    let configz: serde_json::Value = serde_json::from_str(&get(address, "/configz")).expect("JSON");
+    let shown = &configz["kubeproxy.config.k8s.io"];
+    assert_eq!(shown["Mode"], "ipvs", "{configz}");
+    assert_eq!(shown["IPVS"]["Scheduler"], "wlc", "{configz}");
+    let flags = get(address, "/flagz");
+    for flag in ["ipvs-scheduler=wlc", "v=2", "profiling=true"] {
+        assert!(flags.lines().any(|line| line == flag), "{flag}\n{flags}");
+    }
+    assert!(get(address, "/statusz").contains("/debug/pprof/"));
+    assert!(get(address, "/debug/pprof/cmdline").contains("--ipvs-scheduler\0wlc"));
+    assert_eq!(get(address, "/healthz"), "ok");
+    assert!(
+        get(address, "/metrics/slis").contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1")
+    );
+}
+
+pub(crate) fn an_address_in_use_is_tried_again_or_ends_the_program() {
+    let (folder, common) = empty();
+    let holder = TcpListener::bind("0.0.0.0:10256").expect("the port");
+    let mut proxy = start(&folder, "strict", &common, &["--bind-address-hard-fail"]);
+    assert_eq!(proxy.wait(), Some(1), "{}", proxy.log());
+    let log = proxy.log();
+    assert!(log.contains("\"command failed\" err=\"cannot serve healthz on 0.0.0.0:10256: "), "{log}");
+
+    let mut proxy = start(&folder, "patient", &common, &[]);
+    proxy.wait_synced();
+    let log = proxy.log();
+    assert!(log.contains("\"Failed to listen, trying again in 5 seconds\" name=\"healthz\""), "{log}");
+    drop(holder);
+    wait_for("it listens when it can", 10, || ask("127.0.0.1:10256", "/healthz").contains("200 OK"));
 }

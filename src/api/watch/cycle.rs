@@ -88,6 +88,7 @@ impl<K: Kind> Cycle<K> {
     /// out like everything else, since a proxy that runs must not stop.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         tracing::info!("Starting {} controller", K::RESOURCE.controller());
+        tracing::info!(controller = K::RESOURCE.controller(), "Waiting for caches to sync");
         // 0.8 s, doubled up to 30 s, plus a random part of up to the same; from the start after 2 min without failure.
         let mut backoff = DefaultBackoff::default();
         loop {

@@ -13,6 +13,7 @@ use crate::reconcile::progress::Changes;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::{self, DrainEnd, DriftKind, ObjectKind};
 use crate::state::Key;
+use crate::vlog;
 
 /// Turns totals of the loop into steps of counters.
 pub(super) struct Numbers {
@@ -66,6 +67,10 @@ impl Numbers {
         own.count_drain_ends(DrainEnd::Idle, new.idle - old.idle);
         own.count_drain_ends(DrainEnd::Deadline, new.deadline - old.deadline);
         own.count_drain_ends(DrainEnd::Overtaken, new.overtaken - old.overtaken);
+        let (idle, deadline) = (new.idle - old.idle, new.deadline - old.deadline);
+        if idle + deadline > 0 {
+            vlog!(3, idle, deadline, "Removed real server from graceful delete real server list");
+        }
         self.ended = new;
 
         let (cluster, actual) = (reconciler.cluster(), reconciler.actual());

@@ -59,7 +59,9 @@ impl Services {
             let mut wanted = BTreeMap::new();
             for family in self.families.clone() {
                 let service = cluster.service(key).filter(|service| has(service, family));
+                // Most Services have nothing that depends on it, and some have thousands of endpoints.
                 let local = service
+                    .filter(|service| depends_on_place(service))
                     .map(|service| local::of(cluster, service, &self.node_name, family))
                     .unwrap_or_default();
                 let external = service.and_then(|service| service.external.as_deref());
@@ -114,6 +116,15 @@ impl Services {
             }
         }
     }
+}
+
+/// Whether it matters here what is on this node.
+fn depends_on_place(service: &Service) -> bool {
+    let external = service.external.as_deref();
+    service.internal_policy == Policy::Local
+        || external.is_some_and(|external| {
+            external.policy == Policy::Local || external.health_check_node_port.is_some()
+        })
 }
 
 fn has(service: &Service, family: Family) -> bool {

@@ -16,6 +16,10 @@ impl Clock {
     }
 }
 
+fn failures<const N: usize>(lines: [&str; N]) -> Failures {
+    Failures::first(lines.into_iter().map(str::to_owned), N)
+}
+
 fn with(families: impl IntoIterator<Item = (Family, FamilyStatus)>) -> Status {
     Status { families: families.into_iter().collect(), synced_once: true, ..Status::default() }
 }
@@ -91,7 +95,7 @@ fn before_the_first_sync_it_lives_but_is_not_healthy() {
 fn what_is_only_told_makes_nothing_unhealthy() {
     let clock = Clock(Instant::now());
     let sources = [("services".to_owned(), "list services: 503".to_owned())].into();
-    let failures = ["virtual server x: no"].into_iter().collect();
+    let failures = failures(["virtual server x: no"]);
     let answer = healthz(&Status { sources, failures, ..with([]) }, clock.at(0), PERIOD);
     assert_eq!(answer.code, 200);
     assert!(
@@ -114,8 +118,7 @@ fn bodies() {
         healthz(&status, clock.at(20), PERIOD).body,
         r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["not everything has been written to the kernel once since the start"]}"#
     );
-    let status =
-        Status { synced_once: true, failures: ["virtual server x: no"].into_iter().collect(), ..status };
+    let status = Status { synced_once: true, failures: failures(["virtual server x: no"]), ..status };
     assert_eq!(
         livez(&status, clock.at(75), PERIOD).body,
         r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:01:15.5Z","healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":false}},"reasons":["IPv6: a change has been waiting for 65 s to be written to the kernel","virtual server x: no"]}"#
@@ -147,7 +150,7 @@ fn what_is_queued_during_a_sync_still_waits() {
 
 #[test]
 fn failures_stay_small() {
-    let failures: Failures = (0..1000).map(|number| format!("{number} {}", "é".repeat(1000))).collect();
+    let failures = Failures::first((0..1000).map(|number| format!("{number} {}", "é".repeat(1000))), 1000);
     let shown: Vec<_> = failures.shown().collect();
     assert_eq!(shown.len(), Failures::KEPT + 1);
     assert!(shown.iter().all(|line| line.len() <= Failures::LINE_BYTES));

@@ -1,7 +1,7 @@
 //! Our own metrics, `kube_ipvs_*`: what this program does that kube-proxy has no numbers for. All label sets are bounded,
 //! and exist from the start, so that zero can be told from unknown.
 
-use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::make::Maker;
 
@@ -17,6 +17,8 @@ pub struct Own {
     drains_ended_total: IntCounterVec,
     /// Objects that the kernel refuses at the moment.
     pub refused_objects: IntGauge,
+    /// How often the kernel could not be read.
+    pub read_failures_total: IntCounter,
     /// From hearing of a change to handing a plan to the kernel.
     pub queue_duration_seconds: Histogram,
     /// How long the kernel took for a plan.
@@ -209,6 +211,10 @@ impl Own {
             refused_objects: make.gauge(
                 "kube_ipvs_refused_objects",
                 "Objects that the kernel refuses at the moment; they are tried again",
+            ),
+            read_failures_total: make.counter(
+                "kube_ipvs_read_failures_total",
+                "How often the state of the kernel could not be read",
             ),
             queue_duration_seconds: make.histogram(
                 "kube_ipvs_queue_duration_seconds",
