@@ -256,3 +256,6 @@ fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use std::net::IpAddr;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::api::{Change, Event};
+use crate::cluster::types::{
+    Endpoint, EndpointSlice, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use crate::desired::settings::Supported;
+use crate::diff::Step;
+use crate::kernel::memory::{Fault, MemoryKernel};
+use crate::options::ProxyOptions;
+use crate::reconcile::core::Next;
+use crate::serve::healthz;
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// A loop with a kernel in memory, and what it tells.
+struct Life {
+    reconciler: Reconciler,
+    kernel: MemoryKernel,
+    reporter: Reporter,
+    status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
+    now: Instant,
+}
+
+impl Life {
+    fn new() -> Self {
+        let families: BTreeSet<_> = Family::ALL.into();
+        let supported = Supported { families: families.clone(), kernel: (6, 12) };
+        let options = ProxyOptions::default();
+        let reconciler = Reconciler::new(
+            options.clone(),
+            "here".into(),
+            supported,
+            Duration::ZERO,
+            Duration::from_hours(1),
+        );
+        let metrics = Arc::new(Metrics::new());
+        let (publish, status) = watch::channel(Status::default());
+        // Nobody opens ports here.
+        let (news, _) = mpsc::unbounded_channel();
+        let services = Services::new("here".into(), &options, families.clone(), Arc::clone(&metrics), news);
+        let reporter = Reporter::new(Arc::clone(&metrics), publish, &families, services);
+        let kernel = MemoryKernel::default();
+        Self { reconciler, kernel, reporter, status, metrics, now: Instant::now() }
+    }
+
+    /// Works until there is nothing to do, and tells.
+    fn work(&mut self) {
+        while let Next::Work(work) = self.reconciler.next(self.now) {
+            let answer = work.carry_out(&mut self.kernel);
+            self.reconciler.complete(answer, self.now);
+        }
+        let notes = self.reconciler.take_notes();
+        self.reporter.tell(&self.reconciler, notes);
+    }
+
+    /// The status code of `/healthz` after this time, and its body.
+    fn health(&self, later: Duration) -> (u16, String) {
+        let now = Moment::now();
+        let then = Moment { instant: now.instant + later, wall: now.wall + later };
+        let answer = healthz::healthz(&self.status.borrow(), then, PERIOD);
+        (answer.code, answer.body)
+    }
+
+    fn number(&self, series: &str) -> f64 {
+        let text = self.metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is missing")).parse().unwrap()
+    }
+}
+
+fn web() -> [Event; 3] {
+    let key = ServiceKey::new("default", "web");
+    let service = Service {
+        key: key.clone(),
+        created_seconds: 0,
+        cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: None,
+    };
+    let endpoint = |number: u8| Endpoint {
+        address: IpAddr::from([10, 244, 0, number]),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        hints: None,
+    };
+    let slice = EndpointSlice {
+        key: SliceKey::new("default", "web-1"),
+        service: key,
+        family: Family::V4,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: vec![endpoint(1), endpoint(2)],
+        triggered_nanoseconds: None,
+    };
+    [
+        Event::Node(Change::Replace(vec![])),
+        Event::Service(Change::Replace(vec![service])),
+        Event::Slice(Change::Replace(vec![slice])),
+    ]
+}
+
+#[test]
+fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
+    let mut life = Life::new();
+    let refuse = |step: &Step| matches!(step, Step::AddVirtualServer(..)).then_some(Fault::Refuse(12));
+    life.kernel.set_faults(Some(Box::new(refuse)));
+    assert_eq!(life.health(Duration::ZERO).0, 503, "nothing is written yet");
+    web().into_iter().for_each(|event| life.reconciler.observe(event));
+    life.work();
+
+    let (code, body) = life.health(Duration::ZERO);
+    assert_eq!(code, 200, "{body}");
+    assert!(body.contains("add_virtual_server"), "it says what fails: {body}");
+    let (code, body) = life.health(PERIOD * 2);
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains("\"IPv6\":{\"lastUpdated\":\"2"), "the other family was written: {body}");
+    assert!(body.contains("IPv4: a change has been waiting for 60 s"), "{body}");
+    assert!(life.number("kube_ipvs_refused_objects") > 0.0);
+    assert!(life.number("kube_ipvs_writes_total{kind=\"add_virtual_server\",verdict=\"refused\"}") > 0.0);
+    assert_eq!(life.number("kube_ipvs_objects{kind=\"real_server\"}"), 0.0);
+
+    life.kernel.set_faults(None);
+    life.now += Duration::from_mins(2);
+    life.work();
+    let (code, body) = life.health(PERIOD * 2);
+    assert_eq!(code, 200, "{body}");
+    assert!(!body.contains("reasons"), "{body}");
+    assert_eq!(life.number("kube_ipvs_refused_objects"), 0.0);
+    assert_eq!(life.number("kube_ipvs_objects{kind=\"virtual_server\"}"), 1.0);
+    assert_eq!(life.number("kube_ipvs_objects{kind=\"real_server\"}"), 2.0);
+    assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), 0.0);
+}
+
+#[test]
+fn a_kernel_that_cannot_be_read_is_named() {
+    let mut life = Life::new();
+    life.kernel.fail_reads(1);
+    web().into_iter().for_each(|event| life.reconciler.observe(event));
+    life.work();
+    let (code, body) = life.health(PERIOD * 2);
+    assert_eq!(code, 503);
+    assert!(body.contains("not everything has been written") && body.contains("\"cannot read"), "{body}");
+    assert_eq!(life.number("kube_ipvs_read_failures_total"), 1.0);
+    life.now += Duration::from_secs(2);
+    life.work();
+    let (code, body) = life.health(PERIOD * 2);
+    assert!(code == 200 && !body.contains("reasons"), "{body}");
+}
