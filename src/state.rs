@@ -378,6 +378,17 @@ impl Element {
         }
     }
 
+    /// Whether a set cannot hold both: two ways from one entry point, or two ranges of one that overlap.
+    pub fn excludes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::InCluster(server, ..), Self::InCluster(of, ..)) => server == of && self != other,
+            (Self::Allowed(server, network), Self::Allowed(of, known)) => {
+                server == of && self != other && (network.contains(known) || known.contains(network))
+            }
+            _ => false,
+        }
+    }
+
     /// The family of the table that it belongs to.
     pub fn family(self) -> Family {
         self.address().map_or(Family::V4, Family::of)

@@ -20,9 +20,15 @@ pub(super) fn rules(wanted: &State, actual: &State, family: Family, draft: &mut 
 pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &mut Draft) {
     let is_installed = draft.installs(element.family());
     match (wanted.elements.contains(&element), actual.elements.contains(&element)) {
-        (true, false) if !is_installed => draft.add(Step::AddElement(element)),
+        (true, false) if !is_installed => {
+            draft.add(Step::AddElement(element));
+            // What is in its way goes, though nobody has come to look at that yet.
+            for rival in rivals(actual, element) {
+                draft.delete(rival);
+            }
+        }
         (false, true) if !is_installed || tells_owner(actual, element) => {
-            draft.add(Step::DeleteElement(element));
+            draft.delete(element);
         }
         _ => {}
     }
@@ -35,4 +41,16 @@ fn tells_owner(actual: &State, element: Element) -> bool {
         Element::ClusterAddress(address) | Element::ExternalAddress(address) => serves(actual, address),
         _ => false,
     }
+}
+
+/// The elements that are there and cannot stay beside a new one.
+fn rivals(actual: &State, element: Element) -> impl Iterator<Item = Element> {
+    // Elements are ordered by kind and then by entry point: those that may be in the way are its neighbours.
+    let near = move |other: &&Element| {
+        std::mem::discriminant(*other) == std::mem::discriminant(&element)
+            && element.entry_point().is_some_and(|server| other.entry_point() == Some(server))
+    };
+    let before = actual.elements.range(..element).rev().take_while(near);
+    let after = actual.elements.range(element..).take_while(near);
+    before.chain(after).copied().filter(move |other| element.excludes(other))
 }

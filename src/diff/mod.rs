@@ -23,7 +23,7 @@ use order::Draft;
 
 /// What must be written so that, for every key of the scope, `actual` becomes what `wanted` says. Keys outside the
 /// scope are left alone, whatever the states hold for them; but where a table's rules must be made anew, it is made
-/// with all of the wanted elements of its family.
+/// with all of the wanted elements of its family, and an element that cannot be beside a wanted one goes.
 pub fn diff(wanted: &State, actual: &State, scope: &Scope) -> Plan {
     let mut draft = Draft::default();
     for key in scope {

@@ -30,6 +30,8 @@ pub(super) struct Draft {
     steps: Vec<Step>,
     /// The families whose table is made anew.
     installed: BTreeSet<Family>,
+    /// The elements that are deleted.
+    deleted: BTreeSet<Element>,
 }
 
 impl Draft {
@@ -40,6 +42,13 @@ impl Draft {
         self.steps.push(step);
     }
 
+    /// Adds the deletion of an element, once.
+    pub(super) fn delete(&mut self, element: Element) {
+        if self.deleted.insert(element) {
+            self.steps.push(Step::DeleteElement(element));
+        }
+    }
+
     /// Whether the draft makes the table of this family anew, and all its elements with it.
     pub(super) fn installs(&self, family: Family) -> bool {
         self.installed.contains(&family)
@@ -48,8 +57,8 @@ impl Draft {
     /// Puts the steps in order and says which needs which.
     pub(super) fn into_plan(mut self, actual: &State) -> Plan {
         let phases = Phases::of(&self.steps);
-        // Stable: inside a phase steps keep the order of the scope.
-        self.steps.sort_by_key(|step| phases.phase(step));
+        // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes.
+        self.steps.sort_by_key(|step| (phases.phase(step), matches!(step, Step::AddElement(_))));
         let mut owned: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::new();

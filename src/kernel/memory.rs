@@ -1,7 +1,8 @@
 //! A kernel in memory: a [`State`] that takes plans as Linux would, with faults on demand.
 //!
 //! For logic, properties, speed and dry runs. What it knows of Linux: objects must exist before they are changed, must
-//! not exist before they are made, an address needs its device, a real server its virtual server.
+//! not exist before they are made, an address needs its device, a real server its virtual server, and some elements of
+//! sets are in each other's way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -137,6 +138,9 @@ fn objection(state: &State, step: &Step) -> Option<Errno> {
     match step {
         Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => None,
         Step::AddDevice => state.device.then_some(Errno::EXIST),
+        Step::AddElement(element) if state.elements.iter().any(|other| element.excludes(other)) => {
+            Some(Errno::EXIST)
+        }
         Step::AddElement(element) => {
             if state.rules.contains_key(&element.family()) {
                 state.elements.contains(element).then_some(Errno::EXIST)
