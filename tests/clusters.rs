@@ -51,7 +51,11 @@ fn options(number: usize) -> ProxyOptions {
 }
 
 fn supported() -> Supported {
-    Supported { families: Family::ALL.into(), kernel: version::running(), missing: Default::default() }
+    Supported {
+        families: Family::ALL.into(),
+        kernel: version::running(),
+        missing: std::collections::BTreeSet::new(),
+    }
 }
 
 /// A proxy without its sources.
