@@ -4,6 +4,7 @@ pub mod cleanup;
 mod config_file;
 mod happenings;
 mod init_only;
+mod own_node;
 mod report;
 mod system;
 mod takeover;
@@ -36,6 +37,7 @@ use crate::reconcile::core::Reconciler;
 use crate::serve::metrics::Metrics;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
+use own_node::{Waited, families};
 use report::Reporter;
 use report::services::Services;
 
@@ -90,7 +92,7 @@ pub(crate) fn begin_log(merged: &Merged) {
 
 async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
-    let options = &mut merged.options;
+    let options = &merged.options;
     // What can be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
     let (source, events, teller) = open_source(options, &metrics).await?;
@@ -99,19 +101,30 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
         .context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
-    let supported = supported(options);
-    system::set_up(Path::new(ROOT), options);
-    tracing::info!("Using ipvs Proxier");
-    if options.init_only {
-        let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported);
-        return init_only::initialize(&mut kernel, &desired);
-    }
+    let supported = supported(&mut merged.options);
     let options = &merged.options;
 
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
     let (status, looked_at) = watch::channel(serve::Status::default());
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if let Opened::Api(source) = &source {
+        watches::follow(source.monitors(), &metrics, &status, &mut tasks);
+    }
+    let (sender, heard) = mpsc::channel(EVENTS);
+    follow_addresses(addresses, sender.clone()).await?;
+    if !options.init_only {
+        serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
+    }
+    if !listen(source, options, &supported, sender, &shutdown, &mut tasks).await? {
+        return end(tasks, &shutdown).await;
+    }
+    system::set_up(Path::new(ROOT), options);
+    tracing::info!("Using ipvs Proxier");
+    if options.init_only {
+        let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported);
+        return init_only::initialize(&mut kernel, &desired);
+    }
     if let Some(teller) = teller {
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -129,17 +142,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         });
     }
     events.tell(happenings::starting());
-    serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
-
-    if let Opened::Api(source) = &source {
-        watches::follow(source.monitors(), &metrics, &status, &mut tasks);
-    }
-    takeover::after_first_sync(looked_at.clone(), options.proxy.masquerade_mark, families());
-
-    let (sender, heard) = mpsc::channel(EVENTS);
-    follow_addresses(addresses, sender.clone()).await?;
-    let stop = shutdown.clone();
-    tasks.spawn(async move { source.run(sender, stop).await });
+    takeover::after_first_sync(looked_at.clone(), options.proxy.masquerade_mark, supported.families.clone());
 
     let reconciler = Reconciler::new(
         options.proxy.clone(),
@@ -174,7 +177,43 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         reconcile::run(reconciler, kernel, heard, stop, tell).await.context("cannot start the loop's thread")
     });
 
-    // The first to end ends all: by a signal, or because it failed.
+    end(tasks, &shutdown).await
+}
+
+/// Starts the source, and waits for the own Node where the API server is the source. Says whether to go on: not when
+/// the source has ended, or the program is asked to.
+async fn listen(
+    source: Opened,
+    options: &Options,
+    supported: &Supported,
+    listener: mpsc::Sender<Event>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<bool> {
+    let stop = shutdown.clone();
+    let source = match source {
+        Opened::Manifests(_) => {
+            tasks.spawn(source.run(listener, stop));
+            return Ok(true);
+        }
+        Opened::Api(source) => source,
+    };
+    let (sender, told) = mpsc::channel(EVENTS);
+    tasks.spawn(Opened::Api(source).run(sender, stop));
+    let proxy = &options.proxy;
+    let gate = match own_node::wait(&options.node_name, proxy, told, shutdown).await? {
+        Waited::Known(gate) => gate,
+        Waited::Ended => return Ok(false),
+    };
+    if let Some(ips) = gate.ips(proxy) {
+        families::check(&ips, &supported.families, gate.pod_cidrs(), proxy)?;
+    }
+    tasks.spawn(gate.pass_on(listener));
+    Ok(true)
+}
+
+/// Waits for the end of all tasks. The first to end ends all: by a signal, or because it failed.
+async fn end(mut tasks: JoinSet<anyhow::Result<()>>, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
         shutdown.cancel();
@@ -283,7 +322,7 @@ fn supported(options: &mut Options) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
     options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
-    let mut supported = Supported { families: families(), kernel, missing: BTreeSet::new() };
+    let mut supported = Supported { families: supported_families(), kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
     supported.missing =
         init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
@@ -295,7 +334,7 @@ fn supported(options: &mut Options) -> Supported {
 }
 
 /// The families that this kernel has. IPv4 is always there; IPv6 may be missing or switched off.
-fn families() -> BTreeSet<Family> {
+fn supported_families() -> BTreeSet<Family> {
     let mut families = BTreeSet::from([Family::V4]);
     if std::fs::exists("/proc/net/if_inet6").unwrap_or(false) {
         families.insert(Family::V6);

@@ -16,6 +16,8 @@ mod killed;
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "machinery/node.rs"]
+mod node;
 #[path = "machinery/objects.rs"]
 mod objects;
 #[path = "common/pods.rs"]
@@ -39,6 +41,7 @@ mod tools;
 
 use away::{a_killed_api_server_takes_nothing_away, without_an_api_server_it_waits};
 use killed::killed_at_any_moment_it_takes_nothing_away;
+use node::{a_node_that_changes_ends_the_program, the_start_waits_for_the_node};
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
 use told::what_happens_is_told;
@@ -55,6 +58,8 @@ fn main() -> std::process::ExitCode {
             without_an_api_server_it_waits,
             killed_at_any_moment_it_takes_nothing_away,
             what_happens_is_told,
+            the_start_waits_for_the_node,
+            a_node_that_changes_ends_the_program,
             who_is_denied_is_told_what,
             a_wrong_kubeconfig_is_explained,
         ],

@@ -13,6 +13,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::input;
+
 /// How much is written at once, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -65,7 +67,10 @@ impl Feed {
                 thread::spawn(move || drop(serve(connection, &shared)));
             }
         });
-        Ok(Self { port, shared })
+        let feed = Self { port, shared };
+        // The program waits for its own Node.
+        feed.put(Resource::Nodes, input::node())?;
+        Ok(feed)
     }
 
     /// What to give to `--master`.

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Where pods have their addresses: endpoints are in it.
 pub(crate) const CLUSTER_CIDR: &str = "10.128.0.0/9";
+/// The name of the Node that the program runs on.
+pub(crate) const NODE: &str = "node";
 /// The port of every Service.
 pub(crate) const PORT: u16 = 80;
 /// The port of every endpoint.
@@ -18,6 +20,14 @@ pub(crate) const TARGET_PORT: u16 = 8080;
 
 /// Namespaces that the Services are spread over.
 const NAMESPACES: u32 = 50;
+
+/// The Node that the program runs on.
+pub(crate) fn node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}]},
+    })
+}
 
 /// How many Services with how many endpoints each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -46,6 +46,7 @@ pub(crate) fn fill(size: Size) -> anyhow::Result<TempDir> {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             create(&client, "/api/v1/namespaces", &object).await?;
         }
+        create(&client, "/api/v1/nodes", &input::node()).await?;
         let slots = Arc::new(Semaphore::new(REQUESTS));
         let mut requests = tokio::task::JoinSet::new();
         for number in 0..size.services {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::input::CLUSTER_CIDR;
+use crate::input::{CLUSTER_CIDR, NODE};
 
 /// The line that kube-ipvs logs when everything is written for the first time.
 const COMPLETE: &str = "First sync complete";
@@ -32,7 +32,7 @@ pub(crate) struct Memory {
 /// kube-ipvs as Cargo built it for whoever measures: `cargo bench` with the settings of a release.
 fn kube_ipvs() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"));
-    command.args(["--hostname-override", "node", "--proxy-mode", "ipvs", "--cluster-cidr", CLUSTER_CIDR]);
+    command.args(["--hostname-override", NODE, "--proxy-mode", "ipvs", "--cluster-cidr", CLUSTER_CIDR]);
     command
 }
 

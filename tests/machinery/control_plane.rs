@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -24,6 +24,9 @@ use crate::real_apiserver::RealApiServer;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Service addresses of both families.
 const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/108";
+
+/// The name of the node.
+pub const NODE: &str = "node1";
 
 static CONTROL_PLANE: Mutex<Option<ControlPlane>> = Mutex::new(None);
 /// The last part of the last node's address.
@@ -101,7 +104,10 @@ impl ControlPlane {
                 let admin = server.client("admin").await;
                 (server, admin)
             });
-            Self { runtime, server, admin }
+            let control_plane = Self { runtime, server, admin };
+            // All tests' nodes are this one, one after the other.
+            control_plane.create_node();
+            control_plane
         })
     }
 
@@ -159,6 +165,24 @@ impl ControlPlane {
         self.as_admin(&kind, async |api| api.create(&PostParams::default(), &object).await.map(drop));
     }
 
+    /// Creates the Node object of the node, as kubelet does.
+    pub fn create_node(&self) {
+        self.create(serde_json::json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": NODE},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}]},
+        }));
+    }
+
+    /// Sets the address that the Node object of the node has.
+    pub fn set_node_address(&self, address: &str) {
+        let change =
+            serde_json::json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+        self.as_admin("Node", async |api| {
+            api.patch_status(NODE, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
+        });
+    }
+
     /// Changes an object, with a JSON merge patch.
     pub fn patch(&self, kind: &str, name: &str, change: Value) {
         let change = Patch::Merge(change);
@@ -190,10 +214,15 @@ impl ControlPlane {
             "Service" => ApiResource::erase::<Service>(&()),
             "Event" => ApiResource::erase::<Event>(&()),
             "EndpointSlice" => ApiResource::erase::<EndpointSlice>(&()),
+            "Node" => ApiResource::erase::<Node>(&()),
             other => panic!("{other} is no kind that tests use"),
         };
         there(|| {
-            let api = Api::default_namespaced_with(self.admin.clone(), &resource);
+            let client = self.admin.clone();
+            let api = match kind {
+                "Node" => Api::all_with(client, &resource),
+                _ => Api::default_namespaced_with(client, &resource),
+            };
             self.runtime.block_on(run(&api)).unwrap_or_else(|error| panic!("{kind}: {error}"));
         });
     }
@@ -206,7 +235,7 @@ pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path) -> Proxy {
         "--kubeconfig",
         &kubeconfig,
         "--hostname-override",
-        "node1",
+        NODE,
         "--proxy-mode",
         "ipvs",
         "--cluster-cidr",

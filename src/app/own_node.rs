@@ -1,0 +1,119 @@
+//! The own Node object, where the API server is the source: the start waits for it (contract 3.3), and some of its
+//! changes end the program, to be started anew with what it says now (3.4).
+//!
+//! Everything that the source tells passes through here. Files need no Node: where one is given, it is followed like
+//! every other object.
+
+pub(super) mod families;
+mod rules;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Event;
+use crate::cluster::node_ips::NodeIps;
+use crate::options::ProxyOptions;
+use crate::options::proxy::LocalDetector;
+use crate::vlog;
+use rules::{OwnNode, Verdict};
+
+/// For how long the start waits.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The Node was heard of; what the source tells waits to be passed on.
+pub(super) struct Gate {
+    own: OwnNode,
+    held_back: VecDeque<Event>,
+    told: mpsc::Receiver<Event>,
+}
+
+/// What the wait came to.
+pub(super) enum Waited {
+    /// The Node is there.
+    Known(Box<Gate>),
+    /// The program ends, or the source did; its task says why.
+    Ended,
+}
+
+/// Waits until the own Node is there, has an address and, where local traffic is detected by them, networks of pods.
+///
+/// # Errors
+/// It is not so after five minutes, with what is missing.
+pub(super) async fn wait(
+    node_name: &str,
+    options: &ProxyOptions,
+    mut told: mpsc::Receiver<Event>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Waited> {
+    let needs_pod_cidrs = options.local_detector == LocalDetector::NodeCidr;
+    let mut own = OwnNode::new(node_name, needs_pod_cidrs);
+    let mut held_back = VecDeque::new();
+    let deadline = tokio::time::sleep(PATIENCE);
+    tokio::pin!(deadline);
+    vlog!(0, node = node_name, "Waiting for the Node object");
+    while own.missing().is_some() {
+        // All arms are cancel-safe.
+        tokio::select! {
+            event = told.recv() => match event {
+                // Until it is complete, no change of it ends the program.
+                Some(event) => held_back.extend(own.hear(event).0),
+                None => return Ok(Waited::Ended),
+            },
+            () = &mut deadline => {
+                bail!("timed out waiting for node {node_name:?}: {}", own.missing().unwrap_or_default());
+            }
+            () = shutdown.cancelled() => return Ok(Waited::Ended),
+        }
+    }
+    Ok(Waited::Known(Box::new(Gate { own, held_back, told })))
+}
+
+impl Gate {
+    /// The addresses of the node.
+    pub(super) fn ips(&self, options: &ProxyOptions) -> Option<NodeIps> {
+        NodeIps::new(self.own.addresses(), options.bind_address)
+    }
+
+    /// The networks of the node's pods.
+    pub(super) fn pod_cidrs(&self) -> &[ipnet::IpNet] {
+        self.own.pod_cidrs()
+    }
+
+    /// Passes on what the source tells, until it ends or nobody listens.
+    ///
+    /// # Errors
+    /// The Node changed in a way that needs a new start.
+    pub(super) async fn pass_on(mut self, listener: mpsc::Sender<Event>) -> anyhow::Result<()> {
+        for event in self.held_back.drain(..) {
+            if listener.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        while let Some(event) = self.told.recv().await {
+            let (event, verdict) = self.own.hear(event);
+            match verdict {
+                Verdict::GoOn => {}
+                Verdict::Unusable(problem) => {
+                    tracing::error!(
+                        err = problem,
+                        "The Node object is of no use; going on with what it said before"
+                    );
+                }
+                Verdict::StartAnew(why) => bail!(why),
+            }
+            if let Some(event) = event
+                && listener.send(event).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! IP families: which one is the primary one, and what in the configuration does not fit (contract 3.6).
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+use ipnet::IpNet;
+
+use crate::cluster::node_ips::NodeIps;
+use crate::cluster::types::Family;
+use crate::options::ProxyOptions;
+use crate::options::proxy::{LocalDetector, NodePortAddresses};
+
+/// Logs the addresses of the node and the families, and what does not fit.
+///
+/// # Errors
+/// The kernel lacks the primary family, or nothing could be forwarded.
+pub(in crate::app) fn check(
+    ips: &NodeIps,
+    supported: &BTreeSet<Family>,
+    pod_cidrs: &[IpNet],
+    options: &ProxyOptions,
+) -> anyhow::Result<()> {
+    tracing::info!(NodeIPs = ?of_both(ips), "Successfully retrieved NodeIPs");
+    if ips.primary().is_loopback() {
+        tracing::info!("The node has loopback addresses only; name its address with --bind-address");
+    }
+    let primary = ips.primary;
+    if !supported.contains(&primary) {
+        bail!("no support for primary IP family {primary}");
+    }
+    if supported.len() > 1 {
+        tracing::info!("primary ipFamily" = %primary, "kube-proxy running in dual-stack mode");
+    } else {
+        tracing::info!(ipFamily = %primary, "kube-proxy running in single-stack mode");
+    }
+    let findings = findings(ips, supported.len() > 1, pod_cidrs, options);
+    for finding in &findings.told {
+        tracing::error!(err = finding, "Kube-proxy configuration may be incomplete or incorrect");
+    }
+    if let Some(fatal) = findings.fatal {
+        bail!(fatal);
+    }
+    if options.local_detector == LocalDetector::ClusterCidr
+        && !options.cluster_cidrs.iter().any(|network| of(network) == primary)
+    {
+        tracing::info!(
+            "Detect-local-mode set to ClusterCIDR, but no cluster CIDR specified for primary IP family"
+        );
+    }
+    Ok(())
+}
+
+/// As the log shows them: the primary one first.
+fn of_both(ips: &NodeIps) -> Vec<String> {
+    let mut families = Family::ALL;
+    families.sort_by_key(|family| *family != ips.primary);
+    families.into_iter().map(|family| ips.of(family).to_string()).collect()
+}
+
+/// What does not fit.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
+    told: Vec<String>,
+    fatal: Option<String>,
+}
+
+fn of(network: &IpNet) -> Family {
+    Family::of(network.addr())
+}
+
+fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &ProxyOptions) -> Findings {
+    let primary = ips.primary;
+    let (mut told, mut fatal) = (Vec::new(), None);
+    // All of them are of the other family, and there are some.
+    let misses =
+        |networks: &[IpNet]| !networks.is_empty() && networks.iter().all(|network| of(network) != primary);
+    let wrong = |what: &str, networks: &[IpNet]| {
+        misses(networks).then(|| {
+            format!("the primary family is {primary}, and {what} has networks of the other one only")
+        })
+    };
+    match options.local_detector {
+        LocalDetector::ClusterCidr if dual_stack => told.extend(wrong("clusterCIDR", &options.cluster_cidrs)),
+        LocalDetector::ClusterCidr => fatal = wrong("clusterCIDR", &options.cluster_cidrs),
+        LocalDetector::NodeCidr => fatal = wrong("spec.podCIDRs of the Node", pod_cidrs),
+        LocalDetector::BridgeInterface(_) | LocalDetector::InterfaceNamePrefix(_) => {}
+    }
+    told.extend(wrong("ipvs.excludeCIDRs", &options.exclude_cidrs));
+    if let NodePortAddresses::Networks(networks) = &options.node_port_addresses {
+        let families: BTreeSet<_> = networks.iter().map(of).collect();
+        let cluster: BTreeSet<_> = options.cluster_cidrs.iter().map(of).collect();
+        if families.is_empty() {
+            told.push(
+                "nodePortAddresses is unset; NodePort connections will be accepted on all local IPs. Consider using \
+                 `--nodeport-addresses primary`"
+                    .to_owned(),
+            );
+        } else if families.len() == 1 && cluster.len() == 2 {
+            told.push(
+                "nodePortAddresses has networks of one IP family only, and the cluster has two: node ports of the other \
+                 one are served on all addresses"
+                    .to_owned(),
+            );
+        } else {
+            told.extend(wrong("nodePortAddresses", networks));
+        }
+    }
+    Findings { told, fatal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn primary(address: &str) -> NodeIps {
+        NodeIps::new(&[address.parse().unwrap()], None).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_or_fatal() {
+        const V4: &str = "192.0.2.1";
+        const V6: &str = "fd00::1";
+        // Local by cluster CIDR unless pod CIDRs are given; told, fatal.
+        for (address, dual_stack, cluster, pods, told, fatal) in [
+            (V4, true, &["10.244.0.0/16"][..], &[][..], 0, false),
+            (V4, true, &[], &[], 0, false),
+            (V4, true, &["fd00:10::/56"], &[], 1, false),
+            (V4, false, &["fd00:10::/56"], &[], 0, true),
+            (V6, false, &["10.244.0.0/16"], &[], 0, true),
+            (V4, false, &["10.244.0.0/16", "fd00:10::/56"], &[], 0, false),
+            (V4, true, &[], &["10.244.1.0/24"], 0, false),
+            (V4, true, &[], &["fd00:10:1::/64"], 0, true),
+            (V4, false, &[], &["fd00:10:1::/64"], 0, true),
+        ] {
+            let options = ProxyOptions {
+                local_detector: if pods.is_empty() {
+                    LocalDetector::ClusterCidr
+                } else {
+                    LocalDetector::NodeCidr
+                },
+                cluster_cidrs: networks(cluster),
+                node_port_addresses: NodePortAddresses::Primary,
+                ..ProxyOptions::default()
+            };
+            let found = findings(&primary(address), dual_stack, &networks(pods), &options);
+            let case = format!("{address} {dual_stack} {cluster:?} {pods:?}: {found:?}");
+            assert_eq!((found.told.len(), found.fatal.is_some()), (told, fatal), "{case}");
+        }
+    }
+
+    #[test]
+    fn node_port_addresses_are_looked_at() {
+        let both = &["10.244.0.0/16", "fd00:10::/56"][..];
+        for (cluster, given, wanted) in [
+            (&[][..], &[][..], Some("nodePortAddresses is unset; ")),
+            (both, &["192.0.2.0/24"], Some("nodePortAddresses has networks of one IP family only")),
+            (both, &["192.0.2.0/24", "fd00::/64"], None),
+            (&["10.244.0.0/16"], &["192.0.2.0/24"], None),
+            (&["10.244.0.0/16"], &["fd00::/64"], Some("the primary family is IPv4, and nodePortAddresses")),
+        ] {
+            let options = ProxyOptions {
+                cluster_cidrs: networks(cluster),
+                node_port_addresses: NodePortAddresses::Networks(networks(given)),
+                ..ProxyOptions::default()
+            };
+            let found = findings(&primary("192.0.2.1"), true, &[], &options);
+            assert_eq!(found.fatal, None);
+            match (found.told.as_slice(), wanted) {
+                ([], None) => {}
+                ([told], Some(wanted)) if told.starts_with(wanted) => {}
+                other => panic!("{cluster:?} {given:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_family_that_the_kernel_lacks_cannot_be_the_primary_one() {
+        let options = ProxyOptions::default();
+        let only_v4 = [Family::V4].into();
+        let error = check(&primary("fd00::1"), &only_v4, &[], &options).unwrap_err();
+        assert_eq!(error.to_string(), "no support for primary IP family IPv6");
+        check(&primary("192.0.2.1"), &only_v4, &[], &options).unwrap();
+        check(&primary("fd00::1"), &Family::ALL.into(), &[], &options).unwrap();
+    }
+}

@@ -1,0 +1,99 @@
+//! What news of the own Node mean.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::api::{Change, Event};
+use crate::cluster::node_ips::NodeIps;
+use crate::cluster::types::Node;
+
+/// What is known of the own Node.
+pub(super) struct OwnNode {
+    name: Arc<str>,
+    needs_pod_cidrs: bool,
+    /// As last heard of; until it is complete, without meaning.
+    node: Option<Node>,
+    complete: bool,
+}
+
+/// What to do about news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    GoOn,
+    /// The Node lacks something that it had; what it said before holds.
+    Unusable(&'static str),
+    /// The program has to be started anew.
+    StartAnew(&'static str),
+}
+
+const NO_ADDRESS: &str = "no InternalIP or ExternalIP in status.addresses is an IP address";
+const NO_POD_CIDRS: &str = "no network in spec.podCIDRs, which --detect-local-mode=NodeCIDR needs";
+
+impl OwnNode {
+    pub(super) fn new(name: &str, needs_pod_cidrs: bool) -> Self {
+        Self { name: name.into(), needs_pod_cidrs, node: None, complete: false }
+    }
+
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        self.node.as_ref().map_or(&[], |node| &node.addresses)
+    }
+
+    pub(super) fn pod_cidrs(&self) -> &[IpNet] {
+        self.node.as_ref().map_or(&[], |node| &node.pod_cidrs)
+    }
+
+    /// What the start still waits for.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        match &self.node {
+            None => Some("it does not exist"),
+            Some(node) if node.addresses.is_empty() => Some(NO_ADDRESS),
+            Some(node) if self.needs_pod_cidrs && node.pod_cidrs.is_empty() => Some(NO_POD_CIDRS),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes in an event and says what is to be passed on, and what it means. Before the Node is complete it means
+    /// nothing.
+    pub(super) fn hear(&mut self, event: Event) -> (Option<Event>, Verdict) {
+        let change = match event {
+            Event::Node(change) => change,
+            other => return (Some(other), Verdict::GoOn),
+        };
+        let (mut node, replace) = match change {
+            Change::Upsert(node) if node.name == self.name => (Some(node), false),
+            Change::Upsert(_) => return (None, Verdict::GoOn),
+            Change::Delete(name) if name != self.name => return (None, Verdict::GoOn),
+            Change::Delete(_) => (None, false),
+            Change::Replace(nodes) => (nodes.into_iter().find(|node| node.name == self.name), true),
+        };
+        let verdict = if self.complete { self.compare(node.as_mut()) } else { Verdict::GoOn };
+        self.node.clone_from(&node);
+        self.complete |= self.missing().is_none();
+        let change = match (node, replace) {
+            (node, true) => Change::Replace(node.into_iter().collect()),
+            (Some(node), false) => Change::Upsert(node),
+            (None, false) => Change::Delete(self.name.clone()),
+        };
+        (Some(Event::Node(change)), verdict)
+    }
+
+    /// What a change of the complete Node means. Where the new one lacks something, it gets what the old one had.
+    fn compare(&self, new: Option<&mut Node>) -> Verdict {
+        let Some(old) = &self.node else { return Verdict::GoOn };
+        let Some(new) = new else { return Verdict::StartAnew("Node is being deleted") };
+        if new.addresses.is_empty() {
+            new.addresses.clone_from(&old.addresses);
+            return Verdict::Unusable(NO_ADDRESS);
+        }
+        // What counts are the first address and the first one of the other family.
+        if NodeIps::new(&new.addresses, None) != NodeIps::new(&old.addresses, None) {
+            return Verdict::StartAnew("NodeIPs changed for the node");
+        }
+        if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
+            return Verdict::StartAnew("PodCIDRs changed for the node");
+        }
+        Verdict::GoOn
+    }
+}
