@@ -1,1 +1,371 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use super::settings::Supported;
+use super::{Desired, Shared};
+use crate::api::{Change, Event};
+use crate::cluster::Cluster;
+use crate::cluster::types::{
+    AddressScope, Endpoint, EndpointSlice, External, Family, Node, NodeAddress, NodeAddresses, Policy,
+    Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use crate::options::ProxyOptions;
+use crate::options::proxy::{LocalDetector, NodePortAddresses};
+use crate::state::{
+    Element, Inside, InterfaceName, Key, RealServerKey, Rules, Scope, State, VirtualServerKey, Weight,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn tcp(address: &str, port: u16) -> VirtualServerKey {
+    VirtualServerKey { address: ip(address), protocol: Protocol::Tcp, port }
+}
+
+fn service(external: External, node_port: Option<u16>) -> Service {
+    Service {
+        key: ServiceKey::new("default", "web"),
+        created_seconds: 0,
+        cluster_ips: vec![ip("10.96.0.1")],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port }],
+        affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: Some(Box::new(external)),
+    }
+}
+
+/// Endpoints 10.244.0.N on these nodes.
+fn slice(nodes: &[&str]) -> EndpointSlice {
+    let endpoint = |(number, node): (u8, &&str)| Endpoint {
+        address: ip(&format!("10.244.0.{number}")),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: Some((*node).into()),
+        hints: None,
+    };
+    EndpointSlice {
+        key: SliceKey::new("default", "web-1"),
+        service: ServiceKey::new("default", "web"),
+        family: Family::V4,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: (1..).zip(nodes).map(endpoint).collect(),
+        triggered_nanoseconds: None,
+    }
+}
+
+fn addresses(list: &[(&str, &str)]) -> NodeAddresses {
+    let address = |(address, interface): &(&str, &str)| NodeAddress {
+        address: ip(address),
+        interface: (*interface).into(),
+        scope: if ip(address).is_loopback() { AddressScope::Host } else { AddressScope::Global },
+    };
+    list.iter().map(address).collect()
+}
+
+/// A node with 192.168.0.1 on eth0 and one Service.
+struct World {
+    cluster: Cluster,
+    desired: Desired,
+}
+
+impl World {
+    fn new(options: ProxyOptions, service: Service, endpoints_on: &[&str]) -> Self {
+        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
+        let desired = Desired::new(options, "here".into(), supported);
+        let mut world = Self { cluster: Cluster::default(), desired };
+        world.tell(Event::NodeAddresses(addresses(&[("127.0.0.1", "lo"), ("192.168.0.1", "eth0")])));
+        world.tell(Event::Slice(Change::Upsert(slice(endpoints_on))));
+        world.tell(Event::Service(Change::Upsert(service)));
+        world
+    }
+
+    /// Takes an event in, as the loop does; what is wanted afterwards must be what one who sees everything at once wants.
+    fn tell(&mut self, event: Event) -> (Scope, Vec<Shared>) {
+        let before = self.state();
+        let touched = self.cluster.apply(event);
+        let (mut scope, of_node) = self.desired.look_at_node(&self.cluster);
+        let update = self.desired.update(&self.cluster, &touched.union(&of_node).cloned().collect());
+        scope.extend(update.scope);
+        let after = self.state();
+        let keys: Scope = before.keys().chain(after.keys()).collect();
+        for key in keys.into_iter().filter(|key| !before.same(&after, key)) {
+            assert!(scope.contains(&key), "{key} changed, and was not told");
+        }
+        (scope, update.shared)
+    }
+
+    fn state(&self) -> State {
+        self.desired.select(&self.desired.keys().collect())
+    }
+
+    fn elements(&self) -> BTreeSet<String> {
+        self.state().elements.iter().map(ToString::to_string).collect()
+    }
+
+    fn has(&self, element: Element) -> bool {
+        let key = Key::Element(element);
+        assert_eq!(self.desired.wants(&key), self.state().elements.contains(&element));
+        self.desired.wants(&key)
+    }
+
+    fn real_servers(&self, server: VirtualServerKey) -> Vec<u8> {
+        let state = self.state();
+        let last = |real: &RealServerKey| match real.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => panic!("{real} is of the other family"),
+        };
+        let server = &state.virtual_servers[&server];
+        assert!(server.real_servers.values().all(|real| real.weight == Weight::Exactly(1)));
+        server.real_servers.keys().map(last).collect()
+    }
+}
+
+fn balanced(policy: Policy) -> External {
+    External { load_balancer_ips: vec![ip("203.0.113.1")], policy, ..External::default() }
+}
+
+#[test]
+fn policy_cluster_leads_everybody_everywhere_and_masquerades() {
+    let world = World::new(
+        ProxyOptions::default(),
+        service(balanced(Policy::Cluster), Some(30_080)),
+        &["here", "there"],
+    );
+    for server in [tcp("10.96.0.1", 80), tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)] {
+        assert_eq!(world.real_servers(server), [1, 2], "{server}");
+    }
+    let wanted = [
+        "cluster-addresses 10.96.0.1",
+        "external-addresses 203.0.113.1",
+        "hairpin 10.244.0.1",
+        "masqueraded TCP 192.168.0.1:30080",
+        "masqueraded TCP 203.0.113.1:80",
+        "numbered eth0",
+        "owned TCP 192.168.0.1:30080",
+    ];
+    assert_eq!(world.elements(), wanted.map(str::to_owned).into());
+    let on_device: Vec<_> = world.state().addresses.into_keys().collect();
+    assert_eq!(on_device, [ip("10.96.0.1"), ip("203.0.113.1")]);
+}
+
+#[test]
+fn policy_local_leads_clients_inside_elsewhere() {
+    let mut world = World::new(
+        ProxyOptions::default(),
+        service(balanced(Policy::Local), Some(30_080)),
+        &["here", "there"],
+    );
+    assert_eq!(world.real_servers(tcp("10.96.0.1", 80)), [1, 2]);
+    for server in [tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)] {
+        assert_eq!(world.real_servers(server), [1], "{server}");
+        assert!(world.has(Element::InCluster(server, ip("10.96.0.1"), 80)));
+        assert!(!world.has(Element::Masquerade(server)) && !world.has(Element::Dropped(server)));
+    }
+    assert!(
+        world.has(Element::Hairpin(ip("10.244.0.2"))),
+        "pods of other nodes come by with their own address"
+    );
+
+    world.tell(Event::Slice(Change::Upsert(slice(&["there"]))));
+    for server in [tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)] {
+        assert!(world.real_servers(server).is_empty());
+        assert!(world.has(Element::Dropped(server)) && !world.has(Element::Refused(server)));
+    }
+    world.tell(Event::Slice(Change::Upsert(slice(&[]))));
+    assert!(!world.has(Element::Dropped(tcp("203.0.113.1", 80))), "refused with all that is not declared");
+    assert!(world.has(Element::Refused(tcp("192.168.0.1", 30_080))), "the node's other ports are the node's");
+}
+
+#[test]
+fn where_both_policies_are_local_there_is_a_virtual_server_for_clients_inside() {
+    for (node_port, number) in [(Some(30_080), 30_080), (Some(80), 65_535), (None, 65_535)] {
+        let both = Service { internal_policy: Policy::Local, ..service(balanced(Policy::Local), node_port) };
+        let world = World::new(ProxyOptions::default(), both, &["here", "there"]);
+        assert_eq!(world.real_servers(tcp("10.96.0.1", 80)), [1]);
+        assert_eq!(world.real_servers(tcp("10.96.0.1", number)), [1, 2]);
+        assert!(world.has(Element::Internal(tcp("10.96.0.1", number))));
+        assert!(world.has(Element::InCluster(tcp("203.0.113.1", 80), ip("10.96.0.1"), number)));
+    }
+}
+
+#[test]
+fn several_ports_without_node_ports_have_ways_inside_of_their_own() {
+    let mut both = Service { internal_policy: Policy::Local, ..service(balanced(Policy::Local), None) };
+    let port =
+        |name: &str, port| ServicePort { name: name.into(), protocol: Protocol::Tcp, port, node_port: None };
+    both.ports = vec![port("a", 80), port("b", 65_535), port("c", 81)];
+    let world = World::new(ProxyOptions::default(), both, &["here"]);
+    let inside: Vec<u16> = world
+        .state()
+        .elements
+        .into_iter()
+        .filter_map(|element| match element {
+            Element::InCluster(_, _, port) => Some(port),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(inside.len(), 3);
+    assert_eq!(inside.iter().collect::<BTreeSet<_>>().len(), 3, "{inside:?}");
+    assert!(inside.iter().all(|port| ![80, 81, 65_535].contains(port)), "{inside:?}");
+}
+
+#[test]
+fn internal_policy_local_drops_what_has_endpoints_on_other_nodes_only() {
+    let local =
+        Service { internal_policy: Policy::Local, external: None, ..service(External::default(), None) };
+    let mut world = World::new(ProxyOptions::default(), local, &["there"]);
+    assert!(world.has(Element::Dropped(tcp("10.96.0.1", 80))));
+    world.tell(Event::Slice(Change::Upsert(slice(&["there", "here"]))));
+    assert!(!world.has(Element::Dropped(tcp("10.96.0.1", 80))));
+    assert_eq!(world.real_servers(tcp("10.96.0.1", 80)), [2]);
+}
+
+#[test]
+fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
+    let mut world = World::new(ProxyOptions::default(), service(balanced(Policy::Cluster), None), &["here"]);
+    let (address, server) = (ip("203.0.113.1"), tcp("203.0.113.1", 80));
+    assert!(world.state().addresses.contains_key(&address) && !world.has(Element::Owned(server)));
+
+    let more = addresses(&[("192.168.0.1", "eth0"), ("203.0.113.1", "eth0")]);
+    let (_, shared) = world.tell(Event::NodeAddresses(more));
+    assert_eq!(shared, [Shared { service: ServiceKey::new("default", "web"), address }]);
+    assert!(!world.state().addresses.contains_key(&address));
+    assert_eq!(world.real_servers(server), [1]);
+    assert!(world.has(Element::Owned(server)) && world.has(Element::SharedAddress(address)));
+
+    world.tell(Event::NodeAddresses(addresses(&[("192.168.0.1", "eth0")])));
+    assert!(world.state().addresses.contains_key(&address) && !world.has(Element::SharedAddress(address)));
+
+    let node =
+        Node { name: "here".into(), addresses: vec![address], zone: None, pod_cidrs: vec![], eligible: true };
+    world.tell(Event::Node(Change::Upsert(node)));
+    assert!(!world.state().addresses.contains_key(&address), "the Node object calls it its own");
+}
+
+#[test]
+fn node_ports_follow_the_nodes_addresses() {
+    let networks = |list: &[&str]| {
+        let networks = list.iter().map(|network| network.parse().expect("a network")).collect();
+        ProxyOptions { node_port_addresses: NodePortAddresses::Networks(networks), ..ProxyOptions::default() }
+    };
+    let primary = ProxyOptions { node_port_addresses: NodePortAddresses::Primary, ..ProxyOptions::default() };
+    let all = [("127.0.0.1", "lo"), ("192.168.0.1", "eth0"), ("10.9.0.1", "eth1")];
+    let node = Node {
+        name: "here".into(),
+        addresses: vec![ip("10.9.0.1")],
+        zone: None,
+        pod_cidrs: vec![],
+        eligible: true,
+    };
+    for (options, wanted) in [
+        (networks(&[]), &["10.9.0.1", "192.168.0.1"][..]),
+        (networks(&["0.0.0.0/0"]), &["10.9.0.1", "192.168.0.1"]),
+        (networks(&["192.168.0.0/16", "127.0.0.0/8"]), &["192.168.0.1"]),
+        (networks(&["172.16.0.0/12"]), &[]),
+        (networks(&["fd00::/8"]), &["10.9.0.1", "192.168.0.1"]),
+        (primary, &["10.9.0.1"]),
+    ] {
+        let mut world = World::new(options, service(External::default(), Some(30_080)), &["here"]);
+        world.tell(Event::Node(Change::Upsert(node.clone())));
+        world.tell(Event::NodeAddresses(addresses(&all)));
+        let servers: Vec<String> = world
+            .state()
+            .virtual_servers
+            .into_keys()
+            .filter(|server| server.port == 30_080)
+            .map(|server| server.address.to_string())
+            .collect();
+        assert_eq!(servers, wanted);
+    }
+}
+
+#[test]
+fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass() {
+    let ranges = |list: &[&str]| External {
+        external_ips: vec![ip("198.51.100.1")],
+        source_ranges: list.iter().map(|range| range.parse().expect("a network")).collect(),
+        ..balanced(Policy::Cluster)
+    };
+    let server = tcp("203.0.113.1", 80);
+    let allowed = |network: &str| Element::Allowed(server, network.parse().expect("a network"));
+    let world = World::new(
+        ProxyOptions::default(),
+        service(ranges(&["10.0.0.0/8", "10.1.0.0/16"]), Some(30_080)),
+        &["here"],
+    );
+    assert!(world.has(Element::Restricted(server)) && world.has(allowed("10.0.0.0/8")));
+    assert!(!world.has(allowed("10.1.0.0/16")), "disjoint");
+    assert!(!world.has(allowed("203.0.113.1/32")), "the node is not inside");
+    assert!(!world.has(Element::Restricted(tcp("198.51.100.1", 80))));
+    assert!(!world.has(Element::Restricted(tcp("192.168.0.1", 30_080))));
+
+    let world = World::new(ProxyOptions::default(), service(ranges(&["192.168.0.0/24"]), None), &["here"]);
+    assert!(world.has(allowed("203.0.113.1/32")), "a node's own connections come from the address itself");
+    let world = World::new(ProxyOptions::default(), service(ranges(&["fd00::/8"]), None), &["here"]);
+    assert!(!world.has(Element::Restricted(server)), "ranges of the other family");
+}
+
+/// Elements about an entry point are those of the Service that has it.
+#[test]
+fn a_loser_restricts_nobody() {
+    let mut world = World::new(ProxyOptions::default(), service(balanced(Policy::Cluster), None), &["here"]);
+    let server = tcp("203.0.113.1", 80);
+    let restricted =
+        External { source_ranges: vec!["10.0.0.0/8".parse().expect("a network")], ..balanced(Policy::Local) };
+    let younger = Service {
+        key: ServiceKey::new("default", "younger"),
+        created_seconds: 1,
+        cluster_ips: vec![ip("10.96.0.2")],
+        ..service(restricted, None)
+    };
+    world.tell(Event::Service(Change::Upsert(younger)));
+    assert!(world.has(Element::Masquerade(server)) && !world.has(Element::Restricted(server)));
+    world.tell(Event::Service(Change::Delete(ServiceKey::new("default", "web"))));
+    assert!(!world.has(Element::Masquerade(server)) && world.has(Element::Restricted(server)));
+    assert!(world.has(Element::InCluster(server, ip("10.96.0.2"), 80)));
+}
+
+#[test]
+fn the_rules_know_what_is_inside_and_the_nodes_address() {
+    let name = |name| InterfaceName::new(name).expect("a name");
+    let cidrs = vec!["10.244.0.0/16".parse().expect("a network")];
+    let node = Node {
+        name: "here".into(),
+        addresses: vec![ip("192.168.0.9")],
+        zone: None,
+        pod_cidrs: vec!["10.244.7.0/24".parse().expect("a network")],
+        eligible: true,
+    };
+    for (local_detector, inside) in [
+        (LocalDetector::ClusterCidr, Inside::Network("10.244.0.0/16".parse().expect("a network"))),
+        (LocalDetector::NodeCidr, Inside::Network("10.244.7.0/24".parse().expect("a network"))),
+        (LocalDetector::BridgeInterface("cni0".into()), Inside::Interface(name("cni0"))),
+        (LocalDetector::InterfaceNamePrefix("cali".into()), Inside::InterfacePrefix(name("cali"))),
+    ] {
+        let options =
+            ProxyOptions { local_detector, cluster_cidrs: cidrs.clone(), ..ProxyOptions::default() };
+        let mut world = World::new(options, service(External::default(), None), &[]);
+        world.tell(Event::Node(Change::Upsert(node.clone())));
+        world.tell(Event::NodeAddresses(addresses(&[
+            ("10.244.7.1", "cni0"),
+            ("192.168.0.9", "eth0"),
+            ("192.168.0.1", "eth0"),
+        ])));
+        let Rules::Intact(settings) = &world.state().rules[&Family::V4] else {
+            panic!("not as we make them")
+        };
+        assert_eq!(settings.inside, Some(inside));
+        assert_eq!(
+            settings.node_address,
+            Some("192.168.0.9".parse().expect("an address")),
+            "the Node object's"
+        );
+        assert!(world.has(Element::Numbered(name("cni0"))) && world.has(Element::Numbered(name("eth0"))));
+        let Rules::Intact(settings) = &world.state().rules[&Family::V6] else {
+            panic!("not as we make them")
+        };
+        assert_eq!(settings.node_address, None);
+    }
+}
