@@ -142,7 +142,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         });
     }
     events.tell(happenings::starting());
-    takeover::after_first_sync(looked_at.clone(), options.proxy.masquerade_mark, supported.families.clone());
+    takeover::after_first_sync(looked_at.clone(), &options.proxy, supported.families.clone());
 
     let reconciler = Reconciler::new(
         options.proxy.clone(),

@@ -19,6 +19,7 @@ fn main() -> std::process::ExitCode {
         iptables_that_comes_later_gets_its_accept,
         without_our_own_rules_nothing_is_removed,
         what_others_use_stays_and_is_named,
+        node_ports_of_services_that_are_gone_go,
         without_programs_leftovers_are_named_and_the_rest_goes,
         where_iptables_has_nothing_no_program_is_started,
     ])
@@ -26,7 +27,7 @@ fn main() -> std::process::ExitCode {
 
 /// Takes over as if our rules stood: no family is said to have any.
 fn take_over_unguarded() -> Report {
-    take_over(MARK, &BTreeSet::new())
+    take_over(MARK, &BTreeSet::new(), &[])
 }
 
 fn said(report: &Report) -> Vec<String> {
@@ -109,7 +110,7 @@ fn without_our_own_rules_nothing_is_removed() {
     let before = shell(
         "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
     );
-    let report = take_over(MARK, &Family::ALL.into_iter().collect());
+    let report = take_over(MARK, &Family::ALL.into_iter().collect(), &[]);
     let after = shell(
         "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
     );
@@ -117,7 +118,7 @@ fn without_our_own_rules_nothing_is_removed() {
     assert_eq!(said(&report).len(), 2, "{report:?}");
     assert!(!report.is_complete());
     // One family's lack is no other's.
-    let report = take_over(MARK, &BTreeSet::from([Family::V6]));
+    let report = take_over(MARK, &BTreeSet::from([Family::V6]), &[]);
     assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
     assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
 }
@@ -154,6 +155,38 @@ fn what_others_use_stays_and_is_named() {
         assert!(rules.contains("-A KUBE-MARK-MASQ -j MARK") && !rules.contains("KUBE-SERVICES"), "{rules}");
     }
     assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
+}
+
+fn node_ports_of_services_that_are_gone_go() {
+    shell(
+        "ip link add eth0 type dummy; ip addr add 192.168.0.1/24 dev eth0; ip link set eth0 up
+         ip addr add 2001:db8::1/64 dev eth0 nodad
+         ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080
+         ipset add KUBE-NODE-PORT-TCP 30081
+         ipset create KUBE-6-NODE-PORT-SCTP-HASH hash:ip,port family inet6
+         ipset add KUBE-6-NODE-PORT-SCTP-HASH 2001:db8::1,sctp:30090
+         for server in '-t 192.168.0.1:30080' '-t 192.168.0.1:30081' '-u 192.168.0.1:30080' '-t 192.168.0.2:30080' \\
+           '-t 192.168.0.1:30082' '--sctp-service [2001:db8::1]:30090'; do
+           ipvsadm -A $server -s rr || exit 1
+         done",
+    );
+    let excluded = ["192.168.0.0/31".parse().expect("a network")];
+    let report = take_over(MARK, &BTreeSet::new(), &excluded);
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(shell("ipvsadm -Sn | wc -l").trim(), "5", "the network is excluded, but not of IPv6");
+    shell(
+        "ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080-30081",
+    );
+    let report = take_over_unguarded();
+    let expected = [
+        "removed virtual servers: TCP 192.168.0.1:30080, TCP 192.168.0.1:30081",
+        "removed ipsets: KUBE-NODE-PORT-TCP",
+    ];
+    assert_eq!(said(&report), expected);
+    let left = shell("ipvsadm -Sn | sort");
+    let expected =
+        "-A -t 192.168.0.1:30082 -s rr\n-A -t 192.168.0.2:30080 -s rr\n-A -u 192.168.0.1:30080 -s rr\n";
+    assert_eq!(left, expected, "other people's");
 }
 
 /// Runs this build with its own picture of `/usr/sbin`, made by these lines.

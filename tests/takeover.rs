@@ -155,6 +155,8 @@ fn from_ipvs_mode_and_back() {
     before.assert_others_are_the_same();
     before.assert_new_service_is_reached();
     for (node, variant) in NODES {
+        let servers = before.cluster.host(node).shell("ipvsadm -Sn");
+        assert!(!servers.contains(":30080"), "the node port of a Service that is gone:\n{servers}");
         // One accept per family, where FORWARD drops and nowhere else.
         let accepts = others::left(before.cluster.host(node), &["-A FORWARD", "KUBE-IPVS-FORWARD"]);
         let jumps: Vec<_> = accepts

@@ -7,17 +7,23 @@ use tokio::sync::watch;
 
 use crate::cluster::types::Family;
 use crate::leftovers::takeover;
+use crate::options::ProxyOptions;
 use crate::serve::Status;
 
 /// Waits for the first complete sync, then takes over from kube-proxy on a thread of its own: programs are waited for
 /// there, and no change of a Service waits for them. The thread holds nothing and ends with the process.
-pub(super) fn after_first_sync(mut status: watch::Receiver<Status>, mark: u32, families: BTreeSet<Family>) {
+pub(super) fn after_first_sync(
+    mut status: watch::Receiver<Status>,
+    options: &ProxyOptions,
+    families: BTreeSet<Family>,
+) {
+    let (mark, excluded) = (options.masquerade_mark, options.exclude_cidrs.clone());
     tokio::spawn(async move {
         // An error says that the program ends.
         if status.wait_for(|status| status.synced_once).await.is_err() {
             return;
         }
-        let run = move || takeover::run(mark, &families);
+        let run = move || takeover::run(mark, &families, &excluded);
         if let Err(error) = thread::Builder::new().name("takeover".to_owned()).spawn(run) {
             tracing::error!(err = %error, "Cannot start the thread that removes what kube-proxy left");
         }

@@ -3,25 +3,20 @@
 //! Both are complete in one run and find nothing in a second one. No API server is asked.
 
 use std::collections::BTreeSet;
-use std::io;
 
 use ipnet::IpNet;
 
 use super::forward::Forward;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
-use super::node_ports::NodePorts;
 use super::report::Report;
 use super::sets::{delete_table, destroy_ipsets, is_absence, why};
+use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
-use crate::diff::Step;
-use crate::kernel::ipvs::Ipvs;
 use crate::kernel::netlink::{Protocol, Socket};
-use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
-use crate::kernel::{Outcome, address, link};
-use crate::reconcile::ownership;
-use crate::state::{DEVICE, State, VirtualServerKey};
+use crate::kernel::{Outcome, link};
+use crate::state::DEVICE;
 
 /// The way back (`--cleanup-own`): removes our nftables tables and the accept in FORWARD. `kube-ipvs0` and all virtual
 /// servers stay, for the kube-proxy that has them now.
@@ -37,7 +32,7 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let mut report = Report::default();
     // Service addresses without virtual servers are refused as long as they are the node's; the other way round,
     // what goes there would leave the node.
-    remove_virtual_servers(exclude_cidrs, &mut report);
+    virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
     remove_device(&mut report);
     let both = Family::ALL.into_iter().collect();
     clean_filters(&both, &mut report);
@@ -60,55 +55,6 @@ fn clean_filters(kube_proxys: &BTreeSet<Family>, report: &mut Report) {
     for family in kube_proxys {
         delete_table(&mut nftables, *family, NFTABLES_TABLE, report);
     }
-}
-
-fn remove_virtual_servers(exclude_cidrs: &[IpNet], report: &mut Report) {
-    let mut ipvs = match Ipvs::open() {
-        Ok(ipvs) => ipvs,
-        // A kernel without IPVS has no virtual servers.
-        Err(error) if error.raw_os_error().is_some_and(is_absence) => return,
-        Err(error) => return report.failed("virtual servers", error),
-    };
-    let ours = match own_virtual_servers(&mut ipvs) {
-        Ok(ours) => ours,
-        Err(error) => return report.failed("virtual servers", error),
-    };
-    let (excluded, ours): (Vec<_>, Vec<_>) =
-        ours.into_iter().partition(|key| ownership::is_excluded(exclude_cidrs, key));
-    for key in excluded {
-        report.kept(format!("virtual server {key}"), "its address is in an excluded network");
-    }
-    let steps: Vec<Step> = ours.iter().map(|key| Step::DeleteVirtualServer(*key)).collect();
-    let mut removed = Vec::new();
-    for (outcome, key) in ipvs.apply(&steps.iter().collect::<Vec<_>>()).into_iter().zip(ours) {
-        match outcome {
-            Outcome::Done => removed.push(key.to_string()),
-            Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
-            outcome => report.failed(format!("virtual server {key}"), why(&outcome)),
-        }
-    }
-    report.removed("virtual servers", removed);
-}
-
-/// The virtual servers that are ours or kube-proxy's: the rules are those of the running program, and kube-proxy's sets
-/// tell its node ports.
-fn own_virtual_servers(ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
-    let mut state = State::default();
-    let mut route = Socket::open(Protocol::Route)?;
-    let device = link::find(&mut route)?.filter(link::Link::is_dummy);
-    let mut tables = Tables::open()?;
-    for family in Family::ALL {
-        if let Some(device) = &device {
-            let addresses = address::dump(&mut route, device.index, family)?;
-            state.addresses.extend(
-                addresses.into_keys().map(|address| (address, crate::state::Address::wanted(address))),
-            );
-        }
-        state.elements.extend(tables.read(family)?.1);
-    }
-    let node_ports = NodePorts::read()?;
-    let is_ours = |key: &VirtualServerKey| ownership::is_ours(&state, key) || node_ports.has(key);
-    Ok(ipvs.list()?.into_keys().filter(is_ours).collect())
 }
 
 fn remove_device(report: &mut Report) {

@@ -5,7 +5,7 @@
 //! | chains and jumps of the modes ipvs, iptables and userspace | iptables-legacy and iptables-nft, both families | the programs of iptables |
 //! | sets of the mode ipvs | ipset | netlink |
 //! | tables `kube-proxy` of the mode nftables | nftables, both families | netlink |
-//! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, and removed by `--cleanup` only |
+//! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, but for node ports of Services that are gone; removed by `--cleanup` |
 //!
 //! [`takeover`] removes the first three once, as soon as our own rules stand, and keeps the accept in FORWARD;
 //! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
@@ -25,3 +25,4 @@ mod saved;
 mod sets;
 pub mod takeover;
 mod tools;
+mod virtual_servers;

@@ -42,6 +42,11 @@ impl NodePorts {
         Ok(Self { ports, addresses })
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
+
     /// Whether this virtual server is a node port of kube-proxy.
     pub(super) fn has(&self, key: &VirtualServerKey) -> bool {
         self.ports.contains(&(Family::of(key.address), key.protocol, key.port))

@@ -8,7 +8,8 @@
 //! 2. the tables of the nftables mode, which reject by frozen maps just so;
 //! 3. nat and mangle: until here traffic may be marked and masqueraded by both, which is the same as once. Connections
 //!    that the iptables mode translated stay translated, by conntrack;
-//! 4. the ipsets, to which nothing refers any more.
+//! 4. virtual servers of node ports that no Service has any more: kube-proxy's sets tell them from other people's;
+//! 5. the ipsets, to which nothing refers any more.
 //!
 //! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
 
@@ -16,12 +17,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::forward::{CHAIN, Forward};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
 use super::report::Report;
 use super::sets::{delete_table, destroy_ipsets};
 use super::tools::{Place, Variant};
+use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
 use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
@@ -34,8 +38,8 @@ const PERIOD: Duration = Duration::from_mins(1);
 /// Takes over once, then keeps the accept in FORWARD; never returns. To be called on a thread of its own in the network
 /// namespace of the node, after the first complete set was written. `mark` is the bit of the packet mark that stands
 /// for "masquerade this".
-pub fn run(mark: u32, families: &BTreeSet<Family>) {
-    take_over(mark, families).log();
+pub fn run(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]) {
+    take_over(mark, families, exclude_cidrs).log();
     let mut forward = ForwardWatch::new(mark);
     loop {
         std::thread::sleep(PERIOD);
@@ -43,8 +47,9 @@ pub fn run(mark: u32, families: &BTreeSet<Family>) {
     }
 }
 
-/// Removes what kube-proxy left, and makes the accept in FORWARD where it is needed.
-pub fn take_over(mark: u32, families: &BTreeSet<Family>) -> Report {
+/// Removes what kube-proxy left, and makes the accept in FORWARD where it is needed. `families` are those in which this
+/// program has rules; virtual servers in the networks of `exclude_cidrs` stay.
+pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]) -> Report {
     let mut report = Report::default();
     let mut nftables = match WholeTables::open() {
         Ok(nftables) => nftables,
@@ -61,6 +66,10 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>) -> Report {
         delete_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
     iptables.change(TRANSLATION, &ready, Forward::Leave, &mut report);
+    // Only the rules of a complete sync tell which node ports are wanted now.
+    if ready.len() == Family::ALL.len() {
+        virtual_servers::remove(Which::StaleNodePorts, exclude_cidrs, &mut report);
+    }
     destroy_ipsets(&ready, &mut report);
     report
 }
