@@ -29,6 +29,8 @@ pub(super) enum Phrase {
     /// `ip daddr . ip protocol . th dport . ip saddr != @SET`. For IPv6 `ip6 nexthdr` takes the place of the protocol:
     /// packets with extension headers are in no set. (`nft` cannot load its own `meta l4proto` in a set of ranges.)
     EntryPointAndSourceNotIn(&'static str),
+    /// `fib daddr type local`: the destination is an address of this node, those on kube-ipvs0 included
+    ToThisNode,
     /// `oifname != @SET`
     LeavesByNoneOf(&'static str),
     /// `meta mark & BIT == 0`
@@ -116,6 +118,10 @@ const NEW: u32 = 8;
 /// `NFT_CT_STATUS`, and `IPS_DST_NAT`.
 const CT_STATUS: u32 = 2;
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, and `RTN_LOCAL`, which is in the host's byte order.
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_DESTINATION: u32 = 1 << 1;
+const TYPE_LOCAL: u32 = 2;
 /// `NFT_NAT_SNAT`, `NFT_NAT_DNAT`.
 const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
@@ -216,6 +222,11 @@ impl Phrase {
                 expressions.push(address(header.source, header.behind_address(8)));
                 expressions.push(lookup_with(set, Field::number(5, NOT_IN_SET)));
                 expressions
+            }
+            Self::ToThisNode => {
+                let fields = [(1, REGISTER), (2, FIB_ADDRESS_TYPE), (3, FIB_DESTINATION)];
+                let fields = fields.map(|(kind, number)| Field::number(kind, number)).into();
+                vec![expression("fib", fields), compare(EQUAL, &TYPE_LOCAL.to_ne_bytes())]
             }
             Self::LeavesByNoneOf(set) => {
                 vec![meta(META_OUTPUT_NAME), lookup_with(set, Field::number(5, NOT_IN_SET))]

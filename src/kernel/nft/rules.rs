@@ -20,7 +20,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -209,7 +209,10 @@ impl Writer<'_> {
             Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name),
             Phrase::EntryPointIn(OWNED.name),
         ];
-        to.map(|to| self.rule("nobody else translates this", &[to, Phrase::RewriteToItself])).into()
+        to.map(|to| {
+            self.rule("nobody else translates this", &[to, Phrase::ToThisNode, Phrase::RewriteToItself])
+        })
+        .into()
     }
 
     fn postrouting(&self) -> Vec<Rule> {
