@@ -80,3 +80,94 @@ fn what_is_wrong_is_one_line() {
         assert_eq!(command(words).unwrap_err(), line, "{words:?}");
     }
 }
+
+/// Runs the program itself: its exit code, standard output and standard error.
+fn run(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+        .args(words)
+        .env_clear()
+        .output()
+        .expect("kube-ipvs can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_is_asked_for_goes_to_standard_output() {
+    let (code, output, error) = run(&["--help"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert_eq!(output, printed(&["--help"]));
+    let (code, output, error) = run(&["--version"]);
+    assert_eq!((code, output, error.as_str()), (Some(0), printed(&["--version"]), ""));
+}
+
+#[test]
+fn a_wrong_flag_is_an_error_with_usage() {
+    let (code, output, error) = run(&["--ipvs-schedular=rr"]);
+    assert_eq!((code, output.as_str()), (Some(1), ""));
+    assert_eq!(
+        error,
+        "Error: unknown flag: --ipvs-schedular (did you mean --ipvs-scheduler?); --help lists all flags\n\n\
+         Usage: kube-ipvs [flags]\n"
+    );
+}
+
+#[test]
+fn other_errors_are_one_line_of_the_log() {
+    for (words, wanted) in [
+        (&["--proxy-mode=x"][..], "failed validate: --proxy-mode: Invalid value: "),
+        (&["--config=/does/not/exist"], "failed complete: --config=/does/not/exist: cannot read it: "),
+        (&["--write-config-to=/does/not/exist"], "--write-config-to=/does/not/exist: No such file"),
+    ] {
+        let (code, output, error) = run(words);
+        assert_eq!((code, output.as_str()), (Some(1), ""), "{words:?}");
+        let line = error.lines().last().expect("a line");
+        let wanted = format!("] \"command failed\" err=\"{wanted}");
+        assert!(line.starts_with('E') && line.contains(&wanted), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn the_settings_can_be_written_and_read_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let write = |file: &std::path::Path| format!("--write-config-to={}", file.display());
+    let (code, _, log) =
+        run(&[&write(&first), "--ipvs-tcp-timeout=900s", "--cluster_cidr=10.244.0.0/16", "-v=1"]);
+    assert_eq!(code, Some(0), "{log}");
+    for line in [
+        "] FLAG: --ipvs-tcp-timeout=\"15m0s\"\n",
+        "] FLAG: --oom-score-adj=\"-999\"\n",
+        "\"Wrote configuration\"",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    let text = std::fs::read_to_string(&first).expect("the file");
+    for line in [
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n",
+        "mode: ipvs\n",
+        "detectLocalMode: ClusterCIDR\n",
+        "  tcpTimeout: 15m0s\n",
+        "  minSyncPeriod: 1s\n",
+        "clusterCIDR: 10.244.0.0/16\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // With a file it is that file, completed; flags that it replaces do not count.
+    let config = format!("--config={}", first.display());
+    let (code, _, log) = run(&[&config, &write(&second), "--ipvs-tcp-timeout=1s"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(std::fs::read_to_string(&second).expect("the file"), text);
+    // At -v=0 nobody is told of flags.
+    let (code, _, log) = run(&[&write(&second)]);
+    assert!(code == Some(0) && !log.contains("FLAG"), "{log}");
+}
+
+#[test]
+fn it_is_the_same_under_the_name_of_kube_proxy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = folder.path().join("kube-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kube-ipvs"), &name).expect("a link");
+    let output = std::process::Command::new(name).arg("--help").output().expect("it can be started");
+    assert_eq!(String::from_utf8(output.stdout).expect("UTF-8"), printed(&["--help"]));
+}

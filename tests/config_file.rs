@@ -99,3 +99,32 @@ fn unknown_fields_only_warn() {
     assert_eq!(merged.notices[0].message, "Using lenient decoding as strict decoding failed");
     assert_eq!(merged.notices[0].detail, "unknown field \"ipvs.ipSet\"");
 }
+
+/// What generators of configuration write, file by file: kubeadm, Kubespray and others' files, kops' and others' flags
+/// (one a line). Each loads, and the snapshot says as what.
+#[test]
+fn what_generators_write_is_understood() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort_unstable();
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        // Before all others: a name in the flags has the last word.
+        let mut words = vec![OsString::from("--hostname-override=node1")];
+        if name.ends_with(".flags") {
+            words.extend(std::fs::read_to_string(&file).expect("flags").lines().map(OsString::from));
+        } else {
+            words.extend(["--config".into(), file.into_os_string()]);
+        }
+        let merged = match from_args(words.into_iter(), std::iter::empty()) {
+            Ok(Command::Run(merged)) => *merged,
+            other => panic!("{name}: {other:?}"),
+        };
+        let Merged { mut options, notices, .. } = merged;
+        // Where the tree is checked out.
+        options.config_file = options.config_file.map(|path| path.file_name().expect("a name").into());
+        insta::assert_debug_snapshot!(name, (options, notices));
+    }
+}

@@ -9,6 +9,8 @@ mod pods;
 mod proxy;
 #[path = "endtoend/serving.rs"]
 mod serving;
+#[path = "endtoend/setup.rs"]
+mod setup;
 #[path = "common/tools.rs"]
 mod tools;
 
@@ -23,6 +25,9 @@ use proxy::{Proxy, get};
 use serving::{
     a_node_that_is_being_removed_is_unhealthy, an_address_in_use_is_tried_again_or_ends_the_program,
     health_check_ports_follow_their_services, pages_show_what_the_program_was_told,
+};
+use setup::{
+    a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
 };
 use tools::{ipvsadm, kernel, wait_for};
 
@@ -44,6 +49,9 @@ fn main() -> std::process::ExitCode {
         a_node_that_is_being_removed_is_unhealthy,
         pages_show_what_the_program_was_told,
         an_address_in_use_is_tried_again_or_ends_the_program,
+        the_host_is_set_up,
+        initialization_is_a_run_of_its_own,
+        a_configuration_file_that_changes_ends_it,
     ])
 }
 

@@ -39,6 +39,12 @@ impl Proxy {
         Self { child, log }
     }
 
+    /// The number of its process.
+    #[allow(dead_code, reason = "each test program uses its own part of this")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log")
