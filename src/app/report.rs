@@ -94,8 +94,9 @@ impl Reporter {
             Note::Synced { family, triggered_nanoseconds } => self.synced(family, &triggered_nanoseconds),
             Note::FirstSync => {
                 let failures = reconciler.schedule().failures().len();
-                tracing::info!(writes = self.written, failures, "First sync complete");
+                // Whoever reads the line may ask at once.
                 self.status.send_modify(|status| status.synced_once = true);
+                tracing::info!(writes = self.written, failures, "First sync complete");
             }
             Note::HandedOver { waited } => {
                 self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());

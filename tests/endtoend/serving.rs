@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
+use crate::lab::shell;
 use crate::proxy::{Proxy, get};
 use crate::tools::wait_for;
 use crate::{put, running};
@@ -132,4 +134,36 @@ pub(crate) fn an_address_in_use_is_tried_again_or_ends_the_program() {
     assert!(log.contains("\"Failed to listen, trying again in 5 seconds\" name=\"healthz\""), "{log}");
     drop(holder);
     wait_for("it listens when it can", 10, || ask("127.0.0.1:10256", "/healthz").contains("200 OK"));
+}
+
+/// A table that another program owns cannot be changed: the kernel answers EPERM, until that program ends.
+pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
+    let mut owner =
+        Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("nft");
+    let mut words = owner.stdin.take().expect("a pipe");
+    writeln!(words, "add table ip kube-ipvs {{ flags owner; }}").expect("nft listens");
+    words.flush().expect("nft listens");
+    wait_for("the table is owned", 10, || shell("nft list tables").contains("table ip kube-ipvs"));
+
+    let (folder, common) = empty();
+    let mut proxy = start(&folder, "proxy", &common, &["--ipvs-sync-period", "1s"]);
+    proxy.wait_synced();
+    for path in ["/healthz", "/livez"] {
+        wait_for(&format!("{path}: the node is unhealthy\n{}", proxy.log()), 10, || {
+            let answer = ask("127.0.0.1:10256", path);
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("a change has been waiting for ")
+        });
+    }
+    let body = get("127.0.0.1:10256", "/livez");
+    assert!(body.contains("\"IPv4\":{\"lastUpdated\":\"0001-01-01T00:00:00Z\",\"healthy\":false}"), "{body}");
+    assert!(body.contains("IPv4: a change has been waiting for "), "{body}");
+    assert!(body.contains("Operation not permitted"), "it says what the kernel says: {body}");
+    assert!(proxy.count("kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "IPv4") > 0);
+
+    drop(words);
+    owner.wait().expect("nft ends");
+    wait_for(&format!("it is healthy again\n{}", proxy.log()), 30, || {
+        ask("127.0.0.1:10256", "/healthz").starts_with("HTTP/1.1 200 ")
+    });
+    assert!(!get("127.0.0.1:10256", "/healthz").contains("reasons"));
 }

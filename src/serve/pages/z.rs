@@ -119,7 +119,7 @@ impl Page for Statusz {
         let (hours, minutes, seconds) = (up / 3600, up / 60 % 60, up % 60);
         format!(
             "\n{COMPONENT} statusz\n{WARNING}\n\nStarted: {started}\nUp: {hours} hr {minutes:02} min {seconds:02} sec\n\
-             Go version: {GO_VERSION}\nBinary version: {VERSION}\nPaths: {}\n",
+             Go version: {GO_VERSION}\nBinary version: {VERSION}\nEmulation version: {EMULATED}\nPaths: {}\n",
             paths(self.profiling).join(" ")
         )
     }
@@ -130,6 +130,7 @@ impl Page for Statusz {
             "uptimeSeconds": self.up_seconds(now),
             "goVersion": GO_VERSION,
             "binaryVersion": VERSION,
+            "emulationVersion": EMULATED,
             "paths": paths(self.profiling),
         })
     }
@@ -138,6 +139,8 @@ impl Page for Statusz {
 /// The field must be there; this is no Go program.
 const GO_VERSION: &str = "none";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The kube-proxy that this program behaves like.
+const EMULATED: &str = "1.36";
 
 /// The flags of the command line.
 pub(super) struct Flagz {
