@@ -113,6 +113,13 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     }
     let (sender, heard) = mpsc::channel(EVENTS);
     follow_addresses(addresses, sender.clone()).await?;
+    if let Some(teller) = teller {
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            teller.run(stop).await;
+            Ok(())
+        });
+    }
     if !options.init_only {
         serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
     }
@@ -124,13 +131,6 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     if options.init_only {
         let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported);
         return init_only::initialize(&mut kernel, &desired);
-    }
-    if let Some(teller) = teller {
-        let stop = shutdown.clone();
-        tasks.spawn(async move {
-            teller.run(stop).await;
-            Ok(())
-        });
     }
     if let Some(changed) = changed {
         let stop = shutdown.clone();

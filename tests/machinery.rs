@@ -44,7 +44,7 @@ use killed::killed_at_any_moment_it_takes_nothing_away;
 use node::{a_node_that_changes_ends_the_program, the_start_waits_for_the_node};
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
-use told::what_happens_is_told;
+use told::{an_end_for_want_of_an_address_is_told, what_happens_is_told};
 
 fn main() -> std::process::ExitCode {
     let missing = real_apiserver::assets().err();
@@ -58,6 +58,7 @@ fn main() -> std::process::ExitCode {
             without_an_api_server_it_waits,
             killed_at_any_moment_it_takes_nothing_away,
             what_happens_is_told,
+            an_end_for_want_of_an_address_is_told,
             the_start_waits_for_the_node,
             a_node_that_changes_ends_the_program,
             who_is_denied_is_told_what,

@@ -129,7 +129,12 @@ impl ControlPlane {
     /// The same as another user.
     pub fn proxy_as(&self, user: &str, folder: &TempDir, name: &str) -> Proxy {
         let kubeconfig = self.server.kubeconfig_at(user, self.server.port);
-        start(folder, name, &kubeconfig)
+        start(folder, name, &kubeconfig, &[])
+    }
+
+    /// The same as `system:kube-proxy`, with more arguments.
+    pub fn proxy_with(&self, folder: &TempDir, name: &str, more: &[&str]) -> Proxy {
+        start(folder, name, &self.kubeconfig(), more)
     }
 
     /// The kubeconfig of `system:kube-proxy`.
@@ -228,10 +233,10 @@ impl ControlPlane {
     }
 }
 
-/// Starts kube-ipvs in the caller's namespace with this kubeconfig.
-pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path) -> Proxy {
+/// Starts kube-ipvs in the caller's namespace with this kubeconfig, and more arguments.
+pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path, more: &[&str]) -> Proxy {
     let kubeconfig = kubeconfig.to_string_lossy();
-    let arguments = [
+    let usual = [
         "--kubeconfig",
         &kubeconfig,
         "--hostname-override",
@@ -243,5 +248,5 @@ pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path) -> Proxy {
         "-v",
         "2",
     ];
-    Proxy::start(folder.path(), name, &arguments)
+    Proxy::start(folder.path(), name, &[&usual, more].concat())
 }

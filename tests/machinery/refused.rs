@@ -54,7 +54,7 @@ pub fn a_wrong_kubeconfig_is_explained() {
     let mut explained = |text: Option<String>, expected: &[&str]| {
         number += 1;
         let file = write(&folder, number, text.as_deref());
-        let line = why(start(&folder, &format!("proxy{number}"), &file));
+        let line = why(start(&folder, &format!("proxy{number}"), &file, &[]));
         let named = format!("--kubeconfig {}: ", file.display());
         for part in expected.iter().chain(&[&*named]) {
             assert!(line.contains(part), "{part} is missing: {line}");

@@ -71,3 +71,18 @@ pub fn what_happens_is_told() {
     assert_eq!(code, 3, "{output}");
     assert_eq!(output.lines().count(), 1, "{output}");
 }
+
+/// An address that another program has ends the program where the user wants that, and the API server knows why.
+pub fn an_end_for_want_of_an_address_is_told() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let _holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10256)).unwrap();
+    let mut proxy = cluster.proxy_with(&folder, "proxy", &["--bind-address-hard-fail"]);
+    assert_eq!(proxy.wait(), Some(1), "{}", proxy.log());
+    let expected = ["Warning", "FailedToStartProxierHealthcheck", "StartKubeProxy", "Node", "node1", "node1"];
+    let events = cluster.events();
+    let event = events.iter().find(|event| told(event) == expected);
+    let event = event.unwrap_or_else(|| panic!("{events:?}\n{}", proxy.log()));
+    let note = event["note"].as_str().unwrap();
+    assert!(note.starts_with("cannot serve healthz on 0.0.0.0:10256: Address already in use"), "{note}");
+}
