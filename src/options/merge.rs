@@ -70,6 +70,10 @@ pub fn merge(
         Err(problem) => problems.push(problem),
     }
     tell_of_ignored_flags(&flags, with_file, &mut notices);
+    let in_vain = configuration.without_effect();
+    if with_file && !in_vain.is_empty() {
+        notices.push(Notice::detail("Fields have no effect in this program", in_vain.join(", ")));
+    }
 
     // The name of an error about a setting that both a flag and the file can have the last word on.
     let by_flag = |name| if flags.has(name) || !with_file { Origin::Flags } else { Origin::File };

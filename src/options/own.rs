@@ -56,6 +56,7 @@ impl Own {
                 "DRAIN_DEADLINE" => value_of(&value).map(|value| self.drain_deadline = Some(value)),
                 "ESTIMATOR" => value_of(&value).map(|value| self.estimator = Some(value)),
                 "SLOPPY_SCTP" => value_of(&value).map(|value| self.sloppy_sctp = Some(value)),
+                _ if is_of_a_service(setting) => Ok(()),
                 _ => {
                     notices
                         .push(Notice::warning("Unknown environment variable", format!("{PREFIX}{setting}")));
@@ -79,6 +80,12 @@ impl Own {
             }
         }
     }
+}
+
+/// Whether Kubernetes has put a variable into the environment of a pod for a Service whose name begins like ours:
+/// `KUBE_IPVS_SERVICE_HOST`, `KUBE_IPVS_METRICS_PORT_80_TCP`.
+fn is_of_a_service(setting: &str) -> bool {
+    setting.contains("SERVICE_") || setting.split('_').any(|word| word == "PORT")
 }
 
 /// A value of the environment, read as in the configuration file.

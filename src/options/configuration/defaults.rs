@@ -30,6 +30,30 @@ impl Configuration {
         configuration
     }
 
+    /// The fields that say something else than their default, and have an effect in kube-proxy's mode ipvs, but none
+    /// here.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let mut default = Self::default();
+        default.set_defaults();
+        let (connection, logging) = (&self.client_connection, &self.logging);
+        let accepted = &connection.accept_content_types;
+        [
+            ("featureGates", !self.feature_gates.is_empty()),
+            ("clientConnection.acceptContentTypes", !accepted.is_empty()),
+            ("clientConnection.contentType", connection.content_type != CONTENT_TYPE),
+            ("clientConnection.qps", (connection.qps - REQUESTS_PER_SECOND).abs() > f32::EPSILON),
+            ("clientConnection.burst", connection.burst != BURST),
+            ("configSyncPeriod", self.config_sync_period != default.config_sync_period),
+            ("showHiddenMetricsForVersion", !self.show_hidden_metrics_for_version.is_empty()),
+            ("logging.flushFrequency", logging.flush_frequency != default.logging.flush_frequency),
+            ("logging.vmodule", !logging.vmodule.is_empty()),
+            ("logging.options", logging.options != default.logging.options),
+        ]
+        .into_iter()
+        .filter_map(|(field, is_said)| is_said.then_some(field))
+        .collect()
+    }
+
     /// Puts the default wherever nothing is said.
     pub fn set_defaults(&mut self) {
         text(&mut self.api_version, API_VERSION);

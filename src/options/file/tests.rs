@@ -131,3 +131,30 @@ fn only_the_first_document_counts() {
     let text = format!("---\n{HEADER}mode: ipvs\n---\nmode: 5\n");
     assert_eq!(parse(&text).unwrap().configuration.mode, "ipvs");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(body: String) {
+        let _ = parse(&body);
+        let _ = parse_body(&body);
+    }
+
+    /// Whatever is read can be written, and is read as the same.
+    #[test]
+    fn what_is_read_is_written_and_read_again(
+        mode in ".*",
+        cidrs in proptest::option::of(proptest::collection::vec(".*", 0..3)),
+        bit in proptest::option::of(-5..40_i64),
+        nanoseconds: i64,
+    ) {
+        let mut written = Configuration::default();
+        written.mode = mode;
+        written.ipvs.exclude_cidrs = cidrs;
+        written.iptables.masquerade_bit = bit;
+        written.ipvs.tcp_timeout = crate::options::duration::GoDuration::from_nanoseconds(nanoseconds);
+        written.set_defaults();
+        let loaded = parse(&text(&written)).expect("it was written by this program");
+        proptest::prop_assert_eq!(loaded.configuration, written);
+        proptest::prop_assert_eq!(loaded.notices, vec![]);
+    }
+}

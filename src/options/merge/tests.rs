@@ -518,6 +518,34 @@ fn flags_in_vain_are_told_once() {
 }
 
 #[test]
+fn fields_in_vain_are_told_once() {
+    let detail = |body: &str| {
+        let notices = with_file(&[], &format!("ipvs: {{scheduler: rr}}\n{body}")).unwrap().notices;
+        notices.first().map(|notice| notice.detail.clone()).unwrap_or_default()
+    };
+    for (body, fields) in [
+        ("", ""),
+        ("clientConnection: {qps: 5, burst: 10}\nconfigSyncPeriod: 15m", ""),
+        ("featureGates: {A: true}", "featureGates"),
+        (
+            "clientConnection: {acceptContentTypes: a, contentType: b, qps: 50, burst: 100}",
+            "clientConnection.acceptContentTypes, clientConnection.contentType, clientConnection.qps, \
+             clientConnection.burst",
+        ),
+        (
+            "configSyncPeriod: 1m\nshowHiddenMetricsForVersion: '1.35'",
+            "configSyncPeriod, showHiddenMetricsForVersion",
+        ),
+        (
+            "logging: {flushFrequency: 1s, vmodule: [{filePattern: a, verbosity: 1}], options: {text: {splitStream: true}}}",
+            "logging.flushFrequency, logging.vmodule, logging.options",
+        ),
+    ] {
+        assert_eq!(detail(body), fields, "{body}");
+    }
+}
+
+#[test]
 fn our_own_options_come_from_the_file_or_the_environment() {
     let body = "ipvs: {scheduler: rr}\nkubeIPVS: {drainDeadline: 1m, estimator: off, sloppySCTP: true}";
     let options = with_file(&[], body).unwrap().options;

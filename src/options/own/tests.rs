@@ -27,7 +27,15 @@ fn the_environment_beats_the_file() {
 
 #[test]
 fn a_variable_that_means_nothing_is_named() {
-    let (_, notices) = read_all(&[("KUBE_IPVS_DRAIN", "5m")]).unwrap();
+    let (_, notices) = read_all(&[
+        ("KUBE_IPVS_DRAIN", "5m"),
+        // Of Services `kube-ipvs` and `kube-ipvs-metrics`.
+        ("KUBE_IPVS_SERVICE_HOST", "10.96.0.9"),
+        ("KUBE_IPVS_SERVICE_PORT_HTTP", "80"),
+        ("KUBE_IPVS_PORT", "tcp://10.96.0.9:80"),
+        ("KUBE_IPVS_METRICS_PORT_80_TCP_ADDR", "10.96.0.9"),
+    ])
+    .unwrap();
     assert_eq!(notices, [Notice::warning("Unknown environment variable", "KUBE_IPVS_DRAIN".to_owned())]);
 }
 
