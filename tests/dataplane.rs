@@ -14,13 +14,19 @@ mod host;
 #[path = "common/lab.rs"]
 #[expect(dead_code, unused_macros, unused_imports, reason = "each test program uses its own part of this")]
 mod lab;
+#[path = "dataplane/neighbours.rs"]
+mod neighbours;
 #[path = "common/proxy.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod proxy;
+#[path = "dataplane/reference.rs"]
+mod reference;
 #[path = "dataplane/refusals.rs"]
 mod refusals;
 #[path = "dataplane/requests.rs"]
 mod requests;
+#[path = "dataplane/table.rs"]
+mod table;
 #[path = "common/talk.rs"]
 mod talk;
 #[path = "dataplane/topology.rs"]
@@ -29,25 +35,31 @@ mod topology;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use cluster::{Cluster, Service};
+use cluster::{Cluster, Condition, Policy, Service};
 use libtest_mimic::Trial;
 
 /// Whoever asks, but for endpoints that ask themselves: pods, nodes and clients outside, on and through both nodes.
 const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
 
 /// The Services that no row changes.
-static SERVICES: LazyLock<[Service; 6]> = LazyLock::new(|| {
+static SERVICES: LazyLock<[Service; 5]> = LazyLock::new(|| {
     [
-        Service::new("both", 10, &["pod-1a", "pod-2a"]),
-        Service::new("first", 11, &["pod-1a"]),
-        Service::new("second", 12, &["pod-2a"]),
-        Service { affinity: true, ..Service::new("sticky", 13, &["pod-1a", "pod-2a"]) },
-        Service::new("none", 14, &[]),
-        Service { ready: false, ..Service::new("unready", 15, &["pod-1a", "pod-2a"]) },
+        Service::exposed("both", 10, &["pod-1a", "pod-2a"]),
+        Service { affinity_seconds: Some(10_800), ..Service::exposed("sticky", 13, &["pod-1a", "pod-2a"]) },
+        Service {
+            affinity_seconds: Some(10_800),
+            external: Policy::Local,
+            ..Service::exposed("sticky-local", 12, &["pod-1a", "pod-2a"])
+        },
+        Service::exposed("none", 14, &[]),
+        Service::exposed("unready", 15, &["pod-1a", "pod-2a"]).all(Condition::NotReady),
     ]
 });
 
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(&*SERVICES, &[]));
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    let of_the_table = table::SERVICES.iter().map(|(_, service)| service);
+    Cluster::start(SERVICES.iter().chain(of_the_table), &[])
+});
 static MASQUERADING_ALL: LazyLock<Cluster> =
     LazyLock::new(|| Cluster::start(&*SERVICES, &["--masquerade-all"]));
 
@@ -56,7 +68,15 @@ fn service(name: &str) -> &'static Service {
 }
 
 fn main() -> ExitCode {
-    lab::run_trials(|| requests::rows().chain(refusals::rows()).chain(changes::rows()).collect())
+    lab::run_trials(|| {
+        // The table last: it leaves some thousand connections behind.
+        requests::rows()
+            .chain(refusals::rows())
+            .chain(changes::rows())
+            .chain(neighbours::rows())
+            .chain(table::rows())
+            .collect()
+    })
 }
 
 /// A row, named after what it is about.

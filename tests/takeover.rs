@@ -4,7 +4,7 @@
 //! other in iptables-nft, and FORWARD drops in the same place.
 
 #[path = "dataplane/cluster.rs"]
-#[expect(dead_code, reason = "each test program uses its own part of this")]
+#[expect(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 mod cluster;
 #[path = "common/host.rs"]
 mod host;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use kube_ipvs::cluster::types::{Family, Protocol};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketType, acceptfrom, bind, connect, ipproto, listen, recv,
@@ -84,6 +85,12 @@ impl Conversation {
 /// Asks once, over a connection of its own, from the calling thread's namespace.
 pub(crate) fn ask(protocol: Protocol, source: Option<IpAddr>, target: SocketAddr) -> io::Result<Answer> {
     Conversation::open(protocol, source, target)?.ask()
+}
+
+/// Whether an error says that nothing was heard for as long as was to be waited, or that the own node dropped the packet.
+pub(crate) fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::PermissionDenied)
+        || Errno::from_io_error(error) == Some(Errno::INPROGRESS)
 }
 
 /// One echo request from the calling thread's namespace, whose `ping_group_range` must allow it; it must be answered,

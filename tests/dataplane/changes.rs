@@ -8,16 +8,24 @@ use std::time::{Duration, Instant};
 use kube_ipvs::cluster::types::{Family, Protocol};
 use libtest_mimic::Trial;
 
-use crate::cluster::Service;
+use crate::cluster::{self, Condition, Entry, Policy, Service};
 use crate::proxy::eventually;
 use crate::talk::{Conversation, PROTOCOLS};
 use crate::topology::find;
 use crate::{CLUSTER, row};
 
-const CLIENTS: [&str; 3] = ["pod-1b", "node-2", "outside-2"];
+/// Who asks, where, and the Service's policy for clients outside: clients inside pass over `Local`.
+const CLIENTS: [(&str, Entry, Policy); 6] = [
+    ("pod-1b", Entry::ClusterIp, Policy::Cluster),
+    ("node-2", Entry::ClusterIp, Policy::Cluster),
+    ("outside-2", Entry::ClusterIp, Policy::Cluster),
+    ("outside-2", Entry::OwnNodePort, Policy::Cluster),
+    ("pod-1b", Entry::LoadBalancerIp, Policy::Local),
+    ("node-2", Entry::OwnNodePort, Policy::Local),
+];
 
 /// A change of a manifest shows in the data plane within this time; it takes milliseconds.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// How long is waited for one answer, where another attempt follows.
 const BRIEFLY: Duration = Duration::from_millis(100);
@@ -31,20 +39,22 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     let streams = &[Protocol::Tcp, Protocol::Sctp];
     let flows = &[Protocol::Udp];
     let refusing = &[Protocol::Tcp, Protocol::Udp];
-    let changes: [(&str, Change, &[Protocol]); 6] = [
+    let changes: [(&str, Change, &[Protocol]); 8] = [
         ("an-added-endpoint-is-reached", an_added_endpoint_is_reached, &PROTOCOLS),
         ("a-removed-endpoint-gets-nothing-new", a_removed_endpoint_gets_nothing_new, &PROTOCOLS),
         ("a-connection-outlives-its-endpoint", a_connection_outlives_its_endpoint, streams),
+        ("a-connection-outlives-unreadiness", a_connection_outlives_unreadiness, streams),
         ("a-flow-leaves-a-removed-endpoint", a_flow_leaves_a_removed_endpoint, flows),
         ("a-refused-flow-reaches-the-first-endpoint", a_refused_flow_reaches_the_first_endpoint, flows),
+        ("a-flow-from-before-the-service-reaches-it", a_flow_from_before_the_service_reaches_it, flows),
         ("without-its-last-endpoint-it-refuses", without_its_last_endpoint_it_refuses, refusing),
     ];
     changes.into_iter().flat_map(|(name, change, protocols)| {
         Family::ALL.into_iter().flat_map(move |family| {
             protocols.iter().flat_map(move |&protocol| {
-                CLIENTS.map(|client| {
-                    let case = Case { client, protocol, family };
-                    row(&[&"changes", &name, &client, &protocol, &family], move || change(&case))
+                CLIENTS.map(|(client, entry, external)| {
+                    let case = Case { client, entry, external, protocol, family };
+                    row(&[&"changes", &name, &client, &entry, &protocol, &family], move || change(&case))
                 })
             })
         })
@@ -54,6 +64,8 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
 /// Who asks, and how.
 struct Case {
     client: &'static str,
+    entry: Entry,
+    external: Policy,
     protocol: Protocol,
     family: Family,
 }
@@ -61,23 +73,25 @@ struct Case {
 impl Case {
     /// A new Service with these endpoints, all of which already answer the client.
     fn service(&self, endpoints: &[&'static str]) -> Service {
-        let service = CLUSTER.service(endpoints);
+        let service = self.new_service(endpoints);
         CLUSTER.put(&service);
         self.wait_for_all(&service);
         service
     }
 
+    /// A Service that is not there yet.
+    fn new_service(&self, endpoints: &[&'static str]) -> Service {
+        Service { external: self.external, ..CLUSTER.service(endpoints) }
+    }
+
     fn target(&self, service: &Service) -> SocketAddr {
-        SocketAddr::new(service.address(self.family), 80)
+        service.target(self.entry, find(self.client), self.family)
     }
 
     /// A connection that is to last.
     fn open(&self, service: &Service) -> Conversation {
         let (protocol, target) = (self.protocol, self.target(service));
-        // SCTP tells the server all addresses of a socket that has not chosen one, and the server tries them in
-        // turn. No NAT translates those: the first that it tries, past the service address, ends the association.
-        // Kubernetes leaves associations with several addresses to their users for that reason.
-        let source = (protocol == Protocol::Sctp).then(|| find(self.client).address(self.family));
+        let source = cluster::source(protocol, self.client, target);
         let open = move || Conversation::open(protocol, source, target);
         CLUSTER.host(self.client).run(open).expect("a connection")
     }
@@ -85,14 +99,20 @@ impl Case {
     /// Who answers new connections; `None`: one was not answered.
     fn ask_often(&self, service: &Service) -> Option<BTreeSet<String>> {
         let (protocol, target) = (self.protocol, self.target(service));
+        let source = cluster::source(protocol, self.client, target);
         CLUSTER.host(self.client).run(move || {
-            let open = || Conversation::open_within(BRIEFLY, protocol, None, target)?.ask();
+            let open = || Conversation::open_within(BRIEFLY, protocol, source, target)?.ask();
             (0..MANY).map(|_| open().ok().map(|(server, _)| server)).collect()
         })
     }
 
     fn wait_for_all(&self, service: &Service) {
-        let wanted: BTreeSet<_> = service.endpoints.iter().map(|pod| (*pod).to_owned()).collect();
+        self.wait_for(service, service.endpoints.iter().copied());
+    }
+
+    /// Waits until these endpoints answer new connections, and no others.
+    fn wait_for(&self, service: &Service, endpoints: impl Iterator<Item = &'static str>) {
+        let wanted: BTreeSet<_> = endpoints.map(ToOwned::to_owned).collect();
         let mut answers = None;
         let all = eventually(SOON, || {
             answers = self.ask_often(service);
@@ -138,18 +158,40 @@ fn a_connection_outlives_its_endpoint(case: &Case) {
     assert_eq!(conversation.ask().expect("an answer on the old connection"), first);
 }
 
+/// Whatever becomes of its endpoint in the slices: not ready, being ended, ready again.
+fn a_connection_outlives_unreadiness(case: &Case) {
+    let mut service = case.service(&["pod-1a", "pod-2a"]);
+    let conversation = case.open(&service);
+    let first = conversation.ask().expect("an answer");
+    let endpoint = service.endpoints.iter().copied().find(|pod| *pod == first.0).expect("an endpoint");
+    let everybody = service.endpoints.clone();
+    for condition in [Condition::NotReady, Condition::Ready, Condition::ServingTerminating] {
+        service.conditions.insert(endpoint, condition);
+        CLUSTER.put(&service);
+        let in_use = |pod: &&'static str| service.condition(pod) == Condition::Ready;
+        case.wait_for(&service, everybody.iter().copied().filter(in_use));
+        assert_eq!(conversation.ask().expect("an answer on the old connection"), first, "{condition:?}");
+    }
+}
+
 /// Its real server goes at once, and its connections with it (`expire_nodest_conn`).
 fn a_flow_leaves_a_removed_endpoint(case: &Case) {
-    let mut service = case.service(&["pod-1a", "pod-2a"]);
-    let flow = case.open(&service);
-    let (first, _) = flow.ask().expect("an answer");
-    assert_eq!(flow.ask().expect("an answer").0, first, "a flow stays where it is");
-    service.endpoints.retain(|pod| *pod != first);
-    let other = service.endpoints[0];
-    CLUSTER.put(&service);
-    wait_for_the_turn(&flow, other, |answer| answer.is_ok_and(|server| server == first));
-    for _ in 0..MANY {
-        assert_eq!(flow.ask().expect("an answer").0, other);
+    let service = case.service(&["pod-1a", "pod-2a"]);
+    for (first, other) in [("pod-1a", "pod-2a"), ("pod-2a", "pod-1a")] {
+        let with_first = (0..MANY).find_map(|_| {
+            let flow = case.open(&service);
+            let (server, _) = flow.ask().expect("an answer");
+            (server == first).then_some(flow)
+        });
+        let flow = with_first.expect("they take turns");
+        assert_eq!(flow.ask().expect("an answer").0, first, "a flow stays where it is");
+        CLUSTER.put(&Service { endpoints: vec![other], ..service.clone() });
+        wait_for_the_turn(&flow, other, |answer| answer.is_ok_and(|server| server == first));
+        for _ in 0..MANY {
+            assert_eq!(flow.ask().expect("an answer").0, other);
+        }
+        CLUSTER.put(&service);
+        case.wait_for_all(&service);
     }
 }
 
@@ -186,8 +228,23 @@ fn wait_for_the_turn(flow: &Conversation, to: &str, as_before: impl Fn(Result<&s
         assert!(start.elapsed() < SOON, "it does not reach {to}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Two packets in a row may be lost, by a client that waits for its answers.
-    assert!(last_before.elapsed() < 3 * BRIEFLY, "nobody answers for {:?}", last_before.elapsed());
+    // Packets in a row may be lost, by a client that waits for its answers: until connection tracking was purged.
+    assert!(last_before.elapsed() < 10 * BRIEFLY, "nobody answers for {:?}", last_before.elapsed());
+}
+
+/// Connection tracking remembers that nothing translated it; the entry goes with the first endpoint.
+fn a_flow_from_before_the_service_reaches_it(case: &Case) {
+    let service = case.new_service(&["pod-1a"]);
+    let flow = case.open(&service);
+    flow.wait_at_most(BRIEFLY).expect("a timeout");
+    for _ in 0..3 {
+        let answer = flow.ask();
+        assert!(answer.is_err(), "{answer:?} of nobody");
+    }
+    CLUSTER.put(&service);
+    let answered = || flow.ask().is_ok_and(|(server, _)| server == "pod-1a");
+    assert!(eventually(SOON, answered), "it is not answered");
+    assert!((0..MANY).all(|_| answered()), "each time");
 }
 
 fn without_its_last_endpoint_it_refuses(case: &Case) {

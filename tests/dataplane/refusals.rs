@@ -9,17 +9,21 @@ use std::time::{Duration, Instant};
 use kube_ipvs::cluster::types::{Family, Protocol};
 use libtest_mimic::Trial;
 
+use crate::cluster::Entry;
 use crate::talk::{self, Answer, PROTOCOLS};
-use crate::topology::PORT;
+use crate::topology::{PORT, find};
 use crate::{CLIENTS, CLUSTER, requests, row, service};
 
-/// What nobody may answer: a name for it, the Service, the port.
-const TARGETS: [(&str, &str, u16); 5] = [
-    ("closed-port", "both", 83),
-    ("host-port", "both", PORT),
-    ("no-endpoint", "none", 80),
-    ("host-port-without-endpoint", "none", PORT),
-    ("no-ready-endpoint", "unready", 80),
+/// What nobody may answer: a name for it, the Service, where, and the port.
+const TARGETS: [(&str, &str, Entry, u16); 8] = [
+    ("closed-port", "both", Entry::ClusterIp, 83),
+    ("host-port", "both", Entry::ClusterIp, PORT),
+    ("no-endpoint", "none", Entry::ClusterIp, 80),
+    ("host-port-without-endpoint", "none", Entry::ClusterIp, PORT),
+    ("no-ready-endpoint", "unready", Entry::ClusterIp, 80),
+    ("host-port-of-an-external-ip", "both", Entry::ExternalIp, PORT),
+    ("host-port-of-a-load-balancer-ip", "both", Entry::LoadBalancerIp, PORT),
+    ("closed-port-of-a-load-balancer-ip", "none", Entry::LoadBalancerIp, 83),
 ];
 
 type Question = (&'static str, Protocol, Family, &'static str);
@@ -31,9 +35,10 @@ static OUTCOMES: LazyLock<BTreeMap<Question, (io::Result<Answer>, Duration)>> = 
     let asked: Vec<_> = questions()
         .map(|question| {
             let (name, protocol, family, client) = question;
-            let (_, service_name, port) =
+            let (_, service_name, entry, port) =
                 *TARGETS.iter().find(|(known, ..)| *known == name).expect("a target of this name");
-            let target = SocketAddr::new(service(service_name).address(family), port);
+            let address = service(service_name).target(entry, find(client), family).ip();
+            let target = SocketAddr::new(address, port);
             let outcome = CLUSTER.host(client).start(move || {
                 let start = Instant::now();
                 (talk::ask(protocol, None, target), start.elapsed())

@@ -1,12 +1,13 @@
-//! Who answers, and whom it sees.
+//! What the table leaves out: everything masqueraded, session affinity, pings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 use libtest_mimic::Trial;
 
-use crate::cluster::{Cluster, Service};
+use crate::cluster::{Entry, Policy};
+use crate::reference::{self, Fate};
 use crate::talk::{self, PROTOCOLS};
 use crate::topology::{Kind, PORT, find};
 use crate::{CLIENTS, CLUSTER, MASQUERADING_ALL, row, service};
@@ -17,69 +18,53 @@ const REQUESTS: usize = 6;
 /// Endpoints ask as well: they reach themselves.
 const ENDPOINTS: [&str; 2] = ["pod-1a", "pod-2a"];
 
+/// Where else than at the cluster IP clients ask.
+const OTHER_ENTRIES: [(&str, Entry); 5] = [
+    ("pod-1b", Entry::LoadBalancerIp),
+    ("node-2", Entry::ExternalIp),
+    ("outside-1", Entry::OwnNodePort),
+    ("outside-1", Entry::LoadBalancerIp),
+    ("outside-2", Entry::ExternalIp),
+];
+
 pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     let mut rows = Vec::new();
+    let everybody = || CLIENTS.into_iter().chain(ENDPOINTS);
     for family in Family::ALL {
         for protocol in PROTOCOLS {
-            for client in CLIENTS.into_iter().chain(ENDPOINTS) {
-                for name in ["both", "first", "second"] {
-                    let run =
-                        move || reaches(&CLUSTER, client, protocol, family, service(name), expected_sources);
-                    rows.push(row(&[&"reaches", &name, &client, &protocol, &family], run));
-                }
-                let run = move || {
-                    reaches(
-                        &MASQUERADING_ALL,
-                        client,
-                        protocol,
-                        family,
-                        service("both"),
-                        |client, _, family| find(client).node_addresses(family),
-                    );
-                };
+            for client in everybody() {
+                let run = move || is_masqueraded(client, protocol, family);
                 rows.push(row(&[&"masquerade-all", &"both", &client, &protocol, &family], run));
-                let run = move || stays(client, protocol, family);
-                rows.push(row(&[&"affinity", &"sticky", &client, &protocol, &family], run));
+            }
+            for (client, entry) in everybody().map(|client| (client, Entry::ClusterIp)).chain(OTHER_ENTRIES) {
+                for (name, policy) in [("sticky", Policy::Cluster), ("sticky-local", Policy::Local)] {
+                    let run = move || stays(name, client, entry, protocol, family);
+                    rows.push(row(&[&"affinity", &policy, &client, &entry, &protocol, &family], run));
+                }
             }
         }
-        for client in CLIENTS.into_iter().chain(ENDPOINTS) {
+        for client in everybody() {
             for name in ["both", "none"] {
-                let run = move || pings(client, service(name).address(family));
-                rows.push(row(&[&"ping", &name, &client, &family], run));
+                for entry in [Entry::ClusterIp, Entry::ExternalIp, Entry::LoadBalancerIp] {
+                    let run = move || pings(name, client, entry, family);
+                    rows.push(row(&[&"ping", &name, &client, &entry, &family], run));
+                }
             }
         }
     }
     rows.into_iter()
 }
 
-/// The addresses, any of which an endpoint may see of a client (contract 6.6, "ClusterIP, CIDR detector"; `POD_NETWORKS`
-/// holds all pods): a pod's own, but for a pod that reaches itself; for everyone else one of the node whose IPVS
-/// took the connection.
-fn expected_sources(client: &str, server: &str, family: Family) -> Vec<IpAddr> {
-    let place = find(client);
-    if place.kind == Kind::Pod && client != server {
-        vec![place.address(family)]
-    } else {
-        place.node_addresses(family)
-    }
-}
-
-/// All endpoints of a Service answer, nobody else does, and they see what they should.
-fn reaches(
-    cluster: &Cluster,
-    client: &'static str,
-    protocol: Protocol,
-    family: Family,
-    service: &Service,
-    expected: impl Fn(&str, &str, Family) -> Vec<IpAddr>,
-) {
-    let target = SocketAddr::new(service.address(family), 80);
+/// Both endpoints answer, and see an address of the node whose IPVS took the connection.
+fn is_masqueraded(client: &'static str, protocol: Protocol, family: Family) {
+    let service = service("both");
+    let target = service.target(Entry::ClusterIp, find(client), family);
     let mut answers = BTreeMap::new();
     for request in 0..REQUESTS {
-        let (server, seen) = cluster
+        let (server, seen) = MASQUERADING_ALL
             .ask(client, protocol, target)
             .unwrap_or_else(|error| panic!("request {request} of {client} to {target}: {error}"));
-        let expected = expected(client, &server, family);
+        let expected = find(client).node_addresses(family);
         assert!(expected.contains(&seen), "{server} sees {seen} of {client}; expected one of {expected:?}");
         *answers.entry(server).or_insert(0) += 1;
     }
@@ -89,12 +74,16 @@ fn reaches(
 }
 
 /// With session affinity all requests of a client go to one endpoint.
-fn stays(client: &'static str, protocol: Protocol, family: Family) {
-    let target = SocketAddr::new(service("sticky").address(family), 80);
+fn stays(name: &str, client: &'static str, entry: Entry, protocol: Protocol, family: Family) {
+    let (service, place) = (service(name), find(client));
+    let target = service.target(entry, place, family);
+    let Fate::Reaches(reached) = reference::fate(service, entry, place) else { panic!("nobody to reach") };
     let servers: BTreeSet<_> = (0..REQUESTS)
         .map(|_| {
             let (server, seen) = CLUSTER.ask(client, protocol, target).expect("an answer");
-            let expected = expected_sources(client, &server, family);
+            let endpoint = reached.iter().find(|reached| reached.pod == server);
+            let endpoint = endpoint.unwrap_or_else(|| panic!("{server} answers; expected {reached:?}"));
+            let expected = endpoint.seen.addresses(place, entry.node(place), family);
             assert!(
                 expected.contains(&seen),
                 "{server} sees {seen} of {client}; expected one of {expected:?}"
@@ -105,7 +94,8 @@ fn stays(client: &'static str, protocol: Protocol, family: Family) {
     assert_eq!(servers.len(), 1, "{servers:?}");
 }
 
-fn pings(client: &'static str, address: IpAddr) {
+fn pings(name: &str, client: &'static str, entry: Entry, family: Family) {
+    let address = service(name).target(entry, find(client), family).ip();
     CLUSTER.host(client).run(move || talk::ping(address)).expect("an answer to the echo request");
 }
 

@@ -25,7 +25,12 @@ pub(crate) const PORT: u16 = 8080;
 pub(crate) const POD_NETWORKS: &str = "10.244.0.0/16,fd00:10:244::/56";
 /// As in the documentation of kubeadm: a service address has more bits in common with a pod's than a node's has, so
 /// that the kernel would like it as the source of a masqueraded connection.
-const SERVICE_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
+const SERVICE_NETWORKS: [[&str; 2]; 3] = [
+    ["10.96.0.0/16", "fd00:10:96::/112"],
+    // External IPs, and those of load balancers.
+    ["198.18.0.0/16", "2001:db8:e::/112"],
+    ["198.19.0.0/16", "2001:db8:b::/112"],
+];
 
 /// What a host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,14 +243,15 @@ fn pod(place: &Place) -> String {
 fn outside(place: &Place) -> String {
     let [four, six] = place.addresses;
     let [via_four, via_six] = find(place.node).addresses;
-    let [services_four, services_six] = SERVICE_NETWORKS;
-    format!(
+    let mut lines = vec![format!(
         "link set eth0 up
          address add {four}/24 dev eth0
-         address add {six}/64 dev eth0
-         route add {services_four} via {via_four}
-         route add {services_six} via {via_six}"
-    )
+         address add {six}/64 dev eth0"
+    )];
+    for [four, six] in SERVICE_NETWORKS {
+        lines.push(format!("route add {four} via {via_four}\nroute add {six} via {via_six}"));
+    }
+    lines.join("\n")
 }
 
 /// All of it by one process.

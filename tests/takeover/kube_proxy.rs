@@ -247,7 +247,7 @@ COMMIT
 }
 
 /// A name of a Service's chain: 16 characters of base 32.
-fn hash(kind: &str, number: u8, index: usize) -> String {
+fn hash(kind: &str, number: u16, index: usize) -> String {
     let digit = |value: usize| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value % 32]);
     let tail: String = [usize::from(number) / 32, usize::from(number), index].map(digit).iter().collect();
     format!("KUBE-{kind}-TAKEOVERTESTX{tail}")

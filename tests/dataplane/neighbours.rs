@@ -1,0 +1,166 @@
+//! Services among others on a node: addresses that come and go, somebody else's rules, host ports.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use kube_ipvs::cluster::types::{Family, Protocol};
+use libtest_mimic::Trial;
+
+use crate::cluster::{self, Entry, Policy, Service};
+use crate::proxy::eventually;
+use crate::talk::{self, PROTOCOLS};
+use crate::topology::{PORT, find};
+use crate::{CLUSTER, row};
+
+/// A change shows in the data plane within this time; it takes milliseconds.
+const SOON: Duration = Duration::from_secs(10);
+/// How long is waited for one answer, where another attempt follows.
+const BRIEFLY: Duration = Duration::from_millis(300);
+
+pub(crate) fn rows() -> impl Iterator<Item = Trial> {
+    let families = || Family::ALL.into_iter();
+    let addresses = families().map(|family| {
+        row(&[&"neighbours", &"node-ports-follow-the-addresses", &family], move || {
+            node_ports_follow_the_addresses(family);
+        })
+    });
+    let shared = families().map(|family| {
+        row(&[&"neighbours", &"an-address-that-another-device-has", &family], move || {
+            an_address_that_another_device_has(family);
+        })
+    });
+    let host_ports = families().flat_map(|family| {
+        PROTOCOLS.map(|protocol| {
+            row(&[&"neighbours", &"host-ports-take-no-service-port", &protocol, &family], move || {
+                host_ports_take_no_service_port(protocol, family);
+            })
+        })
+    });
+    let forwarding = families().map(|family| {
+        row(&[&"neighbours", &"source-ranges-come-and-go", &family], move || {
+            source_ranges_come_and_go(family);
+        })
+    });
+    addresses.chain(shared).chain(host_ports).chain(forwarding)
+}
+
+/// Who answers; `None`: nobody.
+fn asked(client: &str, protocol: Protocol, target: SocketAddr) -> Option<String> {
+    let source = cluster::source(protocol, client, target);
+    let ask = move || talk::Conversation::open_within(BRIEFLY, protocol, source, target)?.ask();
+    CLUSTER.host(client).run(ask).ok().map(|(server, _)| server)
+}
+
+fn becomes(client: &str, protocol: Protocol, target: SocketAddr, who: Option<&str>) {
+    let mut last = None;
+    let is = eventually(SOON, || {
+        last = asked(client, protocol, target);
+        last.as_deref() == who
+    });
+    assert!(is, "{client} asks {target}: {last:?} answers, not {who:?}");
+}
+
+fn in_family(family: Family, four: &str, six: &str) -> IpAddr {
+    let text = if family == Family::V4 { four } else { six };
+    text.parse().expect("an address")
+}
+
+/// Nobody restarts anything when a node gets an address.
+fn node_ports_follow_the_addresses(family: Family) {
+    let service = CLUSTER.service(&["pod-1a"]);
+    CLUSTER.put(&service);
+    let own = service.target(Entry::OwnNodePort, find("outside-1"), family);
+    becomes("outside-1", Protocol::Tcp, own, Some("pod-1a"));
+
+    let address = in_family(family, "192.168.0.101", "2001:db8::101");
+    let target = SocketAddr::new(address, own.port());
+    let prefix = if family == Family::V4 { 24 } else { 64 };
+    CLUSTER.host("node-1").shell(format!("ip address add {address}/{prefix} dev eth0"));
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-1a"));
+    CLUSTER.host("node-1").shell(format!("ip address del {address}/{prefix} dev eth0"));
+    let virtual_server = target.to_string();
+    let gone = eventually(SOON, || !CLUSTER.host("node-1").shell("ipvsadm -Sn").contains(&virtual_server));
+    assert!(gone, "the virtual server stays");
+    becomes("outside-1", Protocol::Tcp, own, Some("pod-1a"));
+}
+
+/// A load balancer's address that a daemon on the node has announced on a device: the Service is served there, and the
+/// node's own ports stay the node's.
+fn an_address_that_another_device_has(family: Family) {
+    let service = CLUSTER.service(&["pod-2a"]);
+    CLUSTER.put(&service);
+    let target = service.target(Entry::LoadBalancerIp, find("outside-1"), family);
+    let host_port = SocketAddr::new(target.ip(), PORT);
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
+    becomes("outside-1", Protocol::Tcp, host_port, None);
+
+    let node = CLUSTER.host("node-1");
+    let address = format!("{}/{} dev lo", target.ip(), family.host_prefix());
+    node.shell(format!("ip address add {address}"));
+    becomes("outside-1", Protocol::Tcp, host_port, Some("node-1"));
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
+    becomes("node-1", Protocol::Tcp, target, Some("pod-2a"));
+    node.shell(format!("ip address del {address}"));
+    becomes("outside-1", Protocol::Tcp, host_port, None);
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
+}
+
+/// A CNI plugin sends what is for a local address and a pod's host port to that pod, and service addresses are local.
+fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
+    let service = Service { port: 8181, ..CLUSTER.service(&["pod-2a"]) };
+    CLUSTER.put(&service);
+    let (node, name) = (CLUSTER.host("node-1"), protocol.to_string().to_lowercase());
+    let (table, pod) = match family {
+        Family::V4 => ("ip", find("pod-1a").address(family).to_string()),
+        Family::V6 => ("ip6", format!("[{}]", find("pod-1a").address(family))),
+    };
+    let table = format!("{table} hostports-{name}");
+    let chains = ["prerouting", "output"].map(|hook| {
+        format!(
+            "chain {hook} {{ type nat hook {hook} priority -100; \
+             fib daddr type local {name} dport {} dnat to {pod}:{PORT}; }}",
+            service.port
+        )
+    });
+    node.shell(format!("nft -f - <<'END'\ntable {table} {{\n{}\n{}\n}}\nEND", chains[0], chains[1]));
+    let host = SocketAddr::new(find("node-1").address(family), service.port);
+    becomes("outside-1", protocol, host, Some("pod-1a"));
+    for client in ["pod-1b", "node-1", "outside-1"] {
+        for entry in [Entry::ClusterIp, Entry::LoadBalancerIp, Entry::ExternalIp] {
+            becomes(client, protocol, service.target(entry, find(client), family), Some("pod-2a"));
+        }
+    }
+    node.shell(format!("nft delete table {table}"));
+}
+
+/// Ranges that lie in each other are not lost when the wider one goes, and what one Service restricts, another on the
+/// same address does not.
+fn source_ranges_come_and_go(family: Family) {
+    let (narrow, wide) = match family {
+        Family::V4 => ("192.168.0.11/32", "192.168.0.0/24"),
+        Family::V6 => ("2001:db8::11/128", "2001:db8::/64"),
+    };
+    let mut service = Service { external: Policy::Cluster, ..CLUSTER.service(&["pod-1a"]) };
+    let neighbour = CLUSTER.service(&["pod-2a"]);
+    let neighbour = Service { port: 81, load_balancer_number: service.number, ..neighbour };
+    CLUSTER.put(&neighbour);
+    let (first, second) = (find("outside-1"), find("outside-2"));
+    let target = service.target(Entry::LoadBalancerIp, first, family);
+    let beside = neighbour.target(Entry::LoadBalancerIp, first, family);
+    assert_eq!(target.ip(), beside.ip());
+    for (ranges, others) in [
+        (vec![narrow, wide], Some("pod-1a")),
+        (vec![narrow], None),
+        (vec![wide, narrow], Some("pod-1a")),
+        (vec![wide], Some("pod-1a")),
+        (vec![narrow, wide], Some("pod-1a")),
+        (vec![narrow], None),
+        (vec![], Some("pod-1a")),
+    ] {
+        service.source_ranges = ranges;
+        CLUSTER.put(&service);
+        becomes(second.name, Protocol::Udp, target, others);
+        becomes(first.name, Protocol::Udp, target, Some("pod-1a"));
+        becomes(second.name, Protocol::Udp, beside, Some("pod-2a"));
+    }
+}

@@ -1,0 +1,320 @@
+//! The whole table: every client, through every entry, with every policy, to Services with endpoints on both nodes, on
+//! one, and without any that is ready, by every protocol and family. What is to happen says [`reference`]; what
+//! happened is written down in `CONFORMANCE.md` ([`document`]).
+
+mod document;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kube_ipvs::cluster::types::{Family, Protocol};
+use libtest_mimic::Trial;
+
+use crate::cluster::{self, Condition, Entry, Policy, Service};
+use crate::reference::{self, Fate, Reached, Seen};
+use crate::talk::{self, Answer, Conversation, PROTOCOLS};
+use crate::topology::{Place, find};
+use crate::{CLUSTER, row};
+
+/// A pod beside the endpoint on one node and one on the other, a node with that endpoint and one without, and clients
+/// outside that come in through each of them.
+const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
+
+/// Requests of a row that is answered: with the scheduler `rr` each of two endpoints gets half of them.
+const REQUESTS: usize = 4;
+/// How often a row is tried: see [`Question::ask_repeatedly`].
+const ATTEMPTS: usize = 3;
+/// How long an answer may take that comes: so that a lost segment or two are sent again.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a refusal of UDP may take.
+const SOON: Duration = Duration::from_secs(1);
+/// How long an answer may take, where those of some endpoints go astray.
+const BRIEFLY: Duration = Duration::from_millis(200);
+/// How long is waited for an answer that should not come. Where all happens on one processor, while the client is
+/// still sending its first segment, its TCP passes over the ICMP error, and takes only the one for the repeated segment,
+/// a second later.
+const IMPATIENCE: Duration = Duration::from_millis(1800);
+/// The threads that wait at one time.
+const WAITING: usize = 360;
+
+/// The parts of the table: a word and a title, what the Services have in common, and with which policies they come.
+static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
+    let both = Service::exposed("", 0, &["pod-1a", "pod-2a"]);
+    let ending = |pods: &[&'static str]| Service {
+        conditions: pods.iter().map(|pod| (*pod, Condition::ServingTerminating)).collect(),
+        ..both.clone()
+    };
+    let part = |word, title, service, policies| Part { word, title, service, policies };
+    let (every, same) = (&POLICIES[..], &POLICIES[..2]);
+    vec![
+        part("both-nodes", "Endpoints on both nodes: pod-1a, pod-2a", both.clone(), every),
+        part("one-node", "An endpoint on node-1 only: pod-1a", Service::exposed("", 0, &["pod-1a"]), every),
+        part("none", "No endpoints", Service::exposed("", 0, &[]), every),
+        part("not-ready", "Endpoints that are not ready", both.clone().all(Condition::NotReady), every),
+        part(
+            "one-terminating",
+            "pod-1a is terminating and still serves, pod-2a is ready",
+            ending(&["pod-1a"]),
+            same,
+        ),
+        part(
+            "all-terminating",
+            "pod-1a and pod-2a are terminating and still serve",
+            ending(&["pod-1a", "pod-2a"]),
+            same,
+        ),
+        part(
+            "source-ranges",
+            "`loadBalancerSourceRanges` with outside-1, the pods of node-1 and node-2 itself",
+            Service { source_ranges: RANGES.to_vec(), ..both.clone() },
+            same,
+        ),
+    ]
+});
+
+/// Of each client allowed: outside-1, pod-1b, node-2. In others lies one that is in the list too.
+const RANGES: [&str; 8] = [
+    "192.168.0.11/32",
+    "192.168.0.10/31",
+    "10.244.1.0/24",
+    "192.168.0.2/32",
+    "2001:db8::11/128",
+    "2001:db8::10/127",
+    "fd00:10:244:1::/64",
+    "2001:db8::2/128",
+];
+
+struct Part {
+    word: &'static str,
+    title: &'static str,
+    service: Service,
+    policies: &'static [(Policy, Policy)],
+}
+
+/// Internal and external; the first two are the same inside and outside.
+static POLICIES: [(Policy, Policy); 4] = [
+    (Policy::Cluster, Policy::Cluster),
+    (Policy::Local, Policy::Local),
+    (Policy::Cluster, Policy::Local),
+    (Policy::Local, Policy::Cluster),
+];
+
+/// The Services of the table, with the words of their parts.
+pub(crate) static SERVICES: LazyLock<Vec<(&str, Service)>> = LazyLock::new(|| {
+    let mut services = Vec::new();
+    for part in &*PARTS {
+        for &(internal, external) in part.policies {
+            let name = format!("{}-{internal}-{external}", part.word).to_lowercase();
+            let number = 20 + u16::try_from(services.len()).expect("a few");
+            services.push((
+                part.word,
+                Service {
+                    name,
+                    number,
+                    load_balancer_number: number,
+                    internal,
+                    external,
+                    ..part.service.clone()
+                },
+            ));
+        }
+    }
+    services
+});
+
+/// Who asks it. Where nothing else is the matter, endpoints do as well, and reach themselves too.
+fn clients(service: &Service) -> impl Iterator<Item = &'static str> {
+    let ask = service.name.starts_with("both-nodes");
+    let endpoints = service.endpoints.iter().copied().filter(move |_| ask);
+    CLIENTS.into_iter().chain(endpoints)
+}
+
+/// A row of the table.
+#[derive(Clone, Copy)]
+struct Question {
+    service: &'static Service,
+    entry: Entry,
+    client: &'static Place,
+    protocol: Protocol,
+    family: Family,
+}
+
+/// The order of the answers.
+type Id = (&'static str, Entry, &'static str, Protocol, Family);
+
+/// What happened, and how often.
+type Found = BTreeMap<Happened, usize>;
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happened {
+    /// Who answered, and what it saw.
+    Answered(String, SeenAs),
+    Refused,
+    Silence,
+    /// Something else.
+    Trouble(String),
+}
+
+/// What an endpoint saw.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SeenAs {
+    What(Seen),
+    Other(std::net::IpAddr),
+}
+
+impl Question {
+    fn all() -> impl Iterator<Item = Self> {
+        SERVICES.iter().flat_map(|(_, service)| Self::of(service))
+    }
+
+    fn of(service: &'static Service) -> impl Iterator<Item = Self> {
+        Entry::ALL.into_iter().flat_map(move |entry| {
+            clients(service).flat_map(move |client| {
+                PROTOCOLS.into_iter().flat_map(move |protocol| {
+                    Family::ALL.map(|family| Self { service, entry, client: find(client), protocol, family })
+                })
+            })
+        })
+    }
+
+    fn id(&self) -> Id {
+        (&self.service.name, self.entry, self.client.name, self.protocol, self.family)
+    }
+
+    /// Asks so many times, one after the other.
+    fn ask(&self, times: usize, patience: Duration) -> impl FnOnce() -> Found + Send + 'static {
+        let question = *self;
+        let target = self.service.target(self.entry, self.client, self.family);
+        let source = cluster::source(self.protocol, self.client.name, target);
+        move || {
+            let mut found = Found::new();
+            for _ in 0..times {
+                let start = Instant::now();
+                let open = || Conversation::open_within(patience, question.protocol, source, target)?.ask();
+                let happened = match open() {
+                    Ok(answer) => question.answered(answer),
+                    Err(error) => question.failed(&error, start.elapsed()),
+                };
+                *found.entry(happened).or_insert(0) += 1;
+            }
+            found
+        }
+    }
+
+    /// Asks so often as a row that is answered does, and again where something is amiss, for the reason that
+    /// [`cluster::Cluster::ask`] has.
+    fn ask_repeatedly(&self) -> Found {
+        let host = CLUSTER.host(self.client.name);
+        let expected = self.expected(REQUESTS);
+        let patience = if expected.contains_key(&Happened::Silence) { BRIEFLY } else { PATIENCE };
+        let mut found = Found::new();
+        for _ in 0..ATTEMPTS {
+            found = host.run(self.ask(REQUESTS, patience));
+            if found == expected {
+                break;
+            }
+        }
+        found
+    }
+
+    fn answered(&self, (server, address): Answer) -> Happened {
+        let node = self.entry.node(self.client);
+        let is = |seen: &Seen| seen.addresses(self.client, node, self.family).contains(&address);
+        // A node that asks itself is a node.
+        let seen = [Seen::Node, Seen::Client].into_iter().find(is);
+        Happened::Answered(server, seen.map_or(SeenAs::Other(address), SeenAs::What))
+    }
+
+    fn failed(&self, error: &io::Error, elapsed: Duration) -> Happened {
+        match error.kind() {
+            ErrorKind::ConnectionRefused if self.protocol == Protocol::Udp && elapsed > SOON => {
+                Happened::Trouble(format!("refused only after {elapsed:?}"))
+            }
+            ErrorKind::ConnectionRefused => Happened::Refused,
+            _ if talk::is_silence(error) => Happened::Silence,
+            _ => Happened::Trouble(error.to_string()),
+        }
+    }
+
+    /// What is to be found, by so many requests.
+    fn expected(&self, times: usize) -> Found {
+        let happens = match reference::fate(self.service, self.entry, self.client) {
+            Fate::Reaches(endpoints) => {
+                let happens = |reached: &Reached| match reached {
+                    Reached { astray: true, .. } => Happened::Silence,
+                    Reached { pod, seen, .. } => Happened::Answered((*pod).to_owned(), SeenAs::What(*seen)),
+                };
+                endpoints.iter().map(happens).collect()
+            }
+            // Its "port unreachable" is for ICMP-aware sockets only: that nobody answers is all to be seen.
+            Fate::Refused if self.protocol == Protocol::Sctp => vec![Happened::Silence],
+            Fate::Refused => vec![Happened::Refused],
+            Fate::Dropped => vec![Happened::Silence],
+        };
+        let each = times / happens.len();
+        happens.into_iter().fold(Found::new(), |mut found, happened| {
+            *found.entry(happened).or_insert(0) += each;
+            found
+        })
+    }
+
+    /// Whether there is an endpoint to be reached.
+    fn is_answered(&self) -> bool {
+        matches!(reference::fate(self.service, self.entry, self.client), Fate::Reaches(_))
+    }
+
+    fn endpoints(&self) -> &'static str {
+        SERVICES.iter().find(|(_, service)| service.name == self.service.name).expect("one of them").0
+    }
+}
+
+/// All that was found. Who is answered asks alone, so that the endpoints of a Service take turns; who is not waits with
+/// others.
+static FOUND: LazyLock<BTreeMap<Id, Found>> = LazyLock::new(|| {
+    let (answered, waiting): (Vec<_>, Vec<_>) = Question::all().partition(Question::is_answered);
+    let mut found = BTreeMap::new();
+    thread::scope(|scope| {
+        let of_a_service = answered.chunk_by(|left, right| left.service.name == right.service.name);
+        let asking: Vec<_> = of_a_service
+            .map(|questions| {
+                let ask = |question: &Question| (question.id(), question.ask_repeatedly());
+                scope.spawn(move || questions.iter().map(ask).collect::<Vec<_>>())
+            })
+            .collect();
+        for answers in asking {
+            found.extend(answers.join().expect("no panic"));
+        }
+    });
+    for together in waiting.chunks(WAITING) {
+        let started: Vec<_> = together
+            .iter()
+            .map(|question| CLUSTER.host(question.client.name).start(question.ask(1, IMPATIENCE)))
+            .collect();
+        for (question, result) in together.iter().zip(started) {
+            found.insert(question.id(), result.recv().expect("a result"));
+        }
+    }
+    found
+});
+
+pub(crate) fn rows() -> impl Iterator<Item = Trial> {
+    let questions = Question::all().map(|question| {
+        let Question { service, entry, client, protocol, family } = question;
+        let policies = format!("internal-{}/external-{}", service.internal, service.external);
+        let words: [&dyn fmt::Display; 7] =
+            [&"table", &question.endpoints(), &policies, &entry, &client.name, &protocol, &family];
+        row(&words, move || {
+            let requests = if question.is_answered() { REQUESTS } else { 1 };
+            assert_eq!(FOUND[&question.id()], question.expected(requests), "found, and expected");
+        })
+    });
+    questions.chain([Trial::test("table/as-committed", || {
+        document::compare(&document::text());
+        Ok(())
+    })])
+}
