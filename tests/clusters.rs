@@ -87,7 +87,7 @@ impl Life {
                     let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
                     writes += done.map(|(_, count)| count).sum::<u64>();
                 }
-                Note::Refused { key, text } => refused.push(format!("{key}: {text}")),
+                Note::Refused { key, text, .. } => refused.push(format!("{key}: {text}")),
                 Note::Unreadable(error) => refused.push(error.to_string()),
                 Note::Drift(key) => refused.push(format!("{key} is not as it was written")),
                 _ => {}

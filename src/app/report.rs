@@ -117,9 +117,10 @@ impl Reporter {
                     vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
                 }
             }
-            Note::Refused { key, text } => {
+            Note::Refused { key, kind, text } => {
                 let service = owner(reconciler, &key);
-                if text.contains("real_server: ") {
+                // kube-proxy's words for it.
+                if kind.ends_with("_real_server") {
                     tracing::error!(service, virtual_server = %key, err = text, "Failed to sync endpoint for service");
                 } else {
                     tracing::error!(service, object = %key, err = text, "The kernel refuses; trying again");

@@ -532,7 +532,7 @@ impl Reconciler {
                         self.schedule.fail(&key, text.clone(), now)
                     };
                     if tell {
-                        self.notes.push(Note::Refused { key: key.clone(), text });
+                        self.notes.push(Note::Refused { key: key.clone(), kind: planned.step.kind(), text });
                     }
                     troubled.insert(key);
                 }

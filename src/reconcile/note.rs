@@ -53,6 +53,8 @@ pub enum Note {
     Refused {
         /// What is not as wanted.
         key: Key,
+        /// What kind of step it was.
+        kind: &'static str,
         /// Why.
         text: String,
     },
