@@ -255,7 +255,11 @@ async fn open_source(
             let observer = watches::observer(metrics);
             let client = client::connect_observed(kubeconfig.as_deref(), master.as_deref(), observer).await?;
             let (events, teller) = Events::to(client.clone(), node_name.clone());
-            (Opened::Api(Box::new(ApiSource::new(client, node_name))), events, Some(teller))
+            let mut source = ApiSource::new(client, node_name);
+            if options.proxy.watch_all_nodes {
+                source = source.with_other_nodes();
+            }
+            (Opened::Api(Box::new(source)), events, Some(teller))
         }
     })
 }

@@ -67,7 +67,7 @@ fn short(event: &Event) -> String {
             |key| key.name.to_string(),
         ),
         Event::Node(change) => names(change, "nodes:", |node| node.name.to_string(), ToString::to_string),
-        Event::NodeAddresses(addresses) => panic!("not from manifests: {addresses:?}"),
+        event @ (Event::NodeAddresses(_) | Event::OtherNode(_)) => panic!("not from manifests: {event:?}"),
     }
 }
 

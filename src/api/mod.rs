@@ -37,6 +37,8 @@ pub enum Event {
     Slice(Change<SliceKey, EndpointSlice>),
     /// About this node's Node object (the key is the node's name).
     Node(Change<Arc<str>, Node>),
+    /// About the Node objects of other nodes; only where they are watched.
+    OtherNode(Change<Arc<str>, Node>),
     /// The complete set of the addresses that this node has, from its kernel.
     NodeAddresses(NodeAddresses),
 }

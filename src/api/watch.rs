@@ -1,4 +1,5 @@
-//! The API server as a source of events: three watches (Services, EndpointSlices, the own Node), one loop.
+//! The API server as a source of events: three watches (Services, EndpointSlices, the own Node), one loop. Where the user
+//! wants it, a fourth looks at all other Nodes.
 //!
 //! Each watch gets a complete set of objects, hands it on as one [`Replace`](super::Change::Replace), and follows
 //! changes from there. What it promises:
@@ -39,7 +40,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::cycle::Cycle;
-use self::kinds::{OwnNode, Services, Slices};
+use self::kinds::{OtherNodes, OwnNode, Services, Slices};
 use self::status::Report;
 pub use self::status::{Counters, Monitor, Status};
 use super::Event;
@@ -51,7 +52,7 @@ pub enum Resource {
     Services,
     /// EndpointSlices (discovery.k8s.io/v1).
     EndpointSlices,
-    /// Nodes (core/v1), of which only the own one.
+    /// Nodes (core/v1): the own one, and the others where the user wants it.
     Nodes,
 }
 
@@ -135,6 +136,7 @@ pub struct ApiSource {
     services: Report,
     slices: Report,
     node: Report,
+    other_nodes: Option<Report>,
 }
 
 impl ApiSource {
@@ -147,7 +149,14 @@ impl ApiSource {
             services: Report::new(Resource::Services),
             slices: Report::new(Resource::EndpointSlices),
             node: Report::new(Resource::Nodes),
+            other_nodes: None,
         }
+    }
+
+    /// The same that watches all other Nodes too. Each node of a cluster then hears of each change of each Node.
+    #[must_use]
+    pub fn with_other_nodes(self) -> Self {
+        Self { other_nodes: Some(Report::new(Resource::Nodes)), ..self }
     }
 
     /// The same with other limits.
@@ -156,24 +165,31 @@ impl ApiSource {
         Self { settings, ..self }
     }
 
-    /// What health and metrics may look at: Services, EndpointSlices, Nodes.
+    /// What health and metrics may look at: Services, EndpointSlices, the own Node.
     pub fn monitors(&self) -> [Monitor; 3] {
         [self.services.monitor(), self.slices.monitor(), self.node.monitor()]
     }
 
-    /// Runs the three watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any
+    /// Runs the watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any
     /// more. Events of one kind come in order; a full channel makes the watches wait.
     ///
     /// # Errors
     /// [`Error::Denied`], when the first definite answer to one of the watches is that it is not allowed. The two
     /// others are ended then.
     pub async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { client, node_name, settings, services, slices, node } = self;
+        let Self { client, node_name, settings, services, slices, node, other_nodes } = self;
         let services =
             Cycle::new(Services::default(), client.clone(), settings.clone(), services, events.clone());
         let slices = Cycle::new(Slices::default(), client.clone(), settings.clone(), slices, events.clone());
+        let others = other_nodes.map(|report| {
+            let kind = OtherNodes::of(&node_name);
+            Cycle::new(kind, client.clone(), settings.clone(), report, events.clone())
+        });
         let node = Cycle::new(OwnNode::named(&node_name), client, settings, node, events);
         let mut watches = JoinSet::new();
+        if let Some(others) = others {
+            watches.spawn(shutdown.clone().run_until_cancelled_owned(others.run()));
+        }
         watches.spawn(shutdown.clone().run_until_cancelled_owned(services.run()));
         watches.spawn(shutdown.clone().run_until_cancelled_owned(slices.run()));
         watches.spawn(shutdown.run_until_cancelled_owned(node.run()));

@@ -11,9 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::cluster::types::Family;
+use crate::desired::Shared;
 use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::note::{Note, Verdict};
+use crate::reconcile::note::{Note, Owner, Verdict};
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
@@ -144,16 +145,7 @@ impl Reporter {
                 winner = %conflict.winner,
                 "Two Services claim one address, protocol and port; the older one has it"
             ),
-            Note::Shared { shared, of_node: true } => tracing::warn!(
-                service = %shared.service,
-                address = %shared.address,
-                "A service address is this node's own: the Service's ports there are served, the others stay the node's"
-            ),
-            Note::Shared { shared, of_node: false } => tracing::info!(
-                service = %shared.service,
-                address = %shared.address,
-                "Another device has a service address: it is served, and not put on kube-ipvs0"
-            ),
+            Note::Shared { shared, owner } => tell_shared(&shared, &owner),
             Note::Unreadable(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let text = format!("{error}: {source}");
@@ -261,3 +253,22 @@ fn seconds(time: SystemTime) -> f64 {
 
 #[cfg(test)]
 mod tests;
+
+/// Says that a service address is not put on our device, and why.
+fn tell_shared(shared: &Shared, owner: &Owner) {
+    let (service, address) = (&shared.service, shared.address);
+    match owner {
+        Owner::Node => tracing::warn!(
+            %service, %address,
+            "A service address is this node's own: the Service's ports there are served, the others stay the node's"
+        ),
+        Owner::OtherNode(node) => tracing::warn!(
+            %service, %address, %node,
+            "A service address is another node's: it is left to that node"
+        ),
+        Owner::Device => tracing::info!(
+            %service, %address,
+            "Another device has a service address: it is served, and not put on kube-ipvs0"
+        ),
+    }
+}

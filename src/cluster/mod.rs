@@ -13,6 +13,8 @@ pub mod types;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::api::{Change, Event};
 use types::{EndpointSlice, Node, NodeAddresses, Service, ServiceKey, SliceKey};
@@ -30,12 +32,39 @@ pub struct Cluster {
     slices_of: HashMap<ServiceKey, BTreeSet<SliceKey>>,
     node: Option<Node>,
     node_addresses: NodeAddresses,
-    services_complete: bool,
-    slices_complete: bool,
-    node_complete: bool,
+    /// The addresses of other nodes, where they are watched.
+    other_nodes: HashMap<Arc<str>, Vec<IpAddr>>,
+    /// The complete sets that were not seen yet.
+    awaited: Awaited,
+}
+
+/// Complete sets that were not seen yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Awaited(BTreeSet<Set>);
+
+/// A complete set of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Set {
+    Services,
+    Slices,
+    Node,
+    OtherNodes,
+}
+
+impl Default for Awaited {
+    fn default() -> Self {
+        Self([Set::Services, Set::Slices, Set::Node].into())
+    }
 }
 
 impl Cluster {
+    /// A cluster of which nothing is known, and that is not complete without its other nodes.
+    pub fn with_other_nodes() -> Self {
+        let mut cluster = Self::default();
+        cluster.awaited.0.insert(Set::OtherNodes);
+        cluster
+    }
+
     /// Takes in an event and says which Services it concerns. News that change nothing concern none.
     pub fn apply(&mut self, event: Event) -> Touched {
         let mut touched = Touched::new();
@@ -51,7 +80,7 @@ impl Cluster {
                 for service in services {
                     self.put_service(service, &mut touched);
                 }
-                self.services_complete = true;
+                self.awaited.0.remove(&Set::Services);
             }
             Event::Slice(Change::Upsert(slice)) => self.put_slice(slice, &mut touched),
             Event::Slice(Change::Delete(key)) => self.remove_slice(&key, &mut touched),
@@ -64,13 +93,23 @@ impl Cluster {
                 for slice in slices {
                     self.put_slice(slice, &mut touched);
                 }
-                self.slices_complete = true;
+                self.awaited.0.remove(&Set::Slices);
             }
             Event::Node(Change::Upsert(node)) => self.node = Some(node),
             Event::Node(Change::Delete(_)) => self.node = None,
             Event::Node(Change::Replace(nodes)) => {
                 self.node = nodes.into_iter().next();
-                self.node_complete = true;
+                self.awaited.0.remove(&Set::Node);
+            }
+            Event::OtherNode(Change::Upsert(node)) => {
+                self.other_nodes.insert(node.name, node.addresses);
+            }
+            Event::OtherNode(Change::Delete(name)) => {
+                self.other_nodes.remove(&name);
+            }
+            Event::OtherNode(Change::Replace(nodes)) => {
+                self.other_nodes = nodes.into_iter().map(|node| (node.name, node.addresses)).collect();
+                self.awaited.0.remove(&Set::OtherNodes);
             }
             Event::NodeAddresses(addresses) => self.node_addresses = addresses,
         }
@@ -81,7 +120,7 @@ impl Cluster {
     /// none. Before that the facts are a part of the truth, and nothing may be withdrawn because of them: without the
     /// node's zone, for one, every endpoint would be wanted.
     pub fn is_complete(&self) -> bool {
-        self.services_complete && self.slices_complete && self.node_complete
+        self.awaited.0.is_empty()
     }
 
     /// All Services, in no order.
@@ -117,6 +156,16 @@ impl Cluster {
     /// The own Node, if it was seen.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
+    }
+
+    /// The other nodes with their addresses, where they are watched.
+    pub fn other_nodes(&self) -> impl Iterator<Item = (&Arc<str>, &[IpAddr])> {
+        self.other_nodes.iter().map(|(name, addresses)| (name, addresses.as_slice()))
+    }
+
+    /// The addresses of another node, if it was seen.
+    pub fn other_node(&self, name: &str) -> Option<&[IpAddr]> {
+        self.other_nodes.get(name).map(Vec::as_slice)
     }
 
     /// The addresses that this node has. They are told before anything else: see `crate::app`.

@@ -121,6 +121,17 @@ fn a_complete_set_withdraws_only_what_it_does_not_repeat() {
 }
 
 #[test]
+fn where_other_nodes_are_watched_their_set_is_waited_for() {
+    let mut cluster = Cluster::with_other_nodes();
+    cluster.apply(Event::Service(Change::Replace(vec![])));
+    cluster.apply(Event::Slice(Change::Replace(vec![])));
+    cluster.apply(Event::Node(Change::Replace(vec![])));
+    assert!(!cluster.is_complete());
+    cluster.apply(Event::OtherNode(Change::Replace(vec![])));
+    assert!(cluster.is_complete());
+}
+
+#[test]
 fn ready_endpoints_or_else_those_that_serve_while_they_terminate() {
     let not_ready = Endpoint { ready: false, serving: false, ..endpoint(2) };
     let ending = Endpoint { ready: false, terminating: true, ..endpoint(3) };

@@ -19,7 +19,8 @@ use crate::state::{Inside, InterfaceName};
 pub(super) struct NodeFacts {
     pub(super) name: Arc<str>,
     pub(super) zone: Option<Arc<str>>,
-    /// Addresses of its devices, and those that the Node object calls its own: not ours to put on a device.
+    /// Addresses of its devices, those that the Node object calls its own, and those of other nodes as far as they are
+    /// known: not ours to put on a device.
     pub(super) taken: BTreeSet<IpAddr>,
     /// What the Node object calls its own.
     pub(super) named: BTreeSet<IpAddr>,
@@ -50,7 +51,11 @@ impl NodeFacts {
         Self {
             name: name.clone(),
             zone: node.and_then(|node| node.zone.clone()),
-            taken: addresses.iter().map(|known| known.address).chain(written.iter().copied()).collect(),
+            taken: {
+                let others = cluster.other_nodes().flat_map(|(_, addresses)| addresses);
+                let own = addresses.iter().map(|known| known.address);
+                own.chain(written.iter().chain(others).copied()).collect()
+            },
             named: written.iter().copied().collect(),
             node_port_addresses: Family::ALL
                 .into_iter()

@@ -245,6 +245,26 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
 }
 
 #[test]
+fn an_address_of_another_node_is_left_to_it() {
+    let mut world = World::new(ProxyOptions::default(), service(balanced(Policy::Cluster), None), &["here"]);
+    let address = ip("203.0.113.1");
+    let node = |address| Node {
+        name: "there".into(),
+        addresses: vec![address],
+        zone: None,
+        pod_cidrs: vec![],
+        eligible: true,
+    };
+    world.tell(Event::OtherNode(Change::Replace(vec![node(address)])));
+    assert!(!world.state().addresses.contains_key(&address) && world.has(Element::SharedAddress(address)));
+    world.tell(Event::OtherNode(Change::Upsert(node(ip("192.168.0.2")))));
+    assert!(world.state().addresses.contains_key(&address));
+    world.tell(Event::OtherNode(Change::Upsert(node(address))));
+    world.tell(Event::OtherNode(Change::Delete("there".into())));
+    assert!(world.state().addresses.contains_key(&address));
+}
+
+#[test]
 fn node_ports_follow_the_nodes_addresses() {
     let networks = |list: &[&str]| {
         let networks = list.iter().map(|network| network.parse().expect("a network")).collect();

@@ -123,6 +123,7 @@ pub fn merge(
             bind_address: check.bind_address(&configuration.bind_address),
             strict_arp: ipvs.strict_arp,
             sloppy_sctp: own.sloppy_sctp.unwrap_or_default(),
+            watch_all_nodes: own.watch_all_nodes.unwrap_or_default(),
             // Known when the kernel is.
             run_estimation: None,
             drain_deadline: check.drain_deadline(own.checked_drain_deadline()),

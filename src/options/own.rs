@@ -30,6 +30,10 @@ pub struct Own {
     /// `KUBE_IPVS_SLOPPY_SCTP`: whether an SCTP association may begin with any packet, which multi-homed peers need.
     #[serde(rename = "sloppySCTP", deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub sloppy_sctp: Option<bool>,
+    /// `KUBE_IPVS_WATCH_ALL_NODES`: whether the addresses of all nodes are looked at, so that an external IP that is
+    /// another node's does not cut that one off.
+    #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    pub watch_all_nodes: Option<bool>,
 }
 
 /// How long an endpoint that is gone keeps its open connections where nothing is said.
@@ -56,6 +60,7 @@ impl Own {
                 "DRAIN_DEADLINE" => value_of(&value).map(|value| self.drain_deadline = Some(value)),
                 "ESTIMATOR" => value_of(&value).map(|value| self.estimator = Some(value)),
                 "SLOPPY_SCTP" => value_of(&value).map(|value| self.sloppy_sctp = Some(value)),
+                "WATCH_ALL_NODES" => value_of(&value).map(|value| self.watch_all_nodes = Some(value)),
                 _ if is_of_a_service(setting) => Ok(()),
                 _ => {
                     notices

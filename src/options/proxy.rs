@@ -11,6 +11,7 @@ use crate::state::Timeouts;
 /// What the wanted kernel state depends on, beside the cluster's objects. Its `Default` is what holds where nothing is
 /// said.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct ProxyOptions {
     /// The scheduler of all virtual servers.
     pub scheduler: Arc<str>,
@@ -41,6 +42,8 @@ pub struct ProxyOptions {
     pub sloppy_sctp: bool,
     /// Whether the kernel estimates the rates of IPVS (`run_estimation`); `None` leaves the parameter alone.
     pub run_estimation: Option<bool>,
+    /// Whether the addresses of all nodes are looked at, so that none of another node's is taken for a service address.
+    pub watch_all_nodes: bool,
     /// How long a real server whose endpoint is gone keeps its open connections at most.
     pub drain_deadline: Duration,
 }
@@ -61,6 +64,7 @@ impl Default for ProxyOptions {
             strict_arp: false,
             sloppy_sctp: false,
             run_estimation: None,
+            watch_all_nodes: false,
             drain_deadline: Duration::from_mins(15),
         }
     }

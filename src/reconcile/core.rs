@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended};
-use super::note::{Note, Verdict};
+use super::note::{Note, Owner, Verdict};
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
@@ -145,7 +145,7 @@ impl Reconciler {
         let mut hasher = DefaultHasher::new();
         node_name.hash(&mut hasher);
         Self {
-            cluster: Cluster::default(),
+            cluster: if options.watch_all_nodes { Cluster::with_other_nodes() } else { Cluster::default() },
             desired: Desired::new(options, node_name, supported),
             actual: Picture::default(),
             adopted: false,
@@ -180,10 +180,16 @@ impl Reconciler {
         {
             self.progress.triggered(slice.family, triggered);
         }
-        let about = match event {
+        let about = match &event {
             Event::Service(_) => Progress::services_changed,
             Event::Slice(_) => Progress::slices_changed,
-            Event::Node(_) | Event::NodeAddresses(_) => {
+            // Nodes tell of themselves all the time, and rarely of another address.
+            Event::OtherNode(Change::Upsert(node))
+                if self.cluster.other_node(&node.name) == Some(&node.addresses) =>
+            {
+                return;
+            }
+            Event::Node(_) | Event::NodeAddresses(_) | Event::OtherNode(_) => {
                 self.notes.push(Note::NodeChanged);
                 self.node_touched = true;
                 self.cluster.apply(event);
@@ -431,11 +437,17 @@ impl Reconciler {
 
     fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
-        let names = |shared: &Shared| {
-            self.cluster.node().is_some_and(|node| node.addresses.contains(&shared.address))
-        };
-        let shared: Vec<_> = shared.into_iter().map(|shared| (names(&shared), shared)).collect();
-        self.notes.extend(shared.into_iter().map(|(of_node, shared)| Note::Shared { shared, of_node }));
+        for shared in shared {
+            let has = |addresses: &[IpAddr]| addresses.contains(&shared.address);
+            let owner = if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
+                Owner::Node
+            } else if let Some((name, _)) = self.cluster.other_nodes().find(|(_, addresses)| has(addresses)) {
+                Owner::OtherNode(name.clone())
+            } else {
+                Owner::Device
+            };
+            self.notes.push(Note::Shared { shared, owner });
+        }
     }
 
     /// Until when changes are held back, where the user asked for that.

@@ -1,6 +1,7 @@
 //! What the reconciler has to tell: for the log, for metrics, for health.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Touched;
@@ -70,13 +71,24 @@ pub enum Note {
     Shared {
         /// Which, and whose.
         shared: Shared,
-        /// Whether the Node object calls the address its own: likely a mistake.
-        of_node: bool,
+        /// Who else has the address.
+        owner: Owner,
     },
     /// The kernel could not be read; it is tried again.
     Unreadable(ReadError),
     /// Connection tracking of a family was purged of stale entries.
     Purged(Family, Purged),
+}
+
+/// Who has a service address besides the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The Node object calls it its own: likely a mistake.
+    Node,
+    /// The Node object of this name does: likely a mistake.
+    OtherNode(Arc<str>),
+    /// Another device of this node.
+    Device,
 }
 
 /// [`Outcome`] without its reasons: the label `verdict`.

@@ -21,6 +21,7 @@ tests![
     begins_with_complete_sets_then_follows,
     asks_consistently_with_selectors_and_bookmarks,
     a_label_hides_and_shows,
+    other_nodes_are_watched_where_that_is_wanted,
     an_empty_cluster_is_a_complete_set,
     without_streaming_lists_it_lists_and_remembers,
     a_starting_server_is_not_taken_for_an_old_one,
@@ -87,6 +88,20 @@ fn asked(server: &FakeApiServer) -> Vec<String> {
         version => format!("{:?}@{version}", received.wants),
     };
     server.received(Kind::Services).into_iter().map(short).collect()
+}
+
+async fn other_nodes_are_watched_where_that_is_wanted() {
+    let server = server();
+    server.put(node("other", "192.0.2.2"));
+    let mut session = Session::with_other_nodes(server.client());
+    assert_eq!(session.next(Of::OtherNodes).await, "replace [other (192.0.2.2)]");
+    assert_eq!(session.next(Of::Node).await, "replace [worker (192.0.2.1)]");
+    server.put(node(NODE, "192.0.2.3"));
+    assert_eq!(session.next(Of::Node).await, "upsert worker (192.0.2.3)");
+    server.put(node("other", "192.0.2.4"));
+    assert_eq!(session.next(Of::OtherNodes).await, "upsert other (192.0.2.4)");
+    server.delete(Kind::Nodes, "other");
+    assert_eq!(session.next(Of::OtherNodes).await, "delete other");
 }
 
 async fn begins_with_complete_sets_then_follows() {

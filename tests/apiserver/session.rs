@@ -45,18 +45,19 @@ fn runtime(paused: bool) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()
 }
 
-/// Which of the three.
+/// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     Services,
     Slices,
     Node,
+    OtherNodes,
 }
 
 /// A source that runs.
 pub struct Session {
     events: mpsc::Receiver<Event>,
-    waiting: [VecDeque<String>; 3],
+    waiting: [VecDeque<String>; 4],
     monitors: [Monitor; 3],
     pub shutdown: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
@@ -68,7 +69,15 @@ impl Session {
     }
 
     pub fn with_capacity(client: kube::Client, settings: Settings, capacity: usize) -> Self {
-        let source = ApiSource::new(client, NODE.into()).with_settings(settings);
+        Self::of(ApiSource::new(client, NODE.into()).with_settings(settings), capacity)
+    }
+
+    /// A session that watches all other nodes too.
+    pub fn with_other_nodes(client: kube::Client) -> Self {
+        Self::of(ApiSource::new(client, NODE.into()).with_other_nodes(), 64)
+    }
+
+    fn of(source: ApiSource, capacity: usize) -> Self {
         let (sender, events) = mpsc::channel(capacity);
         let (monitors, shutdown) = (source.monitors(), CancellationToken::new());
         let task = tokio::spawn(source.run(sender, shutdown.clone()));
@@ -150,6 +159,7 @@ fn describe(event: &Event) -> (Of, String) {
         Event::Service(change) => (Of::Services, change_text(change, ToString::to_string, service_text)),
         Event::Slice(change) => (Of::Slices, change_text(change, ToString::to_string, slice_text)),
         Event::Node(change) => (Of::Node, change_text(change, ToString::to_string, node_text)),
+        Event::OtherNode(change) => (Of::OtherNodes, change_text(change, ToString::to_string, node_text)),
         Event::NodeAddresses(addresses) => panic!("not from an API server: {addresses:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The three kinds of objects that are watched: where they are, which of them, and what they become.
+//! The kinds of objects that are watched: where they are, which of them, and what they become.
 
 use std::sync::Arc;
 
@@ -135,5 +135,37 @@ impl Kind for OwnNode {
 
     fn event(change: Change<Arc<str>, Node>) -> Event {
         Event::Node(change)
+    }
+}
+
+/// The Node objects of all other nodes, where the user wants to have them looked at.
+pub(super) struct OtherNodes(OwnNode);
+
+impl OtherNodes {
+    pub(super) fn of(name: &str) -> Self {
+        Self(OwnNode { fields: format!("metadata.name!={name}"), converter: Converter::default() })
+    }
+}
+
+impl Kind for OtherNodes {
+    const RESOURCE: Resource = Resource::Nodes;
+    type Object = objects::Node;
+    type Key = Arc<str>;
+    type Item = Node;
+
+    fn fields(&self) -> Option<&str> {
+        self.0.fields()
+    }
+
+    fn key(namespace: &str, name: &str) -> Arc<str> {
+        OwnNode::key(namespace, name)
+    }
+
+    fn convert(&mut self, object: &objects::Node) -> Converted<Node> {
+        self.0.convert(object)
+    }
+
+    fn event(change: Change<Arc<str>, Node>) -> Event {
+        Event::OtherNode(change)
     }
 }

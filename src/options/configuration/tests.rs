@@ -193,6 +193,7 @@ fn rows() -> Vec<Row> {
             ],
         },
         Row { default: Value::Null, ..switch("kubeIPVS.sloppySCTP") },
+        Row { default: Value::Null, ..switch("kubeIPVS.watchAllNodes") },
     ]
 }
 
@@ -289,6 +290,7 @@ fn every_field_is_in_the_table_of_this_test() {
         drain_deadline: Some(GoDuration::ZERO),
         estimator: Some(crate::options::Estimator::On),
         sloppy_sctp: Some(true),
+        watch_all_nodes: Some(true),
     };
     all.feature_gates.insert("A".to_owned(), true);
     all.logging.vmodule.push(ModuleVerbosity::default());

@@ -37,6 +37,7 @@ fn defaults() -> Options {
             bind_address: None,
             strict_arp: false,
             sloppy_sctp: false,
+            watch_all_nodes: false,
             run_estimation: None,
             drain_deadline: Duration::from_mins(15),
         },

@@ -13,12 +13,14 @@ fn the_environment_beats_the_file() {
         ("KUBE_IPVS_DRAIN_DEADLINE", "5m"),
         ("KUBE_IPVS_ESTIMATOR", "off"),
         ("KUBE_IPVS_SLOPPY_SCTP", "true"),
+        ("KUBE_IPVS_WATCH_ALL_NODES", "true"),
     ])
     .unwrap();
     let wanted = Own {
         drain_deadline: Some(GoDuration::from_seconds(300)),
         estimator: Some(Estimator::Off),
         sloppy_sctp: Some(true),
+        watch_all_nodes: Some(true),
     };
     assert_eq!((own, notices), (wanted, vec![]));
     // Nothing said leaves the file's.
