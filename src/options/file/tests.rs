@@ -147,8 +147,7 @@ proptest::proptest! {
         bit in proptest::option::of(-5..40_i64),
         nanoseconds: i64,
     ) {
-        let mut written = Configuration::default();
-        written.mode = mode;
+        let mut written = Configuration { mode, ..Configuration::default() };
         written.ipvs.exclude_cidrs = cidrs;
         written.iptables.masquerade_bit = bit;
         written.ipvs.tcp_timeout = crate::options::duration::GoDuration::from_nanoseconds(nanoseconds);
