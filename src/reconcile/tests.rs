@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::drain::{Drains, POLL};
+use super::drain::{Drains, Ended, POLL};
+use super::picture::Picture;
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
+use crate::diff::Step;
 use crate::state::{Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight};
 
 fn ip(text: &str) -> IpAddr {
@@ -63,6 +65,10 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
     drains.complete(&mut wanted, &actual, now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]), "now it may go");
+    assert_eq!(drains.ended(), Ended::default(), "it is still there");
+    let left = wanted.clone();
+    drains.complete(&mut wanted, &left, now, gone);
+    assert_eq!(drains.ended(), Ended { idle: 1, ..Ended::default() });
 }
 
 #[test]
@@ -79,6 +85,10 @@ fn a_drain_ends_at_the_deadline() {
     assert_eq!(complete(&mut drains, now + DEADLINE.mul_f64(0.999)), 2);
     assert_eq!(drains.counted(&BTreeMap::new(), now + DEADLINE).len(), 1);
     assert_eq!(complete(&mut drains, now + DEADLINE), 1);
+    let mut wanted = state(Protocol::Sctp, &[(1, LIVE)]);
+    let left = wanted.clone();
+    drains.complete(&mut wanted, &left, now + DEADLINE, gone);
+    assert_eq!(drains.ended(), Ended { deadline: 1, ..Ended::default() });
 }
 
 #[test]
@@ -125,6 +135,23 @@ fn an_endpoint_that_comes_back_forgets_its_drain() {
     drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]));
     assert!(drains.is_empty());
+    assert_eq!(drains.ended(), Ended { overtaken: 1, ..Ended::default() });
+}
+
+#[test]
+fn the_picture_counts_real_servers() {
+    let (key, none) = (Key::VirtualServer(server_key(Protocol::Tcp)), State::default());
+    let mut picture = Picture::of(state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]));
+    assert_eq!(picture.real_servers(), 2);
+    picture.apply(&Step::AddRealServer(server_key(Protocol::Tcp), real_key(3), RealServer::with(LIVE)));
+    assert_eq!(picture.real_servers(), 3);
+    picture.copy(&key, &state(Protocol::Tcp, &[(1, LIVE)]));
+    assert_eq!(picture.real_servers(), 1);
+    picture.copy(&key, &none);
+    assert_eq!(picture.real_servers(), 0);
+    picture.copy(&key, &state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]));
+    picture.apply(&Step::DeleteVirtualServer(server_key(Protocol::Tcp)));
+    assert_eq!(picture.real_servers(), 0);
 }
 
 fn key(number: u8) -> Key {
