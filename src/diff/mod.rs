@@ -14,6 +14,8 @@ mod ipvs;
 pub mod order;
 pub mod plan;
 pub mod purge;
+#[cfg(test)]
+mod tests;
 
 pub use accept::accepts;
 pub use plan::{Phase, Plan, PlannedStep, Step};

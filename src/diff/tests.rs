@@ -1,0 +1,183 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Plan, Step, accepts, diff, order};
+use crate::cluster::types::Protocol;
+use crate::state::{
+    Element, Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn tcp(address: &str, port: u16) -> VirtualServerKey {
+    VirtualServerKey { address: ip(address), protocol: Protocol::Tcp, port }
+}
+
+fn allowed(network: &str) -> Element {
+    Element::Allowed(tcp("203.0.113.1", 80), network.parse().expect("a network"))
+}
+
+/// A state with these elements, and virtual servers with so many real servers.
+fn state(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
+    let server = |count: u8| VirtualServer {
+        scheduler: "rr".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: (1..=count)
+            .map(|number| {
+                let key = RealServerKey { address: ip(&format!("10.244.0.{number}")), port: 8080 };
+                (key, RealServer::with(Weight::Exactly(1)))
+            })
+            .collect(),
+    };
+    State {
+        elements: elements.iter().copied().collect(),
+        virtual_servers: servers.iter().map(|(key, count)| (*key, server(*count))).collect(),
+        ..State::default()
+    }
+}
+
+/// From one state to the other: the plan, which must lead there.
+fn plan(actual: &State, wanted: &State) -> Plan {
+    let scope: Scope = actual.keys().chain(wanted.keys()).collect();
+    let plan = diff(wanted, actual, &scope);
+    let mut after = actual.clone();
+    plan.apply_to(&mut after);
+    assert!(accepts(wanted, &after, &scope), "{plan:?}");
+    assert!(diff(wanted, &after, &scope).is_empty(), "{plan:?}");
+    plan
+}
+
+/// The phase of the only step that is so.
+fn phase(plan: &Plan, is_it: impl Fn(&Step) -> bool) -> u8 {
+    let found: BTreeSet<u8> =
+        plan.steps.iter().filter(|planned| is_it(&planned.step)).map(|planned| planned.phase.0).collect();
+    assert_eq!(found.len(), 1, "{plan:?}");
+    found.into_iter().next().expect("one")
+}
+
+/// The step with this key needs that one.
+fn needs(plan: &Plan, step: &Step, needed: impl Fn(&Step) -> bool) -> bool {
+    let planned = plan.steps.iter().find(|planned| planned.step == *step).expect("the step");
+    planned.needs.iter().any(|index| needed(&plan.steps[*index].step))
+}
+
+#[test]
+fn ranges_are_exchanged_in_one_phase() {
+    let server = tcp("203.0.113.1", 80);
+    let before = state(&[Element::Restricted(server), allowed("10.0.0.0/8")], &[(server, 1)]);
+    let after = state(&[Element::Restricted(server), allowed("10.1.0.0/16")], &[(server, 1)]);
+    let plan = plan(&before, &after);
+    let added = phase(&plan, |step| matches!(step, Step::AddElement(_)));
+    assert_eq!(phase(&plan, |step| matches!(step, Step::DeleteElement(_))), added);
+}
+
+#[test]
+fn a_restriction_lasts_as_long_as_its_virtual_server() {
+    let server = tcp("203.0.113.1", 80);
+    let before = state(&[Element::Restricted(server), allowed("10.0.0.0/8")], &[(server, 1)]);
+    let plan = plan(&before, &State::default());
+    let gone = phase(&plan, |step| matches!(step, Step::DeleteVirtualServer(_)));
+    assert!(phase(&plan, |step| matches!(step, Step::DeleteElement(_))) > gone);
+}
+
+#[test]
+fn a_way_inside_comes_after_where_it_leads_and_is_turned_at_once() {
+    let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 30_080));
+    let way = Element::InCluster(from, to.address, to.port);
+    let made = plan(&State::default(), &state(&[way], &[(from, 1), (to, 2)]));
+    let served = phase(&made, |step| matches!(step, Step::AddRealServer(..)));
+    assert!(phase(&made, |step| matches!(step, Step::AddElement(_))) > served);
+
+    let other = Element::InCluster(from, to.address, 80);
+    let servers = [(from, 1), (to, 2), (tcp("10.96.0.1", 80), 2)];
+    let turned = plan(&state(&[way], &servers), &state(&[other], &servers));
+    let added = phase(&turned, |step| matches!(step, Step::AddElement(_)));
+    assert_eq!(phase(&turned, |step| matches!(step, Step::DeleteElement(_))), added);
+}
+
+/// Although nobody looks at it in this plan.
+#[test]
+fn what_is_in_the_way_of_a_wanted_element_goes() {
+    let from = tcp("203.0.113.1", 80);
+    let way = |port| Element::InCluster(from, ip("10.96.0.1"), port);
+    for (old, new) in
+        [(way(80), way(81)), (way(81), way(80)), (allowed("10.0.0.0/8"), allowed("10.1.0.0/16"))]
+    {
+        let (actual, wanted) = (state(&[old], &[]), state(&[new], &[]));
+        let plan = diff(&wanted, &actual, &[Key::Element(new)].into());
+        let steps: Vec<&Step> = plan.steps.iter().map(|planned| &planned.step).collect();
+        assert_eq!(steps, [&Step::DeleteElement(old), &Step::AddElement(new)]);
+    }
+    let elsewhere = Element::InCluster(tcp("203.0.113.2", 80), ip("10.96.0.1"), 80);
+    let actual = state(&[elsewhere, allowed("10.0.0.0/9")], &[]);
+    let wanted = state(&[way(80), allowed("10.128.0.0/9")], &[]);
+    let scope = [Key::Element(way(80)), Key::Element(allowed("10.128.0.0/9"))].into();
+    assert!(diff(&wanted, &actual, &scope).steps.iter().all(|p| matches!(p.step, Step::AddElement(_))));
+}
+
+#[test]
+fn ownership_is_told_first_and_given_up_last() {
+    let server = tcp("192.168.0.1", 30_080);
+    let there = state(&[Element::Owned(server)], &[(server, 1)]);
+    let made = plan(&State::default(), &there);
+    let add = made
+        .steps
+        .iter()
+        .map(|planned| &planned.step)
+        .find(|step| matches!(step, Step::AddVirtualServer(..)));
+    assert!(needs(&made, add.expect("a step"), |step| *step == Step::AddElement(Element::Owned(server))));
+    let unmade = plan(&there, &State::default());
+    let give_up = Step::DeleteElement(Element::Owned(server));
+    assert!(needs(&unmade, &give_up, |step| *step == Step::DeleteVirtualServer(server)));
+}
+
+/// Once an address is shared, a virtual server there is ours only if it is owned.
+#[test]
+fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
+    let address = ip("203.0.113.1");
+    let (kept, gone) = (tcp("203.0.113.1", 80), tcp("203.0.113.1", 81));
+    let mut before = state(&[Element::ExternalAddress(address)], &[(kept, 1), (gone, 1)]);
+    before.addresses.insert(address, crate::state::Address::wanted(address));
+    let shared = Element::SharedAddress(address);
+    let after = state(&[Element::ExternalAddress(address), shared, Element::Owned(kept)], &[(kept, 1)]);
+    let plan = plan(&before, &after);
+    assert!(needs(&plan, &Step::AddElement(shared), |step| *step == Step::DeleteVirtualServer(gone)));
+    let called = phase(&plan, |step| *step == Step::AddElement(shared));
+    assert!(phase(&plan, |step| matches!(step, Step::DeleteAddress(_))) > called);
+}
+
+#[test]
+fn nodes_begin_with_different_real_servers() {
+    let server = tcp("10.96.0.1", 80);
+    let whole = plan(&State::default(), &state(&[], &[(server, 5)]));
+    let order = |seed| {
+        let mut plan = whole.clone();
+        order::rotate(&mut plan, seed);
+        let steps = plan.steps.iter().filter_map(|planned| match &planned.step {
+            Step::AddRealServer(_, real, _) => Some(*real),
+            _ => None,
+        });
+        let order: Vec<RealServerKey> = steps.collect();
+        // The plan is the same but for that.
+        assert_eq!(plan.steps.len(), whole.steps.len());
+        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 5);
+        order
+    };
+    let mut firsts: BTreeMap<RealServerKey, usize> = BTreeMap::new();
+    for seed in 0..200 {
+        assert_eq!(order(seed), order(seed), "the same node begins with the same one");
+        *firsts.entry(order(seed)[0]).or_default() += 1;
+    }
+    assert_eq!(firsts.len(), 5);
+    assert!(firsts.values().all(|count| (20..=70).contains(count)), "{firsts:?}");
+
+    // Of one that is there already, the turn is the kernel's.
+    let more = plan(&state(&[], &[(server, 2)]), &state(&[], &[(server, 5)]));
+    let mut rotated = more.clone();
+    order::rotate(&mut rotated, 1);
+    assert_eq!(rotated, more);
+}
