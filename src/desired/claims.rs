@@ -47,8 +47,10 @@ impl Request {
     fn same(&self, other: &Self, key: &Key) -> bool {
         match key {
             Key::VirtualServer(server) => {
-                let of = |request: &Self| request.entry_points.get(server).map(|claim| claim.server.clone());
-                of(self) == of(other)
+                match (self.entry_points.get(server), other.entry_points.get(server)) {
+                    (Some(one), Some(other)) => one.server == other.server,
+                    (one, other) => one.is_none() && other.is_none(),
+                }
             }
             Key::Address(address) => self.addresses.contains(address) == other.addresses.contains(address),
             Key::Element(element) => self.elements.contains(element) == other.elements.contains(element),
