@@ -1,6 +1,6 @@
 //! Facts → the kernel state we want.
 //!
-//! What each Service asks for ([`virtual_servers`], [`filter`], and its addresses) becomes claims on keys of the kernel's
+//! What each Service asks for (`virtual_servers`, `filter`, and its addresses) becomes claims on keys of the kernel's
 //! state ([`claims`]). An update looks at the touched Services only, and says which keys may have another wanted
 //! value now. Pure: no clock, no I/O.
 

@@ -2,7 +2,7 @@
 //!
 //! There are two tables, `table ip kube-ipvs` and `table ip6 kube-ipvs`, of the same form. Their names, hooks,
 //! priorities and the mark are an interface: others may order their own chains by them. An *entry point* is an address,
-//! a protocol and a port; the sets of entry points, addresses and devices are in [`sets`].
+//! a protocol and a port; the sets of entry points, addresses and devices are in `sets`.
 //!
 //! | chain | hook and priority | rules, in order |
 //! |---|---|---|
