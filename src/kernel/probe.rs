@@ -1,5 +1,19 @@
 //! Before the first write: does this kernel have what is needed, and may we use it? Nothing here changes anything,
 //! but for a virtual server at an address of documentation, for a moment, where a scheduler has to be tried.
+//!
+//! **Modules.** Asking for a feature is what loads its module: the kernel runs the host's own modprobe (sysctl
+//! `kernel.modprobe`) in the host's own file system, whatever the file system of the one who asks. So it takes neither
+//! a modprobe binary, nor `/lib/modules`, nor `CAP_SYS_MODULE`:
+//!
+//! | asked for | alias that the kernel loads |
+//! |---|---|
+//! | the family "IPVS" of generic netlink | `net-pf-16-proto-16-family-IPVS` (`ip_vs`) |
+//! | a scheduler | `ip_vs_NAME` |
+//! | a link of kind dummy | `rtnl-link-dummy` |
+//! | `nf_tables`, its expressions and types of chains | `nfnetlink-subsys-10`, `nft-expr-...`, `nft-chain-...` |
+//!
+//! Rejected: loading the files with `finit_module(2)`. It needs privileges and the modules mounted, and does nothing that
+//! the kernel would not do when it is asked, but for hosts whose modprobe is switched off, on purpose.
 
 use std::fmt;
 use std::io;
@@ -37,11 +51,26 @@ pub struct Unusable(Vec<Lack>);
 #[derive(Debug)]
 enum Lack {
     Permission,
-    /// What the kernel does not have, and the module that has it.
-    Feature(&'static str, &'static str),
+    /// What the kernel does not have.
+    Feature(&'static Feature),
     /// What could not be found out, and why.
     Unclear(&'static str, io::Error),
 }
+
+/// Something that a kernel may have.
+#[derive(Debug, PartialEq, Eq)]
+struct Feature {
+    /// What it is called.
+    name: &'static str,
+    /// The module that has it.
+    module: &'static str,
+    /// The kernel's configuration option.
+    option: &'static str,
+}
+
+const IPVS: Feature = Feature { name: "IPVS", module: "ip_vs", option: "CONFIG_IP_VS" };
+const DUMMY: Feature = Feature { name: "dummy devices", module: "dummy", option: "CONFIG_DUMMY" };
+const NF_TABLES: Feature = Feature { name: "nf_tables", module: "nf_tables", option: "CONFIG_NF_TABLES" };
 
 impl Unusable {
     /// `what` cannot be used, for this reason.
@@ -52,7 +81,8 @@ impl Unusable {
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot use this kernel: ")?;
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        write!(f, "cannot use this kernel, {release}: ")?;
         for (index, lack) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("; ")?;
@@ -60,12 +90,14 @@ impl fmt::Display for Unusable {
             match lack {
                 Lack::Permission => f.write_str(
                     "no permission to change its network: run as root, or give the process CAP_NET_ADMIN \
-                     (in a pod: securityContext.privileged)",
+                     (in a pod: securityContext.privileged, or capability NET_ADMIN)",
                 )?,
-                Lack::Feature(what, module) => write!(
+                Lack::Feature(Feature { name, module, option }) => write!(
                     f,
-                    "it has no {what}: load the module as root with `modprobe {module}`, \
-                     or use a kernel that has it"
+                    "it has no {name}, and could not load the module for it: run `modprobe {module}` as root on the \
+                     node; if there is no such module, install the kernel's package of further modules \
+                     (linux-modules-extra-{release} on Ubuntu, kernel-modules-extra on Fedora and its relatives) or \
+                     use a kernel with {option}"
                 )?,
                 Lack::Unclear(what, error) => write!(f, "{what}: {error}")?,
             }
@@ -88,22 +120,18 @@ pub fn check() -> Result<(), Unusable> {
         return Err(Unusable(vec![Lack::Permission]));
     }
     let lacks: Vec<Lack> = [
-        ("IPVS", "ip_vs", Ipvs::open().and_then(|mut ipvs| ipvs.version()).map(|_| true)),
-        (
-            "dummy devices",
-            "dummy",
-            Socket::open(netlink::Protocol::Route).and_then(|mut s| link::dummies_supported(&mut s)),
-        ),
-        ("nf_tables", "nf_tables", tables_supported()),
+        (&IPVS, Ipvs::open().and_then(|mut ipvs| ipvs.version()).map(|_| true)),
+        (&DUMMY, Socket::open(netlink::Protocol::Route).and_then(|mut s| link::dummies_supported(&mut s))),
+        (&NF_TABLES, tables_supported()),
     ]
     .into_iter()
-    .filter_map(|(what, module, answer)| match answer {
+    .filter_map(|(feature, answer)| match answer {
         Ok(true) => None,
-        Ok(false) => Some(Lack::Feature(what, module)),
+        Ok(false) => Some(Lack::Feature(feature)),
         Err(error) => match error.raw_os_error() {
-            Some(ENOENT | EPROTONOSUPPORT | EOPNOTSUPP) => Some(Lack::Feature(what, module)),
+            Some(ENOENT | EPROTONOSUPPORT | EOPNOTSUPP) => Some(Lack::Feature(feature)),
             _ if error.kind() == io::ErrorKind::PermissionDenied => Some(Lack::Permission),
-            _ => Some(Lack::Unclear(what, error)),
+            _ => Some(Lack::Unclear(feature.name, error)),
         },
     })
     .collect();
@@ -210,14 +238,16 @@ mod tests {
 
     #[test]
     fn all_that_is_missing_is_said_in_one_line() {
-        let lacks = vec![
-            Lack::Feature("IPVS", "ip_vs"),
-            Lack::Unclear("nf_tables", io::Error::from_raw_os_error(EINVAL)),
-        ];
+        let lacks =
+            vec![Lack::Feature(&IPVS), Lack::Unclear("nf_tables", io::Error::from_raw_os_error(EINVAL))];
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let text = Unusable(lacks).to_string();
         assert_eq!(
-            Unusable(lacks).to_string(),
-            "cannot use this kernel: it has no IPVS: load the module as root with `modprobe ip_vs`, or use a kernel \
-             that has it; nf_tables: Invalid argument (os error 22)"
+            text.replace(&release, "6.1"),
+            "cannot use this kernel, 6.1: it has no IPVS, and could not load the module for it: run `modprobe ip_vs` as \
+             root on the node; if there is no such module, install the kernel's package of further modules \
+             (linux-modules-extra-6.1 on Ubuntu, kernel-modules-extra on Fedora and its relatives) or use a kernel with \
+             CONFIG_IP_VS; nf_tables: Invalid argument (os error 22)"
         );
         let permission = Unusable(vec![Lack::Permission]).to_string();
         assert!(permission.contains("CAP_NET_ADMIN") && !permission.contains('\n'), "{permission}");
