@@ -89,10 +89,12 @@ fn main() {
         let slices = (0..size).map(|number| slice(number, ENDPOINTS)).collect();
 
         let now = Instant::now();
+        reconciler.observe(Event::Node(Change::Replace(vec![])));
         reconciler.observe(Event::Service(Change::Replace(services)));
         reconciler.observe(Event::Slice(Change::Replace(slices)));
         let (plans, _) = settle(&mut reconciler, &mut kernel, now);
         let cold = now.elapsed();
+        assert_eq!(kernel.state().virtual_servers.len(), size as usize);
 
         let mut bare = MemoryKernel::default();
         let started = Instant::now();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
+use kube_ipvs::diff::plan::Needs;
 use kube_ipvs::diff::{Phase, Plan, PlannedStep, Step};
 use kube_ipvs::kernel::ipvs::Ipvs;
 use kube_ipvs::kernel::linux::LinuxKernel;
@@ -112,7 +113,7 @@ fn weight(weight: u32) -> RealServer {
 
 /// Independent steps, all of one phase.
 fn steps(steps: impl IntoIterator<Item = Step>) -> Plan {
-    let planned = |step| PlannedStep { step, phase: Phase(0), needs: vec![] };
+    let planned = |step| PlannedStep { step, phase: Phase(0), needs: Needs::new() };
     Plan { steps: steps.into_iter().map(planned).collect() }
 }
 
@@ -428,7 +429,8 @@ fn steps_whose_need_was_not_met_are_skipped() {
     let mut kernel = kernel();
     let (good, bad) = (tcp("10.96.0.1", 80), tcp("10.96.0.2", 80));
     let vip = |key: &VirtualServerKey| key.address;
-    let planned = |step, phase, needs| PlannedStep { step, phase: Phase(phase), needs };
+    let planned =
+        |step, phase, needs: Vec<usize>| PlannedStep { step, phase: Phase(phase), needs: needs.into() };
     let plan = Plan {
         steps: vec![
             planned(Step::AddDevice, 0, vec![]),

@@ -35,6 +35,9 @@ const PAUSE: Duration = Duration::from_millis(15);
 /// After that much time without work, what remains in memory stays.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// Nothing drains any more if the servers stay the same for so long: connections are counted every five seconds.
+const DRAINED: Duration = Duration::from_secs(8);
+
 /// What takes so long that it is not measured at every size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Long {
@@ -274,7 +277,16 @@ impl Live {
 
     /// Ends the program and starts it again: it finds everything in place.
     fn restart(self, figures: &mut Figures) -> anyhow::Result<()> {
-        let before = servers()?;
+        // What drained goes within some seconds.
+        let mut before = servers()?;
+        loop {
+            sleep(DRAINED);
+            let now = servers()?;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
         self.program.end()?;
         let started = Instant::now();
         let mut program = Program::start(&["--master", &self.feed.url()])?;

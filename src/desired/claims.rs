@@ -5,6 +5,8 @@
 //! claimant of its keys, so that the next one takes over when the winner goes. Elements about an entry point are not
 //! claimed by themselves: they are wanted if the one who has the entry point asks for them.
 
+use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -12,17 +14,18 @@ use super::{Shared, Update};
 use crate::cluster::types::{Family, ServiceKey};
 use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
 
-/// Everything that one Service asks for.
+/// Everything that one Service asks for. Most ask for one of each, and there are many: a tree with one entry takes as much
+/// memory as one with eleven, so these are lists. They are in order, each key once, after [`Request::settled`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
     /// When the Service was created.
     pub(super) created_seconds: i64,
     /// Its entry points.
-    pub(super) entry_points: BTreeMap<VirtualServerKey, Claim>,
+    pub(super) entry_points: Vec<(VirtualServerKey, Claim)>,
     /// Its addresses on the device.
-    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// Its elements of nftables sets that are not about one entry point.
-    pub(super) elements: BTreeSet<Element>,
+    pub(super) elements: Vec<Element>,
 }
 
 /// What is asked for at one entry point.
@@ -35,9 +38,34 @@ pub(super) struct Claim {
 }
 
 impl Request {
+    /// Puts everything in order; of several claims at one entry point the first counts.
+    pub(super) fn settled(mut self) -> Self {
+        self.entry_points.sort_by_key(|(server, _)| *server);
+        self.entry_points.dedup_by_key(|(server, _)| *server);
+        self.entry_points.shrink_to_fit();
+        self.addresses.sort_unstable();
+        self.addresses.dedup();
+        self.addresses.shrink_to_fit();
+        self.elements.sort_unstable();
+        self.elements.dedup();
+        self.elements.shrink_to_fit();
+        self
+    }
+
+    /// What is asked for at an entry point.
+    fn claim(&self, server: &VirtualServerKey) -> Option<&Claim> {
+        let index = self.entry_points.binary_search_by_key(server, |(known, _)| *known).ok()?;
+        Some(&self.entry_points[index].1)
+    }
+
+    /// The entry points.
+    fn servers(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.entry_points.iter().map(|(server, _)| *server)
+    }
+
     /// The keys that are claimed.
     fn keys(&self) -> impl Iterator<Item = Key> {
-        let servers = self.entry_points.keys().map(|server| Key::VirtualServer(*server));
+        let servers = self.servers().map(Key::VirtualServer);
         let addresses = self.addresses.iter().map(|address| Key::Address(*address));
         let elements = self.elements.iter().map(|element| Key::Element(*element));
         elements.chain(servers).chain(addresses)
@@ -47,22 +75,18 @@ impl Request {
     fn same(&self, other: &Self, key: &Key) -> bool {
         match key {
             Key::VirtualServer(server) => {
-                match (self.entry_points.get(server), other.entry_points.get(server)) {
-                    (Some(one), Some(other)) => one.server == other.server,
-                    (one, other) => one.is_none() && other.is_none(),
-                }
+                self.claim(server).map(|claim| &claim.server)
+                    == other.claim(server).map(|claim| &claim.server)
             }
-            Key::Address(address) => self.addresses.contains(address) == other.addresses.contains(address),
-            Key::Element(element) => self.elements.contains(element) == other.elements.contains(element),
-            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => true,
+            _ => self.claims(key) == other.claims(key),
         }
     }
 
     fn claims(&self, key: &Key) -> bool {
         match key {
-            Key::VirtualServer(server) => self.entry_points.contains_key(server),
-            Key::Address(address) => self.addresses.contains(address),
-            Key::Element(element) => self.elements.contains(element),
+            Key::VirtualServer(server) => self.claim(server).is_some(),
+            Key::Address(address) => self.addresses.binary_search(address).is_ok(),
+            Key::Element(element) => self.elements.binary_search(element).is_ok(),
             Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
         }
     }
@@ -86,12 +110,48 @@ struct Claimant {
     service: ServiceKey,
 }
 
+/// Those who claim one key. Nearly always one does: what is said of trees at [`Request`] holds for sets.
+#[derive(Clone, Debug)]
+struct Claimants {
+    first: Claimant,
+    others: BTreeSet<Claimant>,
+}
+
+impl Claimants {
+    /// Adds one; whether it is new.
+    fn insert(&mut self, claimant: Claimant) -> bool {
+        match claimant.cmp(&self.first) {
+            Ordering::Equal => false,
+            Ordering::Less => self.others.insert(std::mem::replace(&mut self.first, claimant)),
+            Ordering::Greater => self.others.insert(claimant),
+        }
+    }
+
+    /// Removes one; whether nobody is left.
+    fn remove(&mut self, claimant: &Claimant) -> bool {
+        if *claimant != self.first {
+            self.others.remove(claimant);
+            return false;
+        }
+        match self.others.pop_first() {
+            Some(next) => {
+                self.first = next;
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Claimant> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
 /// All claims.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     requests: HashMap<ServiceKey, Request>,
-    /// Never holds an empty set.
-    claimants: BTreeMap<Key, BTreeSet<Claimant>>,
+    claimants: BTreeMap<Key, Claimants>,
 }
 
 impl Claims {
@@ -100,9 +160,17 @@ impl Claims {
         if self.requests.get(service) == request.as_ref() {
             return;
         }
-        let old = self.requests.get(service).into_iter().chain(&request);
-        let affected: BTreeSet<VirtualServerKey> =
-            old.flat_map(|request| request.entry_points.keys().copied()).collect();
+        // Where nobody else claims an entry point and there are no elements about it, there will be none.
+        let is_contested = |server: &VirtualServerKey| {
+            let claimants = self.claimants.get(&Key::VirtualServer(*server));
+            claimants.is_some_and(|all| all.first.service != *service || !all.others.is_empty())
+        };
+        let both = self.requests.get(service).into_iter().chain(&request);
+        let affected: BTreeSet<VirtualServerKey> = both
+            .flat_map(|request| &request.entry_points)
+            .filter(|(server, claim)| !claim.elements.is_empty() || is_contested(server))
+            .map(|(server, _)| *server)
+            .collect();
         let before = self.elements_at(&affected);
         self.replace(service, request, update);
         let after = self.elements_at(&affected);
@@ -122,27 +190,32 @@ impl Claims {
             if kept && !moved {
                 continue;
             }
-            if let Some(claimants) = self.claimants.get_mut(&key) {
-                claimants.remove(&claimant(&old));
-                if claimants.is_empty() {
-                    self.claimants.remove(&key);
-                }
+            if self.claimants.get_mut(&key).is_some_and(|claimants| claimants.remove(&claimant(&old))) {
+                self.claimants.remove(&key);
             }
             update.scope.insert(key);
         }
         let Some(request) = request else { return };
         for key in request.keys() {
-            let claimants = self.claimants.entry(key.clone()).or_default();
-            let new = claimants.insert(claimant(&request));
-            match (&key, claimants.first()) {
-                (Key::VirtualServer(server), Some(first)) if new && first.service != *service => {
+            let (new, first) = match self.claimants.entry(key.clone()) {
+                Entry::Vacant(entry) => {
+                    let first = claimant(&request);
+                    (true, &entry.insert(Claimants { first, others: BTreeSet::new() }).first)
+                }
+                Entry::Occupied(entry) => {
+                    let claimants = entry.into_mut();
+                    (claimants.insert(claimant(&request)), &claimants.first)
+                }
+            };
+            match &key {
+                Key::VirtualServer(server) if new && first.service != *service => {
                     update.conflicts.push(Conflict {
                         server: *server,
                         winner: first.service.clone(),
                         loser: service.clone(),
                     });
                 }
-                (Key::Element(Element::SharedAddress(address)), _) if new => {
+                Key::Element(Element::SharedAddress(address)) if new => {
                     update.shared.push(Shared { service: service.clone(), address: *address });
                 }
                 _ => {}
@@ -192,7 +265,7 @@ impl Claims {
 
     fn granted(&self, server: &VirtualServerKey) -> Option<&Claim> {
         let owner = self.owner(&Key::VirtualServer(*server))?;
-        self.requests[owner].entry_points.get(server)
+        self.requests[owner].claim(server)
     }
 
     /// The wanted elements of one family.
@@ -205,19 +278,19 @@ impl Claims {
 
     /// The winner of a key.
     pub(super) fn owner(&self, key: &Key) -> Option<&ServiceKey> {
-        Some(&self.claimants.get(key)?.first()?.service)
+        Some(&self.claimants.get(key)?.first.service)
     }
 
     /// The Services that have an address as one of theirs.
     pub(super) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
         let roles = [Element::ClusterAddress(address), Element::ExternalAddress(address)];
         let claimants = roles.into_iter().filter_map(|element| self.claimants.get(&Key::Element(element)));
-        claimants.flatten().map(|claimant| &claimant.service)
+        claimants.flat_map(Claimants::iter).map(|claimant| &claimant.service)
     }
 
     /// The virtual servers that a Service asks for.
     pub(super) fn virtual_servers_of(&self, service: &ServiceKey) -> impl Iterator<Item = VirtualServerKey> {
-        self.requests.get(service).into_iter().flat_map(|request| request.entry_points.keys().copied())
+        self.requests.get(service).into_iter().flat_map(Request::servers)
     }
 
     /// The keys that a Service asks for.
@@ -225,7 +298,7 @@ impl Claims {
         let request = self.requests.get(service).into_iter();
         request
             .flat_map(|request| {
-                let elements = request.entry_points.values().flat_map(|claim| &claim.elements);
+                let elements = request.entry_points.iter().flat_map(|(_, claim)| &claim.elements);
                 request.keys().chain(elements.map(|element| Key::Element(*element)))
             })
             .collect()

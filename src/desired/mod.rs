@@ -205,23 +205,24 @@ impl Desired {
                 let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
                 let node_ports = self.node.node_port_addresses.iter().copied();
                 for point in entry_points::of(service, port, cluster_ip, node_ports) {
-                    request.entry_points.entry(point.server).or_insert_with(|| Claim {
+                    let claim = Claim {
                         server: virtual_servers::of_entry_point(service, point, &chosen, &self.options),
                         elements: filter::of_entry_point(
                             service, port, cluster_ip, point, &chosen, &self.node,
                         ),
-                    });
+                    };
+                    request.entry_points.push((point.server, claim));
                 }
             }
         }
-        request
+        request.settled()
     }
 
     /// Asks for an address of a Service: on the device, unless another device has it.
     fn put_address(&self, element: Element, address: IpAddr, request: &mut Request) {
         request.elements.extend(filter::of_address(element, address, &self.node));
         if !self.node.taken.contains(&address) {
-            request.addresses.insert(address);
+            request.addresses.push(address);
         }
     }
 }

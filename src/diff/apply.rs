@@ -8,13 +8,16 @@ use crate::state::{Address, Rules, State, VirtualServer};
 impl Plan {
     /// Changes a state as if every step had been done.
     pub fn apply_to(&self, state: &mut State) {
-        self.steps.iter().for_each(|planned| planned.step.apply_to(state));
+        for planned in &self.steps {
+            planned.step.apply_to(state);
+        }
     }
 }
 
 impl Step {
-    /// Changes a state as the kernel changes when it does this step.
-    pub fn apply_to(&self, state: &mut State) {
+    /// Changes a state as the kernel changes when it does this step; how many real servers more there are then.
+    pub fn apply_to(&self, state: &mut State) -> isize {
+        let mut more = 0;
         match self {
             Self::SetSysctl(sysctl, value) => {
                 state.sysctls.insert(*sysctl, value.clone());
@@ -48,7 +51,7 @@ impl Step {
                     scheduler: server.scheduler.clone(),
                     ..*server
                 };
-                state.virtual_servers.insert(*key, server);
+                more -= count(state.virtual_servers.insert(*key, server));
             }
             Self::EditVirtualServer(key, server) => {
                 if let Some(known) = state.virtual_servers.get_mut(key) {
@@ -58,12 +61,12 @@ impl Step {
             }
             Self::AddRealServer(key, server_key, server) | Self::EditRealServer(key, server_key, server) => {
                 if let Some(known) = state.virtual_servers.get_mut(key) {
-                    known.real_servers.insert(*server_key, *server);
+                    more += isize::from(known.real_servers.insert(*server_key, *server).is_none());
                 }
             }
             Self::DeleteRealServer(key, server_key) => {
                 if let Some(known) = state.virtual_servers.get_mut(key) {
-                    known.real_servers.remove(server_key);
+                    more -= isize::from(known.real_servers.remove(server_key).is_some());
                 }
             }
             Self::AddAddress(address) => {
@@ -83,8 +86,14 @@ impl Step {
                 state.addresses.remove(address);
             }
             Self::DeleteVirtualServer(key) => {
-                state.virtual_servers.remove(key);
+                more -= count(state.virtual_servers.remove(key));
             }
         }
+        more
     }
+}
+
+/// The real servers of a virtual server that was there.
+fn count(server: Option<VirtualServer>) -> isize {
+    server.map_or(0, |server| isize::try_from(server.real_servers.len()).unwrap_or(isize::MAX))
 }

@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
 
-use super::plan::{Phase, Plan, PlannedStep, Step};
+use super::plan::{Needs, Phase, Plan, PlannedStep, Step};
 use crate::cluster::types::Family;
 use crate::state::{Element, State, VirtualServerKey, Weight};
 
@@ -63,7 +63,7 @@ impl Draft {
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::new();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::new();
         let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::new();
-        let mut unmade_at: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        let mut unmade_at: HashMap<IpAddr, Needs> = HashMap::new();
         let served: HashSet<IpAddr> = self
             .steps
             .iter()
@@ -72,11 +72,18 @@ impl Draft {
                 _ => None,
             })
             .collect();
+        let mut last: Option<(VirtualServerKey, Option<usize>)> = None;
         let mut steps = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.into_iter().enumerate() {
-            let needs = match &step {
+            let needs: Needs = match &step {
                 Step::AddVirtualServer(server, _) => owned.get(server).copied().into_iter().collect(),
-                Step::AddRealServer(server, ..) => made.get(server).copied().into_iter().collect(),
+                // Those of one virtual server follow each other.
+                Step::AddRealServer(server, ..) => {
+                    if last.is_none_or(|(known, _)| known != *server) {
+                        last = Some((*server, made.get(server).copied()));
+                    }
+                    last.and_then(|(_, index)| index).into_iter().collect()
+                }
                 // One port that works is enough, and one that is refused must not keep the others from traffic
                 // for long: after the retry the address has a virtual server and needs nothing.
                 Step::AddAddress(address) if !served.contains(address) => {
@@ -89,7 +96,7 @@ impl Draft {
                 Step::DeleteElement(Element::Owned(server)) => {
                     unmade.get(server).copied().into_iter().collect()
                 }
-                _ => Vec::new(),
+                _ => Needs::new(),
             };
             match &step {
                 Step::AddVirtualServer(server, _) => {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use crate::cluster::types::Family;
 use crate::state::{
     Element, Key, RealServer, RealServerKey, RuleSettings, Sysctl, Timeouts, VirtualServer, VirtualServerKey,
@@ -134,6 +136,9 @@ impl fmt::Display for Step {
     }
 }
 
+/// Indices of steps: nearly always none or one, which need no memory of their own.
+pub type Needs = SmallVec<[usize; 1]>;
+
 /// A step with its place in a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStep {
@@ -144,7 +149,7 @@ pub struct PlannedStep {
     pub phase: Phase,
     /// The indices, in the plan, of steps that must all have been `Done` for this one to make sense. They belong to
     /// earlier phases. If one was not done, this step is not sent.
-    pub needs: Vec<usize>,
+    pub needs: Needs,
 }
 
 /// When a step is carried out: see [`crate::diff::order`].

@@ -517,6 +517,7 @@ impl Reconciler {
         assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
         let mut troubled: BTreeSet<Key> = BTreeSet::new();
         let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
+        let mut run: Option<((&'static str, Verdict), u64)> = None;
         let mut filter_refused = BTreeSet::new();
         for (planned, outcome) in plan.steps.iter().zip(outcomes) {
             let key = planned.step.key();
@@ -524,7 +525,16 @@ impl Reconciler {
             if matches!(outcome, Outcome::Done | Outcome::Unknown) {
                 self.purges.stepped(&planned.step, &self.actual, now);
             }
-            *counts.entry((planned.step.kind(), verdict)).or_default() += 1;
+            let kind = (planned.step.kind(), verdict);
+            match &mut run {
+                // Steps of one kind follow each other.
+                Some((known, count)) if *known == kind => *count += 1,
+                _ => {
+                    if let Some((known, count)) = run.replace((kind, 1)) {
+                        *counts.entry(known).or_default() += count;
+                    }
+                }
+            }
             match outcome {
                 Outcome::Done => self.actual.apply(&planned.step),
                 Outcome::Unknown => {
@@ -555,6 +565,9 @@ impl Reconciler {
                     }
                 }
             }
+        }
+        if let Some((kind, count)) = run {
+            *counts.entry(kind).or_default() += count;
         }
         let took = self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         self.schedule.took(scope.len(), took);

@@ -27,18 +27,15 @@ impl Picture {
 
     /// What the kernel has of this key is as in `read`.
     pub(super) fn copy(&mut self, key: &Key, read: &State) {
-        self.change(key, |state| state.copy(key, read));
+        let before = self.count(key);
+        self.state.copy(key, read);
+        self.real_servers = self.real_servers - before + self.count(key);
     }
 
     /// The kernel did this.
     pub(super) fn apply(&mut self, step: &Step) {
-        self.change(&step.key(), |state| step.apply_to(state));
-    }
-
-    fn change(&mut self, key: &Key, change: impl FnOnce(&mut State)) {
-        let before = self.count(key);
-        change(&mut self.state);
-        self.real_servers = self.real_servers - before + self.count(key);
+        let more = step.apply_to(&mut self.state);
+        self.real_servers = self.real_servers.saturating_add_signed(more);
     }
 
     fn count(&self, key: &Key) -> usize {

@@ -18,7 +18,7 @@ const PIECE_TIME: Duration = Duration::from_millis(5);
 /// Keys in the first such piece, and least and most in any. A virtual server takes the kernel some 30 µs, an address up to
 /// a millisecond, the more the more there are: how many fit into the time shows as they are written.
 const FIRST_PIECE: usize = 128;
-const LEAST_PIECE: usize = 16;
+const LEAST_PIECE: usize = 32;
 const MOST_PIECE: usize = 2048;
 
 /// How urgent a key is; the first is worked on first.

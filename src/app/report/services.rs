@@ -56,6 +56,15 @@ impl Services {
     /// The facts of these Services may have changed.
     pub(super) fn look(&mut self, cluster: &Cluster, touched: &Touched) {
         for key in touched {
+            // Nearly all Services: nothing hangs on where their endpoints are, and nothing did.
+            let policies =
+                cluster.service(key).map(|service| (service.internal_policy, service.external.is_some()));
+            if matches!(policies, None | Some((Policy::Cluster, false)))
+                && !self.wanted.contains_key(key)
+                && !self.lacking.values().any(|lacking| lacking.contains(key))
+            {
+                continue;
+            }
             let mut wanted = BTreeMap::new();
             for family in self.families.clone() {
                 let service = cluster.service(key).filter(|service| has(service, family));
