@@ -1,9 +1,10 @@
 //! The source against the real API machinery: what the fake server claims about it, and what it cannot do.
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -24,6 +25,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("what_was_forgotten_meanwhile_is_listed_again", || Box::pin(what_was_forgotten_is_listed_again())),
     ("a_server_without_streaming_lists_is_listed", || Box::pin(a_server_without_streaming_lists_is_listed())),
     ("who_may_not_is_told_what", || Box::pin(who_may_not_is_told_what())),
+    ("the_server_accepts_the_objects_of_deploy", || Box::pin(the_server_accepts_the_objects_of_deploy())),
 ];
 
 /// Why these tests cannot run, if they cannot.
@@ -227,4 +229,26 @@ async fn who_may_not_is_told_what() {
     let client = connect(Some(&kubeconfig), None).await.unwrap();
     let text = Session::start(client, Settings::default()).end().await.unwrap_err().to_string();
     assert!(text.contains(": unauthorized: the server does not accept the credentials"), "{text}");
+}
+
+/// By a dry run with strict validation of fields. (The API machinery alone may know no daemon sets: see `deploy.rs`.)
+async fn the_server_accepts_the_objects_of_deploy() {
+    let server = RealApiServer::start(&[]).await;
+    let client = server.client("admin").await;
+    let parameters = PatchParams::apply("test").dry_run().validation_strict();
+    let read = |file: &str| -> Value {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubeadm").join(file);
+        serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, "kube-system");
+    let map = read("configmap.yaml");
+    maps.patch("kube-proxy", &parameters, &Patch::Apply(&map)).await.unwrap();
+    accounts.patch("kube-proxy", &parameters, &Patch::Apply(&read("serviceaccount.yaml"))).await.unwrap();
+
+    let mut wrong = map;
+    wrong["dta"] = json!({});
+    let error = maps.patch("kube-proxy", &parameters, &Patch::Apply(&wrong)).await.unwrap_err().to_string();
+    assert!(error.contains("dta"), "{error}");
+    assert!(maps.get_opt("kube-proxy").await.unwrap().is_none(), "it was a dry run");
 }
