@@ -180,7 +180,7 @@ pub enum Sysctl {
     Ipv4Forward,
     /// An SCTP association may begin with any packet.
     VsSloppySctp,
-    /// The rates of virtual and real servers are estimated (since Linux 5.16, and in some older kernels).
+    /// The rates of virtual and real servers are estimated. Older kernels do not have it.
     VsRunEstimation,
     /// 1: an ARP request is answered for an address of the interface that it came in by only.
     ArpIgnore,
