@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use kube_ipvs::kernel::netlink::{Body, CREATE, Commit, EXCLUSIVE, Frames, Protocol, Socket, Verdict};
 
 use crate::figures::{Figures, median_milliseconds};
@@ -67,11 +67,12 @@ impl Floor {
         shell("ip link add kube-ipvs0 type dummy")?;
         shell("nft add table ip kube-ipvs")?;
         shell("nft add set ip kube-ipvs cluster-addresses '{ type ipv4_addr; }'")?;
+        let link = shell("ip -o link show dev kube-ipvs0")?;
         Ok(Self {
             ipvs: Ipvs::open()?,
             route: Socket::open(Protocol::Route)?,
             netfilter: Socket::open(Protocol::Netfilter)?,
-            device: std::fs::read_to_string("/sys/class/net/kube-ipvs0/ifindex")?.trim().parse()?,
+            device: link.split(':').next().unwrap_or_default().parse().context("its number")?,
         })
     }
 

@@ -81,6 +81,14 @@ pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures>
     Ok(figures)
 }
 
+/// The part of it that takes a few seconds: the cold start, and single changes.
+pub(crate) fn measure_briefly(size: Size) -> anyhow::Result<Figures> {
+    let mut figures = Figures::new();
+    let mut live = Live::start(size, filled(size)?, &mut figures)?;
+    live.single_changes(&mut figures)?;
+    Ok(figures)
+}
+
 /// A server that has the cluster, and `default/kubernetes` besides.
 pub(crate) fn filled(size: Size) -> anyhow::Result<Feed> {
     let feed = Feed::start()?;

@@ -71,6 +71,7 @@ fn in_lab(words: &[&str]) -> anyhow::Result<Figures> {
     match *words {
         ["floor", size] => floor::measure(size.parse()?),
         ["manifests", size] => manifests::measure(size.parse()?),
+        ["live", "briefly", size] => live::measure_briefly(size.parse()?),
         ["live", size] => live::measure(size.parse()?, None),
         ["live", size, rolling, idle] => {
             let long = live::Long { rolling: seconds(rolling)?, idle: seconds(idle)? };
