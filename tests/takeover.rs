@@ -192,7 +192,8 @@ fn from_ipvs_mode_and_back() {
 }
 
 /// The file system of the image, with this build in it, as the root of a process that may do what `deploy/hardened`
-/// allows (and `chroot`, to get there).
+/// allows (and `chroot`, to get there). The iptables mode leaves the parameters of IPVS as they are, so that this works
+/// only if the init container sets them.
 fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
     const RUN: &str = "set -e
         # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.
@@ -201,10 +202,12 @@ fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
         mount -t tmpfs tmpfs $root/run
         mount -t proc proc $root/proc
         mount -t sysfs -o ro sysfs $root/sys
+        set -- /usr/local/bin/kube-proxy --manifests /manifests --hostname-override $NODE --cluster-cidr $PODS
+        # The init container.
+        chroot $root \"$@\" --init-only
         mount --bind -o ro $root/proc/sys $root/proc/sys
         mount -o remount,bind,ro $root
-        exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \\
-          /usr/local/bin/kube-proxy --manifests /manifests --hostname-override $NODE --cluster-cidr $PODS";
+        exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \"$@\"";
 
     let root = lab::shell(&format!(
         "set -e
@@ -217,7 +220,7 @@ fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
         env!("CARGO_BIN_EXE_kube-ipvs"),
         concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
     ));
-    let before = Before::new(Mode::Ipvs);
+    let before = Before::new(Mode::Iptables);
     let traffic = Traffic::start(&before.cluster, &before.service);
     let manifests = before.cluster.manifests();
     for (node, _) in NODES {
