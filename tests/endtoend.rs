@@ -13,6 +13,8 @@ mod serving;
 mod setup;
 #[path = "common/tools.rs"]
 mod tools;
+#[path = "endtoend/unnumbered.rs"]
+mod unnumbered;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -31,6 +33,7 @@ use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
 };
 use tools::{ipvsadm, kernel, wait_for};
+use unnumbered::no_pod_sees_a_service_address;
 
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
@@ -54,6 +57,7 @@ fn main() -> std::process::ExitCode {
         initialization_is_a_run_of_its_own,
         a_configuration_file_that_changes_ends_it,
         a_kernel_that_keeps_refusing_makes_the_node_unhealthy,
+        no_pod_sees_a_service_address,
     ])
 }
 
