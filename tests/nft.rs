@@ -24,7 +24,8 @@ use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, Virt
 
 use self::packets::{
     ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
-    other_traffic_is_untouched, without_a_pod_network_only_the_node_is_masqueraded,
+    other_traffic_is_untouched, pods_are_known_by_their_bridge,
+    without_a_pod_network_only_the_node_is_masqueraded,
 };
 
 fn main() -> std::process::ExitCode {
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
         a_way_inside_is_turned_at_once,
         ipv4_pods_node_and_outside,
         ipv6_pods_node_and_outside,
+        pods_are_known_by_their_bridge,
         without_a_pod_network_only_the_node_is_masqueraded,
         masquerade_all,
         lost_connections_are_reset,

@@ -39,9 +39,10 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     let streams = &[Protocol::Tcp, Protocol::Sctp];
     let flows = &[Protocol::Udp];
     let refusing = &[Protocol::Tcp, Protocol::Udp];
-    let changes: [(&str, Change, &[Protocol]); 8] = [
+    let changes: [(&str, Change, &[Protocol]); 9] = [
         ("an-added-endpoint-is-reached", an_added_endpoint_is_reached, &PROTOCOLS),
         ("a-removed-endpoint-gets-nothing-new", a_removed_endpoint_gets_nothing_new, &PROTOCOLS),
+        ("affinity-ends-with-its-endpoint", affinity_ends_with_its_endpoint, &PROTOCOLS),
         ("a-connection-outlives-its-endpoint", a_connection_outlives_its_endpoint, streams),
         ("a-connection-outlives-unreadiness", a_connection_outlives_unreadiness, streams),
         ("a-flow-leaves-a-removed-endpoint", a_flow_leaves_a_removed_endpoint, flows),
@@ -137,6 +138,36 @@ fn a_removed_endpoint_gets_nothing_new(case: &Case) {
     for _ in 0..MANY {
         let answer = CLUSTER.ask(case.client, case.protocol, case.target(&service));
         assert_eq!(answer.expect("an answer").0, "pod-2a");
+    }
+}
+
+/// No template of persistence sends a client to an endpoint that is not used any more, whose real server drains
+/// (`expire_quiescent_template`) or is gone.
+fn affinity_ends_with_its_endpoint(case: &Case) {
+    let mut service = case.new_service(&["pod-1a", "pod-2a"]);
+    service.affinity_seconds = Some(10_800);
+    CLUSTER.put(&service);
+    let one = || case.ask_often(&service).filter(|answers| answers.len() == 1);
+    let mut stuck = None;
+    assert!(eventually(SOON, || one().is_some_and(|answers| {
+        stuck = answers.into_iter().next();
+        true
+    })));
+    let stuck = stuck.expect("a server");
+    let pod = service.endpoints.iter().copied().find(|pod| *pod == stuck).expect("an endpoint");
+    let other = service.endpoints.iter().copied().find(|pod| *pod != stuck).expect("an endpoint");
+    for gone in [false, true] {
+        if gone {
+            service.endpoints.retain(|known| *known != pod);
+        } else {
+            service.conditions.insert(pod, Condition::NotReady);
+        }
+        CLUSTER.put(&service);
+        case.wait_for(&service, [other].into_iter());
+        for _ in 0..MANY {
+            let answer = CLUSTER.ask(case.client, case.protocol, case.target(&service));
+            assert_eq!(answer.expect("an answer").0, other);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
-use kube_ipvs::state::RuleSettings;
+use kube_ipvs::state::{Inside, InterfaceName, RuleSettings};
 
 use self::network::{Client, Network, PORT};
 use super::settings;
@@ -16,16 +16,26 @@ use crate::lab;
 use crate::talk::PROTOCOLS;
 
 pub(crate) fn ipv4_pods_node_and_outside() {
-    pods_node_and_outside(Family::V4, "10.244.0.0/16");
+    pods_node_and_outside(Family::V4, &settings(Some("10.244.0.0/16")));
 }
 
 pub(crate) fn ipv6_pods_node_and_outside() {
-    pods_node_and_outside(Family::V6, "fd00:10:244::/56");
+    pods_node_and_outside(Family::V6, &settings(Some("fd00:10:244::/56")));
+}
+
+/// Pods are known by the device that their packets come in by (the row "ClusterIP, interface detector").
+pub(crate) fn pods_are_known_by_their_bridge() {
+    let name = |name| InterfaceName::new(name).unwrap();
+    for family in Family::ALL {
+        for inside in [Inside::Interface(name("cni0")), Inside::InterfacePrefix(name("cn"))] {
+            pods_node_and_outside(family, &RuleSettings { inside: Some(inside), ..settings(None) });
+        }
+    }
 }
 
 /// With a known pod network (contract 6.6, the row "ClusterIP, CIDR detector").
-fn pods_node_and_outside(family: Family, pods: &str) {
-    let network = Network::new(family, &settings(Some(pods)));
+fn pods_node_and_outside(family: Family, settings: &RuleSettings) {
+    let network = Network::new(family, settings);
     let service = network.service;
     for protocol in PROTOCOLS {
         // Two servers in turn: one is the asking pod itself.
