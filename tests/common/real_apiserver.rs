@@ -44,6 +44,10 @@ pub struct RealApiServer {
     server: Option<Child>,
 }
 
+/// The token of `system:kube-proxy`, of the group `system:node-proxier`.
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+pub const PROXY_TOKEN: &str = "proxy";
+
 impl RealApiServer {
     /// Starts both, with these flags of the API server besides the usual ones, and waits until it is ready.
     pub async fn start(flags: &[&str]) -> Self {
@@ -205,7 +209,7 @@ impl RealApiServer {
         connect(Some(&self.kubeconfig(user)), None).await.unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }

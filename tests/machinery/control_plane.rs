@@ -142,6 +142,11 @@ impl ControlPlane {
         self.server.kubeconfig("proxy")
     }
 
+    /// The certificate that the API server is known by.
+    pub fn certificate(&self) -> PathBuf {
+        self.server.path("certs/apiserver.crt")
+    }
+
     /// What `default/kubernetes` is in the kernel, as [`crate::tools::ipvsadm`] has it.
     pub fn kubernetes(&self) -> String {
         format!("TCP 10.96.0.1:443 rr\n  -> {ADDRESS}:{} Masq 1 0 0\n", self.server.port)
