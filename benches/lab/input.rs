@@ -70,9 +70,9 @@ impl FromStr for Size {
     }
 }
 
-/// The address of a Service: 10.64.0.1 and up.
+/// The address of a Service: 10.64.1.1 and up; API servers take the first address of their range for themselves.
 pub(crate) fn service_address(service: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a40_0001 + service)
+    Ipv4Addr::from_bits(0x0a40_0101 + service)
 }
 
 /// The address of the n-th endpoint of all: 10.128.0.1 and up.

@@ -39,7 +39,6 @@ fn runtime() -> anyhow::Result<Runtime> {
 pub(crate) fn fill(size: Size) -> anyhow::Result<TempDir> {
     let data = tempfile::tempdir()?;
     runtime()?.block_on(async {
-        // The service addresses here are none that it would give.
         let server = RealApiServer::start_at(Ipv4Addr::LOCALHOST, &[RANGE]).await;
         let client = server.client("admin").await;
         for namespace in input::namespaces() {
@@ -95,7 +94,7 @@ async fn create(client: &Client, path: &str, object: &Value) -> anyhow::Result<(
 /// file that lets it in.
 pub(crate) fn measure(size: Size, data: &Path, peer: Option<&str>) -> anyhow::Result<Figures> {
     let runtime = runtime()?;
-    let server = runtime.block_on(RealApiServer::start_with(data));
+    let server = runtime.block_on(RealApiServer::start_with(data, &[RANGE]));
     let kubeconfig = server.kubeconfig("proxy");
     let admin = runtime.block_on(connect(Some(&server.kubeconfig("admin")), None))?;
     let mut figures = Figures::new();

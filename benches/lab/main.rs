@@ -14,7 +14,8 @@
 //!
 //! Each figure is the least of several rounds: whatever else the machine does only adds to it.
 //!
-//! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes. Without `--bench` (as
+//! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes, `-- --machinery` only what
+//! needs the API machinery. Without `--bench` (as
 //! `cargo test --benches` starts it) it measures nothing.
 
 mod churn;
@@ -40,12 +41,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use figures::Figures;
+use suite::Part;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        _ if words.contains(&"--bench") => suite::run(words.contains(&"--quick")),
+        _ if words.contains(&"--bench") => suite::run(match () {
+            () if words.contains(&"--quick") => Part::Quick,
+            () if words.contains(&"--machinery") => Part::Machinery,
+            () => Part::Everything,
+        }),
         ["generate", size, folder] => size.parse().and_then(|size| input::write(size, Path::new(folder))),
         [] => {
             println!("lab: measures with `cargo bench --bench lab` only");

@@ -13,6 +13,9 @@ use crate::{machinery, picture, real_apiserver};
 /// For how many seconds changes roll, and for how many nothing happens.
 const LONG: [&str; 2] = ["60", "60"];
 
+/// The cluster on the API machinery.
+const MACHINERY: Size = size(10_000, 10);
+
 const fn size(services: u32, endpoints: u32) -> Size {
     Size { services, endpoints }
 }
@@ -58,10 +61,25 @@ fn quick() -> Vec<Boot> {
     ]
 }
 
+/// What is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it, in a quarter of an hour.
+    Everything,
+    /// What shows most, in two minutes.
+    Quick,
+    /// On the API machinery only: the program, and the proxy that `PEER` names.
+    Machinery,
+}
+
 /// Measures, shows the table, and writes it down.
-pub(crate) fn run(only_quick: bool) -> anyhow::Result<()> {
+pub(crate) fn run(part: Part) -> anyhow::Result<()> {
     let mut measured = Measured::default();
-    let boots = if only_quick { quick() } else { everything() };
+    let boots = match part {
+        Part::Everything => everything(),
+        Part::Quick => quick(),
+        Part::Machinery => vec![boot("floor", MACHINERY, 1)],
+    };
     for Boot { what, size, arguments, rounds } in boots {
         let mut figures = Vec::new();
         for round in 1..=rounds {
@@ -72,7 +90,7 @@ pub(crate) fn run(only_quick: bool) -> anyhow::Result<()> {
         measured.put(what, size, least(figures));
     }
     let mut missing = Vec::new();
-    if !only_quick {
+    if part != Part::Quick {
         with_machinery(&mut measured, &mut missing)?;
     }
     let rows = Rows::of(&measured, missing);
@@ -92,7 +110,7 @@ pub(crate) fn run(only_quick: bool) -> anyhow::Result<()> {
 
 /// On the API machinery: the program, and the other proxy that `PEER` may name.
 fn with_machinery(measured: &mut Measured, missing: &mut Vec<String>) -> anyhow::Result<()> {
-    let size = size(10_000, 10);
+    let size = MACHINERY;
     let peer = std::env::var("PEER").ok();
     if let Err(reason) = real_apiserver::assets() {
         missing.push(format!("the API machinery, and with it other proxies: {reason}"));

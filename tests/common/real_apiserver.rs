@@ -60,12 +60,12 @@ impl RealApiServer {
     }
 
     /// The same with what the etcd of another one had: see [`RealApiServer::end`].
-    pub async fn start_with(data: &Path) -> Self {
+    pub async fn start_with(data: &Path, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copied =
             std::process::Command::new("cp").arg("-r").arg(data).arg(folder.path().join("etcd")).status();
         assert!(copied.unwrap().success(), "{} can be copied", data.display());
-        Self::start_in(folder, Ipv4Addr::LOCALHOST, &[]).await
+        Self::start_in(folder, Ipv4Addr::LOCALHOST, flags).await
     }
 
     async fn start_in(folder: TempDir, address: Ipv4Addr, flags: &[&str]) -> Self {
