@@ -31,7 +31,7 @@ const RECONCILE: [&str; 11] = [
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "cluster",
     "desired",
     "diff",
@@ -41,6 +41,7 @@ const PURE: [&str; 15] = [
     "leftovers/saved.rs",
     "options",
     "reconcile/core.rs",
+    "reconcile/core",
     "reconcile/picture.rs",
     "reconcile/progress.rs",
     "reconcile/schedule.rs",

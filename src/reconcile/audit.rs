@@ -12,6 +12,9 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 /// Virtual servers that are read back in one tick.
 const SLICE: usize = 128;
 
+/// The kernel is read for a part in so many of the time at most.
+const REST: u32 = 500;
+
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -75,6 +78,13 @@ impl Audit {
             return self.round.pop_front();
         }
         Some(read(slice))
+    }
+
+    /// What was looked at took so long: the next look waits in proportion, unless something was found.
+    pub(super) fn took(&mut self, took: Duration, now: Instant) {
+        if self.surprising.is_empty() {
+            self.due = self.due.max(Some(now + took.saturating_mul(REST)));
+        }
     }
 
     /// Has these virtual servers read in the next ticks.

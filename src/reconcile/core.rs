@@ -4,6 +4,9 @@
 //! and asked for [`Work`]; one piece of work is in flight at a time, and what happens meanwhile only marks keys. Pure:
 //! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
 
+mod adoption;
+mod outcomes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
@@ -14,12 +17,12 @@ use ipnet::IpNet;
 
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended};
-use super::note::{Note, Owner, Verdict};
+use super::note::{Note, Owner};
+use super::ownership;
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
 use super::schedule::{Schedule, Urgency};
-use super::{first, ownership};
 use crate::api::{Change, Event};
 use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
@@ -102,6 +105,8 @@ pub struct Reconciler {
     desired: Desired,
     actual: Picture,
     adopted: bool,
+    /// Services that were not looked at yet since what is there was adopted: see [`adoption`].
+    rest: Option<Touched>,
     /// Services whose facts changed since the last look.
     touched: Touched,
     /// Whether facts about this node changed since the last look.
@@ -149,6 +154,7 @@ impl Reconciler {
             desired: Desired::new(options, node_name, supported),
             actual: Picture::default(),
             adopted: false,
+            rest: None,
             touched: Touched::new(),
             node_touched: false,
             seed: hasher.finish(),
@@ -277,6 +283,10 @@ impl Reconciler {
                 return next;
             }
         }
+        if let Some(rest) = self.rest.take() {
+            self.adopt_rest(rest, now);
+            return self.next(now);
+        }
         if hold.is_none() {
             self.settle(now);
         }
@@ -308,12 +318,11 @@ impl Reconciler {
     /// # Panics
     /// If the answer is not of the form that belongs to the work.
     pub fn complete(&mut self, answer: Answer, now: Instant) {
+        if matches!(self.in_flight, Some(Task::Audit(_) | Task::List)) {
+            self.audit.took(self.took(now), now);
+        }
         match (self.in_flight.take().expect("an answer follows a piece of work"), answer) {
-            (Task::Adopt, Answer::State(Ok(state))) => self.adopt(state, now),
-            (Task::Adopt, Answer::State(Err(error))) => {
-                self.adopt_again = Some(now + Duration::from_secs(1));
-                self.notes.push(Note::Unreadable(error));
-            }
+            (Task::Adopt, Answer::State(read)) => self.adopt(read, now),
             (Task::Reread(scope), Answer::State(Ok(state))) => {
                 for key in &scope {
                     self.actual.copy(key, &state);
@@ -348,62 +357,14 @@ impl Reconciler {
         }
     }
 
+    /// How long the piece of work took that is answered now.
+    fn took(&self, now: Instant) -> Duration {
+        self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start))
+    }
+
     fn start(&mut self, task: Task, work: Work) -> Next {
         self.in_flight = Some(task);
         Next::Work(work)
-    }
-
-    /// Nothing is touched, not even looked at, before the facts are complete: the kernel is read as late as possible,
-    /// so that the picture is fresh when the first plan is made from it.
-    fn next_adoption(&mut self, now: Instant) -> Next {
-        if !self.cluster.is_complete() {
-            return Next::Wait(None);
-        }
-        if let Some(due) = self.adopt_again
-            && now < due
-        {
-            return Next::Wait(Some(due));
-        }
-        self.start(Task::Adopt, Work::Read(Selection::Everything))
-    }
-
-    fn adopt(&mut self, mut state: State, now: Instant) {
-        self.touched.clear();
-        self.node_touched = false;
-        self.desired.look_at_node(&self.cluster);
-        let all: Touched = self.cluster.services().map(|service| service.key.clone()).collect();
-        let update = self.desired.update(&self.cluster, &all);
-        self.tell(update.conflicts, update.shared);
-        self.notes.push(Note::Looked(all));
-        let ours = |key: &VirtualServerKey| {
-            self.desired.wants(&Key::VirtualServer(*key))
-                || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
-        };
-        self.foreign = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
-        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        self.actual = Picture::of(state);
-        self.adopted = true;
-        self.notes.push(Note::Adopted {
-            virtual_servers: self.actual.virtual_servers.len(),
-            addresses: self.actual.addresses.len(),
-        });
-        self.notes.push(Note::Foreign(self.foreign.clone()));
-        self.audit.start(now);
-
-        for key in self.desired.setting_keys() {
-            self.schedule.add(Urgency::Settings, key);
-        }
-        let first: Scope =
-            first::services(&self.cluster).flat_map(|key| self.desired.keys_of(&key)).collect();
-        for key in self.desired.keys() {
-            let urgency = if first.contains(&key) { Urgency::First } else { Urgency::Bulk };
-            self.schedule.add(urgency, key);
-        }
-        for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
-            self.schedule.add(Urgency::Removal, key);
-        }
-        self.progress.looked();
-        self.queued();
     }
 
     fn look_at_touched(&mut self) {
@@ -505,133 +466,6 @@ impl Reconciler {
         self.notes.extend(purged.into_iter().map(|(family, purged)| Note::Purged(family, purged)));
     }
 
-    fn succeeded<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
-        for key in keys {
-            if self.schedule.succeed(key) {
-                self.notes.push(Note::Recovered(key.clone()));
-            }
-        }
-    }
-
-    fn take_outcomes(&mut self, plan: &Plan, scope: &Scope, outcomes: Vec<Outcome>, now: Instant) {
-        assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
-        let mut troubled: BTreeSet<Key> = BTreeSet::new();
-        let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
-        let mut run: Option<((&'static str, Verdict), u64)> = None;
-        let mut filter_refused = BTreeSet::new();
-        for (planned, outcome) in plan.steps.iter().zip(outcomes) {
-            let key = planned.step.key();
-            let verdict = Verdict::of(&outcome);
-            if matches!(outcome, Outcome::Done | Outcome::Unknown) {
-                self.purges.stepped(&planned.step, &self.actual, now);
-            }
-            let kind = (planned.step.kind(), verdict);
-            match &mut run {
-                // Steps of one kind follow each other.
-                Some((known, count)) if *known == kind => *count += 1,
-                _ => {
-                    if let Some((known, count)) = run.replace((kind, 1)) {
-                        *counts.entry(known).or_default() += count;
-                    }
-                }
-            }
-            match outcome {
-                Outcome::Done => self.actual.apply(&planned.step),
-                Outcome::Unknown => {
-                    self.suspect(&planned.step, &key);
-                    troubled.insert(key);
-                }
-                Outcome::Refused(refusal) => {
-                    if matches!(key, Key::Rules(_) | Key::Element(_)) {
-                        filter_refused.extend(key.family());
-                    }
-                    // What we believed of the key may be wrong, whatever the error says: look before the retry.
-                    self.suspect(&planned.step, &key);
-                    let text = format!("{}: {refusal}", planned.step.kind());
-                    let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
-                        self.schedule.surprise(&key, text.clone(), now)
-                    } else {
-                        self.schedule.fail(&key, text.clone(), now)
-                    };
-                    if tell {
-                        self.notes.push(Note::Refused { key: key.clone(), kind: planned.step.kind(), text });
-                    }
-                    troubled.insert(key);
-                }
-                Outcome::Skipped(index) => {
-                    if !troubled.contains(&key) {
-                        self.schedule.wait_for(&key, &plan.steps[index].step.key());
-                        troubled.insert(key);
-                    }
-                }
-            }
-        }
-        if let Some((kind, count)) = run {
-            *counts.entry(kind).or_default() += count;
-        }
-        let took = self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        self.schedule.took(scope.len(), took);
-        self.notes.push(Note::Wrote { counts, filter_refused, took });
-        self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
-    }
-
-    /// Marks what a step may have changed as uncertain.
-    fn suspect(&mut self, step: &diff::Step, key: &Key) {
-        if let diff::Step::InstallRules(family, _, elements) = step {
-            let known = self.actual.elements.iter().filter(|element| element.family() == *family);
-            for element in known.chain(elements).copied().collect::<Vec<_>>() {
-                self.schedule.suspect(Key::Element(element));
-            }
-        }
-        self.schedule.suspect(key.clone());
-    }
-
-    /// Compares what was read with the picture: what differs is drift.
-    fn compare(&mut self, selection: &Selection, read: &State) {
-        let keys: BTreeSet<Key> =
-            self.actual.keys().chain(read.keys()).filter(|key| selection.covers(key)).collect();
-        for key in keys {
-            // Read before it was ours, or not ours at all.
-            let unknown_server = matches!(&key, Key::VirtualServer(server) if self.foreign.contains(server));
-            if unknown_server || self.actual.same(read, &key) {
-                continue;
-            }
-            self.actual.copy(&key, read);
-            if let Key::Address(address) = key
-                && !self.desired.wants(&key)
-            {
-                self.intruders.insert(address);
-            }
-            let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
-            if concerns_us {
-                self.notes.push(Note::Drift(key.clone()));
-                match key.family() {
-                    Some(family) => self.notes.extend(self.progress.queued([family])),
-                    None => self.queued(),
-                }
-                self.schedule.add(Urgency::Change, key);
-            }
-        }
-    }
-
-    /// Compares the list of virtual servers with the picture: whatever appeared or vanished is read next.
-    fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
-        let intruders = std::mem::take(&mut self.intruders);
-        let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
-            let is_ours = ownership::is_ours(&self.actual, key) || intruders.contains(&key.address);
-            self.actual.virtual_servers.contains_key(key)
-                || self.desired.wants(&Key::VirtualServer(*key))
-                || is_ours && !ownership::is_excluded(&self.exclude_cidrs, key)
-        });
-        if foreign != self.foreign {
-            self.foreign.clone_from(&foreign);
-            self.notes.push(Note::Foreign(foreign));
-        }
-        let known: BTreeSet<_> = self.actual.virtual_servers.keys().copied().collect();
-        let unexpected: Vec<_> = ours.symmetric_difference(&known).copied().collect();
-        self.audit.look_at(unexpected);
-    }
-
     /// Something of all families is to be written.
     fn queued(&mut self) {
         self.notes.extend(self.progress.queued(self.families.iter().copied()));
@@ -639,6 +473,9 @@ impl Reconciler {
 
     /// Says which families are completely written now.
     fn settle(&mut self, now: Instant) {
+        if self.rest.is_some() {
+            return;
+        }
         let is_empty = self.schedule.most_urgent().is_none();
         let schedule = &self.schedule;
         self.notes.extend(self.progress.settled(|family| schedule.is_settled(family), is_empty));

@@ -20,6 +20,11 @@ impl Picture {
         Self { state, real_servers }
     }
 
+    /// What is in it.
+    pub(super) fn into_state(self) -> State {
+        self.state
+    }
+
     /// How many real servers there are.
     pub(super) fn real_servers(&self) -> usize {
         self.real_servers

@@ -1,0 +1,101 @@
+//! The start: what is there is adopted, and nothing is written before the facts are complete.
+//!
+//! The Services that everything else needs are looked at and written first; what all others ask for is made up
+//! afterwards, since that takes long in a large cluster. Until then nothing is removed, and nothing counts as written.
+
+use std::time::{Duration, Instant};
+
+use super::super::note::Note;
+use super::super::picture::Picture;
+use super::super::schedule::Urgency;
+use super::super::{first, ownership};
+use super::{Next, Reconciler, Task, Work};
+use crate::cluster::Touched;
+use crate::kernel::{ReadError, Selection};
+use crate::state::{Key, Rules, State, VirtualServerKey};
+
+/// The wait after the kernel could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Reconciler {
+    /// Nothing is touched, not even looked at, before the facts are complete: the kernel is read as late as possible,
+    /// so that the picture is fresh when the first plan is made from it.
+    pub(super) fn next_adoption(&mut self, now: Instant) -> Next {
+        if !self.cluster.is_complete() {
+            return Next::Wait(None);
+        }
+        if let Some(due) = self.adopt_again
+            && now < due
+        {
+            return Next::Wait(Some(due));
+        }
+        self.start(Task::Adopt, Work::Read(Selection::Everything))
+    }
+
+    /// Takes over what was read, or tries again later.
+    pub(super) fn adopt(&mut self, read: Result<State, ReadError>, now: Instant) {
+        let state = match read {
+            Ok(state) => state,
+            Err(error) => {
+                self.adopt_again = Some(now + AGAIN);
+                self.notes.push(Note::Unreadable(error));
+                return;
+            }
+        };
+        self.touched.clear();
+        self.node_touched = false;
+        self.desired.look_at_node(&self.cluster);
+        // A table that is made anew is made with all of its elements: then everything has to be known before.
+        let is_kept = state.rules.values().all(|rules| matches!(rules, Rules::Intact(_)));
+        let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
+        let rest = self.cluster.services().map(|service| &service.key).filter(|key| !first.contains(*key));
+        self.rest = Some(rest.cloned().collect());
+        self.actual = Picture::of(state);
+        self.adopted = true;
+        self.queued();
+        if !is_kept {
+            return;
+        }
+        let update = self.desired.update(&self.cluster, &first);
+        self.tell(update.conflicts, update.shared);
+        for key in self.desired.setting_keys() {
+            self.schedule.add(Urgency::Settings, key);
+        }
+        for key in self.desired.keys() {
+            self.schedule.add(Urgency::First, key);
+        }
+        self.notes.push(Note::Looked(first));
+    }
+
+    /// Looks at all other Services, and at what is there and nobody's wish.
+    pub(super) fn adopt_rest(&mut self, rest: Touched, now: Instant) {
+        let update = self.desired.update(&self.cluster, &rest);
+        self.tell(update.conflicts, update.shared);
+        self.notes.push(Note::Looked(rest));
+        let mut state = std::mem::take(&mut self.actual).into_state();
+        let ours = |key: &VirtualServerKey| {
+            self.desired.wants(&Key::VirtualServer(*key))
+                || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
+        };
+        self.foreign = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
+        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
+        self.actual = Picture::of(state);
+        self.notes.push(Note::Adopted {
+            virtual_servers: self.actual.virtual_servers.len(),
+            addresses: self.actual.addresses.len(),
+        });
+        self.notes.push(Note::Foreign(self.foreign.clone()));
+        self.audit.start(now);
+
+        for key in self.desired.setting_keys() {
+            self.schedule.add(Urgency::Settings, key);
+        }
+        for key in self.desired.keys() {
+            self.schedule.add(Urgency::Bulk, key);
+        }
+        for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
+            self.schedule.add(Urgency::Removal, key);
+        }
+        self.progress.looked();
+    }
+}

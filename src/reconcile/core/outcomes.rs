@@ -1,0 +1,144 @@
+//! What answers of the kernel mean: outcomes of a plan, and what an audit read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::super::note::{Note, Verdict};
+use super::super::ownership;
+use super::super::schedule::Urgency;
+use super::Reconciler;
+use crate::diff::{self, Plan};
+use crate::kernel::{Outcome, Selection};
+use crate::state::{Key, Scope, State, VirtualServerKey};
+
+impl Reconciler {
+    pub(super) fn succeeded<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
+        for key in keys {
+            if self.schedule.succeed(key) {
+                self.notes.push(Note::Recovered(key.clone()));
+            }
+        }
+    }
+
+    pub(super) fn take_outcomes(&mut self, plan: &Plan, scope: &Scope, outcomes: Vec<Outcome>, now: Instant) {
+        assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
+        let mut troubled: BTreeSet<Key> = BTreeSet::new();
+        let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
+        let mut run: Option<((&'static str, Verdict), u64)> = None;
+        let mut filter_refused = BTreeSet::new();
+        for (planned, outcome) in plan.steps.iter().zip(outcomes) {
+            let key = planned.step.key();
+            let verdict = Verdict::of(&outcome);
+            if matches!(outcome, Outcome::Done | Outcome::Unknown) {
+                self.purges.stepped(&planned.step, &self.actual, now);
+            }
+            let kind = (planned.step.kind(), verdict);
+            match &mut run {
+                // Steps of one kind follow each other.
+                Some((known, count)) if *known == kind => *count += 1,
+                _ => {
+                    if let Some((known, count)) = run.replace((kind, 1)) {
+                        *counts.entry(known).or_default() += count;
+                    }
+                }
+            }
+            match outcome {
+                Outcome::Done => self.actual.apply(&planned.step),
+                Outcome::Unknown => {
+                    self.suspect(&planned.step, &key);
+                    troubled.insert(key);
+                }
+                Outcome::Refused(refusal) => {
+                    if matches!(key, Key::Rules(_) | Key::Element(_)) {
+                        filter_refused.extend(key.family());
+                    }
+                    // What we believed of the key may be wrong, whatever the error says: look before the retry.
+                    self.suspect(&planned.step, &key);
+                    let text = format!("{}: {refusal}", planned.step.kind());
+                    let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
+                        self.schedule.surprise(&key, text.clone(), now)
+                    } else {
+                        self.schedule.fail(&key, text.clone(), now)
+                    };
+                    if tell {
+                        self.notes.push(Note::Refused { key: key.clone(), kind: planned.step.kind(), text });
+                    }
+                    troubled.insert(key);
+                }
+                Outcome::Skipped(index) => {
+                    if !troubled.contains(&key) {
+                        self.schedule.wait_for(&key, &plan.steps[index].step.key());
+                        troubled.insert(key);
+                    }
+                }
+            }
+        }
+        if let Some((kind, count)) = run {
+            *counts.entry(kind).or_default() += count;
+        }
+        let took = self.took(now);
+        self.schedule.took(scope.len(), took);
+        self.notes.push(Note::Wrote { counts, filter_refused, took });
+        self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
+    }
+
+    /// Marks what a step may have changed as uncertain.
+    fn suspect(&mut self, step: &diff::Step, key: &Key) {
+        if let diff::Step::InstallRules(family, _, elements) = step {
+            let known = self.actual.elements.iter().filter(|element| element.family() == *family);
+            for element in known.chain(elements).copied().collect::<Vec<_>>() {
+                self.schedule.suspect(Key::Element(element));
+            }
+        }
+        self.schedule.suspect(key.clone());
+    }
+
+    /// Compares what was read with the picture: what differs is drift.
+    pub(super) fn compare(&mut self, selection: &Selection, read: &State) {
+        let keys: BTreeSet<Key> = match selection {
+            // Not for each slice through everything.
+            Selection::Keys(keys) => keys.clone(),
+            _ => self.actual.keys().chain(read.keys()).filter(|key| selection.covers(key)).collect(),
+        };
+        for key in keys {
+            // Read before it was ours, or not ours at all.
+            let unknown_server = matches!(&key, Key::VirtualServer(server) if self.foreign.contains(server));
+            if unknown_server || self.actual.same(read, &key) {
+                continue;
+            }
+            self.actual.copy(&key, read);
+            if let Key::Address(address) = key
+                && !self.desired.wants(&key)
+            {
+                self.intruders.insert(address);
+            }
+            let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
+            if concerns_us {
+                self.notes.push(Note::Drift(key.clone()));
+                match key.family() {
+                    Some(family) => self.notes.extend(self.progress.queued([family])),
+                    None => self.queued(),
+                }
+                self.schedule.add(Urgency::Change, key);
+            }
+        }
+    }
+
+    /// Compares the list of virtual servers with the picture: whatever appeared or vanished is read next.
+    pub(super) fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
+        let intruders = std::mem::take(&mut self.intruders);
+        let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
+            let is_ours = ownership::is_ours(&self.actual, key) || intruders.contains(&key.address);
+            self.actual.virtual_servers.contains_key(key)
+                || self.desired.wants(&Key::VirtualServer(*key))
+                || is_ours && !ownership::is_excluded(&self.exclude_cidrs, key)
+        });
+        if foreign != self.foreign {
+            self.foreign.clone_from(&foreign);
+            self.notes.push(Note::Foreign(foreign));
+        }
+        let known: BTreeSet<_> = self.actual.virtual_servers.keys().copied().collect();
+        let unexpected: Vec<_> = ours.symmetric_difference(&known).copied().collect();
+        self.audit.look_at(unexpected);
+    }
+}
