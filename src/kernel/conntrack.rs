@@ -1,9 +1,9 @@
 //! Connection tracking: stale UDP entries are found and deleted (`linux/netfilter/nfnetlink_conntrack.h`).
 //!
 //! The kernel walks its whole table for a list, whatever is asked for. So all that is stale is looked for in one walk,
-//! which copies UDP entries only, and those to one address only where that is enough (kernels before 5.8 do not filter:
-//! what they copy too much is left out here). The walk is by hash value: an entry that comes or goes meanwhile may be
-//! missed, others are not.
+//! which copies UDP entries only, and of IPv4 those to one address only where that is enough (kernels before 5.8 do not
+//! filter: what they copy too much is left out here). The walk is by hash value: an entry that comes or goes meanwhile
+//! may be missed, others are not.
 //!
 //! An entry is deleted by its tuple *and* its number, so that a new one that took its place stays. Entries in zones are
 //! others' (Open vSwitch, some CNI plugins): IPVS works outside of zones.
@@ -75,7 +75,8 @@ fn stale(socket: &mut Socket, family: Family, purge: &Purge) -> io::Result<Vec<E
         .filter(|address| Family::of(*address) == family)
         .collect();
     addresses.dedup();
-    let only = <[IpAddr; 1]>::try_from(addresses).ok().map(|[address]| address);
+    // Kernels up to 6.1 at least compare IPv6 addresses the wrong way round: they leave out what was asked for.
+    let only = <[IpAddr; 1]>::try_from(addresses).ok().map(|[address]| address).filter(IpAddr::is_ipv4);
     let dump = socket.dump(
         GET,
         |body| request(body, family, only),
