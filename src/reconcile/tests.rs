@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::audit::Audit;
 use super::drain::{Drains, Ended, POLL};
 use super::picture::Picture;
 use super::schedule::{Schedule, Urgency};
@@ -219,4 +220,23 @@ fn uncertain_keys_that_cannot_be_read_are_tried_again_later() {
     assert_eq!(schedule.suspects(now), None);
     let due = schedule.next_due().expect("another try");
     assert!(due > now && schedule.suspects(due).is_some());
+}
+
+#[test]
+fn an_audit_rests_in_proportion_unless_it_found_something() {
+    let second = Duration::from_secs(1);
+    let mut now = Instant::now();
+    let mut audit = Audit::new(second, [Family::V4].into());
+    audit.start(now);
+    now += second;
+    assert!(audit.due(now, &State::default()).is_some());
+    audit.took(Duration::from_micros(10), now);
+    assert_eq!(audit.next_due(), Some(now + second), "never more often than this");
+    audit.took(Duration::from_millis(20), now);
+    assert_eq!(audit.next_due(), Some(now + 10 * second));
+    now += 10 * second;
+    assert!(audit.due(now, &State::default()).is_some());
+    audit.look_at(vec![server_key(Protocol::Tcp)]);
+    audit.took(second, now);
+    assert_eq!(audit.next_due(), Some(now + second), "what surprised is read soon");
 }

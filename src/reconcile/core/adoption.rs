@@ -87,6 +87,7 @@ impl Reconciler {
         self.notes.push(Note::Foreign(self.foreign.clone()));
         self.audit.start(now);
 
+        // What was written first is compared again, and nothing comes of that.
         for key in self.desired.setting_keys() {
             self.schedule.add(Urgency::Settings, key);
         }
