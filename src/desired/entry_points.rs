@@ -68,12 +68,12 @@ pub(super) fn of<'a>(
         addresses(|external| &external.load_balancer_ips).map(move |a| point(a, port.port, Role::Balanced));
     let others =
         addresses(|external| &external.external_ips).map(move |a| point(a, port.port, Role::External));
-    let node_ports = port.node_port.into_iter().flat_map({
-        let addresses: Vec<IpAddr> = node_port_addresses.filter(same_family).collect();
-        move |number| addresses.clone().into_iter().map(move |a| point(a, number, Role::NodePort))
-    });
-    let inside = (inside(service, port, cluster_ip) != cluster.server).then(|| EntryPoint {
-        server: inside(service, port, cluster_ip),
+    let node_ports = node_port_addresses
+        .filter(same_family)
+        .filter_map(move |address| Some(point(address, port.node_port?, Role::NodePort)));
+    let inside = inside(service, port, cluster_ip);
+    let inside = (inside != cluster.server).then_some(EntryPoint {
+        server: inside,
         role: Role::Inside,
         policy: Policy::Cluster,
     });
