@@ -6,8 +6,8 @@
 //! harm. A change costs one message then, and no list: on most nodes every pod that comes brings an interface with a
 //! link-local address. Only where messages were lost the list is made anew.
 //!
-//! Addresses on [`DEVICE`] are our own doing, and thousands: they are left out as soon as the interface's number is
-//! seen. An address that is still being checked for duplicates counts: a node port there hurts nobody.
+//! Addresses on [`DEVICE`] are our own doing, and thousands: the kernel is asked to leave them out as soon as the
+//! interface's number is seen, since each of them would wake us up. An address that is still being checked for duplicates counts: a node port there hurts nobody.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +30,8 @@ const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
+/// Where the interface's number stands in a message about an address.
+const INTERFACE_OFFSET: u32 = 20;
 
 /// Changes come in bursts (an interface with its addresses, a daemon that moves some): this long after the first of
 /// them they are looked at together.
@@ -43,6 +45,8 @@ pub struct Monitor {
     news: Multicast,
     socket: Socket,
     interfaces: Interfaces,
+    /// The interface whose addresses the kernel leaves out.
+    ignored: Option<u32>,
     /// Messages were lost since the last list.
     stale: bool,
     /// What was told last.
@@ -69,7 +73,7 @@ impl Monitor {
     fn hearing(news: Multicast) -> io::Result<Self> {
         let socket = Socket::open(Protocol::Route)?;
         let (interfaces, told) = (Interfaces::default(), NodeAddresses::new());
-        let mut monitor = Self { news, socket, interfaces, stale: true, told };
+        let mut monitor = Self { news, socket, interfaces, ignored: None, stale: true, told };
         monitor.catch_up()?;
         monitor.told = monitor.interfaces.addresses();
         Ok(monitor)
@@ -105,7 +109,21 @@ impl Monitor {
             if self.stale {
                 self.interfaces = list(&mut self.socket)?;
                 self.stale = false;
+                self.ignore_ours()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Has the kernel leave out the addresses of our own device.
+    fn ignore_ours(&mut self) -> io::Result<()> {
+        let ours = self.interfaces.ours;
+        if self.ignored != ours {
+            let field = ours.map(|interface| (INTERFACE_OFFSET, interface));
+            self.news.ignore([address::NEW_ADDRESS, address::DELETE_ADDRESS], field)?;
+            // If the number is another interface's now, what was told of that one did not come.
+            self.stale |= self.ignored.is_some();
+            self.ignored = ours;
         }
         Ok(())
     }
@@ -126,6 +144,7 @@ impl Monitor {
                         self.stale |= self.interfaces.take_in(change);
                     }
                 }
+                self.ignore_ours()?;
                 Ok(matters || !wait)
             }
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use kube_ipvs::cluster::types::{AddressScope, NodeAddresses};
 use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::netlink::Protocol;
+use kube_ipvs::kernel::netlink::multicast::{Heard, Multicast};
 use kube_ipvs::kernel::node_addresses::{Monitor, follow};
 
 use crate::lab::shell;
@@ -171,6 +173,31 @@ pub(crate) fn our_own_device_wakes_nobody() {
     assert!(renamed.contains("other0 10.96.0.1 global"));
     shell("ip link set other0 name kube-ipvs0");
     assert_eq!(next(&told), wanted);
+}
+
+pub(crate) fn ignored_messages_do_not_come() {
+    const NUMBER: u32 = 77;
+    interface("eth0");
+    shell(&format!("ip link add eth1 index {NUMBER} type dummy"));
+    // RTNLGRP_IPV4_IFADDR; RTM_NEWADDR, RTM_DELADDR, and where they have the interface's number.
+    let mut news = Multicast::join(Protocol::Route, &[5]).expect("a socket");
+    let mut heard = |ignored: Option<u32>| {
+        news.ignore([20, 21], ignored.map(|interface| (20, interface))).expect("a filter");
+        shell(
+            "for interface in eth0 eth1; do
+                ip address add 192.0.2.1/32 dev $interface; ip address del 192.0.2.1/32 dev $interface
+             done",
+        );
+        let mut count = 0;
+        while let Heard::Messages(_) = news.next(false).expect("messages") {
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(heard(None), 4);
+    assert_eq!(heard(Some(NUMBER)), 2);
+    assert_eq!(heard(Some(NUMBER + 1)), 4);
+    assert_eq!(heard(None), 4);
 }
 
 /// Adds addresses 10.0.0.1 and following to an interface, by one process.

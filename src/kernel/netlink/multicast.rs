@@ -3,6 +3,7 @@
 use std::io;
 
 use rustix::net::{RecvFlags, sockopt};
+use socket2::{SockFilter, SockRef};
 
 use super::{ANSWER_BYTES, Message, Protocol, RECEIVE_BUFFER_BYTES, connect, message};
 
@@ -54,6 +55,16 @@ impl Multicast {
         Ok(Self { inner, buffer: vec![0; ANSWER_BYTES] })
     }
 
+    /// Hears no messages of these kinds any more whose field at this offset has this value, in the machine's byte order;
+    /// with no field, hears everything again. The kernel leaves them out itself: nobody is woken up. It looks at the
+    /// first message of a datagram (of what goes to a group, each has its own).
+    ///
+    /// # Errors
+    /// Those of `SO_ATTACH_FILTER` (`socket(7)`).
+    pub fn ignore(&self, kinds: [u16; 2], field: Option<(u32, u32)>) -> io::Result<()> {
+        SockRef::from(&self.inner).attach_filter(&filter(kinds, field))
+    }
+
     /// The next datagram; `wait`: until there is one.
     ///
     /// # Errors
@@ -71,4 +82,27 @@ impl Multicast {
             }
         }
     }
+}
+
+/// The program for [`Multicast::ignore`]. It loads in network byte order, whatever the machine's.
+fn filter(kinds: [u16; 2], field: Option<(u32, u32)>) -> Vec<SockFilter> {
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+    const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    /// Where the kind stands in a message's header.
+    const KIND_OFFSET: u32 = 4;
+
+    let all = SockFilter::new(RETURN, 0, 0, u32::MAX);
+    let Some((offset, value)) = field else { return vec![all] };
+    let [first, second] = kinds.map(|kind| u32::from(kind.to_be()));
+    vec![
+        SockFilter::new(LOAD_HALF, 0, 0, KIND_OFFSET),
+        SockFilter::new(JUMP_EQUAL, 1, 0, first),
+        SockFilter::new(JUMP_EQUAL, 0, 3, second),
+        SockFilter::new(LOAD_WORD, 0, 0, offset),
+        SockFilter::new(JUMP_EQUAL, 0, 1, value.to_be()),
+        SockFilter::new(RETURN, 0, 0, 0),
+        all,
+    ]
 }
