@@ -55,8 +55,10 @@ const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     begin_log(&merged);
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
+    // One worker: with two, the one that an answer wakes wakes the other, to wait for sockets in its place. What takes
+    // long is on threads of its own, or yields.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .thread_name("runtime")
         .enable_all()
         .build()

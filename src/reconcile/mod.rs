@@ -12,6 +12,7 @@ mod picture;
 pub mod progress;
 mod purge;
 pub mod schedule;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,6 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use self::core::{Next, Reconciler};
 use crate::api::Event;
 use crate::kernel::Kernel;
 use note::Note;
+use wait::wait;
 
 /// How often to look up when nothing is due.
 const LONG: Duration = Duration::from_hours(1);
@@ -51,10 +52,9 @@ pub async fn run(
     shutdown: CancellationToken,
     tell: impl FnMut(&Reconciler, Vec<Note>) + Send + 'static,
 ) -> io::Result<()> {
-    let runtime = Handle::current();
     let (finish, finished) = oneshot::channel();
     let body = move || {
-        work(reconciler, kernel, events, &shutdown, tell, &runtime);
+        work(reconciler, kernel, events, &shutdown, tell);
         // Nobody waits any more when the runtime goes down.
         let _ = finish.send(());
     };
@@ -73,7 +73,6 @@ fn work(
     mut events: mpsc::Receiver<Event>,
     shutdown: &CancellationToken,
     mut tell: impl FnMut(&Reconciler, Vec<Note>),
-    runtime: &Handle,
 ) {
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
@@ -94,14 +93,13 @@ fn work(
             Next::Wait(due) => {
                 let until = due.unwrap_or_else(|| Instant::now() + LONG);
                 // All arms are cancel-safe.
-                let event = runtime.block_on(async {
+                let news = async {
                     tokio::select! {
                         event = events.recv() => Some(event),
-                        () = tokio::time::sleep_until(until.into()) => None,
                         () = shutdown.cancelled() => None,
                     }
-                });
-                match event {
+                };
+                match wait(news, until).flatten() {
                     Some(Some(event)) => reconciler.observe(event),
                     Some(None) => break,
                     None => {}
