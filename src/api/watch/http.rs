@@ -6,6 +6,7 @@
 //! name and stops no other; and a relist can demand a version, which kube-runtime's watcher cannot.
 
 use std::error::Error as _;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
@@ -17,7 +18,7 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::failure::{Failure, Refusal};
 use super::version::Version;
@@ -169,7 +170,10 @@ pub(super) async fn open(
     }
     let mut text = Vec::new();
     // What cannot be read of the explanation is left out: the status is known.
-    while text.len() < ERROR_LIMIT_BYTES && read_more(&mut body, &mut text, limit).await == Ok(true) {}
+    let mut silence = Silence::default();
+    while text.len() < ERROR_LIMIT_BYTES
+        && silence.limit(read_more(&mut body, &mut text), limit).await == Some(Ok(true))
+    {}
     let status = serde_json::from_slice::<Status>(&text).ok();
     Err(Failure::Refused(refusal(
         head.status.as_u16(),
@@ -181,16 +185,23 @@ pub(super) async fn open(
 
 /// Reads the whole body, however long it takes, as long as it does not pause for longer than the limit.
 pub(super) async fn read_all(mut body: Body, limit: Duration) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    while read_more(&mut body, &mut bytes, limit).await? {}
-    Ok(bytes)
+    let (mut bytes, mut silence) = (Vec::new(), Silence::default());
+    loop {
+        match silence.limit(read_more(&mut body, &mut bytes), limit).await {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => return Ok(bytes),
+            Some(Err(failure)) => return Err(failure),
+            None => return Err(Failure::Silence(limit)),
+        }
+    }
 }
 
 /// Appends the next piece of the body; whether there was one.
-async fn read_more(body: &mut Body, bytes: &mut Vec<u8>, limit: Duration) -> Result<bool, Failure> {
+async fn read_more(body: &mut Body, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
     loop {
-        let frame = timeout(limit, body.frame()).await.map_err(|_| Failure::Silence(limit))?;
-        let Some(frame) = frame.transpose().map_err(|error| connection(&error))? else { return Ok(false) };
+        let Some(frame) = body.frame().await.transpose().map_err(|error| connection(&error))? else {
+            return Ok(false);
+        };
         // Other frames are trailers.
         if let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) {
             bytes.extend_from_slice(data);
@@ -202,6 +213,7 @@ async fn read_more(body: &mut Body, bytes: &mut Vec<u8>, limit: Duration) -> Res
 /// The lines of a body.
 pub(super) struct Lines {
     body: Body,
+    silence: Silence,
     buffer: Vec<u8>,
     /// Where the next line begins.
     start: usize,
@@ -212,7 +224,7 @@ pub(super) struct Lines {
 impl Lines {
     /// The lines of this body.
     pub(super) fn new(body: Body) -> Self {
-        Self { body, buffer: Vec::new(), start: 0, searched: 0 }
+        Self { body, silence: Silence::default(), buffer: Vec::new(), start: 0, searched: 0 }
     }
 
     /// The next line that is not empty; `None` at the end of the body. A last line without its end was cut off
@@ -233,8 +245,44 @@ impl Lines {
             if self.searched > LINE_LIMIT_BYTES {
                 return Err(Failure::Malformed(format!("a line of more than {LINE_LIMIT_BYTES} bytes")));
             }
-            if !read_more(&mut self.body, &mut self.buffer, limit).await? {
+            let more = read_more(&mut self.body, &mut self.buffer);
+            let Some(more) = self.silence.limit(more, limit).await else {
+                return Err(Failure::Silence(limit));
+            };
+            if !more? {
                 return Ok(None);
+            }
+        }
+    }
+}
+
+/// Limits how long nothing comes, by one timer for many waits: each that is set wakes the thread that waits for sockets,
+/// to have it wait again, which costs more than the change that was waited for.
+#[derive(Default)]
+struct Silence {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Silence {
+    /// What comes; `None`: not within the limit, counted from now.
+    async fn limit<F: Future>(&mut self, coming: F, limit: Duration) -> Option<F::Output> {
+        let end = Instant::now() + limit;
+        let mut coming = pin!(coming);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut coming => return Some(output),
+                () = timer.as_mut() => {
+                    if Instant::now() >= end {
+                        return None;
+                    }
+                    // It was set for an earlier wait.
+                    timer.as_mut().reset(end);
+                }
             }
         }
     }
