@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use kube_ipvs::kernel::netlink::{Attribute, Body, Protocol, Socket};
 
 use crate::input::PORT;
+use crate::newest;
 
 /// Between two looks. The lab has one processor for both sides, and a look takes a tenth of a millisecond of it: more of
 /// them would slow down what they wait for.
@@ -59,14 +60,27 @@ impl Ipvs {
 
     /// Waits until the kernel has this real server, and says when it was seen.
     pub(crate) fn wait_for(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
-        let end = Instant::now() + LIMIT;
-        // A virtual server that does not exist yet has no real servers.
-        while !self.real_servers(service)?.contains(&endpoint) {
-            ensure!(Instant::now() < end, "{endpoint} is not a real server of {service} after {LIMIT:?}");
-            std::thread::sleep(PAUSE);
-        }
-        Ok(Instant::now())
+        wait(service, endpoint, || self.real_servers(service))
     }
+
+    /// The same where there are many others, and this one comes last: a list of all of them takes longer than the change.
+    pub(crate) fn wait_for_newest(&self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
+        wait(service, endpoint, || newest::real_servers(self.family, service))
+    }
+}
+
+fn wait(
+    service: Ipv4Addr,
+    endpoint: Ipv4Addr,
+    mut look: impl FnMut() -> anyhow::Result<Vec<Ipv4Addr>>,
+) -> anyhow::Result<Instant> {
+    let end = Instant::now() + LIMIT;
+    // A virtual server that does not exist yet has no real servers.
+    while !look()?.contains(&endpoint) {
+        ensure!(Instant::now() < end, "{endpoint} is not a real server of {service} after {LIMIT:?}");
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Instant::now())
 }
 
 /// What a virtual server is known by.

@@ -27,6 +27,7 @@ mod live;
 mod look;
 mod machinery;
 mod manifests;
+mod newest;
 mod picture;
 mod program;
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it belongs to the tests")]
