@@ -12,9 +12,14 @@ use crate::options::{ConntrackOptions, Options};
 
 const CONNTRACK: &str = "proc/sys/net/netfilter";
 const HASH_SIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
+const IPVS: &str = "proc/net/ip_vs";
+/// Kernels that have this make the table larger as it fills.
+const LOAD_FACTOR: &str = "proc/sys/net/ipv4/vs/conn_lfactor";
+/// What every kernel takes as `conn_tab_bits`.
+const MOST_TABLE_BITS: u32 = 20;
 const ONLINE_PROCESSORS: &str = "sys/devices/system/cpu/online";
 const OOM_SCORE_ADJUSTMENT: &str = "proc/self/oom_score_adj";
-/// How many entries share a place in the hash table at most, when the table is full.
+/// How many entries share a place in a hash table at most, when connection tracking is full.
 const ENTRIES_PER_BUCKET: u32 = 4;
 
 /// Sets what there is to set. `root` is where `proc` and `sys` are mounted.
@@ -29,6 +34,34 @@ pub(super) fn set_up(root: &Path, options: &Options) {
     for (entry, error) in &report.failed {
         tracing::warn!(entry, err = error as &dyn std::error::Error, "Cannot set a parameter of the system");
     }
+    if let Some(SmallTable { size, most, bits }) = small_table(root) {
+        tracing::info!(
+            size,
+            nfConntrackMax = most,
+            "IPVS's table of connections is small for so many, and its size is set when ip_vs is loaded: \
+             options ip_vs conn_tab_bits={bits} in /etc/modprobe.d"
+        );
+    }
+}
+
+/// IPVS's table of connections, where each place in it gets many of them when connection tracking is full.
+#[derive(Debug, PartialEq, Eq)]
+struct SmallTable {
+    size: u32,
+    most: u32,
+    /// The size that is not small, as the module's parameter has it.
+    bits: u32,
+}
+
+fn small_table(root: &Path) -> Option<SmallTable> {
+    // What the module knows as `conn_tab_bits`, and a kernel without modules too.
+    let head = fs::read_to_string(root.join(IPVS)).ok()?;
+    let size: u32 = head.lines().next()?.split_once("size=")?.1.trim_end_matches(')').parse().ok()?;
+    let most: u32 =
+        fs::read_to_string(root.join(CONNTRACK).join("nf_conntrack_max")).ok()?.trim().parse().ok()?;
+    let grows = root.join(LOAD_FACTOR).exists();
+    let wanted = (most / ENTRIES_PER_BUCKET).next_power_of_two().min(1 << MOST_TABLE_BITS);
+    (!grows && size < wanted).then(|| SmallTable { size, most, bits: wanted.ilog2() })
 }
 
 /// How many processors work.

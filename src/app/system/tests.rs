@@ -99,6 +99,32 @@ fn what_the_kernel_lacks_or_refuses_is_no_reason_to_stop() {
 }
 
 #[test]
+fn a_small_table_of_connections_is_named() {
+    let head = |size: u32| format!("IP Virtual Server version 1.2.1 (size={size})\nProt LocalAddress:Port\n");
+    let small = |size, most, bits| Some(SmallTable { size, most, bits });
+    for (size, most, wanted) in [
+        (4096, 131_072, small(4096, 131_072, 15)),
+        (32_768, 131_072, None),
+        (4096, 16_384, None),
+        (4096, 16_388, small(4096, 16_388, 13)),
+        (1 << 20, u32::MAX, None),
+        (4096, u32::MAX, small(4096, u32::MAX, 20)),
+    ] {
+        let root = host(&[(IPVS, &head(size)), (MAX, &format!("{most}\n"))]);
+        assert_eq!(small_table(root.path()), wanted, "{size} for {most}");
+    }
+    for files in [
+        vec![(IPVS, head(4096))],
+        vec![(MAX, "131072\n".into())],
+        vec![(IPVS, "IP Virtual Server\n".into()), (MAX, "131072\n".into())],
+        vec![(IPVS, head(4096)), (MAX, "131072\n".into()), (LOAD_FACTOR, "-4\n".into())],
+    ] {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        assert_eq!(small_table(host(&files).path()), None, "{files:?}");
+    }
+}
+
+#[test]
 fn processors_are_counted() {
     for (list, wanted) in [
         ("0", Some(1)),
