@@ -44,7 +44,10 @@ mod tools;
 use away::{a_killed_api_server_takes_nothing_away, without_an_api_server_it_waits};
 use killed::killed_at_any_moment_it_takes_nothing_away;
 use kubeadm::the_daemon_set_of_kubeadm_runs_with_its_own_rights;
-use node::{a_node_that_changes_ends_the_program, the_start_waits_for_the_node};
+use node::{
+    a_node_that_changes_ends_the_program, pods_are_those_in_the_networks_of_the_node,
+    the_start_waits_for_the_node,
+};
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
 use told::{an_end_for_want_of_an_address_is_told, what_happens_is_told};
@@ -64,6 +67,7 @@ fn main() -> std::process::ExitCode {
             an_end_for_want_of_an_address_is_told,
             the_start_waits_for_the_node,
             a_node_that_changes_ends_the_program,
+            pods_are_those_in_the_networks_of_the_node,
             the_daemon_set_of_kubeadm_runs_with_its_own_rights,
             who_is_denied_is_told_what,
             a_wrong_kubeconfig_is_explained,

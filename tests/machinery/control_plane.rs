@@ -177,11 +177,7 @@ impl ControlPlane {
 
     /// Creates the Node object of the node, as kubelet does.
     pub fn create_node(&self) {
-        self.create(serde_json::json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": NODE},
-            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}]},
-        }));
+        self.create(node(&serde_json::json!({})));
     }
 
     /// Sets the address that the Node object of the node has.
@@ -191,6 +187,26 @@ impl ControlPlane {
         self.as_admin("Node", async |api| {
             api.patch_status(NODE, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
         });
+    }
+
+    /// Sets the networks of the pods of the node. Where the API server lets that be done once only, as Kubernetes' own
+    /// does, a new Node takes the place of the old one. Says whether the Node is the same.
+    pub fn set_pod_networks(&self, networks: &[&str]) -> bool {
+        let spec = serde_json::json!({"podCIDR": networks[0], "podCIDRs": networks});
+        let change = Patch::Merge(serde_json::json!({"spec": spec}));
+        let mut is_same = true;
+        self.as_admin("Node", async |api| match api.patch(NODE, &PatchParams::default(), &change).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                is_same = false;
+                Ok(())
+            }
+            patched => patched.map(drop),
+        });
+        if !is_same {
+            self.delete("Node", NODE);
+            self.create(node(&spec));
+        }
+        is_same
     }
 
     /// Changes an object, with a JSON merge patch.
@@ -236,6 +252,16 @@ impl ControlPlane {
             self.runtime.block_on(run(&api)).unwrap_or_else(|error| panic!("{kind}: {error}"));
         });
     }
+}
+
+/// The Node object of the node.
+fn node(spec: &Value) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": NODE},
+        "spec": spec,
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}]},
+    })
 }
 
 /// Starts kube-ipvs in the caller's namespace with this kubeconfig, and more arguments.
