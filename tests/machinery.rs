@@ -34,6 +34,8 @@ mod proxy;
 mod real_apiserver;
 #[path = "machinery/refused.rs"]
 mod refused;
+#[path = "machinery/systemd.rs"]
+mod systemd;
 #[path = "machinery/table.rs"]
 mod table;
 #[path = "machinery/told.rs"]
@@ -50,6 +52,7 @@ use node::{
 };
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
+use systemd::the_unit_runs_under_systemd;
 use told::{an_end_for_want_of_an_address_is_told, what_happens_is_told};
 
 fn main() -> std::process::ExitCode {
@@ -69,6 +72,7 @@ fn main() -> std::process::ExitCode {
             a_node_that_changes_ends_the_program,
             pods_are_those_in_the_networks_of_the_node,
             the_daemon_set_of_kubeadm_runs_with_its_own_rights,
+            the_unit_runs_under_systemd,
             who_is_denied_is_told_what,
             a_wrong_kubeconfig_is_explained,
         ],

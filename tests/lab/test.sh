@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 # The first boot installs and builds what the lab needs; a test that met it would take minutes.
 "$here/run.sh" true
-"$here/packages.sh" promtool=prometheus
+"$here/packages.sh" promtool=prometheus /usr/lib/systemd/systemd=systemd
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
