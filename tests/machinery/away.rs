@@ -48,11 +48,10 @@ pub fn a_killed_api_server_takes_nothing_away() {
     cluster.create(slice("c-1", "c", &[("", 8080, "TCP")], &["10.244.0.3"]));
     cluster.create(service("c", json!({"clusterIP": "10.96.1.3", "ports": ports})));
     cluster.kill();
-    let looks = while_it_restarts(&mut cluster, || {
+    while_it_restarts(&mut cluster, || {
         let now = ipvsadm();
         assert!(before.lines().all(|line| now.contains(line)), "before:\n{before}now:\n{now}{}", proxy.log());
     });
-    assert!(looks > 5, "it was watched: {looks}");
 
     // At once, before anyone may have noticed that it is back.
     cluster.patch(
@@ -112,13 +111,12 @@ pub fn without_an_api_server_it_waits() {
         body.contains("not everything has been written to the kernel once")
             && body.contains("watch services: ")
     });
-    let looks = while_it_restarts(&mut cluster, || {
+    while_it_restarts(&mut cluster, || {
         for (proxy, before, now) in [(&proxy, &left, kernel()), (&other, &nothing, in_pod("fresh", kernel))] {
             let synced = proxy.log().contains("First sync complete");
             assert!(synced || now == *before, "before:\n{before}now:\n{now}{}", proxy.log());
         }
     });
-    assert!(looks > 5, "it was watched: {looks}");
     for proxy in [&proxy, &other] {
         assert!(proxy.log().contains("services: "), "it says what it waits for: {}", proxy.log());
     }
@@ -131,13 +129,13 @@ pub fn without_an_api_server_it_waits() {
     in_pod("fresh", || shows(&cluster, SERVERS, &ADDRESSES));
 }
 
-/// Starts the API server again, and looks at something all the while and a little longer; says how often.
-fn while_it_restarts(control_plane: &mut ControlPlane, mut look: impl FnMut()) -> u32 {
-    let mut looks = 0;
+/// Starts the API server again, and looks at something all the while and a little longer.
+fn while_it_restarts(control_plane: &mut ControlPlane, mut look: impl FnMut()) {
     std::thread::scope(|scope| {
-        // Some of the time nobody even tries to listen.
+        // Some of the time nobody even tries to listen. A look may take half a second on a busy machine.
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        let mut looks = 0;
+        while looks < 6 || begun.elapsed() < Duration::from_secs(2) {
             look();
             looks += 1;
             std::thread::sleep(Duration::from_millis(100));
@@ -145,9 +143,7 @@ fn while_it_restarts(control_plane: &mut ControlPlane, mut look: impl FnMut()) -
         let restart = scope.spawn(|| control_plane.restart());
         while !restart.is_finished() {
             look();
-            looks += 1;
             std::thread::sleep(Duration::from_millis(500));
         }
     });
-    looks
 }
