@@ -191,9 +191,9 @@ fn from_ipvs_mode_and_back() {
     traffic.end();
 }
 
-/// The file system of the image, with this build in it, as the root of a process that may do what `deploy/hardened`
-/// allows (and `chroot`, to get there). The iptables mode leaves the parameters of IPVS as they are, so that this works
-/// only if the init container sets them.
+/// The file system of the image, as the root of a process that may do what `deploy/hardened` allows (and `chroot`, to
+/// get there). In it is the static binary that `tests/lab/test.sh` makes, or else this build with its libraries. The
+/// iptables mode leaves the parameters of IPVS as they are, so that this works only if the init container sets them.
 fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
     const RUN: &str = "set -e
         # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.
@@ -209,15 +209,18 @@ fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
         mount -o remount,bind,ro $root
         exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \"$@\"";
 
+    let built = std::env::var("IMAGE_BINARY");
+    let binary = built.as_deref().unwrap_or(env!("CARGO_BIN_EXE_kube-ipvs"));
+    let is_static = lab::try_shell(&format!("ldd {binary}")).1.contains("statically linked");
+    assert_eq!(is_static, built.is_ok(), "{binary}");
     let root = lab::shell(&format!(
         "set -e
          root=$(mktemp -d)
-         strip -o $root.binary {}
+         strip -o $root.binary {binary}
          {} $root.binary $root
          rm $root.binary
          mkdir $root/manifests
          echo $root",
-        env!("CARGO_BIN_EXE_kube-ipvs"),
         concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
     ));
     let before = Before::new(Mode::Iptables);
