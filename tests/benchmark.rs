@@ -20,6 +20,8 @@ mod lab;
 mod live;
 #[path = "../benches/lab/look.rs"]
 mod look;
+#[path = "../benches/lab/newest.rs"]
+mod newest;
 #[path = "../benches/lab/program.rs"]
 #[allow(dead_code, reason = "the benchmark uses more of it")]
 mod program;
