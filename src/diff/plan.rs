@@ -168,15 +168,4 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
-
-    /// The steps, cut where the phase changes: what may be sent together. Yields the index of the first step of
-    /// each run with the run.
-    pub fn runs(&self) -> impl Iterator<Item = (usize, &[PlannedStep])> {
-        let mut start = 0;
-        self.steps.chunk_by(|left, right| left.phase == right.phase).map(move |run| {
-            let first = start;
-            start += run.len();
-            (first, run)
-        })
-    }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::cluster::types::Family;
 use crate::diff::purge::Purge;
-use crate::diff::{Plan, Step};
+use crate::diff::{Plan, PlannedStep, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
 
 const ENODEV: i32 = 19;
@@ -267,7 +267,9 @@ impl LinuxKernel {
 impl Kernel for LinuxKernel {
     fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(plan.steps.len());
-        for (first, run) in plan.runs() {
+        while outcomes.len() < plan.steps.len() {
+            let first = outcomes.len();
+            let run = &plan.steps[first..end_of_run(plan, first)];
             let ready: Vec<Option<usize>> = run
                 .iter()
                 .map(|planned| {
@@ -332,6 +334,29 @@ impl Kernel for LinuxKernel {
         let purged = |family| (family, conntrack::purge(socket, family, purge));
         purge.families().into_iter().map(purged).collect()
     }
+}
+
+/// The end of the steps from `first` on that are carried out together: a phase, and those behind it where all are for
+/// IPVS and none has to know what becomes of another. One system call does them in order; the usual change, an endpoint
+/// for another, is two phases.
+fn end_of_run(plan: &Plan, first: usize) -> usize {
+    let phase_end = |start: usize| {
+        let phase = plan.steps[start].phase;
+        plan.steps[start..]
+            .iter()
+            .position(|step| step.phase != phase)
+            .map_or(plan.steps.len(), |n| start + n)
+    };
+    let for_ipvs = |steps: &[PlannedStep]| steps.iter().all(|planned| Via::of(&planned.step) == Via::Ipvs);
+    let mut end = phase_end(first);
+    while end < plan.steps.len() && for_ipvs(&plan.steps[first..end]) {
+        let next = &plan.steps[end..phase_end(end)];
+        if !for_ipvs(next) || next.iter().flat_map(|planned| &planned.needs).any(|needed| *needed >= first) {
+            break;
+        }
+        end += next.len();
+    }
+    end
 }
 
 fn set_sysctl(step: &Step) -> Outcome {
