@@ -7,6 +7,11 @@ use kube_ipvs::app;
 use kube_ipvs::options::{self, Command, UsageError};
 use kube_ipvs::telemetry::{self, Format};
 
+/// musl's own allocator takes one lock for all threads, and gives memory back at every turn.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let error = match options::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(command) => {

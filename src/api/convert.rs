@@ -19,9 +19,10 @@
 //!   version of the object may prefer that.
 //! * In a **Node** unparsable addresses are passed over (contract 3.5): host names are legal there.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use super::objects::{self, ObjectMeta};
 use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};

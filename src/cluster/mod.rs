@@ -12,9 +12,11 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::api::{Change, Event};
 use types::{EndpointSlice, Node, NodeAddresses, Service, ServiceKey, SliceKey};
@@ -72,11 +74,12 @@ impl Cluster {
             Event::Service(Change::Upsert(service)) => self.put_service(service, &mut touched),
             Event::Service(Change::Delete(key)) => self.remove_service(key, &mut touched),
             Event::Service(Change::Replace(services)) => {
-                let kept: HashSet<_> = services.iter().map(|service| service.key.clone()).collect();
-                let gone: Vec<_> = self.services.keys().filter(|key| !kept.contains(*key)).cloned().collect();
+                let kept: HashSet<_> = services.iter().map(|service| &service.key).collect();
+                let gone: Vec<_> = self.services.keys().filter(|key| !kept.contains(key)).cloned().collect();
                 for key in gone {
                     self.remove_service(key, &mut touched);
                 }
+                self.services.reserve(services.len().saturating_sub(self.services.len()));
                 for service in services {
                     self.put_service(service, &mut touched);
                 }
@@ -85,11 +88,14 @@ impl Cluster {
             Event::Slice(Change::Upsert(slice)) => self.put_slice(slice, &mut touched),
             Event::Slice(Change::Delete(key)) => self.remove_slice(&key, &mut touched),
             Event::Slice(Change::Replace(slices)) => {
-                let kept: HashSet<_> = slices.iter().map(|slice| slice.key.clone()).collect();
-                let gone: Vec<_> = self.slices.keys().filter(|key| !kept.contains(*key)).cloned().collect();
+                let kept: HashSet<_> = slices.iter().map(|slice| &slice.key).collect();
+                let gone: Vec<_> = self.slices.keys().filter(|key| !kept.contains(key)).cloned().collect();
                 for key in gone {
                     self.remove_slice(&key, &mut touched);
                 }
+                let more = slices.len().saturating_sub(self.slices.len());
+                self.slices.reserve(more);
+                self.slices_of.reserve(more);
                 for slice in slices {
                     self.put_slice(slice, &mut touched);
                 }

@@ -16,9 +16,11 @@
 //! Additions come before deletions throughout, but for elements that would be in each other's way: the ranges of an
 //! entry point, and where a way inside the cluster leads, change in one transaction.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
+
+use foldhash::{HashMap, HashSet};
 
 use super::plan::{Needs, Phase, Plan, PlannedStep, Step};
 use crate::cluster::types::Family;
@@ -59,11 +61,11 @@ impl Draft {
         let phases = Phases::of(&self.steps);
         // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes.
         self.steps.sort_by_key(|step| (phases.phase(step), matches!(step, Step::AddElement(_))));
-        let mut owned: HashMap<VirtualServerKey, usize> = HashMap::new();
-        let mut made: HashMap<VirtualServerKey, usize> = HashMap::new();
-        let mut made_at: HashMap<IpAddr, usize> = HashMap::new();
-        let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::new();
-        let mut unmade_at: HashMap<IpAddr, Needs> = HashMap::new();
+        let mut owned: HashMap<VirtualServerKey, usize> = HashMap::default();
+        let mut made: HashMap<VirtualServerKey, usize> = HashMap::default();
+        let mut made_at: HashMap<IpAddr, usize> = HashMap::default();
+        let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::default();
+        let mut unmade_at: HashMap<IpAddr, Needs> = HashMap::default();
         let served: HashSet<IpAddr> = self
             .steps
             .iter()
@@ -138,7 +140,8 @@ struct Phases {
 
 impl Phases {
     fn of(steps: &[Step]) -> Self {
-        let mut phases = Self { unmade: HashSet::new(), shared: HashSet::new(), rerouted: HashSet::new() };
+        let mut phases =
+            Self { unmade: HashSet::default(), shared: HashSet::default(), rerouted: HashSet::default() };
         for step in steps {
             match step {
                 Step::DeleteVirtualServer(server) => {

@@ -105,7 +105,7 @@ pub struct Reconciler {
     desired: Desired,
     actual: Picture,
     adopted: bool,
-    /// Services that were not looked at yet since what is there was adopted: see [`adoption`].
+    /// All other Services were not looked at yet since what is there was adopted: see [`adoption`].
     rest: Option<Touched>,
     /// Services whose facts changed since the last look.
     touched: Touched,
@@ -207,7 +207,10 @@ impl Reconciler {
         if !touched.is_empty() {
             self.queued();
         }
-        self.touched.extend(touched);
+        // Before, nothing is looked at: then everything will be.
+        if self.adopted {
+            self.touched.extend(touched);
+        }
     }
 
     /// What is known of the cluster.
@@ -283,8 +286,8 @@ impl Reconciler {
                 return next;
             }
         }
-        if let Some(rest) = self.rest.take() {
-            self.adopt_rest(rest, now);
+        if let Some(first) = self.rest.take() {
+            self.adopt_rest(&first, now);
             return self.next(now);
         }
         if hold.is_none() {

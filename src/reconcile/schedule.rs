@@ -65,6 +65,20 @@ impl Queue {
         }
     }
 
+    /// The same for each of these.
+    fn insert_all(&mut self, mut keys: Scope) {
+        if self.keys.is_empty() {
+            for key in &keys {
+                *self.of.entry(key.family()).or_default() += 1;
+            }
+            self.keys.append(&mut keys);
+        } else {
+            for key in keys {
+                self.insert(key);
+            }
+        }
+    }
+
     /// Takes the first keys in order, so many of them.
     fn take_first(&mut self, count: usize) -> Scope {
         let keys = std::iter::from_fn(|| self.keys.pop_first()).take(count).collect();
@@ -110,6 +124,13 @@ impl Schedule {
     /// Puts a key into a queue.
     pub fn add(&mut self, urgency: Urgency, key: Key) {
         self.queues.entry(urgency).or_default().insert(key);
+    }
+
+    /// Puts keys into a queue.
+    pub fn add_all(&mut self, urgency: Urgency, keys: Scope) {
+        if !keys.is_empty() {
+            self.queues.entry(urgency).or_default().insert_all(keys);
+        }
     }
 
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),

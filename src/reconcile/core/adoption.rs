@@ -48,11 +48,10 @@ impl Reconciler {
         // A table that is made anew is made with all of its elements: then everything has to be known before.
         let is_kept = state.rules.values().all(|rules| matches!(rules, Rules::Intact(_)));
         let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
-        let rest = self.cluster.services().map(|service| &service.key).filter(|key| !first.contains(*key));
-        self.rest = Some(rest.cloned().collect());
         self.actual = Picture::of(state);
         self.adopted = true;
         self.queued();
+        self.rest = Some(first.clone());
         if !is_kept {
             return;
         }
@@ -67,8 +66,10 @@ impl Reconciler {
         self.notes.push(Note::Looked(first));
     }
 
-    /// Looks at all other Services, and at what is there and nobody's wish.
-    pub(super) fn adopt_rest(&mut self, rest: Touched, now: Instant) {
+    /// Looks at all Services but the first, and at what is there and nobody's wish.
+    pub(super) fn adopt_rest(&mut self, first: &Touched, now: Instant) {
+        let rest = self.cluster.services().map(|service| &service.key).filter(|key| !first.contains(*key));
+        let rest: Touched = rest.cloned().collect();
         let update = self.desired.update(&self.cluster, &rest);
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(rest));
@@ -87,13 +88,11 @@ impl Reconciler {
         self.notes.push(Note::Foreign(self.foreign.clone()));
         self.audit.start(now);
 
-        // What was written first is compared again, and nothing comes of that.
+        // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
         for key in self.desired.setting_keys() {
             self.schedule.add(Urgency::Settings, key);
         }
-        for key in self.desired.keys() {
-            self.schedule.add(Urgency::Bulk, key);
-        }
+        self.schedule.add_all(Urgency::Bulk, update.scope);
         for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
             self.schedule.add(Urgency::Removal, key);
         }
