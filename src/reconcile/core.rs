@@ -22,6 +22,7 @@ use super::ownership;
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
+use super::refusals;
 use super::schedule::{Schedule, Urgency};
 use crate::api::{Change, Event};
 use crate::cluster::types::Family;
@@ -480,8 +481,12 @@ impl Reconciler {
             return;
         }
         let is_empty = self.schedule.most_urgent().is_none();
-        let schedule = &self.schedule;
-        self.notes.extend(self.progress.settled(|family| schedule.is_settled(family), is_empty));
+        let (schedule, desired) = (&self.schedule, &self.desired);
+        let is_settled = |family| {
+            schedule.is_settled(family)
+                && refusals::are_few(schedule.failures(), &self.actual, |key| desired.wants(key), family)
+        };
+        self.notes.extend(self.progress.settled(is_settled, is_empty));
         if !self.synced_once && is_empty {
             self.synced_once = true;
             self.purges.everything(&self.actual, now);

@@ -11,6 +11,7 @@ pub(crate) mod ownership;
 mod picture;
 pub mod progress;
 mod purge;
+mod refusals;
 pub mod schedule;
 mod wait;
 

@@ -43,6 +43,8 @@ pub struct Failure {
     pub attempts: u32,
     /// What the kernel said last.
     pub text: String,
+    /// Whether that is about this object, as far as can be told, and not about all.
+    is_single: bool,
     /// Whether anyone was told.
     announced: bool,
     /// When it is tried again.
@@ -220,12 +222,13 @@ impl Schedule {
         self.suspects_due = Some(now + backoff(self.suspect_attempts, &Key::Device));
     }
 
-    /// The kernel refused what a key needs: it is tried again later. Says whether that should be told: the first
-    /// failure, or another text.
-    pub fn fail(&mut self, key: &Key, text: String, now: Instant) -> bool {
+    /// The kernel refused what a key needs, for a reason that `is_single`, its own, or may be everyone's: it is tried
+    /// again later. Says whether that should be told: the first failure, or another text.
+    pub fn fail(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         let news = self.failures.get(key).is_none_or(|known| !known.announced || known.text != text);
         let attempts = self.failures.get(key).map_or(0, |known| known.attempts).saturating_add(1);
-        self.set_failure(key, Failure { attempts, text, announced: true, due: now + backoff(attempts, key) });
+        let due = now + backoff(attempts, key);
+        self.set_failure(key, Failure { attempts, text, is_single, announced: true, due });
         news
     }
 
@@ -233,18 +236,18 @@ impl Schedule {
     /// trying again at once; then it is a failure like any other. Says whether it should be told.
     pub fn surprise(&mut self, key: &Key, text: String, now: Instant) -> bool {
         if self.failures.contains_key(key) {
-            return self.fail(key, text, now);
+            return self.fail(key, text, true, now);
         }
-        self.set_failure(key, Failure { attempts: 1, text, announced: false, due: now });
+        self.set_failure(key, Failure { attempts: 1, text, is_single: true, announced: false, due: now });
         false
     }
 
     /// A key was not worked on because another one was not done: it is tried again together with that one.
     pub fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
-        match self.failures.get(prerequisite).map(|failure| failure.due) {
-            Some(due) => {
+        match self.failures.get(prerequisite).map(|failure| (failure.due, failure.is_single)) {
+            Some((due, is_single)) => {
                 let text = format!("waits for {prerequisite}");
-                self.set_failure(key, Failure { attempts: 1, text, announced: false, due });
+                self.set_failure(key, Failure { attempts: 1, text, is_single, announced: false, due });
             }
             // Its state is uncertain: it is read before anything is taken.
             None => self.add(Urgency::Change, key.clone()),
@@ -279,12 +282,13 @@ impl Schedule {
         self.retries.first().map(|(due, _)| *due).into_iter().chain(reread).min()
     }
 
-    /// Whether everything of a family, and of what the families share, is as wanted.
+    /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel
+    /// refuses.
     pub fn is_settled(&self, family: Family) -> bool {
         let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
         !self.queues.values().any(|queue| queue.concerns(family))
             && !self.suspects.iter().any(concerns)
-            && !self.failures.keys().any(concerns)
+            && !self.failures.iter().any(|(key, failure)| !failure.is_single && concerns(key))
     }
 }
 

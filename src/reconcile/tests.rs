@@ -182,7 +182,7 @@ fn urgent_keys_come_first_and_uncertain_ones_wait() {
 fn failures_are_told_once_and_tried_again_ever_later() {
     let mut now = Instant::now();
     let mut schedule = Schedule::default();
-    assert!(schedule.fail(&key(1), "no".to_owned(), now));
+    assert!(schedule.fail(&key(1), "no".to_owned(), true, now));
     let mut waits = Vec::new();
     for _ in 0..8 {
         let due = schedule.next_due().expect("a retry");
@@ -190,12 +190,12 @@ fn failures_are_told_once_and_tried_again_ever_later() {
         assert!(schedule.take(now + (due - now).mul_f64(0.999)).is_empty());
         now = due;
         assert_eq!(schedule.take(now), Scope::from([key(1)]));
-        assert!(!schedule.fail(&key(1), "no".to_owned(), now), "told before");
+        assert!(!schedule.fail(&key(1), "no".to_owned(), true, now), "told before");
     }
     assert!(waits[0] <= Duration::from_secs(1) && waits[0] >= Duration::from_millis(750), "{waits:?}");
     assert!(waits.is_sorted(), "{waits:?}");
     assert!(*waits.last().expect("eight") <= Duration::from_mins(1), "{waits:?}");
-    assert!(schedule.fail(&key(1), "never".to_owned(), now), "another reason is news");
+    assert!(schedule.fail(&key(1), "never".to_owned(), true, now), "another reason is news");
     assert!(schedule.succeed(&key(1)));
     assert_eq!(schedule.next_due(), None);
 }

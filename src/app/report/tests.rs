@@ -16,6 +16,9 @@ use crate::reconcile::core::Next;
 use crate::serve::healthz;
 
 const PERIOD: Duration = Duration::from_secs(30);
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+const EINVAL: i32 = 22;
 
 /// A loop with a kernel in memory, and what it tells.
 struct Life {
@@ -59,6 +62,12 @@ impl Life {
         self.reporter.tell(&self.reconciler, notes);
     }
 
+    /// From now on the kernel refuses these steps.
+    fn refuse(&self, errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) {
+        let fault = move |step: &Step| what(step).then_some(Fault::Refuse(errno));
+        self.kernel.set_faults(Some(Box::new(fault)));
+    }
+
     /// The status code of `/healthz` after this time, and its body.
     fn health(&self, later: Duration) -> (u16, String) {
         let now = Moment::now();
@@ -81,11 +90,16 @@ impl Life {
 }
 
 fn web() -> [Event; 3] {
-    let key = ServiceKey::new("default", "web");
-    let service = Service {
-        key: key.clone(),
+    webs(1)
+}
+
+/// So many Services, at 10.96.0.1 and on, with two endpoints each.
+fn webs(count: u8) -> [Event; 3] {
+    let key = |number: u8| ServiceKey::new("default", format!("web{number}"));
+    let service = |number: u8| Service {
+        key: key(number),
         created_seconds: 0,
-        cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+        cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
         affinity_seconds: None,
         internal_policy: Policy::Cluster,
@@ -99,9 +113,9 @@ fn web() -> [Event; 3] {
         node: None,
         hints: None,
     };
-    let slice = EndpointSlice {
-        key: SliceKey::new("default", "web-1"),
-        service: key,
+    let slice = |number: u8| EndpointSlice {
+        key: SliceKey::new("default", format!("web{number}-1")),
+        service: key(number),
         family: Family::V4,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint(1), endpoint(2)],
@@ -109,16 +123,15 @@ fn web() -> [Event; 3] {
     };
     [
         Event::Node(Change::Replace(vec![])),
-        Event::Service(Change::Replace(vec![service])),
-        Event::Slice(Change::Replace(vec![slice])),
+        Event::Service(Change::Replace((1..=count).map(service).collect())),
+        Event::Slice(Change::Replace((1..=count).map(slice).collect())),
     ]
 }
 
 #[test]
 fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     let mut life = Life::new();
-    let refuse = |step: &Step| matches!(step, Step::AddVirtualServer(..)).then_some(Fault::Refuse(12));
-    life.kernel.set_faults(Some(Box::new(refuse)));
+    life.refuse(ENOMEM, |step| matches!(step, Step::AddVirtualServer(..)));
     assert_eq!(life.health(Duration::ZERO).0, 503, "nothing is written yet");
     life.observe(web());
     life.work();
@@ -144,6 +157,64 @@ fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     assert_eq!(life.number("kube_ipvs_objects{kind=\"virtual_server\"}"), "1");
     assert_eq!(life.number("kube_ipvs_objects{kind=\"real_server\"}"), "2");
     assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "0");
+}
+
+/// Ten Services, of which the kernel refuses this for two minutes.
+fn refused(errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
+    let mut life = Life::new();
+    life.refuse(errno, what);
+    life.observe(webs(10));
+    life.work();
+    for _ in 0..4 {
+        life.now += PERIOD;
+        life.work();
+    }
+    life
+}
+
+fn makes(addresses: std::ops::RangeInclusive<u8>) -> impl Fn(&Step) -> bool {
+    move |step| {
+        let Step::AddVirtualServer(server, _) = step else { return false };
+        addresses.clone().any(|number| server.address == IpAddr::from([10, 96, 0, number]))
+    }
+}
+
+#[test]
+fn what_no_kernel_would_take_is_named_and_makes_no_node_unhealthy() {
+    let mut life = refused(EINVAL, makes(1..=4));
+    let (code, body) = life.health(PERIOD * 2);
+    assert_eq!(code, 200, "{body}");
+    assert!(body.contains("\"virtual server TCP 10.96.0.1:80: add_virtual_server: "), "{body}");
+    assert_eq!(life.number("kube_ipvs_objects{kind=\"virtual_server\"}"), "6");
+    assert_ne!(life.number("kube_ipvs_refused_objects"), "0");
+
+    // A change that is written later is judged by itself.
+    life.observe(webs(11));
+    life.work();
+    assert_eq!(life.health(PERIOD * 2).0, 200);
+    life.kernel.set_faults(None);
+    life.now += PERIOD * 4;
+    life.work();
+    let (code, body) = life.health(PERIOD * 2);
+    assert!(code == 200 && !body.contains("reasons"), "{body}");
+}
+
+#[test]
+fn what_is_refused_to_all_makes_the_node_unhealthy() {
+    let then = |life: Life| life.health(PERIOD * 2);
+    for (what, (found, body), code) in [
+        ("fewer than stand", then(refused(EINVAL, makes(1..=4))), 200),
+        ("as many as stand", then(refused(EINVAL, makes(1..=5))), 503),
+        ("all", then(refused(EINVAL, makes(1..=10))), 503),
+        ("one, for want of memory", then(refused(ENOMEM, makes(1..=1))), 503),
+        ("one, for want of rights", then(refused(EPERM, makes(1..=1))), 503),
+        ("addresses", then(refused(EINVAL, |step| matches!(step, Step::AddAddress(_)))), 503),
+        ("the rules", then(refused(EINVAL, |step| matches!(step, Step::InstallRules(..)))), 503),
+        ("the device", then(refused(EINVAL, |step| matches!(step, Step::AddDevice))), 503),
+    ] {
+        assert_eq!(found, code, "{what}: {body}");
+        assert!(body.contains("reasons"), "{what}: {body}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::note::{Note, Verdict};
 use super::super::ownership;
+use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
 use crate::diff::{self, Plan};
@@ -58,7 +59,8 @@ impl Reconciler {
                     let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
                         self.schedule.surprise(&key, text.clone(), now)
                     } else {
-                        self.schedule.fail(&key, text.clone(), now)
+                        let is_single = refusals::is_single(&key, refusal.errno);
+                        self.schedule.fail(&key, text.clone(), is_single, now)
                     };
                     if tell {
                         self.notes.push(Note::Refused { key: key.clone(), kind: planned.step.kind(), text });

@@ -1,0 +1,49 @@
+//! Which refusals are about an object, and which say that this node does not forward. Pure.
+//!
+//! A Service that no kernel takes is refused on every node: if that made nodes unhealthy, it would take them all out of
+//! the load balancers. So single objects that are refused do not count as waiting to be written. They are tried
+//! again, and named, as ever.
+
+use std::collections::BTreeMap;
+
+use rustix::io::Errno;
+
+use super::schedule::Failure;
+use crate::cluster::types::Family;
+use crate::state::{Key, State};
+
+/// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
+/// for want of memory or rights the kernel refuses all.
+pub(super) fn is_single(key: &Key, errno: i32) -> bool {
+    let is_object = matches!(key, Key::Element(_) | Key::VirtualServer(_) | Key::Address(_));
+    let about_all = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS];
+    is_object && !about_all.contains(&Errno::from_raw_os_error(errno))
+}
+
+/// Whether of the objects of a family, kind by kind, fewer fail than stand as they are wanted. A kernel that takes none
+/// may give any error for it.
+pub(super) fn are_few(
+    failures: &BTreeMap<Key, Failure>,
+    actual: &State,
+    wanted: impl Fn(&Key) -> bool,
+    family: Family,
+) -> bool {
+    let of_family = |key: &Key| key.family() == Some(family);
+    let stands = |key: &Key| of_family(key) && wanted(key) && !failures.contains_key(key);
+    let (mut elements, mut servers, mut addresses) = (0, 0, 0);
+    for key in failures.keys().filter(|key| of_family(key)) {
+        match key {
+            Key::Element(_) => elements += 1,
+            Key::VirtualServer(_) => servers += 1,
+            Key::Address(_) => addresses += 1,
+            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => return false,
+        }
+    }
+    // No further than needed: there may be many.
+    let more = |mut keys: Box<dyn Iterator<Item = Key> + '_>, count: usize| {
+        count == 0 || keys.by_ref().filter(stands).nth(count).is_some()
+    };
+    more(Box::new(actual.elements.iter().copied().map(Key::Element)), elements)
+        && more(Box::new(actual.virtual_servers.keys().copied().map(Key::VirtualServer)), servers)
+        && more(Box::new(actual.addresses.keys().copied().map(Key::Address)), addresses)
+}
