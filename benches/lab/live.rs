@@ -30,6 +30,8 @@ const CREATED: u32 = 20;
 const LARGE: u32 = 1000;
 /// How many times one of them changes.
 const LARGE_CHANGES: u32 = 40;
+/// How many bursts are measured.
+const ROUNDS: u32 = 3;
 /// Between two changes: they are to be seen one by one.
 const PAUSE: Duration = Duration::from_millis(15);
 /// After that much time without work, what remains in memory stays.
@@ -64,6 +66,10 @@ pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures>
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let fetched = runtime.block_on(async { fetch(client::connect(None, Some(&feed.url())).await?).await })?;
     figures.insert("fetch_seconds".into(), fetched.as_secs_f64());
+    if size.services >= BURST {
+        let received = runtime.block_on(receive_burst(&feed, size))?;
+        figures.insert("receiving_milliseconds".into(), received);
+    }
     drop(runtime);
     let mut live = Live::start(size, feed, &mut figures)?;
     live.memory(&mut figures)?;
@@ -123,6 +129,37 @@ pub(crate) async fn fetch(client: Client) -> anyhow::Result<Duration> {
     end.cancel();
     running.await??;
     Ok(elapsed)
+}
+
+/// How long it takes to have a burst of changed slices as events, in milliseconds.
+async fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
+    let (sender, mut events) = tokio::sync::mpsc::channel(BURST as usize);
+    let source = ApiSource::new(client::connect(None, Some(&feed.url())).await?, Arc::from("node"));
+    let end = CancellationToken::new();
+    let running = tokio::spawn(source.run(sender, end.clone()));
+    let mut next = async |what: fn(&Event) -> bool| {
+        while !what(&events.recv().await.context("the source ended")?) {}
+        Ok::<_, anyhow::Error>(())
+    };
+    next(|event| matches!(event, Event::Slice(Change::Replace(_)))).await?;
+    let mut times = Vec::new();
+    // The last round puts back what was there.
+    for more in (0..=ROUNDS).rev() {
+        sleep(Duration::from_millis(500));
+        let changed = |number| {
+            let mut endpoints = input::endpoints(size, number);
+            endpoints.extend((0..more).map(|index| endpoint_address(u32::MAX / 512 + index)));
+            slice(number, &endpoints)
+        };
+        let told = feed.put_all(Resource::Slices, (0..BURST).map(changed).collect())?;
+        for _ in 0..BURST {
+            next(|event| matches!(event, Event::Slice(Change::Upsert(_)))).await?;
+        }
+        times.push(told.elapsed());
+    }
+    end.cancel();
+    running.await??;
+    Ok(median_milliseconds(times))
 }
 
 impl Live {
@@ -234,16 +271,16 @@ impl Live {
     /// Changes many slices at once.
     fn burst(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
-        for _ in 0..3 {
+        let mut all: Vec<_> = (0..BURST).map(|number| input::endpoints(self.size, number)).collect();
+        for _ in 0..ROUNDS {
             sleep(Duration::from_secs(1));
             let mut news = Vec::new();
             let mut slices = Vec::new();
-            for number in 0..BURST {
-                // One more endpoint each, as in the floor; those of the round before stay as they drain.
+            for (number, endpoints) in (0..).zip(&mut all) {
+                // One more endpoint each, as in the floor.
                 let new = self.fresh();
-                let mut endpoints = input::endpoints(self.size, number);
                 endpoints.push(new);
-                slices.push(slice(number, &endpoints));
+                slices.push(slice(number, endpoints));
                 news.push(new);
             }
             let told = self.feed.put_all(Resource::Slices, slices)?;

@@ -170,6 +170,13 @@ fn changes(measured: &Measured, rows: &mut Vec<Row>) {
             rows.push(Row::new(format!("{size}: {what}"), ours, floor, target));
         }
     }
+    for (size, ours) in measured.each("live", "burst_milliseconds") {
+        let writing = measured.get("floor", size, "burst_milliseconds");
+        let receiving = measured.get("live", size, "receiving_milliseconds");
+        let floor = writing.zip(receiving).map(|(writing, receiving)| writing + receiving);
+        let name = format!("{size}: 1,000 slices change at once, beside receiving and writing (ms)");
+        rows.push(Row::new(name, ours, floor, Target::Ratio(1.5)));
+    }
     for (figure, what, limit) in [
         ("rolling_processor_percent", "100 changes a second, processor (%)", 5.0),
         ("rolling_latest_milliseconds", "100 changes a second, the latest (ms)", 50.0),
