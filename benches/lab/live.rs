@@ -247,12 +247,11 @@ impl Live {
     /// Changes one of the endpoints of a large slice.
     fn large(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let number = self.size.services + CREATED;
-        let before = servers()?.1;
         let mut endpoints: Vec<Ipv4Addr> = (0..LARGE).map(|_| self.fresh()).collect();
         self.feed.put(Resource::Services, input::service(number))?;
         self.feed.put(Resource::Slices, slice(number, &endpoints))?;
         let end = Instant::now() + Duration::from_mins(1);
-        while servers()?.1 < before + LARGE as usize {
+        while self.ipvs.real_servers(service_address(number))?.len() < LARGE as usize {
             ensure!(Instant::now() < end, "{LARGE} endpoints are not there after a minute");
         }
         let mut times = Vec::new();
