@@ -15,6 +15,8 @@ use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How often the connections of draining servers are counted.
 pub const POLL: Duration = Duration::from_secs(5);
+/// For how many virtual servers at once: each is a question to the kernel, and a change that comes meanwhile waits.
+const AT_ONCE: usize = 32;
 
 /// The real servers that drain.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Drains {
     ended: Ended,
     /// When connections are to be counted next.
     poll: Option<Instant>,
+    /// Whose connections are still to be counted in this round.
+    round: BTreeSet<VirtualServerKey>,
 }
 
 /// How many drains have ended, and why.
@@ -49,7 +53,13 @@ struct Drain {
 impl Drains {
     /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
     pub fn new(deadline: Duration) -> Self {
-        Self { deadline, servers: BTreeMap::new(), ended: Ended::default(), poll: None }
+        Self {
+            deadline,
+            servers: BTreeMap::new(),
+            ended: Ended::default(),
+            poll: None,
+            round: BTreeSet::new(),
+        }
     }
 
     /// Completes what is wanted of virtual servers: adds the real servers that are in the kernel, not wanted, and may
@@ -142,18 +152,20 @@ impl Drains {
         self.servers.is_empty()
     }
 
-    /// When [`Drains::due`] will have something.
+    /// When [`Drains::due`] will have something again after it had nothing.
     pub fn next_due(&self) -> Option<Instant> {
         self.poll
     }
 
-    /// The virtual servers whose connections are to be counted now.
+    /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
     pub fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
-        self.poll.filter(|due| *due <= now)?;
-        let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some());
-        let servers: BTreeSet<_> = gone.map(|((key, _), _)| *key).collect();
-        self.poll = (!servers.is_empty()).then(|| now + POLL);
-        (!servers.is_empty()).then_some(servers)
+        if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
+            let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some());
+            self.round = gone.map(|((key, _), _)| *key).collect();
+            self.poll = (!self.round.is_empty()).then(|| now + POLL);
+        }
+        let part: BTreeSet<_> = std::iter::from_fn(|| self.round.pop_first()).take(AT_ONCE).collect();
+        (!part.is_empty()).then_some(part)
     }
 
     /// Takes in how many connections real servers have, and says which virtual servers must be compared again. A real

@@ -73,6 +73,28 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
 }
 
 #[test]
+fn many_drains_are_counted_in_parts() {
+    let now = Instant::now();
+    let mut drains = Drains::new(DEADLINE);
+    // A hundred ports of one address, each with an endpoint that goes.
+    let state = |real_servers: &[(u8, Weight)]| {
+        let one = &state(Protocol::Tcp, real_servers).virtual_servers[&server_key(Protocol::Tcp)];
+        let ports = (1..=100).map(|port| VirtualServerKey { port, ..server_key(Protocol::Tcp) });
+        State { virtual_servers: ports.map(|key| (key, one.clone())).collect(), ..State::default() }
+    };
+    drains.complete(&mut state(&[(1, LIVE)]), &state(&[(1, LIVE), (2, LIVE)]), now, gone);
+
+    let mut counted = Vec::new();
+    while let Some(part) = drains.due(now + POLL) {
+        assert!(part.len() <= 32, "{} at once", part.len());
+        counted.extend(part.into_iter().map(|key| key.port));
+    }
+    assert_eq!(counted, (1..=100).collect::<Vec<_>>(), "each once in a round");
+    assert!(drains.due(now + POLL + POLL / 2).is_none());
+    assert!(drains.due(now + POLL + POLL).is_some(), "the next round");
+}
+
+#[test]
 fn a_drain_ends_at_the_deadline() {
     let now = Instant::now();
     let mut drains = Drains::new(DEADLINE);
