@@ -301,11 +301,12 @@ impl Live {
         let before = self.program.processor_time()?;
         let started = Instant::now();
         let mut times = Vec::new();
-        let mut due = started;
         while started.elapsed() < how_long {
-            let number = u32::try_from(times.len()).context("a number")? % self.size.services.min(500);
-            times.push(self.change(number)?);
-            due += PERIOD;
+            let index = u32::try_from(times.len()).context("a number")?;
+            times.push(self.change(index % self.size.services.min(500))?);
+            // The kernel counts processor time in ticks of ten milliseconds: in step with them it would count all or nothing.
+            let out_of_step = Duration::from_micros(u64::from(index * 7919 % 100) * 100);
+            let due = started + PERIOD * (index + 1) + out_of_step;
             sleep(due.saturating_duration_since(Instant::now()));
         }
         let share = self.program.share_since(before, started)?;
