@@ -164,10 +164,12 @@ fn affinity_ends_with_its_endpoint(case: &Case) {
         }
         CLUSTER.put(&service);
         case.wait_for(&service, [other].into_iter());
-        for _ in 0..MANY {
-            let answer = CLUSTER.ask(case.client, case.protocol, case.target(&service));
-            assert_eq!(answer.expect("an answer").0, other);
-        }
+        let ask = || CLUSTER.ask(case.client, case.protocol, case.target(&service)).expect("an answer").0;
+        let strays = (0..MANY).filter(|_| ask() != other).count();
+        // A template would send all of them there. Of associations one was seen to go astray, once in hundreds of runs:
+        // the client's port is chosen at random, and may be that of one a moment ago, of which IPVS has an entry still.
+        let allowed = usize::from(case.protocol == Protocol::Sctp);
+        assert!(strays <= allowed, "{strays} of {MANY} went to {pod}");
     }
 }
 
