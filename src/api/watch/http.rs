@@ -172,7 +172,7 @@ pub(super) async fn open(
     // What cannot be read of the explanation is left out: the status is known.
     let mut silence = Silence::default();
     while text.len() < ERROR_LIMIT_BYTES
-        && silence.limit(read_more(&mut body, &mut text), limit).await == Some(Ok(true))
+        && silence.limit(read_more(&mut body, &mut text), limit).await == Ok(true)
     {}
     let status = serde_json::from_slice::<Status>(&text).ok();
     Err(Failure::Refused(refusal(
@@ -186,14 +186,8 @@ pub(super) async fn open(
 /// Reads the whole body, however long it takes, as long as it does not pause for longer than the limit.
 pub(super) async fn read_all(mut body: Body, limit: Duration) -> Result<Vec<u8>, Failure> {
     let (mut bytes, mut silence) = (Vec::new(), Silence::default());
-    loop {
-        match silence.limit(read_more(&mut body, &mut bytes), limit).await {
-            Some(Ok(true)) => {}
-            Some(Ok(false)) => return Ok(bytes),
-            Some(Err(failure)) => return Err(failure),
-            None => return Err(Failure::Silence(limit)),
-        }
-    }
+    while silence.limit(read_more(&mut body, &mut bytes), limit).await? {}
+    Ok(bytes)
 }
 
 /// Appends the next piece of the body; whether there was one.
@@ -246,10 +240,7 @@ impl Lines {
                 return Err(Failure::Malformed(format!("a line of more than {LINE_LIMIT_BYTES} bytes")));
             }
             let more = read_more(&mut self.body, &mut self.buffer);
-            let Some(more) = self.silence.limit(more, limit).await else {
-                return Err(Failure::Silence(limit));
-            };
-            if !more? {
+            if !self.silence.limit(more, limit).await? {
                 return Ok(None);
             }
         }
@@ -264,8 +255,12 @@ struct Silence {
 }
 
 impl Silence {
-    /// What comes; `None`: not within the limit, counted from now.
-    async fn limit<F: Future>(&mut self, coming: F, limit: Duration) -> Option<F::Output> {
+    /// What comes, or [`Failure::Silence`] if it does not within the limit, counted from now.
+    async fn limit<T>(
+        &mut self,
+        coming: impl Future<Output = Result<T, Failure>>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
         let end = Instant::now() + limit;
         let mut coming = pin!(coming);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
@@ -275,10 +270,10 @@ impl Silence {
         loop {
             tokio::select! {
                 biased;
-                output = &mut coming => return Some(output),
+                output = &mut coming => return output,
                 () = timer.as_mut() => {
                     if Instant::now() >= end {
-                        return None;
+                        return Err(Failure::Silence(limit));
                     }
                     // It was set for an earlier wait.
                     timer.as_mut().reset(end);
