@@ -106,8 +106,8 @@ pub struct Reconciler {
     desired: Desired,
     actual: Picture,
     adopted: bool,
-    /// All other Services were not looked at yet since what is there was adopted: see [`adoption`].
-    rest: Option<Touched>,
+    /// The only Services that were looked at since what is there was adopted: see [`adoption`].
+    looked_first: Option<Touched>,
     /// Services whose facts changed since the last look.
     touched: Touched,
     /// Whether facts about this node changed since the last look.
@@ -155,7 +155,7 @@ impl Reconciler {
             desired: Desired::new(options, node_name, supported),
             actual: Picture::default(),
             adopted: false,
-            rest: None,
+            looked_first: None,
             touched: Touched::new(),
             node_touched: false,
             seed: hasher.finish(),
@@ -287,7 +287,7 @@ impl Reconciler {
                 return next;
             }
         }
-        if let Some(first) = self.rest.take() {
+        if let Some(first) = self.looked_first.take() {
             self.adopt_rest(&first, now);
             return self.next(now);
         }
@@ -378,9 +378,7 @@ impl Reconciler {
                 self.queued();
             }
             self.touched.extend(touched);
-            for key in settings {
-                self.schedule.add(Urgency::Change, key);
-            }
+            self.schedule.add_all(Urgency::Change, settings);
         }
         if self.touched.is_empty() {
             return;
@@ -389,9 +387,7 @@ impl Reconciler {
         let touched = std::mem::take(&mut self.touched);
         let update = self.desired.update(&self.cluster, &touched);
         self.tell(update.conflicts, update.shared);
-        for key in update.scope {
-            self.schedule.add(Urgency::Change, key);
-        }
+        self.schedule.add_all(Urgency::Change, update.scope);
         // What is wanted may be the same, and an endpoint that drains may be in no slice any more, or in one again.
         let servers = touched.iter().flat_map(|service| self.desired.virtual_servers_of(service));
         for server in servers.filter(|server| self.drains.concerns(server)) {
@@ -477,7 +473,7 @@ impl Reconciler {
 
     /// Says which families are completely written now.
     fn settle(&mut self, now: Instant) {
-        if self.rest.is_some() {
+        if self.looked_first.is_some() {
             return;
         }
         let is_empty = self.schedule.most_urgent().is_none();

@@ -40,8 +40,8 @@ pub(super) fn are_few(
         }
     }
     // No further than needed: there may be many.
-    let more = |mut keys: Box<dyn Iterator<Item = Key> + '_>, count: usize| {
-        count == 0 || keys.by_ref().filter(stands).nth(count).is_some()
+    let more = |keys: Box<dyn Iterator<Item = Key> + '_>, count: usize| {
+        count == 0 || keys.filter(stands).nth(count).is_some()
     };
     more(Box::new(actual.elements.iter().copied().map(Key::Element)), elements)
         && more(Box::new(actual.virtual_servers.keys().copied().map(Key::VirtualServer)), servers)

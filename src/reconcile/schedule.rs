@@ -68,12 +68,12 @@ impl Queue {
     }
 
     /// The same for each of these.
-    fn insert_all(&mut self, mut keys: Scope) {
+    fn insert_all(&mut self, keys: Scope) {
         if self.keys.is_empty() {
             for key in &keys {
                 *self.of.entry(key.family()).or_default() += 1;
             }
-            self.keys.append(&mut keys);
+            self.keys = keys;
         } else {
             for key in keys {
                 self.insert(key);

@@ -42,7 +42,6 @@ impl Reconciler {
                 return;
             }
         };
-        self.touched.clear();
         self.node_touched = false;
         self.desired.look_at_node(&self.cluster);
         // A table that is made anew is made with all of its elements: then everything has to be known before.
@@ -51,18 +50,15 @@ impl Reconciler {
         self.actual = Picture::of(state);
         self.adopted = true;
         self.queued();
-        self.rest = Some(first.clone());
+        self.looked_first = Some(first.clone());
         if !is_kept {
             return;
         }
         let update = self.desired.update(&self.cluster, &first);
         self.tell(update.conflicts, update.shared);
-        for key in self.desired.setting_keys() {
-            self.schedule.add(Urgency::Settings, key);
-        }
-        for key in self.desired.keys() {
-            self.schedule.add(Urgency::First, key);
-        }
+        self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
+        // The settings once more: where one fails, what stands on it is tried again together with it.
+        self.schedule.add_all(Urgency::First, self.desired.keys().collect());
         self.notes.push(Note::Looked(first));
     }
 
@@ -89,10 +85,10 @@ impl Reconciler {
         self.audit.start(now);
 
         // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
-        for key in self.desired.setting_keys() {
-            self.schedule.add(Urgency::Settings, key);
-        }
-        self.schedule.add_all(Urgency::Bulk, update.scope);
+        self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
+        let mut keys = update.scope;
+        keys.extend(self.desired.setting_keys());
+        self.schedule.add_all(Urgency::Bulk, keys);
         for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
             self.schedule.add(Urgency::Removal, key);
         }
