@@ -57,8 +57,7 @@ impl Reconciler {
         let update = self.desired.update(&self.cluster, &first);
         self.tell(update.conflicts, update.shared);
         self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
-        // The settings once more: where one fails, what stands on it is tried again together with it.
-        self.schedule.add_all(Urgency::First, self.desired.keys().collect());
+        self.schedule.add_all(Urgency::First, update.scope);
         self.notes.push(Note::Looked(first));
     }
 
@@ -86,9 +85,7 @@ impl Reconciler {
 
         // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
         self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
-        let mut keys = update.scope;
-        keys.extend(self.desired.setting_keys());
-        self.schedule.add_all(Urgency::Bulk, keys);
+        self.schedule.add_all(Urgency::Bulk, update.scope);
         for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
             self.schedule.add(Urgency::Removal, key);
         }
