@@ -3,6 +3,8 @@
 //! Everything that this program writes to the kernel has a [`Key`]; [`State`] maps keys to values. The memory
 //! kernel *is* a `State`, `desired` produces one, the real kernel is read back into one, and `diff` compares two.
 
+mod real_servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::real_servers::RealServers;
 use crate::cluster::types::{Family, Protocol};
 
 /// The name of the device that carries the service addresses (contract 4.6).
@@ -448,7 +451,7 @@ pub struct VirtualServer {
     /// The number of leading bits of a client's address that persistence looks at: 32, or 128.
     pub netmask_bits: u8,
     /// The real servers.
-    pub real_servers: BTreeMap<RealServerKey, RealServer>,
+    pub real_servers: RealServers,
 }
 
 impl VirtualServer {

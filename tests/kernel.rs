@@ -20,7 +20,8 @@ use kube_ipvs::kernel::linux::LinuxKernel;
 use kube_ipvs::kernel::netlink::{self, Frames, Socket, Verdict};
 use kube_ipvs::kernel::{Kernel, Outcome, Selection, probe};
 use kube_ipvs::state::{
-    Address, Key, RealServer, RealServerKey, State, Sysctl, Timeouts, VirtualServer, VirtualServerKey, Weight,
+    Address, Key, RealServer, RealServerKey, RealServers, State, Sysctl, Timeouts, VirtualServer,
+    VirtualServerKey, Weight,
 };
 use lab::{shell, try_shell};
 
@@ -104,7 +105,7 @@ fn server(key: &VirtualServerKey, scheduler: &str, flags: u32, timeout_seconds: 
         flags,
         timeout_seconds,
         netmask_bits: Family::of(key.address).host_prefix(),
-        real_servers: BTreeMap::new(),
+        real_servers: RealServers::default(),
     }
 }
 
@@ -165,7 +166,7 @@ fn virtual_servers_are_as_ipvsadm_shows_them() {
                 let key = VirtualServerKey { address: address(service), protocol, port };
                 let mut server = server(&key, scheduler, flags, timeout);
                 server.real_servers =
-                    BTreeMap::from([(real(endpoint, 8080), weight(1)), (real(endpoint, 8081), weight(0))]);
+                    RealServers::from([(real(endpoint, 8080), weight(1)), (real(endpoint, 8081), weight(0))]);
                 wanted.insert(key, server);
             }
         }
@@ -253,9 +254,9 @@ fn servers_are_changed_in_place() {
         ],
     );
     let read = |ipvs: &mut Ipvs| ipvs.read(&key).expect("an answer").expect("the virtual server");
-    assert_eq!(read(&mut ipvs).real_servers, BTreeMap::from([(endpoint, weight(0)), (other, weight(1))]));
+    assert_eq!(read(&mut ipvs).real_servers, RealServers::from([(endpoint, weight(0)), (other, weight(1))]));
     must(&mut kernel, [Step::EditRealServer(key, endpoint, weight(1)), Step::DeleteRealServer(key, other)]);
-    assert_eq!(read(&mut ipvs).real_servers, BTreeMap::from([(endpoint, weight(1))]));
+    assert_eq!(read(&mut ipvs).real_servers, RealServers::from([(endpoint, weight(1))]));
 
     // Flags are replaced, not added to; the real servers stay.
     for settings in [
@@ -678,7 +679,10 @@ fn keys_are_read_one_by_one() {
     let expected = State {
         virtual_servers: BTreeMap::from([(
             here,
-            VirtualServer { real_servers: BTreeMap::from([(real("10.1.0.1", 53), weight(1))]), ..settings },
+            VirtualServer {
+                real_servers: RealServers::from([(real("10.1.0.1", 53), weight(1))]),
+                ..settings
+            },
         )]),
         addresses: BTreeMap::from([(address(V4), Address::wanted(address(V4)))]),
         ..State::default()
@@ -704,7 +708,7 @@ fn large_virtual_servers_are_read_whole() {
         read[&large].real_servers.keys().copied().collect::<BTreeSet<_>>(),
         reals.into_iter().collect()
     );
-    assert_eq!(read[&empty].real_servers, BTreeMap::new());
+    assert_eq!(read[&empty].real_servers, RealServers::default());
 }
 
 /// Ends the writer, whatever becomes of the reader.

@@ -264,7 +264,7 @@ fn meddle(kernel: &MemoryKernel, kind: u8) {
         3 => {
             for server in state.virtual_servers.values_mut() {
                 server.scheduler = "sh".into();
-                for real in server.real_servers.values_mut() {
+                for (_, real) in server.real_servers.iter_mut() {
                     real.weight = Weight::Exactly(7);
                 }
             }

@@ -6,11 +6,11 @@
 //! claimed by themselves: they are wanted if the one who has the entry point asks for them.
 
 use std::cmp::Ordering;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, hash_map};
 use std::net::IpAddr;
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use super::{Shared, Update};
 use crate::cluster::types::{Family, ServiceKey};
@@ -65,31 +65,27 @@ impl Request {
         self.entry_points.iter().map(|(server, _)| *server)
     }
 
-    /// The keys that are claimed.
-    fn keys(&self) -> impl Iterator<Item = Key> {
-        let servers = self.servers().map(Key::VirtualServer);
+    /// The keys that are asked for, but virtual servers and what is about them.
+    fn other_keys(&self) -> impl Iterator<Item = Key> {
         let addresses = self.addresses.iter().map(|address| Key::Address(*address));
-        let elements = self.elements.iter().map(|element| Key::Element(*element));
-        elements.chain(servers).chain(addresses)
+        self.elements.iter().map(|element| Key::Element(*element)).chain(addresses)
     }
 
-    /// Whether both ask the same of this key.
-    fn same(&self, other: &Self, key: &Key) -> bool {
-        match key {
-            Key::VirtualServer(server) => {
-                self.claim(server).map(|claim| &claim.server)
-                    == other.claim(server).map(|claim| &claim.server)
-            }
-            _ => self.claims(key) == other.claims(key),
-        }
+    /// The addresses that these keys are about, in order, each once.
+    fn all_addresses(&self) -> SmallVec<[IpAddr; 4]> {
+        let of_elements = self.elements.iter().filter_map(|element| element.address());
+        let mut all: SmallVec<[IpAddr; 4]> = self.addresses.iter().copied().chain(of_elements).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
+    /// Whether this address, or this element that is not about an entry point, is asked for.
     fn claims(&self, key: &Key) -> bool {
         match key {
-            Key::VirtualServer(server) => self.claim(server).is_some(),
             Key::Address(address) => self.addresses.binary_search(address).is_ok(),
             Key::Element(element) => self.elements.binary_search(element).is_ok(),
-            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
+            Key::VirtualServer(_) | Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
         }
     }
 }
@@ -112,7 +108,7 @@ struct Claimant {
     service: ServiceKey,
 }
 
-/// Those who claim one key. Nearly always one does: what is said of trees at [`Request`] holds for sets.
+/// Those who claim one virtual server. Nearly always one does: what is said of trees at [`Request`] holds for sets.
 #[derive(Clone, Debug)]
 struct Claimants {
     first: Claimant,
@@ -143,17 +139,16 @@ impl Claimants {
             None => true,
         }
     }
-
-    fn iter(&self) -> impl Iterator<Item = &Claimant> {
-        std::iter::once(&self.first).chain(&self.others)
-    }
 }
 
 /// All claims.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     requests: HashMap<ServiceKey, Request>,
-    claimants: BTreeMap<Key, Claimants>,
+    claimants: HashMap<VirtualServerKey, Claimants>,
+    /// The Services that ask for something about an address besides virtual servers. Nobody wins there: what one of them
+    /// asks for is wanted. Never holds an empty list.
+    at_address: HashMap<IpAddr, SmallVec<[ServiceKey; 1]>>,
 }
 
 impl Claims {
@@ -164,7 +159,7 @@ impl Claims {
         }
         // Where nobody else claims an entry point and there are no elements about it, there will be none.
         let is_contested = |server: &VirtualServerKey| {
-            let claimants = self.claimants.get(&Key::VirtualServer(*server));
+            let claimants = self.claimants.get(server);
             claimants.is_some_and(|all| all.first.service != *service || !all.others.is_empty())
         };
         let both = self.requests.get(service).into_iter().chain(&request);
@@ -181,52 +176,70 @@ impl Claims {
 
     fn replace(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {
         let old = self.requests.remove(service).unwrap_or_default();
+        let is_gone = request.is_none();
+        let new = request.unwrap_or_default();
+        self.claim_servers(service, &old, &new, update);
+        update.scope.extend(old.other_keys().filter(|key| !new.claims(key)));
+        for key in new.other_keys().filter(|key| !old.claims(key)) {
+            if let Key::Element(Element::SharedAddress(address)) = &key {
+                update.shared.push(Shared { service: service.clone(), address: *address });
+            }
+            update.scope.insert(key);
+        }
+        let (before, after) = (old.all_addresses(), new.all_addresses());
+        for address in before.iter().filter(|address| after.binary_search(address).is_err()) {
+            if let hash_map::Entry::Occupied(mut entry) = self.at_address.entry(*address) {
+                entry.get_mut().retain(|known| known != service);
+                if entry.get().is_empty() {
+                    entry.remove();
+                }
+            }
+        }
+        for address in after.iter().filter(|address| before.binary_search(address).is_err()) {
+            self.at_address.entry(*address).or_default().push(service.clone());
+        }
+        if !is_gone {
+            self.requests.insert(service.clone(), new);
+        }
+    }
+
+    fn claim_servers(&mut self, service: &ServiceKey, old: &Request, new: &Request, update: &mut Update) {
         let claimant = |request: &Request| Claimant {
             created_seconds: request.created_seconds,
             service: service.clone(),
         };
-        let new = request.as_ref();
-        let moved = new.is_some_and(|new| new.created_seconds != old.created_seconds);
-        for key in old.keys() {
-            let kept = new.is_some_and(|new| new.claims(&key));
-            if kept && !moved {
+        let moved = new.created_seconds != old.created_seconds;
+        for server in old.servers() {
+            if new.claim(&server).is_some() && !moved {
                 continue;
             }
-            if self.claimants.get_mut(&key).is_some_and(|claimants| claimants.remove(&claimant(&old))) {
-                self.claimants.remove(&key);
+            if self.claimants.get_mut(&server).is_some_and(|claimants| claimants.remove(&claimant(old))) {
+                self.claimants.remove(&server);
             }
-            update.scope.insert(key);
+            update.scope.insert(Key::VirtualServer(server));
         }
-        let Some(request) = request else { return };
-        for key in request.keys() {
-            let (new, first) = match self.claimants.entry(key.clone()) {
-                Entry::Vacant(entry) => {
-                    let first = claimant(&request);
+        for (server, claim) in &new.entry_points {
+            let (is_new, first) = match self.claimants.entry(*server) {
+                hash_map::Entry::Vacant(entry) => {
+                    let first = claimant(new);
                     (true, &entry.insert(Claimants { first, others: BTreeSet::new() }).first)
                 }
-                Entry::Occupied(entry) => {
+                hash_map::Entry::Occupied(entry) => {
                     let claimants = entry.into_mut();
-                    (claimants.insert(claimant(&request)), &claimants.first)
+                    (claimants.insert(claimant(new)), &claimants.first)
                 }
             };
-            match &key {
-                Key::VirtualServer(server) if new && first.service != *service => {
-                    update.conflicts.push(Conflict {
-                        server: *server,
-                        winner: first.service.clone(),
-                        loser: service.clone(),
-                    });
-                }
-                Key::Element(Element::SharedAddress(address)) if new => {
-                    update.shared.push(Shared { service: service.clone(), address: *address });
-                }
-                _ => {}
+            if is_new && first.service != *service {
+                update.conflicts.push(Conflict {
+                    server: *server,
+                    winner: first.service.clone(),
+                    loser: service.clone(),
+                });
             }
-            if new || !request.same(&old, &key) {
-                update.scope.insert(key);
+            if is_new || old.claim(server).map(|claim| &claim.server) != Some(&claim.server) {
+                update.scope.insert(Key::VirtualServer(*server));
             }
         }
-        self.requests.insert(service.clone(), request);
     }
 
     /// The wanted elements about these entry points.
@@ -237,27 +250,31 @@ impl Claims {
 
     /// Whether the key is wanted.
     pub(super) fn contains(&self, key: &Key) -> bool {
+        let asked_at = |address| self.services_at(address).any(|service| self.requests[service].claims(key));
         match key {
+            Key::VirtualServer(server) => self.claimants.contains_key(server),
+            Key::Address(address) => asked_at(*address),
             Key::Element(element) => match element.entry_point() {
                 Some(server) => {
                     self.granted(&server).is_some_and(|claim| claim.elements.binary_search(element).is_ok())
                 }
-                None => self.claimants.contains_key(key),
+                None => element.address().is_some_and(asked_at),
             },
-            _ => self.claimants.contains_key(key),
+            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
         }
     }
 
-    /// All wanted keys.
+    /// All wanted keys. What several Services ask for comes several times.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        let with_elements = |key: &Key| {
-            let claim = match key {
-                Key::VirtualServer(server) => self.granted(server),
-                _ => None,
-            };
-            claim.into_iter().flat_map(|claim| claim.elements.iter().map(|element| Key::Element(*element)))
+        let with_elements = |(server, claimants): (&VirtualServerKey, &Claimants)| {
+            let claim = self.requests[&claimants.first.service].claim(server);
+            let elements = claim.into_iter().flat_map(|claim| &claim.elements);
+            std::iter::once(Key::VirtualServer(*server)).chain(elements.map(|element| Key::Element(*element)))
         };
-        self.claimants.keys().flat_map(move |key| std::iter::once(key.clone()).chain(with_elements(key)))
+        self.requests
+            .values()
+            .flat_map(Request::other_keys)
+            .chain(self.claimants.iter().flat_map(with_elements))
     }
 
     /// What the winner asks for.
@@ -266,7 +283,7 @@ impl Claims {
     }
 
     fn granted(&self, server: &VirtualServerKey) -> Option<&Claim> {
-        let owner = self.owner(&Key::VirtualServer(*server))?;
+        let owner = self.owner(server)?;
         self.requests[owner].claim(server)
     }
 
@@ -278,16 +295,14 @@ impl Claims {
         })
     }
 
-    /// The winner of a key.
-    pub(super) fn owner(&self, key: &Key) -> Option<&ServiceKey> {
-        Some(&self.claimants.get(key)?.first.service)
+    /// The winner of a virtual server.
+    pub(super) fn owner(&self, server: &VirtualServerKey) -> Option<&ServiceKey> {
+        Some(&self.claimants.get(server)?.first.service)
     }
 
-    /// The Services that have an address as one of theirs.
+    /// The Services that ask for something about this address.
     pub(super) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
-        let roles = [Element::ClusterAddress(address), Element::ExternalAddress(address)];
-        let claimants = roles.into_iter().filter_map(|element| self.claimants.get(&Key::Element(element)));
-        claimants.flat_map(Claimants::iter).map(|claimant| &claimant.service)
+        self.at_address.get(&address).into_iter().flatten()
     }
 
     /// The virtual servers that a Service asks for.
@@ -301,7 +316,8 @@ impl Claims {
         request
             .flat_map(|request| {
                 let elements = request.entry_points.iter().flat_map(|(_, claim)| &claim.elements);
-                request.keys().chain(elements.map(|element| Key::Element(*element)))
+                let servers = request.servers().map(Key::VirtualServer);
+                request.other_keys().chain(servers).chain(elements.map(|element| Key::Element(*element)))
             })
             .collect()
     }

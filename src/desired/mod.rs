@@ -14,13 +14,14 @@ mod sysctls;
 mod tests;
 mod virtual_servers;
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::types::{Family, Service, ServiceKey};
+use crate::cluster::types::{Family, Policy, Service, ServiceKey};
 use crate::cluster::{Cluster, Touched, endpoints, topology};
 use crate::options::ProxyOptions;
-use crate::state::{Address, Element, Key, RealServerKey, Scope, State, VirtualServerKey};
+use crate::state::{Address, Element, Key, RealServerKey, Scope, State, VirtualServer, VirtualServerKey};
 use claims::{Claim, Claims, Conflict, Request};
 use node::NodeFacts;
 
@@ -108,7 +109,7 @@ impl Desired {
         (scope, touched)
     }
 
-    /// All keys that have a wanted value.
+    /// All keys that have a wanted value; some may come several times.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.settings.keys().chain(self.claims.keys())
     }
@@ -172,9 +173,14 @@ impl Desired {
         state
     }
 
+    /// The virtual server of this key as it is wanted, as in [`Desired::select`].
+    pub fn virtual_server(&self, key: &VirtualServerKey) -> Option<&VirtualServer> {
+        self.claims.virtual_server(key)
+    }
+
     /// The Service whose wish for this virtual server is granted.
     pub fn owner(&self, server: &VirtualServerKey) -> Option<&ServiceKey> {
-        self.claims.owner(&Key::VirtualServer(*server))
+        self.claims.owner(server)
     }
 
     /// The virtual servers that a Service asks for.
@@ -203,10 +209,17 @@ impl Desired {
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
             for port in &service.ports {
                 let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
+                // The entry points of a port have their real servers in common.
+                let of_cluster = LazyCell::new(|| virtual_servers::real_servers(&chosen.cluster));
+                let of_node = LazyCell::new(|| virtual_servers::real_servers(&chosen.local));
                 let node_ports = self.node.node_port_addresses.iter().copied();
                 for point in entry_points::of(service, port, cluster_ip, node_ports) {
+                    let real_servers = match point.policy {
+                        Policy::Cluster => of_cluster.clone(),
+                        Policy::Local => of_node.clone(),
+                    };
                     let claim = Claim {
-                        server: virtual_servers::of_entry_point(service, point, &chosen, &self.options),
+                        server: virtual_servers::of_entry_point(service, point, real_servers, &self.options),
                         elements: filter::of_entry_point(
                             service, port, cluster_ip, point, &chosen, &self.node,
                         ),

@@ -1,9 +1,7 @@
 //! What a state is after a step.
 
-use std::collections::BTreeMap;
-
 use super::plan::{Plan, Step};
-use crate::state::{Address, Rules, State, VirtualServer};
+use crate::state::{Address, RealServers, Rules, State, VirtualServer};
 
 impl Plan {
     /// Changes a state as if every step had been done.
@@ -47,7 +45,7 @@ impl Step {
             }
             Self::AddVirtualServer(key, server) => {
                 let server = VirtualServer {
-                    real_servers: BTreeMap::new(),
+                    real_servers: RealServers::default(),
                     scheduler: server.scheduler.clone(),
                     ..*server
                 };

@@ -2,15 +2,16 @@
 
 use super::order::Draft;
 use super::plan::Step;
-use crate::state::{RealServer, State, VirtualServer, VirtualServerKey, Weight};
+use crate::state::{RealServer, RealServers, State, VirtualServer, VirtualServerKey, Weight};
 
 pub(super) fn virtual_server(wanted: &State, actual: &State, key: VirtualServerKey, draft: &mut Draft) {
     match (wanted.virtual_servers.get(&key), actual.virtual_servers.get(&key)) {
         (None, None) => {}
         (None, Some(_)) => draft.add(Step::DeleteVirtualServer(key)),
         (Some(wanted), None) => {
-            draft.add(Step::AddVirtualServer(key, settings_of(wanted)));
-            real_servers(key, wanted, &settings_of(wanted), draft);
+            let settings = settings_of(wanted);
+            real_servers(key, wanted, &settings, draft);
+            draft.add(Step::AddVirtualServer(key, settings));
         }
         (Some(wanted), Some(actual)) => {
             if !wanted.same_settings(actual) {
@@ -23,14 +24,13 @@ pub(super) fn virtual_server(wanted: &State, actual: &State, key: VirtualServerK
 
 /// A virtual server without its real servers: those have steps of their own.
 fn settings_of(server: &VirtualServer) -> VirtualServer {
-    VirtualServer {
-        real_servers: std::collections::BTreeMap::new(),
-        scheduler: server.scheduler.clone(),
-        ..*server
-    }
+    VirtualServer { real_servers: RealServers::default(), scheduler: server.scheduler.clone(), ..*server }
 }
 
 fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualServer, draft: &mut Draft) {
+    if wanted.real_servers == actual.real_servers {
+        return;
+    }
     for (&server_key, &server) in &wanted.real_servers {
         match (server.weight, actual.real_servers.get(&server_key)) {
             (Weight::Exactly(_), None) => draft.add(Step::AddRealServer(key, server_key, server)),

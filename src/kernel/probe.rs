@@ -26,7 +26,7 @@ use super::netlink::{self, Socket};
 use super::{Outcome, link};
 use crate::cluster::types::Protocol;
 use crate::diff::Step;
-use crate::state::{VirtualServer, VirtualServerKey};
+use crate::state::{RealServers, VirtualServer, VirtualServerKey};
 
 /// The schedulers of Linux, for the list of those that can be used. Others are accepted just as well where the
 /// kernel has them.
@@ -212,7 +212,7 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
             flags: 0,
             timeout_seconds: 0,
             netmask_bits: 32,
-            real_servers: std::collections::BTreeMap::new(),
+            real_servers: RealServers::default(),
         };
         match ipvs.apply(&[&Step::AddVirtualServer(key, server)]).pop() {
             // Only what is known to be ours is deleted.

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::diff::Step;
-use crate::state::{Key, State};
+use crate::state::{Key, RealServers, State, VirtualServerKey};
 
 /// The picture, read as the [`State`] that it is. Real servers are counted as they come and go: counting them when
 /// somebody asks would cost more the larger the cluster is.
@@ -35,6 +35,13 @@ impl Picture {
         let before = self.count(key);
         self.state.copy(key, read);
         self.real_servers = self.real_servers - before + self.count(key);
+    }
+
+    /// A virtual server is as it is wanted: what is the same is in memory once.
+    pub(super) fn share(&mut self, key: &VirtualServerKey, wanted: &RealServers) {
+        if let Some(server) = self.state.virtual_servers.get_mut(key) {
+            server.real_servers.share(wanted);
+        }
     }
 
     /// The kernel did this.

@@ -87,7 +87,7 @@ impl Purges {
         self.waiting.extend(led_here.collect::<Vec<_>>());
         let servers = |key: &VirtualServerKey| {
             let server = actual.virtual_servers.get(key).map(|server| &server.real_servers);
-            server.into_iter().flat_map(BTreeMap::keys).copied()
+            server.into_iter().flat_map(|servers| servers.keys()).copied()
         };
         let live = |key: VirtualServerKey| {
             // Clients inside the cluster, who asked for the same, were sent elsewhere.

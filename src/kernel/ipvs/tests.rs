@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::cluster::types::Protocol as Transport;
 use crate::kernel::netlink::Message;
-use crate::state::{RealServer, Weight};
+use crate::state::{RealServer, RealServers, Weight};
 
 const FAMILY: u16 = 0x21;
 
@@ -12,7 +12,7 @@ fn key(address: &str, protocol: Transport, port: u16) -> VirtualServerKey {
 }
 
 fn server(scheduler: &str, flags: u32, timeout_seconds: u32, netmask_bits: u8) -> VirtualServer {
-    let real_servers = BTreeMap::new();
+    let real_servers = RealServers::default();
     VirtualServer { scheduler: scheduler.into(), flags, timeout_seconds, netmask_bits, real_servers }
 }
 

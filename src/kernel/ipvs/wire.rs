@@ -3,14 +3,15 @@
 //! Addresses are the 16 bytes of the kernel's `union nf_inet_addr`, beside an attribute that names their family;
 //! ports are in network byte order; all else is in the host's.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::kernel::netlink::{Attribute, Body, Frames, Message};
-use crate::state::{RealServer, RealServerKey, Timeouts, VirtualServer, VirtualServerKey, Weight};
+use crate::state::{
+    RealServer, RealServerKey, RealServers, Timeouts, VirtualServer, VirtualServerKey, Weight,
+};
 
 /// Length of `struct genlmsghdr`.
 const GENERIC_HEADER_LENGTH: usize = 4;
@@ -222,7 +223,7 @@ pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(Virtual
                 Family::V4 => u8::try_from(netmask.be32()?.leading_ones()).ok()?,
                 Family::V6 => u8::try_from(netmask.u32()?).ok()?,
             },
-            real_servers: BTreeMap::new(),
+            real_servers: RealServers::default(),
         })
     };
     let server = server().ok_or_else(|| malformed("virtual server"))?;

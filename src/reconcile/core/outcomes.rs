@@ -18,6 +18,11 @@ impl Reconciler {
             if self.schedule.succeed(key) {
                 self.notes.push(Note::Recovered(key.clone()));
             }
+            if let Key::VirtualServer(key) = key
+                && let Some(wanted) = self.desired.virtual_server(key)
+            {
+                self.actual.share(key, &wanted.real_servers);
+            }
         }
     }
 

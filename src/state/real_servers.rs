@@ -1,0 +1,58 @@
+//! The real servers of one virtual server.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use litemap::LiteMap;
+
+use super::{RealServer, RealServerKey};
+
+/// The real servers of a virtual server, by key, in order: a list, since most have a few, for which a tree takes twice the
+/// memory. What is wanted and what is there are the same most of the time and share it then ([`RealServers::share`]); a
+/// copy costs nothing, and whoever changes what others share gets a list of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RealServers(Arc<LiteMap<RealServerKey, RealServer>>);
+
+impl RealServers {
+    /// Shares the other's list if it is the same.
+    pub fn share(&mut self, other: &Self) {
+        if self == other {
+            self.0 = Arc::clone(&other.0);
+        }
+    }
+}
+
+impl Deref for RealServers {
+    type Target = LiteMap<RealServerKey, RealServer>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for RealServers {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl FromIterator<(RealServerKey, RealServer)> for RealServers {
+    fn from_iter<I: IntoIterator<Item = (RealServerKey, RealServer)>>(items: I) -> Self {
+        Self(Arc::new(items.into_iter().collect()))
+    }
+}
+
+impl<const N: usize> From<[(RealServerKey, RealServer); N]> for RealServers {
+    fn from(items: [(RealServerKey, RealServer); N]) -> Self {
+        items.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a RealServers {
+    type Item = (&'a RealServerKey, &'a RealServer);
+    type IntoIter = <&'a LiteMap<RealServerKey, RealServer> as IntoIterator>::IntoIter;
+
+    fn into_iter(self) -> Self::IntoIter {
+        (&*self.0).into_iter()
+    }
+}
