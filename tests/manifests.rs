@@ -57,14 +57,14 @@ fn short(event: &Event) -> String {
         Event::Service(change) => names(
             change,
             "services:",
-            |service| format!("{}={}", service.key.name, service.cluster_ips[0]),
-            |key| key.name.to_string(),
+            |service| format!("{}={}", service.key.name(), service.cluster_ips[0]),
+            |key| key.name().to_owned(),
         ),
         Event::Slice(change) => names(
             change,
             "slices:",
-            |slice| format!("{}={}", slice.key.name, slice.endpoints[0].address),
-            |key| key.name.to_string(),
+            |slice| format!("{}={}", slice.key.name(), slice.endpoints[0].address),
+            |key| key.name().to_owned(),
         ),
         Event::Node(change) => names(change, "nodes:", |node| node.name.to_string(), ToString::to_string),
         event @ (Event::NodeAddresses(_) | Event::OtherNode(_)) => panic!("not from manifests: {event:?}"),

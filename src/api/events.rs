@@ -144,8 +144,8 @@ fn as_event(happening: &Happening, node_name: &str) -> (Event, ObjectReference) 
         },
         Regarding::Service(key) => ObjectReference {
             kind: Some("Service".into()),
-            namespace: Some(key.namespace.to_string()),
-            name: Some(key.name.to_string()),
+            namespace: Some(key.namespace().to_owned()),
+            name: Some(key.name().to_owned()),
             uid: Some(key.to_string()),
             ..ObjectReference::default()
         },

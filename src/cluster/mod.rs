@@ -181,8 +181,9 @@ impl Cluster {
         &self.node_addresses
     }
 
-    fn put_service(&mut self, service: Service, touched: &mut Touched) {
+    fn put_service(&mut self, mut service: Service, touched: &mut Touched) {
         if self.services.get(&service.key) != Some(&service) {
+            service.key = self.known_key(service.key);
             touched.insert(service.key.clone());
             self.services.insert(service.key.clone(), service);
         }
@@ -194,12 +195,16 @@ impl Cluster {
         }
     }
 
-    fn put_slice(&mut self, slice: EndpointSlice, touched: &mut Touched) {
+    fn put_slice(&mut self, mut slice: EndpointSlice, touched: &mut Touched) {
         match self.slices.get(&slice.key) {
             Some(known) if *known == slice => return,
             // Its label may name another Service now.
             Some(known) if known.service != slice.service => self.remove_slice(&slice.key, touched),
             _ => {}
+        }
+        slice.service = self.known_key(slice.service);
+        if let Some((key, _)) = self.slices.get_key_value(&slice.key) {
+            slice.key = key.clone();
         }
         touched.insert(slice.service.clone());
         let keys = self.slices_of.entry(slice.service.clone()).or_default();
@@ -207,6 +212,13 @@ impl Cluster {
             keys.insert(index, slice.key.clone());
         }
         self.slices.insert(slice.key.clone(), slice);
+    }
+
+    /// The key as it is held already, if it is: so that a Service and its slices share one text.
+    fn known_key(&self, key: ServiceKey) -> ServiceKey {
+        let of_service = self.services.get_key_value(&key).map(|(known, _)| known);
+        let of_slices = || self.slices_of.get_key_value(&key).map(|(known, _)| known);
+        of_service.or_else(of_slices).cloned().unwrap_or(key)
     }
 
     fn remove_slice(&mut self, key: &SliceKey, touched: &mut Touched) {

@@ -89,47 +89,95 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Namespace and name of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The name inside the namespace.
-    pub name: Arc<str>,
+/// A namespace and a name in it as one shared text, since a large cluster has hundreds of thousands of them and each is
+/// held in several places. Between the two stands [`Names::BETWEEN`], which sorts before all that a name may hold: the
+/// order is that of namespaces, then of names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Names(Arc<str>);
+
+impl Names {
+    const BETWEEN: char = '\0';
+
+    fn new(namespace: &str, name: &str) -> Self {
+        let mut text = String::with_capacity(namespace.len() + Self::BETWEEN.len_utf8() + name.len());
+        text.push_str(namespace);
+        text.push(Self::BETWEEN);
+        text.push_str(name);
+        Self(text.into())
+    }
+
+    /// Namespace and name.
+    fn both(&self) -> (&str, &str) {
+        self.0.split_once(Self::BETWEEN).expect("made of two")
+    }
 }
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (namespace, name) = self.both();
+        write!(f, "{namespace}/{name}")
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Namespace and name of a Service. Copies share their text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey(Names);
 
 impl ServiceKey {
     /// The key of Service `name` in `namespace`.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self(Names::new(namespace.as_ref(), name.as_ref()))
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        self.0.both().0
+    }
+
+    /// The name inside the namespace.
+    pub fn name(&self) -> &str {
+        self.0.both().1
     }
 }
 
 impl fmt::Display for ServiceKey {
+    /// `namespace/name`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        self.0.fmt(f)
     }
 }
 
-/// Namespace and name of an EndpointSlice.
+/// Namespace and name of an EndpointSlice. Copies share their text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SliceKey {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The name inside the namespace.
-    pub name: Arc<str>,
-}
+pub struct SliceKey(Names);
 
 impl SliceKey {
     /// The key of EndpointSlice `name` in `namespace`.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self(Names::new(namespace.as_ref(), name.as_ref()))
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        self.0.both().0
+    }
+
+    /// The name inside the namespace.
+    pub fn name(&self) -> &str {
+        self.0.both().1
     }
 }
 
 impl fmt::Display for SliceKey {
+    /// `namespace/name`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        self.0.fmt(f)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn services(cluster: &Cluster) -> Touched {
 }
 
 fn is_needed(service: &Service) -> bool {
-    match (&*service.key.namespace, &*service.key.name) {
+    match (service.key.namespace(), service.key.name()) {
         ("default", "kubernetes") => true,
         ("kube-system", _) => service.ports.iter().any(|port| port.port == 53),
         _ => false,

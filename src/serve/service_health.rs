@@ -278,7 +278,7 @@ struct Name<'a> {
 }
 
 fn answer(service: &ServiceKey, local_endpoints: usize, healthy: bool) -> Response {
-    let name = Name { namespace: &service.namespace, name: &service.name };
+    let name = Name { namespace: service.namespace(), name: service.name() };
     let body = Body { service: name, local_endpoints, service_proxy_healthy: healthy };
     let mut text = Vec::new();
     let mut serializer =

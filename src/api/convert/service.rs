@@ -46,7 +46,7 @@ pub(super) fn convert(texts: &mut Texts, object: &objects::Service) -> Result<(S
         external: external::convert(subject, object, spec, &ports, &mut problems)?.map(Box::new),
         ports,
         created_seconds: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        key: ServiceKey::new(texts.share(subject.namespace.unwrap_or_default()), subject.name),
+        key: ServiceKey::new(subject.namespace.unwrap_or_default(), subject.name),
     };
     Ok((service, problems))
 }

@@ -31,10 +31,10 @@ pub(super) fn convert(
             return Err(Not::Good(subject.problem("addressType", found, "IPv4, IPv6 or FQDN")));
         }
     };
-    let namespace = texts.share(subject.namespace.unwrap_or_default());
+    let namespace = subject.namespace.unwrap_or_default();
     let mut problems = Vec::new();
     let slice = EndpointSlice {
-        service: ServiceKey::new(namespace.clone(), texts.share(service)),
+        service: ServiceKey::new(namespace, service),
         key: SliceKey::new(namespace, subject.name),
         family,
         ports: ports(texts, subject, object.ports.as_deref().unwrap_or_default(), &mut problems),

@@ -58,9 +58,9 @@ impl World {
     fn changes(&mut self) -> Vec<String> {
         let short = |event| match event {
             Event::Service(Change::Upsert(service)) => {
-                format!("{} {}", service.key.name, service.cluster_ips[0])
+                format!("{} {}", service.key.name(), service.cluster_ips[0])
             }
-            Event::Service(Change::Delete(key)) => format!("{} gone", key.name),
+            Event::Service(Change::Delete(key)) => format!("{} gone", key.name()),
             Event::Slice(Change::Upsert(slice)) => format!("slice of {}", slice.endpoints.len()),
             Event::Slice(Change::Delete(_)) => "slice gone".to_owned(),
             other => panic!("{other:?}"),
@@ -103,7 +103,7 @@ fn the_complete_sets_are_sorted_and_there_even_when_empty() {
     let mut world = World::new(&[("g", &service("a", 1)), ("f", &(slice(&["1"]) + &service("b", 1)))]);
     let events = world.store.everything();
     let Event::Service(Change::Replace(services)) = &events[0] else { panic!("{events:?}") };
-    assert_eq!(services.iter().map(|service| &*service.key.name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(services.iter().map(|service| service.key.name()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(matches!(&events[1], Event::Slice(Change::Replace(slices)) if slices.len() == 1));
 }
 
