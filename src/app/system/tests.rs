@@ -1,4 +1,8 @@
 use std::ffi::OsString;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 use crate::options::{Command, from_args};
@@ -122,6 +126,23 @@ fn a_small_table_of_connections_is_named() {
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         assert_eq!(small_table(host(&files).path()), None, "{files:?}");
     }
+}
+
+#[test]
+fn nothing_behind_the_first_line_is_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let (tell, told) = mpsc::channel();
+    let slow = path.clone();
+    let writer = std::thread::spawn(move || {
+        let mut pipe = OpenOptions::new().write(true).open(slow).unwrap();
+        pipe.write_all(b"first\nsec").unwrap();
+        told.recv_timeout(Duration::from_secs(10)).is_ok()
+    });
+    assert_eq!(first_line(&path).unwrap(), "first\n");
+    tell.send(()).unwrap();
+    assert!(writer.join().unwrap(), "it was read to its end");
 }
 
 #[test]
