@@ -122,17 +122,17 @@ impl Converter {
     }
 
     /// A Service (core/v1) as this proxy sees it (contract 4.3).
-    pub fn service(&mut self, object: &objects::Service) -> Converted<Service> {
+    pub fn service(&mut self, object: &objects::Service<'_>) -> Converted<Service> {
         settle(service::convert(&mut self.texts, object))
     }
 
     /// An EndpointSlice (discovery.k8s.io/v1) as this proxy sees it (contract 5.1).
-    pub fn slice(&mut self, object: &objects::EndpointSlice) -> Converted<EndpointSlice> {
+    pub fn slice(&mut self, object: &objects::EndpointSlice<'_>) -> Converted<EndpointSlice> {
         settle(slice::convert(&mut self.texts, object))
     }
 
     /// A Node (core/v1) as this proxy sees it (contract 3.5 and 8.2).
-    pub fn node(&mut self, object: &objects::Node) -> Converted<Node> {
+    pub fn node(&mut self, object: &objects::Node<'_>) -> Converted<Node> {
         settle(node::convert(&mut self.texts, object))
     }
 }
@@ -161,17 +161,17 @@ struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// The subject of an object that lives in a namespace: `default`, when it names none.
-    fn namespaced(kind: &'static str, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+    fn namespaced(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
         let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         Self { kind, namespace: Some(namespace.unwrap_or("default")), name: "" }.named(metadata)
     }
 
     /// The subject of an object that lives in none.
-    fn global(kind: &'static str, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+    fn global(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
         Self { kind, namespace: None, name: "" }.named(metadata)
     }
 
-    fn named(self, metadata: &'a ObjectMeta) -> Result<Self, Not> {
+    fn named(self, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
         match metadata.name.as_deref() {
             Some(name) if !name.is_empty() => Ok(Self { name, ..self }),
             _ => Err(Not::Good(Self { name: "(no name)", ..self }.problem(
@@ -203,7 +203,7 @@ impl<'a> Subject<'a> {
 }
 
 /// The value of a label, if the object has it.
-fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+fn label<'a>(metadata: &'a ObjectMeta<'_>, name: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(name)
 }
 

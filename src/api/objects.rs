@@ -3,13 +3,16 @@
 //! `k8s-openapi` has all fields of all kinds, and spends most of the time of a start on those that no proxy looks at: the
 //! `targetRef` of each endpoint, managed fields, labels. These types leave out what is not used before it is made; what is
 //! unknown is passed over. Field names are the API's (`kubectl explain`); as in the API, `null` is as good as absent.
-//! They hold what was written; what it means is [`convert`](super::convert)'s business.
+//! They hold what was written, without copying its texts; what it means is [`convert`](super::convert)'s business.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use smallvec::SmallVec;
 
 /// Label of a Service that another proxy serves (KEP-2447).
 pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -28,18 +31,20 @@ pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source
 const KEPT: [&str; 6] = [PROXY_NAME, SERVICE_NAME, HEADLESS, ZONE, TRIGGER_TIME, SOURCE_RANGES];
 
 /// An object of any kind.
-pub trait Object {
+pub trait Object<'a> {
     /// Its metadata.
-    fn metadata(&self) -> &ObjectMeta;
+    fn metadata(&self) -> &ObjectMeta<'a>;
 }
 
 macro_rules! objects {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => { $(
+    ($($(#[$meta:meta])* $name:ident<$life:lifetime> {
+        $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+    })*) => { $(
         $(#[$meta])*
         #[derive(Clone, Debug, Default, Deserialize)]
-        #[serde(default, rename_all = "camelCase")]
+        #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
         #[allow(missing_docs, reason = "the API's documentation is theirs: kubectl explain")]
-        pub struct $name {
+        pub struct $name<$life> {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
         }
     )* };
@@ -47,134 +52,200 @@ macro_rules! objects {
 
 objects! {
     /// core/v1 `ServiceSpec`.
-    ServiceSpec {
+    ServiceSpec<'a> {
         #[serde(rename = "type")]
-        type_: String,
+        type_: Text<'a>,
         #[serde(rename = "clusterIP")]
-        cluster_ip: String,
+        cluster_ip: Text<'a>,
         #[serde(rename = "clusterIPs")]
-        cluster_ips: Vec<String>,
-        ip_families: Vec<String>,
-        ports: Vec<ServicePort>,
-        session_affinity: String,
+        cluster_ips: Few<Text<'a>>,
+        ip_families: Few<Text<'a>>,
+        ports: Vec<ServicePort<'a>>,
+        session_affinity: Text<'a>,
         session_affinity_config: SessionAffinityConfig,
-        internal_traffic_policy: String,
-        external_traffic_policy: String,
+        internal_traffic_policy: Text<'a>,
+        external_traffic_policy: Text<'a>,
         #[serde(rename = "externalIPs")]
-        external_ips: Vec<String>,
-        load_balancer_source_ranges: Vec<String>,
+        external_ips: Vec<Text<'a>>,
+        load_balancer_source_ranges: Vec<Text<'a>>,
         health_check_node_port: i32,
     }
-    /// core/v1 `SessionAffinityConfig`.
-    SessionAffinityConfig {
-        #[serde(rename = "clientIP")]
-        client_ip: ClientIpConfig,
-    }
-    /// core/v1 `ClientIPConfig`.
-    ClientIpConfig { timeout_seconds: i32, }
     /// core/v1 `ServicePort`.
-    ServicePort { name: String, protocol: String, port: i32, node_port: i32, }
+    ServicePort<'a> { name: Text<'a>, protocol: Text<'a>, port: i32, node_port: i32, }
     /// core/v1 `ServiceStatus`.
-    ServiceStatus { load_balancer: LoadBalancerStatus, }
+    ServiceStatus<'a> { load_balancer: LoadBalancerStatus<'a>, }
     /// core/v1 `LoadBalancerStatus`.
-    LoadBalancerStatus { ingress: Vec<LoadBalancerIngress>, }
+    LoadBalancerStatus<'a> { ingress: Vec<LoadBalancerIngress<'a>>, }
     /// core/v1 `LoadBalancerIngress`.
-    LoadBalancerIngress { ip: String, ip_mode: String, }
+    LoadBalancerIngress<'a> { ip: Text<'a>, ip_mode: Text<'a>, }
     /// discovery/v1 `Endpoint`.
-    Endpoint { addresses: Vec<String>, conditions: EndpointConditions, node_name: String, hints: EndpointHints, }
-    /// discovery/v1 `EndpointConditions`.
-    EndpointConditions { ready: bool, serving: bool, terminating: bool, }
+    Endpoint<'a> {
+        addresses: Few<Text<'a>>,
+        conditions: EndpointConditions,
+        node_name: Text<'a>,
+        hints: EndpointHints<'a>,
+    }
     /// discovery/v1 `EndpointHints`.
-    EndpointHints { for_zones: Vec<Named>, for_nodes: Vec<Named>, }
+    EndpointHints<'a> { for_zones: Vec<Named<'a>>, for_nodes: Vec<Named<'a>>, }
     /// discovery/v1 `ForZone` and `ForNode`.
-    Named { name: String, }
+    Named<'a> { name: Text<'a>, }
     /// discovery/v1 `EndpointPort`.
-    EndpointPort { name: String, protocol: String, port: i32, }
+    EndpointPort<'a> { name: Text<'a>, protocol: Text<'a>, port: i32, }
     /// core/v1 `NodeSpec`.
-    NodeSpec {
-        taints: Vec<Taint>,
+    NodeSpec<'a> {
+        taints: Vec<Taint<'a>>,
         #[serde(rename = "podCIDR")]
-        pod_cidr: String,
+        pod_cidr: Text<'a>,
         #[serde(rename = "podCIDRs")]
-        pod_cidrs: Vec<String>,
+        pod_cidrs: Vec<Text<'a>>,
     }
     /// core/v1 `Taint`.
-    Taint { key: String, }
+    Taint<'a> { key: Text<'a>, }
     /// core/v1 `NodeStatus`.
-    NodeStatus { addresses: Vec<NodeAddress>, }
+    NodeStatus<'a> { addresses: Vec<NodeAddress<'a>>, }
     /// core/v1 `NodeAddress`.
-    NodeAddress {
+    NodeAddress<'a> {
         #[serde(rename = "type")]
-        type_: String,
-        address: String,
+        type_: Text<'a>,
+        address: Text<'a>,
     }
     /// meta/v1 `ObjectMeta`.
-    ObjectMeta {
-        namespace: String,
-        name: String,
-        resource_version: String,
+    ObjectMeta<'a> {
+        namespace: Text<'a>,
+        name: Text<'a>,
+        resource_version: Text<'a>,
         creation_timestamp: Time,
         deletion_timestamp: Time,
-        labels: Texts,
-        annotations: Texts,
+        labels: Texts<'a>,
+        annotations: Texts<'a>,
     }
+}
+
+/// core/v1 `SessionAffinityConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the API's documentation is theirs: kubectl explain")]
+pub struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+/// core/v1 `ClientIPConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the API's documentation is theirs: kubectl explain")]
+pub struct ClientIpConfig {
+    pub timeout_seconds: Option<i32>,
+}
+
+/// discovery/v1 `EndpointConditions`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the API's documentation is theirs: kubectl explain")]
+pub struct EndpointConditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
 }
 
 /// core/v1 `Service`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Service {
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub struct Service<'a> {
     /// Its metadata.
     #[serde(deserialize_with = "or_default")]
-    pub metadata: ObjectMeta,
+    pub metadata: ObjectMeta<'a>,
     /// What its owner wants.
-    pub spec: Option<ServiceSpec>,
+    pub spec: Option<ServiceSpec<'a>>,
     /// What controllers say.
-    pub status: Option<ServiceStatus>,
+    pub status: Option<ServiceStatus<'a>>,
 }
 
 /// discovery/v1 `EndpointSlice`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct EndpointSlice {
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+pub struct EndpointSlice<'a> {
     /// Its metadata.
     #[serde(deserialize_with = "or_default")]
-    pub metadata: ObjectMeta,
+    pub metadata: ObjectMeta<'a>,
     /// `IPv4`, `IPv6` or `FQDN`.
-    pub address_type: Option<String>,
+    pub address_type: Option<Text<'a>>,
     /// Its ports; each holds for every endpoint.
-    pub ports: Option<Vec<EndpointPort>>,
+    pub ports: Option<Vec<EndpointPort<'a>>>,
     /// Its endpoints.
-    pub endpoints: Option<Vec<Endpoint>>,
+    pub endpoints: Option<Vec<Endpoint<'a>>>,
 }
 
 /// core/v1 `Node`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Node {
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub struct Node<'a> {
     /// Its metadata.
     #[serde(deserialize_with = "or_default")]
-    pub metadata: ObjectMeta,
+    pub metadata: ObjectMeta<'a>,
     /// What its owner wants.
-    pub spec: Option<NodeSpec>,
+    pub spec: Option<NodeSpec<'a>>,
     /// What the kubelet says.
-    pub status: Option<NodeStatus>,
+    pub status: Option<NodeStatus<'a>>,
 }
 
-impl Object for Service {
-    fn metadata(&self) -> &ObjectMeta {
+/// A list that nearly always has one item.
+pub type Few<T> = SmallVec<[T; 1]>;
+
+/// A text: a piece of what the object was decoded from where that shows it as it is, without escapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct AsItIs;
+
+        impl<'de> Visitor<'de> for AsItIs {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+        }
+
+        from.deserialize_string(AsItIs)
+    }
+}
+
+impl<'a> Object<'a> for Service<'a> {
+    fn metadata(&self) -> &ObjectMeta<'a> {
         &self.metadata
     }
 }
 
-impl Object for EndpointSlice {
-    fn metadata(&self) -> &ObjectMeta {
+impl<'a> Object<'a> for EndpointSlice<'a> {
+    fn metadata(&self) -> &ObjectMeta<'a> {
         &self.metadata
     }
 }
 
-impl Object for Node {
-    fn metadata(&self) -> &ObjectMeta {
+impl<'a> Object<'a> for Node<'a> {
+    fn metadata(&self) -> &ObjectMeta<'a> {
         &self.metadata
     }
 }
@@ -187,33 +258,33 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D)
 /// The labels or annotations of an object that are used here; the last one applied by `kubectl` alone may be as large as
 /// all the rest of the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Texts(Vec<(&'static str, String)>);
+pub struct Texts<'a>(Vec<(&'static str, Text<'a>)>);
 
-impl Texts {
+impl Texts<'_> {
     /// The value of one of those that are kept.
     pub fn get(&self, name: &str) -> Option<&str> {
         debug_assert!(KEPT.contains(&name), "{name} is not kept");
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
     }
 }
 
-impl<'de> Deserialize<'de> for Texts {
+impl<'de: 'a, 'a> Deserialize<'de> for Texts<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Kept;
 
         impl<'de> Visitor<'de> for Kept {
-            type Value = Texts;
+            type Value = Texts<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of texts")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts<'de>, A::Error> {
                 let mut texts = Texts::default();
                 while let Some(Name(name)) = map.next_key()? {
                     match name {
                         Some(name) => {
-                            texts.0.push((name, map.next_value::<Option<String>>()?.unwrap_or_default()));
+                            texts.0.push((name, map.next_value::<Option<Text<'de>>>()?.unwrap_or_default()));
                         }
                         None => {
                             map.next_value::<IgnoredAny>()?;
@@ -260,13 +331,15 @@ mod tests {
         let text = r#"{"kind": "Service", "metadata": {"name": "web", "managedFields": [{"a": 1}],
             "labels": {"app": 7, "kubernetes.io/service-name": "\u0077eb", "service.kubernetes.io/headless": null},
             "annotations": null}, "spec": {"ports": null, "selector": {"a": "b"}}, "status": null}"#;
-        let service: Service = serde_json::from_str(text).expect("sound JSON");
+        let service: Service<'_> = serde_json::from_str(text).expect("sound JSON");
         let labels = service.metadata.labels.expect("labels");
-        assert_eq!(labels, Texts(vec![(SERVICE_NAME, "web".into()), (HEADLESS, String::new())]));
+        let expected = vec![(SERVICE_NAME, Text(Cow::Owned("web".into()))), (HEADLESS, Text::default())];
+        assert_eq!(labels, Texts(expected));
+        assert!(matches!(&service.metadata.name, Some(Text(Cow::Borrowed("web")))));
         assert_eq!((labels.get(SERVICE_NAME), labels.get(PROXY_NAME)), (Some("web"), None));
         assert_eq!(service.metadata.annotations, None);
         assert!(service.spec.expect("a spec").ports.is_none());
-        let node: Node = serde_json::from_str(r#"{"metadata": null}"#).expect("sound JSON");
+        let node: Node<'_> = serde_json::from_str(r#"{"metadata": null}"#).expect("sound JSON");
         assert_eq!(node.metadata.name, None);
     }
 }

@@ -15,8 +15,8 @@ const ALLOWED_ADDRESS: &str = "an IP address that can be a service address; the 
 /// The entry points besides the cluster IPs; `None`: there are none.
 pub(super) fn convert(
     subject: Subject<'_>,
-    object: &objects::Service,
-    spec: &objects::ServiceSpec,
+    object: &objects::Service<'_>,
+    spec: &objects::ServiceSpec<'_>,
     ports: &[ServicePort],
     problems: &mut Vec<Problem>,
 ) -> Result<Option<External>, Not> {
@@ -101,8 +101,8 @@ fn put(
 /// for it (contract 4.3).
 fn source_ranges(
     subject: Subject<'_>,
-    object: &objects::Service,
-    spec: &objects::ServiceSpec,
+    object: &objects::Service<'_>,
+    spec: &objects::ServiceSpec<'_>,
 ) -> Result<Vec<IpNet>, Problem> {
     let written = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
     let mut texts: Vec<(String, &str)> = written

@@ -8,7 +8,7 @@ use crate::sloppy;
 /// The cluster autoscaler is about to delete the node: load balancers should leave it (contract 8.2).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
-pub(super) fn convert(texts: &mut Texts, object: &objects::Node) -> Result<(Node, Vec<Problem>), Not> {
+pub(super) fn convert(texts: &mut Texts, object: &objects::Node<'_>) -> Result<(Node, Vec<Problem>), Not> {
     let subject = Subject::global("Node", &object.metadata)?;
     let written = object.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
     let mut addresses = Vec::new();
@@ -32,6 +32,6 @@ pub(super) fn convert(texts: &mut Texts, object: &objects::Node) -> Result<(Node
     Ok((node, Vec::new()))
 }
 
-fn texts_of(written: &[String]) -> Vec<&str> {
-    written.iter().map(String::as_str).collect()
+fn texts_of<'a>(written: &'a [objects::Text<'_>]) -> Vec<&'a str> {
+    written.iter().map(|text| &**text).collect()
 }

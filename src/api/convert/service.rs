@@ -13,7 +13,10 @@ use crate::sloppy;
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 const LONGEST_AFFINITY_SECONDS: i32 = 86_400;
 
-pub(super) fn convert(texts: &mut Texts, object: &objects::Service) -> Result<(Service, Vec<Problem>), Not> {
+pub(super) fn convert(
+    texts: &mut Texts,
+    object: &objects::Service<'_>,
+) -> Result<(Service, Vec<Problem>), Not> {
     let subject = Subject::namespaced("Service", &object.metadata)?;
     let none = objects::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&none);
@@ -53,11 +56,11 @@ pub(super) fn convert(texts: &mut Texts, object: &objects::Service) -> Result<(S
 
 /// The addresses, primary first: `clusterIPs`, else `clusterIP`; where `ipFamilies` is given, those that it has a
 /// family for (contract 4.3).
-fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec) -> Result<Vec<IpAddr>, Not> {
+fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Vec<IpAddr>, Not> {
     const ALLOWED: &str = "an IP address that can be a service address, or None";
     let single = spec.cluster_ip.as_deref().unwrap_or_default();
     let several = spec.cluster_ips.as_deref().unwrap_or_default();
-    if single == "None" || several.iter().any(|address| address == "None") {
+    if single == "None" || several.iter().any(|address| &**address == "None") {
         return Err(Not::Ours(Ignored::Headless));
     }
     let written: Vec<(String, &str)> = if several.is_empty() {
@@ -92,8 +95,8 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec) -> Result<Vec<
         if !families.is_empty() {
             // An address beyond the families is one that a change from two families to one left behind.
             let Some(wanted) = families.get(index) else { continue };
-            if *wanted != family.to_string() {
-                return Err(refuse(format!("an address of spec.ipFamilies[{index}], {wanted:?}")));
+            if **wanted != *family.to_string() {
+                return Err(refuse(format!("an address of spec.ipFamilies[{index}], {:?}", &**wanted)));
             }
         }
         if addresses.iter().any(|other| Family::of(*other) == family) {
@@ -116,7 +119,7 @@ pub(super) fn can_be_service_address(address: IpAddr) -> bool {
 fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,
-    spec: &objects::ServiceSpec,
+    spec: &objects::ServiceSpec<'_>,
 ) -> Result<Vec<ServicePort>, Not> {
     let written = spec.ports.as_deref().unwrap_or_default();
     let refuse =
@@ -167,7 +170,7 @@ pub(super) fn policy(subject: Subject<'_>, field: &str, text: Option<&str>) -> R
     }
 }
 
-fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec) -> Result<Option<u32>, Not> {
+fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Option<u32>, Not> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => Ok(None),
         Some("ClientIP") => {

@@ -12,7 +12,7 @@ use crate::sloppy;
 
 pub(super) fn convert(
     texts: &mut Texts,
-    object: &objects::EndpointSlice,
+    object: &objects::EndpointSlice<'_>,
 ) -> Result<(EndpointSlice, Vec<Problem>), Not> {
     let subject = Subject::namespaced("EndpointSlice", &object.metadata)?;
     if label(&object.metadata, HEADLESS).is_some() {
@@ -56,7 +56,7 @@ pub(super) fn convert(
 fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,
-    written: &[objects::EndpointPort],
+    written: &[objects::EndpointPort<'_>],
     problems: &mut Vec<Problem>,
 ) -> Vec<SlicePort> {
     let mut ports = Vec::with_capacity(written.len());
@@ -81,7 +81,7 @@ fn endpoints(
     texts: &mut Texts,
     subject: Subject<'_>,
     family: Family,
-    written: &[objects::Endpoint],
+    written: &[objects::Endpoint<'_>],
     problems: &mut Vec<Problem>,
 ) -> Vec<Endpoint> {
     let mut endpoints = Vec::with_capacity(written.len());
@@ -99,7 +99,7 @@ fn endpoints(
             Ok(address) => address,
             Err(allowed) => {
                 let field = format!("endpoints[{index}].addresses[0]");
-                problems.push(subject.problem(field, format!("{text:?}"), allowed));
+                problems.push(subject.problem(field, format!("{:?}", &**text), allowed));
                 continue;
             }
         };
@@ -119,7 +119,7 @@ fn endpoints(
 }
 
 /// The hints, if they say anything.
-fn hints(texts: &mut Texts, written: &objects::EndpointHints) -> Option<Arc<Hints>> {
+fn hints(texts: &mut Texts, written: &objects::EndpointHints<'_>) -> Option<Arc<Hints>> {
     let zones = written.for_zones.as_deref().unwrap_or_default();
     let nodes = written.for_nodes.as_deref().unwrap_or_default();
     let hints = Hints {
@@ -153,7 +153,7 @@ fn address(text: &str, family: Family) -> Result<IpAddr, &'static str> {
 }
 
 /// When the change behind this slice happened. Whatever cannot be read costs one sample of a metric, nothing else.
-fn triggered(metadata: &ObjectMeta) -> Option<i64> {
+fn triggered(metadata: &ObjectMeta<'_>) -> Option<i64> {
     let text = metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
     let time: Timestamp = text.parse().ok()?;
     i64::try_from(time.as_nanosecond()).ok()

@@ -1,11 +1,11 @@
-use k8s_openapi::serde::de::DeserializeOwned;
+use k8s_openapi::serde::Deserialize;
 
 use super::*;
 use crate::cluster::types::{
     Endpoint, External, Family, Hints, Policy, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 
-fn read<T: DeserializeOwned>(yaml: &str) -> T {
+fn read<'a, T: Deserialize<'a>>(yaml: &'a str) -> T {
     serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{error} in:\n{yaml}"))
 }
 

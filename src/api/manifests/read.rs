@@ -7,7 +7,6 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::object::{Object, ObjectKey};
 use crate::api::convert::{Converted, Converter, Problem};
@@ -204,7 +203,7 @@ struct Undecodable {
 /// One object in a text, before it is known whether it is any good.
 trait Item {
     /// The object as Kubernetes' type.
-    fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable>;
+    fn decode<'s, T: Deserialize<'s>>(&'s self) -> Result<T, Undecodable>;
     /// The line of a field of the object, or of what comes nearest to it.
     fn line(&self, path: &[path::Step]) -> Option<usize>;
 }
@@ -240,21 +239,21 @@ impl Reader<'_> {
 
     fn object(&mut self, kind: Kind, item: &impl Item) {
         match kind {
-            Kind::Service => match item.decode::<objects::Service>() {
+            Kind::Service => match item.decode::<objects::Service<'_>>() {
                 Ok(object) => {
                     let converted = self.converter.service(&object);
                     self.converted(kind, &object.metadata, converted, Object::Service, item);
                 }
                 Err(error) => self.undecodable(kind, &error, item),
             },
-            Kind::Slice => match item.decode::<objects::EndpointSlice>() {
+            Kind::Slice => match item.decode::<objects::EndpointSlice<'_>>() {
                 Ok(object) => {
                     let converted = self.converter.slice(&object);
                     self.converted(kind, &object.metadata, converted, Object::Slice, item);
                 }
                 Err(error) => self.undecodable(kind, &error, item),
             },
-            Kind::Node => match item.decode::<objects::Node>() {
+            Kind::Node => match item.decode::<objects::Node<'_>>() {
                 Ok(object) if object.metadata.name.as_deref().is_some_and(|name| name != self.own_node) => {}
                 Ok(object) => {
                     let converted = self.converter.node(&object);
@@ -268,7 +267,7 @@ impl Reader<'_> {
     fn converted<T>(
         &mut self,
         kind: Kind,
-        metadata: &ObjectMeta,
+        metadata: &ObjectMeta<'_>,
         converted: Converted<T>,
         wrap: impl FnOnce(T) -> Object,
         item: &impl Item,

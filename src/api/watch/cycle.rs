@@ -19,7 +19,7 @@ use super::strategy::{How, Strategy};
 use super::version::Version;
 use super::{Error, Settings};
 use crate::api::convert::Converted;
-use crate::api::objects::Object;
+use crate::api::objects::{Object, Text};
 use crate::api::{Change, Event};
 
 /// A watch that ends sooner than this without having sent anything failed.
@@ -298,15 +298,15 @@ impl<K: Kind> Cycle<K> {
     /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
     /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
     /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
-    fn judge(&mut self, object: &str) -> Result<Judged<K>, Failure> {
+    fn judge<'a>(&mut self, object: &'a str) -> Result<Judged<K>, Failure> {
         const SKIPPED: &str = "Skipping an object that makes no sense";
         const PARTLY: &str = "Skipping a part of an object that makes no sense";
         Counters::count(&self.report.counters.events_received);
         let counters = &self.report.counters;
-        let (named, converted) = match http::first_of::<K::Object>(object) {
+        let (named, converted) = match http::first_of::<K::Object<'_>>(object) {
             Ok(object) => {
                 let metadata = object.metadata();
-                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                let text = |text: &Option<Text<'a>>| text.clone().unwrap_or_default();
                 let named = Named::new(
                     text(&metadata.namespace),
                     text(&metadata.name),
@@ -345,7 +345,7 @@ impl<K: Kind> Cycle<K> {
             }
             Err(error) => {
                 Counters::count(&counters.objects_refused);
-                let (namespace, name) = (&named.metadata.namespace, &named.metadata.name);
+                let (namespace, name) = (&*named.metadata.namespace, &*named.metadata.name);
                 let slash = if namespace.is_empty() { "" } else { "/" };
                 let problem = format!("{} {namespace}{slash}{name}: {error}", K::RESOURCE);
                 self.complaints.about(&key, problem, SKIPPED);
@@ -390,7 +390,7 @@ fn without_version() -> Failure {
     Failure::Malformed("a list without a resource version".into())
 }
 
-fn key_of<K: Kind>(named: &Named) -> K::Key {
+fn key_of<K: Kind>(named: &Named<'_>) -> K::Key {
     K::key(&named.metadata.namespace, &named.metadata.name)
 }
 

@@ -16,12 +16,12 @@ use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::failure::{Failure, Refusal};
 use super::version::Version;
+use crate::api::objects::Text;
 
 /// The longest line of a watch that is accepted, in bytes. etcd refuses objects of more than 1.5 MiB.
 const LINE_LIMIT_BYTES: usize = 16 << 20;
@@ -63,7 +63,7 @@ pub(super) enum Line<'a> {
     /// `ADDED` or `MODIFIED`: a text that begins with the object.
     Put(&'a str),
     /// `DELETED`.
-    Delete(Named),
+    Delete(Named<'a>),
     /// `BOOKMARK`: everything up to this version was sent.
     Bookmark {
         /// That version.
@@ -75,14 +75,14 @@ pub(super) enum Line<'a> {
 
 /// What is read of an object's metadata where the rest does not matter, or cannot be read.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Named {
+pub(super) struct Named<'a> {
     /// The metadata.
-    #[serde(default)]
-    pub(super) metadata: NamedMetadata,
+    #[serde(default, borrow)]
+    pub(super) metadata: NamedMetadata<'a>,
 }
 
-impl Named {
-    pub(super) fn new(namespace: String, name: String, resource_version: String) -> Self {
+impl<'a> Named<'a> {
+    pub(super) fn new(namespace: Text<'a>, name: Text<'a>, resource_version: Text<'a>) -> Self {
         Self { metadata: NamedMetadata { namespace, name, resource_version, annotations: None } }
     }
 }
@@ -90,13 +90,16 @@ impl Named {
 /// `ObjectMeta` of the API, as far as it is used here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct NamedMetadata {
+pub(super) struct NamedMetadata<'a> {
     /// The namespace, empty for objects that have none.
-    pub(super) namespace: String,
+    #[serde(borrow)]
+    pub(super) namespace: Text<'a>,
     /// The name.
-    pub(super) name: String,
+    #[serde(borrow)]
+    pub(super) name: Text<'a>,
     /// The version.
-    pub(super) resource_version: String,
+    #[serde(borrow)]
+    pub(super) resource_version: Text<'a>,
     /// Annotations; bookmarks say the end of a streaming list by one.
     annotations: Option<Annotations>,
 }
@@ -145,12 +148,12 @@ impl<'a> Line<'a> {
 }
 
 /// The metadata of an object. One without a name is not an object, and what it came from not an API server.
-pub(super) fn named(object: &str) -> Result<Named, Failure> {
+pub(super) fn named(object: &str) -> Result<Named<'_>, Failure> {
     first_of(object).map_err(|error| malformed("the metadata of an object", &error))
 }
 
 /// Decodes the object that a text begins with, whatever is behind it.
-pub(super) fn first_of<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+pub(super) fn first_of<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     T::deserialize(&mut serde_json::Deserializer::from_str(text))
 }
 

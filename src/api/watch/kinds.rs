@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::Resource;
 use crate::api::convert::{Converted, Converter};
@@ -18,7 +18,7 @@ pub(super) trait Kind: Send + 'static {
     /// Its name and place.
     const RESOURCE: Resource;
     /// The API's object.
-    type Object: DeserializeOwned + objects::Object + Send;
+    type Object<'a>: Deserialize<'a> + objects::Object<'a>;
     /// What our object is known by.
     type Key: Ord + Clone + Send + Sync;
     /// Our object.
@@ -38,7 +38,7 @@ pub(super) trait Kind: Send + 'static {
     fn key(namespace: &str, name: &str) -> Self::Key;
 
     /// Our object, or why there is none.
-    fn convert(&mut self, object: &Self::Object) -> Converted<Self::Item>;
+    fn convert(&mut self, object: &Self::Object<'_>) -> Converted<Self::Item>;
 
     /// The event that tells of a change.
     fn event(change: Change<Self::Key, Self::Item>) -> Event;
@@ -50,7 +50,7 @@ pub(super) struct Services(Converter);
 
 impl Kind for Services {
     const RESOURCE: Resource = Resource::Services;
-    type Object = objects::Service;
+    type Object<'a> = objects::Service<'a>;
     type Key = ServiceKey;
     type Item = Service;
 
@@ -66,7 +66,7 @@ impl Kind for Services {
         ServiceKey::new(namespace, name)
     }
 
-    fn convert(&mut self, object: &objects::Service) -> Converted<Service> {
+    fn convert(&mut self, object: &objects::Service<'_>) -> Converted<Service> {
         self.0.service(object)
     }
 
@@ -81,7 +81,7 @@ pub(super) struct Slices(Converter);
 
 impl Kind for Slices {
     const RESOURCE: Resource = Resource::EndpointSlices;
-    type Object = objects::EndpointSlice;
+    type Object<'a> = objects::EndpointSlice<'a>;
     type Key = SliceKey;
     type Item = EndpointSlice;
 
@@ -93,7 +93,7 @@ impl Kind for Slices {
         SliceKey::new(namespace, name)
     }
 
-    fn convert(&mut self, object: &objects::EndpointSlice) -> Converted<EndpointSlice> {
+    fn convert(&mut self, object: &objects::EndpointSlice<'_>) -> Converted<EndpointSlice> {
         self.0.slice(object)
     }
 
@@ -117,7 +117,7 @@ impl OwnNode {
 
 impl Kind for OwnNode {
     const RESOURCE: Resource = Resource::Nodes;
-    type Object = objects::Node;
+    type Object<'a> = objects::Node<'a>;
     type Key = Arc<str>;
     type Item = Node;
 
@@ -129,7 +129,7 @@ impl Kind for OwnNode {
         name.into()
     }
 
-    fn convert(&mut self, object: &objects::Node) -> Converted<Node> {
+    fn convert(&mut self, object: &objects::Node<'_>) -> Converted<Node> {
         self.converter.node(object)
     }
 
@@ -149,7 +149,7 @@ impl OtherNodes {
 
 impl Kind for OtherNodes {
     const RESOURCE: Resource = Resource::Nodes;
-    type Object = objects::Node;
+    type Object<'a> = objects::Node<'a>;
     type Key = Arc<str>;
     type Item = Node;
 
@@ -161,7 +161,7 @@ impl Kind for OtherNodes {
         OwnNode::key(namespace, name)
     }
 
-    fn convert(&mut self, object: &objects::Node) -> Converted<Node> {
+    fn convert(&mut self, object: &objects::Node<'_>) -> Converted<Node> {
         self.0.convert(object)
     }
 

@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path, without_place};
@@ -137,7 +135,7 @@ struct JsonItem<'a> {
 }
 
 impl Item for JsonItem<'_> {
-    fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
+    fn decode<'s, T: Deserialize<'s>>(&'s self) -> Result<T, Undecodable> {
         serde_json::from_str(self.raw).map_err(|_| {
             // Once more, with a record of the way, which would make everything slower if it were always kept.
             let mut deserializer = serde_json::Deserializer::from_str(self.raw);

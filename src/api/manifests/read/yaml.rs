@@ -7,7 +7,7 @@
 //! in these objects: `yes` and `no` are text, and refused where true or false is needed.
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::de::DeserializeSeed;
 use serde_yaml::Value;
 
 use super::path::Step;
@@ -68,7 +68,7 @@ struct YamlItem<'a> {
 }
 
 impl Item for YamlItem<'_> {
-    fn decode<T: DeserializeOwned>(&self) -> Result<T, Undecodable> {
+    fn decode<'s, T: Deserialize<'s>>(&'s self) -> Result<T, Undecodable> {
         serde_path_to_error::deserialize(self.value).map_err(|error| Undecodable {
             path: path::of(error.path()),
             message: without_place(&error.inner().to_string()),
