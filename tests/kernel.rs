@@ -39,6 +39,7 @@ fn main() -> std::process::ExitCode {
         virtual_servers_of_ipvsadm_are_read,
         servers_are_changed_in_place,
         every_scheduler_of_the_kernel_works,
+        some_virtual_servers_are_named_without_the_rest,
         a_scheduler_is_tried_without_harm,
         failures_in_the_middle_of_a_batch_stop_nothing,
         an_overrun_is_unknown_and_the_socket_goes_on,
@@ -295,6 +296,22 @@ fn every_scheduler_of_the_kernel_works() {
         assert!(shell("ipvsadm -S -n").contains(&format!("-A -t 10.96.0.1:80 -s {name}\n")), "{name}");
         must(&mut kernel, [Step::DeleteVirtualServer(key)]);
     }
+}
+
+fn some_virtual_servers_are_named_without_the_rest() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    assert_eq!(ipvs.some().expect("an answer").len(), 0);
+    let keys: BTreeSet<_> = (1..=1000).map(|port| tcp("10.96.0.1", port)).collect();
+    must(&mut kernel, keys.iter().map(|key| Step::AddVirtualServer(*key, server(key, "wlc", 0, 0))));
+    let some = ipvs.some().expect("an answer");
+    assert!((1..1000).contains(&some.len()), "{} of 1000", some.len());
+    for (key, server) in some {
+        assert!(keys.contains(&key), "{key}");
+        assert_eq!(&*server.scheduler, "wlc");
+    }
+    // The dump that was left does not stand in the way of what follows.
+    assert_eq!(ipvs.list().expect("an answer").into_keys().collect::<BTreeSet<_>>(), keys);
 }
 
 fn a_scheduler_is_tried_without_harm() {

@@ -294,6 +294,33 @@ impl Socket {
         Err(restless())
     }
 
+    /// Asks for all objects of a kind as [`Socket::dump`] does, and takes those of the first datagram only: for "is there
+    /// any?", where all would take the kernel seconds. None of them means nothing.
+    ///
+    /// # Errors
+    /// What the kernel says, or what `decode` does.
+    pub fn glimpse<T>(
+        &mut self,
+        kind: u16,
+        body: impl Fn(&mut Body<'_>),
+        mut decode: impl FnMut(Message<'_>) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
+        let mut frames = Frames::new();
+        frames.push(kind, DUMP, body);
+        let sequence = self.stamp(&mut frames, 0, 1, usize::MAX);
+        self.send(frames.slice(0, 1))?;
+        let items = match self.receive(true) {
+            Received::Datagram(length) => message::messages(&self.buffer[..length])
+                .filter(|m| m.sequence == sequence && !matches!(m.kind, KIND_ERROR | KIND_DONE))
+                .filter_map(|message| decode(message).transpose())
+                .collect(),
+            Received::Overrun | Received::Nothing => Ok(Vec::new()),
+        };
+        // The rest of the dump ends with the socket.
+        self.reopen()?;
+        items
+    }
+
     /// One attempt; `None`: disturbed.
     fn dump_once<T>(
         &mut self,

@@ -198,15 +198,14 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
     if name.is_empty() || name == "none" || name.contains('\0') {
         return Err(io::Error::from_raw_os_error(ENOENT));
     }
-    let existing = ipvs.list()?;
+    // Not all: where there are tens of thousands the kernel takes a second to list them, and those of one proxy have one
+    // scheduler.
+    let existing = ipvs.some()?;
     if existing.values().any(|server| *server.scheduler == *name) {
         return Ok(());
     }
     for port in PROBE_PORT..=u16::MAX {
         let key = VirtualServerKey { address: PROBE_ADDRESS, protocol: Protocol::Tcp, port };
-        if existing.contains_key(&key) {
-            continue;
-        }
         let server = VirtualServer {
             scheduler: name.into(),
             flags: 0,

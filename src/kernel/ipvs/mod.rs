@@ -112,6 +112,17 @@ impl Ipvs {
         Ok(servers.into_iter().collect())
     }
 
+    /// A few of the virtual servers, the first that the kernel names, without their real servers; none where it names none
+    /// at once.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn some(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
+        let (socket, family) = (&mut self.socket, self.family);
+        let body = |out: &mut Body<'_>| wire::command(out, Command::GetService);
+        Ok(socket.glimpse(family, body, wire::decode_service)?.into_iter().collect())
+    }
+
     /// A virtual server with its real servers; `None`: it does not exist.
     ///
     /// # Errors
