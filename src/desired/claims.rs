@@ -44,13 +44,13 @@ impl Request {
     pub(super) fn settled(mut self) -> Self {
         self.entry_points.sort_by_key(|(server, _)| *server);
         self.entry_points.dedup_by_key(|(server, _)| *server);
-        self.entry_points.shrink_to_fit();
+        exact(&mut self.entry_points);
         self.addresses.sort_unstable();
         self.addresses.dedup();
-        self.addresses.shrink_to_fit();
+        exact(&mut self.addresses);
         self.elements.sort_unstable();
         self.elements.dedup();
-        self.elements.shrink_to_fit();
+        exact(&mut self.elements);
         self
     }
 
@@ -87,6 +87,16 @@ impl Request {
             Key::Element(element) => self.elements.binary_search(element).is_ok(),
             Key::VirtualServer(_) | Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => false,
         }
+    }
+}
+
+/// Moves a list to memory that is just large enough. To shrink it in place would leave a hole behind each list, too small
+/// for the next one to grow in.
+fn exact<T>(list: &mut Vec<T>) {
+    if list.len() < list.capacity() {
+        let mut moved = Vec::with_capacity(list.len());
+        moved.append(list);
+        *list = moved;
     }
 }
 
@@ -184,7 +194,7 @@ impl Claims {
             if let Key::Element(Element::SharedAddress(address)) = &key {
                 update.shared.push(Shared { service: service.clone(), address: *address });
             }
-            update.scope.insert(key);
+            update.scope.push(key);
         }
         let (before, after) = (old.all_addresses(), new.all_addresses());
         for address in before.iter().filter(|address| after.binary_search(address).is_err()) {
@@ -216,7 +226,7 @@ impl Claims {
             if self.claimants.get_mut(&server).is_some_and(|claimants| claimants.remove(&claimant(old))) {
                 self.claimants.remove(&server);
             }
-            update.scope.insert(Key::VirtualServer(server));
+            update.scope.push(Key::VirtualServer(server));
         }
         for (server, claim) in &new.entry_points {
             let (is_new, first) = match self.claimants.entry(*server) {
@@ -237,7 +247,7 @@ impl Claims {
                 });
             }
             if is_new || old.claim(server).map(|claim| &claim.server) != Some(&claim.server) {
-                update.scope.insert(Key::VirtualServer(*server));
+                update.scope.push(Key::VirtualServer(*server));
             }
         }
     }

@@ -40,8 +40,8 @@ pub struct Desired {
 /// What an update changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// The keys whose wanted value may have changed.
-    pub scope: Scope,
+    /// The keys whose wanted value may have changed, in no order; some may come several times.
+    pub scope: Vec<Key>,
     /// Services that do not get what they ask for, because an older one has it. Only those that are new.
     pub conflicts: Vec<Conflict>,
     /// Addresses that are not put on the device, because the node has them elsewhere. Only those that are new.
@@ -77,17 +77,17 @@ impl Desired {
     }
 
     /// Looks at this node again: says which settings may have another wanted value, and which Services are touched.
-    pub fn look_at_node(&mut self, cluster: &Cluster) -> (Scope, Touched) {
+    pub fn look_at_node(&mut self, cluster: &Cluster) -> (Vec<Key>, Touched) {
         let node = NodeFacts::of(&self.node.name, cluster, &self.options);
         let old = std::mem::replace(&mut self.node, node);
         let new = &self.node;
         if old == *new {
-            return (Scope::new(), Touched::new());
+            return (Vec::new(), Touched::new());
         }
         let settings = settings::wanted(&self.options, &self.supported, new);
         let old_settings = std::mem::replace(&mut self.settings, settings);
         let changed = |key: &Key| !old_settings.same(&self.settings, key);
-        let scope: Scope = old_settings.keys().chain(self.settings.keys()).filter(changed).collect();
+        let scope: Vec<Key> = old_settings.keys().chain(self.settings.keys()).filter(changed).collect();
 
         let mut touched = Touched::new();
         for address in old.taken.symmetric_difference(&new.taken) {
@@ -114,8 +114,8 @@ impl Desired {
         self.settings.keys().chain(self.claims.keys())
     }
 
-    /// The keys of the settings: what does not depend on any object.
-    pub fn setting_keys(&self) -> Scope {
+    /// The keys of the settings: what does not depend on any object. Some may come several times.
+    pub fn setting_keys(&self) -> Vec<Key> {
         self.settings.keys().collect()
     }
 

@@ -85,9 +85,9 @@ impl World {
     fn tell(&mut self, event: Event) -> (Scope, Vec<Shared>) {
         let before = self.state();
         let touched = self.cluster.apply(event);
-        let (mut scope, of_node) = self.desired.look_at_node(&self.cluster);
+        let (settings, of_node) = self.desired.look_at_node(&self.cluster);
         let update = self.desired.update(&self.cluster, &touched.union(&of_node).cloned().collect());
-        scope.extend(update.scope);
+        let scope: Scope = settings.into_iter().chain(update.scope).collect();
         let after = self.state();
         let keys: Scope = before.keys().chain(after.keys()).collect();
         for key in keys.into_iter().filter(|key| !before.same(&after, key)) {

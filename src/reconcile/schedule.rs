@@ -2,7 +2,7 @@
 //!
 //! Pure: the time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -54,26 +54,36 @@ pub struct Failure {
 /// Keys that wait.
 #[derive(Clone, Debug, Default)]
 struct Queue {
-    keys: Scope,
-    /// How many of them are of each family, or of none; counted, since it is asked for all the time.
+    /// What came together, in order, each key once: at the start hundreds of thousands of keys do, and a tree of them would
+    /// leave its holes behind between all that is made meanwhile and stays.
+    filled: VecDeque<Key>,
+    /// What came later.
+    added: Scope,
+    /// How many keys are of each family, or of none; counted, since it is asked for all the time.
     of: BTreeMap<Option<Family>, usize>,
 }
 
 impl Queue {
+    fn is_empty(&self) -> bool {
+        self.filled.is_empty() && self.added.is_empty()
+    }
+
     fn insert(&mut self, key: Key) {
         let family = key.family();
-        if self.keys.insert(key) {
+        if self.filled.binary_search(&key).is_err() && self.added.insert(key) {
             *self.of.entry(family).or_default() += 1;
         }
     }
 
-    /// The same for each of these.
-    fn insert_all(&mut self, keys: Scope) {
-        if self.keys.is_empty() {
+    /// The same for each of these, in whatever order.
+    fn insert_all(&mut self, mut keys: Vec<Key>) {
+        if self.is_empty() {
+            keys.sort_unstable();
+            keys.dedup();
             for key in &keys {
                 *self.of.entry(key.family()).or_default() += 1;
             }
-            self.keys = keys;
+            self.filled = keys.into();
         } else {
             for key in keys {
                 self.insert(key);
@@ -81,15 +91,32 @@ impl Queue {
         }
     }
 
+    /// Takes everything.
+    fn take(self) -> Scope {
+        let mut keys = self.added;
+        keys.extend(self.filled);
+        keys
+    }
+
     /// Takes the first keys in order, so many of them.
     fn take_first(&mut self, count: usize) -> Scope {
-        let keys = std::iter::from_fn(|| self.keys.pop_first()).take(count).collect();
+        let next = || match (self.filled.front(), self.added.first()) {
+            (Some(filled), Some(added)) if added < filled => self.added.pop_first(),
+            (Some(_), _) => self.filled.pop_front(),
+            (None, _) => self.added.pop_first(),
+        };
+        let keys = std::iter::from_fn(next).take(count).collect();
         self.taken(keys)
     }
 
     /// Takes the last keys in order, so many of them.
     fn take_last(&mut self, count: usize) -> Scope {
-        let keys = std::iter::from_fn(|| self.keys.pop_last()).take(count).collect();
+        let next = || match (self.filled.back(), self.added.last()) {
+            (Some(filled), Some(added)) if added > filled => self.added.pop_last(),
+            (Some(_), _) => self.filled.pop_back(),
+            (None, _) => self.added.pop_last(),
+        };
+        let keys = std::iter::from_fn(next).take(count).collect();
         self.taken(keys)
     }
 
@@ -128,8 +155,8 @@ impl Schedule {
         self.queues.entry(urgency).or_default().insert(key);
     }
 
-    /// Puts keys into a queue.
-    pub fn add_all(&mut self, urgency: Urgency, keys: Scope) {
+    /// Puts keys into a queue, in whatever order they come.
+    pub fn add_all(&mut self, urgency: Urgency, keys: Vec<Key>) {
         if !keys.is_empty() {
             self.queues.entry(urgency).or_default().insert_all(keys);
         }
@@ -149,13 +176,13 @@ impl Schedule {
             let urgency = *entry.key();
             let queue = entry.get_mut();
             let taken = match urgency {
-                Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).keys,
+                Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).take(),
                 // From the front elements, virtual servers, addresses; from the back the reverse. Both are the
                 // order that order.rs wants, across pieces.
                 Urgency::Bulk => queue.take_first(piece),
                 Urgency::Removal => queue.take_last(piece),
             };
-            if entry.get().keys.is_empty() {
+            if entry.get().is_empty() {
                 entry.remove();
             }
             let mut ready = taken;

@@ -86,9 +86,8 @@ impl Reconciler {
         // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
         self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
         self.schedule.add_all(Urgency::Bulk, update.scope);
-        for key in self.actual.keys().filter(|key| ownership::is_removable(key) && !self.desired.wants(key)) {
-            self.schedule.add(Urgency::Removal, key);
-        }
+        let unwanted = |key: &Key| ownership::is_removable(key) && !self.desired.wants(key);
+        self.schedule.add_all(Urgency::Removal, self.actual.keys().filter(unwanted).collect());
         self.progress.looked();
     }
 }
