@@ -12,8 +12,8 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`leftovers`] removes what kube-proxy left, once, beside the flow; [`app`] wires it all and is the only module
-//! that knows all others.
+//! else; [`leftovers`] removes what kube-proxy left, once, beside the flow; [`allocator`] sets up memory, once; [`app`]
+//! wires it all and is the only module that knows all others.
 //!
 //! # Who runs, and who owns what
 //!
@@ -51,6 +51,7 @@
 //!   first task that fails ends the program; a panic aborts it in release builds. A proxy that lost a part must be
 //!   restarted, not limp.
 
+pub mod allocator;
 pub mod api;
 pub mod app;
 pub mod cluster;

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use kube_ipvs::app;
 use kube_ipvs::options::{self, Command, UsageError};
 use kube_ipvs::telemetry::{self, Format};
+use kube_ipvs::{allocator, app};
 
 /// musl's own allocator takes one lock for all threads, and gives memory back at every turn.
 #[cfg(target_env = "musl")]
@@ -13,6 +13,7 @@ use kube_ipvs::telemetry::{self, Format};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let error = match options::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(command) => {
             let done = match command {

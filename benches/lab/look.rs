@@ -13,6 +13,8 @@ use crate::newest;
 /// Between two looks. The lab has one processor for both sides, and a look takes a tenth of a millisecond of it: more of
 /// them would slow down what they wait for.
 const PAUSE: Duration = Duration::from_micros(200);
+/// The same where what is waited for takes tens of milliseconds: looking is to take little of them.
+const LONG_PAUSE: Duration = Duration::from_millis(1);
 /// What takes longer is lost.
 const LIMIT: Duration = Duration::from_mins(2);
 
@@ -60,25 +62,31 @@ impl Ipvs {
 
     /// Waits until the kernel has this real server, and says when it was seen.
     pub(crate) fn wait_for(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
-        wait(service, endpoint, || self.real_servers(service))
+        wait(service, endpoint, PAUSE, || self.real_servers(service))
+    }
+
+    /// The same where many changes are on their way, and this is the last of them.
+    pub(crate) fn wait_for_last(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
+        wait(service, endpoint, LONG_PAUSE, || self.real_servers(service))
     }
 
     /// The same where there are many others, and this one comes last: a list of all of them takes longer than the change.
     pub(crate) fn wait_for_newest(&self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
-        wait(service, endpoint, || newest::real_servers(self.family, service))
+        wait(service, endpoint, PAUSE, || newest::real_servers(self.family, service))
     }
 }
 
 fn wait(
     service: Ipv4Addr,
     endpoint: Ipv4Addr,
+    pause: Duration,
     mut look: impl FnMut() -> anyhow::Result<Vec<Ipv4Addr>>,
 ) -> anyhow::Result<Instant> {
     let end = Instant::now() + LIMIT;
     // A virtual server that does not exist yet has no real servers.
     while !look()?.contains(&endpoint) {
         ensure!(Instant::now() < end, "{endpoint} is not a real server of {service} after {LIMIT:?}");
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
     Ok(Instant::now())
 }

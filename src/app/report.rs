@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use crate::allocator;
 use crate::cluster::types::Family;
 use crate::desired::Shared;
 use crate::kernel::Purged;
@@ -98,6 +99,9 @@ impl Reporter {
                 // Whoever reads the line may ask at once.
                 self.status.send_modify(|status| status.synced_once = true);
                 tracing::info!(writes = self.written, failures, "First sync complete");
+                let started = Moment::now();
+                allocator::give_back();
+                vlog!(4, took = ?started.instant.elapsed(), "Gave free memory back");
             }
             Note::HandedOver { waited } => {
                 self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
