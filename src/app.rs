@@ -55,11 +55,9 @@ const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     begin_log(&merged);
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
-    // One worker: with two, the one that an answer wakes wakes the other, to wait for sockets in its place. What takes
-    // long is on threads of its own, or yields.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("runtime")
+    // All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place.
+    // What takes long is on threads of its own, or yields.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -175,7 +173,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
-        let tell = move |reconciler: &Reconciler, notes| reporter.tell(reconciler, notes);
+        let tell = move |reconciler: &Reconciler, notes, now| reporter.tell(reconciler, notes, now);
         reconcile::run(reconciler, kernel, heard, stop, tell).await.context("cannot start the loop's thread")
     });
 

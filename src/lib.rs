@@ -37,7 +37,7 @@
 //!        └── what cannot listen ──► task "events": api::events, bounded, best effort
 //! ```
 //!
-//! * One runtime worker carries the tasks: two would wake each other at every change. Whoever decodes a long list lets the
+//! * The main thread carries the tasks: two threads would wake each other at every change. Whoever decodes a long list lets the
 //!   others go first every hundred objects, so that `/healthz` does not wait for it. Linux does what netlink messages ask for
 //!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
 //!   another thread and wait for its answer costs more than to encode it. So has the socket that hears of the node's

@@ -27,9 +27,6 @@ pub use self::observe::{Exchange, Observer};
 /// To establish a connection, TLS included. kube-proxy's is 30 s; a node that lost one of several API servers
 /// should try the next one sooner.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Without a byte on a connection that is being read. Longer than the watches' own limit
-/// ([`super::watch::Settings::idle_timeout`]): this one is for every other request.
-const READ_TIMEOUT: Duration = Duration::from_mins(2);
 /// Without being able to send a byte.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -369,8 +366,9 @@ fn missing_variable(lookup: impl Fn(&str) -> Option<OsString>) -> Option<&'stati
 /// The last part, the same for all: timeouts, trust, token.
 fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
-    config.reset_reader_on_write = true;
+    // Whoever reads has a limit: hyper-timeout's wakes the thread that waits for sockets at every byte that comes, to wait
+    // again.
+    config.read_timeout = None;
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.default_retry = false;
 

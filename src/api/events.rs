@@ -20,6 +20,8 @@ const LONGEST_INSTANCE: usize = 128;
 const WAITING: usize = 64;
 /// How often one is tried.
 const ATTEMPTS: u32 = 5;
+/// How long the server may take to answer one.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long the end of the program waits for what is still to be told.
@@ -123,9 +125,13 @@ impl Teller {
 /// Whether there is no use in trying again.
 async fn publish(recorder: &Recorder, node_name: &str, happening: &Happening) -> bool {
     let (event, regarding) = as_event(happening, node_name);
-    match recorder.publish(&event, &regarding).await {
-        Ok(()) => true,
-        Err(error) => {
+    match tokio::time::timeout(ANSWER_TIMEOUT, recorder.publish(&event, &regarding)).await {
+        Ok(Ok(())) => true,
+        Err(_) => {
+            tracing::debug!(reason = happening.reason, "The API server does not answer an Event");
+            false
+        }
+        Ok(Err(error)) => {
             tracing::debug!(err = %error, reason = happening.reason, "Cannot tell the API server of an Event");
             // It was refused: the next time it would be as well.
             matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)

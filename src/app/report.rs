@@ -6,7 +6,7 @@ pub(super) mod services;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -67,13 +67,14 @@ impl Reporter {
         Self { metrics, status, queued, written: 0, numbers, services, unreadable: None }
     }
 
-    /// Passes on.
-    pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>) {
+    /// Passes on what happened by now.
+    pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
+        let now = Moment { instant: now, wall: SystemTime::now() };
         let mut drifted = Vec::new();
         for note in notes {
             match note {
                 Note::Drift(key) => drifted.push(key),
-                other => self.tell_one(reconciler, other),
+                other => self.tell_one(reconciler, other, now),
             }
         }
         self.tell_drift(&drifted);
@@ -81,27 +82,28 @@ impl Reporter {
         self.publish(reconciler);
     }
 
-    fn tell_one(&mut self, reconciler: &Reconciler, note: Note) {
+    fn tell_one(&mut self, reconciler: &Reconciler, note: Note, now: Moment) {
         match note {
             Note::Adopted { virtual_servers, addresses } => {
                 self.readable();
                 tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
             }
             Note::Queued(family) => {
-                let now = Moment::now();
                 self.queued.entry(family).or_insert(now);
                 self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
                 self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
             }
-            Note::Synced { family, triggered_nanoseconds } => self.synced(family, &triggered_nanoseconds),
+            Note::Synced { family, triggered_nanoseconds } => {
+                self.synced(family, &triggered_nanoseconds, now)
+            }
             Note::FirstSync => {
                 let failures = reconciler.schedule().failures().len();
                 // Whoever reads the line may ask at once.
                 self.status.send_modify(|status| status.synced_once = true);
                 tracing::info!(writes = self.written, failures, "First sync complete");
-                let started = Moment::now();
+                let started = Instant::now();
                 allocator::give_back();
-                vlog!(4, took = ?started.instant.elapsed(), "Gave free memory back");
+                vlog!(4, took = ?started.elapsed(), "Gave free memory back");
             }
             Note::HandedOver { waited } => {
                 self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
@@ -184,8 +186,7 @@ impl Reporter {
         self.status.send_if_modified(|status| status.sources.remove(KERNEL).is_some());
     }
 
-    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64]) {
-        let now = Moment::now();
+    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64], now: Moment) {
         self.readable();
         let metrics = &self.metrics.kube_proxy;
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));

@@ -35,7 +35,7 @@ use wait::wait;
 const LONG: Duration = Duration::from_hours(1);
 
 /// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
-/// that happens, in order; it must not block.
+/// that happens, in order, and when; it must not block.
 ///
 /// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
 /// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
@@ -51,7 +51,7 @@ pub async fn run(
     kernel: Box<dyn Kernel>,
     events: mpsc::Receiver<Event>,
     shutdown: CancellationToken,
-    tell: impl FnMut(&Reconciler, Vec<Note>) + Send + 'static,
+    tell: impl FnMut(&Reconciler, Vec<Note>, Instant) + Send + 'static,
 ) -> io::Result<()> {
     let (finish, finished) = oneshot::channel();
     let body = move || {
@@ -73,26 +73,34 @@ fn work(
     mut kernel: Box<dyn Kernel>,
     mut events: mpsc::Receiver<Event>,
     shutdown: &CancellationToken,
-    mut tell: impl FnMut(&Reconciler, Vec<Note>),
+    mut tell: impl FnMut(&Reconciler, Vec<Note>, Instant),
 ) {
+    // Read as rarely as it goes: where the clock is a system call it costs as much as any.
+    let mut now = Instant::now();
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
+        let mut heard = false;
         while let Ok(event) = events.try_recv() {
             reconciler.observe(event);
+            heard = true;
         }
-        let next = reconciler.next(Instant::now());
+        if heard {
+            now = Instant::now();
+        }
+        let next = reconciler.next(now);
         // Before the kernel is asked: health must know that it has something to do, should it take for ever.
         let notes = reconciler.take_notes();
         if !notes.is_empty() {
-            tell(&reconciler, notes);
+            tell(&reconciler, notes, now);
         }
         match next {
             Next::Work(work) => {
                 let answer = work.carry_out(&mut *kernel);
-                reconciler.complete(answer, Instant::now());
+                now = Instant::now();
+                reconciler.complete(answer, now);
             }
             Next::Wait(due) => {
-                let until = due.unwrap_or_else(|| Instant::now() + LONG);
+                let until = due.unwrap_or_else(|| now + LONG);
                 // All arms are cancel-safe.
                 let news = async {
                     tokio::select! {
@@ -100,14 +108,15 @@ fn work(
                         () = shutdown.cancelled() => None,
                     }
                 };
-                match wait(news, until).flatten() {
+                match wait(news, now, until).flatten() {
                     Some(Some(event)) => reconciler.observe(event),
                     Some(None) => break,
                     None => {}
                 }
+                now = Instant::now();
             }
         }
     }
     let notes = reconciler.take_notes();
-    tell(&reconciler, notes);
+    tell(&reconciler, notes, now);
 }

@@ -17,9 +17,9 @@ impl Wake for Unpark {
     }
 }
 
-/// What the future comes to; `None`: it did not until this moment. It is polled once at least, and dropped in the end, so
+/// What the future comes to; `None`: it did not from `now` until this moment. It is polled once at least, and dropped in the end, so
 /// it must be cancel-safe. It must not need a runtime to be polled.
-pub(super) fn wait<F: Future>(future: F, until: Instant) -> Option<F::Output> {
+pub(super) fn wait<F: Future>(future: F, mut now: Instant, until: Instant) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
@@ -27,11 +27,12 @@ pub(super) fn wait<F: Future>(future: F, until: Instant) -> Option<F::Output> {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return Some(output);
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(now);
         if left.is_zero() {
             return None;
         }
         thread::park_timeout(left);
+        now = Instant::now();
     }
 }
 
@@ -51,9 +52,9 @@ mod tests {
             sender.blocking_send(7).expect("somebody listens");
         });
         let far = Instant::now() + Duration::from_hours(1);
-        assert_eq!(wait(receiver.recv(), far), Some(Some(7)));
+        assert_eq!(wait(receiver.recv(), Instant::now(), far), Some(Some(7)));
         sending.join().expect("the other thread");
-        assert_eq!(wait(receiver.recv(), far), Some(None), "all senders are gone");
+        assert_eq!(wait(receiver.recv(), Instant::now(), far), Some(None), "all senders are gone");
     }
 
     #[test]
@@ -61,11 +62,11 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(1);
         let start = Instant::now();
         let until = start + Duration::from_millis(20);
-        assert_eq!(wait(receiver.recv(), until), None);
+        assert_eq!(wait(receiver.recv(), start, until), None);
         assert!(Instant::now() >= until);
         sender.try_send(7).expect("there is room");
         assert_eq!(
-            wait(receiver.recv(), start),
+            wait(receiver.recv(), until, start),
             Some(Some(7)),
             "what is there is taken even when it is late"
         );

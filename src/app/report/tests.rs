@@ -59,7 +59,7 @@ impl Life {
             self.reconciler.complete(answer, self.now);
         }
         let notes = self.reconciler.take_notes();
-        self.reporter.tell(&self.reconciler, notes);
+        self.reporter.tell(&self.reconciler, notes, Instant::now());
     }
 
     /// From now on the kernel refuses these steps.
