@@ -13,7 +13,7 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 const SLICE: usize = 128;
 
 /// The kernel is read for a part in so many of the time at most.
-const REST: u32 = 500;
+const REST: u32 = 1000;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
