@@ -94,7 +94,7 @@ impl Reporter {
                 self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
             }
             Note::Synced { family, triggered_nanoseconds } => {
-                self.synced(family, &triggered_nanoseconds, now)
+                self.synced(family, &triggered_nanoseconds, now);
             }
             Note::FirstSync => {
                 let failures = reconciler.schedule().failures().len();
