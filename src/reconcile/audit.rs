@@ -12,8 +12,12 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 /// Virtual servers that are read back in one tick.
 const SLICE: usize = 128;
 
-/// The kernel is read for a part in so many of the time at most.
-const REST: u32 = 1000;
+/// The kernel is read for a part in so many of the time at most, by looks that take long and by others: a round of few and
+/// quick ones is to find what is wrong soon.
+const LONG_REST: u32 = 1500;
+const SHORT_REST: u32 = 500;
+/// What takes longer takes long.
+const LONG_LOOK: Duration = Duration::from_millis(4);
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +87,8 @@ impl Audit {
     /// What was looked at took so long: the next look waits in proportion, unless something was found.
     pub(super) fn took(&mut self, took: Duration, now: Instant) {
         if self.surprising.is_empty() {
-            self.due = self.due.max(Some(now + took.saturating_mul(REST)));
+            let rest = if took > LONG_LOOK { LONG_REST } else { SHORT_REST };
+            self.due = self.due.max(Some(now + took.saturating_mul(rest)));
         }
     }
 

@@ -254,9 +254,11 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     assert!(audit.due(now, &State::default()).is_some());
     audit.took(Duration::from_micros(10), now);
     assert_eq!(audit.next_due(), Some(now + second), "never more often than this");
+    audit.took(Duration::from_millis(4), now);
+    assert_eq!(audit.next_due(), Some(now + 2 * second));
     audit.took(Duration::from_millis(20), now);
-    assert_eq!(audit.next_due(), Some(now + 20 * second));
-    now += 20 * second;
+    assert_eq!(audit.next_due(), Some(now + 30 * second), "longer still after what takes long");
+    now += 30 * second;
     assert!(audit.due(now, &State::default()).is_some());
     audit.look_at(vec![server_key(Protocol::Tcp)]);
     audit.took(second, now);
