@@ -12,12 +12,12 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 /// Virtual servers that are read back in one tick.
 const SLICE: usize = 128;
 
-/// The kernel is read for a part in so many of the time at most, by looks that take long and by others: a round of few and
-/// quick ones is to find what is wrong soon.
+/// The kernel is read for a part in so many of the time at most: in a large cluster, where there is always something to
+/// read, and in others, where a round of few looks is to find soon what is wrong.
 const LONG_REST: u32 = 1500;
 const SHORT_REST: u32 = 500;
-/// What takes longer takes long.
-const LONG_LOOK: Duration = Duration::from_millis(4);
+/// A cluster with more virtual servers is large.
+const LARGE: usize = 8 * SLICE;
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +40,14 @@ pub(super) struct Audit {
     last: Option<VirtualServerKey>,
     /// Virtual servers that surprised the last list: read first.
     surprising: Vec<VirtualServerKey>,
+    /// How many times as long as a look took the next one waits.
+    rest: u32,
 }
 
 impl Audit {
     pub(super) fn new(period: Duration, families: BTreeSet<Family>) -> Self {
-        Self { period, families, due: None, round: VecDeque::new(), last: None, surprising: Vec::new() }
+        let (round, surprising) = (VecDeque::new(), Vec::new());
+        Self { period, families, due: None, round, last: None, surprising, rest: SHORT_REST }
     }
 
     /// Begins, one period from now.
@@ -61,6 +64,7 @@ impl Audit {
     pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<Look> {
         self.due.filter(|due| *due <= now)?;
         self.due = Some(now + self.period);
+        self.rest = if actual.virtual_servers.len() > LARGE { LONG_REST } else { SHORT_REST };
         if !self.surprising.is_empty() {
             let rest = self.surprising.split_off(self.surprising.len().min(SLICE));
             let slice = std::mem::replace(&mut self.surprising, rest);
@@ -87,8 +91,7 @@ impl Audit {
     /// What was looked at took so long: the next look waits in proportion, unless something was found.
     pub(super) fn took(&mut self, took: Duration, now: Instant) {
         if self.surprising.is_empty() {
-            let rest = if took > LONG_LOOK { LONG_REST } else { SHORT_REST };
-            self.due = self.due.max(Some(now + took.saturating_mul(rest)));
+            self.due = self.due.max(Some(now + took.saturating_mul(self.rest)));
         }
     }
 

@@ -8,7 +8,9 @@ use super::picture::Picture;
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
-use crate::state::{Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight};
+use crate::state::{
+    Key, RealServer, RealServerKey, RealServers, Scope, State, VirtualServer, VirtualServerKey, Weight,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -254,10 +256,22 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     assert!(audit.due(now, &State::default()).is_some());
     audit.took(Duration::from_micros(10), now);
     assert_eq!(audit.next_due(), Some(now + second), "never more often than this");
-    audit.took(Duration::from_millis(4), now);
-    assert_eq!(audit.next_due(), Some(now + 2 * second));
     audit.took(Duration::from_millis(20), now);
-    assert_eq!(audit.next_due(), Some(now + 30 * second), "longer still after what takes long");
+    assert_eq!(audit.next_due(), Some(now + 10 * second));
+    now += 10 * second;
+    let many = (1..=2000).map(|port| VirtualServerKey { port, ..server_key(Protocol::Tcp) });
+    let server = VirtualServer {
+        scheduler: "rr".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: RealServers::default(),
+    };
+    let large =
+        State { virtual_servers: many.map(|key| (key, server.clone())).collect(), ..State::default() };
+    assert!(audit.due(now, &large).is_some());
+    audit.took(Duration::from_millis(20), now);
+    assert_eq!(audit.next_due(), Some(now + 30 * second), "longer in a large cluster");
     now += 30 * second;
     assert!(audit.due(now, &State::default()).is_some());
     audit.look_at(vec![server_key(Protocol::Tcp)]);
