@@ -43,6 +43,11 @@ use report::services::Services;
 
 /// Events that wait for the loop. A source that is faster than the loop waits: see [`reconcile::run`].
 const EVENTS: usize = 1024;
+/// Of those that are there already, so many are handed to the loop together: for each it would be woken, and where there is
+/// one processor it takes it at once, writes one change, and waits for the next.
+const TOGETHER: usize = 256;
+/// Lists of those that wait for the loop.
+const LISTS: usize = EVENTS / TOGETHER;
 /// Where `proc` and `sys` are.
 const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
@@ -111,7 +116,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);
     }
-    let (sender, heard) = mpsc::channel(EVENTS);
+    let (sender, heard) = mpsc::channel(LISTS);
     follow_addresses(addresses, sender.clone()).await?;
     if let Some(teller) = teller {
         let stop = shutdown.clone();
@@ -186,20 +191,17 @@ async fn listen(
     source: Opened,
     options: &Options,
     supported: &Supported,
-    listener: mpsc::Sender<Event>,
+    listener: mpsc::Sender<Vec<Event>>,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<bool> {
-    let stop = shutdown.clone();
-    let source = match source {
-        Opened::Manifests(_) => {
-            tasks.spawn(source.run(listener, stop));
-            return Ok(true);
-        }
-        Opened::Api(source) => source,
-    };
     let (sender, told) = mpsc::channel(EVENTS);
-    tasks.spawn(Opened::Api(source).run(sender, stop));
+    let has_node = matches!(source, Opened::Api(_));
+    tasks.spawn(source.run(sender, shutdown.clone()));
+    if !has_node {
+        tasks.spawn(pass_on(told, listener));
+        return Ok(true);
+    }
     let proxy = &options.proxy;
     let gate = match own_node::wait(&options.node_name, proxy, told, shutdown).await? {
         Waited::Known(gate) => gate,
@@ -210,6 +212,16 @@ async fn listen(
     }
     tasks.spawn(gate.pass_on(listener));
     Ok(true)
+}
+
+/// Passes on what a source tells, until it ends or nobody listens.
+async fn pass_on(mut told: mpsc::Receiver<Event>, listener: mpsc::Sender<Vec<Event>>) -> anyhow::Result<()> {
+    loop {
+        let mut together = Vec::new();
+        if told.recv_many(&mut together, TOGETHER).await == 0 || listener.send(together).await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Waits for the end of all tasks. The first to end ends all: by a signal, or because it failed.
@@ -267,12 +279,12 @@ async fn open_source(
 /// Tells the node's addresses, before anything else, and then whenever they change, from a thread of their own.
 async fn follow_addresses(
     monitor: node_addresses::Monitor,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Vec<Event>>,
 ) -> anyhow::Result<()> {
-    events.send(Event::NodeAddresses(monitor.addresses().clone())).await?;
+    events.send(vec![Event::NodeAddresses(monitor.addresses().clone())]).await?;
     let follow = move || {
         node_addresses::follow(monitor, |addresses| {
-            events.blocking_send(Event::NodeAddresses(addresses)).is_ok()
+            events.blocking_send(vec![Event::NodeAddresses(addresses)]).is_ok()
         });
     };
     thread::Builder::new()

@@ -21,7 +21,7 @@
 //!  task "source"                thread "reconcile"
 //!  api::watch (3 watches)       reconcile::run
 //!  or api::manifests            owns cluster, desired, actual
-//!        │   Event, bounded      and the netlink sockets ──────────► Linux
+//!        │   Events, bounded     and the netlink sockets ──────────► Linux
 //!        ├──────────────────────────►│  │ ◄───────────────────────── outcomes
 //!        │                           │  │
 //!  thread "addresses"                │  │

@@ -14,6 +14,7 @@ use anyhow::bail;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::TOGETHER;
 use crate::api::Event;
 use crate::cluster::node_ips::NodeIps;
 use crate::options::ProxyOptions;
@@ -87,31 +88,31 @@ impl Gate {
     ///
     /// # Errors
     /// The Node changed in a way that needs a new start.
-    pub(super) async fn pass_on(mut self, listener: mpsc::Sender<Event>) -> anyhow::Result<()> {
-        for event in self.held_back.drain(..) {
-            if listener.send(event).await.is_err() {
+    pub(super) async fn pass_on(mut self, listener: mpsc::Sender<Vec<Event>>) -> anyhow::Result<()> {
+        let mut together: Vec<Event> = self.held_back.drain(..).collect();
+        loop {
+            if !together.is_empty() && listener.send(std::mem::take(&mut together)).await.is_err() {
                 return Ok(());
             }
-        }
-        while let Some(event) = self.told.recv().await {
-            let (event, verdict) = self.own.hear(event);
-            match verdict {
-                Verdict::GoOn => {}
-                Verdict::Unusable(problem) => {
-                    tracing::error!(
-                        err = problem,
-                        "The Node object is of no use; going on with what it said before"
-                    );
+            let mut told = Vec::new();
+            if self.told.recv_many(&mut told, TOGETHER).await == 0 {
+                return Ok(());
+            }
+            for event in told {
+                let (event, verdict) = self.own.hear(event);
+                match verdict {
+                    Verdict::GoOn => {}
+                    Verdict::Unusable(problem) => {
+                        tracing::error!(
+                            err = problem,
+                            "The Node object is of no use; going on with what it said before"
+                        );
+                    }
+                    Verdict::StartAnew(why) => bail!(why),
                 }
-                Verdict::StartAnew(why) => bail!(why),
-            }
-            if let Some(event) = event
-                && listener.send(event).await.is_err()
-            {
-                return Ok(());
+                together.extend(event);
             }
         }
-        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use wait::wait;
 /// How often to look up when nothing is due.
 const LONG: Duration = Duration::from_hours(1);
 
-/// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
+/// Events come in lists of those that came together, since each list wakes the loop. Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
 /// that happens, in order, and when; it must not block.
 ///
 /// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
@@ -49,7 +49,7 @@ const LONG: Duration = Duration::from_hours(1);
 pub async fn run(
     reconciler: Reconciler,
     kernel: Box<dyn Kernel>,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Vec<Event>>,
     shutdown: CancellationToken,
     tell: impl FnMut(&Reconciler, Vec<Note>, Instant) + Send + 'static,
 ) -> io::Result<()> {
@@ -71,7 +71,7 @@ pub async fn run(
 fn work(
     mut reconciler: Reconciler,
     mut kernel: Box<dyn Kernel>,
-    mut events: mpsc::Receiver<Event>,
+    mut events: mpsc::Receiver<Vec<Event>>,
     shutdown: &CancellationToken,
     mut tell: impl FnMut(&Reconciler, Vec<Note>, Instant),
 ) {
@@ -80,8 +80,8 @@ fn work(
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
         let mut heard = false;
-        while let Ok(event) = events.try_recv() {
-            reconciler.observe(event);
+        while let Ok(together) = events.try_recv() {
+            observe(&mut reconciler, together);
             heard = true;
         }
         if heard {
@@ -104,12 +104,12 @@ fn work(
                 // All arms are cancel-safe.
                 let news = async {
                     tokio::select! {
-                        event = events.recv() => Some(event),
+                        together = events.recv() => Some(together),
                         () = shutdown.cancelled() => None,
                     }
                 };
                 match wait(news, now, until).flatten() {
-                    Some(Some(event)) => reconciler.observe(event),
+                    Some(Some(together)) => observe(&mut reconciler, together),
                     Some(None) => break,
                     None => {}
                 }
@@ -119,4 +119,10 @@ fn work(
     }
     let notes = reconciler.take_notes();
     tell(&reconciler, notes, now);
+}
+
+fn observe(reconciler: &mut Reconciler, together: Vec<Event>) {
+    for event in together {
+        reconciler.observe(event);
+    }
 }

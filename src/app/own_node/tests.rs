@@ -98,8 +98,8 @@ async fn after(detector: LocalDetector, change: Event) -> (Vec<Event>, Option<St
     let (listener, mut heard) = mpsc::channel(16);
     let problem = gate.pass_on(listener).await.err().map(|error| error.to_string());
     let mut events = Vec::new();
-    while let Some(event) = heard.recv().await {
-        events.push(event);
+    while let Some(together) = heard.recv().await {
+        events.extend(together);
     }
     (events, problem)
 }
