@@ -295,10 +295,10 @@ impl Socket {
     }
 
     /// Asks for all objects of a kind as [`Socket::dump`] does, and takes those of the first datagram only: for "is there
-    /// any?", where all would take the kernel seconds. None of them means nothing.
+    /// any?", where all would take the kernel seconds. That there is none in it says nothing of the others.
     ///
     /// # Errors
-    /// What the kernel says, or what `decode` does.
+    /// What the kernel says, that the answer was lost, or what `decode` says.
     pub fn glimpse<T>(
         &mut self,
         kind: u16,
@@ -311,10 +311,14 @@ impl Socket {
         self.send(frames.slice(0, 1))?;
         let items = match self.receive(true) {
             Received::Datagram(length) => message::messages(&self.buffer[..length])
-                .filter(|m| m.sequence == sequence && !matches!(m.kind, KIND_ERROR | KIND_DONE))
-                .filter_map(|message| decode(message).transpose())
+                .filter(|message| message.sequence == sequence)
+                .filter_map(|message| match (message.kind, errno_of(message)) {
+                    (KIND_ERROR | KIND_DONE, None) => None,
+                    (KIND_ERROR | KIND_DONE, Some(errno)) => Some(Err(io::Error::from_raw_os_error(errno))),
+                    _ => decode(message).transpose(),
+                })
                 .collect(),
-            Received::Overrun | Received::Nothing => Ok(Vec::new()),
+            Received::Overrun | Received::Nothing => Err(io::Error::other("the answer was lost")),
         };
         // The rest of the dump ends with the socket.
         self.reopen()?;

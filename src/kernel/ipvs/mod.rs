@@ -116,7 +116,7 @@ impl Ipvs {
     /// at once.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Those of the kernel or of the socket.
     pub fn some(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
         let (socket, family) = (&mut self.socket, self.family);
         let body = |out: &mut Body<'_>| wire::command(out, Command::GetService);
