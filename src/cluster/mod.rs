@@ -182,11 +182,13 @@ impl Cluster {
     }
 
     fn put_service(&mut self, mut service: Service, touched: &mut Touched) {
-        if self.services.get(&service.key) != Some(&service) {
-            service.key = self.known_key(service.key);
-            touched.insert(service.key.clone());
-            self.services.insert(service.key.clone(), service);
+        match self.services.get(&service.key) {
+            Some(known) if *known == service => return,
+            Some(known) => service.key = known.key.clone(),
+            None => service.key = self.known_key(service.key),
         }
+        touched.insert(service.key.clone());
+        self.services.insert(service.key.clone(), service);
     }
 
     fn remove_service(&mut self, key: ServiceKey, touched: &mut Touched) {
@@ -199,12 +201,12 @@ impl Cluster {
         match self.slices.get(&slice.key) {
             Some(known) if *known == slice => return,
             // Its label may name another Service now.
-            Some(known) if known.service != slice.service => self.remove_slice(&slice.key, touched),
-            _ => {}
-        }
-        slice.service = self.known_key(slice.service);
-        if let Some((key, _)) = self.slices.get_key_value(&slice.key) {
-            slice.key = key.clone();
+            Some(known) if known.service != slice.service => {
+                self.remove_slice(&slice.key, touched);
+                slice.service = self.known_key(slice.service);
+            }
+            Some(known) => (slice.key, slice.service) = (known.key.clone(), known.service.clone()),
+            None => slice.service = self.known_key(slice.service),
         }
         touched.insert(slice.service.clone());
         let keys = self.slices_of.entry(slice.service.clone()).or_default();
