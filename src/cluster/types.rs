@@ -96,14 +96,10 @@ impl fmt::Display for Protocol {
 struct Names(Arc<str>);
 
 impl Names {
-    const BETWEEN: char = '\0';
+    const BETWEEN: &str = "\0";
 
     fn new(namespace: &str, name: &str) -> Self {
-        let mut text = String::with_capacity(namespace.len() + Self::BETWEEN.len_utf8() + name.len());
-        text.push_str(namespace);
-        text.push(Self::BETWEEN);
-        text.push_str(name);
-        Self(text.into())
+        Self([namespace, Self::BETWEEN, name].concat().into())
     }
 
     /// Namespace and name.
@@ -125,60 +121,44 @@ impl fmt::Debug for Names {
     }
 }
 
-/// Namespace and name of a Service. Copies share their text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey(Names);
+/// Kinds of keys that are a namespace and a name in it.
+macro_rules! keys {
+    ($($(#[$meta:meta])* $key:ident)*) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $key(Names);
 
-impl ServiceKey {
-    /// The key of Service `name` in `namespace`.
-    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
-        Self(Names::new(namespace.as_ref(), name.as_ref()))
-    }
+        impl $key {
+            /// The key of `name` in `namespace`.
+            pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+                Self(Names::new(namespace.as_ref(), name.as_ref()))
+            }
 
-    /// The namespace.
-    pub fn namespace(&self) -> &str {
-        self.0.both().0
-    }
+            /// The namespace.
+            pub fn namespace(&self) -> &str {
+                self.0.both().0
+            }
 
-    /// The name inside the namespace.
-    pub fn name(&self) -> &str {
-        self.0.both().1
-    }
+            /// The name inside the namespace.
+            pub fn name(&self) -> &str {
+                self.0.both().1
+            }
+        }
+
+        impl fmt::Display for $key {
+            /// `namespace/name`.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )* };
 }
 
-impl fmt::Display for ServiceKey {
-    /// `namespace/name`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Namespace and name of an EndpointSlice. Copies share their text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SliceKey(Names);
-
-impl SliceKey {
-    /// The key of EndpointSlice `name` in `namespace`.
-    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
-        Self(Names::new(namespace.as_ref(), name.as_ref()))
-    }
-
-    /// The namespace.
-    pub fn namespace(&self) -> &str {
-        self.0.both().0
-    }
-
-    /// The name inside the namespace.
-    pub fn name(&self) -> &str {
-        self.0.both().1
-    }
-}
-
-impl fmt::Display for SliceKey {
-    /// `namespace/name`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+keys! {
+    /// Namespace and name of a Service. Copies share their text.
+    ServiceKey
+    /// Namespace and name of an EndpointSlice. Copies share their text.
+    SliceKey
 }
 
 /// A Service that this proxy serves: it has a cluster IP, is not headless, not ExternalName, and not another
