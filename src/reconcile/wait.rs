@@ -17,8 +17,8 @@ impl Wake for Unpark {
     }
 }
 
-/// What the future comes to; `None`: it did not from `now` until this moment. It is polled once at least, and dropped in the end, so
-/// it must be cancel-safe. It must not need a runtime to be polled.
+/// What the future comes to; `None`: it did not from `now` until this moment. It is polled once at least, and dropped in the
+/// end, so it must be cancel-safe. It must not need a runtime to be polled.
 pub(super) fn wait<F: Future>(future: F, mut now: Instant, until: Instant) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
