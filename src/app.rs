@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::events::{Events, Teller};
 use crate::api::manifests::ManifestSource;
-use crate::api::watch::ApiSource;
+use crate::api::watch::{ApiSource, Encoding, Settings};
 use crate::api::{Event, client};
 use crate::cluster::types::Family;
 use crate::desired::Desired;
@@ -263,11 +263,13 @@ async fn open_source(
             let source = ManifestSource::new(paths.clone(), node_name);
             (Opened::Manifests(Box::new(source)), Events::to_nobody(), None)
         }
-        Source::Api { kubeconfig, master } => {
+        Source::Api { kubeconfig, master, protobuf } => {
             let observer = watches::observer(metrics);
             let client = client::connect_observed(kubeconfig.as_deref(), master.as_deref(), observer).await?;
             let (events, teller) = Events::to(client.clone(), node_name.clone());
-            let mut source = ApiSource::new(client, node_name);
+            let encoding = if *protobuf { Encoding::Protobuf } else { Encoding::Json };
+            let settings = Settings { encoding, ..Settings::default() };
+            let mut source = ApiSource::new(client, node_name).with_settings(settings);
             if options.proxy.watch_all_nodes {
                 source = source.with_other_nodes();
             }

@@ -20,17 +20,22 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+use self::common::fake_apiserver::{Form, all_know};
+
 fn main() -> ExitCode {
     if let Some(code) = connections::as_child() {
         return code;
     }
     session::Log::install();
     let mut trials = Vec::new();
-    for (name, test) in faults::TESTS {
-        trials.push(Trial::test(format!("faults::{name}"), move || {
-            session::paused(test());
-            Ok(())
-        }));
+    for (form, group) in [(Form::Protobuf, "faults"), (Form::Json, "faults::in_json")] {
+        for (name, test) in faults::TESTS {
+            trials.push(Trial::test(format!("{group}::{name}"), move || {
+                all_know(form);
+                session::paused(test());
+                Ok(())
+            }));
+        }
     }
     for (name, test) in connections::TESTS {
         trials.push(Trial::test(format!("connections::{name}"), move || {

@@ -25,7 +25,7 @@ fn printed(words: &[&str]) -> String {
 #[test]
 fn without_words_the_credentials_of_the_pod_and_the_name_of_the_host() {
     let options = options(&[]);
-    assert_eq!(options.source, Source::Api { kubeconfig: None, master: None });
+    assert_eq!(options.source, Source::Api { kubeconfig: None, master: None, protobuf: true });
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(&*options.node_name, host.trim().to_lowercase());
 }

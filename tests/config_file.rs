@@ -39,7 +39,7 @@ fn a_file_from_kubeadm_with_the_flags_from_kubeadm() {
     );
     let Merged { options, notices, .. } = run(text.as_bytes(), &["--hostname-override=Node-A"]).unwrap();
     let kubeconfig = Some("/var/lib/kube-proxy/kubeconfig.conf".into());
-    assert_eq!(options.source, Source::Api { kubeconfig, master: None });
+    assert_eq!(options.source, Source::Api { kubeconfig, master: None, protobuf: true });
     assert_eq!(&*options.node_name, "node-a");
     assert_eq!(&*options.proxy.scheduler, "lc");
     assert_eq!(options.proxy.timeouts.tcp_seconds, 900);

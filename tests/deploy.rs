@@ -272,7 +272,7 @@ fn the_configuration_is_accepted() {
         other => panic!("{other:?}"),
     };
     let kubeconfig = Some(PathBuf::from("/var/lib/kube-proxy/kubeconfig.conf"));
-    assert_eq!(merged.options.source, Source::Api { kubeconfig, master: None });
+    assert_eq!(merged.options.source, Source::Api { kubeconfig, master: None, protobuf: true });
     let kubeconfig = kube::config::Kubeconfig::from_yaml(&data["kubeconfig.conf"]).expect("a kubeconfig");
     assert_eq!(kubeconfig.current_context.as_deref(), Some("default"));
 }

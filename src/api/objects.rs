@@ -1,15 +1,19 @@
-//! The API's objects, as far as they are used: what the JSON and YAML of both sources is decoded into.
+//! The API's objects, as far as they are used: what the JSON and YAML of both sources is decoded into, and what API servers
+//! say in protocol buffers ([`protobuf`]).
 //!
 //! `k8s-openapi` has all fields of all kinds, and spends most of the time of a start on those that no proxy looks at: the
 //! `targetRef` of each endpoint, managed fields, labels. These types leave out what is not used before it is made; what is
 //! unknown is passed over. Field names are the API's (`kubectl explain`); as in the API, `null` is as good as absent.
 //! They hold what was written, without copying its texts; what it means is [`convert`](super::convert)'s business.
 
+pub mod protobuf;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use smallvec::SmallVec;
@@ -187,6 +191,17 @@ pub struct Node<'a> {
     pub spec: Option<NodeSpec<'a>>,
     /// What the kubelet says.
     pub status: Option<NodeStatus<'a>>,
+}
+
+/// meta/v1 `Time`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "v1::Time")]
+pub struct Time(pub Timestamp);
+
+impl From<v1::Time> for Time {
+    fn from(v1::Time(time): v1::Time) -> Self {
+        Self(time)
+    }
 }
 
 /// A list that nearly always has one item.

@@ -18,13 +18,19 @@
 //! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is
 //! behind withdraws what is newer, it has no fallback, and no limit on a list's progress.
 //!
-//! Files: `cycle` the loop, `strategy` how to ask for a complete set, `http` a request and its answer,
-//! `kinds` what is watched, `status` what others see, `failure` and `version` its words.
+//! Files: `cycle` the loop, `strategy` how to ask for a complete set, `http` a request and its answer, `frames` the events
+//! in it, `encoding` how they are written, in `protobuf` or `json`, `kinds` what is watched, `status` what others see,
+//! `failure`, `explanation` and `version` its words.
 
 mod cycle;
+mod encoding;
+mod explanation;
 mod failure;
+mod frames;
 mod http;
+mod json;
 mod kinds;
+mod protobuf;
 mod status;
 mod strategy;
 mod version;
@@ -40,6 +46,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::cycle::Cycle;
+pub use self::encoding::Encoding;
 use self::kinds::{OtherNodes, OwnNode, Services, Slices};
 use self::status::Report;
 pub use self::status::{Counters, Monitor, Status};
@@ -99,6 +106,8 @@ pub struct Settings {
     pub watch_seconds: RangeInclusive<u32>,
     /// How many objects a page of a list has, where streaming lists cannot be had.
     pub page_size: u32,
+    /// How objects are best written.
+    pub encoding: Encoding,
 }
 
 impl Default for Settings {
@@ -108,6 +117,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(100),
             watch_seconds: 300..=600,
             page_size: 500,
+            encoding: Encoding::default(),
         }
     }
 }

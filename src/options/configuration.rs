@@ -149,11 +149,11 @@ pub struct Configuration {
 sections! {
     /// `clientConnection`: how the API server is reached.
     ClientConnection {
-        /// Which encodings are accepted.
+        /// Which encodings are accepted, the best first.
         accept_content_types: String,
         /// How many requests may exceed the rate.
         burst: i64,
-        /// The encoding of requests.
+        /// The encoding that objects are asked for in, where no list says so.
         content_type: String,
         /// The kubeconfig file; empty: the credentials of the pod.
         kubeconfig: String,

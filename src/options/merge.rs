@@ -88,7 +88,11 @@ pub fn merge(
     let kubeconfig =
         Some(configuration.client_connection.kubeconfig.as_str()).filter(|path| !path.is_empty());
     let source = if flags.manifests.is_empty() {
-        Source::Api { kubeconfig: kubeconfig.map(Into::into), master: flags.master.clone() }
+        Source::Api {
+            kubeconfig: kubeconfig.map(Into::into),
+            master: flags.master.clone(),
+            protobuf: check.protobuf(&configuration.client_connection),
+        }
     } else {
         check.only_one_source(kubeconfig.is_some(), flags.master.is_some());
         Source::Manifests(flags.manifests.clone())

@@ -84,5 +84,7 @@ pub enum Source {
         kubeconfig: Option<PathBuf>,
         /// `--master`: the server's URL, instead of the one in the kubeconfig.
         master: Option<String>,
+        /// `--kube-api-content-type` and its kind: whether objects are asked for in protocol buffers, and not in JSON.
+        protobuf: bool,
     },
 }

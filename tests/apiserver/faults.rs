@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kube_ipvs::api::watch::Settings;
+use kube_ipvs::api::watch::{Encoding, Settings};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -52,6 +52,7 @@ tests![
     nonsense_is_skipped_with_one_warning,
     what_cannot_be_decoded_is_skipped_too,
     an_answer_that_is_no_list_is_an_error,
+    json_can_be_wanted,
     a_full_channel_loses_nothing,
     it_stops_when_told_in_any_state,
     it_stops_when_nobody_listens,
@@ -417,7 +418,7 @@ async fn a_stuck_page_is_asked_again() {
 async fn a_slow_list_is_let_finish() {
     for server in [server(), server().without_streaming_lists()] {
         for wants in [Wants::Stream, Wants::List] {
-            server.fault(Kind::Services, wants, Fault::Trickle(Duration::from_secs(12)));
+            server.fault(Kind::Services, wants, Fault::Trickle(Duration::from_secs(25)));
         }
         let begun = Instant::now();
         let mut session = start(&server);
@@ -618,6 +619,21 @@ async fn an_answer_that_is_no_list_is_an_error() {
     let mut session = established(&server).await;
     assert_eq!(session.counters(Of::Services)[4], 3);
     session.nothing_for(Of::Services, Duration::from_secs(10)).await;
+}
+
+async fn json_can_be_wanted() {
+    let server = server();
+    let mut session = established(&server).await;
+    let settings = Settings { encoding: Encoding::Json, ..Settings::default() };
+    let mut in_json = Session::start(server.client(), settings);
+    assert_eq!(in_json.next(Of::Services).await, BOTH);
+    server.put(service("c", "10.96.0.3"));
+    for session in [&mut session, &mut in_json] {
+        assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    }
+    let accepted: Vec<String> =
+        server.received(Kind::Services).into_iter().map(|received| received.accept).collect();
+    assert_eq!(accepted, ["application/vnd.kubernetes.protobuf,application/json", "application/json"]);
 }
 
 async fn a_full_channel_loses_nothing() {

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube_ipvs::api::Event;
 use kube_ipvs::api::client::connect;
-use kube_ipvs::api::watch::Settings;
+use kube_ipvs::api::watch::{ApiSource, Encoding, Settings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_killed_server_withdraws_nothing", || Box::pin(a_killed_server_withdraws_nothing())),
     ("what_was_forgotten_meanwhile_is_listed_again", || Box::pin(what_was_forgotten_is_listed_again())),
     ("a_server_without_streaming_lists_is_listed", || Box::pin(a_server_without_streaming_lists_is_listed())),
+    ("both_encodings_say_the_same", || Box::pin(both_encodings_say_the_same())),
     ("who_may_not_is_told_what", || Box::pin(who_may_not_is_told_what())),
     ("the_server_accepts_the_objects_of_deploy", || Box::pin(the_server_accepts_the_objects_of_deploy())),
 ];
@@ -104,6 +106,121 @@ async fn begin(client: kube::Client) -> Session {
     );
     assert_eq!(node, "replace [worker (192.0.2.1)]");
     session
+}
+
+/// Objects with all that is used of them, as the server itself writes them: the other side of the numbers of fields.
+async fn both_encodings_say_the_same() {
+    let server = RealApiServer::start(&["--feature-gates=WatchList=false"]).await;
+    let admin = Admin::of(&server).await;
+    admin.node().await;
+    let node = json!({
+        "metadata": {"labels": {"topology.kubernetes.io/zone": "a"}},
+        "spec": {
+            "podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"],
+            "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule", "value": "1"}],
+        },
+    });
+    admin.nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(node)).await.unwrap();
+    admin.service("plain", "10.96.1.1").await;
+    let full = json!({
+        "metadata": {
+            "name": "full",
+            "labels": {"app": "full"},
+            "annotations": {"service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24"},
+        },
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.1.2", "externalIPs": ["203.0.113.1", "203.0.113.2"],
+            "ports": [
+                {"name": "web", "port": 80, "targetPort": "http", "nodePort": 30080},
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353, "nodePort": 30053},
+                {"name": "sctp", "port": 53, "protocol": "SCTP", "nodePort": 30054},
+            ],
+            "selector": {"app": "full"},
+            "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 77}},
+            "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999,
+            "loadBalancerSourceRanges": ["192.0.2.0/25", "198.51.100.0/24"],
+        },
+    });
+    create(&admin.services, full).await;
+    let ingress = json!({"status": {"loadBalancer": {"ingress": [
+        {"ip": "203.0.113.9", "ipMode": "VIP"}, {"ip": "203.0.113.10", "ipMode": "Proxy"}, {"hostname": "a.example"},
+    ]}}});
+    admin.services.patch_status("full", &PatchParams::default(), &Patch::Merge(ingress)).await.unwrap();
+    let slice = json!({
+        "metadata": {
+            "name": "full-1",
+            "labels": {"kubernetes.io/service-name": "full"},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-02T03:04:05.678Z"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "web", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "any"}],
+        "endpoints": [
+            {"addresses": ["10.1.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false}},
+            {
+                "addresses": ["10.1.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true},
+                "nodeName": NODE, "zone": "a", "targetRef": {"kind": "Pod", "name": "p", "namespace": "default"},
+                "hints": {"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": NODE}]},
+            },
+            {"addresses": ["10.1.0.3"]},
+        ],
+    });
+    create(&admin.slices, slice).await;
+    create(
+        &admin.slices,
+        json!({
+            "metadata": {"name": "six", "labels": {"kubernetes.io/service-name": "plain"}},
+            "addressType": "IPv6", "endpoints": [{"addresses": ["2001:db8::1"]}],
+        }),
+    )
+    .await;
+
+    let client = server.client("proxy").await;
+    let mut all = Vec::new();
+    for encoding in [Encoding::Protobuf, Encoding::Json] {
+        // In lists, since events are looked at by the other tests; in one page and in several.
+        for page_size in [500, 1] {
+            let settings = Settings { encoding, page_size, ..Settings::default() };
+            all.push(complete_sets(client.clone(), settings).await);
+        }
+    }
+    let [first, rest @ ..] = &all[..] else { panic!("four of them") };
+    for (what, needle) in [
+        ("the affinity", "affinity_seconds: Some(77)"),
+        ("the health check", "health_check_node_port: Some(30999)"),
+        ("a source range", "198.51.100.0/24"),
+        ("a balancer's address", "203.0.113.9"),
+        ("a hint", "zones: [\"a\", \"b\"], nodes: [\"worker\"]"),
+        ("the trigger's time", "triggered_nanoseconds: Some(1767323045678000000)"),
+        ("the zone", "zone: Some(\"a\")"),
+        ("the taint", "eligible: false"),
+        ("the pods' range", "10.1.0.0/24"),
+    ] {
+        assert!(first.iter().any(|set| set.contains(needle)), "{what} is in none of {first:#?}");
+    }
+    for other in rest {
+        assert_eq!(first, other);
+    }
+}
+
+/// All that the first three complete sets say.
+async fn complete_sets(client: kube::Client, settings: Settings) -> [String; 3] {
+    let (sender, mut events) = tokio::sync::mpsc::channel(16);
+    let end = tokio_util::sync::CancellationToken::new();
+    let source = ApiSource::new(client, NODE.into()).with_settings(settings);
+    let running = tokio::spawn(source.run(sender, end.clone()));
+    let mut sets = <[String; 3]>::default();
+    while sets.iter().any(String::is_empty) {
+        let (index, text) = match events.recv().await.unwrap() {
+            Event::Service(change) => (0, format!("{change:?}")),
+            Event::Slice(change) => (1, format!("{change:?}")),
+            Event::Node(change) => (2, format!("{change:?}")),
+            other => panic!("not watched: {other:?}"),
+        };
+        sets[index] = text;
+    }
+    end.cancel();
+    running.await.unwrap().unwrap();
+    sets
 }
 
 async fn follows_the_cluster() {

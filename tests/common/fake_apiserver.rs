@@ -2,11 +2,15 @@
 //!
 //! It keeps objects of the three kinds that kube-ipvs watches, with one version counter, and answers lists and
 //! watches as the real one does: pages, selectors, streaming lists, bookmarks, `NotOlderThan`, 410 for what is
-//! forgotten. What the real one does rarely, it does when told to ([`Fault`], [`Replica`]).
+//! forgotten. What the real one does rarely, it does when told to ([`Fault`], [`Replica`]). It writes protocol buffers or
+//! JSON ([`Form`]), as the test has it and the client wants it.
 //!
 //! It is reached in two ways: by a client that calls it directly ([`FakeApiServer::client`]), so that tests run
 //! with a paused clock and nothing is ever waited for, and over TCP ([`FakeApiServer::serve`]).
 
+mod answer;
+
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,11 +19,23 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Request, Response, header};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+
+pub use self::answer::Form;
+use self::answer::{Piece, trickle};
+
+thread_local! {
+    static FORM: Cell<Form> = const { Cell::new(Form::Protobuf) };
+}
+
+/// What servers know that are made on this thread from now on.
+pub fn all_know(form: Form) {
+    FORM.set(form);
+}
 
 /// A kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +103,7 @@ pub enum Fault {
     EndAfter(usize),
     /// 64 bytes of the answer at a time, with a pause before each.
     Trickle(Duration),
-    /// This line comes first.
+    /// This comes first: an event written as a line of JSON, or nonsense.
     Line(String),
 }
 
@@ -108,6 +124,8 @@ pub struct Received {
     pub kind: Kind,
     pub wants: Wants,
     pub parameters: BTreeMap<String, String>,
+    /// The header `Accept`.
+    pub accept: String,
 }
 
 impl Received {
@@ -125,6 +143,7 @@ enum Entry {
 }
 
 struct World {
+    form: Form,
     version: u64,
     entries: Vec<Entry>,
     /// Versions below this one are forgotten.
@@ -151,6 +170,7 @@ impl FakeApiServer {
     /// A server without objects, at version 100.
     pub fn new() -> Self {
         let world = World {
+            form: FORM.get(),
             version: 100,
             entries: Vec::new(),
             remembered_from: 0,
@@ -361,8 +381,9 @@ fn id(object: &Value) -> String {
 }
 
 async fn answer(State(server): State<FakeApiServer>, request: Request<Body>) -> Response<Body> {
+    let form = server.world().form.of(request.headers());
     let Some(kind) = Kind::of_path(request.uri().path()) else {
-        return status(&failure(404, "NotFound", "the server could not find the requested resource"));
+        return form.status(&failure(404, "NotFound", "the server could not find the requested resource"));
     };
     let parameters = query(request.uri().query().unwrap_or_default());
     let is = |name: &str| parameters.get(name).is_some_and(|value| value == "true");
@@ -374,20 +395,22 @@ async fn answer(State(server): State<FakeApiServer>, request: Request<Body>) -> 
     let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let fault = {
         let mut world = server.world();
-        world.received.push(Received { kind, wants, parameters: parameters.clone() });
+        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let accept = accept.unwrap_or_default().to_owned();
+        world.received.push(Received { kind, wants, parameters: parameters.clone(), accept });
         if let Some(token) = &world.token
             && bearer != Some(&format!("Bearer {token}"))
         {
-            return status(&failure(401, "Unauthorized", "Unauthorized"));
+            return form.status(&failure(401, "Unauthorized", "Unauthorized"));
         }
         if let Some(code) = world.denied.get(&(kind, wants)) {
-            return status(&denial(*code, kind, wants));
+            return form.status(&denial(*code, kind, wants));
         }
         let position = world.faults.iter().position(|(of, to, _)| (*of, *to) == (kind, wants));
         position.and_then(|position| world.faults.remove(position)).map(|(.., fault)| fault)
     };
     match &fault {
-        Some(Fault::Status(code)) => return status(&failure(*code, "", "told to fail")),
+        Some(Fault::Status(code)) => return form.status(&failure(*code, "", "told to fail")),
         Some(Fault::Plain(code, seconds)) => {
             let response = Response::builder().status(*code).header(header::RETRY_AFTER, *seconds);
             return response.body(Body::from("Too many requests, please try again later.\n")).unwrap();
@@ -398,16 +421,17 @@ async fn answer(State(server): State<FakeApiServer>, request: Request<Body>) -> 
     if wants == Wants::Stream && !server.world().has_streaming_lists {
         let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the \
                        WatchList feature gate is enabled";
-        return status(&failure(422, "Invalid", message));
+        return form.status(&failure(422, "Invalid", message));
     }
     match wants {
-        Wants::List => list(&server, kind, &parameters, fault.as_ref()),
-        Wants::Watch | Wants::Stream => open_watch(server, kind, wants, parameters, fault.as_ref()),
+        Wants::List => list(&server, form, kind, &parameters, fault.as_ref()),
+        Wants::Watch | Wants::Stream => open_watch(server, form, kind, wants, parameters, fault.as_ref()),
     }
 }
 
 fn list(
     server: &FakeApiServer,
+    form: Form,
     kind: Kind,
     parameters: &BTreeMap<String, String>,
     fault: Option<&Fault>,
@@ -418,13 +442,13 @@ fn list(
         Some((version, skip)) => {
             let version: u64 = version.parse().unwrap();
             if version < world.remembered_from {
-                return status(&failure(410, "Expired", "The provided continue parameter is too old"));
+                return form.status(&failure(410, "Expired", "The provided continue parameter is too old"));
             }
             (version, skip.parse().unwrap())
         }
         None => match world.answerable(parameters) {
             Ok(version) => (version, 0),
-            Err(refusal) => return status(&refusal),
+            Err(refusal) => return form.status(&refusal),
         },
     };
     let objects = world.objects(kind, at);
@@ -437,55 +461,26 @@ fn list(
         metadata["remainingItemCount"] = json!(rest);
     }
     let items: Vec<&Value> = matching.into_iter().skip(skip).take(limit).collect();
-    let text = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string();
-    let half = text[..text.len() / 2].to_owned();
+    let bytes = form.list(&metadata, &items);
+    let half = bytes[..bytes.len() / 2].to_vec();
     let pieces = match fault {
-        Some(Fault::StallAfter(_)) => vec![Piece::Text(half), Piece::Stall],
-        Some(Fault::CutAfter(_)) => vec![Piece::Text(half), Piece::Cut],
-        Some(Fault::EndAfter(_)) => vec![Piece::Text(half)],
-        Some(Fault::Trickle(pause)) => trickle(&text, *pause),
-        _ => vec![Piece::Text(text)],
+        Some(Fault::StallAfter(_)) => vec![Piece::Bytes(half), Piece::Stall],
+        Some(Fault::CutAfter(_)) => vec![Piece::Bytes(half), Piece::Cut],
+        Some(Fault::EndAfter(_)) => vec![Piece::Bytes(half)],
+        Some(Fault::Trickle(pause)) => trickle(&bytes, *pause),
+        _ => vec![Piece::Bytes(bytes)],
     };
-    respond(stream::iter(pieces))
-}
-
-/// A part of an answer.
-enum Piece {
-    Text(String),
-    Pause(Duration),
-    Stall,
-    Cut,
-}
-
-fn trickle(text: &str, pause: Duration) -> Vec<Piece> {
-    let chunks =
-        text.as_bytes().chunks(64).map(|chunk| Piece::Text(String::from_utf8_lossy(chunk).into_owned()));
-    chunks.flat_map(|piece| [Piece::Pause(pause), piece]).collect()
-}
-
-fn respond(pieces: impl Stream<Item = Piece> + Send + 'static) -> Response<Body> {
-    let played = pieces.filter_map(|piece| async {
-        match piece {
-            Piece::Text(text) => Some(Ok(text)),
-            Piece::Pause(pause) => {
-                tokio::time::sleep(pause).await;
-                None
-            }
-            Piece::Stall => std::future::pending().await,
-            Piece::Cut => Some(Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))),
-        }
-    });
-    let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    response.body(Body::from_stream(played)).unwrap()
+    form.respond(stream::iter(pieces))
 }
 
 /// An open watch.
 struct Watch {
     server: FakeApiServer,
+    form: Form,
     kind: Kind,
     parameters: BTreeMap<String, String>,
-    /// Lines to send before looking for news.
-    lines: VecDeque<String>,
+    /// Events to send before looking for news.
+    events: VecDeque<Vec<u8>>,
     /// The next entry to look at.
     entry: usize,
     epoch: u32,
@@ -495,13 +490,14 @@ struct Watch {
 
 fn open_watch(
     server: FakeApiServer,
+    form: Form,
     kind: Kind,
     wants: Wants,
     parameters: BTreeMap<String, String>,
     fault: Option<&Fault>,
 ) -> Response<Body> {
     let news = server.news.subscribe();
-    let mut lines = VecDeque::new();
+    let mut events = VecDeque::new();
     let world = server.world();
     let mut from = parameters.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
     if wants == Wants::Stream {
@@ -510,19 +506,19 @@ fn open_watch(
                 from = version;
                 let objects = world.objects(kind, version).into_values();
                 let matching = objects.filter(|object| matches(object, &parameters));
-                lines.extend(matching.map(|object| line("ADDED", &object)));
+                events.extend(matching.map(|object| form.event("ADDED", &object)));
                 let mut mark = bookmark(kind, version);
                 mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-                lines.push_back(line("BOOKMARK", &mark));
+                events.push_back(form.event("BOOKMARK", &mark));
             }
-            Err(refusal) => lines.push_back(line("ERROR", &refusal)),
+            Err(refusal) => events.push_back(form.event("ERROR", &refusal)),
         }
     } else if from < world.remembered_from {
-        return status(&failure(410, "Expired", &format!("too old resource version: {from}")));
+        return form.status(&failure(410, "Expired", &format!("too old resource version: {from}")));
     }
     match fault {
-        Some(Fault::GoneEvent) => lines.push_front(line("ERROR", &failure(410, "Expired", "too old"))),
-        Some(Fault::Line(text)) => lines.push_front(format!("{text}\n")),
+        Some(Fault::GoneEvent) => events.push_front(form.event("ERROR", &failure(410, "Expired", "too old"))),
+        Some(Fault::Line(text)) => events.push_front(form.line(text)),
         _ => {}
     }
     let entry = world.entries.iter().take_while(|entry| entry.version() <= from).count();
@@ -530,37 +526,37 @@ fn open_watch(
     drop(world);
     let seconds = parameters.get("timeoutSeconds").map_or(1800, |text| text.parse().unwrap());
     let ends = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    let watch = Watch { server, kind, parameters, lines, entry, epoch, news, ends };
-    let lines = stream::unfold(watch, |mut watch| async { watch.next().await.map(|line| (line, watch)) });
+    let watch = Watch { server, form, kind, parameters, events, entry, epoch, news, ends };
+    let events = stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) });
     let pieces: Pin<Box<dyn Stream<Item = Piece> + Send>> = match fault {
         Some(&Fault::StallAfter(count)) => {
-            Box::pin(lines.take(count).map(Piece::Text).chain(stream::iter([Piece::Stall])))
+            Box::pin(events.take(count).map(Piece::Bytes).chain(stream::iter([Piece::Stall])))
         }
         Some(&Fault::CutAfter(count)) => {
-            Box::pin(lines.take(count).map(Piece::Text).chain(stream::iter([Piece::Cut])))
+            Box::pin(events.take(count).map(Piece::Bytes).chain(stream::iter([Piece::Cut])))
         }
-        Some(&Fault::EndAfter(count)) => Box::pin(lines.take(count).map(Piece::Text)),
+        Some(&Fault::EndAfter(count)) => Box::pin(events.take(count).map(Piece::Bytes)),
         Some(&Fault::Trickle(pause)) => {
-            Box::pin(lines.flat_map(move |line| stream::iter(trickle(&line, pause))))
+            Box::pin(events.flat_map(move |event| stream::iter(trickle(&event, pause))))
         }
-        _ => Box::pin(lines.map(Piece::Text)),
+        _ => Box::pin(events.map(Piece::Bytes)),
     };
-    respond(pieces)
+    form.respond(pieces)
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Some(line) = self.lines.pop_front() {
-                return Some(line);
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
             }
             if self.server.world().epoch != self.epoch {
                 return None;
             }
             while let Some(entry) = self.visible_entry() {
                 self.entry += 1;
-                if let Some(line) = self.line_for(&entry) {
-                    return Some(line);
+                if let Some(event) = self.event_for(&entry) {
+                    return Some(event);
                 }
             }
             tokio::select! {
@@ -575,9 +571,11 @@ impl Watch {
         world.entries.get(self.entry).filter(|entry| entry.version() <= world.visible()).cloned()
     }
 
-    fn line_for(&self, entry: &Entry) -> Option<String> {
+    fn event_for(&self, entry: &Entry) -> Option<Vec<u8>> {
         let (version, kind, before, after) = match entry {
-            Entry::Bookmark { version } => return Some(line("BOOKMARK", &bookmark(self.kind, *version))),
+            Entry::Bookmark { version } => {
+                return Some(self.form.event("BOOKMARK", &bookmark(self.kind, *version)));
+            }
             Entry::Change { version, kind, before, after } => (version, kind, before, after),
         };
         if *kind != self.kind {
@@ -588,19 +586,14 @@ impl Watch {
             |object: &Option<Value>| object.clone().filter(|object| matches(object, &self.parameters));
         match (matching(before), matching(after)) {
             (None, None) => None,
-            (None, Some(object)) => Some(line("ADDED", &object)),
-            (Some(_), Some(object)) => Some(line("MODIFIED", &object)),
+            (None, Some(object)) => Some(self.form.event("ADDED", &object)),
+            (Some(_), Some(object)) => Some(self.form.event("MODIFIED", &object)),
             (Some(mut object), None) => {
                 object["metadata"]["resourceVersion"] = json!(version.to_string());
-                Some(line("DELETED", &object))
+                Some(self.form.event("DELETED", &object))
             }
         }
     }
-}
-
-fn line(kind: &str, object: &Value) -> String {
-    // The order of the fields is the real one's.
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 fn bookmark(kind: Kind, version: u64) -> Value {
@@ -637,15 +630,6 @@ fn too_large(wanted: u64, known: u64) -> Value {
         "retryAfterSeconds": 1,
     });
     status
-}
-
-fn status(object: &Value) -> Response<Body> {
-    let code = u16::try_from(object["code"].as_u64().unwrap()).unwrap();
-    Response::builder()
-        .status(StatusCode::from_u16(code).unwrap())
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(object.to_string()))
-        .unwrap()
 }
 
 /// Whether an object passes the request's selectors, of the forms that kube-ipvs uses: `!label`, `field=value`,

@@ -3,5 +3,6 @@
 
 pub mod fake_apiserver;
 pub mod objects;
+pub mod protobuf;
 pub mod real_apiserver;
 pub mod relay;

@@ -11,8 +11,10 @@ use kube::{Client, core::request::Error as RequestError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::encoding::{Encoded, NamedMetadata, WatchEvent};
 use super::failure::{Failure, Verb};
-use super::http::{self, Line, Lines, Named, Page};
+use super::frames::Frames;
+use super::http::{self, Answer};
 use super::kinds::Kind;
 use super::status::{Complaints, Counters, Report};
 use super::strategy::{How, Strategy};
@@ -116,15 +118,15 @@ impl<K: Kind> Cycle<K> {
     /// Gets a complete set if one is needed, then follows changes until the stream ends.
     async fn once(&mut self) -> Result<(), Stop> {
         let listed = if self.listed { None } else { self.list().await? };
-        let lines = match listed {
-            Some(lines) => lines,
+        let frames = match listed {
+            Some(frames) => frames,
             None => self.resume().await?,
         };
-        self.follow(lines).await
+        self.follow(frames).await
     }
 
     /// Gets a complete set and hands it on. A streaming list goes on as a watch.
-    async fn list(&mut self) -> Result<Option<Lines>, Stop> {
+    async fn list(&mut self) -> Result<Option<Frames>, Stop> {
         loop {
             self.complaints.list_begins();
             let how = self.strategy.how();
@@ -148,41 +150,43 @@ impl<K: Kind> Cycle<K> {
         }
     }
 
-    async fn list_stream(&mut self, not_older_than: Option<Version>) -> Result<Lines, Stop> {
+    async fn list_stream(&mut self, not_older_than: Option<Version>) -> Result<Frames, Stop> {
         let failed = |failure| Stop::Failed(Verb::Watch, failure);
         let parameters = WatchParams { send_initial_events: true, ..self.watch_parameters() };
         let version = not_older_than.as_ref().map_or("", Version::as_str);
         let request = Request::new(K::RESOURCE.path()).watch(&parameters, version);
-        let mut lines = Lines::new(self.open(Verb::Watch, request).await?);
+        let mut frames = Frames::of(self.open(Verb::Watch, request).await?);
         let mut set = BTreeMap::new();
         loop {
-            let line = lines.next(self.settings.progress_timeout).await.map_err(failed)?;
-            let Some(line) = line else {
+            let event = frames.next(self.settings.progress_timeout).await.map_err(failed)?;
+            let Some(event) = event else {
                 return Err(failed(Failure::Incomplete));
             };
-            match Line::parse(line).map_err(failed)? {
-                Line::Put(object) => {
+            match event {
+                WatchEvent::Put(object) => {
                     let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
                     match item {
                         Some(item) => set.insert(key, item),
                         None => set.remove(&key),
                     };
                 }
-                Line::Delete(named) => {
+                WatchEvent::Delete(metadata) => {
                     Counters::count(&self.report.counters.events_received);
-                    let key = key_of::<K>(&named);
+                    let key = key_of::<K>(&metadata);
                     self.complaints.settled(&key);
                     set.remove(&key);
                 }
-                Line::Bookmark { version: Some(version), ends_list: true } => {
+                WatchEvent::Bookmark { version: Some(version), ends_list: true } => {
                     self.strategy.accept(&version, self.seen.as_ref()).map_err(failed)?;
                     self.replace(set, version).await?;
-                    return Ok(lines);
+                    return Ok(frames);
                 }
-                Line::Bookmark { version: None, ends_list: true } => return Err(failed(without_version())),
-                Line::Bookmark { ends_list: false, .. } => {}
+                WatchEvent::Bookmark { version: None, ends_list: true } => {
+                    return Err(failed(without_version()));
+                }
+                WatchEvent::Bookmark { ends_list: false, .. } => {}
             }
-            // Thousands of lines may be there already: others get their turn.
+            // Thousands of events may be there already: others get their turn.
             tokio::task::consume_budget().await;
         }
     }
@@ -200,21 +204,19 @@ impl<K: Kind> Cycle<K> {
         let mut set = BTreeMap::new();
         loop {
             let request = Request::new(K::RESOURCE.path()).list(&parameters);
-            let body = self.open(Verb::List, request).await?;
-            let text = http::read_all(body, self.settings.progress_timeout).await.map_err(failed)?;
-            let page: Page<'_> =
-                serde_json::from_slice(&text).map_err(|error| failed(http::malformed("a list", &error)))?;
-            let version = page.metadata.resource_version.as_deref().and_then(Version::new);
-            let version = version.ok_or_else(|| failed(without_version()))?;
+            let Answer { encoding, body } = self.open(Verb::List, request).await?;
+            let bytes = http::read_all(body, self.settings.progress_timeout).await.map_err(failed)?;
+            let page = encoding.page(&bytes).map_err(failed)?;
+            let version = page.version.ok_or_else(|| failed(without_version()))?;
             self.strategy.accept(&version, self.seen.as_ref()).map_err(failed)?;
-            for object in page.items.unwrap_or_default() {
-                let Judged { key, item, .. } = self.judge(object.get()).map_err(failed)?;
+            for object in page.items {
+                let Judged { key, item, .. } = self.judge(object).map_err(failed)?;
                 if let Some(item) = item {
                     set.insert(key, item);
                 }
                 tokio::task::consume_budget().await;
             }
-            match page.metadata.next_page.filter(|ticket| !ticket.is_empty()) {
+            match page.continues.filter(|ticket| !ticket.is_empty()) {
                 Some(ticket) => parameters.continue_token = Some(ticket),
                 None => return self.replace(set, version).await,
             }
@@ -240,20 +242,20 @@ impl<K: Kind> Cycle<K> {
     }
 
     /// Opens a watch where the last one ended.
-    async fn resume(&mut self) -> Result<Lines, Stop> {
+    async fn resume(&mut self) -> Result<Frames, Stop> {
         let version = self.seen.as_ref().map_or("", Version::as_str);
         let request = Request::new(K::RESOURCE.path()).watch(&self.watch_parameters(), version);
-        Ok(Lines::new(self.open(Verb::Watch, request).await?))
+        Ok(Frames::of(self.open(Verb::Watch, request).await?))
     }
 
     /// Hands on changes until the stream ends: `Ok` when that is nothing unusual.
-    async fn follow(&mut self, mut lines: Lines) -> Result<(), Stop> {
+    async fn follow(&mut self, mut frames: Frames) -> Result<(), Stop> {
         let failed = |failure| Stop::Failed(Verb::Watch, failure);
         let opened = Instant::now();
         let mut sent_something = false;
         loop {
-            let line = match lines.next(self.settings.idle_timeout).await {
-                Ok(Some(line)) => line,
+            let event = match frames.next(self.settings.idle_timeout).await {
+                Ok(Some(event)) => event,
                 Ok(None) if sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
                 Ok(None) => return Err(failed(Failure::ShortWatch)),
                 Err(Failure::Silence(limit)) => {
@@ -263,18 +265,18 @@ impl<K: Kind> Cycle<K> {
                 }
                 Err(failure) => return Err(failed(failure)),
             };
-            let (version, change) = match Line::parse(line).map_err(failed)? {
-                Line::Put(object) => {
+            let (version, change) = match event {
+                WatchEvent::Put(object) => {
                     let Judged { key, version, item } = self.judge(object).map_err(failed)?;
                     (Some(version), Some(item.map_or(Change::Delete(key), Change::Upsert)))
                 }
-                Line::Delete(named) => {
+                WatchEvent::Delete(metadata) => {
                     Counters::count(&self.report.counters.events_received);
-                    let key = key_of::<K>(&named);
+                    let key = key_of::<K>(&metadata);
                     self.complaints.settled(&key);
-                    (Version::new(&named.metadata.resource_version), Some(Change::Delete(key)))
+                    (Version::new(&metadata.resource_version), Some(Change::Delete(key)))
                 }
-                Line::Bookmark { version, .. } => (version, None),
+                WatchEvent::Bookmark { version, .. } => (version, None),
             };
             if let (Some(offered), Some(seen)) = (&version, &self.seen)
                 && offered.is_older_than(seen)
@@ -298,30 +300,29 @@ impl<K: Kind> Cycle<K> {
     /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
     /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
     /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
-    fn judge<'a>(&mut self, object: &'a str) -> Result<Judged<K>, Failure> {
+    fn judge<'a>(&mut self, object: Encoded<'a>) -> Result<Judged<K>, Failure> {
         const SKIPPED: &str = "Skipping an object that makes no sense";
         const PARTLY: &str = "Skipping a part of an object that makes no sense";
         Counters::count(&self.report.counters.events_received);
         let counters = &self.report.counters;
-        let (named, converted) = match http::first_of::<K::Object<'_>>(object) {
+        let (metadata, converted) = match object.decode::<K::Object<'_>>() {
             Ok(object) => {
                 let metadata = object.metadata();
                 let text = |text: &Option<Text<'a>>| text.clone().unwrap_or_default();
-                let named = Named::new(
+                let metadata = NamedMetadata::new(
                     text(&metadata.namespace),
                     text(&metadata.name),
                     text(&metadata.resource_version),
                 );
-                (named, Ok(self.kind.convert(&object)))
+                (metadata, Ok(self.kind.convert(&object)))
             }
-            Err(error) => (http::named(object)?, Err(error)),
+            Err(error) => (object.metadata()?, Err(error)),
         };
-        let Some(version) =
-            Version::new(&named.metadata.resource_version).filter(|_| !named.metadata.name.is_empty())
+        let Some(version) = Version::new(&metadata.resource_version).filter(|_| !metadata.name.is_empty())
         else {
             return Err(Failure::Malformed("an object without name and resource version".into()));
         };
-        let key = key_of::<K>(&named);
+        let key = key_of::<K>(&metadata);
         let item = match converted {
             Ok(Converted::Kept { object, problems }) => {
                 if problems.is_empty() {
@@ -345,7 +346,7 @@ impl<K: Kind> Cycle<K> {
             }
             Err(error) => {
                 Counters::count(&counters.objects_refused);
-                let (namespace, name) = (&*named.metadata.namespace, &*named.metadata.name);
+                let (namespace, name) = (&*metadata.namespace, &*metadata.name);
                 let slash = if namespace.is_empty() { "" } else { "/" };
                 let problem = format!("{} {namespace}{slash}{name}: {error}", K::RESOURCE);
                 self.complaints.about(&key, problem, SKIPPED);
@@ -360,14 +361,15 @@ impl<K: Kind> Cycle<K> {
         &mut self,
         verb: Verb,
         request: Result<::http::Request<Vec<u8>>, RequestError>,
-    ) -> Result<kube::client::Body, Stop> {
+    ) -> Result<Answer, Stop> {
         let request = request.expect("fixed path and encoded parameters make a request");
-        let body = http::open(&self.client, request, self.settings.progress_timeout)
-            .await
-            .map_err(|failure| Stop::Failed(verb, failure))?;
+        let answer =
+            http::open(&self.client, request, self.settings.encoding, self.settings.progress_timeout)
+                .await
+                .map_err(|failure| Stop::Failed(verb, failure))?;
         self.granted = true;
         self.report.accepted();
-        Ok(body)
+        Ok(answer)
     }
 
     fn watch_parameters(&self) -> WatchParams {
@@ -390,8 +392,8 @@ fn without_version() -> Failure {
     Failure::Malformed("a list without a resource version".into())
 }
 
-fn key_of<K: Kind>(named: &Named<'_>) -> K::Key {
-    K::key(&named.metadata.namespace, &named.metadata.name)
+fn key_of<K: Kind>(metadata: &NamedMetadata<'_>) -> K::Key {
+    K::key(&metadata.namespace, &metadata.name)
 }
 
 /// Spreads the watches of many nodes; the standard library's hasher has random keys, which is random enough.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::Resource;
 use crate::api::convert::{Converted, Converter};
 use crate::api::objects;
+use crate::api::objects::protobuf::Value;
 use crate::api::{Change, Event};
 use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
 
@@ -18,7 +19,7 @@ pub(super) trait Kind: Send + 'static {
     /// Its name and place.
     const RESOURCE: Resource;
     /// The API's object.
-    type Object<'a>: Deserialize<'a> + objects::Object<'a>;
+    type Object<'a>: Deserialize<'a> + Value<'a> + objects::Object<'a>;
     /// What our object is known by.
     type Key: Ord + Clone + Send + Sync;
     /// Our object.

@@ -36,11 +36,8 @@ impl Configuration {
         let mut default = Self::default();
         default.set_defaults();
         let (connection, logging) = (&self.client_connection, &self.logging);
-        let accepted = &connection.accept_content_types;
         [
             ("featureGates", !self.feature_gates.is_empty()),
-            ("clientConnection.acceptContentTypes", !accepted.is_empty()),
-            ("clientConnection.contentType", connection.content_type != CONTENT_TYPE),
             ("clientConnection.qps", (connection.qps - REQUESTS_PER_SECOND).abs() > f32::EPSILON),
             ("clientConnection.burst", connection.burst != BURST),
             ("configSyncPeriod", self.config_sync_period != default.config_sync_period),

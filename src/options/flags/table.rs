@@ -52,7 +52,6 @@ fn ignore<T>(_: &mut Flags, _: T) {}
 /// Why a flag has no effect here.
 mod because {
     pub(super) const IPTABLES_MODE: &str = "No effect: for mode iptables only";
-    pub(super) const JSON: &str = "No effect: requests and answers are JSON";
     pub(super) const NO_INFORMERS: &str = "No effect: nothing is looked at again unless it changed";
     pub(super) const NO_LIMIT: &str = "No effect: three watches need no limit";
     pub(super) const NO_CADVISOR: &str = "No effect: for the machine information of kube-proxy";
@@ -377,10 +376,9 @@ pub(super) static FLAGS: &[Flag] = &[
         "kube-api-content-type",
         "type",
         "application/vnd.kubernetes.protobuf",
-        because::JSON,
+        "How objects come from the API server: application/vnd.kubernetes.protobuf or application/json",
         Set::Text(|flags, text| flags.configuration.client_connection.content_type = text),
-    )
-    .without_effect(),
+    ),
     flag(
         "kube-api-qps",
         "number",

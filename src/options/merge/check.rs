@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::names;
-use crate::options::configuration::Configuration;
+use crate::options::configuration::{ClientConnection, Configuration};
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::duration::GoDuration;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
@@ -17,6 +17,8 @@ use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
 
 const DEFAULT_SCHEDULER: &str = "rr";
+/// How objects come fastest.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// What `--nodeport-addresses` may be instead of networks.
 const PRIMARY: &str = "primary";
 /// `IFNAMSIZ` of Linux, less the byte that ends it.
@@ -68,6 +70,30 @@ impl Check<'_> {
         self.problems.push(format!(
             "--manifests and {other} cannot be used together: choose either files or an API server"
         ));
+    }
+
+    /// Whether protocol buffers go before JSON: as the list of accepted encodings has it, and where there is none, the
+    /// encoding that is named. What is neither is told, and no error: kube-proxy starts with it, too.
+    pub(super) fn protobuf(&mut self, connection: &ClientConnection) -> bool {
+        let accepted = &connection.accept_content_types;
+        let (place, written) = if accepted.is_empty() {
+            (names::CONTENT_TYPE.at(self.origin).to_string(), &connection.content_type)
+        } else {
+            ("clientConnection.acceptContentTypes".to_owned(), accepted)
+        };
+        let preferred =
+            written.split(',').find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
+                PROTOBUF => Some(true),
+                "application/json" | "application/*" | "*/*" => Some(false),
+                _ => None,
+            });
+        preferred.unwrap_or_else(|| {
+            self.notices.push(Notice::warning(
+                "Objects come in protocol buffers or JSON, and nothing else: asking for protocol buffers",
+                format!("{place}: {written:?}: allowed are {PROTOBUF} and application/json"),
+            ));
+            true
+        })
     }
 
     pub(super) fn node_name(&mut self, name: &str, origin: Origin, host_name: &str) -> Arc<str> {

@@ -7,6 +7,7 @@ const fn name(flag: &'static str, field: &'static str) -> Name {
 }
 
 pub(super) const KUBECONFIG: Name = name("kubeconfig", "clientConnection.kubeconfig");
+pub(super) const CONTENT_TYPE: Name = name("kube-api-content-type", "clientConnection.contentType");
 pub(super) const BURST: Name = name("kube-api-burst", "clientConnection.burst");
 pub(super) const HOSTNAME_OVERRIDE: Name = name("hostname-override", "hostnameOverride");
 pub(super) const MODE: Name = name("proxy-mode", "mode");

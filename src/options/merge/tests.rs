@@ -22,7 +22,7 @@ fn with_file(words: &[&str], body: &str) -> Result<Merged, Problems> {
 
 fn defaults() -> Options {
     Options {
-        source: Source::Api { kubeconfig: None, master: None },
+        source: Source::Api { kubeconfig: None, master: None, protobuf: true },
         node_name: "host-1".into(),
         proxy: ProxyOptions {
             scheduler: "rr".into(),
@@ -151,7 +151,7 @@ conntrack:
   udpStreamTimeout: 1m
 ";
     let wanted = Options {
-        source: Source::Api { kubeconfig: Some("/k".into()), master: None },
+        source: Source::Api { kubeconfig: Some("/k".into()), master: None, protobuf: true },
         node_name: "node".into(),
         proxy: ProxyOptions {
             scheduler: "lc".into(),
@@ -212,7 +212,11 @@ fn a_file_replaces_flags_but_for_a_few() {
                 ipvs: {scheduler: wlc}";
     let merged = with_file(&words, body).unwrap();
     let wanted = Options {
-        source: Source::Api { kubeconfig: Some("/file".into()), master: Some("https://m".into()) },
+        source: Source::Api {
+            kubeconfig: Some("/file".into()),
+            master: Some("https://m".into()),
+            protobuf: true,
+        },
         node_name: "flag".into(),
         proxy: ProxyOptions { scheduler: "wlc".into(), ..defaults().proxy },
         verbosity: 7,
@@ -529,9 +533,8 @@ fn fields_in_vain_are_told_once() {
         ("clientConnection: {qps: 5, burst: 10}\nconfigSyncPeriod: 15m", ""),
         ("featureGates: {A: true}", "featureGates"),
         (
-            "clientConnection: {acceptContentTypes: a, contentType: b, qps: 50, burst: 100}",
-            "clientConnection.acceptContentTypes, clientConnection.contentType, clientConnection.qps, \
-             clientConnection.burst",
+            "clientConnection: {contentType: application/json, qps: 50, burst: 100}",
+            "clientConnection.qps, clientConnection.burst",
         ),
         (
             "configSyncPeriod: 1m\nshowHiddenMetricsForVersion: '1.35'",
@@ -577,4 +580,39 @@ fn port_ranges() {
     ] {
         assert_eq!(with_flags(&[&format!("--proxy-port-range={text}")]).is_ok(), good, "{text:?}");
     }
+}
+
+#[test]
+fn objects_come_in_protocol_buffers_unless_json_is_preferred() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let warnings = |merged: &Merged| {
+        let about = |notice: &&Notice| notice.message.starts_with("Objects come");
+        merged.notices.iter().filter(about).map(|notice| notice.detail.clone()).collect::<Vec<_>>()
+    };
+    let asked = |merged: Merged| {
+        let Source::Api { protobuf, .. } = merged.options.source else { panic!("no API server") };
+        (protobuf, warnings(&merged))
+    };
+    for (accepted, named, protobuf) in [
+        ("", "", true),
+        ("", PROTOBUF, true),
+        ("", "application/json", false),
+        ("application/vnd.kubernetes.protobuf,application/json", "application/json", true),
+        ("text/plain, application/json;q=0.9, application/vnd.kubernetes.protobuf", PROTOBUF, false),
+        ("*/*", PROTOBUF, false),
+    ] {
+        let body = format!("clientConnection: {{acceptContentTypes: '{accepted}', contentType: '{named}'}}");
+        assert_eq!(asked(with_file(&[], &body).unwrap()), (protobuf, vec![]), "{body}");
+    }
+    assert_eq!(asked(with_flags(&["--kube-api-content-type=application/json"]).unwrap()), (false, vec![]));
+    let (protobuf, told) = asked(with_flags(&["--kube-api-content-type=application/yaml"]).unwrap());
+    assert!(
+        protobuf && told[0].starts_with("--kube-api-content-type: \"application/yaml\": allowed"),
+        "{told:?}"
+    );
+    let (protobuf, told) = asked(with_file(&[], "clientConnection: {acceptContentTypes: a}").unwrap());
+    assert!(
+        protobuf && told[0].starts_with("clientConnection.acceptContentTypes: \"a\": allowed"),
+        "{told:?}"
+    );
 }

@@ -1,0 +1,66 @@
+//! Answers in JSON: an event of a watch is a line.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::encoding::{Encoded, Page, WatchEvent, malformed};
+use super::explanation::Explanation;
+use super::failure::Failure;
+use super::version::Version;
+
+#[derive(Deserialize)]
+struct List<'a> {
+    metadata: ListMeta,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMeta {
+    resource_version: Option<String>,
+    #[serde(rename = "continue")]
+    continues: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// Reads a list.
+pub(super) fn page(text: &[u8]) -> Result<Page<'_>, Failure> {
+    let list: List<'_> = serde_json::from_slice(text).map_err(|error| malformed("a list", &error))?;
+    Ok(Page {
+        version: list.metadata.resource_version.as_deref().and_then(Version::new),
+        continues: list.metadata.continues,
+        items: list.items.unwrap_or_default().into_iter().map(|item| Encoded::Json(item.get())).collect(),
+    })
+}
+
+/// Reads a line of a watch.
+pub(super) fn event(line: &[u8]) -> Result<WatchEvent<'_>, Failure> {
+    if let Some(object) = usual(line) {
+        return Ok(WatchEvent::Put(Encoded::Json(object)));
+    }
+    let Line { kind, object } =
+        serde_json::from_slice(line).map_err(|error| malformed("a watch event", &error))?;
+    if kind == "ERROR" {
+        let explanation: Explanation = serde_json::from_str(object.get())
+            .map_err(|error| malformed("the status of an ERROR event", &error))?;
+        return Err(Failure::Refused(explanation.into()));
+    }
+    WatchEvent::of(kind, Encoded::Json(object.get()))?
+        .ok_or_else(|| Failure::Malformed(format!("a watch event of type {kind:?}")))
+}
+
+/// The object of an event as API servers write it, found without a walk through the object: it is walked through when
+/// it is decoded, and a list of a large cluster is a hundred million bytes.
+fn usual(line: &[u8]) -> Option<&str> {
+    let forms: [&[u8]; 2] = [br#"{"type":"ADDED","object":"#, br#"{"type":"MODIFIED","object":"#];
+    let object = forms.into_iter().find_map(|form| line.strip_prefix(form))?;
+    std::str::from_utf8(object).ok()
+}

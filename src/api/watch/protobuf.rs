@@ -1,0 +1,103 @@
+//! Answers in protocol buffers: what is around the objects.
+//!
+//! An object that stands for itself is in an envelope: four bytes, and a message that names its type
+//! (k8s.io/apimachinery/pkg/runtime `Unknown`). A list is one such object; its items have no envelopes of their own. An
+//! event of a watch is a message without an envelope, with the object in one.
+
+use super::encoding::{Encoded, Page, WatchEvent, malformed};
+use super::explanation::Explanation;
+use super::failure::Failure;
+use super::version::Version;
+use crate::api::objects::Text;
+use crate::api::objects::protobuf::{Content, Error, Value, decode, messages};
+
+/// What every envelope begins with.
+const MAGIC: &[u8] = b"k8s\0";
+
+/// Bytes that are not looked at yet.
+#[derive(Default)]
+struct Raw<'a>(&'a [u8]);
+
+impl<'a> Value<'a> for Raw<'a> {
+    fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
+        self.0 = content.bytes()?;
+        Ok(())
+    }
+}
+
+/// pkg/runtime `Unknown`.
+#[derive(Default)]
+struct Envelope<'a> {
+    raw: Raw<'a>,
+}
+
+/// meta/v1 `WatchEvent`.
+#[derive(Default)]
+struct Event<'a> {
+    kind: Text<'a>,
+    object: RawExtension<'a>,
+}
+
+/// pkg/runtime `RawExtension`.
+#[derive(Default)]
+struct RawExtension<'a> {
+    raw: Raw<'a>,
+}
+
+/// `ServiceList` and its like.
+#[derive(Default)]
+struct List<'a> {
+    metadata: ListMeta,
+    items: Vec<Raw<'a>>,
+}
+
+/// meta/v1 `ListMeta`.
+#[derive(Default)]
+struct ListMeta {
+    resource_version: String,
+    continues: String,
+}
+
+messages! {
+    Envelope<'a> { 2: raw }
+    Event<'a> { 1: kind, 2: object }
+    RawExtension<'a> { 1: raw }
+    List<'a> { 1: metadata, 2: items }
+    ListMeta { 2: resource_version, 3: continues }
+}
+
+/// Reads a list.
+pub(super) fn page(bytes: &[u8]) -> Result<Page<'_>, Failure> {
+    let list: List<'_> = opened(bytes).and_then(decode).map_err(|error| malformed("a list", &error))?;
+    Ok(Page {
+        version: Version::new(&list.metadata.resource_version),
+        continues: Some(list.metadata.continues),
+        items: list.items.into_iter().map(|Raw(item)| Encoded::Protobuf(item)).collect(),
+    })
+}
+
+/// Reads an event of a watch.
+pub(super) fn event(bytes: &[u8]) -> Result<WatchEvent<'_>, Failure> {
+    let wrong = |error| malformed("a watch event", &error);
+    let Event { kind, object } = decode(bytes).map_err(wrong)?;
+    let object = opened(object.raw.0).map_err(wrong)?;
+    if &*kind == "ERROR" {
+        let explanation: Explanation =
+            decode(object).map_err(|error| malformed("the status of an ERROR event", &error))?;
+        return Err(Failure::Refused(explanation.into()));
+    }
+    WatchEvent::of(&kind, Encoded::Protobuf(object))?
+        .ok_or_else(|| Failure::Malformed(format!("a watch event of type {:?}", &*kind)))
+}
+
+/// Reads the explanation that comes with an error.
+pub(super) fn explanation(bytes: &[u8]) -> Option<Explanation> {
+    opened(bytes).and_then(decode).ok()
+}
+
+/// What is in the envelope.
+fn opened(bytes: &[u8]) -> Result<&[u8], Error> {
+    let message = bytes.strip_prefix(MAGIC).ok_or(Error::expected("an envelope"))?;
+    let Envelope { raw } = decode(message)?;
+    Ok(raw.0)
+}
