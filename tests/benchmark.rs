@@ -25,6 +25,14 @@ mod newest;
 #[path = "../benches/lab/program.rs"]
 #[allow(dead_code, reason = "the benchmark uses more of it")]
 mod program;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "the tests of the API server use more of it"
+)]
+#[path = "common/protobuf.rs"]
+mod protobuf;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -63,7 +71,7 @@ fn read(stream: &mut TcpStream, until: &str) -> String {
         assert_ne!(length, 0, "the end, without {until}");
         text.extend_from_slice(&piece[..length]);
     }
-    String::from_utf8(text).expect("ASCII")
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn the_load_generator_lists_and_watches() {
@@ -86,6 +94,13 @@ fn the_load_generator_lists_and_watches() {
     let (_list, text) = ask(&feed, "/apis/discovery.k8s.io/v1/endpointslices?limit=500", "]}");
     assert_eq!(text.matches("\"kind\":\"EndpointSlice\"").count(), 3, "{text}");
     assert!(ask(&feed, "/version", "}").1.starts_with("HTTP/1.1 404"));
+
+    let wanted = "application/vnd.kubernetes.protobuf";
+    let target =
+        format!("/api/v1/services?{watch} HTTP/1.1\r\nAccept: {wanted},application/json\r\nX-Ignored:");
+    let (_services, text) = ask(&feed, &target, "initial-events-end");
+    assert!(text.contains(&format!("Content-Type: {wanted}\r\n")), "{text}");
+    assert_eq!(text.matches("k8s\0").count(), 5, "four Services and a bookmark: {text:?}");
 }
 
 fn the_floor_is_the_whole_state() {

@@ -1,6 +1,7 @@
 //! The load generator: an API server that only lists and watches, as fast as its sockets take it.
 //!
-//! It speaks as much of the API's HTTP as a service proxy asks for: streaming lists (KEP-3157), plain lists, and watches.
+//! It speaks as much of the API's HTTP as a service proxy asks for: streaming lists (KEP-3157), plain lists, and watches,
+//! in protocol buffers for whoever wants them, else in JSON.
 //! What a change costs is measured from here: [`Feed::put`] returns when the event is in the proxy's socket. The real API
 //! machinery takes a millisecond or more to get that far, and differently long each time.
 
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::input;
+use crate::{input, protobuf};
 
 /// How much is written at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -35,6 +36,14 @@ impl Resource {
             _ => None,
         }
     }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Services => "Service",
+            Self::Slices => "EndpointSlice",
+            Self::Nodes => "Node",
+        }
+    }
 }
 
 /// A running server. Its threads end with the process.
@@ -46,9 +55,9 @@ pub(crate) struct Feed {
 #[derive(Default)]
 struct Shared {
     version: u64,
-    /// The objects as JSON, by kind and name.
-    objects: BTreeMap<(Resource, String), Vec<u8>>,
-    watches: Vec<(Resource, TcpStream)>,
+    /// The objects in both forms, by kind and name.
+    objects: BTreeMap<(Resource, String), [Vec<u8>; 2]>,
+    watches: Vec<(Resource, Form, TcpStream)>,
     /// When a complete list was last handed out.
     listed: BTreeMap<Resource, Instant>,
 }
@@ -97,41 +106,48 @@ impl Feed {
     /// The same of several, in as few writes as they fit in.
     pub(crate) fn put_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
         let mut shared = lock(&self.shared);
-        let mut lines = Vec::new();
+        let mut events = <[Vec<u8>; 2]>::default();
         for mut object in objects {
             shared.version += 1;
             object["metadata"]["resourceVersion"] = shared.version.to_string().into();
-            let name = name_of(&object);
-            let bytes = serde_json::to_vec(&object)?;
-            let kind =
-                if shared.objects.contains_key(&(resource, name.clone())) { "MODIFIED" } else { "ADDED" };
-            push_event(&mut lines, kind, &bytes);
-            shared.objects.insert((resource, name), bytes);
+            let key = (resource, name_of(&object));
+            let kind = if shared.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+            let encoded = FORMS.map(|form| form.encode(resource, &object));
+            for form in FORMS {
+                form.push_event(&mut events[form as usize], kind, &encoded[form as usize]);
+            }
+            shared.objects.insert(key, encoded);
         }
-        shared.tell(resource, &lines)
+        shared.tell(resource, &events)
     }
 
     /// Deletes objects, and tells all who watch.
     pub(crate) fn delete_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
         let mut shared = lock(&self.shared);
-        let mut lines = Vec::new();
+        let mut events = <[Vec<u8>; 2]>::default();
         for mut object in objects {
             shared.version += 1;
             object["metadata"]["resourceVersion"] = shared.version.to_string().into();
             shared.objects.remove(&(resource, name_of(&object)));
-            push_event(&mut lines, "DELETED", &serde_json::to_vec(&object)?);
+            for form in FORMS {
+                form.push_event(&mut events[form as usize], "DELETED", &form.encode(resource, &object));
+            }
         }
-        shared.tell(resource, &lines)
+        shared.tell(resource, &events)
     }
 }
 
 impl Shared {
-    fn tell(&mut self, resource: Resource, lines: &[u8]) -> io::Result<Instant> {
-        let mut chunk = Vec::with_capacity(lines.len() + 16);
-        write_chunk(&mut chunk, lines)?;
+    fn tell(&mut self, resource: Resource, events: &[Vec<u8>; 2]) -> io::Result<Instant> {
+        let mut chunks = <[Vec<u8>; 2]>::default();
+        for (chunk, events) in chunks.iter_mut().zip(events) {
+            write_chunk(chunk, events)?;
+        }
         let begun = Instant::now();
         // Whoever does not listen any more is forgotten.
-        self.watches.retain_mut(|(watched, stream)| *watched != resource || stream.write_all(&chunk).is_ok());
+        self.watches.retain_mut(|(watched, form, stream)| {
+            *watched != resource || stream.write_all(&chunks[*form as usize]).is_ok()
+        });
         Ok(begun)
     }
 }
@@ -145,10 +161,54 @@ fn name_of(object: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-fn push_event(lines: &mut Vec<u8>, kind: &str, object: &[u8]) {
-    lines.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-    lines.extend_from_slice(object);
-    lines.extend_from_slice(b"}\n");
+/// How objects are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+/// Both, each at its place.
+const FORMS: [Form; 2] = [Form::Json, Form::Protobuf];
+
+impl Form {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    /// An object; in protocol buffers without its envelope, as lists have it.
+    fn encode(self, resource: Resource, object: &Value) -> Vec<u8> {
+        match self {
+            Self::Json => object.to_string().into_bytes(),
+            Self::Protobuf => protobuf::message(resource.kind(), object),
+        }
+    }
+
+    fn push_event(self, events: &mut Vec<u8>, kind: &str, object: &[u8]) {
+        match self {
+            Self::Json => {
+                events.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+                events.extend_from_slice(object);
+                events.extend_from_slice(b"}\n");
+            }
+            Self::Protobuf => events.extend(protobuf::event(kind, &protobuf::envelope("", object))),
+        }
+    }
+
+    fn list<'a>(self, metadata: &Value, objects: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+        match self {
+            Self::Json => {
+                let objects: Vec<&[u8]> = objects.collect();
+                let begin =
+                    format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"metadata\":{metadata},\"items\":[");
+                [begin.as_bytes(), &objects.join(&b","[..]), b"]}"].concat()
+            }
+            Self::Protobuf => protobuf::list("List", metadata, objects),
+        }
+    }
 }
 
 /// One chunk of a body (RFC 9112, 7.1).
@@ -163,29 +223,29 @@ fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BufReader::new(stream.try_clone()?);
     let mut output = BufWriter::with_capacity(PIECE, stream);
-    while let Some(target) = request(&mut input)? {
+    while let Some((target, form)) = request(&mut input)? {
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let has = |word: &str| query.split('&').any(|part| part == word);
         match Resource::of(path) {
             Some(resource) if has("watch=true") => {
                 let initial = has("sendInitialEvents=true");
-                return watch(resource, initial, output, shared);
+                return watch(resource, form, initial, output, shared);
             }
-            Some(resource) => list(resource, &mut output, shared)?,
-            None => answer(&mut output, "404 Not Found", br#"{"kind":"Status","code":404}"#)?,
+            Some(resource) => list(resource, form, &mut output, shared)?,
+            None => answer(&mut output, Form::Json, "404 Not Found", br#"{"kind":"Status","code":404}"#)?,
         }
     }
     Ok(())
 }
 
-/// Reads a request, and the body that it may have; its target, or `None` when the client is gone.
-fn request(input: &mut impl BufRead) -> io::Result<Option<String>> {
+/// Reads a request, and the body that it may have; its target and what form it wants, or `None` when the client is gone.
+fn request(input: &mut impl BufRead) -> io::Result<Option<(String, Form)>> {
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
         return Ok(None);
     }
     let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut length = 0;
+    let (mut length, mut form) = (0, Form::Json);
     loop {
         line.clear();
         input.read_line(&mut line)?;
@@ -193,55 +253,58 @@ fn request(input: &mut impl BufRead) -> io::Result<Option<String>> {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.trim().parse().map_err(io::Error::other)?;
             }
+            Some((name, value)) if name.eq_ignore_ascii_case("accept") => {
+                if value.trim().starts_with(Form::Protobuf.content_type()) {
+                    form = Form::Protobuf;
+                }
+            }
             Some(_) => {}
             None => break,
         }
     }
     io::copy(&mut input.take(length), &mut io::sink())?;
-    Ok(Some(target))
+    Ok(Some((target, form)))
 }
 
-fn answer(output: &mut impl Write, status: &str, body: &[u8]) -> io::Result<()> {
+fn answer(output: &mut impl Write, form: Form, status: &str, body: &[u8]) -> io::Result<()> {
     write!(
         output,
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+        form.content_type(),
         body.len()
     )?;
     output.write_all(body)?;
     output.flush()
 }
 
-fn list(resource: Resource, output: &mut impl Write, shared: &Mutex<Shared>) -> io::Result<()> {
-    let mut body = Vec::new();
-    {
+fn list(resource: Resource, form: Form, output: &mut impl Write, shared: &Mutex<Shared>) -> io::Result<()> {
+    let body = {
         let shared = lock(shared);
         let metadata = json!({"resourceVersion": shared.version.to_string()});
-        write!(body, "{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"metadata\":{metadata},\"items\":[")?;
-        for (index, object) in shared.of(resource).enumerate() {
-            body.extend_from_slice(if index == 0 { b"" } else { b"," });
-            body.extend_from_slice(object);
-        }
-    }
-    body.extend_from_slice(b"]}");
-    answer(output, "200 OK", &body)
+        form.list(&metadata, shared.of(resource, form))
+    };
+    answer(output, form, "200 OK", &body)
 }
 
 /// Begins a watch; what changes from here on is written by [`Shared::tell`].
 fn watch(
     resource: Resource,
+    form: Form,
     initial: bool,
     mut output: BufWriter<TcpStream>,
     shared: &Mutex<Shared>,
 ) -> io::Result<()> {
-    output.write_all(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    write!(
+        output,
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        form.content_type()
     )?;
     // Held all the while, so that no change gets lost between the list and the watch.
     let mut shared = lock(shared);
     if initial {
         let mut piece = Vec::with_capacity(2 * PIECE);
-        for object in shared.of(resource) {
-            push_event(&mut piece, "ADDED", object);
+        for object in shared.of(resource, form) {
+            form.push_event(&mut piece, "ADDED", object);
             if piece.len() >= PIECE {
                 write_chunk(&mut output, &piece)?;
                 piece.clear();
@@ -251,20 +314,22 @@ fn watch(
             "resourceVersion": shared.version.to_string(),
             "annotations": {"k8s.io/initial-events-end": "true"},
         }});
-        push_event(&mut piece, "BOOKMARK", end.to_string().as_bytes());
+        form.push_event(&mut piece, "BOOKMARK", &form.encode(resource, &end));
         write_chunk(&mut output, &piece)?;
     }
     let stream = output.into_inner()?;
     if initial {
         shared.listed.insert(resource, Instant::now());
     }
-    shared.watches.push((resource, stream));
+    shared.watches.push((resource, form, stream));
     Ok(())
 }
 
 impl Shared {
-    fn of(&self, resource: Resource) -> impl Iterator<Item = &Vec<u8>> {
+    fn of(&self, resource: Resource, form: Form) -> impl Iterator<Item = &[u8]> {
         let objects = self.objects.range((resource, String::new())..);
-        objects.take_while(move |((of, _), _)| *of == resource).map(|(_, object)| object)
+        objects
+            .take_while(move |((of, _), _)| *of == resource)
+            .map(move |(_, object)| &*object[form as usize])
     }
 }

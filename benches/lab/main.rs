@@ -31,6 +31,9 @@ mod newest;
 mod picture;
 mod program;
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it belongs to the tests")]
+#[path = "../../tests/common/protobuf.rs"]
+mod protobuf;
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it belongs to the tests")]
 #[path = "../../tests/common/real_apiserver.rs"]
 mod real_apiserver;
 mod report;
