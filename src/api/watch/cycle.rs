@@ -8,7 +8,7 @@ use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Client, core::request::Error as RequestError};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
 use super::encoding::{Encoded, NamedMetadata, WatchEvent};
@@ -46,6 +46,25 @@ struct Judged<K: Kind> {
     item: Option<K::Item>,
 }
 
+/// How long this goes on before others get their turn, where thousands of events are there already: counted in events, of
+/// some ten microseconds each. Whoever reads them gets as many together. (tokio's own budget is half of that, at most,
+/// and each turn of the runtime reads the clock several times.)
+#[derive(Default)]
+struct Turn(u32);
+
+impl Turn {
+    const EVENTS: u32 = 256;
+
+    /// One event more.
+    async fn take(&mut self) {
+        self.0 += 1;
+        if self.0 == Self::EVENTS {
+            self.0 = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// The state of one watch.
 pub(super) struct Cycle<K: Kind> {
     kind: K,
@@ -61,6 +80,7 @@ pub(super) struct Cycle<K: Kind> {
     listed: bool,
     /// Whether the server ever granted a request.
     granted: bool,
+    turn: Turn,
 }
 
 impl<K: Kind> Cycle<K> {
@@ -82,6 +102,7 @@ impl<K: Kind> Cycle<K> {
             seen: None,
             listed: false,
             granted: false,
+            turn: Turn::default(),
         }
     }
 
@@ -186,8 +207,7 @@ impl<K: Kind> Cycle<K> {
                 }
                 WatchEvent::Bookmark { ends_list: false, .. } => {}
             }
-            // Thousands of events may be there already: others get their turn.
-            tokio::task::consume_budget().await;
+            self.turn.take().await;
         }
     }
 
@@ -214,7 +234,7 @@ impl<K: Kind> Cycle<K> {
                 if let Some(item) = item {
                     set.insert(key, item);
                 }
-                tokio::task::consume_budget().await;
+                self.turn.take().await;
             }
             match page.continues.filter(|ticket| !ticket.is_empty()) {
                 Some(ticket) => parameters.continue_token = Some(ticket),
@@ -290,7 +310,7 @@ impl<K: Kind> Cycle<K> {
                 self.send(change).await?;
             }
             self.seen = version.or(self.seen.take());
-            tokio::task::consume_budget().await;
+            self.turn.take().await;
         }
     }
 
@@ -384,7 +404,11 @@ impl<K: Kind> Cycle<K> {
     }
 
     async fn send(&self, change: Change<K::Key, K::Item>) -> Result<(), Stop> {
-        self.events.send(K::event(change)).await.map_err(|_| Stop::NoReader)
+        match self.events.try_send(K::event(change)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(event)) => self.events.send(event).await.map_err(|_| Stop::NoReader),
+            Err(TrySendError::Closed(_)) => Err(Stop::NoReader),
+        }
     }
 }
 
