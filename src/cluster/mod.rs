@@ -182,11 +182,15 @@ impl Cluster {
     }
 
     fn put_service(&mut self, mut service: Service, touched: &mut Touched) {
-        match self.services.get(&service.key) {
-            Some(known) if *known == service => return,
-            Some(known) => service.key = known.key.clone(),
-            None => service.key = self.known_key(service.key),
+        if let Some(known) = self.services.get_mut(&service.key) {
+            if *known != service {
+                service.key = known.key.clone();
+                touched.insert(service.key.clone());
+                *known = service;
+            }
+            return;
         }
+        service.key = self.known_key(service.key);
         touched.insert(service.key.clone());
         self.services.insert(service.key.clone(), service);
     }
@@ -198,16 +202,19 @@ impl Cluster {
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice, touched: &mut Touched) {
-        match self.slices.get(&slice.key) {
-            Some(known) if *known == slice => return,
-            // Its label may name another Service now.
-            Some(known) if known.service != slice.service => {
-                self.remove_slice(&slice.key, touched);
-                slice.service = self.known_key(slice.service);
+        if let Some(known) = self.slices.get_mut(&slice.key)
+            && known.service == slice.service
+        {
+            if *known != slice {
+                (slice.key, slice.service) = (known.key.clone(), known.service.clone());
+                touched.insert(slice.service.clone());
+                *known = slice;
             }
-            Some(known) => (slice.key, slice.service) = (known.key.clone(), known.service.clone()),
-            None => slice.service = self.known_key(slice.service),
+            return;
         }
+        // Its label may have named another Service before.
+        self.remove_slice(&slice.key, touched);
+        slice.service = self.known_key(slice.service);
         touched.insert(slice.service.clone());
         let keys = self.slices_of.entry(slice.service.clone()).or_default();
         if let Err(index) = keys.binary_search(&slice.key) {
