@@ -1,7 +1,6 @@
 //! Which endpoints of a Service port get new connections on this node: conditions, traffic policies, hints
 //! (contract 5.2; KEP-1669, KEP-2433, KEP-3015).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Cluster;
@@ -29,6 +28,7 @@ pub struct Endpoints {
 /// One endpoint of a port, and whether it is on this node.
 #[derive(Clone, Copy, Debug)]
 struct Known<'a> {
+    key: RealServerKey,
     endpoint: &'a Endpoint,
     local: bool,
 }
@@ -55,13 +55,14 @@ pub fn endpoints(
 ) -> Endpoints {
     let merged = merge(cluster, service, port, family, place);
     let chosen = |wanted: &dyn Fn(&Known<'_>) -> bool| -> Vec<RealServerKey> {
-        merged.iter().filter(|(_, known)| wanted(known)).map(|(key, _)| *key).collect()
+        let mut chosen = Vec::with_capacity(merged.len());
+        chosen.extend(merged.iter().filter(|known| wanted(known)).map(|known| known.key));
+        chosen
     };
     let or_terminating = |ready: Vec<RealServerKey>, also: &dyn Fn(&Known<'_>) -> bool| {
         if ready.is_empty() { chosen(&|known| known.terminates_and_serves() && also(known)) } else { ready }
     };
-    let ready: Vec<&Known<'_>> = merged.values().filter(|known| known.endpoint.ready).collect();
-    let near = Near::of(&ready, place);
+    let near = Near::of(|| merged.iter().filter(|known| known.endpoint.ready), place);
     Endpoints {
         cluster: or_terminating(chosen(&|known| known.endpoint.ready && near.admits(known, place)), &|_| {
             true
@@ -79,11 +80,12 @@ enum Near {
 }
 
 impl Near {
-    fn of(ready: &[&Known<'_>], place: Place<'_>) -> Self {
+    /// Those that all who are ready have, if one of them is meant for here.
+    fn of<'a, I: Iterator<Item = &'a Known<'a>>>(ready: impl Fn() -> I, place: Place<'_>) -> Self {
         // Without an endpoint there is nothing to say: `all` of none holds, `any` does not.
         let all_and_here = |names: fn(&Hints) -> &[Arc<str>], here: Option<&str>| {
-            ready.iter().all(|known| !known.names(names).is_empty())
-                && ready.iter().any(|known| known.names(names).iter().any(|name| Some(&**name) == here))
+            ready().all(|known| !known.names(names).is_empty())
+                && ready().any(|known| known.names(names).iter().any(|name| Some(&**name) == here))
         };
         if all_and_here(|hints| &hints.nodes, Some(place.node)) {
             Self::Node
@@ -104,34 +106,36 @@ impl Near {
     }
 }
 
-/// One entry per address and port. Of several, one that is not terminating wins, whichever slice it stands in: a pod
-/// that moves from one slice to another is in both for a while (contract 5.1).
+/// One entry per address and port, in order. Of several, the last that is not terminating wins, whichever slice it stands
+/// in: a pod that moves from one slice to another is in both for a while (contract 5.1).
 fn merge<'a>(
     cluster: &'a Cluster,
     service: &Service,
     port: &ServicePort,
     family: Family,
     place: Place<'_>,
-) -> BTreeMap<RealServerKey, Known<'a>> {
-    let mut merged = BTreeMap::new();
+) -> Vec<Known<'a>> {
+    let mut merged: Vec<Known<'a>> = Vec::new();
     for slice in cluster.slices(&service.key).filter(|slice| slice.family == family) {
         let Some(slice_port) =
             slice.ports.iter().find(|known| known.name == port.name && known.protocol == port.protocol)
         else {
             continue;
         };
-        for endpoint in &slice.endpoints {
-            let key = RealServerKey { address: endpoint.address, port: slice_port.port };
-            let known = Known { endpoint, local: endpoint.node.as_deref() == Some(place.node) };
-            merged
-                .entry(key)
-                .and_modify(|before| {
-                    if !endpoint.terminating {
-                        *before = known;
-                    }
-                })
-                .or_insert(known);
-        }
+        merged.extend(slice.endpoints.iter().map(|endpoint| Known {
+            key: RealServerKey { address: endpoint.address, port: slice_port.port },
+            endpoint,
+            local: endpoint.node.as_deref() == Some(place.node),
+        }));
     }
+    // Stable: of those with the same key the last comes last.
+    merged.sort_by_key(|known| known.key);
+    merged.dedup_by(|later, kept| {
+        let same = later.key == kept.key;
+        if same && !later.endpoint.terminating {
+            *kept = *later;
+        }
+        same
+    });
     merged
 }

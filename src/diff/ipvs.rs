@@ -44,9 +44,7 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
             (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}
         }
     }
-    for server_key in actual.real_servers.keys() {
-        if !wanted.real_servers.contains_key(server_key) {
-            draft.add(Step::DeleteRealServer(key, *server_key));
-        }
+    for (server_key, _) in actual.real_servers.without(&wanted.real_servers) {
+        draft.add(Step::DeleteRealServer(key, *server_key));
     }
 }

@@ -87,12 +87,14 @@ impl Drains {
             for id in forgotten {
                 self.end(&id, Some(now));
             }
-            for real in known.into_iter().flat_map(|known| known.real_servers.keys()) {
-                if !server.real_servers.contains_key(real)
-                    && key.protocol != Protocol::Udp
-                    && self.may_stay(*key, *real, in_slice(key, real), now)
-                {
-                    server.real_servers.insert(*real, RealServer::with(Weight::DrainIfPresent));
+            if let Some(known) = known
+                && key.protocol != Protocol::Udp
+            {
+                let unwanted = known.real_servers.without(&server.real_servers).map(|(real, _)| *real);
+                let staying: Vec<RealServerKey> =
+                    unwanted.filter(|real| self.may_stay(*key, *real, in_slice(key, real), now)).collect();
+                for real in staying {
+                    server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));
                 }
             }
             !server.real_servers.is_empty()

@@ -14,6 +14,18 @@ use super::{RealServer, RealServerKey};
 pub struct RealServers(Arc<LiteMap<RealServerKey, RealServer>>);
 
 impl RealServers {
+    /// Those that the other list does not have, by one walk through both.
+    pub fn without<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a RealServerKey, &'a RealServer)> {
+        let mut others = other.keys().peekable();
+        self.iter().filter(move |(key, _)| {
+            while others.next_if(|other| other < key).is_some() {}
+            others.peek() != Some(key)
+        })
+    }
+
     /// Shares the other's list if it is the same.
     pub fn share(&mut self, other: &Self) {
         if self == other {
