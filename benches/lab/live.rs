@@ -4,7 +4,8 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::thread::sleep;
+use std::sync::mpsc::Sender;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -13,6 +14,7 @@ use kube_ipvs::api::watch::ApiSource;
 use kube_ipvs::api::{Change, Event, client};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{Feed, Resource};
@@ -63,14 +65,12 @@ struct Live {
 pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures> {
     let feed = filled(size)?;
     let mut figures = Figures::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let fetched = runtime.block_on(async { fetch(client::connect(None, Some(&feed.url())).await?).await })?;
+    let fetched =
+        one_thread()?.block_on(async { fetch(client::connect(None, Some(&feed.url())).await?).await })?;
     figures.insert("fetch_seconds".into(), fetched.as_secs_f64());
     if size.services >= BURST {
-        let received = runtime.block_on(receive_burst(&feed, size))?;
-        figures.insert("receiving_milliseconds".into(), received);
+        figures.insert("receiving_milliseconds".into(), receive_burst(&feed, size)?);
     }
-    drop(runtime);
     let mut live = Live::start(size, feed, &mut figures)?;
     live.memory(&mut figures)?;
     live.single_changes(&mut figures)?;
@@ -131,35 +131,53 @@ pub(crate) async fn fetch(client: Client) -> anyhow::Result<Duration> {
     Ok(elapsed)
 }
 
-/// How long it takes to have a burst of changed slices as events, in milliseconds.
-async fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
-    let (sender, mut events) = tokio::sync::mpsc::channel(BURST as usize);
-    let source = ApiSource::new(client::connect(None, Some(&feed.url())).await?, Arc::from("node"));
+/// How long it takes to have a burst of changed slices as events, in milliseconds. They are received as in the program, by
+/// one thread for all: to hand each to another one would cost more than to receive it.
+fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
     let end = CancellationToken::new();
-    let running = tokio::spawn(source.run(sender, end.clone()));
-    let mut next = async |what: fn(&Event) -> bool| {
-        while !what(&events.recv().await.context("the source ended")?) {}
-        Ok::<_, anyhow::Error>(())
-    };
-    next(|event| matches!(event, Event::Slice(Change::Replace(_)))).await?;
-    let mut times = Vec::new();
-    // The last round puts back what was there.
-    for more in (0..=ROUNDS).rev() {
-        sleep(Duration::from_millis(500));
-        let changed = |number| {
-            let mut endpoints = input::endpoints(size, number);
-            endpoints.extend((0..more).map(|index| endpoint_address(u32::MAX / 512 + index)));
-            slice(number, &endpoints)
-        };
-        let told = feed.put_all(Resource::Slices, (0..BURST).map(changed).collect())?;
-        for _ in 0..BURST {
-            next(|event| matches!(event, Event::Slice(Change::Upsert(_)))).await?;
+    let (sender, received) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| one_thread()?.block_on(receive(feed.url(), sender, end.clone())));
+        let times = (|| {
+            received.recv().context("a complete list")?;
+            let mut times = Vec::new();
+            // The last round puts back what was there.
+            for more in (0..=ROUNDS).rev() {
+                sleep(Duration::from_millis(500));
+                let changed = |number| {
+                    let mut endpoints = input::endpoints(size, number);
+                    endpoints.extend((0..more).map(|index| endpoint_address(u32::MAX / 512 + index)));
+                    slice(number, &endpoints)
+                };
+                let told = feed.put_all(Resource::Slices, (0..BURST).map(changed).collect())?;
+                times.push(received.recv().context("a burst")? - told);
+            }
+            anyhow::Ok(times)
+        })();
+        end.cancel();
+        receiver.join().expect("the receiver does not panic")?;
+        Ok(median_milliseconds(times?))
+    })
+}
+
+/// Says when the slices are complete, and then each time that so many as a burst has have changed.
+async fn receive(url: String, complete: Sender<Instant>, end: CancellationToken) -> anyhow::Result<()> {
+    let (sender, mut events) = tokio::sync::mpsc::channel(BURST as usize);
+    let source = ApiSource::new(client::connect(None, Some(&url)).await?, Arc::from("node"));
+    let running = tokio::spawn(source.run(sender, end));
+    let mut changed = 0;
+    while let Some(event) = events.recv().await {
+        changed += u32::from(matches!(event, Event::Slice(Change::Upsert(_))));
+        if changed == BURST || matches!(event, Event::Slice(Change::Replace(_))) {
+            changed = 0;
+            complete.send(Instant::now())?;
         }
-        times.push(told.elapsed());
     }
-    end.cancel();
-    running.await??;
-    Ok(median_milliseconds(times))
+    running.await?.map_err(Into::into)
+}
+
+fn one_thread() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 impl Live {
