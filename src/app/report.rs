@@ -69,7 +69,6 @@ impl Reporter {
 
     /// Passes on what happened by now.
     pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
-        let now = Moment { instant: now, wall: SystemTime::now() };
         let mut drifted = Vec::new();
         for note in notes {
             match note {
@@ -82,13 +81,14 @@ impl Reporter {
         self.publish(reconciler);
     }
 
-    fn tell_one(&mut self, reconciler: &Reconciler, note: Note, now: Moment) {
+    fn tell_one(&mut self, reconciler: &Reconciler, note: Note, now: Instant) {
         match note {
             Note::Adopted { virtual_servers, addresses } => {
                 self.readable();
                 tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
             }
             Note::Queued(family) => {
+                let now = Moment { instant: now, wall: SystemTime::now() };
                 self.queued.entry(family).or_insert(now);
                 self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
                 self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
@@ -186,11 +186,12 @@ impl Reporter {
         self.status.send_if_modified(|status| status.sources.remove(KERNEL).is_some());
     }
 
-    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64], now: Moment) {
+    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64], now: Instant) {
         self.readable();
         let metrics = &self.metrics.kube_proxy;
-        metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
         let started = self.queued.remove(&family);
+        let now = started.map_or_else(Moment::now, |started| started.soon_after(now));
+        metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
         if let Some(started) = started {
             let elapsed = now.instant.saturating_duration_since(started.instant);
             metrics.sync_duration_seconds.of(family).observe(elapsed.as_secs_f64());

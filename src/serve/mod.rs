@@ -16,6 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::types::Family;
 
+/// Within that time no clock is set to another time, or it does not matter.
+const SOON: Duration = Duration::from_secs(1);
+
 /// A moment on both clocks: one to compare with, which nobody sets back, and one to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -26,6 +29,14 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The same moment as this instant. What is not long after needs no other look at the clock: it is asked twice for each
+    /// change otherwise.
+    pub fn soon_after(self, instant: Instant) -> Self {
+        let elapsed = instant.saturating_duration_since(self.instant);
+        let wall = if elapsed < SOON { self.wall + elapsed } else { SystemTime::now() };
+        Self { instant, wall }
+    }
+
     /// This moment.
     pub fn now() -> Self {
         Self { instant: Instant::now(), wall: SystemTime::now() }
