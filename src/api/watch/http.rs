@@ -6,7 +6,9 @@
 //! name and stops no other; a relist can demand a version, which kube-runtime's watcher cannot; and kube knows JSON only.
 
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -94,8 +96,12 @@ impl Silence {
         coming: impl Future<Output = Result<T, Failure>>,
         limit: Duration,
     ) -> Result<T, Failure> {
-        let end = Instant::now() + limit;
         let mut coming = pin!(coming);
+        // What is there already needs no clock.
+        if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(coming.as_mut().poll(context))).await {
+            return output;
+        }
+        let end = Instant::now() + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         if timer.deadline() > end {
             timer.as_mut().reset(end);
