@@ -31,6 +31,7 @@ pub struct Moment {
 impl Moment {
     /// The same moment as this instant. What is not long after needs no other look at the clock: it is asked twice for each
     /// change otherwise.
+    #[must_use]
     pub fn soon_after(self, instant: Instant) -> Self {
         let elapsed = instant.saturating_duration_since(self.instant);
         let wall = if elapsed < SOON { self.wall + elapsed } else { SystemTime::now() };
