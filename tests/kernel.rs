@@ -28,8 +28,8 @@ use lab::{shell, try_shell};
 use conntrack::{speed_of_purging, stale_udp_entries_are_deleted};
 use node_addresses::{
     a_port_that_leaves_its_bridge_keeps_its_addresses, addresses_of_the_node_are_listed,
-    addresses_that_stay_are_always_told, changes_are_told_each_once, ignored_messages_do_not_come,
-    our_own_device_wakes_nobody, what_was_lost_is_listed_again,
+    addresses_that_stay_are_always_told, after_an_overrun_losses_are_told_again, changes_are_told_each_once,
+    ignored_messages_do_not_come, our_own_device_wakes_nobody, what_was_lost_is_listed_again,
 };
 
 fn main() -> std::process::ExitCode {
@@ -64,6 +64,7 @@ fn main() -> std::process::ExitCode {
         a_port_that_leaves_its_bridge_keeps_its_addresses,
         our_own_device_wakes_nobody,
         ignored_messages_do_not_come,
+        after_an_overrun_losses_are_told_again,
         what_was_lost_is_listed_again,
         addresses_that_stay_are_always_told,
         stale_udp_entries_are_deleted,

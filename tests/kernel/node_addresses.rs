@@ -213,6 +213,24 @@ fn add_many(interface: &str, count: u32) -> BTreeSet<String> {
     words
 }
 
+pub(crate) fn after_an_overrun_losses_are_told_again() {
+    interface("eth0");
+    let mut news = Multicast::with_receive_buffer(Protocol::Route, &[5], 4096).expect("a socket");
+    // RTM_NEWADDR and RTM_DELADDR, of what is heard now.
+    let mut heard = || match news.next(false).expect("messages") {
+        heard @ Heard::Messages(_) => format!("{:?}", heard.messages().map(|m| m.kind).collect::<Vec<_>>()),
+        other => format!("{other:?}"),
+    };
+    add_many("eth0", 1000);
+    assert_eq!(heard(), "Overrun");
+    // What came before says nothing any more, and would hide that more was lost after it.
+    assert_eq!(heard(), "Nothing");
+    shell("ip address del 10.0.0.1/32 dev eth0");
+    assert_eq!([heard(), heard()], ["[21]", "Nothing"]);
+    shell("ip address flush dev eth0");
+    assert_eq!([heard(), heard()], ["Overrun", "Nothing"]);
+}
+
 pub(crate) fn what_was_lost_is_listed_again() {
     interface("eth0");
     // Nobody receives while the addresses come, and the buffer holds a few messages only.

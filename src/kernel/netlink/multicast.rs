@@ -21,7 +21,8 @@ pub enum Heard<'a> {
     Messages(&'a [u8]),
     /// Nothing is there now.
     Nothing,
-    /// Messages were lost: the receive buffer was full. What they told of must be read anew.
+    /// Messages were lost: the receive buffer was full. What they told of must be read anew. Those that waited are lost as
+    /// well, and what comes from now on is heard, or another overrun is.
     Overrun,
 }
 
@@ -76,9 +77,25 @@ impl Multicast {
                 Ok((stored, length)) if length > stored => return Ok(Heard::Overrun),
                 Ok((_, length)) => return Ok(Heard::Messages(&self.buffer[..length])),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::NOBUFS) => return Ok(Heard::Overrun),
+                Err(rustix::io::Errno::NOBUFS) => {
+                    self.discard();
+                    return Ok(Heard::Overrun);
+                }
                 Err(rustix::io::Errno::AGAIN) => return Ok(Heard::Nothing),
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes what waits and drops it. The kernel says once that messages are lost, and again only after the queue was empty
+    /// (`netlink_overrun` and `netlink_rcv_wake` in `net/netlink/af_netlink.c`): what is lost until then, it never tells.
+    fn discard(&mut self) {
+        let flags = RecvFlags::DONTWAIT;
+        loop {
+            match rustix::net::recv(&self.inner, &mut self.buffer[..], flags) {
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {}
+                // Empty, or broken: the next call tells.
+                Err(_) => return,
             }
         }
     }
