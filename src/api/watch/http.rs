@@ -8,7 +8,7 @@
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Request;
@@ -96,29 +96,27 @@ impl Silence {
         coming: impl Future<Output = Result<T, Failure>>,
         limit: Duration,
     ) -> Result<T, Failure> {
-        let mut coming = pin!(coming);
-        // What is there already needs no clock.
-        if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(coming.as_mut().poll(context))).await {
-            return output;
-        }
-        let end = Instant::now() + limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if timer.deadline() > end {
-            timer.as_mut().reset(end);
-        }
-        loop {
-            tokio::select! {
-                biased;
-                output = &mut coming => return output,
-                () = timer.as_mut() => {
-                    if Instant::now() >= end {
-                        return Err(Failure::Silence(limit));
-                    }
-                    // It was set for an earlier wait.
-                    timer.as_mut().reset(end);
-                }
+        let (mut coming, mut end) = (pin!(coming), None);
+        poll_fn(|context| {
+            // What is there already needs no clock.
+            if let Poll::Ready(output) = coming.as_mut().poll(context) {
+                return Poll::Ready(output);
             }
-        }
+            let end = *end.get_or_insert_with(|| Instant::now() + limit);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+            if timer.deadline() > end {
+                timer.as_mut().reset(end);
+            }
+            loop {
+                ready!(timer.as_mut().poll(context));
+                if Instant::now() >= end {
+                    return Poll::Ready(Err(Failure::Silence(limit)));
+                }
+                // It was set for an earlier wait.
+                timer.as_mut().reset(end);
+            }
+        })
+        .await
     }
 }
 
