@@ -210,6 +210,14 @@ messages! {
     }
 }
 
+/// Bytes that are not looked at yet.
+impl<'a> Value<'a> for &'a [u8] {
+    fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
+        *self = content.bytes()?;
+        Ok(())
+    }
+}
+
 impl<'a> Value<'a> for Text<'a> {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
         let text = std::str::from_utf8(content.bytes()?).map_err(quick_protobuf::Error::from)?;

@@ -97,19 +97,24 @@ pub(super) enum WatchEvent<'a> {
 }
 
 impl<'a> WatchEvent<'a> {
-    /// The event of this type about this object, `None` for a type that is not one of an object.
-    pub(super) fn of(kind: &str, object: Encoded<'a>) -> Result<Option<Self>, Failure> {
-        Ok(Some(match kind {
-            "ADDED" | "MODIFIED" => Self::Put(object),
-            "DELETED" => Self::Delete(object.metadata()?),
+    /// The event of this type about this object.
+    pub(super) fn of(kind: &str, object: Encoded<'a>) -> Result<Self, Failure> {
+        match kind {
+            "ADDED" | "MODIFIED" => Ok(Self::Put(object)),
+            "DELETED" => object.metadata().map(Self::Delete),
             "BOOKMARK" => {
                 let metadata = object.metadata()?;
                 let version = Version::new(&metadata.resource_version);
                 let mark = metadata.annotations.and_then(|annotations| annotations.initial_events_end);
-                Self::Bookmark { version, ends_list: mark.as_deref() == Some("true") }
+                Ok(Self::Bookmark { version, ends_list: mark.as_deref() == Some("true") })
             }
-            _ => return Ok(None),
-        }))
+            "ERROR" => {
+                let explanation: Explanation =
+                    object.decode().map_err(|error| malformed("the status of an ERROR event", &error))?;
+                Err(Failure::Refused(explanation.into()))
+            }
+            other => Err(Failure::Malformed(format!("a watch event of type {other:?}"))),
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::encoding::{Encoded, Page, WatchEvent, malformed};
-use super::explanation::Explanation;
 use super::failure::Failure;
 use super::version::Version;
 
@@ -48,13 +47,7 @@ pub(super) fn event(line: &[u8]) -> Result<WatchEvent<'_>, Failure> {
     }
     let Line { kind, object } =
         serde_json::from_slice(line).map_err(|error| malformed("a watch event", &error))?;
-    if kind == "ERROR" {
-        let explanation: Explanation = serde_json::from_str(object.get())
-            .map_err(|error| malformed("the status of an ERROR event", &error))?;
-        return Err(Failure::Refused(explanation.into()));
-    }
-    WatchEvent::of(kind, Encoded::Json(object.get()))?
-        .ok_or_else(|| Failure::Malformed(format!("a watch event of type {kind:?}")))
+    WatchEvent::of(kind, Encoded::Json(object.get()))
 }
 
 /// The object of an event as API servers write it, found without a walk through the object: it is walked through when

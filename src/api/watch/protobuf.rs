@@ -9,26 +9,15 @@ use super::explanation::Explanation;
 use super::failure::Failure;
 use super::version::Version;
 use crate::api::objects::Text;
-use crate::api::objects::protobuf::{Content, Error, Value, decode, messages};
+use crate::api::objects::protobuf::{Error, decode, messages};
 
 /// What every envelope begins with.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// Bytes that are not looked at yet.
-#[derive(Default)]
-struct Raw<'a>(&'a [u8]);
-
-impl<'a> Value<'a> for Raw<'a> {
-    fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
-        self.0 = content.bytes()?;
-        Ok(())
-    }
-}
-
 /// pkg/runtime `Unknown`.
 #[derive(Default)]
 struct Envelope<'a> {
-    raw: Raw<'a>,
+    raw: &'a [u8],
 }
 
 /// meta/v1 `WatchEvent`.
@@ -41,21 +30,21 @@ struct Event<'a> {
 /// pkg/runtime `RawExtension`.
 #[derive(Default)]
 struct RawExtension<'a> {
-    raw: Raw<'a>,
+    raw: &'a [u8],
 }
 
 /// `ServiceList` and its like.
 #[derive(Default)]
 struct List<'a> {
     metadata: ListMeta,
-    items: Vec<Raw<'a>>,
+    items: Vec<&'a [u8]>,
 }
 
 /// meta/v1 `ListMeta`.
 #[derive(Default)]
 struct ListMeta {
     resource_version: String,
-    continues: String,
+    continues: Option<String>,
 }
 
 messages! {
@@ -71,8 +60,8 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page<'_>, Failure> {
     let list: List<'_> = opened(bytes).and_then(decode).map_err(|error| malformed("a list", &error))?;
     Ok(Page {
         version: Version::new(&list.metadata.resource_version),
-        continues: Some(list.metadata.continues),
-        items: list.items.into_iter().map(|Raw(item)| Encoded::Protobuf(item)).collect(),
+        continues: list.metadata.continues,
+        items: list.items.into_iter().map(Encoded::Protobuf).collect(),
     })
 }
 
@@ -80,14 +69,8 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page<'_>, Failure> {
 pub(super) fn event(bytes: &[u8]) -> Result<WatchEvent<'_>, Failure> {
     let wrong = |error| malformed("a watch event", &error);
     let Event { kind, object } = decode(bytes).map_err(wrong)?;
-    let object = opened(object.raw.0).map_err(wrong)?;
-    if &*kind == "ERROR" {
-        let explanation: Explanation =
-            decode(object).map_err(|error| malformed("the status of an ERROR event", &error))?;
-        return Err(Failure::Refused(explanation.into()));
-    }
-    WatchEvent::of(&kind, Encoded::Protobuf(object))?
-        .ok_or_else(|| Failure::Malformed(format!("a watch event of type {:?}", &*kind)))
+    let object = opened(object.raw).map_err(wrong)?;
+    WatchEvent::of(&kind, Encoded::Protobuf(object))
 }
 
 /// Reads the explanation that comes with an error.
@@ -99,5 +82,5 @@ pub(super) fn explanation(bytes: &[u8]) -> Option<Explanation> {
 fn opened(bytes: &[u8]) -> Result<&[u8], Error> {
     let message = bytes.strip_prefix(MAGIC).ok_or(Error::expected("an envelope"))?;
     let Envelope { raw } = decode(message)?;
-    Ok(raw.0)
+    Ok(raw)
 }
