@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::GoDuration;
 use super::own::Own;
+pub(super) use defaults::PROTOBUF;
 pub(super) use value::{FromValue, Loose, read, section};
 
 /// What every Kubernetes object begins with.

@@ -8,7 +8,8 @@ use crate::sloppy::parse_ip;
 
 const MODE: &str = "ipvs";
 const LOCAL_MODE: &str = "ClusterCIDR";
-const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
+/// How objects come from the API server, and how they come fastest.
+pub(in crate::options) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const REQUESTS_PER_SECOND: f32 = 5.0;
 const BURST: i64 = 10;
 const MASQUERADE_BIT: i64 = 14;
@@ -70,7 +71,7 @@ impl Configuration {
         self.oom_score_adj.get_or_insert(OOM_SCORE_ADJUSTMENT);
 
         let connection = &mut self.client_connection;
-        text(&mut connection.content_type, CONTENT_TYPE);
+        text(&mut connection.content_type, PROTOBUF);
         if connection.qps == 0.0 {
             connection.qps = REQUESTS_PER_SECOND;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::names;
-use crate::options::configuration::{ClientConnection, Configuration};
+use crate::options::configuration::{ClientConnection, Configuration, PROTOBUF};
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::duration::GoDuration;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
@@ -17,8 +17,6 @@ use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
 
 const DEFAULT_SCHEDULER: &str = "rr";
-/// How objects come fastest.
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// What `--nodeport-addresses` may be instead of networks.
 const PRIMARY: &str = "primary";
 /// `IFNAMSIZ` of Linux, less the byte that ends it.
