@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -138,26 +138,29 @@ fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
     let (sender, received) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let receiver = scope.spawn(|| one_thread()?.block_on(receive(feed.url(), sender, end.clone())));
-        let times = (|| {
-            received.recv().context("a complete list")?;
-            let mut times = Vec::new();
-            // The last round puts back what was there.
-            for more in (0..=ROUNDS).rev() {
-                sleep(Duration::from_millis(500));
-                let changed = |number| {
-                    let mut endpoints = input::endpoints(size, number);
-                    endpoints.extend((0..more).map(|index| endpoint_address(u32::MAX / 512 + index)));
-                    slice(number, &endpoints)
-                };
-                let told = feed.put_all(Resource::Slices, (0..BURST).map(changed).collect())?;
-                times.push(received.recv().context("a burst")? - told);
-            }
-            anyhow::Ok(times)
-        })();
+        let times = tell_bursts(feed, size, &received);
         end.cancel();
         receiver.join().expect("the receiver does not panic")?;
         Ok(median_milliseconds(times?))
     })
+}
+
+/// Changes slices, one burst after the other, and says how long each took to be received.
+fn tell_bursts(feed: &Feed, size: Size, received: &Receiver<Instant>) -> anyhow::Result<Vec<Duration>> {
+    received.recv().context("a complete list")?;
+    let mut times = Vec::new();
+    // The last round puts back what was there.
+    for more in (0..=ROUNDS).rev() {
+        sleep(Duration::from_millis(500));
+        let changed = |number| {
+            let mut endpoints = input::endpoints(size, number);
+            endpoints.extend((0..more).map(|index| endpoint_address(u32::MAX / 512 + index)));
+            slice(number, &endpoints)
+        };
+        let told = feed.put_all(Resource::Slices, (0..BURST).map(changed).collect())?;
+        times.push(received.recv().context("a burst")? - told);
+    }
+    Ok(times)
 }
 
 /// Says when the slices are complete, and then each time that so many as a burst has have changed.
