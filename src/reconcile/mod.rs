@@ -34,8 +34,9 @@ use wait::wait;
 /// How often to look up when nothing is due.
 const LONG: Duration = Duration::from_hours(1);
 
-/// Events come in lists of those that came together, since each list wakes the loop. Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. `tell` hears all
-/// that happens, in order, and when; it must not block.
+/// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. Events come in lists
+/// of those that came together, since each list wakes the loop. `tell` hears all that happens, in order, and when; it must
+/// not block.
 ///
 /// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
 /// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile

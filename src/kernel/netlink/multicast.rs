@@ -21,8 +21,8 @@ pub enum Heard<'a> {
     Messages(&'a [u8]),
     /// Nothing is there now.
     Nothing,
-    /// Messages were lost: the receive buffer was full. What they told of must be read anew. Those that waited are lost as
-    /// well, and what comes from now on is heard, or another overrun is.
+    /// Messages were lost: the receive buffer was full. What they told of must be read anew. What comes from
+    /// now on is heard, or another overrun is.
     Overrun,
 }
 
