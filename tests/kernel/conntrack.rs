@@ -9,8 +9,12 @@ use kube_ipvs::diff::purge::Purge;
 use kube_ipvs::kernel::{Kernel, Purged};
 use kube_ipvs::state::{RealServerKey, VirtualServerKey};
 
-use crate::lab::shell;
-use crate::{kernel, report};
+use crate::build::kernel;
+use crate::lab::{self, Test, shell};
+use crate::speed::report;
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![stale_udp_entries_are_deleted, speed_of_purging];
 
 /// An entry: where its first packet went, and where the replies come from. Each has a client's port of its own.
 fn track(number: usize, protocol: &str, destination: &str, replies_from: &str) -> String {
@@ -70,7 +74,7 @@ fn deleted(purged: &BTreeMap<Family, Purged>) -> BTreeMap<Family, u64> {
     purged.iter().map(count).collect()
 }
 
-pub(crate) fn stale_udp_entries_are_deleted() {
+fn stale_udp_entries_are_deleted() {
     let mut script = String::new();
     for (address, live, gone) in
         [("10.96.0.10", "10.244.1.2", "10.244.1.3"), ("[fd00::10]", "[fd00:244::2]", "[fd00:244::3]")]
@@ -128,7 +132,7 @@ pub(crate) fn stale_udp_entries_are_deleted() {
 const ENTRIES: u16 = 20_000;
 
 /// What the walk costs, and what the copies cost that the kernel's filter by address spares.
-pub(crate) fn speed_of_purging() {
+fn speed_of_purging() {
     shell(
         "ip link add eth0 type dummy; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up
          nft 'add table ip t; add chain ip t o { type filter hook output priority 0; }'

@@ -12,8 +12,20 @@ use kube_ipvs::kernel::netlink::Protocol;
 use kube_ipvs::kernel::netlink::multicast::{Heard, Multicast};
 use kube_ipvs::kernel::node_addresses::{Monitor, follow};
 
-use crate::lab::shell;
-use crate::{address, kernel, must};
+use crate::build::{address, kernel, must};
+use crate::lab::{self, Test, shell};
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![
+    addresses_of_the_node_are_listed,
+    changes_are_told_each_once,
+    a_port_that_leaves_its_bridge_keeps_its_addresses,
+    our_own_device_wakes_nobody,
+    ignored_messages_do_not_come,
+    after_an_overrun_losses_are_told_again,
+    what_was_lost_is_listed_again,
+    addresses_that_stay_are_always_told
+];
 
 /// Long enough for a change to be told, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +86,7 @@ fn interface(name: &str) {
     ));
 }
 
-pub(crate) fn addresses_of_the_node_are_listed() {
+fn addresses_of_the_node_are_listed() {
     interface("eth0");
     interface("eth1");
     shell(
@@ -110,7 +122,7 @@ pub(crate) fn addresses_of_the_node_are_listed() {
     );
 }
 
-pub(crate) fn changes_are_told_each_once() {
+fn changes_are_told_each_once() {
     interface("eth0");
     let told = told();
     let loopback = set(&["lo 127.0.0.1 host", "lo ::1 host"]);
@@ -138,7 +150,7 @@ pub(crate) fn changes_are_told_each_once() {
     assert_quiet(&told);
 }
 
-pub(crate) fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
+fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
     interface("eth0");
     shell("ip address add 192.0.2.1/24 dev eth0; ip link add br0 type bridge; ip link set eth0 master br0");
     let told = told();
@@ -152,7 +164,7 @@ pub(crate) fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
     );
 }
 
-pub(crate) fn our_own_device_wakes_nobody() {
+fn our_own_device_wakes_nobody() {
     interface("eth0");
     let told = told();
     let mut kernel = kernel();
@@ -175,7 +187,7 @@ pub(crate) fn our_own_device_wakes_nobody() {
     assert_eq!(next(&told), wanted);
 }
 
-pub(crate) fn ignored_messages_do_not_come() {
+fn ignored_messages_do_not_come() {
     const NUMBER: u32 = 77;
     interface("eth0");
     shell(&format!("ip link add eth1 index {NUMBER} type dummy"));
@@ -213,7 +225,7 @@ fn add_many(interface: &str, count: u32) -> BTreeSet<String> {
     words
 }
 
-pub(crate) fn after_an_overrun_losses_are_told_again() {
+fn after_an_overrun_losses_are_told_again() {
     interface("eth0");
     let mut news = Multicast::with_receive_buffer(Protocol::Route, &[5], 4096).expect("a socket");
     // RTM_NEWADDR and RTM_DELADDR, of what is heard now.
@@ -231,7 +243,7 @@ pub(crate) fn after_an_overrun_losses_are_told_again() {
     assert_eq!([heard(), heard()], ["Overrun", "Nothing"]);
 }
 
-pub(crate) fn what_was_lost_is_listed_again() {
+fn what_was_lost_is_listed_again() {
     interface("eth0");
     // Nobody receives while the addresses come, and the buffer holds a few messages only.
     let monitor = Monitor::with_receive_buffer(4096).expect("a monitor");
@@ -244,7 +256,7 @@ pub(crate) fn what_was_lost_is_listed_again() {
     until(&told, &set(&["lo 127.0.0.1 host", "lo ::1 host"]));
 }
 
-pub(crate) fn addresses_that_stay_are_always_told() {
+fn addresses_that_stay_are_always_told() {
     // Those that come and go are listed before, between and after those that stay.
     ["eth0", "eth1", "eth2"].into_iter().for_each(interface);
     let mut stay = add_many("eth1", 1000);

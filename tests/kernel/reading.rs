@@ -1,0 +1,144 @@
+//! Reading back: by key, what is large, and while others write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::ipvs::Ipvs;
+use kube_ipvs::kernel::linux::LinuxKernel;
+use kube_ipvs::kernel::{Kernel, Outcome, Selection};
+use kube_ipvs::state::{Address, Key, RealServerKey, RealServers, State, VirtualServer, VirtualServerKey};
+
+use crate::build::{address, kernel, must, read_virtual_servers, real, server, steps, tcp, weight};
+use crate::lab::{self, Test};
+
+use crate::addresses::{V4, V6, with_addresses};
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![
+    keys_are_read_one_by_one,
+    large_virtual_servers_are_read_whole,
+    answers_are_complete_while_others_write
+];
+
+fn keys_are_read_one_by_one() {
+    let mut kernel = with_addresses();
+    let (here, absent) = (tcp(V4, 53), tcp(V4, 54));
+    let settings = server(&here, "rr", 0, 0);
+    must(
+        &mut kernel,
+        [
+            Step::AddVirtualServer(here, settings.clone()),
+            Step::AddRealServer(here, real("10.1.0.1", 53), weight(1)),
+            Step::AddVirtualServer(tcp(V6, 53), server(&tcp(V6, 53), "rr", 0, 0)),
+        ],
+    );
+    let keys = [Key::VirtualServer(here), Key::VirtualServer(absent), Key::Address(address(V4))];
+    let state = kernel.read(&Selection::Keys(keys.into())).expect("the keys");
+    let expected = State {
+        virtual_servers: BTreeMap::from([(
+            here,
+            VirtualServer {
+                real_servers: RealServers::from([(real("10.1.0.1", 53), weight(1))]),
+                ..settings
+            },
+        )]),
+        addresses: BTreeMap::from([(address(V4), Address::wanted(address(V4)))]),
+        ..State::default()
+    };
+    assert_eq!(state, expected);
+    assert_eq!(kernel.list_virtual_servers().expect("the list"), BTreeSet::from([here, tcp(V6, 53)]));
+    assert_eq!(kernel.read(&Selection::Keys(BTreeSet::new())).expect("nothing"), State::default());
+}
+
+/// More real servers than a datagram of the kernel holds, beside virtual servers with none.
+fn large_virtual_servers_are_read_whole() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let (large, empty) = (tcp("10.96.0.1", 80), tcp("10.96.0.2", 80));
+    must(&mut kernel, [large, empty].map(|key| Step::AddVirtualServer(key, server(&key, "rr", 0, 0))));
+    let reals: Vec<RealServerKey> =
+        (0..1000_u32).map(|n| real(&format!("10.1.{}.{}", n / 250, n % 250 + 1), 80)).collect();
+    let outcomes =
+        kernel.apply(&steps(reals.iter().map(|real| Step::AddRealServer(large, *real, weight(1)))));
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+    let read = read_virtual_servers(&mut ipvs);
+    assert_eq!(
+        read[&large].real_servers.keys().copied().collect::<BTreeSet<_>>(),
+        reals.into_iter().collect()
+    );
+    assert_eq!(read[&empty].real_servers, RealServers::default());
+}
+
+/// Ends the writer, whatever becomes of the reader.
+struct Done<'a>(&'a AtomicBool);
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Somebody else adds and removes, all the time, while we read: an answer may be an error, but what was there all
+/// along is never missing from it.
+fn answers_are_complete_while_others_write() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    must(&mut kernel, [Step::AddDevice]);
+    let stable: BTreeSet<VirtualServerKey> =
+        (1..=1500_u16).map(|n| tcp(&format!("10.96.{}.{}", n / 250, n % 250 + 1), 80)).collect();
+    // IPv6, where the kernel puts new addresses before the older ones.
+    let vip = |key: &VirtualServerKey| address(&format!("fd00::{}", key.address));
+    let make = |key: &VirtualServerKey| {
+        [Step::AddVirtualServer(*key, server(key, "rr", 0, 0)), Step::AddAddress(vip(key))]
+    };
+    assert!(
+        kernel.apply(&steps(stable.iter().flat_map(make))).iter().all(|outcome| *outcome == Outcome::Done)
+    );
+
+    let done = AtomicBool::new(false);
+    let (mut complete, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        // The new thread is in the same namespace.
+        let writer = scope.spawn(|| {
+            let mut kernel = LinuxKernel::open().expect("the lab's kernel");
+            let mut rounds: u64 = 0;
+            while !done.load(Ordering::Relaxed) {
+                let key = |n| tcp(&format!("10.99.{}.{n}", rounds % 200), 80);
+                let add = kernel.apply(&steps((1..=40).map(key).flat_map(|key| make(&key))));
+                std::thread::sleep(Duration::from_millis(rounds % 4));
+                let remove = (1..=40).map(key);
+                let remove =
+                    remove.flat_map(|key| [Step::DeleteAddress(vip(&key)), Step::DeleteVirtualServer(key)]);
+                let remove = kernel.apply(&steps(remove));
+                assert!(add.iter().chain(&remove).all(|outcome| *outcome == Outcome::Done));
+                std::thread::sleep(Duration::from_millis(30 * (rounds % 3)));
+                rounds += 1;
+            }
+            rounds
+        });
+        let reader = Done(&done);
+        for _ in 0..60 {
+            match ipvs.list() {
+                Ok(list) => {
+                    complete += 1;
+                    assert_eq!(stable.iter().find(|key| !list.contains_key(key)), None, "missing");
+                }
+                Err(_) => refused += 1,
+            }
+            match kernel.read(&Selection::Addresses(Family::V6)) {
+                Ok(state) => {
+                    complete += 1;
+                    let missing =
+                        |key: &&VirtualServerKey| !state.addresses.get(&vip(key)).is_some_and(|a| a.routed);
+                    assert_eq!(stable.iter().find(missing), None, "missing");
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        drop(reader);
+        let rounds = writer.join().expect("the writer");
+        println!("  {complete} complete answers, {refused} errors, during {rounds} rounds of changes");
+        assert!(complete > 0 && rounds > 10);
+    });
+}

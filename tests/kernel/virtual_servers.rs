@@ -1,0 +1,205 @@
+//! Virtual and real servers, as `ipvsadm` shows and makes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube_ipvs::cluster::types::Protocol;
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::ipvs::Ipvs;
+use kube_ipvs::kernel::{Kernel, probe};
+use kube_ipvs::state::{RealServer, RealServers, VirtualServer, VirtualServerKey, Weight};
+
+use crate::build::{address, kernel, must, read_virtual_servers, real, saved, server, tcp, weight};
+use crate::lab::{self, Test, shell};
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![
+    virtual_servers_are_as_ipvsadm_shows_them,
+    virtual_servers_of_ipvsadm_are_read,
+    servers_are_changed_in_place,
+    every_scheduler_of_the_kernel_works,
+    some_virtual_servers_are_named_without_the_rest,
+    a_scheduler_is_tried_without_harm
+];
+
+fn virtual_servers_are_as_ipvsadm_shows_them() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let mut wanted = BTreeMap::new();
+    for (service, endpoint) in [("10.96.0.10", "172.18.219.67"), ("fd00:10:96::a", "fd00:10:244::67")] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let persistent = VirtualServer::PERSISTENT;
+            for (port, scheduler, flags, timeout) in
+                [(53, "rr", 0, 0), (443, "wlc", persistent, 10800), (80, "mh", VirtualServer::MH_PORT, 0)]
+            {
+                let key = VirtualServerKey { address: address(service), protocol, port };
+                let mut server = server(&key, scheduler, flags, timeout);
+                server.real_servers =
+                    RealServers::from([(real(endpoint, 8080), weight(1)), (real(endpoint, 8081), weight(0))]);
+                wanted.insert(key, server);
+            }
+        }
+    }
+    for (key, server) in &wanted {
+        let reals = server.real_servers.iter().map(|(real, value)| Step::AddRealServer(*key, *real, *value));
+        must(&mut kernel, [Step::AddVirtualServer(*key, server.clone())].into_iter().chain(reals));
+    }
+    assert_eq!(read_virtual_servers(&mut ipvs), wanted);
+
+    let expected = |protocol: &str| {
+        [("10.96.0.10", "172.18.219.67"), ("[fd00:10:96::a]", "[fd00:10:244::67]")]
+            .into_iter()
+            .flat_map(|(service, endpoint)| {
+                [("53", "-s rr"), ("443", "-s wlc -p 10800"), ("80", "-s mh -b mh-port")]
+                    .into_iter()
+                    .flat_map(move |(port, settings)| {
+                        [
+                            format!("-A {protocol} {service}:{port} {settings}"),
+                            format!("-a {protocol} {service}:{port} -r {endpoint}:8080 -m -w 1"),
+                            format!("-a {protocol} {service}:{port} -r {endpoint}:8081 -m -w 0"),
+                        ]
+                    })
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut all: Vec<String> = ["-t", "-u", "--sctp-service"].into_iter().flat_map(expected).collect();
+    all.sort();
+    assert_eq!(saved(), all);
+
+    for key in wanted.keys() {
+        must(&mut kernel, [Step::DeleteVirtualServer(*key)]);
+    }
+    assert_eq!(saved(), Vec::<String>::new());
+    assert_eq!(kernel.list_virtual_servers().expect("the list"), BTreeSet::new());
+}
+
+fn virtual_servers_of_ipvsadm_are_read() {
+    shell(
+        "ipvsadm -A -t 10.0.0.1:80 -s wrr
+         ipvsadm -A -u 10.0.0.1:80 -s rr -p 60 -M 255.255.255.0
+         ipvsadm -A -t [2001:db8::1]:80 -s sh -b sh-port,sh-fallback -p 7 -M 64
+         ipvsadm -A -t 10.0.0.2:21 -s rr -p 5
+         ipvsadm -A -f 77 -s rr
+         ipvsadm -a -f 77 -r 10.1.0.1:80 -m
+         ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.1:81 -m -w 65535
+         ipvsadm -a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 3",
+    );
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let read = read_virtual_servers(&mut ipvs);
+    let summary: Vec<_> = read
+        .iter()
+        .map(|(key, server)| {
+            let settings = (&*server.scheduler, server.flags, server.timeout_seconds, server.netmask_bits);
+            (key.to_string(), settings, server.real_servers.len())
+        })
+        .collect();
+    assert_eq!(
+        summary,
+        [
+            ("TCP 10.0.0.1:80".to_owned(), ("wrr", 0, 0, 32), 2),
+            ("UDP 10.0.0.1:80".to_owned(), ("rr", 1, 60, 24), 0),
+            ("TCP 10.0.0.2:21".to_owned(), ("rr", 1, 5, 32), 0),
+            ("TCP [2001:db8::1]:80".to_owned(), ("sh", 0x19, 7, 64), 0),
+        ]
+    );
+    let reals = &read[&tcp("10.0.0.1", 80)].real_servers;
+    assert_eq!(reals[&real("10.1.0.1", 81)], weight(65535));
+    assert_eq!(reals[&real("127.0.0.1", 80)].weight, Weight::Exactly(3));
+    assert_ne!(reals[&real("127.0.0.1", 80)].forwarding, RealServer::MASQUERADE);
+}
+
+fn servers_are_changed_in_place() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let (key, endpoint) = (tcp("10.96.0.1", 443), real("10.1.0.1", 6443));
+    let other = real("10.1.0.2", 6443);
+    must(
+        &mut kernel,
+        [
+            Step::AddVirtualServer(key, server(&key, "rr", 0, 0)),
+            Step::AddRealServer(key, endpoint, weight(1)),
+            Step::AddRealServer(key, other, weight(1)),
+            Step::EditRealServer(key, endpoint, weight(0)),
+        ],
+    );
+    let read = |ipvs: &mut Ipvs| ipvs.read(&key).expect("an answer").expect("the virtual server");
+    assert_eq!(read(&mut ipvs).real_servers, RealServers::from([(endpoint, weight(0)), (other, weight(1))]));
+    must(&mut kernel, [Step::EditRealServer(key, endpoint, weight(1)), Step::DeleteRealServer(key, other)]);
+    assert_eq!(read(&mut ipvs).real_servers, RealServers::from([(endpoint, weight(1))]));
+
+    // Flags are replaced, not added to; the real servers stay.
+    for settings in [
+        server(&key, "sh", VirtualServer::PERSISTENT, 300),
+        server(&key, "mh", VirtualServer::MH_PORT, 0),
+        server(&key, "rr", VirtualServer::PERSISTENT, 60),
+        server(&key, "rr", 0, 0),
+    ] {
+        must(&mut kernel, [Step::EditVirtualServer(key, settings.clone())]);
+        let now = read(&mut ipvs);
+        assert!(now.same_settings(&settings), "{now:?} is not {settings:?}");
+        assert_eq!(now.real_servers.len(), 1);
+    }
+    assert_eq!(ipvs.connections(&BTreeSet::from([key, tcp("10.96.0.2", 1)])).expect("an answer"), {
+        BTreeMap::from([((key, endpoint), 0)])
+    });
+}
+
+fn every_scheduler_of_the_kernel_works() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let usable = probe::usable_schedulers(&mut ipvs);
+    for name in ["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq"] {
+        assert!(usable.contains(&name), "{name} is not among {usable:?}");
+    }
+    for name in usable {
+        kernel.check_scheduler(name).expect(name);
+        let key = tcp("10.96.0.1", 80);
+        must(
+            &mut kernel,
+            [
+                Step::AddVirtualServer(key, server(&key, name, 0, 0)),
+                Step::AddRealServer(key, real("10.1.0.1", 80), weight(1)),
+            ],
+        );
+        assert!(shell("ipvsadm -S -n").contains(&format!("-A -t 10.96.0.1:80 -s {name}\n")), "{name}");
+        must(&mut kernel, [Step::DeleteVirtualServer(key)]);
+    }
+}
+
+fn some_virtual_servers_are_named_without_the_rest() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    assert_eq!(ipvs.some().expect("an answer").len(), 0);
+    let keys: BTreeSet<_> = (1..=1000).map(|port| tcp("10.96.0.1", port)).collect();
+    must(&mut kernel, keys.iter().map(|key| Step::AddVirtualServer(*key, server(key, "wlc", 0, 0))));
+    let some = ipvs.some().expect("an answer");
+    assert!((1..1000).contains(&some.len()), "{} of 1000", some.len());
+    for (key, server) in some {
+        assert!(keys.contains(&key), "{key}");
+        assert_eq!(&*server.scheduler, "wlc");
+    }
+    // The dump that was left does not stand in the way of what follows.
+    assert_eq!(ipvs.list().expect("an answer").into_keys().collect::<BTreeSet<_>>(), keys);
+}
+
+fn a_scheduler_is_tried_without_harm() {
+    let mut kernel = kernel();
+    kernel.check_scheduler("rr").expect("rr");
+    assert_eq!(saved(), Vec::<String>::new(), "the probe left something");
+
+    // Somebody else's, where the probe would make its own.
+    shell("ipvsadm -A -t 198.51.100.0:20000 -s wlc; ipvsadm -a -t 198.51.100.0:20000 -r 10.1.0.1:80 -m");
+    let before = saved();
+    kernel.check_scheduler("sh").expect("sh");
+    assert_eq!(saved(), before);
+
+    let error = kernel.check_scheduler("weighted").expect_err("no such scheduler").to_string();
+    assert_eq!(
+        error,
+        "IPVS scheduler \"weighted\" cannot be used on this kernel (No such file or directory (os error 2)); \
+         usable are: rr, wrr, lc, wlc, fo, ovf, lblc, lblcr, dh, sh, mh, sed, nq"
+    );
+    for name in ["", "none", "a-name-that-is-too-long-for-the-kernel", "r\0r"] {
+        kernel.check_scheduler(name).expect_err(name);
+    }
+    assert_eq!(saved(), before);
+}
