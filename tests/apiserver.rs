@@ -7,7 +7,7 @@
 mod common;
 #[path = "apiserver/connections.rs"]
 mod connections;
-#[path = "apiserver/faults.rs"]
+#[path = "apiserver/faults/mod.rs"]
 mod faults;
 #[path = "apiserver/real.rs"]
 mod real;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     session::Log::install();
     let mut trials = Vec::new();
     for (form, group) in [(Form::Protobuf, "faults"), (Form::Json, "faults::in_json")] {
-        for (name, test) in faults::TESTS {
+        for (name, test) in faults::tests() {
             trials.push(Trial::test(format!("{group}::{name}"), move || {
                 all_know(form);
                 session::paused(test());

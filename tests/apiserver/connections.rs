@@ -12,16 +12,16 @@ use tokio::process::Command;
 use crate::common::fake_apiserver::{FakeApiServer, Kind};
 use crate::common::objects::{node, service, slice};
 use crate::common::relay::Relay;
-use crate::session::{NODE, Of, Session, Test};
+use crate::session::{self, NODE, Of, Session};
 
-pub const TESTS: &[(&str, Test)] = &[
-    ("a_restart_withdraws_nothing", || Box::pin(a_restart_withdraws_nothing())),
-    ("a_server_that_comes_late_is_waited_for", || Box::pin(a_server_that_comes_late_is_waited_for())),
-    ("a_half_open_connection_is_noticed", || Box::pin(a_half_open_connection_is_noticed())),
-    ("a_renewed_token_is_used", || Box::pin(a_renewed_token_is_used())),
-    ("without_any_authority_it_says_so", || Box::pin(without_any_authority_it_says_so())),
-    ("outside_of_a_pod_it_says_so", || Box::pin(outside_of_a_pod_it_says_so())),
-    ("a_pod_without_credentials_says_so", || Box::pin(a_pod_without_credentials_says_so())),
+session::tests![
+    a_restart_withdraws_nothing,
+    a_server_that_comes_late_is_waited_for,
+    a_half_open_connection_is_noticed,
+    a_renewed_token_is_used,
+    without_any_authority_it_says_so,
+    outside_of_a_pod_it_says_so,
+    a_pod_without_credentials_says_so,
 ];
 
 fn server() -> FakeApiServer {

@@ -18,16 +18,16 @@ use serde_json::{Value, json};
 use crate::common::objects;
 use crate::common::real_apiserver::{RealApiServer, assets};
 use crate::common::relay::Relay;
-use crate::session::{Log, NODE, Of, Session, Test};
+use crate::session::{self, Log, NODE, Of, Session};
 
-pub const TESTS: &[(&str, Test)] = &[
-    ("follows_the_cluster_with_the_rights_of_kube_proxy", || Box::pin(follows_the_cluster())),
-    ("a_killed_server_withdraws_nothing", || Box::pin(a_killed_server_withdraws_nothing())),
-    ("what_was_forgotten_meanwhile_is_listed_again", || Box::pin(what_was_forgotten_is_listed_again())),
-    ("a_server_without_streaming_lists_is_listed", || Box::pin(a_server_without_streaming_lists_is_listed())),
-    ("both_encodings_say_the_same", || Box::pin(both_encodings_say_the_same())),
-    ("who_may_not_is_told_what", || Box::pin(who_may_not_is_told_what())),
-    ("the_server_accepts_the_objects_of_deploy", || Box::pin(the_server_accepts_the_objects_of_deploy())),
+session::tests![
+    follows_the_cluster_with_the_rights_of_kube_proxy,
+    a_killed_server_withdraws_nothing,
+    what_was_forgotten_meanwhile_is_listed_again,
+    a_server_without_streaming_lists_is_listed,
+    both_encodings_say_the_same,
+    who_may_not_is_told_what,
+    the_server_accepts_the_objects_of_deploy,
 ];
 
 /// Why these tests cannot run, if they cannot.
@@ -223,7 +223,7 @@ async fn complete_sets(client: kube::Client, settings: Settings) -> [String; 3] 
     sets
 }
 
-async fn follows_the_cluster() {
+async fn follows_the_cluster_with_the_rights_of_kube_proxy() {
     let (server, admin) = cluster(&[]).await;
     let log = Log::begin();
     let mut session = begin(server.client("proxy").await).await;
@@ -298,7 +298,7 @@ async fn a_killed_server_withdraws_nothing() {
     }
 }
 
-async fn what_was_forgotten_is_listed_again() {
+async fn what_was_forgotten_meanwhile_is_listed_again() {
     let (mut server, admin) = cluster(&[]).await;
     let mut relay = Relay::to(([127, 0, 0, 1], server.port).into()).await;
     let kubeconfig = server.kubeconfig_at("proxy", relay.address.port());

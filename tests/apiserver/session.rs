@@ -21,6 +21,16 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 /// A test: a function that makes a future.
 pub type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
+/// Names the tests of a file, for `main` to find: `const TESTS`.
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        /// The tests of this file: name and body.
+        pub const TESTS: &[(&str, $crate::session::Test)] =
+            &[$((stringify!($name), || Box::pin($name()))),+];
+    };
+}
+pub(crate) use tests;
+
 thread_local! {
     static PAUSED: Cell<bool> = const { Cell::new(false) };
 }

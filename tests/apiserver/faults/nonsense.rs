@@ -1,0 +1,70 @@
+//! Answers that cannot be understood.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{BOTH, established, server};
+use crate::common::fake_apiserver::{Fault, Kind, Wants};
+use crate::common::objects::service;
+use crate::session::{self, Log, Of};
+
+session::tests![
+    nonsense_is_skipped_with_one_warning,
+    what_cannot_be_decoded_is_skipped_too,
+    an_answer_that_is_no_list_is_an_error,
+];
+
+async fn nonsense_is_skipped_with_one_warning() {
+    let server = server();
+    let log = Log::begin();
+    server.put(service("bad", "300.0.0.1"));
+    let mut session = established(&server).await;
+    let touch = |name: &str, text: &str| {
+        server.patch(Kind::Services, name, |object| {
+            object["metadata"]["annotations"] = json!({"touched": text});
+        });
+    };
+    touch("bad", "1");
+    touch("bad", "2");
+    for _ in 0..2 {
+        assert_eq!(session.next(Of::Services).await, "delete default/bad");
+    }
+    assert_eq!(log.with("Service default/bad").len(), 1, "{:?}", log.with("default/bad"));
+    server.put(service("bad", "10.96.0.7"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/bad 10.96.0.7:80");
+    // What turns into nonsense is gone: the same as after a restart.
+    server.patch(Kind::Services, "bad", |object| object["spec"]["ports"][0]["port"] = json!(0));
+    assert_eq!(session.next(Of::Services).await, "delete default/bad");
+    assert_eq!(log.with("Service default/bad").len(), 2);
+    assert_eq!(session.counters(Of::Services), [7, 0, 4, 0, 0]);
+    // A relist repeats no warning.
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(log.with("Service default/bad").len(), 2);
+}
+
+async fn what_cannot_be_decoded_is_skipped_too() {
+    for server in [server(), server().without_streaming_lists()] {
+        let log = Log::begin();
+        let mut odd = service("odd", "10.96.0.9");
+        odd["spec"]["ports"] = json!("eighty");
+        server.put(odd);
+        let mut session = established(&server).await;
+        server.put(service("c", "10.96.0.3"));
+        assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+        let warnings = log.with("services default/odd: ");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(session.counters(Of::Services)[2], 1);
+    }
+}
+
+async fn an_answer_that_is_no_list_is_an_error() {
+    let server = server();
+    for text in ["<html>", "{\"type\":\"ADDED\",\"object\":{}}", "{\"type\":\"HELLO\",\"object\":{}}"] {
+        server.fault(Kind::Services, Wants::Stream, Fault::Line(text.into()));
+    }
+    let mut session = established(&server).await;
+    assert_eq!(session.counters(Of::Services)[4], 3);
+    session.nothing_for(Of::Services, Duration::from_secs(10)).await;
+}

@@ -1,0 +1,112 @@
+//! Answers that do not come, come slowly, or end in the middle.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{BOTH, asked, established, server, start};
+use crate::common::fake_apiserver::{Fault, Kind, Wants};
+use crate::common::objects::service;
+use crate::session::{self, Of};
+
+session::tests![
+    a_server_that_says_nothing_is_asked_again,
+    a_stuck_list_is_replaced_by_another_kind,
+    a_stuck_page_is_asked_again,
+    a_slow_list_is_let_finish,
+    a_broken_list_says_nothing,
+    a_dead_watch_is_opened_again_where_it_was,
+    a_broken_watch_goes_on_where_it_was,
+    watches_that_end_at_once_do_not_spin,
+];
+
+async fn a_server_that_says_nothing_is_asked_again() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::Silence);
+    let begun = Instant::now();
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    let elapsed = begun.elapsed();
+    assert!((Duration::from_secs(30)..Duration::from_secs(33)).contains(&elapsed), "{elapsed:?}");
+}
+
+async fn a_stuck_list_is_replaced_by_another_kind() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::StallAfter(1));
+    let begun = Instant::now();
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(asked(&server)[..2], ["Stream", "List"]);
+}
+
+async fn a_stuck_page_is_asked_again() {
+    let server = server().without_streaming_lists();
+    server.fault(Kind::Services, Wants::List, Fault::StallAfter(0));
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+}
+
+async fn a_slow_list_is_let_finish() {
+    for server in [server(), server().without_streaming_lists()] {
+        for wants in [Wants::Stream, Wants::List] {
+            server.fault(Kind::Services, wants, Fault::Trickle(Duration::from_secs(25)));
+        }
+        let begun = Instant::now();
+        let mut session = start(&server);
+        assert_eq!(session.next(Of::Services).await, BOTH);
+        assert!(begun.elapsed() > Duration::from_mins(1), "{:?}", begun.elapsed());
+        assert_eq!(session.counters(Of::Services)[4], 0, "errors");
+    }
+}
+
+async fn a_broken_list_says_nothing() {
+    for server in [server(), server().without_streaming_lists()] {
+        let mut session = established(&server).await;
+        server.compact();
+        server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+        for fault in [Fault::CutAfter(1), Fault::EndAfter(1), Fault::StallAfter(1), Fault::Status(500)] {
+            for wants in [Wants::Stream, Wants::List] {
+                server.fault(Kind::Services, wants, fault.clone());
+            }
+        }
+        assert_eq!(session.next(Of::Services).await, BOTH, "no half of it before");
+        assert!(session.counters(Of::Services)[4] > 3);
+    }
+}
+
+async fn a_dead_watch_is_opened_again_where_it_was() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::StallAfter(3));
+    let mut session = established(&server).await;
+    server.put(service("c", "10.96.0.3"));
+    let begun = Instant::now();
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    assert!((99..=101).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(asked(&server), ["Stream", "Watch@104"]);
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
+}
+
+async fn a_broken_watch_goes_on_where_it_was() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::CutAfter(4));
+    let mut session = established(&server).await;
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    let version = server.delete(Kind::Services, "a");
+    assert_eq!(session.next(Of::Services).await, "delete default/a");
+    assert_eq!(asked(&server), ["Stream".to_owned(), format!("Watch@{}", version - 1)]);
+}
+
+async fn watches_that_end_at_once_do_not_spin() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    for _ in 0..100 {
+        server.fault(Kind::Services, Wants::Watch, Fault::EndAfter(0));
+    }
+    let mut session = established(&server).await;
+    session.nothing_for(Of::Services, Duration::from_mins(5)).await;
+    let count = asked(&server).len();
+    assert!((8..=20).contains(&count), "{count} requests in 5 minutes");
+}

@@ -1,0 +1,140 @@
+//! Where to go on: what is forgotten, bookmarks, replicas that are behind, clusters that were restored.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{BOTH, asked, established, server, start};
+use crate::common::fake_apiserver::{Fault, Kind, Replica, Wants};
+use crate::common::objects::{node, service};
+use crate::session::{self, Log, Of};
+
+session::tests![
+    gone_is_followed_by_one_replacement,
+    a_gone_event_is_the_same,
+    bookmarks_move_the_place_to_go_on,
+    a_replica_behind_is_not_believed,
+    a_lying_replica_is_not_believed,
+    a_restored_cluster_is_believed_in_the_end,
+    an_old_event_undoes_nothing,
+];
+
+async fn gone_is_followed_by_one_replacement() {
+    let server = server();
+    // The watch ends; while it is away, more happens than the server remembers.
+    let mut session = established(&server).await;
+    let begun = server.received(Kind::Services).len();
+    session.nothing_for(Of::Services, Duration::from_secs(50)).await;
+    server.bookmark();
+    session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+    server.fault(Kind::Services, Wants::Watch, Fault::Silence);
+    // The idle limit ends the watch, the next one gets no answer; meanwhile:
+    session.nothing_for(Of::Services, Duration::from_secs(110)).await;
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    assert_eq!(
+        session.next(Of::Services).await,
+        BOTH,
+        "one replacement with everything, and no deletion before it"
+    );
+    assert_eq!(asked(&server)[begun..], ["Watch@104", "Watch@104", "Stream@104"]);
+    session.nothing_for(Of::Services, Duration::from_secs(50)).await;
+    assert!(session.status(Of::Services).last_error.is_none());
+}
+
+async fn a_gone_event_is_the_same() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    server.fault(Kind::Services, Wants::Watch, Fault::GoneEvent);
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(asked(&server), ["Stream", "Watch@104", "Stream@104"]);
+}
+
+async fn bookmarks_move_the_place_to_go_on() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(4));
+    let mut session = established(&server).await;
+    let version = server.put(node("other", "192.0.2.9"));
+    server.bookmark();
+    session.until(Of::Services, |status| status.restarts == 1).await;
+    session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+    assert_eq!(asked(&server), ["Stream".to_owned(), format!("Watch@{version}")]);
+}
+
+async fn a_replica_behind_is_not_believed() {
+    let server = server();
+    let log = Log::begin();
+    let mut session = established(&server).await;
+    let behind = server.version();
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    server.set_replica(Replica::Behind(behind));
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    session.nothing_for(Of::Services, Duration::from_mins(10)).await;
+    let error = session.status(Of::Services).last_error.unwrap();
+    assert_eq!(&*error, "watch services: 504 Timeout: Too large resource version: 105, current: 104");
+    assert!(log.with("Too large").len() <= 1);
+    let asked = asked(&server);
+    assert_eq!(asked[1..4], ["Watch@105", "Stream@105", "Stream"], "a consistent read is tried, too");
+    server.set_replica(Replica::Current);
+    let all = "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]";
+    assert_eq!(session.next(Of::Services).await, all);
+}
+
+async fn a_lying_replica_is_not_believed() {
+    for server in [server(), server().without_streaming_lists()] {
+        let mut session = established(&server).await;
+        let behind = server.version();
+        server.put(service("c", "10.96.0.3"));
+        assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+        server.set_replica(Replica::Lying(behind));
+        server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+        // The watch has to end first (100 s); then the first tries are refused.
+        session
+            .until(Of::Services, |status| status.last_error.as_deref().is_some_and(|e| e.contains("behind")))
+            .await;
+        let error = session.status(Of::Services).last_error.unwrap();
+        assert!(
+            error.ends_with("the server is behind: it offers version 104, 105 was seen before"),
+            "{error}"
+        );
+        server.set_replica(Replica::Current);
+        let all = "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]";
+        assert_eq!(session.next(Of::Services).await, all);
+        session.nothing_for(Of::Services, Duration::from_mins(1)).await;
+    }
+}
+
+async fn a_restored_cluster_is_believed_in_the_end() {
+    let server = server();
+    let log = Log::begin();
+    let mut session = established(&server).await;
+    let backup = server.version();
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    server.restore(backup);
+    session.until(Of::Services, |status| status.restarts == 1).await;
+    session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+    // The next bookmark gives it away.
+    server.bookmark();
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(log.with("believing that it was restored").len(), 1);
+    let asked = asked(&server);
+    assert_eq!(asked[1..3], ["Watch@105", "Stream@105"]);
+    assert_eq!(asked[3..], ["Stream"; 5], "five consistent reads say the same");
+    server.put(service("d", "10.96.0.4"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/d 10.96.0.4:80");
+}
+
+async fn an_old_event_undoes_nothing() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    let mut old = service("a", "10.96.0.99");
+    old["metadata"]["resourceVersion"] = json!("99");
+    let line = json!({"type": "MODIFIED", "object": old}).to_string();
+    server.fault(Kind::Services, Wants::Watch, Fault::Line(line));
+    let mut session = established(&server).await;
+    assert_eq!(session.next(Of::Services).await, BOTH, "a relist, not the old address");
+    assert_eq!(asked(&server)[2], "Stream@104");
+}
