@@ -242,7 +242,7 @@ fn fields(table: &[Field], object: &Value) -> Vec<u8> {
 
 fn field(bytes: &mut Vec<u8>, number: u32, is: Is, value: &Value) {
     match (is, value) {
-        (Text, Value::String(text)) => put(bytes, number, text.as_bytes()),
+        (Text, Value::String(text)) => put(bytes, number, &bytes_of(text)),
         (Number, Value::Number(written)) => put_number(bytes, number, written.as_i64().unwrap()),
         (Truth, Value::Bool(truth)) => put_number(bytes, number, i64::from(*truth)),
         (Time, Value::String(text)) => {
@@ -275,6 +275,13 @@ fn field(bytes: &mut Vec<u8>, number: u32, is: Is, value: &Value) {
         // Also what is not what it should be.
         (_, value) => put(bytes, number, value.to_string().as_bytes()),
     }
+}
+
+/// What is U+FFFD in JSON may well be no UTF-8 at all here: API servers take it as it comes.
+fn bytes_of(text: &str) -> Vec<u8> {
+    let mut pieces = text.split('\u{fffd}').map(str::as_bytes);
+    let first = pieces.next().unwrap_or_default().to_vec();
+    pieces.fold(first, |bytes, piece| [&bytes, &[0xff][..], piece].concat())
 }
 
 fn put(bytes: &mut Vec<u8>, number: u32, content: &[u8]) {

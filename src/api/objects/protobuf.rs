@@ -218,10 +218,14 @@ impl<'a> Value<'a> for &'a [u8] {
     }
 }
 
+/// API servers take whatever bytes a client that speaks protocol buffers puts into an annotation. What is no UTF-8 is read
+/// as Go's JSON encoder writes it, U+FFFD: it makes one object strange, and stops none.
 impl<'a> Value<'a> for Text<'a> {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
-        let text = std::str::from_utf8(content.bytes()?).map_err(quick_protobuf::Error::from)?;
-        *self = Self(Cow::Borrowed(text));
+        let bytes = content.bytes()?;
+        // Beforehand, since the other function looks at each byte.
+        let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+        *self = Self(text);
         Ok(())
     }
 }
@@ -299,13 +303,13 @@ impl Value<'_> for Time {
     }
 }
 
-/// An entry of a map of texts.
+/// An entry of a map of texts. Few are of use, so that neither part of it is looked at yet.
 #[derive(Debug, Default)]
 pub struct Entry<'a> {
     /// Its key.
-    pub key: Text<'a>,
-    /// Its value.
-    pub value: Text<'a>,
+    pub key: &'a [u8],
+    /// Its value: content for a [`Text`].
+    pub value: &'a [u8],
 }
 
 messages! { Entry<'a> { 1: key, 2: value } }
@@ -313,8 +317,10 @@ messages! { Entry<'a> { 1: key, 2: value } }
 impl<'a> Value<'a> for Texts<'a> {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
         let entry: Entry<'a> = decode(content.bytes()?)?;
-        if let Some(name) = KEPT.into_iter().find(|kept| **kept == *entry.key) {
-            self.0.push((name, entry.value));
+        if let Some(name) = KEPT.into_iter().find(|kept| kept.as_bytes() == entry.key) {
+            let mut value = Text::default();
+            value.put(Content::Bytes(entry.value))?;
+            self.0.push((name, value));
         }
         Ok(())
     }

@@ -189,8 +189,8 @@ struct Annotations<'a> {
 impl<'a> Value<'a> for Annotations<'a> {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
         let Entry { key, value } = objects::protobuf::decode(content.bytes()?)?;
-        if &*key == "k8s.io/initial-events-end" {
-            self.initial_events_end = Some(value);
+        if key == b"k8s.io/initial-events-end" {
+            self.initial_events_end.put(Content::Bytes(value))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{BOTH, established, server};
+use super::{BOTH, established, server, start};
 use crate::common::fake_apiserver::{Fault, Kind, Wants};
 use crate::common::objects::service;
 use crate::session::{self, Log, Of};
@@ -12,6 +12,7 @@ use crate::session::{self, Log, Of};
 session::tests![
     nonsense_is_skipped_with_one_warning,
     what_cannot_be_decoded_is_skipped_too,
+    annotations_may_be_any_bytes,
     an_answer_that_is_no_list_is_an_error,
 ];
 
@@ -56,6 +57,26 @@ async fn what_cannot_be_decoded_is_skipped_too() {
         let warnings = log.with("services default/odd: ");
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert_eq!(session.counters(Of::Services)[2], 1);
+    }
+}
+
+async fn annotations_may_be_any_bytes() {
+    for server in [server(), server().without_streaming_lists()] {
+        let log = Log::begin();
+        let mut odd = service("odd", "10.96.0.9");
+        odd["metadata"]["annotations"] = json!({"note": "\u{fffd}", "\u{fffd}": ""});
+        server.put(odd.clone());
+        let mut session = start(&server);
+        assert_eq!(
+            session.next(Of::Services).await,
+            "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/odd 10.96.0.9:80]"
+        );
+        server.put(odd);
+        assert_eq!(session.next(Of::Services).await, "upsert default/odd 10.96.0.9:80");
+        server.delete(Kind::Services, "odd");
+        assert_eq!(session.next(Of::Services).await, "delete default/odd");
+        assert_eq!(session.counters(Of::Services)[2..], [0, 0, 0]);
+        assert_eq!(log.with("odd"), Vec::<String>::new());
     }
 }
 

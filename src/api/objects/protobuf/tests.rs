@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use quick_protobuf::Writer;
 
 use super::*;
-use crate::api::objects::{SERVICE_NAME, ZONE};
+use crate::api::objects::{SERVICE_NAME, SOURCE_RANGES, ZONE};
 
 /// A message of these fields.
 fn message(fields: impl FnOnce(&mut Writer<&mut Vec<u8>>)) -> Vec<u8> {
@@ -89,10 +89,6 @@ fn errors_name_the_field() {
         (port(&|writer| bytes(writer, 3, "80")), "spec.ports.port: a number is expected"),
         (port(&|writer| number(writer, 1, 80)), "spec.ports.name: a text or a message is expected"),
         (port(&|writer| number(writer, 3, 1 << 40)), "spec.ports.port: a number of 32 bits is expected"),
-        (
-            port(&|writer| bytes(writer, 1, [0xff])),
-            "spec.ports.name: invalid utf-8 sequence of 1 bytes from index 0",
-        ),
         (message(|writer| bytes(writer, 2, [0x0a, 5, 0])), "spec: Unexpected end of buffer"),
         (vec![0x0a], "Unexpected end of buffer"),
         (vec![0x0b], "Feature 'group' has been deprecated"),
@@ -102,6 +98,25 @@ fn errors_name_the_field() {
     let negative = port(&|writer| number(writer, 3, -1));
     let service: Service<'_> = decode(&negative).unwrap();
     assert_eq!(service.spec.unwrap().ports.unwrap()[0].port, Some(-1));
+}
+
+#[test]
+fn bytes_that_are_no_text_spoil_nothing_else() {
+    let entry = |key: &[u8], value: &[u8]| {
+        message(|writer| {
+            bytes(writer, 1, key);
+            bytes(writer, 2, value);
+        })
+    };
+    let encoded = message(|writer| {
+        bytes(writer, 1, "a");
+        bytes(writer, 12, entry(b"note", b"\xff"));
+        bytes(writer, 12, entry(b"\xff", b""));
+        bytes(writer, 12, entry(SOURCE_RANGES.as_bytes(), b"10.0.0.0/8\xff"));
+    });
+    let metadata: ObjectMeta<'_> = decode(&encoded).unwrap();
+    assert_eq!(metadata.name.as_deref(), Some("a"));
+    assert_eq!(metadata.annotations.unwrap().get(SOURCE_RANGES), Some("10.0.0.0/8\u{fffd}"));
 }
 
 #[test]
