@@ -11,7 +11,9 @@
 //!   that is older all the same is refused (`strategy`).
 //! * **Streaming lists** (KEP-3157) where the server has them, list and watch where not; found out by trying.
 //! * **Every wait has a limit**: for an answer, for the next bytes of a list, for a sign of life of a watch
-//!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured.
+//!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured. A watch that
+//!   is cut after it lived is no failure: it is opened again within a second.
+//! * **A cluster that was restored from a backup is believed**, after some silent watches and as many consistent reads.
 //! * **One bad object stops no other**: each is decoded by itself, and what makes no sense is skipped with one warning.
 //! * **Errors are said once**, then when they change, with verb and resource; the present one is in [`Status`].
 //!

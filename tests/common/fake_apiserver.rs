@@ -101,6 +101,8 @@ pub enum Fault {
     StallAfter(usize),
     /// The answer breaks off after so many lines (a list breaks off in its middle).
     CutAfter(usize),
+    /// The answer breaks off after this time.
+    CutIn(Duration),
     /// The answer ends, as if it were complete, after so many lines (a list ends in its middle).
     EndAfter(usize),
     /// 64 bytes of the answer at a time, with a pause before each.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
+use kube::runtime::utils::Backoff as _;
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Client, core::request::Error as RequestError};
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -26,6 +27,15 @@ use crate::api::{Change, Event};
 
 /// A watch that ends sooner than this without having sent anything failed.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
+
+/// After so many watches in a row that stayed silent a complete set is asked for. A server that was restored from a backup
+/// says nothing of versions below the one that a watch goes on from, and so nothing at all, perhaps for days; and the
+/// places of both are compared by nobody else. Servers that send no bookmarks pay for it with a list in five quiet minutes.
+const SILENT_WATCHES: u32 = 3;
+
+/// How long it may take until a watch that was cut is opened again, at random: a server that ends cuts those of thousands of
+/// nodes.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// The longest `Retry-After` that is obeyed: servers say seconds, and a wrong number must not stop a node for long.
 const LONGEST_DEMAND: Duration = Duration::from_mins(2);
@@ -78,6 +88,8 @@ pub(super) struct Cycle<K: Kind> {
     seen: Option<Version>,
     /// Whether `seen` is where a watch can go on; otherwise a complete set is needed first.
     listed: bool,
+    /// How many watches in a row ended because nothing came.
+    silent: u32,
     /// Whether the server ever granted a request.
     granted: bool,
     turn: Turn,
@@ -101,6 +113,7 @@ impl<K: Kind> Cycle<K> {
             strategy: Strategy::new(),
             seen: None,
             listed: false,
+            silent: 0,
             granted: false,
             turn: Turn::default(),
         }
@@ -112,11 +125,11 @@ impl<K: Kind> Cycle<K> {
     pub(super) async fn run(mut self) -> Result<(), Error> {
         tracing::info!("Starting {} controller", K::RESOURCE.controller());
         tracing::info!(controller = K::RESOURCE.controller(), "Waiting for caches to sync");
-        // 0.8 s, doubled up to 30 s, plus a random part of up to the same; from the start after 2 min without failure.
+        // 0.8 s, doubled up to 30 s, plus a random part of up to the same; from the start after a watch that was none.
         let mut backoff = DefaultBackoff::default();
         loop {
             match self.once().await {
-                Ok(()) => {}
+                Ok(()) => backoff.reset(),
                 Err(Stop::NoReader) => return Ok(()),
                 Err(Stop::Failed(verb, failure)) => {
                     if failure.is_denial() && !self.granted {
@@ -256,6 +269,7 @@ impl<K: Kind> Cycle<K> {
         self.complaints.list_ends();
         self.strategy.succeeded();
         self.listed = true;
+        self.silent = 0;
         self.seen = Some(version);
         self.report.synced(objects);
         Ok(())
@@ -279,8 +293,17 @@ impl<K: Kind> Cycle<K> {
                 Ok(None) if sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
                 Ok(None) => return Err(failed(Failure::ShortWatch)),
                 Err(Failure::Silence(limit)) => {
-                    // Dead, or a server that sends no bookmarks: opening it again costs little and tells which.
+                    // Dead, or a server that sends no bookmarks: opening it again costs little.
                     tracing::debug!(resource = %K::RESOURCE, ?limit, "A silent watch is opened again");
+                    self.silent += 1;
+                    self.listed = self.silent < SILENT_WATCHES;
+                    return Ok(());
+                }
+                // As its end is: balancers cut what is idle for longer than they like, and servers that are replaced do not
+                // say goodbye. Whether the server is well is for the next request to say.
+                Err(Failure::Connection(reason)) if sent_something || opened.elapsed() >= SHORT_WATCH => {
+                    tracing::debug!(resource = %K::RESOURCE, reason, "A watch that was cut is opened again");
+                    tokio::time::sleep(SPREAD.mul_f64(f64::from(random()) / f64::from(u32::MAX))).await;
                     return Ok(());
                 }
                 Err(failure) => return Err(failed(failure)),
@@ -305,6 +328,7 @@ impl<K: Kind> Cycle<K> {
                 return Err(failed(Failure::Older { offered: offered.clone(), seen: seen.clone() }));
             }
             sent_something = true;
+            self.silent = 0;
             self.report.alive();
             if let Some(change) = change {
                 self.send(change).await?;

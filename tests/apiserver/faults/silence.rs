@@ -17,6 +17,7 @@ session::tests![
     a_broken_list_says_nothing,
     a_dead_watch_is_opened_again_where_it_was,
     a_broken_watch_goes_on_where_it_was,
+    a_watch_that_is_cut_again_and_again_misses_nothing_for_long,
     watches_that_end_at_once_do_not_spin,
 ];
 
@@ -93,10 +94,35 @@ async fn a_broken_watch_goes_on_where_it_was() {
     let mut session = established(&server).await;
     server.put(service("c", "10.96.0.3"));
     assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
-    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    session.until(Of::Services, |status| status.restarts == 1).await;
     let version = server.delete(Kind::Services, "a");
     assert_eq!(session.next(Of::Services).await, "delete default/a");
     assert_eq!(asked(&server), ["Stream".to_owned(), format!("Watch@{}", version - 1)]);
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
+}
+
+/// Balancers do that to connections that are idle for longer than they like, and bookmarks come each minute only.
+async fn a_watch_that_is_cut_again_and_again_misses_nothing_for_long() {
+    let server = server();
+    let idle = Duration::from_secs(30);
+    server.fault(Kind::Services, Wants::Stream, Fault::CutIn(idle));
+    for _ in 0..30 {
+        server.fault(Kind::Services, Wants::Watch, Fault::CutIn(idle));
+    }
+    let mut session = established(&server).await;
+    for round in 1..=20 {
+        // Just after the watch was cut.
+        session.until(Of::Services, |status| status.restarts == round).await;
+        server.put(service("c", &format!("10.96.0.{}", 10 + round)));
+        let begun = Instant::now();
+        assert_eq!(
+            session.next(Of::Services).await,
+            format!("upsert default/c 10.96.0.{}:80", 10 + round),
+            "round {round}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(2), "round {round}: {:?}", begun.elapsed());
+    }
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
 }
 
 async fn watches_that_end_at_once_do_not_spin() {

@@ -24,6 +24,9 @@ struct Watch {
     parameters: BTreeMap<String, String>,
     /// Events to send before looking for news.
     events: VecDeque<Vec<u8>>,
+    /// The version that the watch goes on from: as the real one, it is never told of anything up to this, whatever happens
+    /// to the server's own version.
+    from: u64,
     /// The next entry to look at.
     entry: usize,
     epoch: u32,
@@ -69,7 +72,7 @@ pub(super) fn open_watch(
     drop(world);
     let seconds = parameters.get("timeoutSeconds").map_or(1800, |text| text.parse().unwrap());
     let ends = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    let watch = Watch { server, form, kind, parameters, events, entry, epoch, news, ends };
+    let watch = Watch { server, form, kind, parameters, events, from, entry, epoch, news, ends };
     let events = stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) });
     let pieces: Pin<Box<dyn Stream<Item = Piece> + Send>> = match fault {
         Some(&Fault::StallAfter(count)) => {
@@ -77,6 +80,10 @@ pub(super) fn open_watch(
         }
         Some(&Fault::CutAfter(count)) => {
             Box::pin(events.take(count).map(Piece::Bytes).chain(stream::iter([Piece::Cut])))
+        }
+        Some(&Fault::CutIn(time)) => {
+            let cut = stream::iter([Piece::Cut]);
+            Box::pin(events.map(Piece::Bytes).take_until(tokio::time::sleep(time)).chain(cut))
         }
         Some(&Fault::EndAfter(count)) => Box::pin(events.take(count).map(Piece::Bytes)),
         Some(&Fault::Trickle(pause)) => {
@@ -115,6 +122,9 @@ impl Watch {
     }
 
     fn event_for(&self, entry: &Entry) -> Option<Vec<u8>> {
+        if entry.version() <= self.from {
+            return None;
+        }
         let (version, kind, before, after) = match entry {
             Entry::Bookmark { version } => {
                 return Some(self.form.event("BOOKMARK", &bookmark(self.kind, *version)));
