@@ -12,6 +12,7 @@ use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{
     Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
+use kube_ipvs::desired::Desired;
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::purge::Flow;
 use kube_ipvs::diff::{self, Step};
@@ -20,7 +21,8 @@ use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::state::{
-    Element, Key, RealServer, RealServerKey, Scope, State, Timeouts, VirtualServer, VirtualServerKey, Weight,
+    Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
+    VirtualServerKey, Weight,
 };
 use proptest::prelude::*;
 use random::{NODE, complete, event, everything, ip, service_key};
@@ -48,8 +50,12 @@ struct Life {
 
 impl Life {
     fn new(kernel: MemoryKernel) -> Self {
+        Self::with(options(), kernel)
+    }
+
+    fn with(options: ProxyOptions, kernel: MemoryKernel) -> Self {
         let reconciler =
-            Reconciler::new(options(), NODE.into(), supported(), Duration::ZERO, Duration::from_secs(1));
+            Reconciler::new(options, NODE.into(), supported(), Duration::ZERO, Duration::from_secs(1));
         Self { reconciler, kernel, now: Instant::now() }
     }
 
@@ -103,11 +109,17 @@ impl Life {
     }
 }
 
-/// What the cluster asks for, made by a desired state that saw everything at once, and compared with the kernel.
-fn assert_converged(life: &Life, cluster: &Cluster) {
-    let mut desired = kube_ipvs::desired::Desired::new(options(), NODE.into(), supported());
+/// What the cluster asks for, made by a desired state that saw everything at once.
+fn desired(options: ProxyOptions, cluster: &Cluster) -> Desired {
+    let mut desired = Desired::new(options, NODE.into(), supported());
     desired.look_at_node(cluster);
     desired.update(cluster, &cluster.services().map(|service| service.key.clone()).collect());
+    desired
+}
+
+/// The same, compared with the kernel.
+fn assert_converged(life: &Life, cluster: &Cluster) {
+    let desired = desired(options(), cluster);
     let keys: Scope = desired.keys().collect();
     let mut wanted = desired.select(&keys);
     let actual = life.kernel.state();
@@ -178,6 +190,17 @@ fn assert_no_flow_is_stale(kernel: &MemoryKernel) {
 
 fn is_foreign(server: &VirtualServerKey) -> bool {
     server.address == ip("203.0.113.7") || server.address == ip("192.0.2.9")
+}
+
+/// A virtual server that none of our Services asks for.
+fn foreign_server(key: &VirtualServerKey) -> VirtualServer {
+    VirtualServer {
+        scheduler: "wlc".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: Family::of(key.address).host_prefix(),
+        real_servers: RealServers::default(),
+    }
 }
 
 /// A kernel as someone else may have left it.
@@ -515,6 +538,52 @@ proptest! {
                 _ => {}
             }
         }
+    }
+
+    /// A restart with other settings makes the tables anew: at no moment is anything missing that was there and is wanted, and
+    /// what others have on an address that is theirs too stays.
+    #[test]
+    fn a_restart_with_other_settings_takes_nothing_away(
+        before in proptest::collection::vec(event(), 4..24),
+        masquerade_all in any::<bool>(),
+    ) {
+        let kernel = MemoryKernel::default();
+        let mut life = Life::new(kernel.clone());
+        let mut cluster = Cluster::default();
+        for event in complete().into_iter().chain(before) {
+            cluster.apply(event.clone());
+            life.feed([event]);
+        }
+        life.settle();
+        let mut others = State::default();
+        for element in kernel.state().elements {
+            if let Element::SharedAddress(address) = element {
+                let key = VirtualServerKey { address, protocol: Protocol::Tcp, port: 6443 };
+                others.virtual_servers.insert(key, foreign_server(&key));
+            }
+        }
+        kernel.meddle(|state| state.virtual_servers.extend(others.virtual_servers.clone()));
+        let there = kernel.state();
+
+        let options = if masquerade_all {
+            ProxyOptions { masquerade_all, ..options() }
+        } else {
+            ProxyOptions { cluster_cidrs: vec!["10.0.0.0/8".parse().expect("a network")], ..options() }
+        };
+        let wanted = desired(options.clone(), &cluster);
+        let stays = |key: &Key| wanted.wants(key) || matches!(key, Key::VirtualServer(key) if others.virtual_servers.contains_key(key));
+        let staying: Vec<Key> = there.keys().filter(stays).collect();
+        let mut next = Life::with(options, kernel.clone());
+        next.feed(everything(&cluster));
+        for _ in 0..50 {
+            next.step();
+            let now = kernel.state();
+            for key in &staying {
+                prop_assert!(now.contains(key), "{key} is missing");
+            }
+        }
+        next.settle();
+        prop_assert!(kernel.state().rules.values().eq(wanted.select(&wanted.keys().collect()).rules.values()));
     }
 
     /// Killed at every step in turn and started again: converges, leaves nothing behind that nobody owns, and withdraws

@@ -15,13 +15,16 @@ mod tests;
 mod virtual_servers;
 
 use std::cell::LazyCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cluster::types::{Family, Policy, Service, ServiceKey};
 use crate::cluster::{Cluster, Touched, endpoints, topology};
 use crate::options::ProxyOptions;
-use crate::state::{Address, Element, Key, RealServerKey, Scope, State, VirtualServer, VirtualServerKey};
+use crate::state::{
+    Address, Element, Key, RealServerKey, Rules, Scope, State, VirtualServer, VirtualServerKey,
+};
 use claims::{Claim, Claims, Conflict, Request};
 use node::NodeFacts;
 
@@ -117,6 +120,13 @@ impl Desired {
     /// The keys of the settings: what does not depend on any object. Some may come several times.
     pub fn setting_keys(&self) -> Vec<Key> {
         self.settings.keys().collect()
+    }
+
+    /// Whether these tables stay: none of them is made anew for other settings, or because it is not as it was made.
+    pub fn keeps(&self, rules: &BTreeMap<Family, Rules>) -> bool {
+        rules
+            .iter()
+            .all(|(family, rules)| self.settings.rules.get(family).is_none_or(|wanted| wanted == rules))
     }
 
     /// Whether a key is wanted.

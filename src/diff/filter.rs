@@ -34,11 +34,13 @@ pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &
     }
 }
 
-/// Whether an element is why a virtual server that exists is known to be ours.
+/// Whether an element is why a virtual server that exists is known to be ours, or another one there is not.
 fn tells_owner(actual: &State, element: Element) -> bool {
     match element {
         Element::Owned(server) => actual.virtual_servers.contains_key(&server),
-        Element::ClusterAddress(address) | Element::ExternalAddress(address) => serves(actual, address),
+        Element::ClusterAddress(address)
+        | Element::ExternalAddress(address)
+        | Element::SharedAddress(address) => serves(actual, address),
         _ => false,
     }
 }

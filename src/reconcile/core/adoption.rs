@@ -12,7 +12,7 @@ use super::super::{first, ownership};
 use super::{Next, Reconciler, Task, Work};
 use crate::cluster::Touched;
 use crate::kernel::{ReadError, Selection};
-use crate::state::{Key, Rules, State, VirtualServerKey};
+use crate::state::{Key, State, VirtualServerKey};
 
 /// The wait after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl Reconciler {
         self.node_touched = false;
         self.desired.look_at_node(&self.cluster);
         // A table that is made anew is made with all of its elements: then everything has to be known before.
-        let is_kept = state.rules.values().all(|rules| matches!(rules, Rules::Intact(_)));
+        let is_kept = self.desired.keeps(&state.rules);
         let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
         self.actual = Picture::of(state);
         self.adopted = true;
