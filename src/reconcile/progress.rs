@@ -9,6 +9,10 @@ use std::collections::BTreeSet;
 use super::note::Note;
 use crate::cluster::types::Family;
 
+/// So many times of changes are kept while they are not written: where the kernel refuses what everything stands on, that is
+/// never, and changes go on. The first ones are those that wait longest.
+const MOST_TRIGGERS: usize = 10_000;
+
 /// How many changes there were, and how many of them are not written yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -63,7 +67,9 @@ impl Progress {
 
     /// A slice changed, and says when that began.
     pub(super) fn triggered(&mut self, family: Family, nanoseconds: i64) {
-        self.fresh.triggers.push((family, nanoseconds));
+        if self.fresh.triggers.len() + self.taken.triggers.len() < MOST_TRIGGERS {
+            self.fresh.triggers.push((family, nanoseconds));
+        }
     }
 
     /// All fresh changes are in the schedule now.
@@ -162,5 +168,17 @@ mod tests {
             told(progress.settled(|_| true, true)),
             ["Synced { family: V6, triggered_nanoseconds: [7] }"]
         );
+    }
+
+    #[test]
+    fn times_of_changes_are_not_kept_without_end() {
+        let mut progress = Progress::default();
+        progress.queued(Family::ALL);
+        for number in 0..1_000_000 {
+            progress.triggered(Family::V4, number);
+            progress.looked();
+        }
+        assert!(progress.taken.triggers.len() <= MOST_TRIGGERS);
+        assert_eq!(progress.taken.triggers[0], (Family::V4, 0), "the first ones wait longest");
     }
 }
