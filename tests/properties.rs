@@ -1,11 +1,13 @@
 //! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
 //! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
 
+#[path = "common/life.rs"]
+mod life;
 #[path = "common/random.rs"]
 mod random;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
@@ -13,101 +15,19 @@ use kube_ipvs::cluster::types::{
     Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::Desired;
-use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::purge::Flow;
 use kube_ipvs::diff::{self, Step};
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
+use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
     VirtualServerKey, Weight,
 };
+use life::{Life, options, supported};
 use proptest::prelude::*;
 use random::{NODE, complete, event, everything, ip, service_key};
-
-fn options() -> ProxyOptions {
-    ProxyOptions {
-        scheduler: "rr".into(),
-        timeouts: Timeouts { tcp_seconds: 60, tcp_fin_seconds: 0, udp_seconds: 30 },
-        exclude_cidrs: vec!["192.0.2.0/24".parse().expect("a network")],
-        cluster_cidrs: vec!["10.244.0.0/16".parse().expect("a network")],
-        ..ProxyOptions::default()
-    }
-}
-
-fn supported() -> Supported {
-    Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() }
-}
-
-/// A reconciler with its kernel and its own time.
-struct Life {
-    reconciler: Reconciler,
-    kernel: MemoryKernel,
-    now: Instant,
-}
-
-impl Life {
-    fn new(kernel: MemoryKernel) -> Self {
-        Self::with(options(), kernel)
-    }
-
-    fn with(options: ProxyOptions, kernel: MemoryKernel) -> Self {
-        let reconciler =
-            Reconciler::new(options, NODE.into(), supported(), Duration::ZERO, Duration::from_secs(1));
-        Self { reconciler, kernel, now: Instant::now() }
-    }
-
-    /// One piece of work, or the time until the next one passes. Says whether there was work.
-    fn step(&mut self) -> bool {
-        match self.reconciler.next(self.now) {
-            Next::Work(work) => {
-                self.work(&work);
-                true
-            }
-            Next::Wait(due) => {
-                self.now = due.map_or(self.now, |due| due.max(self.now));
-                false
-            }
-        }
-    }
-
-    fn work(&mut self, work: &Work) {
-        let answer = work.carry_out(&mut self.kernel);
-        self.now += Duration::from_millis(1);
-        self.reconciler.complete(answer, self.now);
-    }
-
-    /// Lives on until everything is written, or fails. Returns what was told.
-    fn settle(&mut self) -> Vec<Note> {
-        let mut notes = Vec::new();
-        for _ in 0..5000 {
-            let worked = self.step();
-            notes.extend(self.reconciler.take_notes());
-            let schedule = self.reconciler.schedule();
-            // What is refused still counts as settled, and is still to be tried again.
-            let settled = Family::ALL.iter().all(|family| schedule.is_settled(*family))
-                && schedule.failures().is_empty();
-            if !worked && settled && !self.reconciler.actual().rules.is_empty() {
-                return notes;
-            }
-        }
-        panic!("does not settle: {:?}", self.reconciler.schedule());
-    }
-
-    /// Lives on for so long.
-    fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.now < end {
-            self.step();
-        }
-    }
-
-    fn feed(&mut self, events: impl IntoIterator<Item = Event>) {
-        events.into_iter().for_each(|event| self.reconciler.observe(event));
-    }
-}
 
 /// What the cluster asks for, made by a desired state that saw everything at once.
 fn desired(options: ProxyOptions, cluster: &Cluster) -> Desired {
@@ -481,7 +401,8 @@ proptest! {
         let desired = life.reconciler.desired();
         for (key, server) in &kernel.state().virtual_servers {
             let may_stay = server.real_servers.iter().all(|(real, value)| {
-                value.weight != Weight::Exactly(0) || desired.has_endpoint(&cluster, key, real)
+                value.weight != Weight::Exactly(0)
+                    || !desired.endpoints_among(&cluster, key, &[*real]).is_empty()
             });
             prop_assert!(is_foreign(key) || may_stay, "{key}");
         }

@@ -1,5 +1,7 @@
 //! The endpoints of a Service, whatever their condition.
 
+use std::collections::BTreeSet;
+
 use super::Cluster;
 use super::types::{Endpoint, Family, Protocol, Service, ServiceKey};
 use crate::state::RealServerKey;
@@ -16,12 +18,27 @@ pub fn all<'a>(
         .flat_map(|slice| &slice.endpoints)
 }
 
-/// Whether any slice of the Service has this endpoint for this protocol, in whatever condition.
-pub fn contains(cluster: &Cluster, service: &ServiceKey, protocol: Protocol, server: RealServerKey) -> bool {
-    cluster.slices(service).any(|slice| {
-        slice.ports.iter().any(|port| port.protocol == protocol && port.port == server.port)
-            && slice.endpoints.iter().any(|endpoint| endpoint.address == server.address)
-    })
+/// Which of these endpoints, given in order, any slice of the Service has for this protocol, in whatever condition. All at
+/// once, since it looks at each endpoint of the Service.
+pub fn among(
+    cluster: &Cluster,
+    service: &ServiceKey,
+    protocol: Protocol,
+    servers: &[RealServerKey],
+) -> BTreeSet<RealServerKey> {
+    debug_assert!(servers.is_sorted());
+    let mut found = BTreeSet::new();
+    if servers.is_empty() {
+        return found;
+    }
+    for slice in cluster.slices(service) {
+        for port in slice.ports.iter().filter(|port| port.protocol == protocol) {
+            let all = slice.endpoints.iter();
+            let all = all.map(|endpoint| RealServerKey { address: endpoint.address, port: port.port });
+            found.extend(all.filter(|server| servers.binary_search(server).is_ok()));
+        }
+    }
+    found
 }
 
 /// Whether any endpoint of the Service says for whom it is meant.

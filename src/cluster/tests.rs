@@ -240,8 +240,9 @@ fn an_endpoint_is_in_a_slice_whatever_its_condition() {
     let mut cluster = Cluster::default();
     cluster.apply(put(slice("one", "a", vec![Endpoint { ready: false, serving: false, ..endpoint(1) }])));
     let at = |number: u8, port| RealServerKey { address: ip(&format!("10.244.0.{number}")), port };
-    let contains =
-        |protocol, server| endpoints::contains(&cluster, &ServiceKey::new("default", "a"), protocol, server);
+    let contains = |protocol, server| {
+        !endpoints::among(&cluster, &ServiceKey::new("default", "a"), protocol, &[server]).is_empty()
+    };
     assert!(contains(Protocol::Tcp, at(1, 8080)));
     assert!(!contains(Protocol::Udp, at(1, 8080)));
     assert!(!contains(Protocol::Tcp, at(1, 8081)));

@@ -15,7 +15,7 @@ mod tests;
 mod virtual_servers;
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -134,10 +134,18 @@ impl Desired {
         self.settings.contains(key) || self.claims.contains(key)
     }
 
-    /// Whether a Service's slices have this endpoint, whatever its condition: the Service that has the virtual server.
-    pub fn has_endpoint(&self, cluster: &Cluster, server: &VirtualServerKey, real: &RealServerKey) -> bool {
-        self.owner(server)
-            .is_some_and(|service| endpoints::contains(cluster, service, server.protocol, *real))
+    /// Which of these endpoints, given in order, a Service's slices have, whatever their condition: the Service that has the
+    /// virtual server.
+    pub fn endpoints_among(
+        &self,
+        cluster: &Cluster,
+        server: &VirtualServerKey,
+        real_servers: &[RealServerKey],
+    ) -> BTreeSet<RealServerKey> {
+        match self.owner(server) {
+            Some(service) => endpoints::among(cluster, service, server.protocol, real_servers),
+            None => BTreeSet::new(),
+        }
     }
 
     /// The wanted values of the keys in a scope, as a state. Where the scope has the rules of a family, all elements

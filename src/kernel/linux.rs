@@ -13,7 +13,8 @@ use super::netlink::{Frames, Protocol, Socket};
 use super::nft::Tables;
 use super::probe::{self, SchedulerError, Unusable};
 use super::{
-    Kernel, Outcome, Purged, ReadError, Refusal, Selection, address, conntrack, link, route, sysctl,
+    Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, address, conntrack, link, route,
+    sysctl,
 };
 use crate::cluster::types::Family;
 use crate::diff::purge::Purge;
@@ -316,6 +317,21 @@ impl Kernel for LinuxKernel {
             }
         }
         Ok(state)
+    }
+
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError> {
+        let device = self.device()?.is_some();
+        let mut tables = BTreeSet::new();
+        for family in Family::ALL {
+            if self.tables.exists(family).map_err(reading("the nftables table"))? {
+                tables.insert(family);
+            }
+        }
+        let witness = match witness {
+            Some(key) => self.ipvs.exists(key).map_err(reading("a virtual server"))?,
+            None => false,
+        };
+        Ok(Foundations { device, tables, witness })
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Kernel, Outcome, Purged, ReadError, Refusal, Selection};
+use super::{Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection};
 use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
@@ -225,6 +225,17 @@ impl Kernel for MemoryKernel {
             }
         }
         Ok(state)
+    }
+
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError> {
+        let mut inner = self.lock();
+        inner.read_failure()?;
+        let state = &inner.state;
+        Ok(Foundations {
+            device: state.device,
+            tables: state.rules.keys().copied().collect(),
+            witness: witness.is_some_and(|key| state.virtual_servers.contains_key(key)),
+        })
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

@@ -40,6 +40,13 @@ pub trait Kernel: Send {
     /// Where any part could not be read completely. An error says nothing about what exists.
     fn read(&mut self, selection: &Selection) -> Result<State, ReadError>;
 
+    /// Whether what everything else stands on is there, and one virtual server of them all: a few questions, however
+    /// large the cluster is.
+    ///
+    /// # Errors
+    /// As for [`Kernel::read`].
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError>;
+
     /// The keys of all virtual servers, ours or not, without their real servers.
     ///
     /// # Errors
@@ -58,6 +65,18 @@ pub trait Kernel: Send {
 
     /// Deletes the stale entries of connection tracking, and says for each family of the purge what came of it.
     fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged>;
+}
+
+/// What is there of that on which everything else stands. Others remove it at one stroke: `ip link delete`, `nft flush
+/// ruleset`, `ipvsadm --clear`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foundations {
+    /// The device.
+    pub device: bool,
+    /// The families that have a table of our name.
+    pub tables: BTreeSet<Family>,
+    /// The virtual server that was asked for.
+    pub witness: bool,
 }
 
 /// What came of a purge, in one family.

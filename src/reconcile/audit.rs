@@ -19,6 +19,10 @@ const SHORT_REST: u32 = 500;
 /// A cluster with more virtual servers is large.
 const LARGE: usize = 8 * SLICE;
 
+/// After so many periods it is asked whether what everything stands on is there: a round through everything takes minutes
+/// in a large cluster, and a node whose device or tables are gone serves nobody meanwhile.
+const FOUNDATIONS: u32 = 10;
+
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -26,6 +30,8 @@ pub(super) enum Look {
     Read(Selection),
     /// List the virtual servers.
     List,
+    /// Ask whether what everything stands on is there, and this virtual server for all of them.
+    Foundations(Option<VirtualServerKey>),
 }
 
 /// Where the rotation stands.
@@ -34,6 +40,8 @@ pub(super) struct Audit {
     period: Duration,
     families: BTreeSet<Family>,
     due: Option<Instant>,
+    /// When to ask for what everything stands on.
+    foundations_due: Option<Instant>,
     /// What is still to come in this round before the virtual servers.
     round: VecDeque<Look>,
     /// The last virtual server that was read in this round; `None` before the first.
@@ -47,21 +55,35 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn new(period: Duration, families: BTreeSet<Family>) -> Self {
         let (round, surprising) = (VecDeque::new(), Vec::new());
-        Self { period, families, due: None, round, last: None, surprising, rest: SHORT_REST }
+        Self {
+            period,
+            families,
+            due: None,
+            foundations_due: None,
+            round,
+            last: None,
+            surprising,
+            rest: SHORT_REST,
+        }
     }
 
     /// Begins, one period from now.
     pub(super) fn start(&mut self, now: Instant) {
         self.due = Some(now + self.period);
+        self.foundations_due = Some(now + self.period * FOUNDATIONS);
     }
 
     /// When [`Audit::due`] will have something.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due
+        self.due.into_iter().chain(self.foundations_due).min()
     }
 
     /// What to look at now, if it is time.
     pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<Look> {
+        if self.foundations_due.is_some_and(|due| due <= now) {
+            self.foundations_due = Some(now + self.period * FOUNDATIONS);
+            return Some(Look::Foundations(actual.virtual_servers.keys().next().copied()));
+        }
         self.due.filter(|due| *due <= now)?;
         self.due = Some(now + self.period);
         self.rest = if actual.virtual_servers.len() > LARGE { LONG_REST } else { SHORT_REST };
@@ -93,6 +115,17 @@ impl Audit {
         if self.surprising.is_empty() {
             self.due = self.due.max(Some(now + took.saturating_mul(self.rest)));
         }
+    }
+
+    /// Has what everything stands on looked for now: a part of it is missing.
+    pub(super) fn ask_for_foundations(&mut self, now: Instant) {
+        self.foundations_due = Some(now);
+    }
+
+    /// Has all virtual servers listed now: one that should be there is not.
+    pub(super) fn list(&mut self, now: Instant) {
+        self.round.push_front(Look::List);
+        self.due = Some(now);
     }
 
     /// Has these virtual servers read in the next ticks.

@@ -32,7 +32,7 @@ use crate::desired::settings::Supported;
 use crate::desired::{Desired, Shared};
 use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
-use crate::kernel::{Kernel, Outcome, Purged, ReadError, Selection};
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
 use crate::options::ProxyOptions;
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
@@ -45,6 +45,8 @@ pub enum Work {
     Read(Selection),
     /// List the keys of all virtual servers.
     List,
+    /// Ask whether what everything stands on is there, and this virtual server.
+    Foundations(Option<VirtualServerKey>),
     /// Count the connections of the real servers of these virtual servers.
     Count(BTreeSet<VirtualServerKey>),
     /// Delete stale entries of connection tracking.
@@ -58,6 +60,7 @@ impl Work {
             Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
             Self::Read(selection) => Answer::State(kernel.read(selection)),
             Self::List => Answer::Keys(kernel.list_virtual_servers()),
+            Self::Foundations(witness) => Answer::Foundations(kernel.foundations(witness.as_ref())),
             Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
             Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
         }
@@ -73,6 +76,8 @@ pub enum Answer {
     State(Result<State, ReadError>),
     /// To [`Work::List`].
     Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
+    /// To [`Work::Foundations`].
+    Foundations(Result<Foundations, ReadError>),
     /// To [`Work::Count`].
     Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
     /// To [`Work::Purge`]: for each family of the purge.
@@ -95,6 +100,7 @@ enum Task {
     Reread(Scope),
     Audit(Selection),
     List,
+    Foundations(Option<VirtualServerKey>),
     Count,
     Purge(Arc<Purge>),
     Apply(Arc<Plan>, Scope),
@@ -305,11 +311,14 @@ impl Reconciler {
                 return self.start(Task::Audit(selection.clone()), Work::Read(selection));
             }
             Some(Look::List) => return self.start(Task::List, Work::List),
+            Some(Look::Foundations(witness)) => {
+                return self.start(Task::Foundations(witness), Work::Foundations(witness));
+            }
             None => {}
         }
         let due = [
             hold,
-            self.schedule.next_due(),
+            self.schedule.next_due(hold),
             self.purges.next_due(),
             self.drains.next_due(),
             self.audit.next_due(),
@@ -329,7 +338,7 @@ impl Reconciler {
             (Task::Adopt, Answer::State(read)) => self.adopt(read, now),
             (Task::Reread(scope), Answer::State(Ok(state))) => {
                 for key in &scope {
-                    self.actual.copy(key, &state);
+                    self.take_in(key, &state);
                 }
                 self.schedule.certain(scope);
             }
@@ -339,6 +348,9 @@ impl Reconciler {
             }
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
+            (Task::Foundations(witness), Answer::Foundations(Ok(found))) => {
+                self.look_for(witness, &found, now);
+            }
             (Task::Count, Answer::Counts(Ok(counts))) => {
                 for server in self.drains.counted(&counts, now) {
                     self.schedule.add(Urgency::Change, Key::VirtualServer(server));
@@ -346,6 +358,7 @@ impl Reconciler {
             }
             (Task::Audit(_), Answer::State(Err(error)))
             | (Task::List, Answer::Keys(Err(error)))
+            | (Task::Foundations(_), Answer::Foundations(Err(error)))
             | (Task::Count, Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
@@ -420,14 +433,6 @@ impl Reconciler {
 
     /// Compares these keys; `None` where nothing is to be written.
     fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
-        if !self.exclude_cidrs.is_empty() {
-            scope.retain(|key| match key {
-                Key::VirtualServer(server) => {
-                    self.desired.wants(key) || !ownership::is_excluded(&self.exclude_cidrs, server)
-                }
-                _ => true,
-            });
-        }
         let mut wanted = self.desired.select(&scope);
         for key in &scope {
             if let Key::VirtualServer(server) = key
@@ -436,8 +441,22 @@ impl Reconciler {
                 self.drains.forget(server);
             }
         }
-        let in_slice = |server: &_, real: &_| self.desired.has_endpoint(&self.cluster, server, real);
-        self.drains.complete(&mut wanted, &self.actual, now, in_slice);
+        if !self.exclude_cidrs.is_empty() {
+            let left_alone = |key: &Key| match key {
+                Key::VirtualServer(server) => {
+                    !wanted.virtual_servers.contains_key(server)
+                        && ownership::is_excluded(&self.exclude_cidrs, server)
+                }
+                _ => false,
+            };
+            let excluded: Scope = scope.extract_if(.., left_alone).collect();
+            // Whatever failed about them is nobody's business any more.
+            self.succeeded(excluded.iter());
+        }
+        let in_slices = |server: &_, real_servers: &[_]| {
+            self.desired.endpoints_among(&self.cluster, server, real_servers)
+        };
+        self.drains.complete(&mut wanted, &self.actual, now, in_slices);
         let mut plan = diff::diff(&wanted, &self.actual, &scope);
         diff::order::rotate(&mut plan, self.seed);
         if plan.is_empty() {

@@ -64,13 +64,14 @@ impl Drains {
 
     /// Completes what is wanted of virtual servers: adds the real servers that are in the kernel, not wanted, and may
     /// drain; leaves out virtual servers without any real server (a port without endpoints is refused by a rule; an
-    /// empty virtual server would flood the kernel's log). `in_slice` says whether a slice still has an endpoint.
+    /// empty virtual server would flood the kernel's log). `in_slices` says which endpoints, of some in order, a slice still
+    /// has.
     pub fn complete(
         &mut self,
         wanted: &mut State,
         actual: &State,
         now: Instant,
-        in_slice: impl Fn(&VirtualServerKey, &RealServerKey) -> bool,
+        in_slices: impl Fn(&VirtualServerKey, &[RealServerKey]) -> BTreeSet<RealServerKey>,
     ) {
         wanted.virtual_servers.retain(|key, server| {
             let known = actual.virtual_servers.get(key);
@@ -90,11 +91,13 @@ impl Drains {
             if let Some(known) = known
                 && key.protocol != Protocol::Udp
             {
-                let unwanted = known.real_servers.without(&server.real_servers).map(|(real, _)| *real);
-                let staying: Vec<RealServerKey> =
-                    unwanted.filter(|real| self.may_stay(*key, *real, in_slice(key, real), now)).collect();
-                for real in staying {
-                    server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));
+                let unwanted: Vec<RealServerKey> =
+                    known.real_servers.without(&server.real_servers).map(|(real, _)| *real).collect();
+                let in_slices = in_slices(key, &unwanted);
+                for real in unwanted {
+                    if self.may_stay(*key, real, in_slices.contains(&real), now) {
+                        server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));
+                    }
                 }
             }
             !server.real_servers.is_empty()

@@ -1,9 +1,11 @@
 //! The picture of the kernel: what was read, corrected by outcomes. Holds what is ours or wanted only. Pure.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Deref;
 
 use crate::diff::Step;
-use crate::state::{Key, RealServers, State, VirtualServerKey};
+use crate::state::{Address, Key, RealServers, State, VirtualServerKey};
 
 /// The picture, read as the [`State`] that it is. Real servers are counted as they come and go: counting them when
 /// somebody asks would cost more the larger the cluster is.
@@ -35,6 +37,11 @@ impl Picture {
         let before = self.count(key);
         self.state.copy(key, read);
         self.real_servers = self.real_servers - before + self.count(key);
+    }
+
+    /// All addresses are gone: which ones.
+    pub(super) fn take_addresses(&mut self) -> BTreeMap<IpAddr, Address> {
+        std::mem::take(&mut self.state.addresses)
     }
 
     /// A virtual server is as it is wanted: what is the same is in memory once.

@@ -10,14 +10,35 @@ use rustix::io::Errno;
 
 use super::schedule::Failure;
 use crate::cluster::types::Family;
+use crate::diff::Step;
 use crate::state::{Key, State};
 
 /// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
-/// for want of memory or rights the kernel refuses all.
+/// for want of memory or rights the kernel refuses all. A sysctl that may not be written is named, and done without.
 pub(super) fn is_single(key: &Key, errno: i32) -> bool {
-    let is_object = matches!(key, Key::Element(_) | Key::VirtualServer(_) | Key::Address(_));
     let about_all = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS];
-    is_object && !about_all.contains(&Errno::from_raw_os_error(errno))
+    match key {
+        Key::Element(_) | Key::VirtualServer(_) | Key::Address(_) => {
+            !about_all.contains(&Errno::from_raw_os_error(errno))
+        }
+        Key::Sysctl(_) => true,
+        Key::Device | Key::Timeouts | Key::Rules(_) => false,
+    }
+}
+
+/// What a refusal says is not there, besides what the step is about: the device that an address would be on, the table that
+/// has the set of an element.
+pub(super) fn misses(step: &Step, errno: i32) -> Option<Key> {
+    match (step, Errno::from_raw_os_error(errno)) {
+        (
+            Step::AddAddress(_) | Step::EditAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_),
+            Errno::NODEV,
+        ) => Some(Key::Device),
+        (Step::AddElement(element) | Step::DeleteElement(element), Errno::NOENT) => {
+            Some(Key::Rules(element.family()))
+        }
+        _ => None,
+    }
 }
 
 /// Whether of the objects of a family, kind by kind, fewer fail than stand as they are wanted. A kernel that takes none
@@ -36,7 +57,8 @@ pub(super) fn are_few(
             Key::Element(_) => elements += 1,
             Key::VirtualServer(_) => servers += 1,
             Key::Address(_) => addresses += 1,
-            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => return false,
+            // They are no objects among others: one that fails is nothing to count.
+            Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => {}
         }
     }
     // No further than needed: there may be many.

@@ -261,11 +261,11 @@ impl Schedule {
 
     /// The kernel refused a step because our picture of the key was wrong. Once, that is settled by reading and
     /// trying again at once; then it is a failure like any other. Says whether it should be told.
-    pub fn surprise(&mut self, key: &Key, text: String, now: Instant) -> bool {
+    pub fn surprise(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         if self.failures.contains_key(key) {
-            return self.fail(key, text, true, now);
+            return self.fail(key, text, is_single, now);
         }
-        self.set_failure(key, Failure { attempts: 1, text, is_single: true, announced: false, due: now });
+        self.set_failure(key, Failure { attempts: 1, text, is_single, announced: false, due: now });
         false
     }
 
@@ -303,10 +303,12 @@ impl Schedule {
         &self.failures
     }
 
-    /// When there will be something to do, if nothing happens before.
-    pub fn next_due(&self) -> Option<Instant> {
+    /// When there will be something to do, if nothing happens before. Retries wait as changes do where those are held back
+    /// until `hold`.
+    pub fn next_due(&self, hold: Option<Instant>) -> Option<Instant> {
         let reread = self.suspects_due.filter(|_| !self.suspects.is_empty());
-        self.retries.first().map(|(due, _)| *due).into_iter().chain(reread).min()
+        let retry = self.retries.first().map(|(due, _)| hold.map_or(*due, |hold| hold.max(*due)));
+        retry.into_iter().chain(reread).min()
     }
 
     /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel

@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::audit::Audit;
+use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended, POLL};
 use super::picture::Picture;
 use super::schedule::{Schedule, Urgency};
@@ -43,8 +43,8 @@ const LIVE: Weight = Weight::Exactly(1);
 const ZERO: Weight = Weight::Exactly(0);
 
 /// No slice has the endpoint any more.
-fn gone(_: &VirtualServerKey, _: &RealServerKey) -> bool {
-    false
+fn gone(_: &VirtualServerKey, _: &[RealServerKey]) -> BTreeSet<RealServerKey> {
+    BTreeSet::new()
 }
 
 #[test]
@@ -123,7 +123,9 @@ fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone(
     let actual = state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]);
     let complete = |drains: &mut Drains, now, in_slice: bool| {
         let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
-        drains.complete(&mut wanted, &actual, now, |_, _| in_slice);
+        drains.complete(&mut wanted, &actual, now, |_, asked| {
+            asked.iter().copied().filter(|_| in_slice).collect()
+        });
         wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len()
     };
     assert_eq!(complete(&mut drains, now, true), 2);
@@ -209,7 +211,7 @@ fn failures_are_told_once_and_tried_again_ever_later() {
     assert!(schedule.fail(&key(1), "no".to_owned(), true, now));
     let mut waits = Vec::new();
     for _ in 0..8 {
-        let due = schedule.next_due().expect("a retry");
+        let due = schedule.next_due(None).expect("a retry");
         waits.push(due - now);
         assert!(schedule.take(now + (due - now).mul_f64(0.999)).is_empty());
         now = due;
@@ -221,18 +223,18 @@ fn failures_are_told_once_and_tried_again_ever_later() {
     assert!(*waits.last().expect("eight") <= Duration::from_mins(1), "{waits:?}");
     assert!(schedule.fail(&key(1), "never".to_owned(), true, now), "another reason is news");
     assert!(schedule.succeed(&key(1)));
-    assert_eq!(schedule.next_due(), None);
+    assert_eq!(schedule.next_due(None), None);
 }
 
 #[test]
 fn a_first_surprise_is_settled_at_once_and_a_second_waits() {
     let now = Instant::now();
     let mut schedule = Schedule::default();
-    assert!(!schedule.surprise(&key(1), "there already".to_owned(), now));
+    assert!(!schedule.surprise(&key(1), "there already".to_owned(), true, now));
     assert_eq!(schedule.take(now), Scope::from([key(1)]));
-    assert!(schedule.surprise(&key(1), "there already".to_owned(), now));
+    assert!(schedule.surprise(&key(1), "there already".to_owned(), true, now));
     assert!(schedule.take(now).is_empty());
-    assert!(schedule.next_due().is_some_and(|due| due > now));
+    assert!(schedule.next_due(None).is_some_and(|due| due > now));
 }
 
 #[test]
@@ -242,8 +244,19 @@ fn uncertain_keys_that_cannot_be_read_are_tried_again_later() {
     schedule.suspect(key(1));
     schedule.still_uncertain(now);
     assert_eq!(schedule.suspects(now), None);
-    let due = schedule.next_due().expect("another try");
+    let due = schedule.next_due(None).expect("another try");
     assert!(due > now && schedule.suspects(due).is_some());
+}
+
+/// When the next part of the audit is looked at; what everything stands on is asked for in between.
+fn next_look(audit: &mut Audit, state: &State) -> Instant {
+    loop {
+        let due = audit.next_due().expect("there is always a next one");
+        match audit.due(due, state).expect("it is due") {
+            Look::Foundations(_) => {}
+            Look::Read(_) | Look::List => return due,
+        }
+    }
 }
 
 #[test]
@@ -253,11 +266,11 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     let mut audit = Audit::new(second, [Family::V4].into());
     audit.start(now);
     now += second;
-    assert!(audit.due(now, &State::default()).is_some());
+    assert_eq!(next_look(&mut audit, &State::default()), now);
     audit.took(Duration::from_micros(10), now);
-    assert_eq!(audit.next_due(), Some(now + second), "never more often than this");
+    now += second;
+    assert_eq!(next_look(&mut audit, &State::default()), now, "never more often than this");
     audit.took(Duration::from_millis(20), now);
-    assert_eq!(audit.next_due(), Some(now + 10 * second));
     now += 10 * second;
     let many = (1..=2000).map(|port| VirtualServerKey { port, ..server_key(Protocol::Tcp) });
     let server = VirtualServer {
@@ -269,12 +282,27 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     };
     let large =
         State { virtual_servers: many.map(|key| (key, server.clone())).collect(), ..State::default() };
-    assert!(audit.due(now, &large).is_some());
+    assert_eq!(next_look(&mut audit, &large), now);
     audit.took(Duration::from_millis(20), now);
-    assert_eq!(audit.next_due(), Some(now + 30 * second), "longer in a large cluster");
     now += 30 * second;
-    assert!(audit.due(now, &State::default()).is_some());
+    assert_eq!(next_look(&mut audit, &State::default()), now, "longer in a large cluster");
     audit.look_at(vec![server_key(Protocol::Tcp)]);
     audit.took(second, now);
-    assert_eq!(audit.next_due(), Some(now + second), "what surprised is read soon");
+    assert_eq!(next_look(&mut audit, &large), now + second, "what surprised is read soon");
+}
+
+#[test]
+fn what_everything_stands_on_is_asked_for_however_long_an_audit_rests() {
+    let second = Duration::from_secs(1);
+    let start = Instant::now();
+    let mut audit = Audit::new(second, [Family::V4].into());
+    audit.start(start);
+    assert!(audit.due(start + second, &State::default()).is_some());
+    audit.took(Duration::from_mins(1), start + second);
+    let server = state(Protocol::Tcp, &[(1, LIVE)]);
+    for round in 1..=3 {
+        let due = start + round * 10 * second;
+        assert_eq!(audit.next_due(), Some(due));
+        assert_eq!(audit.due(due, &server), Some(Look::Foundations(Some(server_key(Protocol::Tcp)))));
+    }
 }

@@ -8,15 +8,16 @@ use kube_ipvs::cluster::types::Family;
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::ipvs::Ipvs;
 use kube_ipvs::kernel::linux::LinuxKernel;
-use kube_ipvs::kernel::{Kernel, Outcome, Selection};
+use kube_ipvs::kernel::{Foundations, Kernel, Outcome, Selection};
 use kube_ipvs::state::{Address, Key, RealServerKey, RealServers, State, VirtualServer, VirtualServerKey};
 
-use crate::build::{address, kernel, must, read_virtual_servers, real, server, steps, tcp, weight};
-use crate::lab::{self, Test};
-
 use crate::addresses::{V4, V6, with_addresses};
+use crate::build::{address, kernel, must, read_virtual_servers, real, server, steps, tcp, weight};
+use crate::lab::{self, Test, shell};
+
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![
+    what_everything_stands_on_is_there_or_not,
     keys_are_read_one_by_one,
     large_virtual_servers_are_read_whole,
     answers_are_complete_while_others_write
@@ -141,4 +142,23 @@ fn answers_are_complete_while_others_write() {
         println!("  {complete} complete answers, {refused} errors, during {rounds} rounds of changes");
         assert!(complete > 0 && rounds > 10);
     });
+}
+
+fn what_everything_stands_on_is_there_or_not() {
+    let mut kernel = kernel();
+    let key = tcp("10.96.0.1", 80);
+    let mut found = |witness: Option<&VirtualServerKey>| kernel.foundations(witness).expect("an answer");
+    assert_eq!(found(Some(&key)), Foundations::default());
+    shell(
+        "ip link add kube-ipvs0 type dummy; nft add table ip kube-ipvs; nft add table ip6 kube-ipvs; \
+         ipvsadm -A -t 10.96.0.1:80 -s rr",
+    );
+    let all = Foundations { device: true, tables: Family::ALL.into(), witness: true };
+    assert_eq!(found(Some(&key)), all);
+    assert_eq!(found(None), Foundations { witness: false, ..all.clone() });
+    assert_eq!(found(Some(&tcp("10.96.0.1", 81))), Foundations { witness: false, ..all.clone() });
+    shell("nft delete table ip kube-ipvs");
+    assert_eq!(found(Some(&key)), Foundations { tables: [Family::V6].into(), ..all });
+    shell("nft flush ruleset; ip link delete kube-ipvs0; ipvsadm --clear");
+    assert_eq!(found(Some(&key)), Foundations::default());
 }

@@ -137,6 +137,14 @@ impl Ipvs {
         Ok(Some(server))
     }
 
+    /// Whether there is a virtual server of this key.
+    ///
+    /// # Errors
+    /// Where the kernel could not be asked.
+    pub fn exists(&mut self, key: &VirtualServerKey) -> io::Result<bool> {
+        Ok(self.service(key)?.is_some())
+    }
+
     /// All virtual servers with their real servers.
     ///
     /// # Errors

@@ -126,6 +126,14 @@ impl Tables {
         read::table(&mut self.socket, family)
     }
 
+    /// Whether a family has a table of our name, whatever is in it.
+    ///
+    /// # Errors
+    /// Where the kernel could not be asked.
+    pub fn exists(&mut self, family: Family) -> io::Result<bool> {
+        read::exists(&mut self.socket, family)
+    }
+
     /// Replaces the table of a family, in the best variant that the kernel accepts.
     fn install(&mut self, family: Family, settings: &RuleSettings, elements: &[Element]) -> Outcome {
         if let Some(Inside::Network(pods)) = &settings.inside

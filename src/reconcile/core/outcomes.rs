@@ -9,7 +9,7 @@ use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
 use crate::diff::{self, Plan};
-use crate::kernel::{Outcome, Selection};
+use crate::kernel::{Foundations, Outcome, Selection};
 use crate::state::{Key, Scope, State, VirtualServerKey};
 
 impl Reconciler {
@@ -60,11 +60,16 @@ impl Reconciler {
                     }
                     // What we believed of the key may be wrong, whatever the error says: look before the retry.
                     self.suspect(&planned.step, &key);
+                    if let Some(missing) = refusals::misses(&planned.step, refusal.errno) {
+                        self.schedule.suspect(missing);
+                        // It may not be the only one.
+                        self.audit.ask_for_foundations(now);
+                    }
                     let text = format!("{}: {refusal}", planned.step.kind());
+                    let is_single = refusals::is_single(&key, refusal.errno);
                     let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
-                        self.schedule.surprise(&key, text.clone(), now)
+                        self.schedule.surprise(&key, text.clone(), is_single, now)
                     } else {
-                        let is_single = refusals::is_single(&key, refusal.errno);
                         self.schedule.fail(&key, text.clone(), is_single, now)
                     };
                     if tell {
@@ -100,6 +105,39 @@ impl Reconciler {
         self.schedule.suspect(key.clone());
     }
 
+    /// What the kernel has of this key is as in `read`.
+    pub(super) fn take_in(&mut self, key: &Key, read: &State) {
+        self.actual.copy(key, read);
+        if *key == Key::Device && !read.device {
+            // They went with it.
+            let gone = self.actual.take_addresses();
+            self.schedule.add_all(Urgency::Change, gone.into_keys().map(Key::Address).collect());
+        }
+    }
+
+    /// What should be there and is not is read, and then made again; and where one virtual server is gone, others may be.
+    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: &Foundations, now: Instant) {
+        let device = (self.actual.device && !found.device).then_some(Key::Device);
+        let tables = self.actual.rules.keys().filter(|family| !found.tables.contains(family));
+        let missing: Vec<Key> = tables.map(|family| Key::Rules(*family)).chain(device).collect();
+        for key in missing {
+            self.drifted(key.clone());
+            self.schedule.suspect(key);
+        }
+        if witness.is_some() && !found.witness {
+            self.audit.list(now);
+        }
+    }
+
+    /// Somebody else changed what a key stands for.
+    fn drifted(&mut self, key: Key) {
+        match key.family() {
+            Some(family) => self.notes.extend(self.progress.queued([family])),
+            None => self.queued(),
+        }
+        self.notes.push(Note::Drift(key));
+    }
+
     /// Compares what was read with the picture: what differs is drift.
     pub(super) fn compare(&mut self, selection: &Selection, read: &State) {
         let keys: BTreeSet<Key> = match selection {
@@ -113,7 +151,7 @@ impl Reconciler {
             if unknown_server || self.actual.same(read, &key) {
                 continue;
             }
-            self.actual.copy(&key, read);
+            self.take_in(&key, read);
             if let Key::Address(address) = key
                 && !self.desired.wants(&key)
             {
@@ -121,11 +159,7 @@ impl Reconciler {
             }
             let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
             if concerns_us {
-                self.notes.push(Note::Drift(key.clone()));
-                match key.family() {
-                    Some(family) => self.notes.extend(self.progress.queued([family])),
-                    None => self.queued(),
-                }
+                self.drifted(key.clone());
                 self.schedule.add(Urgency::Change, key);
             }
         }

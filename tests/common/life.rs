@@ -1,0 +1,108 @@
+//! Whole lives of the loop against a kernel in memory, with their own time.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::time::{Duration, Instant};
+
+use kube_ipvs::api::Event;
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::kernel::memory::MemoryKernel;
+use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
+use kube_ipvs::reconcile::note::Note;
+use kube_ipvs::state::Timeouts;
+
+/// The name of this node.
+pub(crate) const NODE: &str = "here";
+
+pub(crate) fn options() -> ProxyOptions {
+    ProxyOptions {
+        scheduler: "rr".into(),
+        timeouts: Timeouts { tcp_seconds: 60, tcp_fin_seconds: 0, udp_seconds: 30 },
+        exclude_cidrs: vec!["192.0.2.0/24".parse().expect("a network")],
+        cluster_cidrs: vec!["10.244.0.0/16".parse().expect("a network")],
+        ..ProxyOptions::default()
+    }
+}
+
+pub(crate) fn supported() -> Supported {
+    Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() }
+}
+
+/// A reconciler with its kernel and its own time.
+pub(crate) struct Life {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) kernel: MemoryKernel,
+    pub(crate) now: Instant,
+}
+
+impl Life {
+    pub(crate) fn new(kernel: MemoryKernel) -> Self {
+        Self::with(options(), kernel)
+    }
+
+    pub(crate) fn with(options: ProxyOptions, kernel: MemoryKernel) -> Self {
+        Self::at_pace(options, kernel, Duration::ZERO, Duration::from_secs(1))
+    }
+
+    /// A life that writes so often, and audits so often.
+    pub(crate) fn at_pace(
+        options: ProxyOptions,
+        kernel: MemoryKernel,
+        min_sync_period: Duration,
+        audit_period: Duration,
+    ) -> Self {
+        let reconciler = Reconciler::new(options, NODE.into(), supported(), min_sync_period, audit_period);
+        Self { reconciler, kernel, now: Instant::now() }
+    }
+
+    /// One piece of work, or the time until the next one passes. Says whether there was work.
+    pub(crate) fn step(&mut self) -> bool {
+        match self.reconciler.next(self.now) {
+            Next::Work(work) => {
+                self.work(&work);
+                true
+            }
+            Next::Wait(due) => {
+                self.now = due.map_or(self.now, |due| due.max(self.now));
+                false
+            }
+        }
+    }
+
+    pub(crate) fn work(&mut self, work: &Work) {
+        let answer = work.carry_out(&mut self.kernel);
+        self.now += Duration::from_millis(1);
+        self.reconciler.complete(answer, self.now);
+    }
+
+    /// Lives on until everything is written, or fails. Returns what was told.
+    pub(crate) fn settle(&mut self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for _ in 0..5000 {
+            let worked = self.step();
+            notes.extend(self.reconciler.take_notes());
+            let schedule = self.reconciler.schedule();
+            // What is refused still counts as settled, and is still to be tried again.
+            let settled = Family::ALL.iter().all(|family| schedule.is_settled(*family))
+                && schedule.failures().is_empty();
+            if !worked && settled && !self.reconciler.actual().rules.is_empty() {
+                return notes;
+            }
+        }
+        panic!("does not settle: {:?}", self.reconciler.schedule());
+    }
+
+    /// Lives on for so long.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    pub(crate) fn feed(&mut self, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.reconciler.observe(event));
+    }
+}

@@ -1,0 +1,263 @@
+//! What single things that go wrong come to, in whole lives of the loop against a kernel in memory.
+
+#[path = "common/life.rs"]
+mod life;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use kube_ipvs::api::{Change, Event};
+use kube_ipvs::cluster::types::{
+    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+};
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
+use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::reconcile::core::{Next, Work};
+use kube_ipvs::reconcile::note::Note;
+use kube_ipvs::state::{Key, State, VirtualServerKey};
+use life::{Life, options};
+
+const EEXIST: i32 = 17;
+const EROFS: i32 = 30;
+const EINVAL: i32 = 22;
+
+/// So long that there is no audit.
+const NEVER: Duration = Duration::from_hours(10_000);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// The n-th Service, with one port.
+fn service(number: u16) -> Service {
+    let [high, low] = number.to_be_bytes();
+    Service {
+        key: ServiceKey::new("default", format!("s{number}")),
+        created_seconds: 0,
+        cluster_ips: vec![[10, 96, high, low].into()],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        affinity_seconds: None,
+        internal_policy: Policy::Cluster,
+        external: None,
+    }
+}
+
+/// Its slice, with these endpoints.
+fn slice(number: u16, endpoints: &[&str]) -> EndpointSlice {
+    let endpoint = |address: &&str| Endpoint {
+        address: ip(address),
+        ready: true,
+        serving: true,
+        terminating: false,
+        hints: None,
+        node: None,
+    };
+    EndpointSlice {
+        key: SliceKey::new("default", format!("s{number}")),
+        service: ServiceKey::new("default", format!("s{number}")),
+        family: Family::V4,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: endpoints.iter().map(endpoint).collect(),
+        triggered_nanoseconds: Some(i64::from(number)),
+    }
+}
+
+fn appears(number: u16) -> [Event; 2] {
+    [
+        Event::Service(Change::Upsert(service(number))),
+        Event::Slice(Change::Upsert(slice(number, &["10.244.0.1", "10.244.0.2"]))),
+    ]
+}
+
+/// The complete sets of a cluster with so many Services.
+fn cluster(count: u16) -> [Event; 3] {
+    let slices = (0..count).map(|number| slice(number, &["10.244.0.1", "10.244.0.2"])).collect();
+    [
+        Event::Service(Change::Replace((0..count).map(service).collect())),
+        Event::Slice(Change::Replace(slices)),
+        Event::Node(Change::Replace(vec![])),
+    ]
+}
+
+/// A life whose kernel has everything that so many Services ask for.
+fn settled(count: u16, audit_period: Duration) -> Life {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, audit_period);
+    life.feed(cluster(count));
+    life.settle();
+    life
+}
+
+fn remove_device(kernel: &MemoryKernel) {
+    kernel.meddle(|state| {
+        state.device = false;
+        // The kernel removes them with it.
+        state.addresses.clear();
+    });
+}
+
+fn flush_ruleset(kernel: &MemoryKernel) {
+    kernel.meddle(|state| {
+        state.rules.clear();
+        state.elements.clear();
+    });
+}
+
+fn clear_ipvs(kernel: &MemoryKernel) {
+    kernel.meddle(|state| state.virtual_servers.clear());
+}
+
+/// The kernel without what changes by itself.
+fn there(kernel: &MemoryKernel) -> State {
+    kernel.state()
+}
+
+#[test]
+fn a_change_that_finds_no_device_or_table_has_everything_made_again() {
+    for remove in [remove_device, flush_ruleset] {
+        let mut life = settled(20, NEVER);
+        let before = there(&life.kernel);
+        remove(&life.kernel);
+        life.feed(appears(20));
+        life.settle();
+        let mut after = there(&life.kernel);
+        let new: Vec<Key> = after.keys().filter(|key| !before.contains(key)).collect();
+        assert_eq!(new.len(), 3, "an element, a virtual server and an address: {new:?}");
+        for key in new {
+            after.copy(&key, &before);
+        }
+        let missing: Vec<Key> = before.keys().filter(|key| !after.same(&before, key)).collect();
+        assert_eq!(missing, []);
+        assert!(life.reconciler.schedule().failures().is_empty());
+    }
+}
+
+#[test]
+fn what_everything_stands_on_is_missed_without_any_change() {
+    let minute = Duration::from_mins(1);
+    for (remove, limit) in [
+        (remove_device as fn(&MemoryKernel), Duration::from_secs(11)),
+        (flush_ruleset, Duration::from_secs(11)),
+        // 128 in a second, once it is noticed.
+        (clear_ipvs, Duration::from_secs(45)),
+    ] {
+        // So many that a round of the audit takes half an hour.
+        let mut life = settled(3000, Duration::from_secs(1));
+        life.pass(minute);
+        let before = there(&life.kernel);
+        remove(&life.kernel);
+        let gone = life.now;
+        while there(&life.kernel) != before {
+            life.step();
+            assert!(life.now - gone < limit, "still not repaired after {:?}", life.now - gone);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_no_small_matter() {
+    let mut life = settled(3, NEVER);
+    remove_device(&life.kernel);
+    life.kernel
+        .set_faults(Some(Box::new(|step| matches!(step, Step::AddDevice).then_some(Fault::Refuse(EEXIST)))));
+    life.feed(appears(3));
+    life.pass(Duration::from_mins(5));
+    for family in Family::ALL {
+        assert!(!life.reconciler.schedule().is_settled(family), "{family}");
+    }
+    assert!(life.reconciler.schedule().failures().contains_key(&Key::Device));
+    life.kernel.set_faults(None);
+    life.pass(Duration::from_mins(2));
+    life.settle();
+    assert_eq!(there(&life.kernel).addresses.len(), 4);
+}
+
+#[test]
+fn nothing_spins_while_changes_are_held_back() {
+    let period = Duration::from_secs(10);
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), period, NEVER);
+    let refused = VirtualServerKey { address: ip("10.96.0.1"), protocol: Protocol::Tcp, port: 80 };
+    life.kernel.set_faults(Some(Box::new(move |step| {
+        matches!(step, Step::AddVirtualServer(key, _) if *key == refused).then_some(Fault::Refuse(EINVAL))
+    })));
+    life.feed(cluster(3));
+    let end = life.now + Duration::from_mins(10);
+    let mut number = 3;
+    let mut change = life.now;
+    while life.now < end {
+        if life.now >= change {
+            life.feed(appears(number));
+            number += 1;
+            change = life.now + Duration::from_secs(3);
+        }
+        match life.reconciler.next(life.now) {
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => {
+                let until = until.expect("there is always something to wait for");
+                assert!(until > life.now, "nothing to do, and no time to wait");
+                life.now = until.min(change);
+            }
+        }
+    }
+    assert!(there(&life.kernel).virtual_servers.len() > 100);
+}
+
+#[test]
+fn a_sysctl_that_may_not_be_written_is_done_without() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.kernel.set_faults(Some(Box::new(|step| {
+        matches!(step, Step::SetSysctl(..)).then_some(Fault::Refuse(EROFS))
+    })));
+    life.feed(cluster(1));
+    life.pass(Duration::from_secs(1));
+    life.reconciler.take_notes();
+    life.feed(appears(7));
+    life.pass(Duration::from_secs(1));
+    let synced = life.reconciler.take_notes().into_iter().find_map(|note| match note {
+        Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
+        _ => None,
+    });
+    assert_eq!(synced, Some(vec![7]));
+    let failing = life.reconciler.schedule().failures();
+    assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_))), "{failing:?}");
+}
+
+#[test]
+fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
+    let options =
+        ProxyOptions { exclude_cidrs: vec!["10.96.0.0/24".parse().expect("a network")], ..options() };
+    let mut life = Life::at_pace(options, MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(cluster(2));
+    life.settle();
+    // One endpoint drains, and something about the other Service fails.
+    let first = VirtualServerKey { address: ip("10.96.0.0"), protocol: Protocol::Tcp, port: 80 };
+    for real in life.kernel.state().virtual_servers[&first].real_servers.keys() {
+        life.kernel.set_connections(first, *real, 1);
+    }
+    life.kernel.set_faults(Some(Box::new(move |step| {
+        matches!(step, Step::AddRealServer(key, ..) if *key != first).then_some(Fault::Refuse(EINVAL))
+    })));
+    life.feed([
+        Event::Slice(Change::Upsert(slice(0, &["10.244.0.1"]))),
+        Event::Slice(Change::Upsert(slice(1, &["10.244.0.9"]))),
+    ]);
+    life.pass(Duration::from_millis(10));
+    assert_eq!(life.reconciler.draining(), 3, "and the two that the other one had");
+    assert!(!life.reconciler.schedule().failures().is_empty());
+
+    for number in 0..2 {
+        life.feed([Event::Service(Change::Delete(service(number).key))]);
+    }
+    life.pass(Duration::from_millis(10));
+    assert_eq!(life.reconciler.draining(), 0);
+    assert!(life.reconciler.schedule().failures().is_empty(), "{:?}", life.reconciler.schedule());
+    assert!(there(&life.kernel).virtual_servers.contains_key(&first), "it is not removed");
+    let end = life.now + Duration::from_mins(1);
+    while life.now < end {
+        match life.reconciler.next(life.now) {
+            Next::Work(work @ Work::Count(_)) => panic!("{work:?} of what is left alone"),
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.unwrap_or(end),
+        }
+    }
+}
