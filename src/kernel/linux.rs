@@ -1,4 +1,4 @@
-//! The real kernel: owns the sockets, carries out plans and reads back, on a thread of its own.
+//! The real kernel: owns the sockets, carries out plans and reads back, on the thread that opened it.
 //!
 //! A plan goes phase by phase; inside a phase, the steps for one socket go together. What depends on a step that
 //! was not done is skipped. Nothing here decides what is wanted.
