@@ -40,6 +40,7 @@ fn main() -> std::process::ExitCode {
         steps_of_the_wrong_family_are_refused_and_not_sent,
         without_the_right_every_step_is_refused,
         many_elements,
+        many_ranges,
         ranges_of_an_entry_point_are_exchanged_at_once,
         a_way_inside_is_turned_at_once,
         ipv4_pods_node_and_outside,
@@ -437,6 +438,23 @@ fn many_elements() {
         let start = Instant::now();
         apply(&mut tables, &one);
         println!("{family}: one deleted, one refused, in {:?}", start.elapsed());
+    }
+}
+
+/// More than one list of a message can hold.
+fn many_ranges() {
+    let mut tables = Tables::open().unwrap();
+    for family in Family::ALL {
+        let allowed = |element: Element| match element {
+            Element::ClusterAddress(address) | Element::Hairpin(address) => {
+                let server = VirtualServerKey { address, protocol: Protocol::Tcp, port: 80 };
+                Element::Allowed(server, address.into())
+            }
+            other => other,
+        };
+        let all: Vec<Element> = many(family, 2000).into_iter().map(allowed).collect();
+        done(&mut tables, &[Step::InstallRules(family, settings(None), all.clone())]);
+        assert_eq!(tables.read(family).unwrap(), (Some(Rules::Intact(settings(None))), set(&all)));
     }
 }
 

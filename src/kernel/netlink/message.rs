@@ -7,6 +7,8 @@
 pub(super) const HEADER_LENGTH: usize = 16;
 /// Length of `struct nlattr`.
 const ATTRIBUTE_HEADER_LENGTH: usize = 4;
+/// What the 16-bit length of an attribute can say, its header included.
+const LONGEST_ATTRIBUTE: usize = u16::MAX as usize;
 /// `NLA_F_NESTED`: the attribute holds attributes.
 const NESTED: u16 = 1 << 15;
 /// What is left of an attribute's type without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
@@ -156,11 +158,29 @@ impl Body<'_> {
         self.close(start);
     }
 
-    /// An attribute that holds attributes. Its length is a 16-bit number: who writes lists splits them before.
+    /// An attribute that holds attributes. Its length is a 16-bit number: what may be long is a [`Body::list`].
     pub fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Body<'_>)) {
         let start = self.open(kind | NESTED);
         inner(&mut Body { bytes: self.bytes });
         self.close(start);
+    }
+
+    /// An attribute that holds the first of these items, each written by `write`: as many as its 16-bit length lets in.
+    /// Returns how many, and it is at least one: an item alone must fit.
+    pub fn list<T>(&mut self, kind: u16, items: &[T], mut write: impl FnMut(&mut Body<'_>, &T)) -> usize {
+        let start = self.open(kind | NESTED);
+        let mut written = 0;
+        for item in items {
+            let end = self.bytes.len();
+            write(&mut Body { bytes: self.bytes }, item);
+            if written > 0 && self.bytes.len() - start > LONGEST_ATTRIBUTE {
+                self.bytes.truncate(end);
+                break;
+            }
+            written += 1;
+        }
+        self.close(start);
+        written
     }
 
     fn open(&mut self, kind: u16) -> usize {

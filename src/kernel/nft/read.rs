@@ -13,7 +13,7 @@ use super::rules::{Chain, Ruleset, TABLE, Variant, settings_of};
 use super::sets::{self, Encoded, Set};
 use super::wire::{self, FIXED_LENGTH};
 use crate::cluster::types::Family;
-use crate::kernel::netlink::{Attribute, Attributes, Body, Socket};
+use crate::kernel::netlink::{Attribute, Attributes, Body, Message, Socket};
 use crate::state::{Element, RuleSettings, Rules};
 
 /// How often the reading is begun anew when the table is replaced meanwhile.
@@ -256,17 +256,22 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
 fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Encoded>> {
     let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
     let dump = socket.dump(wire::GET_ELEMENTS, named(family, names), |message| {
-        let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
-        let found = list.into_iter().flat_map(Attribute::nested).map(|element| {
-            let element = element.nested();
-            let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());
-            Some(Encoded {
-                key: data(wire::elements::KEY)?,
-                key_end: data(wire::elements::KEY_END),
-                value: data(wire::elements::MAPPED),
-            })
-        });
-        found.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| malformed("an element"))
+        elements_of(message).map(Some).ok_or_else(|| malformed("an element"))
     });
     Ok(existing(dump.map(Some))?.map(|dump| dump.items.concat()).unwrap_or_default())
+}
+
+/// The elements in a message about elements.
+pub(super) fn elements_of(message: Message<'_>) -> Option<Vec<Encoded>> {
+    let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
+    let found = list.into_iter().flat_map(Attribute::nested).map(|element| {
+        let element = element.nested();
+        let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());
+        Some(Encoded {
+            key: data(wire::elements::KEY)?,
+            key_end: data(wire::elements::KEY_END),
+            value: data(wire::elements::MAPPED),
+        })
+    });
+    found.collect()
 }

@@ -1,11 +1,12 @@
 use std::net::Ipv4Addr;
 
+use super::read::elements_of;
 use super::rules::{Ruleset, Variant, settings_of};
 use super::sets::{self, encode};
-use super::wire::{Expression, Field, comment, comment_of};
+use super::wire::{self, Expression, Field, Transaction, comment, comment_of};
 use super::*;
 use crate::cluster::types::Protocol;
-use crate::kernel::netlink::{Attribute, Attributes};
+use crate::kernel::netlink::{Attribute, Attributes, Message};
 use crate::state::{InterfaceName, VirtualServerKey};
 
 fn settings(masquerade_all: bool, pods: Option<&str>) -> RuleSettings {
@@ -108,6 +109,58 @@ fn elements_are_what_they_were_written_as() {
     assert_eq!(encoded.key[12..], [10, 0, 0, 0]);
     encoded.key[15] = 1;
     assert_eq!(sets::decode(Family::V4, &set, &encoded), None, "no network");
+}
+
+/// Those of a kind fill several messages, whose lists have 16-bit lengths.
+#[test]
+fn any_number_of_elements_of_every_kind_is_written() {
+    const COUNT: u16 = 5000;
+    for family in Family::ALL {
+        let elements: BTreeSet<Element> =
+            (0..COUNT).flat_map(|number| one_of_each_kind(family, number)).collect();
+        assert_eq!(elements.len(), usize::from(COUNT) * sets::of(family).len());
+        let mut transaction = Transaction::new();
+        transaction.fill(family, &elements.iter().copied().collect::<Vec<_>>());
+        let frames = transaction.finish();
+        let mut written = BTreeSet::new();
+        // The first and the last enclose the others.
+        for index in 1..frames.len() - 1 {
+            let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
+            let name = message.attributes(wire::FIXED_LENGTH).get(wire::elements::SET).unwrap();
+            let set = sets::of(family).into_iter().find(|set| Some(set.name) == name.text()).unwrap();
+            let found = elements_of(message).unwrap();
+            assert!(!found.is_empty());
+            written.extend(found.iter().map(|encoded| sets::decode(family, &set, encoded).unwrap()));
+        }
+        assert_eq!(written, elements);
+    }
+}
+
+/// An element for each set of the family; other numbers, other elements.
+fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
+    let address: std::net::IpAddr = match family {
+        Family::V4 => Ipv4Addr::from_bits(0x0a60_0000 + u32::from(number)).into(),
+        Family::V6 => std::net::Ipv6Addr::from_bits((0xfd00 << 112) + u128::from(number)).into(),
+    };
+    let server = VirtualServerKey { address, protocol: Protocol::Tcp, port: 80 };
+    let mut elements = vec![
+        Element::ClusterAddress(address),
+        Element::ExternalAddress(address),
+        Element::SharedAddress(address),
+        Element::Hairpin(address),
+        Element::Owned(server),
+        Element::Masquerade(server),
+        Element::InCluster(server, address, 80),
+        Element::Internal(server),
+        Element::Dropped(server),
+        Element::Refused(server),
+        Element::Restricted(server),
+        Element::Allowed(server, address.into()),
+    ];
+    if family == Family::V4 {
+        elements.push(Element::Numbered(InterfaceName::new(&format!("eth{number}")).unwrap()));
+    }
+    elements
 }
 
 /// `nft` cuts comments at 128 bytes.

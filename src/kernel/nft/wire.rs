@@ -49,8 +49,6 @@ pub(super) const FIXED_LENGTH: usize = 4;
 const LIST_ITEM: u16 = 1;
 /// `NF_ACCEPT`, a chain's policy.
 pub(super) const POLICY_ACCEPT: u32 = 1;
-/// Most elements in one message, so that the list's 16-bit length suffices for pairs of IPv6 addresses.
-const MESSAGE_ELEMENTS: usize = 1000;
 
 /// `NFTA_TABLE_*`.
 pub(super) mod table {
@@ -368,7 +366,8 @@ impl Transaction {
         });
     }
 
-    /// Puts elements into the sets of a new table, many in a message. All belong to the family.
+    /// Puts elements into the sets of a new table, as many in a message as its list can hold: a thousand ranges of IPv6
+    /// are too many. All belong to the family.
     pub(super) fn fill(&mut self, family: Family, elements: &[Element]) {
         let mut by_set: BTreeMap<&str, Vec<Encoded>> = BTreeMap::new();
         for element in elements {
@@ -376,8 +375,10 @@ impl Transaction {
             by_set.entry(set.name).or_default().push(encoded);
         }
         for (set, elements) in by_set {
-            for list in elements.chunks(MESSAGE_ELEMENTS) {
-                self.elements(NEW_ELEMENTS, CREATE, family, set, list);
+            let mut rest = elements.as_slice();
+            while !rest.is_empty() {
+                let written = self.elements(NEW_ELEMENTS, CREATE, family, set, rest);
+                rest = &rest[written..];
             }
         }
     }
@@ -394,28 +395,28 @@ impl Transaction {
         self.elements(DELETE_ELEMENTS, 0, element.family(), set.name, &[encoded]);
     }
 
-    /// A message about elements of one set.
-    fn elements(&mut self, kind: u16, flags: u16, family: Family, set: &str, list: &[Encoded]) {
+    /// A message about elements of one set: the first of these, as many as it can hold. Returns how many.
+    fn elements(&mut self, kind: u16, flags: u16, family: Family, set: &str, list: &[Encoded]) -> usize {
+        let mut written = 0;
         self.push(kind, flags, family, |body| {
             body.text(elements::TABLE, TABLE);
             body.text(elements::SET, set);
-            body.nest(elements::LIST, |body| {
-                for element in list {
-                    body.nest(LIST_ITEM, |body| {
-                        let mut data = |kind, bytes: &[u8]| {
-                            body.nest(kind, |body| body.attribute(elements::VALUE, bytes));
-                        };
-                        data(elements::KEY, &element.key);
-                        if let Some(last) = &element.key_end {
-                            data(elements::KEY_END, last);
-                        }
-                        if let Some(value) = &element.value {
-                            data(elements::MAPPED, value);
-                        }
-                    });
-                }
+            written = body.list(elements::LIST, list, |body, element| {
+                body.nest(LIST_ITEM, |body| {
+                    let mut data = |kind, bytes: &[u8]| {
+                        body.nest(kind, |body| body.attribute(elements::VALUE, bytes));
+                    };
+                    data(elements::KEY, &element.key);
+                    if let Some(last) = &element.key_end {
+                        data(elements::KEY_END, last);
+                    }
+                    if let Some(value) = &element.value {
+                        data(elements::MAPPED, value);
+                    }
+                });
             });
         });
+        written
     }
 }
 
