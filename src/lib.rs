@@ -12,7 +12,7 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`leftovers`] removes what kube-proxy left, once, beside the flow; [`allocator`] sets up memory, once; [`app`]
+//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`allocator`] sets up memory, once; [`app`]
 //! wires it all and is the only module that knows all others.
 //!
 //! # Who runs, and who owns what

@@ -6,8 +6,12 @@ mod lab;
 use std::collections::BTreeSet;
 
 use kube_ipvs::cluster::types::Family;
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::Outcome;
+use kube_ipvs::kernel::nft::Tables;
 use kube_ipvs::leftovers::report::{Finding, Report};
-use kube_ipvs::leftovers::takeover::{ForwardWatch, take_over};
+use kube_ipvs::leftovers::takeover::{ForwardWatch, Takeover, take_over};
+use kube_ipvs::state::RuleSettings;
 
 use self::lab::{shell, try_shell};
 
@@ -17,7 +21,9 @@ fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
         the_accept_is_made_once_in_either_iptables,
         iptables_that_comes_later_gets_its_accept,
+        what_failed_is_tried_again,
         without_our_own_rules_nothing_is_removed,
+        a_family_whose_rules_come_later_is_taken_over_then,
         what_others_use_stays_and_is_named,
         node_ports_of_services_that_are_gone_go,
         without_programs_leftovers_are_named_and_the_rest_goes,
@@ -90,6 +96,77 @@ fn iptables_that_comes_later_gets_its_accept() {
     assert_eq!(said(&watch.look()), [""; 0]);
 }
 
+/// A program of iptables that fails, whatever it is asked for, until this is dropped.
+struct Failing;
+
+impl Failing {
+    /// Where it is; programs are found there first.
+    const FOLDER: &str = "/usr/local/sbin";
+
+    fn new(program: &str) -> Self {
+        let found = shell(&format!(
+            "mount -t tmpfs tmpfs {0} && printf '#!/bin/sh\\necho \"the lock is held\" >&2\\nexit 4\\n' >{0}/{program}
+             chmod +x {0}/{program}; command -v {program}",
+            Self::FOLDER
+        ));
+        let failing = Self;
+        assert_eq!(found.trim(), format!("{}/{program}", Self::FOLDER), "the order of PATH");
+        failing
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        try_shell(&format!("umount {}", Self::FOLDER));
+    }
+}
+
+/// The chain that rejects, by a set that nobody keeps up to date, what became a service address since.
+const FROZEN: &str = "*filter
+:FORWARD DROP [0:0]
+:KUBE-IPVS-FILTER - [0:0]
+-A INPUT -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER
+-A KUBE-IPVS-FILTER -m conntrack --ctstate NEW -m set --match-set KUBE-IPVS-IPS dst -j REJECT
+COMMIT
+";
+
+fn what_failed_is_tried_again() {
+    for tool in ["iptables-nft", "iptables-legacy"] {
+        for program in ["save", "restore"] {
+            shell(&format!(
+                "ipset create KUBE-IPVS-IPS hash:ip; {tool}-restore --noflush <<'END'\n{FROZEN}END\n"
+            ));
+            let failing = Failing::new(&format!("{tool}-{program}"));
+            let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new());
+            for _ in 0..2 {
+                let report = takeover.attempt();
+                assert!(!report.is_complete(), "{program}: {report:?}");
+                assert!(report.findings[0].to_string().contains("the lock is held"), "{report:?}");
+            }
+            drop(failing);
+            assert!(shell(&format!("{tool}-save")).contains("KUBE-IPVS-FILTER"), "{program}");
+            assert_eq!(accepts(tool), 0, "{program}");
+
+            let report = takeover.attempt();
+            assert!(report.is_complete(), "{program}: {report:?}");
+            let left = shell(&format!("{tool}-save; ipset list -n"));
+            assert!(
+                !left.contains("KUBE-IPVS-FILTER") && !left.contains("KUBE-IPVS-IPS"),
+                "{program}: {left}"
+            );
+            assert_eq!(accepts(tool), 1, "{program}");
+            assert_eq!(said(&takeover.attempt()), [""; 0], "{program}");
+            // It was complete: what comes later is somebody's who runs kube-proxy.
+            shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip");
+            assert_eq!(said(&takeover.attempt()), [""; 0], "{program}");
+            shell(&format!(
+                "ipset destroy KUBE-LOOP-BACK
+                 {tool} -F FORWARD; {tool} -F KUBE-IPVS-FORWARD; {tool} -X KUBE-IPVS-FORWARD"
+            ));
+        }
+    }
+}
+
 const CHAINS: &str = r#"*nat
 :KUBE-MARK-MASQ - [0:0]
 :KUBE-SERVICES - [0:0]
@@ -121,6 +198,56 @@ fn without_our_own_rules_nothing_is_removed() {
     let report = take_over(MARK, &BTreeSet::from([Family::V6]), &[]);
     assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
     assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
+}
+
+/// Makes the table of a family, without elements.
+fn install_our_rules(family: Family) {
+    let settings =
+        RuleSettings { masquerade_mark: MARK, masquerade_all: false, inside: None, node_address: None };
+    let step = Step::InstallRules(family, settings, Vec::new());
+    let outcomes = Tables::open().expect("a socket").apply(&[&step]);
+    assert_eq!(outcomes, [Outcome::Done]);
+}
+
+/// The node ports are asked for only when all rules stand, and until then their sets stay.
+fn a_family_whose_rules_come_later_is_taken_over_then() {
+    for (first, second, tools) in [
+        (Family::V6, Family::V4, ["ip6tables-nft", "iptables-nft"]),
+        (Family::V4, Family::V6, ["iptables-nft", "ip6tables-nft"]),
+    ] {
+        for tool in tools {
+            leave(tool);
+        }
+        shell(
+            "ip link add eth0 type dummy; ip addr add 192.168.0.1/24 dev eth0; ip link set eth0 up
+             ip addr add 2001:db8::1/64 dev eth0 nodad
+             ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080
+             ipset create KUBE-6-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-6-NODE-PORT-TCP 30080
+             ipset create KUBE-LOOP-BACK hash:ip,port,ip; ipset create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6
+             for server in 192.168.0.1:30080 [2001:db8::1]:30080; do ipvsadm -A -t $server -s rr || exit 1; done",
+        );
+        let left = |tool: &str| shell(&format!("{tool}-save")).contains("KUBE-SERVICES");
+        let servers = || shell("ipvsadm -Sn");
+        let mut takeover = Takeover::new(MARK, Family::ALL.into_iter().collect(), Vec::new());
+
+        install_our_rules(first);
+        let report = takeover.attempt();
+        assert!(!report.is_complete(), "{report:?}");
+        assert!(!left(tools[0]) && left(tools[1]), "{report:?}");
+        assert_eq!(servers().lines().count(), 2, "{report:?}");
+        let mut sets = vec!["KUBE-6-NODE-PORT-TCP", "KUBE-NODE-PORT-TCP"];
+        sets.push(if second == Family::V4 { "KUBE-LOOP-BACK" } else { "KUBE-6-LOOP-BACK" });
+        sets.sort_unstable();
+        assert_eq!(shell("ipset list -n | sort").lines().collect::<Vec<_>>(), sets, "{report:?}");
+
+        install_our_rules(second);
+        let report = takeover.attempt();
+        assert!(report.is_complete(), "{report:?}");
+        assert!(!left(tools[0]) && !left(tools[1]), "{report:?}");
+        assert_eq!(shell("ipvsadm -Sn; ipset list -n"), "", "{report:?}");
+        assert_eq!(said(&takeover.attempt()), [""; 0]);
+        shell("ip link del eth0; nft flush ruleset");
+    }
 }
 
 fn what_others_use_stays_and_is_named() {

@@ -6,7 +6,7 @@ use std::thread;
 use tokio::sync::watch;
 
 use crate::cluster::types::Family;
-use crate::leftovers::takeover;
+use crate::leftovers::takeover::Takeover;
 use crate::options::ProxyOptions;
 use crate::serve::Status;
 
@@ -23,7 +23,7 @@ pub(super) fn after_first_sync(
         if status.wait_for(|status| status.synced_once).await.is_err() {
             return;
         }
-        let run = move || takeover::run(mark, &families, &excluded);
+        let run = move || Takeover::new(mark, families, excluded).run();
         if let Err(error) = thread::Builder::new().name("takeover".to_owned()).spawn(run) {
             tracing::error!(err = %error, "Cannot start the thread that removes what kube-proxy left");
         }

@@ -32,11 +32,11 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let mut report = Report::default();
     // Service addresses without virtual servers are refused as long as they are the node's; the other way round,
     // what goes there would leave the node.
-    virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
+    let node_ports_are_gone = virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
     remove_device(&mut report);
     let both = Family::ALL.into_iter().collect();
     clean_filters(&both, &mut report);
-    destroy_ipsets(&both, &mut report);
+    destroy_ipsets(&both, node_ports_are_gone, &mut report);
     report
 }
 

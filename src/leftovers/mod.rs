@@ -7,7 +7,7 @@
 //! | tables `kube-proxy` of the mode nftables | nftables, both families | netlink |
 //! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, but for node ports of Services that are gone; removed by `--cleanup` |
 //!
-//! [`takeover`] removes the first three once, as soon as our own rules stand, and keeps the accept in FORWARD;
+//! [`takeover`] removes the first three as soon as our own rules stand, until that succeeds, and keeps the accept in FORWARD;
 //! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
 //! only where iptables has tables: see `tools.rs` for why at all.
 //!

@@ -20,6 +20,11 @@ const SETS: [(Family, Protocol, &str); 6] = [
     (Family::V6, Protocol::Sctp, "KUBE-6-NODE-PORT-SCTP-HASH"),
 ];
 
+/// Whether a set of this name tells which virtual servers are node ports.
+pub(super) fn is_set(name: &str) -> bool {
+    SETS.iter().any(|(.., set)| *set == name)
+}
+
 /// What kube-proxy's sets say about node ports, and the addresses where they are served.
 #[derive(Debug, Default)]
 pub(super) struct NodePorts {

@@ -57,6 +57,13 @@ impl Report {
         !self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
     }
 
+    fn news(&self, before: &Self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| {
+            let lasts = matches!(finding, Finding::Kept { .. } | Finding::Failed { .. });
+            !(lasts && before.findings.contains(finding))
+        })
+    }
+
     pub(super) fn removed(&mut self, what: impl Into<String>, names: Vec<String>) {
         if !names.is_empty() {
             self.findings.push(Finding::Removed { what: what.into(), names });
@@ -77,7 +84,12 @@ impl Report {
 
     /// Writes it to the log.
     pub fn log(&self) {
-        for finding in &self.findings {
+        self.log_news(&Self::default());
+    }
+
+    /// Writes it to the log, but for what stayed or failed for the same reason `before`.
+    pub fn log_news(&self, before: &Self) {
+        for finding in self.news(before) {
             match finding {
                 Finding::Removed { what, names } => {
                     tracing::info!(what, count = names.len(), names = named(names), "Removed");
@@ -116,6 +128,19 @@ mod tests {
         report.failed("ipset KUBE-CLUSTER-IP", "rules refer to it");
         assert!(!report.is_complete());
         assert_eq!(report.findings[0].to_string(), "removed ipsets: KUBE-LOOP-BACK");
+    }
+
+    #[test]
+    fn what_lasts_is_no_news() {
+        let mut before = Report::default();
+        before.made("an accept");
+        before.kept("ipset KUBE-CLUSTER-IP", "rules refer to it");
+        before.failed("ipset KUBE-LOOP-BACK", "no memory");
+        assert!(before.news(&Report::default()).eq(&before.findings));
+        let mut after = before.clone();
+        after.failed("ipset KUBE-LOOP-BACK", "no right");
+        let news: Vec<_> = after.news(&before).map(ToString::to_string).collect();
+        assert_eq!(news, ["made an accept", "failed ipset KUBE-LOOP-BACK: no right"]);
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 
-use super::names;
 use super::report::Report;
+use super::{names, node_ports};
 use crate::cluster::types::Family;
 use crate::kernel::Outcome;
 use crate::kernel::ipset::IpSets;
 use crate::kernel::nft::whole::WholeTables;
 
-/// Destroys kube-proxy's ipsets of these families. Those that rules still refer to stay and are named.
-pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, report: &mut Report) {
+/// Destroys kube-proxy's ipsets of these families; those that tell which virtual servers are its node ports only if
+/// those virtual servers are gone. Those that rules still refer to stay and are named.
+pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: bool, report: &mut Report) {
     let mut sets = match IpSets::open() {
         Ok(Some(sets)) => sets,
         Ok(None) => return,
@@ -23,8 +24,12 @@ pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, report: &mut Report) {
         Err(error) => return report.failed("ipsets", error),
     };
     let of_family = |name: &str| if name.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 };
-    let names: Vec<String> =
-        names.into_iter().filter(|name| names::is_set(name) && families.contains(&of_family(name))).collect();
+    let goes = |name: &String| {
+        names::is_set(name)
+            && families.contains(&of_family(name))
+            && (node_ports_are_gone || !node_ports::is_set(name))
+    };
+    let names: Vec<String> = names.into_iter().filter(goes).collect();
     let mut removed = Vec::new();
     for (outcome, name) in sets.destroy(&names).into_iter().zip(names) {
         match outcome {

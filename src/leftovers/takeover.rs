@@ -11,6 +11,9 @@
 //! 4. virtual servers of node ports that no Service has any more: kube-proxy's sets tell them from other people's;
 //! 5. the ipsets, to which nothing refers any more.
 //!
+//! What fails (a family whose rules do not stand yet, iptables' lock held by somebody) is tried again each minute, until
+//! one attempt had no failure. The sets of node ports stay as long as they are needed for that.
+//!
 //! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
 
 use std::collections::BTreeSet;
@@ -31,19 +34,56 @@ use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
 use crate::state::Rules;
 
-/// How often is looked whether somebody set up iptables. Docker that is started later, and drops what is forwarded, is
-/// noticed so soon; the look costs some microseconds.
+/// How often the takeover is tried, and how often is looked whether somebody set up iptables. Docker that is started
+/// later, and drops what is forwarded, is noticed so soon; the look costs some microseconds.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// Takes over once, then keeps the accept in FORWARD; never returns. To be called on a thread of its own in the network
-/// namespace of the node, after the first complete set was written. `mark` is the bit of the packet mark that stands
-/// for "masquerade this".
-pub fn run(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]) {
-    take_over(mark, families, exclude_cidrs).log();
-    let mut forward = ForwardWatch::new(mark);
-    loop {
-        std::thread::sleep(PERIOD);
-        forward.look().log();
+/// The takeover, until it was complete, and the accept in FORWARD from then on.
+#[derive(Debug)]
+pub struct Takeover {
+    mark: u32,
+    families: BTreeSet<Family>,
+    exclude_cidrs: Vec<IpNet>,
+    /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
+    complete: bool,
+    forward: ForwardWatch,
+}
+
+impl Takeover {
+    /// Nothing is done yet. `mark` is the bit of the packet mark that stands for "masquerade this", `families` are those in
+    /// which this program has rules; virtual servers in the networks of `exclude_cidrs` stay.
+    pub fn new(mark: u32, families: BTreeSet<Family>, exclude_cidrs: Vec<IpNet>) -> Self {
+        Self { mark, families, exclude_cidrs, complete: false, forward: ForwardWatch::new(mark) }
+    }
+
+    /// Does what is to be done each minute; never returns. To be called on a thread of its own in the network namespace of
+    /// the node, after the first complete set was written.
+    pub fn run(mut self) {
+        let mut before = Report::default();
+        loop {
+            let had_failed = !before.is_complete();
+            let report = self.attempt();
+            report.log_news(&before);
+            match (had_failed, report.is_complete()) {
+                (false, false) => {
+                    tracing::warn!(every = ?PERIOD, "What cannot be removed or made is tried again");
+                }
+                (true, true) => tracing::info!("What could not be removed or made is done now"),
+                _ => {}
+            }
+            before = report;
+            std::thread::sleep(PERIOD);
+        }
+    }
+
+    /// Takes over, and looks after the accept in FORWARD once that was complete.
+    pub fn attempt(&mut self) -> Report {
+        if self.complete {
+            return self.forward.look();
+        }
+        let report = take_over(self.mark, &self.families, &self.exclude_cidrs);
+        self.complete = report.is_complete();
+        report
     }
 }
 
@@ -67,10 +107,9 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]
     }
     iptables.change(TRANSLATION, &ready, Forward::Leave, &mut report);
     // Only the rules of a complete sync tell which node ports are wanted now.
-    if ready.len() == Family::ALL.len() {
-        virtual_servers::remove(Which::StaleNodePorts, exclude_cidrs, &mut report);
-    }
-    destroy_ipsets(&ready, &mut report);
+    let node_ports_are_gone = ready.len() == Family::ALL.len()
+        && virtual_servers::remove(Which::StaleNodePorts, exclude_cidrs, &mut report);
+    destroy_ipsets(&ready, node_ports_are_gone, &mut report);
     report
 }
 

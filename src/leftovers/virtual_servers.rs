@@ -26,17 +26,21 @@ pub(super) enum Which {
     StaleNodePorts,
 }
 
-/// Removes them, but for those in the networks of `exclude_cidrs`, which are named.
-pub(super) fn remove(which: Which, exclude_cidrs: &[IpNet], report: &mut Report) {
-    let mut ipvs = match Ipvs::open() {
-        Ok(ipvs) => ipvs,
+/// Removes them, but for those in the networks of `exclude_cidrs`, which are named. `false`: there may be some left, of
+/// which only kube-proxy's sets tell that they are its node ports.
+pub(super) fn remove(which: Which, exclude_cidrs: &[IpNet], report: &mut Report) -> bool {
+    let chosen = match Ipvs::open() {
+        Ok(mut ipvs) => choose(which, &mut ipvs).map(|chosen| (chosen, ipvs)),
         // A kernel without IPVS has no virtual servers.
-        Err(error) if error.raw_os_error().is_some_and(is_absence) => return,
-        Err(error) => return report.failed("virtual servers", error),
+        Err(error) if error.raw_os_error().is_some_and(is_absence) => return true,
+        Err(error) => Err(error),
     };
-    let chosen = match choose(which, &mut ipvs) {
+    let (chosen, mut ipvs) = match chosen {
         Ok(chosen) => chosen,
-        Err(error) => return report.failed("virtual servers", error),
+        Err(error) => {
+            report.failed("virtual servers", error);
+            return false;
+        }
     };
     let (excluded, chosen): (Vec<_>, Vec<_>) =
         chosen.into_iter().partition(|key| ownership::is_excluded(exclude_cidrs, key));
@@ -45,14 +49,19 @@ pub(super) fn remove(which: Which, exclude_cidrs: &[IpNet], report: &mut Report)
     }
     let steps: Vec<Step> = chosen.iter().map(|key| Step::DeleteVirtualServer(*key)).collect();
     let mut removed = Vec::new();
+    let mut all = true;
     for (outcome, key) in ipvs.apply(&steps.iter().collect::<Vec<_>>()).into_iter().zip(chosen) {
         match outcome {
             Outcome::Done => removed.push(key.to_string()),
             Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
-            outcome => report.failed(format!("virtual server {key}"), why(&outcome)),
+            outcome => {
+                report.failed(format!("virtual server {key}"), why(&outcome));
+                all = false;
+            }
         }
     }
     report.removed("virtual servers", removed);
+    all
 }
 
 fn choose(which: Which, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
