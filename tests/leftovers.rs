@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         the_accept_is_made_once_in_either_iptables,
         iptables_that_comes_later_gets_its_accept,
         what_failed_is_tried_again,
+        an_accept_that_failed_is_tried_again,
         without_our_own_rules_nothing_is_removed,
         a_family_whose_rules_come_later_is_taken_over_then,
         what_others_use_stays_and_is_named,
@@ -165,6 +166,29 @@ fn what_failed_is_tried_again() {
             ));
         }
     }
+}
+
+fn an_accept_that_failed_is_tried_again() {
+    let mut watch = ForwardWatch::new(MARK);
+    assert_eq!(said(&watch.look()), [""; 0]);
+    shell("iptables-nft -P FORWARD DROP");
+    let failing = Failing::new("iptables-nft-restore");
+    for _ in 0..2 {
+        let report = watch.look();
+        assert!(!report.is_complete(), "{report:?}");
+    }
+    drop(failing);
+    assert_eq!(
+        said(&watch.look()),
+        ["made iptables-nft filter: an accept for traffic of Services in FORWARD"]
+    );
+    assert_eq!(said(&watch.look()), [""; 0]);
+    assert_eq!(accepts("iptables-nft"), 1);
+    // The same where the policy was there from the start.
+    shell("iptables-nft -F FORWARD; iptables-nft -F KUBE-IPVS-FORWARD; iptables-nft -X KUBE-IPVS-FORWARD");
+    let mut watch = ForwardWatch::new(MARK);
+    assert_eq!(said(&watch.look()).len(), 1);
+    assert_eq!(accepts("iptables-nft"), 1);
 }
 
 const CHAINS: &str = r#"*nat

@@ -145,27 +145,28 @@ fn ready(families: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
 #[derive(Debug)]
 pub struct ForwardWatch {
     mark: u32,
-    /// `None`: could not be seen.
-    seen: Option<Signs>,
+    /// What could be seen when nothing was to be done; `None`: there was no such look yet.
+    well: Option<Signs>,
 }
 
 impl ForwardWatch {
-    /// All is well as it is now.
+    /// Nothing is known yet: the first look starts programs where iptables has tables.
     pub fn new(mark: u32) -> Self {
-        Self { mark, seen: signs().ok() }
+        Self { mark, well: None }
     }
 
     /// Looks, and makes the accept where it is needed now.
     pub fn look(&mut self) -> Report {
         let mut report = Report::default();
-        match signs() {
-            Ok(now) if self.seen.as_ref() == Some(&now) => return report,
-            Ok(_) => {}
+        // Before iptables is looked at, so that what changes meanwhile is noticed the next time.
+        let now = match signs() {
+            Ok(now) if self.well.as_ref() == Some(&now) => return report,
+            Ok(now) => now,
             Err(error) => {
                 report.failed("what can be seen of iptables", error);
                 return report;
             }
-        }
+        };
         match WholeTables::open() {
             Ok(mut nftables) => {
                 let mut iptables = Iptables::look(&mut nftables, &mut report);
@@ -173,7 +174,10 @@ impl ForwardWatch {
             }
             Err(error) => report.failed("nftables", error),
         }
-        self.seen = signs().ok();
+        // After a failure, and once after something was made, iptables is looked at again.
+        if report.findings.is_empty() {
+            self.well = Some(now);
+        }
         report
     }
 }
