@@ -153,9 +153,9 @@ fn difference(chains: &[Chain], found: &[FoundRule]) -> Option<String> {
 }
 
 /// `None` for an object that does not exist.
-fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>> {
+pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>> {
     match answer {
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(None),
         answer => answer,
     }
 }

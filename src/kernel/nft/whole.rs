@@ -2,8 +2,7 @@
 
 use std::io;
 
-use rustix::io::Errno;
-
+use super::read::existing;
 use super::rules::TABLE;
 use super::wire::{self, FIXED_LENGTH, Transaction};
 use crate::cluster::types::Family;
@@ -52,7 +51,7 @@ impl WholeTables {
             },
             |_| Ok(Some(())),
         );
-        absent(answer).map(|found| found.is_some())
+        existing(answer).map(|found| found.is_some())
     }
 
     /// Deletes a table with all that is in it.
@@ -87,7 +86,7 @@ impl WholeTables {
     /// # Errors
     /// Those of the kernel or of the socket.
     pub fn chain(&mut self, family: Family, table: &str, chain: &str) -> io::Result<Option<FoundChain>> {
-        absent(self.socket.get(
+        existing(self.socket.get(
             wire::GET_CHAIN,
             |body| {
                 wire::fixed_part(body, family);
@@ -109,12 +108,4 @@ fn found(message: Message<'_>) -> Option<FoundChain> {
         name: text(wire::chain::NAME)?,
         drops: attributes.get(wire::chain::POLICY).and_then(Attribute::be32) == Some(POLICY_DROP),
     })
-}
-
-/// `None` for what does not exist.
-fn absent<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>> {
-    match answer {
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
-        answer => answer,
-    }
 }
