@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use super::bytes::{family_number, octets, read_octets};
 use super::netlink::{Attribute, Body, CREATE, EXCLUSIVE, Frames, Message, REPLACE, Socket, settled};
 use crate::cluster::types::Family;
 
@@ -30,9 +31,6 @@ const NO_DUPLICATE_DETECTION: u32 = 0x02;
 const DEPRECATED: u32 = 0x20;
 /// `INFINITY_LIFE_TIME`.
 const FOREVER: u32 = u32::MAX;
-
-pub(super) const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 /// `RT_SCOPE_UNIVERSE`: scope global.
 const SCOPE_GLOBAL: u8 = 0;
@@ -112,42 +110,4 @@ fn decode(message: Message<'_>, device: u32, family: Family) -> Option<(IpAddr, 
     let flags = attributes.get(FLAGS).and_then(Attribute::u32).unwrap_or(u32::from(old_flags));
     let deprecated = family == Family::V6 && flags & DEPRECATED != 0;
     (prefix == family.host_prefix()).then_some((address, deprecated))
-}
-
-/// The kernel's number of a family (`AF_*`).
-pub(super) fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => AF_INET,
-        Family::V6 => AF_INET6,
-    }
-}
-
-/// The 4 or 16 bytes of an address.
-pub(super) fn octets(address: IpAddr) -> impl AsRef<[u8]> {
-    match address {
-        IpAddr::V4(address) => Octets::V4(address.octets()),
-        IpAddr::V6(address) => Octets::V6(address.octets()),
-    }
-}
-
-enum Octets {
-    V4([u8; 4]),
-    V6([u8; 16]),
-}
-
-impl AsRef<[u8]> for Octets {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::V4(octets) => octets,
-            Self::V6(octets) => octets,
-        }
-    }
-}
-
-/// The address that these bytes are.
-pub(super) fn read_octets(bytes: &[u8], family: Family) -> Option<IpAddr> {
-    match family {
-        Family::V4 => bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
-        Family::V6 => bytes.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
-    }
 }

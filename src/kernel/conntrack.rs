@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::address::{family_number, octets, read_octets};
+use super::bytes::{family_number, octets, read_octets};
 use super::netlink::{Attribute, Body, Frames, Message, Socket, Verdict};
 use super::{Purged, Refusal};
 use crate::cluster::types::{Family, Protocol};

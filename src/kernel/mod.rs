@@ -4,6 +4,7 @@
 //! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
 
 pub(crate) mod address;
+mod bytes;
 mod conntrack;
 pub mod ipset;
 pub mod ipvs;

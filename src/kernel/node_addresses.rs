@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::address::{self, family_number, read_octets};
+use super::address;
+use super::bytes::{family_number, family_of, read_octets};
 use super::link;
 use super::netlink::multicast::{Heard, Multicast};
 use super::netlink::{Attribute, Message, Protocol, Socket, settled};
@@ -305,7 +306,7 @@ fn decode(message: Message<'_>, ours: Option<u32>) -> Option<Change> {
             if Some(interface) == ours {
                 return None;
             }
-            let family = Family::ALL.into_iter().find(|known| family_number(*known) == family)?;
+            let family = family_of(family)?;
             let attributes = message.attributes(address::HEADER_LENGTH);
             let read = |attribute: Attribute<'_>| read_octets(attribute.value, family);
             let peer = attributes.get(address::ADDRESS).and_then(read);

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::address::{AF_INET, family_number, read_octets};
+use super::bytes::{family_number, octets, read_octets};
 use super::netlink::{APPEND, Attribute, CREATE, Frames, Message, Socket};
 use crate::cluster::types::Family;
 
@@ -39,7 +39,8 @@ const TYPE_LOCAL: u8 = 2;
 /// address: appended, since the address may be another device's as well.
 pub(crate) fn push_add(frames: &mut Frames, device: u32, address: Ipv4Addr) {
     frames.push(NEW_ROUTE, CREATE | APPEND, |body| {
-        body.fixed(&[AF_INET, 32, 0, 0, TABLE_LOCAL, PROTOCOL_KERNEL, SCOPE_HOST, TYPE_LOCAL, 0, 0, 0, 0]);
+        let family = family_number(Family::V4);
+        body.fixed(&[family, 32, 0, 0, TABLE_LOCAL, PROTOCOL_KERNEL, SCOPE_HOST, TYPE_LOCAL, 0, 0, 0, 0]);
         body.attribute(DESTINATION, &address.octets());
         body.attribute(SOURCE, &address.octets());
         body.u32(DEVICE, device);
@@ -73,10 +74,7 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
         GET_ROUTE,
         |body| {
             body.fixed(&[family_number(family), family.host_prefix(), 0, 0, 0, 0, 0, 0, a, b, c, d]);
-            match address {
-                IpAddr::V4(address) => body.attribute(DESTINATION, &address.octets()),
-                IpAddr::V6(address) => body.attribute(DESTINATION, &address.octets()),
-            }
+            body.attribute(DESTINATION, octets(address).as_ref());
         },
         // For IPv4 the answer names table main, whichever it was; local routes are in table local.
         |message| Ok(Some(decode(message, device, family).is_some_and(|(found, _)| found == address))),

@@ -4,10 +4,11 @@
 //! ports are in network byte order; all else is in the host's.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
+use crate::kernel::bytes;
 use crate::kernel::netlink::{Attribute, Body, Frames, Message};
 use crate::state::{
     RealServer, RealServerKey, RealServers, Timeouts, VirtualServer, VirtualServerKey, Weight,
@@ -75,9 +76,6 @@ const DEST_FAMILY: u16 = 11;
 
 /// `IP_VS_SVC_F_HASHED`: the kernel's own mark, "is in the table".
 const HASHED: u32 = 0x2;
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Asks for the number of the family, which the kernel hands out as modules are loaded. Where the family is not
 /// there, the kernel tries to load its module (`net-pf-16-proto-16-family-IPVS`).
@@ -204,8 +202,8 @@ pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(Virtual
         return Ok(None);
     }
     let key = || {
-        let family = attributes.get(SERVICE_FAMILY)?.u16()?;
-        let address = decode_address(family, attributes.get(SERVICE_ADDRESS)?.value)?;
+        let family = decode_family_number(attributes.get(SERVICE_FAMILY)?)?;
+        let address = bytes::read_octets(attributes.get(SERVICE_ADDRESS)?.value, family)?;
         let protocol = attributes.get(SERVICE_PROTOCOL)?.u16()?;
         Some((address, protocol, attributes.get(SERVICE_PORT)?.be16()?))
     };
@@ -246,13 +244,12 @@ pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<De
         let number = |kind| attributes.get(kind).and_then(Attribute::u32);
         // Kernels before 3.18 do not name the family: it was always that of the virtual server.
         let family = match attributes.get(DEST_FAMILY) {
-            Some(family) => family.u16()?,
-            None if family == Family::V4 => AF_INET,
-            None => AF_INET6,
+            Some(family) => decode_family_number(family)?,
+            None => family,
         };
         Some(Dest {
             key: RealServerKey {
-                address: decode_address(family, attributes.get(DEST_ADDRESS)?.value)?,
+                address: bytes::read_octets(attributes.get(DEST_ADDRESS)?.value, family)?,
                 port: attributes.get(DEST_PORT)?.be16()?,
             },
             value: RealServer {
@@ -274,27 +271,20 @@ fn malformed(what: &str) -> io::Error {
 }
 
 fn family_number(address: IpAddr) -> u16 {
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+    bytes::family_number(Family::of(address)).into()
+}
+
+fn decode_family_number(attribute: Attribute<'_>) -> Option<Family> {
+    bytes::family_of(u8::try_from(attribute.u16()?).ok()?)
 }
 
 /// `union nf_inet_addr`.
 fn address_bytes(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&address.octets());
-            bytes
-        }
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-fn decode_address(family: u16, bytes: &[u8]) -> Option<IpAddr> {
-    match family {
-        AF_INET => bytes.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
-        AF_INET6 => bytes.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
-        _ => None,
-    }
+    let octets = bytes::octets(address);
+    let octets = octets.as_ref();
+    let mut bytes = [0; 16];
+    bytes[..octets.len()].copy_from_slice(octets);
+    bytes
 }
 
 /// `IPVS_SVC_ATTR_NETMASK`: a mask in network byte order for IPv4, the length of the prefix for IPv6.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::wire::{Expression, Field};
 use crate::cluster::types::{Family, Protocol};
+use crate::kernel::bytes::{address_length, family_number, octets};
 use crate::state::Inside;
 
 /// A phrase of a rule.
@@ -148,30 +149,31 @@ struct Header {
     protocol: u32,
     /// The register behind an address in [`REGISTER`].
     second: u32,
-    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+    /// The kernel's number.
     family: u32,
     /// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
     port_unreachable: u8,
 }
 
-fn header(family: Family) -> Header {
-    match family {
+fn header(of: Family) -> Header {
+    let (family, length) = (family_number(of).into(), address_length(of).into());
+    match of {
         Family::V4 => Header {
             source: 12,
             destination: 16,
-            length: 4,
+            length,
             protocol: 9,
             second: REGISTER_AFTER_4,
-            family: 2,
+            family,
             port_unreachable: 3,
         },
         Family::V6 => Header {
             source: 8,
             destination: 24,
-            length: 16,
+            length,
             protocol: 6,
             second: REGISTER_AFTER_16,
-            family: 10,
+            family,
             port_unreachable: 4,
         },
     }
@@ -389,11 +391,8 @@ fn change_mark(mask: u32, xor: u32) -> Vec<Expression> {
 
 /// The source address compared with a network. As `nft` does, a prefix of whole bytes is compared without a mask.
 fn network_match(header: &Header, network: IpNet, operator: u32) -> Vec<Expression> {
-    let octets = |address| match address {
-        std::net::IpAddr::V4(address) => address.octets().to_vec(),
-        std::net::IpAddr::V6(address) => address.octets().to_vec(),
-    };
     let (first, mask) = (octets(network.network()), octets(network.netmask()));
+    let (first, mask) = (first.as_ref(), mask.as_ref());
     let bits = network.prefix_len();
     if bits > 0 && bits.is_multiple_of(8) {
         let length = u32::from(bits / 8);
@@ -402,8 +401,8 @@ fn network_match(header: &Header, network: IpNet, operator: u32) -> Vec<Expressi
     } else {
         vec![
             payload(NETWORK_HEADER, header.source, header.length, REGISTER),
-            bitwise(&mask, &vec![0; mask.len()]),
-            compare(operator, &first),
+            bitwise(mask, &vec![0; mask.len()]),
+            compare(operator, first),
         ]
     }
 }

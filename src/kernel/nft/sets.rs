@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::cluster::types::{Family, Protocol};
+use crate::kernel::bytes;
 use crate::state::{Element, InterfaceName, VirtualServerKey};
 
 /// What a part of a key, or of a map's value, is.
@@ -26,8 +27,8 @@ impl Part {
     /// Its length in bytes.
     pub(super) fn length(self, family: Family) -> u32 {
         match (self, family) {
-            (Self::Address, Family::V4) => 4,
-            (Self::Address, Family::V6) | (Self::Interface, _) => 16,
+            (Self::Address, family) => bytes::address_length(family).into(),
+            (Self::Interface, _) => 16,
             (Self::Protocol, _) => 1,
             (Self::Port, _) => 2,
         }
@@ -224,10 +225,7 @@ pub(super) fn decode(family: Family, set: &Set, encoded: &Encoded) -> Option<Ele
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+    bytes::octets(address).as_ref().to_vec()
 }
 
 fn padded_port(port: u16) -> [u8; 4] {
@@ -243,14 +241,12 @@ fn entry_point(server: &VirtualServerKey) -> Vec<u8> {
 }
 
 fn address_length(family: Family) -> usize {
-    usize::from(family.host_prefix() / 8)
+    bytes::address_length(family).into()
 }
 
+/// The address that these bytes are, and nothing more.
 fn address_of(family: Family, octets: &[u8]) -> Option<IpAddr> {
-    match family {
-        Family::V4 => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
-        Family::V6 => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
-    }
+    bytes::read_octets(octets, family).filter(|_| octets.len() == address_length(family))
 }
 
 fn port_of(padded: &[u8]) -> Option<u16> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::rules::{Chain, Rule, Ruleset, TABLE};
 use super::sets::{Encoded, Part, Parts, Set, encode};
 use crate::cluster::types::Family;
+use crate::kernel::bytes::family_number;
 use crate::kernel::netlink::{APPEND, Attribute, Attributes, Body, CREATE, EXCLUSIVE, Frames};
 use crate::state::Element;
 
@@ -227,22 +228,14 @@ fn user_data_entry(data: &mut Vec<u8>, kind: u8, value: &[u8]) {
     data.extend_from_slice(value);
 }
 
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-fn protocol(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 /// `struct nfgenmsg`.
 pub(super) fn fixed_part(body: &mut Body<'_>, family: Family) {
-    body.fixed(&[protocol(family), 0, 0, 0]);
+    body.fixed(&[family_number(family), 0, 0, 0]);
 }
 
 /// Whether a message's fixed part names this family.
 pub(super) fn is_of_family(payload: &[u8], family: Family) -> bool {
-    payload.first() == Some(&protocol(family))
+    payload.first() == Some(&family_number(family))
 }
 
 /// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
