@@ -12,9 +12,11 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use rustix::io::Errno;
+
+use super::Purged;
 use super::bytes::{family_number, octets, read_octets};
 use super::netlink::{Attribute, Body, Frames, Message, Socket, Verdict};
-use super::{Purged, Refusal};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::purge::{Flow, Purge};
 use crate::state::{RealServerKey, VirtualServerKey};
@@ -47,7 +49,6 @@ const FILTER_PROTOCOL: u32 = 1 << 3;
 
 /// How many messages are encoded before they are sent.
 const PART: usize = 1024;
-const ENOENT: i32 = 2;
 
 /// A flow, and what it is deleted by.
 struct Entry {
@@ -101,7 +102,7 @@ fn delete(socket: &mut Socket, family: Family, entries: &[Entry]) -> (u64, Optio
             match verdict {
                 Verdict::Done => deleted += 1,
                 // It went by itself.
-                Verdict::Errno(Refusal { errno: ENOENT, .. }) => {}
+                Verdict::Errno(refusal) if refusal.is(Errno::NOENT) => {}
                 Verdict::Errno(refusal) => failure = Some(format!("deleting an entry: {refusal}")),
                 Verdict::Unknown => failure = Some("deleting an entry: the answer was lost".to_owned()),
             }

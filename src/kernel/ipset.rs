@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::netlink::{Attribute, Body, Frames, Message, Protocol, Socket, Verdict};
 use super::{Outcome, Refusal};
 
@@ -27,7 +29,6 @@ mod attribute {
 const PROTOCOL: u8 = 6;
 /// `IPSET_FLAG_LIST_SETNAME`: names, without elements.
 const NAMES_ONLY: u32 = 1 << 1;
-const ENOENT: i32 = 2;
 
 /// The ipsets in the network namespace of the thread that opened this.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl IpSets {
         };
         match self.socket.dump(LIST, body, |message| Ok(Some(ports_of(message)))) {
             Ok(parts) => Ok(parts.items.concat()),
-            Err(error) if error.raw_os_error() == Some(ENOENT) => Ok(Vec::new()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

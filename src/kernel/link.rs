@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use super::netlink::{Attribute, CREATE, EXCLUSIVE, Frames, Message, Socket, Verdict};
 use super::{Outcome, Refusal};
 use crate::state::DEVICE;
@@ -19,9 +21,6 @@ const INFO: u16 = 18;
 /// `IFLA_INFO_KIND`.
 const KIND: u16 = 1;
 const DUMMY: &str = "dummy";
-
-const ENODEV: i32 = 19;
-const EEXIST: i32 = 17;
 
 /// A device that has the name of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +55,7 @@ pub(crate) fn find(socket: &mut Socket) -> io::Result<Option<Link>> {
         |message| decode(message).map(Some),
     );
     match found {
-        Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
         found => found,
     }
 }
@@ -70,9 +69,9 @@ pub(crate) fn add(socket: &mut Socket) -> Outcome {
         body.nest(INFO, |body| body.text(KIND, DUMMY));
     });
     match socket.batch(&mut frames).pop() {
-        Some(Verdict::Errno(refusal)) if refusal.errno == EEXIST => match find(socket) {
+        Some(Verdict::Errno(refusal)) if refusal.is(Errno::EXIST) => match find(socket) {
             Ok(Some(link)) if !link.is_dummy() => {
-                Outcome::Refused(Refusal { errno: EEXIST, text: link.objection() })
+                Outcome::Refused(Refusal { text: link.objection(), ..refusal })
             }
             _ => Outcome::Refused(refusal),
         },
@@ -95,8 +94,6 @@ pub(crate) fn delete(socket: &mut Socket, index: u32) -> Outcome {
 /// Whether the kernel can make dummies, found out without making one: the kind's own check rejects the hardware
 /// address of a group, and it is reached only where the kind exists (its module is loaded for it where possible).
 pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
-    const EADDRNOTAVAIL: i32 = 99;
-    const EOPNOTSUPP: i32 = 95;
     if find(socket)?.is_some_and(|link| link.is_dummy()) {
         return Ok(true);
     }
@@ -108,8 +105,8 @@ pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
         body.nest(INFO, |body| body.text(KIND, DUMMY));
     });
     match socket.batch(&mut frames).pop() {
-        Some(Verdict::Errno(Refusal { errno: EADDRNOTAVAIL, .. })) => Ok(true),
-        Some(Verdict::Errno(Refusal { errno: EOPNOTSUPP, .. })) => Ok(false),
+        Some(Verdict::Errno(refusal)) if refusal.is(Errno::ADDRNOTAVAIL) => Ok(true),
+        Some(Verdict::Errno(refusal)) if refusal.is(Errno::OPNOTSUPP) => Ok(false),
         Some(Verdict::Errno(refusal)) => Err(io::Error::other(refusal.text)),
         Some(Verdict::Done) => {
             Err(io::Error::other("device kube-ipvs-probe was made against all rules: remove it"))

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::cluster::types::Family;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
@@ -141,6 +143,13 @@ pub struct Refusal {
     pub errno: i32,
     /// The error's text, with the kernel's own explanation where it gave one.
     pub text: String,
+}
+
+impl Refusal {
+    /// Whether this is the error.
+    pub fn is(&self, error: Errno) -> bool {
+        self.errno == error.raw_os_error()
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -19,6 +19,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::ipvs::Ipvs;
@@ -37,12 +38,6 @@ pub const KNOWN_SCHEDULERS: [&str; 14] =
 const PROBE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0));
 /// The port for it, and those behind it where somebody has a virtual server there.
 const PROBE_PORT: u16 = 20000;
-
-const ENOENT: i32 = 2;
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
-const EPROTONOSUPPORT: i32 = 93;
-const EOPNOTSUPP: i32 = 95;
 
 /// Why this kernel cannot be used: all that is missing, in one line.
 #[derive(Debug)]
@@ -128,8 +123,8 @@ pub fn check() -> Result<(), Unusable> {
     .filter_map(|(feature, answer)| match answer {
         Ok(true) => None,
         Ok(false) => Some(Lack::Feature(feature)),
-        Err(error) => match error.raw_os_error() {
-            Some(ENOENT | EPROTONOSUPPORT | EOPNOTSUPP) => Some(Lack::Feature(feature)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) => Some(Lack::Feature(feature)),
             _ if error.kind() == io::ErrorKind::PermissionDenied => Some(Lack::Permission),
             _ => Some(Lack::Unclear(feature.name, error)),
         },
@@ -145,7 +140,7 @@ fn tables_supported() -> io::Result<bool> {
     let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
     match socket.get(GET_GENERATION, |body| body.fixed(&[0; 4]), |_| Ok(Some(()))) {
         Ok(answer) => Ok(answer.is_some()),
-        Err(error) if error.raw_os_error() == Some(EINVAL) => Ok(false),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -196,7 +191,7 @@ pub fn usable_schedulers(ipvs: &mut Ipvs) -> Vec<&'static str> {
 fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
     // The kernel takes "none" for a virtual server without scheduler, which serves nobody.
     if name.is_empty() || name == "none" || name.contains('\0') {
-        return Err(io::Error::from_raw_os_error(ENOENT));
+        return Err(io::Error::from(Errno::NOENT));
     }
     // Not all: where there are tens of thousands the kernel takes a second to list them, and those of one proxy have one
     // scheduler.
@@ -223,7 +218,7 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
                     ))),
                 };
             }
-            Some(Outcome::Refused(refusal)) if refusal.errno == EEXIST => {}
+            Some(Outcome::Refused(refusal)) if refusal.is(Errno::EXIST) => {}
             Some(Outcome::Refused(refusal)) => return Err(io::Error::from_raw_os_error(refusal.errno)),
             _ => return Err(io::Error::other("the answer was lost")),
         }
@@ -237,8 +232,7 @@ mod tests {
 
     #[test]
     fn all_that_is_missing_is_said_in_one_line() {
-        let lacks =
-            vec![Lack::Feature(&IPVS), Lack::Unclear("nf_tables", io::Error::from_raw_os_error(EINVAL))];
+        let lacks = vec![Lack::Feature(&IPVS), Lack::Unclear("nf_tables", io::Error::from(Errno::INVAL))];
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let text = Unusable(lacks).to_string();
         assert_eq!(
@@ -254,7 +248,7 @@ mod tests {
 
     #[test]
     fn an_unusable_scheduler_is_shown_so_that_a_terminal_survives_it() {
-        let reason = io::Error::from_raw_os_error(ENOENT);
+        let reason = io::Error::from(Errno::NOENT);
         let error = SchedulerError { name: "r\u{1b}r".into(), reason, usable: vec![] };
         assert_eq!(
             error.to_string(),

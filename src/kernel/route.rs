@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use rustix::io::Errno;
+
 use super::bytes::{family_number, octets, read_octets};
 use super::netlink::{APPEND, Attribute, CREATE, Frames, Message, Socket};
 use crate::cluster::types::Family;
@@ -30,8 +32,6 @@ const PROTOCOL_KERNEL: u8 = 2;
 const SCOPE_HOST: u8 = 254;
 /// `RTM_F_FIB_MATCH`: answer with the route itself, not with what it leads to.
 const MATCH: u32 = 0x2000;
-const ENETUNREACH: i32 = 101;
-const EHOSTUNREACH: i32 = 113;
 /// `RTN_LOCAL`.
 const TYPE_LOCAL: u8 = 2;
 
@@ -81,7 +81,11 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
     );
     match found {
         Ok(found) => Ok(found == Some(true)),
-        Err(error) if matches!(error.raw_os_error(), Some(ENETUNREACH | EHOSTUNREACH)) => Ok(false),
+        Err(error)
+            if matches!(Errno::from_io_error(&error), Some(Errno::NETUNREACH | Errno::HOSTUNREACH)) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -18,6 +18,8 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use rustix::io::Errno;
+
 use self::wire::{Command, Dest};
 use super::Outcome;
 use super::netlink::{Body, Frames, Protocol, Socket, settled};
@@ -27,8 +29,6 @@ use crate::state::{RealServerKey, Timeouts, VirtualServer, VirtualServerKey};
 
 /// How many messages are encoded before they are sent: four datagrams of 256.
 const PART: usize = 1024;
-/// `ESRCH`: there is no such virtual server.
-const NO_SUCH: i32 = 3;
 
 /// The IPVS of the network namespace.
 #[derive(Debug)]
@@ -189,7 +189,8 @@ impl Ipvs {
         };
         match self.socket.get(self.family, body, wire::decode_service) {
             Ok(found) => Ok(found.map(|(_, server)| server)),
-            Err(error) if error.raw_os_error() == Some(NO_SUCH) => Ok(None),
+            // There is no such virtual server.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
             Err(error) => Err(error),
         }
     }

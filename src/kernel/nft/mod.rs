@@ -212,7 +212,7 @@ impl Tables {
     ) {
         let refusal = refusals.into_iter().next().map(|(_, refusal)| refusal);
         let refusal = refusal.expect("a transaction is refused for a reason");
-        if changes.len() == 1 || refusal.errno == Errno::PERM.raw_os_error() {
+        if changes.len() == 1 || refusal.is(Errno::PERM) {
             for index in changes {
                 outcomes[*index] = Outcome::Refused(refusal.clone());
             }
