@@ -8,6 +8,7 @@
 //! An entry is deleted by its tuple *and* its number, so that a new one that took its place stays. Entries in zones are
 //! others' (Open vSwitch, some CNI plugins): IPVS works outside of zones.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -69,21 +70,21 @@ pub(crate) fn purge(socket: &mut Socket, family: Family, purge: &Purge) -> Purge
 }
 
 fn stale(socket: &mut Socket, family: Family, purge: &Purge) -> io::Result<Vec<Entry>> {
-    let mut addresses: Vec<IpAddr> = purge
-        .live
-        .keys()
-        .map(|server| server.address)
-        .filter(|address| Family::of(*address) == family)
-        .collect();
-    addresses.dedup();
-    // Kernels up to 6.1 at least compare IPv6 addresses the wrong way round: they leave out what was asked for.
-    let only = <[IpAddr; 1]>::try_from(addresses).ok().map(|[address]| address).filter(IpAddr::is_ipv4);
+    let only = only_address(family, purge);
     let dump = socket.dump(
         GET,
         |body| request(body, family, only),
         |message| Ok(decode(message, family).filter(|entry| purge.is_stale(&entry.flow))),
     )?;
     Ok(dump.items)
+}
+
+/// The address that all entries to be looked at were sent to, if it is one and the kernel can be asked for it.
+fn only_address(family: Family, purge: &Purge) -> Option<IpAddr> {
+    let addresses = purge.live.keys().map(|server| server.address);
+    let addresses: BTreeSet<IpAddr> = addresses.filter(|address| Family::of(*address) == family).collect();
+    // Kernels up to 6.1 at least compare IPv6 addresses the wrong way round: they leave out what was asked for.
+    addresses.first().copied().filter(|address| addresses.len() == 1 && address.is_ipv4())
 }
 
 fn delete(socket: &mut Socket, family: Family, entries: &[Entry]) -> (u64, Option<String>) {
@@ -202,6 +203,24 @@ mod tests {
             more(body);
         });
         frames
+    }
+
+    #[test]
+    fn one_address_of_ipv4_is_asked_for_alone() {
+        let only = |servers: &[&str]| {
+            let key = |server: &&str| {
+                let server: std::net::SocketAddr = server.parse().expect("an address and a port");
+                VirtualServerKey { address: server.ip(), protocol: Protocol::Udp, port: server.port() }
+            };
+            let live = servers.iter().map(|server| (key(server), BTreeSet::new())).collect();
+            let address = only_address(Family::of(key(&servers[0]).address), &Purge { live });
+            address.map(|address| address.to_string())
+        };
+        let one = Some("10.96.0.10".to_owned());
+        assert_eq!(only(&["10.96.0.10:53"]), one);
+        assert_eq!(only(&["10.96.0.10:53", "10.96.0.10:54", "[fd00::10]:53"]), one, "ports, another family");
+        assert_eq!(only(&["10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:54"]), None, "two addresses");
+        assert_eq!(only(&["[fd00::10]:53"]), None, "IPv6");
     }
 
     fn decoded(frames: &Frames, family: Family) -> Option<Entry> {
