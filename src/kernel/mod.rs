@@ -21,6 +21,7 @@ pub mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -146,6 +147,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What this error says. One without a number (the system took a part of a value, or nothing of it) is `EIO`.
+    pub fn of(error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        Self { errno, text: error.to_string() }
+    }
+
     /// Whether this is the error.
     pub fn is(&self, error: Errno) -> bool {
         self.errno == error.raw_os_error()
@@ -166,5 +173,18 @@ pub struct ReadError {
     pub what: &'static str,
     /// The reason.
     #[source]
-    pub source: std::io::Error,
+    pub source: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_always_has_a_number() {
+        let refusal = Refusal::of(&io::Error::from(Errno::PERM));
+        assert_eq!((refusal.errno, refusal.text.as_str()), (1, "Operation not permitted (os error 1)"));
+        assert!(refusal.is(Errno::PERM));
+        assert!(Refusal::of(&io::Error::from(io::ErrorKind::WriteZero)).is(Errno::IO));
+    }
 }

@@ -527,8 +527,9 @@ fn error_of(message: Message<'_>) -> Option<Refusal> {
 
 /// A refusal with the system's text for the error, and the kernel's explanation.
 fn refusal(error: &io::Error, explanation: Option<&str>) -> Refusal {
-    Refusal {
-        errno: error.raw_os_error().unwrap_or(0),
-        text: explanation.map_or_else(|| error.to_string(), |explanation| format!("{error}: {explanation}")),
+    let mut refusal = Refusal::of(error);
+    if let Some(explanation) = explanation {
+        refusal.text = format!("{error}: {explanation}");
     }
+    refusal
 }

@@ -13,9 +13,7 @@ pub(crate) fn write(sysctl: Sysctl, value: &str) -> Outcome {
     let file = OpenOptions::new().write(true).open(path(sysctl));
     match file.and_then(|mut file| file.write_all(value.as_bytes())) {
         Ok(()) => Outcome::Done,
-        Err(error) => {
-            Outcome::Refused(Refusal { errno: error.raw_os_error().unwrap_or(0), text: error.to_string() })
-        }
+        Err(error) => Outcome::Refused(Refusal::of(&error)),
     }
 }
 

@@ -62,7 +62,7 @@ impl WholeTables {
             Commit::Done => Outcome::Done,
             Commit::Unknown => Outcome::Unknown,
             Commit::Refused(refusals) => Outcome::Refused(refusals.into_iter().next().map_or_else(
-                || Refusal { errno: 0, text: "refused without a reason".to_owned() },
+                || Refusal::of(&io::Error::other("refused without a reason")),
                 |(_, refusal)| refusal,
             )),
         }
