@@ -1,6 +1,8 @@
 //! kube-proxy's ipsets and nftables tables: away with them.
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -10,6 +12,11 @@ use crate::cluster::types::Family;
 use crate::kernel::Outcome;
 use crate::kernel::ipset::IpSets;
 use crate::kernel::nft::whole::WholeTables;
+
+/// How often a set is tried that rules refer to, and the pause between. What a rule of iptables-nft referred to, the
+/// kernel gives up a little after the rule is gone, and nobody waits for that.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Destroys kube-proxy's ipsets of these families; those that tell which virtual servers are its node ports only if
 /// those virtual servers are gone. Those that rules still refer to stay and are named.
@@ -29,16 +36,29 @@ pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: b
             && families.contains(&of_family(name))
             && (node_ports_are_gone || !node_ports::is_set(name))
     };
-    let names: Vec<String> = names.into_iter().filter(goes).collect();
+    let mut left: Vec<String> = names.into_iter().filter(goes).collect();
     let mut removed = Vec::new();
-    for (outcome, name) in sets.destroy(&names).into_iter().zip(names) {
-        match outcome {
-            Outcome::Done => removed.push(name),
-            Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
-            Outcome::Refused(refusal) if refusal.errno == IpSets::IN_USE => {
-                report.kept(format!("ipset {name}"), refusal.text);
+    let mut attempt = 1;
+    while !left.is_empty() {
+        let mut in_use = Vec::new();
+        for (outcome, name) in sets.destroy(&left).into_iter().zip(left) {
+            match outcome {
+                Outcome::Done => removed.push(name),
+                Outcome::Refused(refusal) if is_absence(refusal.errno) => {}
+                Outcome::Refused(refusal) if refusal.errno == IpSets::IN_USE => {
+                    if attempt < ATTEMPTS {
+                        in_use.push(name);
+                    } else {
+                        report.kept(format!("ipset {name}"), refusal.text);
+                    }
+                }
+                outcome => report.failed(format!("ipset {name}"), why(&outcome)),
             }
-            outcome => report.failed(format!("ipset {name}"), why(&outcome)),
+        }
+        left = in_use;
+        if !left.is_empty() {
+            attempt += 1;
+            thread::sleep(PAUSE);
         }
     }
     report.removed("ipsets", removed);
