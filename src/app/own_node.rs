@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::TOGETHER;
@@ -22,7 +23,7 @@ use crate::options::proxy::LocalDetector;
 use crate::vlog;
 use rules::{OwnNode, Verdict};
 
-/// For how long the start waits.
+/// For how long the start waits for the Node, once there is an API server that tells of Nodes.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The Node was heard of; what the source tells waits to be passed on.
@@ -42,8 +43,11 @@ pub(super) enum Waited {
 
 /// Waits until the own Node is there, has an address and, where local traffic is detected by them, networks of pods.
 ///
+/// Without limit until something is told of Nodes, which begins with all that there are: where no API server answers, a
+/// new start would find none either, and nobody knows whether the Node exists.
+///
 /// # Errors
-/// It is not so after five minutes, with what is missing.
+/// It is not so five minutes after that, with what is missing.
 pub(super) async fn wait(
     node_name: &str,
     options: &ProxyOptions,
@@ -53,18 +57,22 @@ pub(super) async fn wait(
     let needs_pod_cidrs = options.local_detector == LocalDetector::NodeCidr;
     let mut own = OwnNode::new(node_name, needs_pod_cidrs);
     let mut held_back = VecDeque::new();
-    let deadline = tokio::time::sleep(PATIENCE);
-    tokio::pin!(deadline);
+    let mut deadline: Option<Instant> = None;
     vlog!(0, node = node_name, "Waiting for the Node object");
     while own.missing().is_some() {
         // All arms are cancel-safe.
         tokio::select! {
             event = told.recv() => match event {
                 // Until it is complete, no change of it ends the program.
-                Some(event) => held_back.extend(own.hear(event).0),
+                Some(event) => {
+                    if matches!(event, Event::Node(_)) {
+                        deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    }
+                    held_back.extend(own.hear(event).0);
+                }
                 None => return Ok(Waited::Ended),
             },
-            () = &mut deadline => {
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 bail!("timed out waiting for node {node_name:?}: {}", own.missing().unwrap_or_default());
             }
             () = shutdown.cancelled() => return Ok(Waited::Ended),

@@ -40,9 +40,7 @@ async fn the_start_waits_for_what_it_needs_and_says_what_is_missing() {
     let by_cluster = options(LocalDetector::ClusterCidr);
     let by_node = options(LocalDetector::NodeCidr);
     let other = Node { name: "other".into(), ..node(&["192.0.2.2"], &[]) };
-    for events in
-        [vec![], vec![Event::Node(Change::Replace(vec![]))], vec![Event::Node(Change::Upsert(other))]]
-    {
+    for events in [vec![Event::Node(Change::Replace(vec![]))], vec![Event::Node(Change::Upsert(other))]] {
         assert_eq!(
             problem(&by_cluster, events).await,
             "timed out waiting for node \"here\": it does not exist"
@@ -66,6 +64,24 @@ async fn the_start_waits_for_what_it_needs_and_says_what_is_missing() {
     let Waited::Known(gate) = waited(&by_node, events).await.unwrap() else { panic!("it ended") };
     assert_eq!(gate.ips(&by_node).unwrap().primary().to_string(), "192.0.2.1");
     assert_eq!(gate.pod_cidrs().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_waits_for_an_api_server_without_limit() {
+    let by_cluster = options(LocalDetector::ClusterCidr);
+    let (sender, told) = mpsc::channel(16);
+    let shutdown = CancellationToken::new();
+    let mut waiting = std::pin::pin!(wait("here", &by_cluster, told, &shutdown));
+    let an_hour = Duration::from_hours(1);
+    assert!(tokio::time::timeout(an_hour, &mut waiting).await.is_err(), "nothing was told");
+    // What else there is says nothing about Nodes.
+    sender.send(Event::Service(Change::Replace(vec![]))).await.unwrap();
+    assert!(tokio::time::timeout(an_hour, &mut waiting).await.is_err(), "nothing was told of Nodes");
+    sender.send(Event::Node(Change::Replace(vec![]))).await.unwrap();
+    let begun = Instant::now();
+    let problem = waiting.await.err().expect("a problem").to_string();
+    assert_eq!(problem, "timed out waiting for node \"here\": it does not exist");
+    assert_eq!(begun.elapsed(), PATIENCE);
 }
 
 #[tokio::test]
