@@ -45,7 +45,8 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// The families have reported once, so that health counts them from the start.
+    /// Health knows the families from the start. None of them waits for the kernel before the facts are complete, however
+    /// long those take to come: a restart would not bring them sooner.
     pub(super) fn new(
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,
@@ -56,15 +57,12 @@ impl Reporter {
         let now = Moment::now();
         status.send_modify(|status| {
             for family in families {
-                let mut reported = FamilyStatus::default();
-                reported.queued(now);
-                status.families.insert(*family, reported);
+                status.families.insert(*family, FamilyStatus::default());
                 metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(*family).set(seconds(now.wall));
             }
         });
-        let queued = families.iter().map(|family| (*family, now)).collect();
         let numbers = Numbers::new(Arc::clone(&metrics));
-        Self { metrics, status, queued, written: 0, numbers, services, unreadable: None }
+        Self { metrics, status, queued: BTreeMap::new(), written: 0, numbers, services, unreadable: None }
     }
 
     /// Passes on what happened by now.

@@ -211,11 +211,11 @@ impl Reconciler {
         };
         let touched = self.cluster.apply(event);
         about(&mut self.progress, touched.len() as u64);
-        if !touched.is_empty() {
-            self.queued();
-        }
         // Before, nothing is looked at: then everything will be.
         if self.adopted {
+            if !touched.is_empty() {
+                self.queued();
+            }
             self.touched.extend(touched);
         }
     }

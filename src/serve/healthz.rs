@@ -53,7 +53,7 @@ pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
 }
 
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
-/// an API server that cannot be reached yet.
+/// an API server that cannot be reached yet, or whose first lists take long: nothing waits to be written then.
 pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     Health::of(status, now, sync_period).answer(status, now, None)
 }

@@ -52,7 +52,7 @@ impl Moment {
 /// How the node does: what health answers are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The IP families that have reported at least once; the others say nothing about health.
+    /// The IP families of the node, once the loop has started; before, nothing says anything about health.
     pub families: BTreeMap<Family, FamilyStatus>,
     /// Whether all that was known of the cluster has been in the kernel once since the start.
     pub synced_once: bool,
@@ -90,7 +90,7 @@ pub struct FamilyStatus {
 }
 
 impl FamilyStatus {
-    /// Something is to be written. Also called once when the loop starts.
+    /// Something is to be written.
     pub fn queued(&mut self, now: Moment) {
         self.last_queued = Some(now);
         self.unsynced_since.get_or_insert(now);

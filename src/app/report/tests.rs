@@ -68,6 +68,13 @@ impl Life {
         self.kernel.set_faults(Some(Box::new(fault)));
     }
 
+    /// The status code of `/livez` after this time.
+    fn life(&self, later: Duration) -> u16 {
+        let now = Moment::now();
+        let then = Moment { instant: now.instant + later, wall: now.wall + later };
+        healthz::livez(&self.status.borrow(), then, PERIOD).code
+    }
+
     /// The status code of `/healthz` after this time, and its body.
     fn health(&self, later: Duration) -> (u16, String) {
         let now = Moment::now();
@@ -157,6 +164,32 @@ fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     assert_eq!(life.number("kube_ipvs_objects{kind=\"virtual_server\"}"), "1");
     assert_eq!(life.number("kube_ipvs_objects{kind=\"real_server\"}"), "2");
     assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "0");
+}
+
+#[test]
+fn facts_that_do_not_come_are_no_reason_for_a_restart() {
+    let mut life = Life::new();
+    let an_hour = Duration::from_hours(1);
+    let [node, services, slices] = web();
+    life.observe([node, services]);
+    life.work();
+    assert_eq!(life.health(an_hour).0, 503, "nothing is written yet");
+    assert_eq!(life.life(an_hour), 200, "there is nothing that could be written");
+    // What waits for the kernel is another matter, however the last fact came.
+    life.kernel.fail_reads(1);
+    life.observe([slices]);
+    life.work();
+    assert_eq!(life.life(an_hour), 503);
+    life.now += PERIOD;
+    life.work();
+    assert_eq!((life.health(an_hour).0, life.life(an_hour)), (200, 200));
+
+    let mut life = Life::new();
+    life.kernel.fail_reads(1);
+    let [node, services, slices] = web();
+    life.observe([services, slices, node]);
+    life.work();
+    assert_eq!(life.life(an_hour), 503, "the Node was the last that was waited for");
 }
 
 /// Ten Services, of which the kernel refuses this for two minutes.

@@ -24,6 +24,8 @@ impl Reconciler {
         if !self.cluster.is_complete() {
             return Next::Wait(None);
         }
+        // From here on the kernel is waited for, and not the sources of facts any more.
+        self.queued();
         if let Some(due) = self.adopt_again
             && now < due
         {
@@ -49,7 +51,6 @@ impl Reconciler {
         let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
         self.actual = Picture::of(state);
         self.adopted = true;
-        self.queued();
         self.looked_first = Some(first.clone());
         if !is_kept {
             return;
