@@ -128,8 +128,9 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     if !options.init_only {
         serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
     }
-    if !listen(source, options, &supported, sender, &shutdown, &mut tasks).await? {
-        return end(tasks, &shutdown).await;
+    match listen(source, options, &supported, sender, &shutdown, &mut tasks).await {
+        Ok(true) => {}
+        ended => return end(ended.map(|_| ()), tasks, &shutdown).await,
     }
     system::set_up(Path::new(ROOT), options);
     tracing::info!("Using ipvs Proxier");
@@ -182,11 +183,12 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         reconcile::run(reconciler, kernel, heard, stop, tell).await.context("cannot start the loop's thread")
     });
 
-    end(tasks, &shutdown).await
+    let ended = one_ends(&mut tasks).await;
+    end(ended, tasks, &shutdown).await
 }
 
 /// Starts the source, and waits for the own Node where the API server is the source. Says whether to go on: not when
-/// the source has ended, or the program is asked to.
+/// a task has ended (the source, a server that cannot listen), or the program is asked to.
 async fn listen(
     source: Opened,
     options: &Options,
@@ -203,7 +205,12 @@ async fn listen(
         return Ok(true);
     }
     let proxy = &options.proxy;
-    let gate = match own_node::wait(&options.node_name, proxy, told, shutdown).await? {
+    // Both arms are cancel-safe: what was heard of the Node before is of no use when a task has ended.
+    let waited = tokio::select! {
+        waited = own_node::wait(&options.node_name, proxy, told, shutdown) => waited?,
+        ended = one_ends(tasks) => return ended.map(|()| false),
+    };
+    let gate = match waited {
         Waited::Known(gate) => gate,
         Waited::Ended => return Ok(false),
     };
@@ -224,12 +231,20 @@ async fn pass_on(mut told: mpsc::Receiver<Event>, listener: mpsc::Sender<Vec<Eve
     }
 }
 
-/// Waits for the end of all tasks. The first to end ends all: by a signal, or because it failed.
-async fn end(mut tasks: JoinSet<anyhow::Result<()>>, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let mut result = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        shutdown.cancel();
-        let ended = ended.context("a task panicked").flatten();
+/// Waits for a task to end, which ends all: by a signal, or because it failed.
+async fn one_ends(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    tasks.join_next().await.map_or(Ok(()), |ended| ended.context("a task panicked").flatten())
+}
+
+/// Ends all tasks. The first error is the program's: of what led to this, or else of them.
+async fn end(
+    mut result: anyhow::Result<()>,
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    shutdown.cancel();
+    while !tasks.is_empty() {
+        let ended = one_ends(&mut tasks).await;
         if result.is_ok() {
             result = ended;
         }
@@ -374,3 +389,6 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

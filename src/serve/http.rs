@@ -78,7 +78,11 @@ impl Server {
             let listener = loop {
                 match listen(address) {
                     Ok(listener) => break listener,
-                    Err(error) if hard_fail => return Err(error),
+                    Err(error) if hard_fail => {
+                        // The program ends with one error, and the other server may have one too.
+                        tracing::error!(name, %address, err = %error, "Failed to listen");
+                        return Err(error);
+                    }
                     Err(error) => {
                         tracing::error!(name, %address, err = %error, "Failed to listen, trying again in 5 seconds");
                     }

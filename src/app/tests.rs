@@ -1,0 +1,69 @@
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::Method;
+use kube::Client;
+use kube::client::Body;
+use tower::service_fn;
+
+use super::*;
+use crate::options::{Command, from_args};
+
+/// An API server that takes Events, and answers nothing else: it tells of no Node. The reasons of the Events are kept.
+fn server_without_answers(told: &Arc<Mutex<Vec<String>>>) -> Client {
+    let told = Arc::clone(told);
+    let answer = move |request: http::Request<Body>| {
+        let told = Arc::clone(&told);
+        async move {
+            if request.method() != Method::POST {
+                std::future::pending::<()>().await;
+            }
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            told.lock().unwrap().push(event["reason"].as_str().unwrap().to_owned());
+            Ok::<_, Infallible>(http::Response::new(Body::from(body.to_vec())))
+        }
+    };
+    Client::new(service_fn(answer), "default")
+}
+
+#[tokio::test]
+async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that() {
+    let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = holder.local_addr().unwrap();
+    let words = [
+        "--bind-address-hard-fail".to_owned(),
+        format!("--healthz-bind-address={address}"),
+        "--metrics-bind-address=".to_owned(),
+    ];
+    let command = from_args(words.into_iter().map(Into::into), std::iter::empty());
+    let Ok(Command::Run(merged)) = command else { panic!("{command:?}") };
+    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
+    let (metrics, told) = (Arc::new(Metrics::new()), Arc::default());
+    let client = server_without_answers(&told);
+    let (_status, looked_at) = watch::channel(serve::Status::default());
+    let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let (events, teller) = Events::to(client.clone(), "here".into());
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        teller.run(stop).await;
+        Ok(())
+    });
+    serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
+
+    let source = Opened::Api(Box::new(ApiSource::new(client, "here".into())));
+    let (sender, _heard) = mpsc::channel(LISTS);
+    let ended = async {
+        let listened = listen(source, &merged.options, &supported, sender, &shutdown, &mut tasks).await;
+        end(listened.map(|_| ()), tasks, &shutdown).await
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(1), ended).await.expect("it ends at once");
+    let error = format!("{:#}", ended.unwrap_err());
+    assert!(
+        error.starts_with(&format!("cannot serve healthz on {address}: Address already in use")),
+        "{error}"
+    );
+    assert_eq!(*told.lock().unwrap(), ["FailedToStartProxierHealthcheck"]);
+}
