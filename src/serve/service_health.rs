@@ -78,9 +78,10 @@ pub struct Failed<'a> {
     pub error: &'a io::Error,
 }
 
-/// Serves what is wanted, until `shutdown` or until there will be no news any more.
+/// Serves what is wanted, until `shutdown` or until there will be no news any more. News come in lists of those that came
+/// together: in one, a port may pass from one Service to another.
 pub async fn run(
-    mut news: mpsc::UnboundedReceiver<News>,
+    mut news: mpsc::UnboundedReceiver<Vec<News>>,
     health: Health,
     mut failed: impl FnMut(&Failed<'_>),
     shutdown: CancellationToken,
@@ -103,19 +104,13 @@ pub async fn run(
             () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => None,
             () = shutdown.cancelled() => return,
         };
-        match change {
-            Some(News::Service(service, families)) => servers.want(&service, &families, &mut failed).await,
-            Some(News::Addresses(family, addresses)) => {
-                servers.addresses.insert(family, addresses);
-                let keys: Vec<_> = servers.ports.keys().filter(|(_, of)| *of == family).cloned().collect();
-                servers.look_again(keys, &mut failed).await;
-            }
-            None => {
-                retry = None;
-                let keys = std::mem::take(&mut servers.failing);
-                servers.look_again(keys, &mut failed).await;
-            }
-        }
+        let keys = if let Some(together) = change {
+            servers.hear(together).await
+        } else {
+            retry = None;
+            std::mem::take(&mut servers.failing)
+        };
+        servers.look_again(&keys, &mut failed).await;
     }
 }
 
@@ -130,46 +125,61 @@ struct Servers {
 }
 
 impl Servers {
-    async fn want(
-        &mut self,
-        service: &ServiceKey,
-        families: &BTreeMap<Family, Wanted>,
-        failed: &mut impl FnMut(&Failed<'_>),
-    ) {
-        for family in Family::ALL {
-            let key = (service.clone(), family);
-            let Some(wanted) = families.get(&family) else {
-                if let Some(mut port) = self.ports.remove(&key) {
-                    vlog!(2, %service, port = port.number, "Closing healthcheck");
-                    port.close(|_| true).await;
-                    self.failing.remove(&key);
+    /// Takes in what changed, and says where to look again.
+    async fn hear(&mut self, together: Vec<News>) -> BTreeSet<Key> {
+        let mut keys = BTreeSet::new();
+        for news in together {
+            match news {
+                News::Service(service, families) => {
+                    for family in Family::ALL {
+                        let key = (service.clone(), family);
+                        self.want(&key, families.get(&family)).await;
+                        keys.insert(key);
+                    }
                 }
-                continue;
-            };
-            let port = self.ports.entry(key.clone()).or_insert_with(|| {
-                vlog!(2, %service, port = wanted.port, "Opening healthcheck");
-                Port::new(wanted.port)
-            });
-            port.number = wanted.port;
-            port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
-            self.look_again([key], failed).await;
+                News::Addresses(family, addresses) => {
+                    self.addresses.insert(family, addresses);
+                    keys.extend(self.ports.keys().filter(|(_, of)| *of == family).cloned());
+                }
+            }
         }
+        keys
     }
 
-    /// Opens and closes what is not as it should be.
-    async fn look_again(
-        &mut self,
-        keys: impl IntoIterator<Item = Key>,
-        failed: &mut impl FnMut(&Failed<'_>),
-    ) {
+    /// What is not wanted any more is closed; what is wanted is opened by [`Servers::look_again`].
+    async fn want(&mut self, key: &Key, wanted: Option<&Wanted>) {
+        let service = &key.0;
+        let Some(wanted) = wanted else {
+            if let Some(mut port) = self.ports.remove(key) {
+                vlog!(2, %service, port = port.number, "Closing healthcheck");
+                port.close(|_| true).await;
+                self.failing.remove(key);
+            }
+            return;
+        };
+        let port = self.ports.entry(key.clone()).or_insert_with(|| {
+            vlog!(2, %service, port = wanted.port, "Opening healthcheck");
+            Port::new(wanted.port)
+        });
+        port.number = wanted.port;
+        port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
+    }
+
+    /// Closes and opens what is not as it should be: first all that goes, since another of these may want its place.
+    async fn look_again(&mut self, keys: &BTreeSet<Key>, failed: &mut impl FnMut(&Failed<'_>)) {
         for key in keys {
-            let Some(port) = self.ports.get_mut(&key) else { continue };
+            let Some(port) = self.ports.get_mut(key) else { continue };
             let sockets = sockets(&self.addresses, key.1, port.number);
-            port.open(&key.0, &sockets, &self.health, failed).await;
+            port.close(|socket| !sockets.contains(socket)).await;
+        }
+        for key in keys {
+            let Some(port) = self.ports.get_mut(key) else { continue };
+            let sockets = sockets(&self.addresses, key.1, port.number);
+            port.open(&key.0, &sockets, &self.health, failed);
             if port.failures.is_empty() {
-                self.failing.remove(&key);
+                self.failing.remove(key);
             } else {
-                self.failing.insert(key);
+                self.failing.insert(key.clone());
             }
         }
     }
@@ -201,15 +211,14 @@ impl Port {
         Self { number, local_endpoints: Arc::default(), open: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
-    /// Has these sockets open and no others.
-    async fn open(
+    /// Has these sockets open.
+    fn open(
         &mut self,
         service: &ServiceKey,
         sockets: &BTreeSet<SocketAddr>,
         health: &Health,
         failed: &mut impl FnMut(&Failed<'_>),
     ) {
-        self.close(|socket| !sockets.contains(socket)).await;
         self.failures.retain(|socket, _| sockets.contains(socket));
         for &address in sockets {
             if self.open.contains_key(&address) {

@@ -24,7 +24,7 @@ pub(in crate::app) struct Services {
     node_port_addresses: NodePortAddresses,
     bind_address: Option<IpAddr>,
     metrics: Arc<Metrics>,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<Vec<News>>,
     /// What health check ports are to answer.
     wanted: BTreeMap<ServiceKey, BTreeMap<Family, Wanted>>,
     /// The Services with a policy `Local` and endpoints, but none here.
@@ -38,7 +38,7 @@ impl Services {
         options: &ProxyOptions,
         families: BTreeSet<Family>,
         metrics: Arc<Metrics>,
-        news: mpsc::UnboundedSender<News>,
+        news: mpsc::UnboundedSender<Vec<News>>,
     ) -> Self {
         Self {
             node_name,
@@ -53,8 +53,10 @@ impl Services {
         }
     }
 
-    /// The facts of these Services may have changed.
+    /// The facts of these Services may have changed. What that means for health check ports is told together: a port may
+    /// pass from one of them to another.
     pub(super) fn look(&mut self, cluster: &Cluster, touched: &Touched) {
+        let mut news = Vec::new();
         for key in touched {
             // Nearly all Services: nothing hangs on where their endpoints are, and nothing did.
             let policies =
@@ -83,25 +85,28 @@ impl Services {
                 let external = external.map(|external| external.policy);
                 self.set_lack(family, TrafficPolicy::External, key, lacks && external == Some(Policy::Local));
             }
-            self.want(key, wanted);
+            news.extend(self.want(key, wanted));
         }
+        self.tell(news);
     }
 
-    fn want(&mut self, key: &ServiceKey, wanted: BTreeMap<Family, Wanted>) {
+    fn want(&mut self, key: &ServiceKey, wanted: BTreeMap<Family, Wanted>) -> Option<News> {
         if self.wanted.get(key).unwrap_or(&BTreeMap::new()) == &wanted {
-            return;
+            return None;
         }
         if wanted.is_empty() {
             self.wanted.remove(key);
         } else {
             self.wanted.insert(key.clone(), wanted.clone());
         }
-        self.tell(News::Service(key.clone(), wanted));
+        Some(News::Service(key.clone(), wanted))
     }
 
     /// Nobody listens any more when the program ends.
-    fn tell(&self, news: News) {
-        let _ = self.news.send(news);
+    fn tell(&self, news: Vec<News>) {
+        if !news.is_empty() {
+            let _ = self.news.send(news);
+        }
     }
 
     fn set_lack(&mut self, family: Family, policy: TrafficPolicy, key: &ServiceKey, lacks: bool) {
@@ -121,7 +126,7 @@ impl Services {
             let addresses = addresses(&networks, cluster.node_addresses());
             if self.listening.get(&family).unwrap_or(&Addresses::All) != &addresses {
                 self.listening.insert(family, addresses.clone());
-                self.tell(News::Addresses(family, addresses));
+                self.tell(vec![News::Addresses(family, addresses)]);
             }
         }
     }

@@ -9,7 +9,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 
 /// Running servers, and what was told of ports that could not be opened.
 struct Running {
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<Vec<News>>,
     publish: watch::Sender<Status>,
     failed: Arc<Mutex<Vec<String>>>,
     shutdown: CancellationToken,
@@ -37,14 +37,17 @@ impl Running {
     }
 
     fn want(&self, name: &str, families: &[(Family, u16, usize)]) {
-        let wanted = |&(family, port, local_endpoints)| (family, Wanted { port, local_endpoints });
-        let families = families.iter().map(wanted).collect();
-        self.news.send(News::Service(ServiceKey::new("default", name), families)).unwrap();
+        self.news.send(vec![service(name, families)]).unwrap();
     }
 
     fn listen_on(&self, family: Family, addresses: Addresses) {
-        self.news.send(News::Addresses(family, addresses)).unwrap();
+        self.news.send(vec![News::Addresses(family, addresses)]).unwrap();
     }
+}
+
+fn service(name: &str, families: &[(Family, u16, usize)]) -> News {
+    let wanted = |&(family, port, local_endpoints)| (family, Wanted { port, local_endpoints });
+    News::Service(ServiceKey::new("default", name), families.iter().map(wanted).collect())
 }
 
 fn these(addresses: &[&str]) -> Addresses {
@@ -132,6 +135,29 @@ async fn ports_follow_their_services() {
     running.want("b", &[]);
     until("127.0.0.1", second, "").await;
     assert!(running.failed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_port_passes_from_one_service_to_another_whatever_the_order_of_the_news() {
+    let running = Running::start();
+    let (first, second) = (free_port(), free_port());
+    running.want("b", &[(Family::V4, first, 1)]);
+    until("127.0.0.1", first, "HTTP/1.1 200 ").await;
+    running.news.send(vec![service("a", &[(Family::V4, first, 1)]), service("b", &[])]).unwrap();
+    let answer = until("127.0.0.1", first, "HTTP/1.1 200 ").await;
+    assert!(answer.contains("\"name\": \"a\""), "{answer}");
+    // Two change places.
+    running.want("b", &[(Family::V4, second, 1)]);
+    until("127.0.0.1", second, "HTTP/1.1 200 ").await;
+    let swapped = [("a", second), ("b", first)];
+    running.news.send(swapped.map(|(name, port)| service(name, &[(Family::V4, port, 1)])).into()).unwrap();
+    let of_b = async {
+        while ask("127.0.0.1", first).await.is_none_or(|answer| !answer.contains("\"name\": \"b\"")) {}
+    };
+    tokio::time::timeout(RETRY, of_b).await.expect("it passes without another try");
+    let answer = until("127.0.0.1", second, "HTTP/1.1 200 ").await;
+    assert!(answer.contains("\"name\": \"a\""), "{answer}");
+    assert!(running.failed.lock().unwrap().is_empty(), "{:?}", running.failed);
 }
 
 #[tokio::test]

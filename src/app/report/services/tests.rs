@@ -52,7 +52,7 @@ fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> Event {
 struct World {
     cluster: Cluster,
     services: Services,
-    news: mpsc::UnboundedReceiver<News>,
+    news: mpsc::UnboundedReceiver<Vec<News>>,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ impl World {
         let touched = self.cluster.apply(event);
         self.services.look_at_node(&self.cluster);
         self.services.look(&self.cluster, &touched);
-        std::iter::from_fn(|| self.news.try_recv().ok()).collect()
+        std::iter::from_fn(|| self.news.try_recv().ok()).flatten().collect()
     }
 
     fn lacking(&self, labels: &str) -> String {
@@ -107,6 +107,19 @@ fn a_health_check_port_counts_the_ready_addresses_here() {
         world.hear(Event::Service(Change::Delete(web.clone()))),
         [News::Service(web, BTreeMap::new())]
     );
+}
+
+#[test]
+fn a_port_that_passes_to_another_service_is_told_of_at_once() {
+    let mut world = World::new(&ProxyOptions::default());
+    world.hear(Event::Service(Change::Upsert(balanced("b", Some(30000)))));
+    let keys = ["a", "b"].map(|name| ServiceKey::new("default", name));
+    let mut touched = world.cluster.apply(Event::Service(Change::Delete(keys[1].clone())));
+    touched.extend(world.cluster.apply(Event::Service(Change::Upsert(balanced("a", Some(30000))))));
+    world.services.look(&world.cluster, &touched);
+    let [opened, closed] = keys;
+    let expected = vec![News::Service(opened, wanted(0, 0)), News::Service(closed, BTreeMap::new())];
+    assert_eq!(world.news.try_recv(), Ok(expected));
 }
 
 #[test]
