@@ -34,6 +34,8 @@ const NAMED: usize = 5;
 pub(super) struct Reporter {
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
+    /// When this program began. Who says that a change was made before says nothing about how long it took.
+    started: SystemTime,
     /// Since when something of a family waits to be written.
     queued: BTreeMap<Family, Moment>,
     /// Writes done since the start: the first sync says how many it took.
@@ -62,7 +64,16 @@ impl Reporter {
             }
         });
         let numbers = Numbers::new(Arc::clone(&metrics));
-        Self { metrics, status, queued: BTreeMap::new(), written: 0, numbers, services, unreadable: None }
+        Self {
+            metrics,
+            status,
+            started: now.wall,
+            queued: BTreeMap::new(),
+            written: 0,
+            numbers,
+            services,
+            unreadable: None,
+        }
     }
 
     /// Passes on what happened by now.
@@ -197,7 +208,9 @@ impl Reporter {
         }
         for &triggered in triggered_nanoseconds {
             let triggered = UNIX_EPOCH + Duration::from_nanos(u64::try_from(triggered).unwrap_or(0));
-            if let Ok(latency) = now.wall.duration_since(triggered) {
+            if triggered >= self.started
+                && let Ok(latency) = now.wall.duration_since(triggered)
+            {
                 metrics.network_programming_duration_seconds.of(family).observe(latency.as_secs_f64());
             }
         }

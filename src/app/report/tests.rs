@@ -192,6 +192,24 @@ fn facts_that_do_not_come_are_no_reason_for_a_restart() {
     assert_eq!(life.life(an_hour), 503, "the Node was the last that was waited for");
 }
 
+#[test]
+fn changes_from_before_the_start_say_nothing_about_how_long_they_take() {
+    let mut life = Life::new();
+    life.observe(web());
+    life.work();
+    let series = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
+    let [_, _, Event::Slice(Change::Replace(slices))] = web() else { unreachable!("slices are the last") };
+    // Its labels changed, and it still says when its endpoints last did.
+    let now = SystemTime::now();
+    for (triggered, count) in [(now - Duration::from_hours(24), "0"), (now, "1")] {
+        let since = triggered.duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let slice = EndpointSlice { triggered_nanoseconds: i64::try_from(since).ok(), ..slices[0].clone() };
+        life.observe([Event::Slice(Change::Upsert(slice))]);
+        life.work();
+        assert_eq!(life.number(series), count);
+    }
+}
+
 /// Ten Services, of which the kernel refuses this for two minutes.
 fn refused(errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
     let mut life = Life::new();
