@@ -117,7 +117,11 @@ impl Reporter {
             Note::HandedOver { waited } => {
                 self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
             }
-            Note::Wrote { counts, filter_refused, took } => {
+            Note::Wrote { counts, families, filter_refused, took } => {
+                for family in families {
+                    self.metrics.kube_proxy.sync_duration_seconds.of(family).observe(took.as_secs_f64());
+                    vlog!(4, %family, elapsed = format!("{took:?}"), "syncProxyRules complete");
+                }
                 self.numbers.wrote(&counts, &filter_refused, took);
                 let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
                 self.written += done.map(|(_, count)| count).sum::<u64>();
@@ -201,11 +205,6 @@ impl Reporter {
         let started = self.queued.remove(&family);
         let now = started.map_or_else(Moment::now, |started| started.soon_after(now));
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
-        if let Some(started) = started {
-            let elapsed = now.instant.saturating_duration_since(started.instant);
-            metrics.sync_duration_seconds.of(family).observe(elapsed.as_secs_f64());
-            vlog!(4, %family, elapsed = format!("{elapsed:?}"), "syncProxyRules complete");
-        }
         for &triggered in triggered_nanoseconds {
             let triggered = UNIX_EPOCH + Duration::from_nanos(u64::try_from(triggered).unwrap_or(0));
             if triggered >= self.started

@@ -118,6 +118,8 @@ pub struct Reconciler {
     touched: Touched,
     /// Whether facts about this node changed since the last look.
     node_touched: bool,
+    /// Since when the oldest change that was looked at waits to be handed to the kernel.
+    waiting: Option<Instant>,
     /// By what the turns of real servers differ from those on other nodes.
     seed: u64,
     schedule: Schedule,
@@ -164,6 +166,7 @@ impl Reconciler {
             looked_first: None,
             touched: Touched::new(),
             node_touched: false,
+            waiting: None,
             seed: hasher.finish(),
             schedule: Schedule::default(),
             purges: Purges::default(),
@@ -277,7 +280,7 @@ impl Reconciler {
         if !self.adopted {
             return self.next_adoption(now);
         }
-        self.look_at_touched();
+        self.look_at_touched(now);
         if let Some(suspects) = self.schedule.suspects(now) {
             let scope = suspects.clone();
             let work = Work::Read(Selection::Keys(scope.clone()));
@@ -288,8 +291,12 @@ impl Reconciler {
         }
         let hold = self.held_back(now);
         while hold.is_none() && self.schedule.has_work(now) {
+            let is_change = self.schedule.most_urgent() == Some(Urgency::Change);
+            let waiting = if is_change { self.waiting.take() } else { None };
             let scope = self.schedule.take(now);
             if let Some(next) = self.plan(scope, now) {
+                let waited = waiting.map(|since| now.saturating_duration_since(since));
+                self.notes.extend(waited.map(|waited| Note::HandedOver { waited }));
                 return next;
             }
         }
@@ -298,6 +305,8 @@ impl Reconciler {
             return self.next(now);
         }
         if hold.is_none() {
+            // Changes that ask for nothing do not wait.
+            self.waiting = None;
             self.settle(now);
         }
         if let Some(next) = self.purge(true, now) {
@@ -384,10 +393,11 @@ impl Reconciler {
         Next::Work(work)
     }
 
-    fn look_at_touched(&mut self) {
+    fn look_at_touched(&mut self, now: Instant) {
         if std::mem::take(&mut self.node_touched) {
             let (settings, touched) = self.desired.look_at_node(&self.cluster);
             if !settings.is_empty() || !touched.is_empty() {
+                self.waiting.get_or_insert(now);
                 self.queued();
             }
             self.touched.extend(touched);
@@ -396,6 +406,7 @@ impl Reconciler {
         if self.touched.is_empty() {
             return;
         }
+        self.waiting.get_or_insert(now);
         self.progress.looked();
         let touched = std::mem::take(&mut self.touched);
         let update = self.desired.update(&self.cluster, &touched);

@@ -36,18 +36,20 @@ pub enum Note {
     Looked(Touched),
     /// Facts about this node may have changed.
     NodeChanged,
-    /// A plan was handed to the kernel.
+    /// A plan with changes in it was handed to the kernel.
     HandedOver {
-        /// How long ago the oldest change in it was heard of.
+        /// How long ago the oldest of them was looked at.
         waited: Duration,
     },
     /// A plan was carried out.
     Wrote {
         /// How many steps of which kind had which verdict.
         counts: BTreeMap<(&'static str, Verdict), u64>,
+        /// The families that it was about; what they share is about all.
+        families: BTreeSet<Family>,
         /// The families of which it refused something in the packet filter.
         filter_refused: BTreeSet<Family>,
-        /// How long the kernel took.
+        /// How long that took, from what was to be done to the last verdict.
         took: Duration,
     },
     /// The kernel refused a step; only when that is new.

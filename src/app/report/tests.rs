@@ -32,6 +32,10 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
+        Self::with_min_sync_period(Duration::ZERO)
+    }
+
+    fn with_min_sync_period(min_sync_period: Duration) -> Self {
         let families: BTreeSet<_> = Family::ALL.into();
         let supported = Supported { families: families.clone(), kernel: (6, 12), missing: BTreeSet::new() };
         let options = ProxyOptions::default();
@@ -39,7 +43,7 @@ impl Life {
             options.clone(),
             "here".into(),
             supported,
-            Duration::ZERO,
+            min_sync_period,
             Duration::from_hours(1),
         );
         let metrics = Arc::new(Metrics::new());
@@ -59,7 +63,7 @@ impl Life {
             self.reconciler.complete(answer, self.now);
         }
         let notes = self.reconciler.take_notes();
-        self.reporter.tell(&self.reconciler, notes, Instant::now());
+        self.reporter.tell(&self.reconciler, notes, self.now);
     }
 
     /// From now on the kernel refuses these steps.
@@ -208,6 +212,63 @@ fn changes_from_before_the_start_say_nothing_about_how_long_they_take() {
         life.work();
         assert_eq!(life.number(series), count);
     }
+}
+
+#[test]
+fn a_sync_takes_no_longer_because_it_had_to_wait() {
+    const MIN_SYNC_PERIOD: Duration = Duration::from_secs(10);
+    let mut life = Life::with_min_sync_period(MIN_SYNC_PERIOD);
+    life.observe(web());
+    life.work();
+    let of =
+        |series: &str| format!("kubeproxy_sync_proxy_rules_duration_seconds_{series}{{ip_family=\"IPv4\"}}");
+    let first: u32 = life.number(&of("count")).parse().unwrap();
+    assert!(first > 0, "the first sync is one too");
+    assert_eq!(
+        life.number("kube_ipvs_queue_duration_seconds_count"),
+        "0",
+        "at the start there are no changes"
+    );
+
+    life.observe(webs(2));
+    life.work();
+    assert_eq!(life.number(&of("count")), first.to_string(), "it is held back");
+    life.now += MIN_SYNC_PERIOD;
+    life.work();
+    assert_eq!(life.number(&of("count")), (first + 1).to_string());
+    assert!(life.number(&of("sum")).parse::<f64>().unwrap() < 1.0);
+    assert_eq!(life.number("kube_ipvs_queue_duration_seconds_count"), "1");
+    assert_eq!(life.number("kube_ipvs_queue_duration_seconds_sum"), "10", "that is where the waiting is");
+}
+
+#[test]
+fn a_sync_that_fails_is_one_too() {
+    let mut life = Life::new();
+    life.refuse(ENOMEM, |step| matches!(step, Step::AddVirtualServer(..)));
+    life.observe(web());
+    life.work();
+    let series = "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}";
+    let count = |life: &Life| life.number(series).parse::<u32>().unwrap();
+    let first = count(&life);
+    life.now += Duration::from_mins(2);
+    life.work();
+    assert!(count(&life) > first, "each try is one: {first}");
+    // A change of the other family is none of this one.
+    let (before, mut other) = (count(&life), webs(2));
+    let Event::Service(Change::Replace(services)) = &mut other[1] else {
+        unreachable!("Services are the second")
+    };
+    services[1].cluster_ips = vec!["fd00:10:96::2".parse().unwrap()];
+    let Event::Slice(Change::Replace(slices)) = &mut other[2] else { unreachable!("slices are the last") };
+    slices[1].family = Family::V6;
+    slices[1].endpoints.truncate(1);
+    slices[1].endpoints[0].address = "fd00::1".parse().unwrap();
+    let series_of_v6 = series.replace("IPv4", "IPv6");
+    let before_v6: u32 = life.number(&series_of_v6).parse().unwrap();
+    life.observe(other);
+    life.work();
+    assert_eq!(count(&life), before);
+    assert_eq!(life.number(&series_of_v6), (before_v6 + 1).to_string());
 }
 
 /// Ten Services, of which the kernel refuses this for two minutes.

@@ -31,9 +31,13 @@ impl Reconciler {
         let mut troubled: BTreeSet<Key> = BTreeSet::new();
         let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
         let mut run: Option<((&'static str, Verdict), u64)> = None;
-        let mut filter_refused = BTreeSet::new();
+        let (mut families, mut filter_refused) = (BTreeSet::new(), BTreeSet::new());
         for (planned, outcome) in plan.steps.iter().zip(outcomes) {
             let key = planned.step.key();
+            match key.family() {
+                Some(family) => _ = families.insert(family),
+                None => families.clone_from(&self.families),
+            }
             let verdict = Verdict::of(&outcome);
             if matches!(outcome, Outcome::Done | Outcome::Unknown) {
                 self.purges.stepped(&planned.step, &self.actual, now);
@@ -90,7 +94,7 @@ impl Reconciler {
         }
         let took = self.took(now);
         self.schedule.took(scope.len(), took);
-        self.notes.push(Note::Wrote { counts, filter_refused, took });
+        self.notes.push(Note::Wrote { counts, families, filter_refused, took });
         self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
     }
 

@@ -8,7 +8,7 @@ use crate::cluster::types::Family;
 
 /// kube-proxy's metrics.
 pub struct KubeProxy {
-    /// From taking the changes to the last verdict of the kernel.
+    /// From taking the changes to the last verdict of the kernel, whatever that is.
     pub sync_duration_seconds: PerFamily<Histogram>,
     /// When something was last to be written, in seconds since 1970.
     pub sync_last_queued_timestamp_seconds: PerFamily<Gauge>,

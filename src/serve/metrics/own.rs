@@ -19,7 +19,7 @@ pub struct Own {
     pub refused_objects: IntGauge,
     /// How often the kernel could not be read.
     pub read_failures_total: IntCounter,
-    /// From hearing of a change to handing a plan to the kernel.
+    /// From looking at a change to handing a plan to the kernel: not the time before, while the loop waits for the kernel.
     pub queue_duration_seconds: Histogram,
     /// How long the kernel took for a plan.
     pub apply_duration_seconds: Histogram,
@@ -218,7 +218,7 @@ impl Own {
             ),
             queue_duration_seconds: make.histogram(
                 "kube_ipvs_queue_duration_seconds",
-                "How long the oldest change in a plan waited for it to be handed to the kernel",
+                "How long the oldest change in a plan waited for it to be handed to the kernel, once this program was free to look at it",
                 apply_buckets(),
             ),
             apply_duration_seconds: make.histogram(
