@@ -12,8 +12,8 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`allocator`] sets up memory, once; [`app`]
-//! wires it all and is the only module that knows all others.
+//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`allocator`] and
+//! [`open_files`] set up the process, once; [`app`] wires it all and is the only module that knows all others.
 //!
 //! # Who runs, and who owns what
 //!
@@ -59,6 +59,7 @@ pub mod desired;
 pub mod diff;
 pub mod kernel;
 pub mod leftovers;
+pub mod open_files;
 pub mod options;
 pub mod reconcile;
 pub mod serve;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use kube_ipvs::options::{self, Command, UsageError};
 use kube_ipvs::telemetry::{self, Format};
-use kube_ipvs::{allocator, app};
+use kube_ipvs::{allocator, app, open_files};
 
 /// musl's own allocator takes one lock for all threads, and gives memory back at every turn.
 #[cfg(target_env = "musl")]
@@ -14,6 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     allocator::set_up();
+    open_files::allow_all();
     let error = match options::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(command) => {
             let done = match command {

@@ -1,6 +1,7 @@
 //! The command line, from its words to what the program is told.
 
 use std::ffi::OsString;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use kube_ipvs::options::{Command, Options, Source, from_args};
 
@@ -90,6 +91,35 @@ fn run(words: &[&str]) -> (Option<i32>, String, String) {
         .expect("kube-ipvs can be started");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_program_may_open_as_many_files_as_the_system_lets_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    let made = std::process::Command::new("mkfifo").arg(&config).status().expect("mkfifo");
+    assert!(made.success());
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -S -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kube-ipvs"), "--config"])
+        .arg(&config)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("kube-ipvs can be started");
+    // Refused until the program reads its configuration; then it waits for what is written, which is nothing.
+    let mut writable = std::fs::OpenOptions::new();
+    let writable = writable.write(true).custom_flags(libc::O_NONBLOCK);
+    let writer = (0..1000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        writable.open(&config).ok()
+    });
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
+    child.kill().expect("it waits");
+    child.wait().expect("it ends");
+    assert!(writer.is_some(), "it reads its configuration");
+    let limits = limits.expect("it waits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("the line");
+    let [soft, hard] = [3, 4].map(|column| line.split_whitespace().nth(column).expect("a number"));
+    assert!(soft == hard && hard != "64", "{line}");
 }
 
 #[test]
