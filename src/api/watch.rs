@@ -54,15 +54,17 @@ use self::status::Report;
 pub use self::status::{Counters, Monitor, Status};
 use super::Event;
 
-/// What is watched; `Display` gives the API's name for it.
+/// What is watched; `Display` gives the API's name for it, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// Services (core/v1).
     Services,
     /// EndpointSlices (discovery.k8s.io/v1).
     EndpointSlices,
-    /// Nodes (core/v1): the own one, and the others where the user wants it.
+    /// The own Node (core/v1).
     Nodes,
+    /// All other Nodes, where the user wants it.
+    OtherNodes,
 }
 
 impl Resource {
@@ -70,7 +72,7 @@ impl Resource {
         match self {
             Self::Services => "/api/v1/services",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
-            Self::Nodes => "/api/v1/nodes",
+            Self::Nodes | Self::OtherNodes => "/api/v1/nodes",
         }
     }
 
@@ -80,6 +82,7 @@ impl Resource {
             Self::Services => "service config",
             Self::EndpointSlices => "endpoint slice config",
             Self::Nodes => "node config",
+            Self::OtherNodes => "other node config",
         }
     }
 }
@@ -90,6 +93,7 @@ impl fmt::Display for Resource {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices.discovery.k8s.io",
             Self::Nodes => "nodes",
+            Self::OtherNodes => "other-nodes",
         })
     }
 }
@@ -168,7 +172,7 @@ impl ApiSource {
     /// The same that watches all other Nodes too. Each node of a cluster then hears of each change of each Node.
     #[must_use]
     pub fn with_other_nodes(self) -> Self {
-        Self { other_nodes: Some(Report::new(Resource::Nodes)), ..self }
+        Self { other_nodes: Some(Report::new(Resource::OtherNodes)), ..self }
     }
 
     /// The same with other limits.
@@ -177,17 +181,19 @@ impl ApiSource {
         Self { settings, ..self }
     }
 
-    /// What health and metrics may look at: Services, EndpointSlices, the own Node.
-    pub fn monitors(&self) -> [Monitor; 3] {
-        [self.services.monitor(), self.slices.monitor(), self.node.monitor()]
+    /// What health and metrics may look at: Services, EndpointSlices, the own Node, and the others where they are
+    /// watched.
+    pub fn monitors(&self) -> Vec<Monitor> {
+        let always = [&self.services, &self.slices, &self.node];
+        always.into_iter().chain(&self.other_nodes).map(Report::monitor).collect()
     }
 
     /// Runs the watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any
     /// more. Events of one kind come in order; a full channel makes the watches wait.
     ///
     /// # Errors
-    /// [`Error::Denied`], when the first definite answer to one of the watches is that it is not allowed. The two
-    /// others are ended then.
+    /// [`Error::Denied`], when the first definite answer to one of the watches is that it is not allowed. The others
+    /// are ended then.
     pub async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { client, node_name, settings, services, slices, node, other_nodes } = self;
         let services =

@@ -23,7 +23,7 @@ pub(super) fn observer(metrics: &Arc<Metrics>) -> Observer {
 
 /// Makes what the watches count part of the metrics, and what fails in them part of the status.
 pub(super) fn follow(
-    monitors: [Monitor; 3],
+    monitors: Vec<Monitor>,
     metrics: &Metrics,
     status: &watch::Sender<Status>,
     tasks: &mut JoinSet<anyhow::Result<()>>,

@@ -68,7 +68,7 @@ pub enum Of {
 pub struct Session {
     events: mpsc::Receiver<Event>,
     waiting: [VecDeque<String>; 4],
-    monitors: [Monitor; 3],
+    monitors: Vec<Monitor>,
     pub shutdown: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
 }

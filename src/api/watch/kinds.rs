@@ -149,7 +149,7 @@ impl OtherNodes {
 }
 
 impl Kind for OtherNodes {
-    const RESOURCE: Resource = Resource::Nodes;
+    const RESOURCE: Resource = Resource::OtherNodes;
     type Object<'a> = objects::Node<'a>;
     type Key = Arc<str>;
     type Item = Node;

@@ -15,6 +15,7 @@ session::tests![
     begins_with_complete_sets_then_follows,
     asks_consistently_with_selectors_and_bookmarks,
     other_nodes_are_watched_where_that_is_wanted,
+    a_denial_of_other_nodes_is_told_beside_that_of_the_own_one,
     a_label_hides_and_shows,
     an_empty_cluster_is_a_complete_set,
     without_streaming_lists_it_lists_and_remembers,
@@ -88,6 +89,31 @@ async fn other_nodes_are_watched_where_that_is_wanted() {
     assert_eq!(session.next(Of::OtherNodes).await, "upsert other (192.0.2.4)");
     server.delete(Kind::Nodes, "other");
     assert_eq!(session.next(Of::OtherNodes).await, "delete other");
+}
+
+async fn a_denial_of_other_nodes_is_told_beside_that_of_the_own_one() {
+    let server = server();
+    server.put(node("other", "192.0.2.2"));
+    // One for each of the two watches.
+    for _ in 0..2 {
+        server.fault(Kind::Nodes, Wants::Stream, Fault::EndAfter(2));
+    }
+    server.deny(Kind::Nodes, Wants::Watch, Some(403));
+    let log = Log::begin();
+    let mut session = Session::with_other_nodes(server.client());
+    assert_eq!(session.next(Of::OtherNodes).await, "replace [other (192.0.2.2)]");
+    session.nothing_for(Of::OtherNodes, Duration::from_mins(10)).await;
+    for (of, name) in [(Of::OtherNodes, "other-nodes"), (Of::Node, "nodes")] {
+        let error = session.status(of).last_error.unwrap();
+        let reason = "nodes is forbidden: User \"nobody\" cannot watch resource \"nodes\"";
+        assert_eq!(&*error, format!("watch {name}: forbidden: {reason}"));
+        assert_eq!(log.with(&format!("watch {name}: forbidden")).len(), 1, "said once in ten minutes");
+        assert!(session.counters(of)[4] > 1, "each is counted");
+    }
+    server.put(node("other", "192.0.2.4"));
+    server.deny(Kind::Nodes, Wants::Watch, None);
+    assert_eq!(session.next(Of::OtherNodes).await, "upsert other (192.0.2.4)");
+    assert_eq!(session.status(Of::OtherNodes).last_error, None);
 }
 
 async fn a_label_hides_and_shows() {
