@@ -16,13 +16,15 @@ pub(super) struct OwnNode {
     /// As last heard of; until it is complete, without meaning.
     node: Option<Node>,
     complete: bool,
+    /// What the Node lacks that it had, as said last: kubelet writes the object every few minutes.
+    said: Option<&'static str>,
 }
 
 /// What to do about news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
-    /// The Node lacks something that it had; what it said before holds.
+    /// The Node lacks something that it had; what it said before holds. Only when that is new.
     Unusable(&'static str),
     /// The program has to be started anew.
     StartAnew(&'static str),
@@ -33,7 +35,7 @@ const NO_POD_CIDRS: &str = "no network in spec.podCIDRs, which --detect-local-mo
 
 impl OwnNode {
     pub(super) fn new(name: &str, needs_pod_cidrs: bool) -> Self {
-        Self { name: name.into(), needs_pod_cidrs, node: None, complete: false }
+        Self { name: name.into(), needs_pod_cidrs, node: None, complete: false, said: None }
     }
 
     pub(super) fn addresses(&self) -> &[IpAddr] {
@@ -80,13 +82,15 @@ impl OwnNode {
     }
 
     /// What a change of the complete Node means. Where the new one lacks something, it gets what the old one had.
-    fn compare(&self, new: Option<&mut Node>) -> Verdict {
+    fn compare(&mut self, new: Option<&mut Node>) -> Verdict {
         let Some(old) = &self.node else { return Verdict::GoOn };
         let Some(new) = new else { return Verdict::StartAnew("Node is being deleted") };
         if new.addresses.is_empty() {
             new.addresses.clone_from(&old.addresses);
-            return Verdict::Unusable(NO_ADDRESS);
+            let is_new = self.said.replace(NO_ADDRESS) != Some(NO_ADDRESS);
+            return if is_new { Verdict::Unusable(NO_ADDRESS) } else { Verdict::GoOn };
         }
+        self.said = None;
         // What counts are the first address and the first one of the other family.
         if NodeIps::new(&new.addresses, None) != NodeIps::new(&old.addresses, None) {
             return Verdict::StartAnew("NodeIPs changed for the node");

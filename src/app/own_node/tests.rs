@@ -163,3 +163,15 @@ async fn a_node_without_addresses_keeps_those_that_it_had() {
     assert_eq!(problem, None);
     assert_eq!(events.last(), Some(&upsert(&["192.0.2.1", "fd00::1"], &[])));
 }
+
+#[test]
+fn what_a_node_lacks_is_said_once_then_by_change() {
+    let mut own = OwnNode::new("here", false);
+    let mut heard = |addresses: &[&str]| own.hear(upsert(addresses, &[])).1;
+    assert_eq!(heard(&["192.0.2.1"]), Verdict::GoOn);
+    for _ in 0..2 {
+        assert!(matches!(heard(&[]), Verdict::Unusable(_)));
+        assert_eq!(heard(&[]), Verdict::GoOn, "it is written every few minutes");
+        assert_eq!(heard(&["192.0.2.1"]), Verdict::GoOn, "it has all that it needs again");
+    }
+}
