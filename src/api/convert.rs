@@ -213,10 +213,10 @@ fn port_number(number: i32) -> Option<u16> {
 }
 const PORT_NUMBERS: &str = "1 to 65535";
 
-/// A protocol; TCP is the API's default.
+/// A protocol; TCP is the API's default, for one that is empty too.
 fn protocol(text: Option<&str>) -> Option<Protocol> {
     match text {
-        None | Some("TCP") => Some(Protocol::Tcp),
+        None | Some("" | "TCP") => Some(Protocol::Tcp),
         Some("UDP") => Some(Protocol::Udp),
         Some("SCTP") => Some(Protocol::Sctp),
         Some(_) => None,

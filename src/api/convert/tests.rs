@@ -109,6 +109,11 @@ fn defaults_of_a_service() {
         service.ports,
         [ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }]
     );
+    // Protocol buffers may have an empty text for none.
+    let empty = kept(spec("clusterIP: 10.96.0.7, ports: [{port: 80, name: '', protocol: ''}]"));
+    assert_eq!(empty.ports, service.ports);
+    let empty = kept(fields("addressType: IPv4, ports: [{port: 80, name: '', protocol: ''}]"));
+    assert_eq!(empty.ports, [SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }]);
     assert_eq!(
         kept(with_port("clusterIP: 10.0.0.1, sessionAffinity: ClientIP")).affinity_seconds,
         Some(10_800)
