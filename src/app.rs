@@ -56,7 +56,8 @@ const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 /// Runs the proxy until it is asked to stop (SIGTERM, SIGINT). The data plane stays as it is.
 ///
 /// # Errors
-/// Whatever keeps it from starting, as one line; nothing has been changed in the kernel then.
+/// Whatever keeps it from starting, or ends it, as one line. The data plane stays as it is then, too. The parameters that
+/// are set once, at the start, may have been set: a broken manifest is found after that.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     begin_log(&merged);
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
@@ -98,7 +99,7 @@ pub(crate) fn begin_log(merged: &Merged) {
 async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
     let options = &merged.options;
-    // What can be wrong with the sources is found before the kernel is touched, even by a probe.
+    // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
     let (source, events, teller) = open_source(options, &metrics).await?;
     probe::check().context("can't use the IPVS proxier")?;

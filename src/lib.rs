@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!  task "source"                thread "reconcile"
-//!  api::watch (3 watches)       reconcile::run
+//!  api::watch (3 or 4 watches)  reconcile::run
 //!  or api::manifests            owns cluster, desired, actual
 //!        │   Events, bounded     and the netlink sockets ──────────► Linux
 //!        ├──────────────────────────►│  │ ◄───────────────────────── outcomes
@@ -38,7 +38,7 @@
 //! ```
 //!
 //! * The main thread carries the tasks: two threads would wake each other at every change. Whoever decodes a long list lets the
-//!   others go first every hundred objects, so that `/healthz` does not wait for it. Linux does what netlink messages ask for
+//!   others go first every 256 objects, so that `/healthz` does not wait for it. Linux does what netlink messages ask for
 //!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
 //!   another thread and wait for its answer costs more than to encode it. So has the socket that hears of the node's
 //!   addresses a thread: it only waits, and goes with the process; and so do the thread "takeover", which waits for the

@@ -431,7 +431,7 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
 
 /// A file with a token that someone else renews.
 ///
-/// It is read for every request: there are few (three watches, opened every five to ten minutes), and the file
+/// It is read for every request: there are few (three or four watches, opened every five to ten minutes), and the file
 /// is small and in memory.
 struct TokenFile {
     path: PathBuf,

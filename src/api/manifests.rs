@@ -12,10 +12,10 @@
 //! files with the same object the first in the order of paths has it, and a warning names both.
 //!
 //! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
-//! none, and a broken file is an error that ends the program before it has touched anything. To go on without the file
-//! would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it is
-//! mended would look like a hang; whereas a program that exits with the line of the mistake leaves the data plane as it
-//! is and is started again by whatever supervises it. A bad *object* in a sound file does not end anything, not even at
+//! none, and a broken file is an error that ends the program before it has touched the data plane. To go on without the
+//! file would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it
+//! is mended would look like a hang; whereas a program that exits with the line of the mistake leaves the data plane as
+//! it is and is started again by whatever supervises it. A bad *object* in a sound file does not end anything, not even at
 //! the start: it is named in a warning and skipped, or keeps its last good content if it had any.
 
 use std::collections::{BTreeSet, HashMap};

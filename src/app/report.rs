@@ -243,6 +243,25 @@ impl Reporter {
     }
 }
 
+/// Says that a service address is not put on our device, and why.
+fn tell_shared(shared: &Shared, owner: &Owner) {
+    let (service, address) = (&shared.service, shared.address);
+    match owner {
+        Owner::Node => tracing::warn!(
+            %service, %address,
+            "A service address is this node's own: the Service's ports there are served, the others stay the node's"
+        ),
+        Owner::OtherNode(node) => tracing::warn!(
+            %service, %address, %node,
+            "A service address is another node's: it is left to that node"
+        ),
+        Owner::Device => tracing::info!(
+            %service, %address,
+            "Another device has a service address: it is served, and not put on kube-ipvs0"
+        ),
+    }
+}
+
 /// The Service that a failing key belongs to, where that can be said.
 fn owner(reconciler: &Reconciler, key: &Key) -> String {
     match key {
@@ -269,22 +288,3 @@ fn seconds(time: SystemTime) -> f64 {
 
 #[cfg(test)]
 mod tests;
-
-/// Says that a service address is not put on our device, and why.
-fn tell_shared(shared: &Shared, owner: &Owner) {
-    let (service, address) = (&shared.service, shared.address);
-    match owner {
-        Owner::Node => tracing::warn!(
-            %service, %address,
-            "A service address is this node's own: the Service's ports there are served, the others stay the node's"
-        ),
-        Owner::OtherNode(node) => tracing::warn!(
-            %service, %address, %node,
-            "A service address is another node's: it is left to that node"
-        ),
-        Owner::Device => tracing::info!(
-            %service, %address,
-            "Another device has a service address: it is served, and not put on kube-ipvs0"
-        ),
-    }
-}

@@ -53,7 +53,7 @@ fn ignore<T>(_: &mut Flags, _: T) {}
 mod because {
     pub(super) const IPTABLES_MODE: &str = "No effect: for mode iptables only";
     pub(super) const NO_INFORMERS: &str = "No effect: nothing is looked at again unless it changed";
-    pub(super) const NO_LIMIT: &str = "No effect: three watches need no limit";
+    pub(super) const NO_LIMIT: &str = "No effect: a few watches need no limit";
     pub(super) const NO_CADVISOR: &str = "No effect: for the machine information of kube-proxy";
     pub(super) const NO_BUFFER: &str = "No effect: log lines are written at once, to standard error";
     pub(super) const NO_FILES: &str = "No effect: the log has one level for all";
