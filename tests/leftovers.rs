@@ -5,13 +5,13 @@ mod lab;
 
 use std::collections::BTreeSet;
 
-use kube_ipvs::cluster::types::Family;
+use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::Outcome;
 use kube_ipvs::kernel::nft::Tables;
 use kube_ipvs::leftovers::report::{Finding, Report};
 use kube_ipvs::leftovers::takeover::{ForwardWatch, Takeover, take_over};
-use kube_ipvs::state::RuleSettings;
+use kube_ipvs::state::{Element, RuleSettings, VirtualServerKey};
 
 use self::lab::{shell, try_shell};
 
@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
         an_accept_that_failed_is_tried_again,
         without_our_own_rules_nothing_is_removed,
         a_family_whose_rules_come_later_is_taken_over_then,
+        without_the_rules_no_node_port_is_taken_for_stale,
         what_others_use_stays_and_is_named,
         a_set_that_is_given_up_late_goes,
         node_ports_of_services_that_are_gone_go,
@@ -98,26 +99,31 @@ fn iptables_that_comes_later_gets_its_accept() {
     assert_eq!(said(&watch.look()), [""; 0]);
 }
 
-/// A program of iptables that fails, whatever it is asked for, until this is dropped.
-struct Failing;
+/// A program of iptables that does something else than it should, until this is dropped.
+struct Fake;
 
-impl Failing {
+impl Fake {
     /// Where it is; programs are found there first.
     const FOLDER: &str = "/usr/local/sbin";
 
-    fn new(program: &str) -> Self {
+    /// It fails, whatever it is asked for.
+    fn failing(program: &str) -> Self {
+        Self::new(program, "echo 'the lock is held' >&2; exit 4")
+    }
+
+    fn new(program: &str, script: &str) -> Self {
         let found = shell(&format!(
-            "mount -t tmpfs tmpfs {0} && printf '#!/bin/sh\\necho \"the lock is held\" >&2\\nexit 4\\n' >{0}/{program}
-             chmod +x {0}/{program}; command -v {program}",
+            "mount -t tmpfs tmpfs {0}
+             cat >{0}/{program} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod +x {0}/{program}; command -v {program}",
             Self::FOLDER
         ));
-        let failing = Self;
+        let fake = Self;
         assert_eq!(found.trim(), format!("{}/{program}", Self::FOLDER), "the order of PATH");
-        failing
+        fake
     }
 }
 
-impl Drop for Failing {
+impl Drop for Fake {
     fn drop(&mut self) {
         try_shell(&format!("umount {}", Self::FOLDER));
     }
@@ -138,7 +144,7 @@ fn what_failed_is_tried_again() {
             shell(&format!(
                 "ipset create KUBE-IPVS-IPS hash:ip; {tool}-restore --noflush <<'END'\n{FROZEN}END\n"
             ));
-            let failing = Failing::new(&format!("{tool}-{program}"));
+            let failing = Fake::failing(&format!("{tool}-{program}"));
             let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new());
             let report = takeover.attempt();
             assert!(!report.is_complete(), "{program}: {report:?}");
@@ -171,7 +177,7 @@ fn an_accept_that_failed_is_tried_again() {
     let mut watch = ForwardWatch::new(MARK);
     assert_eq!(said(&watch.look()), [""; 0]);
     shell("iptables-nft -P FORWARD DROP");
-    let failing = Failing::new("iptables-nft-restore");
+    let failing = Fake::failing("iptables-nft-restore");
     for _ in 0..2 {
         let report = watch.look();
         assert!(!report.is_complete(), "{report:?}");
@@ -223,11 +229,11 @@ fn without_our_own_rules_nothing_is_removed() {
     assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
 }
 
-/// Makes the table of a family, without elements.
-fn install_our_rules(family: Family) {
+/// Makes the table of a family, with these elements.
+fn install_our_rules(family: Family, elements: &[Element]) {
     let settings =
         RuleSettings { masquerade_mark: MARK, masquerade_all: false, inside: None, node_address: None };
-    let step = Step::InstallRules(family, settings, Vec::new());
+    let step = Step::InstallRules(family, settings, elements.to_vec());
     let outcomes = Tables::open().expect("a socket").apply(&[&step]);
     assert_eq!(outcomes, [Outcome::Done]);
 }
@@ -253,7 +259,7 @@ fn a_family_whose_rules_come_later_is_taken_over_then() {
         let servers = || shell("ipvsadm -Sn");
         let mut takeover = Takeover::new(MARK, Family::ALL.into_iter().collect(), Vec::new());
 
-        install_our_rules(first);
+        install_our_rules(first, &[]);
         let report = takeover.attempt();
         assert!(!report.is_complete(), "{report:?}");
         assert!(!left(tools[0]) && left(tools[1]), "{report:?}");
@@ -263,7 +269,7 @@ fn a_family_whose_rules_come_later_is_taken_over_then() {
         sets.sort_unstable();
         assert_eq!(shell("ipset list -n | sort").lines().collect::<Vec<_>>(), sets, "{report:?}");
 
-        install_our_rules(second);
+        install_our_rules(second, &[]);
         let report = takeover.attempt();
         assert!(report.is_complete(), "{report:?}");
         assert!(!left(tools[0]) && !left(tools[1]), "{report:?}");
@@ -305,6 +311,33 @@ fn what_others_use_stays_and_is_named() {
         assert!(rules.contains("-A KUBE-MARK-MASQ -j MARK") && !rules.contains("KUBE-SERVICES"), "{rules}");
     }
     assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
+}
+
+/// Somebody flushes all of nftables while the takeover is under way: nothing tells then which node ports are served.
+fn without_the_rules_no_node_port_is_taken_for_stale() {
+    let address = "192.168.0.1".parse().expect("an address");
+    let owned = Element::Owned(VirtualServerKey { address, protocol: Protocol::Tcp, port: 30080 });
+    leave("iptables-nft");
+    shell(
+        "ip link add eth0 type dummy; ip addr add 192.168.0.1/24 dev eth0; ip link set eth0 up
+         ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080-30081
+         ipvsadm -A -t 192.168.0.1:30080 -s rr; ipvsadm -A -t 192.168.0.1:30081 -s rr",
+    );
+    let mut takeover = Takeover::new(MARK, BTreeSet::from([Family::V4]), Vec::new());
+    install_our_rules(Family::V4, &[owned]);
+    let flushing = Fake::new(
+        "iptables-nft-restore",
+        "nft delete table ip kube-ipvs; exec /usr/sbin/iptables-nft-restore \"$@\"",
+    );
+    let report = takeover.attempt();
+    assert!(!report.is_complete(), "{report:?}");
+    assert_eq!(shell("ipvsadm -Sn | wc -l; ipset list -n"), "2\nKUBE-NODE-PORT-TCP\n", "{report:?}");
+
+    drop(flushing);
+    install_our_rules(Family::V4, &[owned]);
+    let expected = ["removed virtual servers: TCP 192.168.0.1:30081", "removed ipsets: KUBE-NODE-PORT-TCP"];
+    assert_eq!(said(&takeover.attempt()), expected);
+    assert_eq!(shell("ipvsadm -Sn"), "-A -t 192.168.0.1:30080 -s rr\n");
 }
 
 /// As with rules of iptables-nft on a machine with several processors.

@@ -108,7 +108,7 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]
     iptables.change(TRANSLATION, &ready, Forward::Leave, &mut report);
     // Only the rules of a complete sync tell which node ports are wanted now.
     let node_ports_are_gone = ready.len() == Family::ALL.len()
-        && virtual_servers::remove(Which::StaleNodePorts, exclude_cidrs, &mut report);
+        && virtual_servers::remove(Which::StaleNodePorts(families), exclude_cidrs, &mut report);
     destroy_ipsets(&ready, node_ports_are_gone, &mut report);
     report
 }

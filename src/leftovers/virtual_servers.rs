@@ -1,5 +1,6 @@
 //! Virtual servers that are ours or kube-proxy's: away with them.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use ipnet::IpNet;
@@ -12,23 +13,25 @@ use crate::diff::Step;
 use crate::kernel::ipvs::Ipvs;
 use crate::kernel::netlink::{Protocol, Socket};
 use crate::kernel::nft::Tables;
+use crate::kernel::nft::whole::OUR_TABLE;
 use crate::kernel::{Outcome, address, link};
 use crate::reconcile::ownership;
-use crate::state::{Address, State, VirtualServerKey};
+use crate::state::{Address, Rules, State, VirtualServerKey};
 
 /// Which virtual servers go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum Which<'a> {
     /// All that are ours or kube-proxy's.
     All,
     /// The node ports of kube-proxy that are not ours now: of Services that are gone. The running program removes what
-    /// is on `kube-ipvs0` itself, and takes these for somebody else's once kube-proxy's sets are gone.
-    StaleNodePorts,
+    /// is on `kube-ipvs0` itself, and takes these for somebody else's once kube-proxy's sets are gone. Which are ours is
+    /// told by the rules of these families, so that they must be whole.
+    StaleNodePorts(&'a BTreeSet<Family>),
 }
 
 /// Removes them, but for those in the networks of `exclude_cidrs`, which are named. `false`: there may be some left, of
 /// which only kube-proxy's sets tell that they are its node ports.
-pub(super) fn remove(which: Which, exclude_cidrs: &[IpNet], report: &mut Report) -> bool {
+pub(super) fn remove(which: Which<'_>, exclude_cidrs: &[IpNet], report: &mut Report) -> bool {
     let chosen = match Ipvs::open() {
         Ok(mut ipvs) => choose(which, &mut ipvs).map(|chosen| (chosen, ipvs)),
         // A kernel without IPVS has no virtual servers.
@@ -64,23 +67,26 @@ pub(super) fn remove(which: Which, exclude_cidrs: &[IpNet], report: &mut Report)
     all
 }
 
-fn choose(which: Which, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
+fn choose(which: Which<'_>, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
     let node_ports = NodePorts::read()?;
-    if which == Which::StaleNodePorts && node_ports.is_empty() {
-        return Ok(Vec::new());
-    }
+    let nobodys = BTreeSet::new();
+    let whole = match which {
+        Which::StaleNodePorts(_) if node_ports.is_empty() => return Ok(Vec::new()),
+        Which::StaleNodePorts(families) => families,
+        Which::All => &nobodys,
+    };
     // In this order: one that the running program makes meanwhile is in the list only if it was owned before.
     let servers = ipvs.list()?;
-    let own = owned()?;
+    let own = owned(whole)?;
     let chosen = |key: &VirtualServerKey| match which {
         Which::All => ownership::is_ours(&own, key) || node_ports.has(key),
-        Which::StaleNodePorts => node_ports.has(key) && !ownership::is_ours(&own, key),
+        Which::StaleNodePorts(_) => node_ports.has(key) && !ownership::is_ours(&own, key),
     };
     Ok(servers.into_keys().filter(chosen).collect())
 }
 
-/// What tells whose a virtual server is: the rules are those of the running program.
-fn owned() -> io::Result<State> {
+/// What tells whose a virtual server is: the rules are those of the running program. In these families they must be whole.
+fn owned(whole: &BTreeSet<Family>) -> io::Result<State> {
     let mut state = State::default();
     let mut route = Socket::open(Protocol::Route)?;
     let device = link::find(&mut route)?.filter(link::Link::is_dummy);
@@ -90,7 +96,11 @@ fn owned() -> io::Result<State> {
             let addresses = address::dump(&mut route, device.index, family)?;
             state.addresses.extend(addresses.into_keys().map(|address| (address, Address::wanted(address))));
         }
-        state.elements.extend(tables.read(family)?.1);
+        let (rules, elements) = tables.read(family)?;
+        if whole.contains(&family) && !matches!(rules, Some(Rules::Intact(_))) {
+            return Err(io::Error::other(format!("table {OUR_TABLE} of {family} is not whole any more")));
+        }
+        state.elements.extend(elements);
     }
     Ok(state)
 }
