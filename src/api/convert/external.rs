@@ -37,11 +37,20 @@ pub(super) fn convert(
         }
     }
     let policy = policy(subject, "spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
-    if external_ips.is_empty() && load_balancer_ips.is_empty() && ports.iter().all(|p| p.node_port.is_none())
+    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let health_check_node_port = if balanced && policy == Policy::Local {
+        health_check_node_port(subject, spec.health_check_node_port, problems)
+    } else {
+        None
+    };
+    // A load balancer that has no address yet, or none that is ours to serve, may ask for the node's health all the same.
+    if external_ips.is_empty()
+        && load_balancer_ips.is_empty()
+        && ports.iter().all(|port| port.node_port.is_none())
+        && health_check_node_port.is_none()
     {
         return Ok(None);
     }
-    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
     // For a Service of type ClusterIP the policy is about its external IPs only.
     let has_policy = balanced || spec.type_.as_deref() == Some("NodePort") || !external_ips.is_empty();
     let mut external = External {
@@ -49,16 +58,20 @@ pub(super) fn convert(
         load_balancer_ips,
         policy: if has_policy { policy } else { Policy::Cluster },
         source_ranges: Vec::new(),
-        health_check_node_port: None,
+        health_check_node_port,
     };
     match source_ranges(subject, object, spec) {
         Ok(ranges) => {
-            for range in &ranges {
-                let served = |address: &IpAddr| address.is_ipv4() == range.addr().is_ipv4();
-                if !external.load_balancer_ips.is_empty() && !external.load_balancer_ips.iter().any(served) {
-                    let allowed = "ranges of the load balancer's families; it restricts nothing";
-                    problems.push(subject.problem("spec.loadBalancerSourceRanges", range, allowed));
-                }
+            // Ranges of both families are usual where the load balancer has addresses of one.
+            let addresses = &external.load_balancer_ips;
+            let is_about =
+                |range: &IpNet| addresses.iter().any(|address| address.is_ipv4() == range.addr().is_ipv4());
+            if let Some(range) = ranges.first()
+                && !addresses.is_empty()
+                && !ranges.iter().any(is_about)
+            {
+                let allowed = "ranges of the load balancer's families; it restricts nothing";
+                problems.push(subject.problem("spec.loadBalancerSourceRanges", range, allowed));
             }
             external.source_ranges = ranges;
         }
@@ -67,19 +80,21 @@ pub(super) fn convert(
             problems.push(problem);
         }
     }
-    if balanced && external.policy == Policy::Local {
-        external.health_check_node_port = match spec.health_check_node_port {
-            None | Some(0) => None,
-            Some(written) => {
-                let port = port_number(written);
-                if port.is_none() {
-                    problems.push(subject.problem("spec.healthCheckNodePort", written, PORT_NUMBERS));
-                }
-                port
-            }
-        };
-    }
     Ok(Some(external))
+}
+
+/// The port where load balancers ask, if there is one; or says what is wrong with it.
+fn health_check_node_port(
+    subject: Subject<'_>,
+    written: Option<i32>,
+    problems: &mut Vec<Problem>,
+) -> Option<u16> {
+    let written = written.filter(|number| *number != 0)?;
+    let port = port_number(written);
+    if port.is_none() {
+        problems.push(subject.problem("spec.healthCheckNodePort", written, PORT_NUMBERS));
+    }
+    port
 }
 
 /// Adds an address, once, or says what is wrong with it.

@@ -281,6 +281,20 @@ fn balanced(fields: &str) -> (External, Vec<String>) {
 }
 
 #[test]
+fn a_load_balancer_without_an_address_may_ask_for_the_nodes_health() {
+    let yaml = "{metadata: {name: web}, spec: {type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{port: 80}], \
+                externalTrafficPolicy: Local, allocateLoadBalancerNodePorts: false, healthCheckNodePort: 32000}, \
+                status: {loadBalancer: {ingress: [{hostname: lb.example}, {ip: 203.0.113.1, ipMode: Proxy}]}}}";
+    for yaml in [yaml.to_owned(), yaml.split(", status").next().map(|spec| format!("{spec}}}")).unwrap()] {
+        let Converted::Kept { object, problems } = service(&yaml) else { panic!("not kept") };
+        assert_eq!(problems, []);
+        let external = object.external.expect("a way from outside");
+        assert_eq!((external.policy, external.health_check_node_port), (Policy::Local, Some(32_000)));
+        assert_eq!((external.load_balancer_ips, external.external_ips), (ips(&[]), ips(&[])));
+    }
+}
+
+#[test]
 fn source_ranges() {
     assert_eq!(balanced("loadBalancerSourceRanges: [0.0.0.0/0, 10.0.0.0/8]").0.source_ranges, []);
     let (external, problems) = balanced("loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.0/33]");
@@ -290,6 +304,9 @@ fn source_ranges() {
         ["Service default/web: spec.loadBalancerSourceRanges[1]: found \"10.0.0.0/33\", \
           allowed a CIDR; until then the load balancer's addresses are not served"]
     );
+    let (external, problems) = balanced("loadBalancerSourceRanges: ['fd00::/8', 10.0.0.0/8]");
+    assert_eq!(external.source_ranges.len(), 2, "ranges of both families are usual");
+    assert_eq!(problems, Vec::<String>::new());
     let (external, problems) = balanced("loadBalancerSourceRanges: ['fd00::/8']");
     assert_eq!(external.load_balancer_ips, ips(&["203.0.113.1"]));
     assert_eq!(
