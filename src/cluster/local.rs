@@ -22,7 +22,9 @@ pub struct Local {
 pub fn of(cluster: &Cluster, service: &Service, node_name: &str, family: Family) -> Local {
     let mut ready: BTreeSet<IpAddr> = BTreeSet::new();
     let mut local = Local::default();
-    let slices = cluster.slices(&service.key).filter(|slice| slice.family == family);
+    // Endpoints without any port are in slices of their own: pods that lack the port that the Service means.
+    let slices = cluster.slices(&service.key);
+    let slices = slices.filter(|slice| slice.family == family && !slice.ports.is_empty());
     for endpoint in slices.flat_map(|slice| &slice.endpoints) {
         let is_here = endpoint.node.as_deref() == Some(node_name);
         let is_usable = is_usable(endpoint);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::api::{Change, Event};
 use crate::cluster::types::{
-    AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey,
+    AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey, SlicePort,
 };
 
 const NODE: &str = "here";
@@ -38,12 +38,17 @@ fn endpoint(address: &str, node: &str) -> Endpoint {
 }
 
 fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> Event {
+    let port = SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 };
+    slice_with(vec![port], name, service, endpoints)
+}
+
+fn slice_with(ports: Vec<SlicePort>, name: &str, service: &str, endpoints: Vec<Endpoint>) -> Event {
     let family = endpoints.first().map_or(Family::V4, |endpoint| Family::of(endpoint.address));
     Event::Slice(Change::Upsert(EndpointSlice {
         key: SliceKey::new("default", name),
         service: ServiceKey::new("default", service),
         family,
-        ports: Vec::new(),
+        ports,
         endpoints,
         triggered_nanoseconds: None,
     }))
@@ -100,6 +105,8 @@ fn a_health_check_port_counts_the_ready_addresses_here() {
         world.hear(slice("six", "web", vec![endpoint("fd00::1", NODE)])),
         [News::Service(web.clone(), wanted(1, 1))]
     );
+    // A pod without the port that the Service names gets no traffic.
+    assert_eq!(world.hear(slice_with(vec![], "bare", "web", vec![endpoint("10.244.0.7", NODE)])), []);
     assert_eq!(world.hear(slice("other", "other", vec![endpoint("10.244.0.9", NODE)])), []);
     assert_eq!(world.hear(put(balanced("web", None))), [News::Service(web.clone(), BTreeMap::new())]);
     world.hear(put(balanced("web", Some(30000))));
