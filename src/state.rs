@@ -325,6 +325,9 @@ pub enum Element {
     /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports
     /// there are ours.
     SharedAddress(IpAddr),
+    /// Set `health-checks`: where on a service address load balancers ask for a Service's health check node port; always
+    /// TCP. It is no entry point: this program answers there itself.
+    HealthCheck(VirtualServerKey),
     /// Set `hairpin`: an endpoint that may reach itself through this node; such a connection is masqueraded.
     Hairpin(IpAddr),
     /// Set `owned`: a virtual server of ours whose address is not on our device.
@@ -356,6 +359,7 @@ impl Element {
             | Self::ExternalAddress(address)
             | Self::SharedAddress(address)
             | Self::Hairpin(address) => Some(address),
+            Self::HealthCheck(server) => Some(server.address),
             Self::Numbered(_) => None,
             _ => self.entry_point().map(|server| server.address),
         }
@@ -377,6 +381,7 @@ impl Element {
             | Self::ExternalAddress(_)
             | Self::SharedAddress(_)
             | Self::Hairpin(_)
+            | Self::HealthCheck(_)
             | Self::Numbered(_) => None,
         }
     }
@@ -404,6 +409,7 @@ impl fmt::Display for Element {
             Self::ClusterAddress(address) => write!(f, "cluster-addresses {address}"),
             Self::ExternalAddress(address) => write!(f, "external-addresses {address}"),
             Self::SharedAddress(address) => write!(f, "shared-addresses {address}"),
+            Self::HealthCheck(server) => write!(f, "health-checks {server}"),
             Self::Hairpin(address) => write!(f, "hairpin {address}"),
             Self::Owned(server) => write!(f, "owned {server}"),
             Self::Masquerade(server) => write!(f, "masqueraded {server}"),

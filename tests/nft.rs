@@ -23,8 +23,8 @@ use kube_ipvs::kernel::nft::Tables;
 use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, VirtualServerKey};
 
 use self::packets::{
-    ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
-    other_traffic_is_untouched, pods_are_known_by_their_bridge,
+    a_pod_network_that_holds_the_services, ipv4_pods_node_and_outside, ipv6_pods_node_and_outside,
+    lost_connections_are_reset, masquerade_all, other_traffic_is_untouched, pods_are_known_by_their_bridge,
     without_a_pod_network_only_the_node_is_masqueraded,
 };
 
@@ -47,6 +47,7 @@ fn main() -> std::process::ExitCode {
         ipv6_pods_node_and_outside,
         pods_are_known_by_their_bridge,
         without_a_pod_network_only_the_node_is_masqueraded,
+        a_pod_network_that_holds_the_services,
         masquerade_all,
         lost_connections_are_reset,
         other_traffic_is_untouched,
@@ -80,6 +81,7 @@ fn elements(family: Family) -> Vec<Element> {
         Element::Hairpin(endpoint),
         Element::ExternalAddress(second),
         Element::SharedAddress(second),
+        Element::HealthCheck(server(Protocol::Tcp, 32_000)),
         Element::Owned(http),
         Element::Masquerade(server(Protocol::Udp, 53)),
         Element::InCluster(http, first, 8080),
@@ -204,9 +206,9 @@ fn installing_replaces_whatever_is_there() {
 
 /// What is done to the table, and a word of the reason that is found.
 const DAMAGES: &[(&str, &str)] = &[
-    ("delete rule T input handle $(handle input 'other ports')", "chain input: rule 5"),
+    ("delete rule T input handle $(handle input 'other ports')", "chain input: rule 6"),
     ("delete rule T postrouting handle $(handle postrouting rules=)", "no rule tells the settings"),
-    ("add rule T input counter", "chain input: rule 10"),
+    ("add rule T input counter", "chain input: rule 11"),
     ("insert rule T prerouting counter", "chain prerouting: rule 1"),
     (
         "add rule T input position $(handle input exist) ct state established,related accept",
@@ -242,7 +244,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
     ("REPRINT s/priority 101/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
-    ("REPRINT s/rules=3.mark=0x00004000/rules=3 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/rules=4.mark=0x00004000/rules=4 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
     ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
     ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::entry_points::{EntryPoint, Role, inside};
 use super::node::NodeFacts;
 use crate::cluster::topology::Endpoints;
-use crate::cluster::types::{Family, Policy, Service, ServicePort};
+use crate::cluster::types::{External, Family, Policy, Protocol, Service, ServicePort};
 use crate::cluster::{Cluster, endpoints};
-use crate::state::Element;
+use crate::state::{Element, VirtualServerKey};
 
 /// The elements about an entry point, in order. `cluster_ip` is the Service's in the entry point's family.
 pub(super) fn of_entry_point(
@@ -61,8 +61,13 @@ fn allowed(service: &Service, address: IpAddr, node: &NodeFacts) -> Vec<IpNet> {
     let ranges = service.external.as_deref().map_or(&[][..], |external| &external.source_ranges);
     let mut allowed: Vec<IpNet> =
         ranges.iter().filter(|range| Family::of(range.addr()) == Family::of(address)).copied().collect();
-    let own = if node.named.is_empty() { &node.node_port_addresses } else { &node.named };
-    if own.iter().any(|own| allowed.iter().any(|range| range.contains(own))) {
+    let is_inside = |own: &IpAddr| !own.is_loopback() && allowed.iter().any(|range| range.contains(own));
+    let node_is_inside = match node.ips {
+        // The one that it is known by (contract 3.5), whatever other addresses it has.
+        Some(ips) => is_inside(&ips.of(Family::of(address))),
+        None => node.node_port_addresses.iter().any(is_inside),
+    };
+    if node_is_inside {
         allowed.push(IpNet::from(address));
     }
     // Disjoint: of ranges that lie in each other the kernel keeps one.
@@ -77,6 +82,13 @@ pub(super) fn of_address(
 ) -> impl Iterator<Item = Element> {
     let shared = node.taken.contains(&address).then_some(Element::SharedAddress(address));
     std::iter::once(element).chain(shared)
+}
+
+/// Where load balancers ask for a Service's health check node port on its address: some send their question where they send
+/// the traffic, and would find a port that the Service does not have.
+pub(super) fn of_health_checks(external: &External, address: IpAddr) -> Option<Element> {
+    let port = external.health_check_node_port?;
+    Some(Element::HealthCheck(VirtualServerKey { address, protocol: Protocol::Tcp, port }))
 }
 
 /// The endpoints of one family that may reach themselves through this node, in whatever condition (a connection to

@@ -99,7 +99,7 @@ impl Desired {
         // Nodes move from zone to zone too rarely to keep an account of who has hints.
         let moved = old.zone != new.zone;
         let other_ports = old.node_port_addresses != new.node_port_addresses;
-        let other_ranges = other_ports || old.named != new.named;
+        let other_ranges = other_ports || old.ips != new.ips;
         if moved || other_ports || other_ranges {
             let concerned = cluster.services().filter(|service| {
                 let external = service.external.as_deref();
@@ -222,6 +222,7 @@ impl Desired {
                 let addresses = external.load_balancer_ips.iter().chain(&external.external_ips);
                 for address in addresses.copied().filter(|address| Family::of(*address) == family) {
                     self.put_address(Element::ExternalAddress(address), address, &mut request);
+                    request.elements.extend(filter::of_health_checks(external, address));
                 }
             }
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));

@@ -22,8 +22,8 @@ pub(super) struct NodeFacts {
     /// Addresses of its devices, those that the Node object calls its own, and those of other nodes as far as they are
     /// known: not ours to put on a device.
     pub(super) taken: BTreeSet<IpAddr>,
-    /// What the Node object calls its own.
-    pub(super) named: BTreeSet<IpAddr>,
+    /// By which addresses it is known, one for each family; `None`: by none.
+    pub(super) ips: Option<NodeIps>,
     /// Where node ports are served.
     pub(super) node_port_addresses: BTreeSet<IpAddr>,
     /// Its devices with an IPv4 address that masquerading can take.
@@ -46,8 +46,9 @@ impl NodeFacts {
                 _ => None,
             })
         };
-        let named = ips.map(|ips| ips.of(Family::V4));
-        let source = global().map(|(address, _)| address).find(|address| Some(IpAddr::V4(*address)) == named);
+        let known_by = ips.map(|ips| ips.of(Family::V4));
+        let source =
+            global().map(|(address, _)| address).find(|address| Some(IpAddr::V4(*address)) == known_by);
         Self {
             name: name.clone(),
             zone: node.and_then(|node| node.zone.clone()),
@@ -56,7 +57,7 @@ impl NodeFacts {
                 let own = addresses.iter().map(|known| known.address);
                 own.chain(written.iter().chain(others).copied()).collect()
             },
-            named: written.iter().copied().collect(),
+            ips,
             node_port_addresses: Family::ALL
                 .into_iter()
                 .flat_map(|family| node_port_addresses(addresses, ips, &options.node_port_addresses, family))

@@ -327,6 +327,57 @@ fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass(
     assert!(!world.has(Element::Restricted(server)), "ranges of the other family");
 }
 
+/// The one address of a family by which the node is known decides, whatever others it has.
+#[test]
+fn a_node_is_inside_of_ranges_by_the_address_that_it_is_known_by() {
+    let node = |addresses: &[&str]| {
+        Event::Node(Change::Upsert(Node {
+            name: "here".into(),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            zone: None,
+            pod_cidrs: vec![],
+            eligible: true,
+        }))
+    };
+    let ranges = |range: &str| External {
+        source_ranges: vec![range.parse().expect("a network")],
+        ..balanced(Policy::Cluster)
+    };
+    let passes = Element::Allowed(tcp("203.0.113.1", 80), "203.0.113.1/32".parse().expect("a network"));
+    for (range, bind_address, expected) in [
+        ("10.0.0.0/24", None, true),
+        ("198.51.100.0/24", None, false),
+        ("10.0.0.0/24", Some("192.0.2.9"), false),
+        ("192.0.2.0/24", Some("192.0.2.9"), true),
+        ("127.0.0.0/8", Some("fd00::9"), false),
+    ] {
+        let options = ProxyOptions { bind_address: bind_address.map(ip), ..ProxyOptions::default() };
+        let mut world = World::new(options, service(ranges(range), None), &["here"]);
+        world.tell(node(&["10.0.0.5", "198.51.100.7"]));
+        assert_eq!(world.has(passes), expected, "{range} {bind_address:?}");
+    }
+}
+
+#[test]
+fn health_checks_are_answered_on_the_load_balancers_addresses() {
+    let external = External {
+        external_ips: vec![ip("198.51.100.1"), ip("2001:db8::1")],
+        health_check_node_port: Some(32_000),
+        ..balanced(Policy::Local)
+    };
+    let world = World::new(ProxyOptions::default(), service(external.clone(), None), &["here"]);
+    for (address, expected) in
+        [("203.0.113.1", true), ("198.51.100.1", true), ("10.96.0.1", false), ("2001:db8::1", false)]
+    {
+        assert_eq!(world.has(Element::HealthCheck(tcp(address, 32_000))), expected, "{address}");
+    }
+    // Without any other way from outside there is no second way inside.
+    let external = External { external_ips: vec![], load_balancer_ips: vec![], ..external };
+    let local = Service { internal_policy: Policy::Local, ..service(external, None) };
+    let world = World::new(ProxyOptions::default(), local, &["here"]);
+    assert_eq!(world.state().virtual_servers.len(), 1);
+}
+
 /// Elements about an entry point are those of the Service that has it.
 #[test]
 fn a_loser_restricts_nobody() {

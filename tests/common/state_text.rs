@@ -193,6 +193,7 @@ fn parse_element(text: &str) -> Element {
         "external-addresses" => Element::ExternalAddress(address()),
         "shared-addresses" => Element::SharedAddress(address()),
         "hairpin" => Element::Hairpin(address()),
+        "health-checks" => Element::HealthCheck(server_key(key)),
         "owned" => Element::Owned(server_key(key)),
         "masqueraded" => Element::Masquerade(server_key(key)),
         "internal" => Element::Internal(server_key(key)),

@@ -30,6 +30,7 @@ spec:
   healthCheckNodePort: {health_check_port}
   clusterIP: 10.96.0.9
   ports: [{{port: 80, nodePort: 30080}}]
+status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.1}}]}}}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -58,6 +59,10 @@ pub(crate) fn health_check_ports_follow_their_services() {
     let answer = answers(32000, "HTTP/1.1 200 OK\r\n");
     assert!(answer.contains("x-load-balancing-endpoint-weight: 1\r\n"), "{answer}");
     assert!(answer.contains("\t\"localEndpoints\": 1,\n\t\"serviceProxyHealthy\": true\n}"), "{answer}");
+    // Some load balancers ask where they send the traffic.
+    let answer = ask("203.0.113.1:32000", "/");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(ask("203.0.113.1:10256", "/healthz"), "", "everything else there is refused");
     put(&manifests, "balanced.yaml", &balanced(32000, false));
     answers(32000, "HTTP/1.1 503 Service Unavailable\r\n");
     put(&manifests, "balanced.yaml", &balanced(32001, true));

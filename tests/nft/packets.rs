@@ -121,6 +121,20 @@ pub(crate) fn without_a_pod_network_only_the_node_is_masqueraded() {
     }
 }
 
+/// Where the network that is given as that of the pods holds the service addresses too, the node's own connections are not
+/// taken for a pod's.
+pub(crate) fn a_pod_network_that_holds_the_services() {
+    for (family, all) in [(Family::V4, "10.0.0.0/8"), (Family::V6, "fd00:10::/32")] {
+        let network = Network::new(family, &settings(Some(all)));
+        for protocol in PROTOCOLS {
+            let (_, seen) = network.node.ask(protocol, network.service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: the node, whose source is a service address");
+            let (_, seen) = network.outside.ask(protocol, network.service, 80);
+            assert_eq!(seen, network.bridge, "{protocol}: what is not from a pod");
+        }
+    }
+}
+
 /// The row "ClusterIP, masqueradeAll".
 pub(crate) fn masquerade_all() {
     for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {

@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::phrase::Phrase;
 use super::sets::{
-    self, ALLOWED, CLUSTER_ADDRESSES, DROP, EXTERNAL_ADDRESSES, HAIRPIN, IN_CLUSTER, INTERNAL, MASQUERADE,
-    NUMBERED, OWNED, REFUSE, RESTRICTED, SHARED_ADDRESSES, Set,
+    self, ALLOWED, CLUSTER_ADDRESSES, DROP, EXTERNAL_ADDRESSES, HAIRPIN, HEALTH_CHECKS, IN_CLUSTER, INTERNAL,
+    MASQUERADE, NUMBERED, OWNED, REFUSE, RESTRICTED, SHARED_ADDRESSES, Set,
 };
 use super::wire::Expression;
 use crate::cluster::types::Family;
@@ -20,7 +20,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -168,7 +168,7 @@ impl Writer<'_> {
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         match &self.settings.inside {
             _ if self.settings.masquerade_all => {
-                rules.push(self.rule("masquerade-all", &[to_cluster_ip, mark]));
+                rules.push(self.rule("masquerade-all", &[to_cluster_ip.clone(), mark.clone()]));
             }
             Some(Inside::Network(_)) => {
                 let inside = self.settings.inside.clone().map(Phrase::NotFrom);
@@ -178,13 +178,15 @@ impl Writer<'_> {
             }
             // It came in by no device.
             Some(Inside::Interface(_) | Inside::InterfacePrefix(_)) => {
-                rules.push(self.rule("not from a pod", &[to_cluster_ip, mark]));
+                rules.push(self.rule("not from a pod", &[to_cluster_ip.clone(), mark.clone()]));
             }
-            None => {
-                for set in [CLUSTER_ADDRESSES, EXTERNAL_ADDRESSES] {
-                    let phrases = [to_cluster_ip.clone(), Phrase::SourceInSet(set.name), mark.clone()];
-                    rules.push(self.rule("the node with a service address as its source", &phrases));
-                }
+            None => {}
+        }
+        // Also where the pods' network is known: it may hold the service addresses.
+        if !self.settings.masquerade_all {
+            for set in [CLUSTER_ADDRESSES, EXTERNAL_ADDRESSES] {
+                let phrases = [to_cluster_ip.clone(), Phrase::SourceInSet(set.name), mark.clone()];
+                rules.push(self.rule("the node with a service address as its source", &phrases));
             }
         }
         rules.extend(self.settle());
@@ -262,6 +264,10 @@ impl Writer<'_> {
         let mut rules = vec![
             self.rule("connections that exist", &[Phrase::KnownConnection, Phrase::Accept]),
             self.rule("service addresses answer to ping", &[Phrase::Ping, Phrase::Accept]),
+            self.rule(
+                "health checks of load balancers",
+                &[Phrase::EntryPointIn(HEALTH_CHECKS.name), Phrase::Accept],
+            ),
         ];
         let refuse = |to: &Phrase| {
             [

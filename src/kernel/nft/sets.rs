@@ -91,6 +91,8 @@ pub(super) const EXTERNAL_ADDRESSES: Set =
     set("external-addresses", "external and load balancers' addresses, likewise", ADDRESS);
 pub(super) const SHARED_ADDRESSES: Set =
     set("shared-addresses", "of these, those that another device has too", ADDRESS);
+pub(super) const HEALTH_CHECKS: Set =
+    set("health-checks", "where load balancers ask on these addresses whether to send anything", ENTRY_POINT);
 pub(super) const HAIRPIN: Set = set(
     "hairpin",
     "endpoints that may reach themselves, each with itself",
@@ -126,6 +128,7 @@ pub(super) fn of(family: Family) -> Vec<Set> {
         CLUSTER_ADDRESSES,
         EXTERNAL_ADDRESSES,
         SHARED_ADDRESSES,
+        HEALTH_CHECKS,
         HAIRPIN,
         OWNED,
         MASQUERADE,
@@ -166,6 +169,7 @@ pub(super) fn encode(element: Element) -> (Set, Encoded) {
         Element::ExternalAddress(address) => (EXTERNAL_ADDRESSES, Encoded::key(octets(*address))),
         Element::SharedAddress(address) => (SHARED_ADDRESSES, Encoded::key(octets(*address))),
         Element::Hairpin(address) => (HAIRPIN, Encoded::key(octets(*address).repeat(2))),
+        Element::HealthCheck(server) => simple(HEALTH_CHECKS, server),
         Element::Owned(server) => simple(OWNED, server),
         Element::Masquerade(server) => simple(MASQUERADE, server),
         Element::Internal(server) => simple(INTERNAL, server),
@@ -197,6 +201,7 @@ pub(super) fn decode(family: Family, set: &Set, encoded: &Encoded) -> Option<Ele
             let (source, destination) = key.split_at(key.len() / 2);
             Element::Hairpin(address_of(family, source).filter(|_| source == destination)?)
         }
+        name if name == HEALTH_CHECKS.name => Element::HealthCheck(whole()?),
         name if name == OWNED.name => Element::Owned(whole()?),
         name if name == MASQUERADE.name => Element::Masquerade(whole()?),
         name if name == INTERNAL.name => Element::Internal(whole()?),

@@ -28,7 +28,7 @@ fn what_is_marked_follows_from_the_settings() {
     type Case = (bool, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
     let expected: [Case; 4] = [
         (false, None, &[], &[VIP, VIP]),
-        (false, Some("10.244.0.0/16"), &[POD], &[POD]),
+        (false, Some("10.244.0.0/16"), &[POD], &[POD, VIP, VIP]),
         (true, None, &[ALL], &[ALL]),
         (true, Some("10.244.0.0/16"), &[ALL], &[ALL]),
     ];
@@ -88,6 +88,7 @@ fn elements_are_what_they_were_written_as() {
             Element::ExternalAddress(ip),
             Element::SharedAddress(ip),
             Element::Hairpin(ip),
+            Element::HealthCheck(server(address, Protocol::Tcp, 32_000)),
             Element::Owned(http),
             Element::Masquerade(server(address, Protocol::Udp, 1)),
             Element::InCluster(http, ip, 65_535),
@@ -148,6 +149,7 @@ fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
         Element::ExternalAddress(address),
         Element::SharedAddress(address),
         Element::Hairpin(address),
+        Element::HealthCheck(server),
         Element::Owned(server),
         Element::Masquerade(server),
         Element::InCluster(server, address, 80),
