@@ -1,8 +1,8 @@
 //! How to reach the API server: a kubeconfig, a URL, or the credentials of the pod.
 //!
-//! `--kubeconfig FILE` is read once (its token file is read again for every request, its certificates are not);
-//! `--master URL` replaces the server in it, or stands alone, without credentials; with neither, the program is
-//! a pod and uses its service account (contract 10.4).
+//! `--kubeconfig FILE` is read once. Files that it names are read again for every request where they hold a token, or a
+//! client certificate and its key; the certificates of authorities are not. `--master URL` replaces the server in it, or
+//! stands alone, without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
 //!
 //! Two things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
 //! sees an error: that is off, since [`super::watch`] has a backoff of its own and health must see the failure. And
@@ -10,6 +10,7 @@
 //! token written with `echo` works), and a rotated token counts from the next request on.
 
 mod observe;
+mod renewed;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -402,7 +403,23 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
     let observe = observe::Layer::new(&config.cluster_url, observer);
     let server = config.cluster_url.to_string();
     let without_authority = config.root_cert.is_none() && config.root_cert_file.is_none();
-    let builder = ClientBuilder::try_from(config).map_err(|error| match error {
+    let files = renewed::files(&config.auth_info);
+    let token = token.map(Arc::new);
+    let make = move || -> Result<Client, kube::Error> {
+        let builder = ClientBuilder::try_from(config.clone())?.with_layer(&observe);
+        Ok(match token.clone() {
+            None => builder.build(),
+            Some(token) => {
+                let layer = MapRequestLayer::new(move |mut request: http::Request<Body>| {
+                    request.headers_mut().insert(AUTHORIZATION, token.header());
+                    request
+                });
+                builder.with_layer(&layer).build()
+            }
+        })
+    };
+    let client = if files.is_empty() { make() } else { renewed::client(files, make) };
+    client.map_err(|error| match error {
         kube::Error::RustlsTls(reason) if without_authority => Error::NoAuthority {
             server,
             hint: match origin {
@@ -414,18 +431,6 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
         kube::Error::RustlsTls(reason) => client_error(origin, &format!("TLS: {reason}")),
         kube::Error::InferKubeconfig(reason) => load_error(origin, &reason),
         other => client_error(origin, &other.to_string()),
-    })?;
-    let builder = builder.with_layer(&observe);
-    Ok(match token {
-        None => builder.build(),
-        Some(token) => {
-            let token = Arc::new(token);
-            let layer = MapRequestLayer::new(move |mut request: http::Request<Body>| {
-                request.headers_mut().insert(AUTHORIZATION, token.header());
-                request
-            });
-            builder.with_layer(&layer).build()
-        }
     })
 }
 

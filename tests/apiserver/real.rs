@@ -27,6 +27,7 @@ session::tests![
     a_server_without_streaming_lists_is_listed,
     both_encodings_say_the_same,
     who_may_not_is_told_what,
+    a_renewed_certificate_is_used,
     the_server_accepts_the_objects_of_deploy,
 ];
 
@@ -346,6 +347,30 @@ async fn who_may_not_is_told_what() {
     let client = connect(Some(&kubeconfig), None).await.unwrap();
     let text = Session::start(client, Settings::default()).end().await.unwrap_err().to_string();
     assert!(text.contains(": unauthorized: the server does not accept the credentials"), "{text}");
+}
+
+/// Of one file with certificate and key, as kubelet renews its own, for two users of an authority that is this test's.
+async fn a_renewed_certificate_is_used() {
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apiserver/certificates");
+    let authority = format!("--client-ca-file={}", certificates.join("authority.pem").display());
+    let (server, admin) = cluster(&[&authority]).await;
+    let (kubeconfig, identity) = (server.path("certificate.kubeconfig"), server.path("identity.pem"));
+    let renew = |name: &str| std::fs::copy(certificates.join(name), &identity).unwrap();
+    renew("kube-proxy.pem");
+    let mut relay = Relay::to(([127, 0, 0, 1], server.port).into()).await;
+    let with_token = std::fs::read_to_string(server.kubeconfig_at("proxy", relay.address.port())).unwrap();
+    let user = "{client-certificate: identity.pem, client-key: identity.pem}";
+    std::fs::write(&kubeconfig, with_token.replace("{token: proxy}", user)).unwrap();
+    let mut session = begin(connect(Some(&kubeconfig), None).await.unwrap()).await;
+
+    renew("renewed.pem");
+    relay.stop().await;
+    relay.restart();
+    let is_denied = |error: &str| error.contains("User \"renewed\" cannot watch resource \"services\"");
+    session.until(Of::Services, |status| status.last_error.as_deref().is_some_and(is_denied)).await;
+    renew("kube-proxy.pem");
+    admin.service("b", "10.96.1.2").await;
+    assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:80");
 }
 
 /// By a dry run with strict validation of fields. (The API machinery alone may know no daemon sets: see `deploy.rs`.)

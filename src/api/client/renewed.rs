@@ -1,0 +1,136 @@
+//! Client certificates that somebody else renews in place, as kubelet and cert-manager do.
+//!
+//! kube's client reads them once, when it is made: after they have run out each new connection would be refused for ever.
+//! So the files are read again for each request (there are few, see [`TokenFile`](super::TokenFile)), and when they have
+//! become other ones, another client is made. Watches go on over the connections of the one before.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use kube::client::Body;
+use kube::config::AuthInfo;
+use kube::{Client, Error};
+use tower::service_fn;
+
+/// The files that the certificate and its key are read from, where they are not in the kubeconfig itself.
+pub(super) fn files(user: &AuthInfo) -> Vec<PathBuf> {
+    // What a plugin says goes before them.
+    if user.exec.is_some() {
+        return Vec::new();
+    }
+    let certificate = user.client_certificate.as_ref().filter(|_| user.client_certificate_data.is_none());
+    let key = user.client_key.as_ref().filter(|_| user.client_key_data.is_none());
+    certificate.into_iter().chain(key).map(PathBuf::from).collect()
+}
+
+/// A client that is made anew whenever one of these files has become another one.
+///
+/// # Errors
+/// It cannot be made for the first time.
+pub(super) fn client<M>(files: Vec<PathBuf>, make: M) -> Result<Client, Error>
+where
+    M: Fn() -> Result<Client, Error> + Send + 'static,
+{
+    let read = contents(&files);
+    let client = make()?;
+    let namespace = client.default_namespace().to_owned();
+    let renewed = Mutex::new(Renewed { files, make, read, client });
+    let send = move |request: http::Request<Body>| {
+        let client = renewed.lock().unwrap_or_else(PoisonError::into_inner).client();
+        async move { client.send(request).await }
+    };
+    Ok(Client::new(service_fn(send), namespace))
+}
+
+struct Renewed<M> {
+    files: Vec<PathBuf>,
+    make: M,
+    /// What was in the files when a client was last made of them, or could not be.
+    read: Option<Vec<Vec<u8>>>,
+    client: Client,
+}
+
+impl<M: Fn() -> Result<Client, Error>> Renewed<M> {
+    /// The client of what is in the files. While they cannot be read, or do not fit together, which they may for a moment,
+    /// it is the one before.
+    fn client(&mut self) -> Client {
+        let now = contents(&self.files);
+        if now.is_some() && now != self.read {
+            self.read = now;
+            match (self.make)() {
+                Ok(client) => {
+                    tracing::info!("The client certificate was renewed");
+                    self.client = client;
+                }
+                Err(error) => tracing::warn!(
+                    err = %error,
+                    "The renewed client certificate is of no use, keeping the one before"
+                ),
+            }
+        }
+        self.client.clone()
+    }
+}
+
+fn contents(files: &[PathBuf]) -> Option<Vec<Vec<u8>>> {
+    files.iter().map(|file| std::fs::read(file).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// A client whose every answer is what is in this file now; none, where that is "broken".
+    fn made_of(file: &std::path::Path) -> Result<Client, Error> {
+        let text = std::fs::read_to_string(file).unwrap();
+        if text == "broken" {
+            return Err(Error::TlsRequired);
+        }
+        let answer = move |_: http::Request<Body>| {
+            let answer = http::Response::new(Body::from(text.clone().into_bytes()));
+            async { Ok::<_, Infallible>(answer) }
+        };
+        Ok(Client::new(service_fn(answer), "default"))
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_files_counts_once_it_can_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["certificate", "key"].map(|name| folder.path().join(name));
+        std::fs::write(&certificate, "first").unwrap();
+        std::fs::write(&key, "").unwrap();
+        let file = certificate.clone();
+        let client = client(vec![certificate.clone(), key.clone()], move || made_of(&file)).unwrap();
+        let ask =
+            async || client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.unwrap();
+        assert_eq!(ask().await, "first");
+        for (written, wanted) in [("second", "second"), ("broken", "second"), ("third", "third")] {
+            std::fs::write(&certificate, written).unwrap();
+            assert_eq!(ask().await, wanted);
+            assert_eq!(ask().await, wanted);
+        }
+        std::fs::remove_file(&key).unwrap();
+        std::fs::write(&certificate, "without a key").unwrap();
+        assert_eq!(ask().await, "third", "the other half is to come");
+        std::fs::write(&key, "key").unwrap();
+        assert_eq!(ask().await, "without a key");
+    }
+
+    #[test]
+    fn only_files_that_are_read_are_looked_at() {
+        let of = |text: &str| {
+            let user: AuthInfo = serde_json::from_str(text).unwrap();
+            files(&user).into_iter().map(|file| file.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(r#"{"client-certificate": "a", "client-key": "b"}"#), ["a", "b"]);
+        assert_eq!(of(r#"{"client-certificate": "a", "client-key-data": "Yg=="}"#), ["a"]);
+        assert_eq!(of(r#"{"client-certificate-data": "YQ==", "client-key": "b"}"#), ["b"]);
+        assert_eq!(
+            of(r#"{"client-certificate": "a", "client-key": "b", "exec": {"command": "c"}}"#),
+            [""; 0]
+        );
+        assert_eq!(of(r#"{"token": "a"}"#), [""; 0]);
+    }
+}
