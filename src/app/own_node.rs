@@ -8,6 +8,7 @@ pub(super) mod families;
 mod rules;
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::TOGETHER;
-use crate::api::Event;
+use crate::api::{Change, Event};
 use crate::cluster::node_ips::NodeIps;
 use crate::options::ProxyOptions;
 use crate::options::proxy::LocalDetector;
@@ -68,6 +69,11 @@ pub(super) async fn wait(
                     if matches!(event, Event::Node(_)) {
                         deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
                     }
+                    if is_complete_set(&event) {
+                        // Of a server that comes and goes there may be many, and each is all that there is of its kind.
+                        let kind = discriminant(&event);
+                        held_back.retain(|held| discriminant(held) != kind);
+                    }
                     held_back.extend(own.hear(event).0);
                 }
                 None => return Ok(Waited::Ended),
@@ -79,6 +85,16 @@ pub(super) async fn wait(
         }
     }
     Ok(Waited::Known(Box::new(Gate { own, held_back, told })))
+}
+
+fn is_complete_set(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Service(Change::Replace(_))
+            | Event::Slice(Change::Replace(_))
+            | Event::Node(Change::Replace(_))
+            | Event::OtherNode(Change::Replace(_))
+    )
 }
 
 impl Gate {

@@ -1,6 +1,5 @@
 use super::*;
-use crate::api::Change;
-use crate::cluster::types::Node;
+use crate::cluster::types::{Node, ServiceKey};
 
 fn node(addresses: &[&str], pod_cidrs: &[&str]) -> Node {
     Node {
@@ -155,6 +154,26 @@ async fn everything_is_passed_on_in_order() {
         Event::Slice(Change::Replace(vec![])),
     ];
     assert_eq!(events, wanted);
+}
+
+#[tokio::test]
+async fn a_complete_set_takes_the_place_of_what_was_held_back_of_its_kind() {
+    let key = |name| ServiceKey::new("default", name);
+    let told = vec![
+        Event::Service(Change::Replace(vec![])),
+        Event::Slice(Change::Replace(vec![])),
+        Event::Service(Change::Delete(key("a"))),
+        Event::Service(Change::Replace(vec![])),
+        Event::Service(Change::Delete(key("b"))),
+        upsert(&["192.0.2.1"], &[]),
+    ];
+    let expected = [&told[1..2], &told[3..]].concat();
+    let Waited::Known(gate) = waited(&options(LocalDetector::ClusterCidr), told).await.unwrap() else {
+        panic!("it ended")
+    };
+    let (listener, mut heard) = mpsc::channel(1);
+    gate.pass_on(listener).await.unwrap();
+    assert_eq!(heard.recv().await, Some(expected));
 }
 
 #[tokio::test]
