@@ -50,7 +50,7 @@ pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
     let has_rules = found.eq(&rules(mark));
     let has_jump = table.rules_of(BUILT_IN).any(|rule| rule.target() == Some(CHAIN));
     let mut lines = Vec::new();
-    if !is_needed(table) || has_rules && has_jump {
+    if !drops_the_rest(table, BUILT_IN) || has_rules && has_jump {
         return lines;
     }
     // Naming a user's chain like this makes it, or empties it.
@@ -63,15 +63,15 @@ pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
     lines
 }
 
-/// Whether FORWARD drops or rejects what no rule of it accepts: by its policy, or by a rule that looks at nothing (as
-/// the default rules of some distributions do).
-fn is_needed(table: &Table) -> bool {
+/// Whether a built-in chain of table filter drops or rejects what no rule of it accepts: by its policy, or by a rule that
+/// looks at nothing (as the default rules of some distributions do).
+pub(super) fn drops_the_rest(table: &Table, built_in: &str) -> bool {
     let drops = |target: &str| matches!(target, "DROP" | "REJECT");
     table.name == "filter"
-        && table.chain(BUILT_IN).is_some_and(|chain| {
+        && table.chain(built_in).is_some_and(|chain| {
             chain.policy.as_deref().is_some_and(drops)
                 || table
-                    .rules_of(BUILT_IN)
+                    .rules_of(built_in)
                     .any(|rule| rule.target().is_some_and(drops) && rule.matches().is_empty())
         })
 }

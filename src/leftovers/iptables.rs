@@ -101,6 +101,7 @@ fn tell(place: Place, plan: Plan, report: &mut Report) {
     }
     report.removed(format!("{place} {table} jumps"), plan.jumps);
     report.removed(format!("{place} {table} chains"), plan.chains);
+    report.lost(format!("{place} {table} INPUT"), plan.lost);
     for (chain, user) in plan.kept {
         report.kept(format!("{place} {table} chain {chain}"), format!("it is used by {user}"));
     }

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) kept: BTreeMap<String, String>,
     /// The lines that make the accept for Services.
     pub(super) accept: Vec<String>,
+    /// Accepts that go and that nobody makes again, where INPUT drops what is left: `CHAIN RULE`, as printed.
+    pub(super) lost: Vec<String>,
 }
 
 impl Plan {
@@ -89,8 +91,26 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
         theirs.into_iter().filter(|chain| !plan.kept.contains_key(*chain)).map(str::to_owned).collect();
     if let Forward::Ensure { mark } = forward {
         plan.accept = forward::missing(table, mark);
+        plan.lost = lost(table, &plan.chains);
     }
     plan
+}
+
+/// The accepts for what comes to the node itself in chains that go, where it is dropped without. kube-proxy has them for health
+/// check node ports. An accept of ours would have to be made anew with each Service that has such a port, and by iptables'
+/// own programs.
+fn lost(table: &Table, chains: &[String]) -> Vec<String> {
+    const INPUT: &str = "INPUT";
+    if !forward::drops_the_rest(table, INPUT) {
+        return Vec::new();
+    }
+    let goes = |rule: &Rule| rule.target().is_some_and(|target| chains.iter().any(|chain| chain == target));
+    let entered = table.rules_of(INPUT).filter(|rule| goes(rule)).filter_map(Rule::target);
+    let rules = entered.flat_map(|chain| table.rules_of(chain));
+    rules
+        .filter(|rule| rule.target() == Some("ACCEPT"))
+        .map(|rule| format!("{} {}", rule.chain, rule.text))
+        .collect()
 }
 
 /// Whether a rule of a built-in chain is the kind of jump that kube-proxy (or this program) makes: it looks at nothing,
@@ -161,6 +181,22 @@ COMMIT
 COMMIT
 "#
         );
+    }
+
+    #[test]
+    fn accepts_that_are_missed_where_input_drops_are_named() {
+        let health = r#"KUBE-NODE-PORT -m comment --comment "health checks" -m set --match-set KUBE-HEALTH-CHECK-NODE-PORT dst -j ACCEPT"#;
+        let lost = |policy: &str, jump: &str, forward| {
+            let text = format!(
+                "*filter\n:INPUT {policy} [0:0]\n:FORWARD ACCEPT [0:0]\n:KUBE-NODE-PORT - [0:0]\n{jump}-A {health}\nCOMMIT\n"
+            );
+            plan(&table(&text), true, forward).lost
+        };
+        let (jump, ensure) = ("-A INPUT -j KUBE-NODE-PORT\n", Forward::Ensure { mark: 0x4000 });
+        assert_eq!(lost("DROP", jump, ensure), [health]);
+        assert_eq!(lost("ACCEPT", jump, ensure), [""; 0], "it comes in without");
+        assert_eq!(lost("DROP", "", ensure), [""; 0], "it did not come in before");
+        assert_eq!(lost("DROP", jump, Forward::Remove), [""; 0], "nobody serves there any more");
     }
 
     #[test]

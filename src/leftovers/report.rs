@@ -17,6 +17,13 @@ pub enum Finding {
     },
     /// This was made.
     Made(String),
+    /// These are gone, and nobody makes them again though they were of use.
+    Lost {
+        /// Where.
+        what: String,
+        /// Which.
+        rules: Vec<String>,
+    },
     /// This is kube-proxy's, and stays for a reason that is no failure.
     Kept {
         /// Where and what.
@@ -38,6 +45,7 @@ impl fmt::Display for Finding {
         match self {
             Self::Removed { what, names } => write!(f, "removed {what}: {}", names.join(", ")),
             Self::Made(what) => write!(f, "made {what}"),
+            Self::Lost { what, rules } => write!(f, "lost in {what}: {}", rules.join(", ")),
             Self::Kept { what, why } => write!(f, "left {what}: {why}"),
             Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
         }
@@ -70,6 +78,12 @@ impl Report {
         }
     }
 
+    pub(super) fn lost(&mut self, what: impl Into<String>, rules: Vec<String>) {
+        if !rules.is_empty() {
+            self.findings.push(Finding::Lost { what: what.into(), rules });
+        }
+    }
+
     pub(super) fn made(&mut self, what: impl Into<String>) {
         self.findings.push(Finding::Made(what.into()));
     }
@@ -95,6 +109,14 @@ impl Report {
                     tracing::info!(what, count = names.len(), names = named(names), "Removed");
                 }
                 Finding::Made(what) => tracing::info!(what, "Made"),
+                Finding::Lost { what, rules } => {
+                    tracing::warn!(
+                        what,
+                        rules = named(rules),
+                        "Drops what nobody accepts, and kube-proxy's accepts are gone: health check node ports, if they are \
+                         in use, are to be accepted by a rule of yours"
+                    );
+                }
                 Finding::Kept { what, why } => {
                     tracing::warn!(what, why, "Leaving what kube-proxy left: it is in use");
                 }
