@@ -3,6 +3,7 @@
 //! Everything that this program writes to the kernel has a [`Key`]; [`State`] maps keys to values. The memory
 //! kernel *is* a `State`, `desired` produces one, the real kernel is read back into one, and `diff` compares two.
 
+pub(crate) mod ownership;
 mod real_servers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,14 @@ impl Key {
             Self::Element(element) => Some(element.family()),
             Self::VirtualServer(key) => Some(Family::of(key.address)),
             Self::Address(address) => Some(Family::of(*address)),
+        }
+    }
+
+    /// Whether something of this kind is removed when it is not wanted. Settings are only ever set.
+    pub fn is_removable(&self) -> bool {
+        match self {
+            Self::Device | Self::Sysctl(_) | Self::Timeouts | Self::Rules(_) => false,
+            Self::Element(_) | Self::VirtualServer(_) | Self::Address(_) => true,
         }
     }
 }

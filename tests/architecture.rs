@@ -13,12 +13,12 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("desired", &["desired", "cluster", "options::ProxyOptions", "options::proxy", "state"]),
     ("diff", &["diff", "cluster::types", "state"]),
     ("kernel", &["kernel", "diff", "cluster::types", "state", "telemetry"]),
-    ("leftovers", &["leftovers", "kernel", "reconcile::ownership", "diff::Step", "cluster::types", "state"]),
+    ("leftovers", &["leftovers", "kernel", "diff::Step", "cluster::types", "state"]),
     ("options", &["options", "cluster::types", "sloppy", "state"]),
     ("serve", &["serve", "cluster::types", "telemetry", "vlog"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
-const RECONCILE: [&str; 11] = [
+const RECONCILE: [&str; 12] = [
     "reconcile",
     "api",
     "cluster",
@@ -26,12 +26,13 @@ const RECONCILE: [&str; 11] = [
     "diff",
     "kernel::{",
     "kernel::Kernel",
+    "kernel::Refusal",
     "kernel::Selection",
     "options::ProxyOptions",
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 16] = [
+const PURE: [&str; 19] = [
     "cluster",
     "desired",
     "diff",
@@ -47,7 +48,10 @@ const PURE: [&str; 16] = [
     "reconcile/schedule.rs",
     "reconcile/drain.rs",
     "reconcile/audit.rs",
+    "reconcile/refusals.rs",
+    "reconcile/purge.rs",
     "state.rs",
+    "state",
 ];
 const IMPURE: [&str; 6] = ["tokio", "netlink", "Instant::now", "SystemTime", "TcpStream", "kube::"];
 

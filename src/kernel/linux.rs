@@ -8,6 +8,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::ipvs::Ipvs;
 use super::netlink::{Frames, Protocol, Socket};
 use super::nft::Tables;
@@ -21,7 +23,6 @@ use crate::diff::purge::Purge;
 use crate::diff::{Plan, PlannedStep, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
 
-const ENODEV: i32 = 19;
 /// How often, and after which pause, the route of an IPv6 address is looked for without any progress before it is
 /// said to be missing.
 const ROUTE_LOOKS: u32 = 10;
@@ -112,7 +113,12 @@ impl LinuxKernel {
         let device = match link::find(&mut self.route) {
             Ok(Some(link)) if link.is_dummy() => link.index,
             Ok(_) => {
-                return refuse(outcomes, &on_device, ENODEV, format!("there is no dummy device {DEVICE}"));
+                return refuse(
+                    outcomes,
+                    &on_device,
+                    Errno::NODEV.raw_os_error(),
+                    format!("there is no dummy device {DEVICE}"),
+                );
             }
             Err(error) => {
                 let text = format!("device {DEVICE}: {error}");

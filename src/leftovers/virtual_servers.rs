@@ -15,8 +15,8 @@ use crate::kernel::netlink::{Protocol, Socket};
 use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::OUR_TABLE;
 use crate::kernel::{Outcome, address, link};
-use crate::reconcile::ownership;
-use crate::state::{Address, Rules, State, VirtualServerKey};
+
+use crate::state::{Address, Rules, State, VirtualServerKey, ownership};
 
 /// Which virtual servers go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,6 @@ use ipnet::IpNet;
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended};
 use super::note::{Note, Owner};
-use super::ownership;
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
@@ -34,7 +33,7 @@ use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
 use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
 use crate::options::ProxyOptions;
-use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
+use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey, ownership};
 
 /// A piece of work for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@ pub mod core;
 pub mod drain;
 mod first;
 pub mod note;
-pub(crate) mod ownership;
 mod picture;
 pub mod progress;
 mod purge;

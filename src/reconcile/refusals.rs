@@ -1,4 +1,5 @@
-//! Which refusals are about an object, and which say that this node does not forward. Pure.
+//! What a refusal says besides that a step was not done: that the picture of the kernel is wrong, that something else is not
+//! there, and whether it is about an object or about this node. Pure.
 //!
 //! A Service that no kernel takes is refused on every node: if that made nodes unhealthy, it would take them all out of
 //! the load balancers. So single objects that are refused do not count as waiting to be written. They are tried
@@ -11,15 +12,16 @@ use rustix::io::Errno;
 use super::schedule::Failure;
 use crate::cluster::types::Family;
 use crate::diff::Step;
+use crate::kernel::Refusal;
 use crate::state::{Key, State};
 
 /// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
 /// for want of memory or rights the kernel refuses all. A sysctl that may not be written is named, and done without.
-pub(super) fn is_single(key: &Key, errno: i32) -> bool {
+pub(super) fn is_single(key: &Key, refusal: &Refusal) -> bool {
     let about_all = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS];
     match key {
         Key::Element(_) | Key::VirtualServer(_) | Key::Address(_) => {
-            !about_all.contains(&Errno::from_raw_os_error(errno))
+            !about_all.into_iter().any(|errno| refusal.is(errno))
         }
         Key::Sysctl(_) => true,
         Key::Device | Key::Timeouts | Key::Rules(_) => false,
@@ -28,16 +30,37 @@ pub(super) fn is_single(key: &Key, errno: i32) -> bool {
 
 /// What a refusal says is not there, besides what the step is about: the device that an address would be on, the table that
 /// has the set of an element.
-pub(super) fn misses(step: &Step, errno: i32) -> Option<Key> {
-    match (step, Errno::from_raw_os_error(errno)) {
-        (
-            Step::AddAddress(_) | Step::EditAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_),
-            Errno::NODEV,
-        ) => Some(Key::Device),
-        (Step::AddElement(element) | Step::DeleteElement(element), Errno::NOENT) => {
-            Some(Key::Rules(element.family()))
+pub(super) fn misses(step: &Step, refusal: &Refusal) -> Option<Key> {
+    match step {
+        Step::AddAddress(_) | Step::EditAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) => {
+            refusal.is(Errno::NODEV).then_some(Key::Device)
+        }
+        Step::AddElement(element) | Step::DeleteElement(element) => {
+            refusal.is(Errno::NOENT).then(|| Key::Rules(element.family()))
         }
         _ => None,
+    }
+}
+
+/// Whether a refusal says that our picture of the kernel was wrong: there was what was to be made, or was not what was
+/// to be changed or removed.
+pub(super) fn contradicts_picture(step: &Step, refusal: &Refusal) -> bool {
+    let is = |errno| refusal.is(errno);
+    match step {
+        Step::AddDevice
+        | Step::AddElement(_)
+        | Step::AddVirtualServer(..)
+        | Step::AddAddress(_)
+        | Step::AddRoute(_) => is(Errno::EXIST),
+        Step::AddRealServer(..) => is(Errno::EXIST) || is(Errno::SRCH),
+        Step::DeleteElement(_)
+        | Step::EditVirtualServer(..)
+        | Step::DeleteVirtualServer(_)
+        | Step::EditRealServer(..)
+        | Step::DeleteRealServer(..)
+        | Step::EditAddress(_)
+        | Step::DeleteAddress(_) => is(Errno::NOENT) || is(Errno::SRCH) || is(Errno::ADDRNOTAVAIL),
+        Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => false,
     }
 }
 

@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::first;
 use super::super::note::Note;
 use super::super::picture::Picture;
 use super::super::schedule::Urgency;
-use super::super::{first, ownership};
 use super::{Next, Reconciler, Task, Work};
 use crate::cluster::Touched;
 use crate::kernel::{ReadError, Selection};
-use crate::state::{Key, State, VirtualServerKey};
+use crate::state::{Key, State, VirtualServerKey, ownership};
 
 /// The wait after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl Reconciler {
         // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
         self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
         self.schedule.add_all(Urgency::Bulk, update.scope);
-        let unwanted = |key: &Key| ownership::is_removable(key) && !self.desired.wants(key);
+        let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
         self.schedule.add_all(Urgency::Removal, self.actual.keys().filter(unwanted).collect());
         self.progress.looked();
     }

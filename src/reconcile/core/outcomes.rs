@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::super::note::{Note, Verdict};
-use super::super::ownership;
 use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
 use crate::diff::{self, Plan};
 use crate::kernel::{Foundations, Outcome, Selection};
-use crate::state::{Key, Scope, State, VirtualServerKey};
+use crate::state::{Key, Scope, State, VirtualServerKey, ownership};
 
 impl Reconciler {
     pub(super) fn succeeded<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
@@ -64,14 +63,14 @@ impl Reconciler {
                     }
                     // What we believed of the key may be wrong, whatever the error says: look before the retry.
                     self.suspect(&planned.step, &key);
-                    if let Some(missing) = refusals::misses(&planned.step, refusal.errno) {
+                    if let Some(missing) = refusals::misses(&planned.step, &refusal) {
                         self.schedule.suspect(missing);
                         // It may not be the only one.
                         self.audit.ask_for_foundations(now);
                     }
                     let text = format!("{}: {refusal}", planned.step.kind());
-                    let is_single = refusals::is_single(&key, refusal.errno);
-                    let tell = if ownership::contradicts_picture(&planned.step, refusal.errno) {
+                    let is_single = refusals::is_single(&key, &refusal);
+                    let tell = if refusals::contradicts_picture(&planned.step, &refusal) {
                         self.schedule.surprise(&key, text.clone(), is_single, now)
                     } else {
                         self.schedule.fail(&key, text.clone(), is_single, now)
@@ -161,7 +160,7 @@ impl Reconciler {
             {
                 self.intruders.insert(address);
             }
-            let concerns_us = self.desired.wants(&key) || ownership::is_removable(&key);
+            let concerns_us = self.desired.wants(&key) || key.is_removable();
             if concerns_us {
                 self.drifted(key.clone());
                 self.schedule.add(Urgency::Change, key);
