@@ -32,7 +32,7 @@ const RECONCILE: [&str; 12] = [
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 19] = [
+const PURE: [&str; 18] = [
     "cluster",
     "desired",
     "diff",
@@ -49,7 +49,6 @@ const PURE: [&str; 19] = [
     "reconcile/drain.rs",
     "reconcile/audit.rs",
     "reconcile/refusals.rs",
-    "reconcile/purge.rs",
     "state.rs",
     "state",
 ];

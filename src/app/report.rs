@@ -2,6 +2,7 @@
 
 mod numbers;
 pub(super) mod services;
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,11 +25,14 @@ use crate::state::Key;
 use crate::vlog;
 use numbers::Numbers;
 use services::Services;
+use troubles::Troubles;
 
 /// The kernel among the sources of facts.
 const KERNEL: &str = "kernel";
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
+/// After this time a failure to read the kernel that lasts, or has come again, is told once more.
+const TELL_AGAIN: Duration = Duration::from_hours(1);
 
 /// Passes on what the loop tells.
 pub(super) struct Reporter {
@@ -43,7 +47,7 @@ pub(super) struct Reporter {
     numbers: Numbers,
     services: Services,
     /// The last reason why the kernel could not be read: said once, then by change.
-    unreadable: Option<String>,
+    unreadable: Option<(String, Instant)>,
 }
 
 impl Reporter {
@@ -79,13 +83,19 @@ impl Reporter {
     /// Passes on what happened by now.
     pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
+        let mut troubles = Troubles::default();
         for note in notes {
             match note {
                 Note::Drift(key) => drifted.push(key),
+                Note::Refused { key, kind, real_server, text } => {
+                    troubles.refused(reconciler, key, kind, real_server, text);
+                }
+                Note::Recovered(key) => troubles.recovered.push(key),
                 other => self.tell_one(reconciler, other, now),
             }
         }
         self.tell_drift(&drifted);
+        troubles.tell();
         self.numbers.take(reconciler);
         self.publish(reconciler);
     }
@@ -137,16 +147,6 @@ impl Reporter {
                     vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
                 }
             }
-            Note::Refused { key, kind, text } => {
-                let service = owner(reconciler, &key);
-                // kube-proxy's words for it.
-                if kind.ends_with("_real_server") {
-                    tracing::error!(service, virtual_server = %key, err = text, "Failed to sync endpoint for service");
-                } else {
-                    tracing::error!(service, object = %key, err = text, "The kernel refuses; trying again");
-                }
-            }
-            Note::Recovered(key) => tracing::info!(object = %key, "The kernel accepts it now"),
             Note::Foreign(servers) => {
                 self.metrics.own.foreign_virtual_servers.set(numbers::gauge(servers.len()));
                 if !servers.is_empty() {
@@ -169,9 +169,12 @@ impl Reporter {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let text = format!("{error}: {source}");
                 self.metrics.own.read_failures_total.inc();
-                if self.unreadable.as_ref() != Some(&text) {
-                    tracing::error!(err = text, "Trying again");
-                    self.unreadable = Some(text.clone());
+                let is_known = self.unreadable.as_ref().is_some_and(|(known, told)| {
+                    *known == text && now.saturating_duration_since(*told) < TELL_AGAIN
+                });
+                if !is_known {
+                    tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
+                    self.unreadable = Some((text.clone(), now));
                 }
                 // Where everything is written it is only the looking that failed.
                 self.status.send_if_modified(|status| {
@@ -190,7 +193,9 @@ impl Reporter {
             Note::Looked(touched) => self.services.look(reconciler.cluster(), &touched),
             // Its eligibility is looked at with everything else.
             Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
-            Note::Drift(_) => unreachable!("told together, see tell()"),
+            Note::Drift(_) | Note::Refused { .. } | Note::Recovered(_) => {
+                unreachable!("told together, see tell()")
+            }
         }
     }
 
@@ -259,16 +264,6 @@ fn tell_shared(shared: &Shared, owner: &Owner) {
             %service, %address,
             "Another device has a service address: it is served, and not put on kube-ipvs0"
         ),
-    }
-}
-
-/// The Service that a failing key belongs to, where that can be said.
-fn owner(reconciler: &Reconciler, key: &Key) -> String {
-    match key {
-        Key::VirtualServer(server) => {
-            reconciler.desired().owner(server).map(ToString::to_string).unwrap_or_default()
-        }
-        _ => String::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::leftovers::takeover::Takeover;
 use crate::options::ProxyOptions;
 use crate::serve::Status;
 
-/// Waits for the first complete sync, then takes over from kube-proxy on a thread of its own: programs are waited for
+/// Waits for the first complete sync, of one family at least, then takes over from kube-proxy on a thread of its own: programs are waited for
 /// there, and no change of a Service waits for them. The thread holds nothing and ends with the process.
 pub(super) fn after_first_sync(
     mut status: watch::Receiver<Status>,
@@ -20,7 +20,11 @@ pub(super) fn after_first_sync(
     let (mark, excluded) = (options.masquerade_mark, options.exclude_cidrs.clone());
     tokio::spawn(async move {
         // An error says that the program ends.
-        if status.wait_for(|status| status.synced_once).await.is_err() {
+        let is_time = |status: &Status| {
+            let works = status.families.values().any(|family| family.last_synced.is_some());
+            status.synced_once && works
+        };
+        if status.wait_for(is_time).await.is_err() {
             return;
         }
         let run = move || Takeover::new(mark, families, excluded).run();

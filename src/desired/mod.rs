@@ -201,6 +201,11 @@ impl Desired {
         self.claims.owner(server)
     }
 
+    /// The Services that ask for something about an address besides virtual servers.
+    pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        self.claims.services_at(address)
+    }
+
     /// The virtual servers that a Service asks for.
     pub fn virtual_servers_of(&self, service: &ServiceKey) -> impl Iterator<Item = VirtualServerKey> {
         self.claims.virtual_servers_of(service)

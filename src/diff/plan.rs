@@ -71,6 +71,16 @@ impl Step {
         }
     }
 
+    /// The real server that it is about, if it is about one.
+    pub fn real_server(&self) -> Option<RealServerKey> {
+        match self {
+            Self::AddRealServer(_, real, _)
+            | Self::EditRealServer(_, real, _)
+            | Self::DeleteRealServer(_, real) => Some(*real),
+            _ => None,
+        }
+    }
+
     /// What kind of write it is: the label `kind` of the metric that counts writes, and the word in logs.
     pub fn kind(&self) -> &'static str {
         match self {

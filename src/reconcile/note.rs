@@ -9,7 +9,7 @@ use crate::cluster::types::Family;
 use crate::desired::Shared;
 use crate::desired::claims::Conflict;
 use crate::kernel::{Outcome, Purged, ReadError};
-use crate::state::{Key, VirtualServerKey};
+use crate::state::{Key, RealServerKey, VirtualServerKey};
 
 /// One piece of news.
 #[derive(Debug)]
@@ -52,12 +52,14 @@ pub enum Note {
         /// How long that took, from what was to be done to the last verdict.
         took: Duration,
     },
-    /// The kernel refused a step; only when that is new.
+    /// The kernel refused a step; only when that is new, and once for each key.
     Refused {
         /// What is not as wanted.
         key: Key,
         /// What kind of step it was.
         kind: &'static str,
+        /// Which real server of the key it was about, if about one; there may be others.
+        real_server: Option<RealServerKey>,
         /// Why.
         text: String,
     },

@@ -47,7 +47,7 @@ struct FamilyBody {
 /// The answer to `/healthz`: whether load balancers should send traffic here.
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     let mut health = Health::of(status, now, sync_period);
-    health.demand(status.synced_once, NOT_SYNCED);
+    health.demand(status.was_written(), NOT_SYNCED);
     health.demand(status.node_eligible, "the node is being deleted");
     health.answer(status, now, Some(status.node_eligible))
 }
@@ -60,7 +60,7 @@ pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
 
 /// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
 pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
-    status.synced_once && Health::of(status, now, sync_period).healthy
+    status.was_written() && Health::of(status, now, sync_period).healthy
 }
 
 const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";

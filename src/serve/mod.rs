@@ -54,7 +54,7 @@ impl Moment {
 pub struct Status {
     /// The IP families of the node, once the loop has started; before, nothing says anything about health.
     pub families: BTreeMap<Family, FamilyStatus>,
-    /// Whether all that was known of the cluster has been in the kernel once since the start.
+    /// Whether all that was known of the cluster was given to the kernel once since the start, whatever it said.
     pub synced_once: bool,
     /// Whether load balancers may send new traffic here: the Node is not being deleted.
     pub node_eligible: bool,
@@ -63,6 +63,14 @@ pub struct Status {
     pub sources: BTreeMap<String, String>,
     /// What fails at the moment, for people.
     pub failures: Failures,
+}
+
+impl Status {
+    /// Whether the kernel has had all that was known of the cluster, of both families, once since the start, but for single
+    /// objects that it refuses.
+    pub fn was_written(&self) -> bool {
+        self.synced_once && self.families.values().all(|family| family.last_synced.is_some())
+    }
 }
 
 impl Default for Status {

@@ -85,7 +85,9 @@ impl Numbers {
             own.set_objects(kind, count);
         }
         own.draining_real_servers.set(gauge(reconciler.draining()));
-        own.refused_objects.set(gauge(reconciler.schedule().failures().len()));
+        // Kernel parameters that may not be written are done without.
+        let objects = reconciler.schedule().failures().keys().filter(|key| !matches!(key, Key::Sysctl(_)));
+        own.refused_objects.set(gauge(objects.count()));
     }
 }
 

@@ -148,7 +148,7 @@ fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     life.work();
 
     let (code, body) = life.health(Duration::ZERO);
-    assert_eq!(code, 200, "{body}");
+    assert_eq!(code, 503, "still nothing: {body}");
     assert!(body.contains("add_virtual_server"), "it says what fails: {body}");
     let (code, body) = life.health(PERIOD * 2);
     assert_eq!(code, 503, "{body}");
@@ -343,4 +343,57 @@ fn a_kernel_that_cannot_be_read_is_named() {
     life.work();
     let (code, body) = life.health(PERIOD * 2);
     assert!(code == 200 && !body.contains("reasons"), "{body}");
+}
+
+/// A kernel that takes nothing refuses everything at once: a line for each object would be thousands.
+#[test]
+fn what_is_refused_together_is_told_together() {
+    let told = |what: fn(&Step) -> bool, count: u8| {
+        let mut life = Life::new();
+        life.refuse(EPERM, what);
+        life.observe(webs(count));
+        let lines = lines(|| life.work());
+        life.kernel.set_faults(None);
+        life.now += PERIOD * 4;
+        let then = self::lines(|| life.work());
+        let about = |lines: Vec<String>, text: &str| {
+            lines.into_iter().filter(|line| line.contains(text)).collect::<Vec<_>>()
+        };
+        (about(lines, "ERROR"), about(then, "accepts"))
+    };
+    let addresses: fn(&Step) -> bool = |step| matches!(step, Step::AddAddress(_));
+    let (errors, recoveries) = told(addresses, 20);
+    assert_eq!((errors.len(), recoveries.len()), (1, 1), "{errors:?} {recoveries:?}");
+    assert!(errors[0].contains("count=20") && errors[0].contains("default/web1"), "{errors:?}");
+    assert!(recoveries[0].contains("count=20"), "{recoveries:?}");
+
+    let (errors, recoveries) = told(addresses, 2);
+    assert_eq!((errors.len(), recoveries.len()), (2, 2), "{errors:?} {recoveries:?}");
+    assert!(errors[1].contains("service=\"default/web2\" object=address 10.96.0.2"), "{errors:?}");
+
+    // One line for a virtual server, with the first of its real servers.
+    let (errors, _) = told(|step| matches!(step, Step::AddRealServer(..)), 1);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("Failed to sync endpoint for service") && errors[0].contains("endpoint="));
+}
+
+/// The lines that are logged meanwhile.
+fn lines(events: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, events);
+    let bytes = buffer.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
 }

@@ -8,7 +8,7 @@ use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
 use crate::diff::{self, Plan};
-use crate::kernel::{Foundations, Outcome, Selection};
+use crate::kernel::{Foundations, Outcome, Refusal, Selection};
 use crate::state::{Key, Scope, State, VirtualServerKey, ownership};
 
 impl Reconciler {
@@ -27,7 +27,7 @@ impl Reconciler {
 
     pub(super) fn take_outcomes(&mut self, plan: &Plan, scope: &Scope, outcomes: Vec<Outcome>, now: Instant) {
         assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
-        let mut troubled: BTreeSet<Key> = BTreeSet::new();
+        let (mut troubled, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
         let mut run: Option<((&'static str, Verdict), u64)> = None;
         let (mut families, mut filter_refused) = (BTreeSet::new(), BTreeSet::new());
@@ -68,15 +68,9 @@ impl Reconciler {
                         // It may not be the only one.
                         self.audit.ask_for_foundations(now);
                     }
-                    let text = format!("{}: {refusal}", planned.step.kind());
-                    let is_single = refusals::is_single(&key, &refusal);
-                    let tell = if refusals::contradicts_picture(&planned.step, &refusal) {
-                        self.schedule.surprise(&key, text.clone(), is_single, now)
-                    } else {
-                        self.schedule.fail(&key, text.clone(), is_single, now)
-                    };
-                    if tell {
-                        self.notes.push(Note::Refused { key: key.clone(), kind: planned.step.kind(), text });
+                    // Once for each key: of a virtual server all real servers may be refused.
+                    if refused.insert(key.clone()) {
+                        self.refused(&planned.step, &key, &refusal, now);
                     }
                     troubled.insert(key);
                 }
@@ -95,6 +89,22 @@ impl Reconciler {
         self.schedule.took(scope.len(), took);
         self.notes.push(Note::Wrote { counts, families, filter_refused, took });
         self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
+    }
+
+    /// The kernel refused a step for a key: it is tried again, and told where that is new.
+    fn refused(&mut self, step: &diff::Step, key: &Key, refusal: &Refusal, now: Instant) {
+        let (kind, real_server) = (step.kind(), step.real_server());
+        let about = real_server.map(|real| format!(" {real}")).unwrap_or_default();
+        let text = format!("{kind}{about}: {refusal}");
+        let is_single = refusals::is_single(key, refusal);
+        let is_news = if refusals::contradicts_picture(step, refusal) {
+            self.schedule.surprise(key, text, is_single, now)
+        } else {
+            self.schedule.fail(key, text, is_single, now)
+        };
+        if is_news {
+            self.notes.push(Note::Refused { key: key.clone(), kind, real_server, text: refusal.to_string() });
+        }
     }
 
     /// Marks what a step may have changed as uncertain.

@@ -79,11 +79,15 @@ fn before_the_first_sync_it_lives_but_is_not_healthy() {
     let mut family = FamilyStatus::default();
     family.queued(clock.at(0));
     let unsynced = Status { synced_once: false, ..with([(Family::V4, family)]) };
+    let refused = Status { synced_once: true, ..unsynced.clone() };
+    let mut written = refused.clone();
+    written.families.entry(Family::V4).or_default().synced(clock.at(0), clock.at(1));
     for (what, status, now, health, life) in [
         ("nothing reported", Status::default(), 0, 503, 200),
         ("at the start", unsynced.clone(), 59, 503, 200),
         ("for too long", unsynced.clone(), 60, 503, 503),
-        ("written", Status { synced_once: true, ..unsynced }, 59, 200, 200),
+        ("given to a kernel that takes nothing", refused, 59, 503, 200),
+        ("written", written, 59, 200, 200),
     ] {
         assert_eq!(healthz(&status, clock.at(now), PERIOD).code, health, "{what}");
         assert_eq!(livez(&status, clock.at(now), PERIOD).code, life, "{what}");
@@ -129,6 +133,7 @@ fn bodies() {
 fn a_clock_that_is_set_back_is_no_illness() {
     let clock = Clock(Instant::now());
     let mut family = FamilyStatus::default();
+    family.synced(clock.at(50), clock.at(50));
     family.queued(clock.at(100));
     let later = Moment { instant: clock.at(110).instant, wall: UNIX_EPOCH };
     assert_eq!(healthz(&with([(Family::V4, family)]), later, PERIOD).code, 200);

@@ -1,0 +1,93 @@
+//! What the kernel refuses, and takes again: told together, since a kernel that takes nothing refuses all of it.
+
+use std::collections::BTreeMap;
+
+use super::{NAMED, named};
+use crate::reconcile::core::Reconciler;
+use crate::state::{Key, RealServerKey};
+
+/// What happened by now.
+#[derive(Default)]
+pub(super) struct Troubles {
+    /// What was refused, by kind of step and reason.
+    refused: BTreeMap<(&'static str, String), Vec<Trouble>>,
+    /// What is as wanted now.
+    pub(super) recovered: Vec<Key>,
+}
+
+struct Trouble {
+    key: Key,
+    real_server: Option<RealServerKey>,
+    /// The Services that it belongs to.
+    services: String,
+}
+
+impl Troubles {
+    /// A step was refused.
+    pub(super) fn refused(
+        &mut self,
+        reconciler: &Reconciler,
+        key: Key,
+        kind: &'static str,
+        real_server: Option<RealServerKey>,
+        text: String,
+    ) {
+        let others = self.refused.entry((kind, text)).or_default();
+        // Only of those that are shown.
+        let services = if others.len() < NAMED { services(reconciler, &key) } else { String::new() };
+        others.push(Trouble { key, real_server, services });
+    }
+
+    /// Writes all of it to the log.
+    pub(super) fn tell(self) {
+        for ((kind, err), troubles) in self.refused {
+            let count = troubles.len();
+            if count > NAMED {
+                let services = named(troubles.iter().map(|trouble| &trouble.services));
+                let objects = named(troubles.iter().map(|trouble| &trouble.key));
+                tracing::error!(count, kind, objects, services, err, "The kernel refuses; trying again");
+                continue;
+            }
+            for Trouble { key, real_server, services } in troubles {
+                match real_server {
+                    // kube-proxy's words for it.
+                    Some(endpoint) => tracing::error!(
+                        service = services, virtual_server = %key, %endpoint, err, "Failed to sync endpoint for service"
+                    ),
+                    None => {
+                        tracing::error!(service = services, object = %key, kind, err, "The kernel refuses; trying again");
+                    }
+                }
+            }
+        }
+        match self.recovered.len() {
+            count if count > NAMED => {
+                tracing::info!(count, objects = named(&self.recovered), "The kernel accepts them now");
+            }
+            _ => self
+                .recovered
+                .iter()
+                .for_each(|key| tracing::info!(object = %key, "The kernel accepts it now")),
+        }
+    }
+}
+
+/// The Services that a key belongs to, where that can be said.
+fn services(reconciler: &Reconciler, key: &Key) -> String {
+    let desired = reconciler.desired();
+    let entry_point = match key {
+        Key::VirtualServer(server) => Some(*server),
+        Key::Element(element) => element.entry_point(),
+        _ => None,
+    };
+    let address = match key {
+        Key::Address(address) => Some(*address),
+        Key::Element(element) if entry_point.is_none() => element.address(),
+        _ => None,
+    };
+    match (entry_point, address) {
+        (Some(server), _) => desired.owner(&server).map(ToString::to_string).unwrap_or_default(),
+        (None, Some(address)) => named(desired.services_at(address)),
+        (None, None) => String::new(),
+    }
+}
