@@ -32,7 +32,7 @@ const RECONCILE: [&str; 12] = [
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "cluster",
     "desired",
     "diff",
@@ -40,6 +40,7 @@ const PURE: [&str; 18] = [
     "leftovers/names.rs",
     "leftovers/plan.rs",
     "leftovers/saved.rs",
+    "leftovers/seen.rs",
     "options",
     "reconcile/core.rs",
     "reconcile/core",

@@ -47,8 +47,8 @@ fn clean_filters(kube_proxys: &BTreeSet<Family>, report: &mut Report) {
         Err(error) => return report.failed("nftables", error),
     };
     let mut iptables = Iptables::look(&mut nftables, report);
-    iptables.change(FILTER, kube_proxys, Forward::Remove, report);
-    iptables.change(TRANSLATION, kube_proxys, Forward::Leave, report);
+    iptables.change(&mut nftables, FILTER, kube_proxys, Forward::Remove, report);
+    iptables.change(&mut nftables, TRANSLATION, kube_proxys, Forward::Leave, report);
     for family in Family::ALL {
         delete_table(&mut nftables, family, OUR_TABLE, report);
     }

@@ -5,11 +5,14 @@ use std::io;
 
 use super::forward::Forward;
 use super::names;
-use super::plan::{Plan, plan};
+use super::plan::{self, Plan, plan};
 use super::report::Report;
 use super::saved::Table;
+use super::seen;
+use super::sets::why;
 use super::tools::{Place, Tool, ToolError, Variant};
 use crate::cluster::types::Family;
+use crate::kernel::Outcome;
 use crate::kernel::nft::whole::WholeTables;
 
 /// The tables that kube-proxy uses. Filter comes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
@@ -20,24 +23,34 @@ pub(super) const TRANSLATION: &[&str] = &["nat", "mangle"];
 
 /// How often a table is looked at again, because it was changed between the look and the writing.
 const ATTEMPTS: usize = 3;
+/// The same where the accept, if it is needed, is made first.
+const UNPRINTED_ATTEMPTS: usize = ATTEMPTS + 1;
 
 /// The iptables that have something in them, and their programs.
 #[derive(Debug)]
 pub(super) struct Iptables {
     found: Vec<(Place, Tool, Vec<Table>)>,
+    /// Tables that are there and that the program does not print.
+    unprinted: Vec<(Place, Tool, String)>,
 }
 
 impl Iptables {
     /// Looks at all of them. Programs are started only for those that have tables. What cannot be looked at, because
     /// there are no programs for it or they fail, is reported.
     pub(super) fn look(nftables: &mut WholeTables, report: &mut Report) -> Self {
-        let mut found = Vec::new();
+        let (mut found, mut unprinted) = (Vec::new(), Vec::new());
         for place in Place::all() {
             match tables_in_use(place, nftables) {
                 Ok(tables) if tables.is_empty() => {}
                 Ok(tables) => match Tool::find(place) {
                     Some(tool) => match tool.save() {
-                        Ok(saved) => found.push((place, tool, saved)),
+                        Ok(saved) => {
+                            let missing = |table: &String| !saved.iter().any(|saved| saved.name == *table);
+                            for table in tables.into_iter().filter(missing) {
+                                unprinted.push((place, tool.clone(), table));
+                            }
+                            found.push((place, tool, saved));
+                        }
                         Err(error) => report.failed(format!("{place}"), error),
                     },
                     None => without_programs(place, &tables, nftables, report),
@@ -45,12 +58,13 @@ impl Iptables {
                 Err(error) => report.failed(format!("{place}"), error),
             }
         }
-        Self { found }
+        Self { found, unprinted }
     }
 
     /// Changes these tables wherever they are: kube-proxy's chains go in the families that are named.
     pub(super) fn change(
         &mut self,
+        nftables: &mut WholeTables,
         tables: &[&str],
         kube_proxys: &BTreeSet<Family>,
         forward: Forward,
@@ -64,6 +78,18 @@ impl Iptables {
                     Ok(None) => {}
                     Err(error) => report.failed(format!("{place} {table}"), error),
                 }
+            }
+        }
+        for (place, tool, table) in self.unprinted.iter().filter(|(_, _, table)| tables.contains(&&**table)) {
+            let kube_proxys = kube_proxys.contains(&place.family);
+            let changed = match place.variant {
+                // Its tables are those that its program prints. This one may have come or gone just now.
+                Variant::Legacy => Err(format!("{place}-save does not print it")),
+                Variant::Nft => change_unprinted(nftables, place.family, tool, table, kube_proxys, forward),
+            };
+            match changed {
+                Ok(plan) => tell(*place, plan, report),
+                Err(why) => report.failed(format!("{place} {table}"), why),
             }
         }
     }
@@ -88,7 +114,61 @@ fn change_table(
             Ok(()) => return Ok(Some(plan)),
             Err(error) if attempt == ATTEMPTS => return Err(error),
             // Nothing of it was done. Somebody may have changed the table since it was looked at.
-            Err(_) => *saved = tool.save()?,
+            Err(error) => {
+                *saved = tool.save()?;
+                if !saved.iter().any(|table| table.name == name) {
+                    // It is gone, or no longer printed: the next look will tell.
+                    return Err(error);
+                }
+            }
+        }
+        attempt += 1;
+    }
+}
+
+/// Changes a table that the program does not print, and says what the change was.
+///
+/// The program can still put the accept into it, and that comes first. It may not be able to delete a rule, since for that it
+/// reads all rules of a chain; by its handle the kernel deletes it.
+fn change_unprinted(
+    nftables: &mut WholeTables,
+    family: Family,
+    tool: &Tool,
+    name: &str,
+    kube_proxys: bool,
+    forward: Forward,
+) -> Result<Plan, String> {
+    let mut accept = Vec::new();
+    let mut attempt = 1;
+    loop {
+        let contents = nftables.contents(family, name).map_err(|error| error.to_string())?;
+        let mut plan = plan(&seen::table(name, &contents), kube_proxys, forward);
+        let failed = if !plan.accept.is_empty() {
+            accept.clone_from(&plan.accept);
+            let only = Plan { table: name.to_owned(), accept: plan.accept, ..Plan::default() };
+            tool.restore(&only.input()).map_err(|error| error.to_string())?;
+            "the accept in FORWARD was made, and is not there".to_owned()
+        } else if plan.is_empty() {
+            plan.accept = accept;
+            return Ok(plan);
+        } else {
+            let jumps: Vec<_> = contents
+                .rules
+                .iter()
+                .filter(|rule| plan.jumps.contains(&plan::text(&seen::rule(rule))))
+                .collect();
+            match nftables.remove(family, name, &contents, &jumps, &plan.chains) {
+                Outcome::Done => {
+                    plan.accept = accept;
+                    return Ok(plan);
+                }
+                // EBUSY: something that is not seen here refers to a chain, as an element of a map does.
+                outcome => format!("chains {}: {}", plan.chains.join(", "), why(&outcome)),
+            }
+        };
+        // Nothing was removed. Somebody may have changed the table since it was looked at.
+        if attempt == UNPRINTED_ATTEMPTS {
+            return Err(failed);
         }
         attempt += 1;
     }

@@ -2,7 +2,7 @@
 //!
 //! | | where | removed over |
 //! |---|---|---|
-//! | chains and jumps of the modes ipvs, iptables and userspace | iptables-legacy and iptables-nft, both families | the programs of iptables |
+//! | chains and jumps of the modes ipvs, iptables and userspace | iptables-legacy and iptables-nft, both families | the programs of iptables; over netlink in tables that these do not print |
 //! | sets of the mode ipvs | ipset | netlink |
 //! | tables `kube-proxy` of the mode nftables | nftables, both families | netlink |
 //! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, but for node ports of Services that are gone; removed by `--cleanup` |
@@ -11,7 +11,7 @@
 //! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
 //! only where iptables has tables: see `tools.rs` for why at all.
 //!
-//! What to remove is decided on data (`names.rs`, `saved.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
+//! What to remove is decided on data (`names.rs`, `saved.rs`, `seen.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
 //! and what others use of kube-proxy's stays and is named.
 
 pub mod cleanup;
@@ -22,6 +22,7 @@ mod node_ports;
 mod plan;
 pub mod report;
 mod saved;
+mod seen;
 mod sets;
 pub mod takeover;
 mod tools;

@@ -1,7 +1,8 @@
 //! What is to be done to a table of iptables, as data. Pure.
 //!
 //! All of it is one input for `iptables-restore --noflush`, which the kernel takes as a whole or not at all: at no
-//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services.
+//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services. Of a table that
+//! is not printed the accept alone is such an input, and comes first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -70,7 +71,7 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
     let mut plan = Plan { table: table.name.clone(), ..Plan::default() };
     for rule in table.rules.iter().filter(|rule| !theirs.contains(rule.chain.as_str())) {
         let Some(target) = rule.target().filter(|target| theirs.contains(target)) else { continue };
-        let text = format!("{} {}", rule.chain, rule.text);
+        let text = text(rule);
         if is_builtin(rule) && is_jump(rule) {
             plan.jumps.push(text);
         } else {
@@ -107,10 +108,12 @@ fn lost(table: &Table, chains: &[String]) -> Vec<String> {
     let goes = |rule: &Rule| rule.target().is_some_and(|target| chains.iter().any(|chain| chain == target));
     let entered = table.rules_of(INPUT).filter(|rule| goes(rule)).filter_map(Rule::target);
     let rules = entered.flat_map(|chain| table.rules_of(chain));
-    rules
-        .filter(|rule| rule.target() == Some("ACCEPT"))
-        .map(|rule| format!("{} {}", rule.chain, rule.text))
-        .collect()
+    rules.filter(|rule| rule.target() == Some("ACCEPT")).map(text).collect()
+}
+
+/// A rule with its chain.
+pub(super) fn text(rule: &Rule) -> String {
+    format!("{} {}", rule.chain, rule.text)
 }
 
 /// Whether a rule of a built-in chain is the kind of jump that kube-proxy (or this program) makes: it looks at nothing,

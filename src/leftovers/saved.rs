@@ -20,6 +20,9 @@ pub(super) struct Table {
     pub(super) chains: Vec<Chain>,
     /// The rules of all chains, in order.
     pub(super) rules: Vec<Rule>,
+    /// Whether they are in the words of `iptables-save`. If not, they were seen in another way: the words of their matches
+    /// are others, and the same text does not say that two rules are the same.
+    pub(super) printed: bool,
 }
 
 /// A chain.
@@ -110,7 +113,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Table>, Unreadable> {
         }
         let Some(table) = &mut open else {
             let name = line.strip_prefix('*').ok_or_else(|| objection("*TABLE"))?;
-            open = Some(Table { name: name.to_owned(), chains: Vec::new(), rules: Vec::new() });
+            open =
+                Some(Table { name: name.to_owned(), chains: Vec::new(), rules: Vec::new(), printed: true });
             continue;
         };
         if line == "COMMIT" {
@@ -200,7 +204,7 @@ COMMIT
         assert_eq!(second.target(), Some("ELSEWHERE"));
         assert_eq!(second.matches(), ["-s", "10.0.0.0/8", "!", "-i", "eth0"]);
         assert_eq!(filter.rules_of("KUBE-FORWARD").next().expect("a rule").target(), None);
-        assert_eq!(nat, &Table { name: "nat".to_owned(), chains: vec![], rules: vec![] });
+        assert_eq!(nat, &Table { name: "nat".to_owned(), chains: vec![], rules: vec![], printed: true });
     }
 
     #[test]

@@ -101,11 +101,11 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]
     let ready = ready(families, &mut report);
     let forward = Forward::Ensure { mark };
     let mut iptables = Iptables::look(&mut nftables, &mut report);
-    iptables.change(FILTER, &ready, forward, &mut report);
+    iptables.change(&mut nftables, FILTER, &ready, forward, &mut report);
     for family in &ready {
         delete_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
-    iptables.change(TRANSLATION, &ready, Forward::Leave, &mut report);
+    iptables.change(&mut nftables, TRANSLATION, &ready, Forward::Leave, &mut report);
     // Only the rules of a complete sync tell which node ports are wanted now.
     let node_ports_are_gone = ready.len() == Family::ALL.len()
         && virtual_servers::remove(Which::StaleNodePorts(families), exclude_cidrs, &mut report);
@@ -170,7 +170,13 @@ impl ForwardWatch {
         match WholeTables::open() {
             Ok(mut nftables) => {
                 let mut iptables = Iptables::look(&mut nftables, &mut report);
-                iptables.change(FILTER, &BTreeSet::new(), Forward::Ensure { mark: self.mark }, &mut report);
+                iptables.change(
+                    &mut nftables,
+                    FILTER,
+                    &BTreeSet::new(),
+                    Forward::Ensure { mark: self.mark },
+                    &mut report,
+                );
             }
             Err(error) => report.failed("nftables", error),
         }

@@ -3,7 +3,8 @@
 //! There are two iptables in Linux, `legacy` (its own tables) and `nft` (tables in nftables, in its own form), and
 //! a packet passes both. Each has programs of its own, per family. Speaking either without them is not tried: the
 //! interface of legacy is a binary image of whole tables, which differs by processor, and that of nft is full of
-//! compatibility forms that only its own programs write as they will read them.
+//! compatibility forms that only its own programs write as they will read them. To read so much of the latter as
+//! is needed to delete it is another matter: see `seen.rs`, for tables that its programs leave out.
 
 use std::fmt;
 use std::io::Write as _;

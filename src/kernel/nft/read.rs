@@ -161,7 +161,7 @@ pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>
 }
 
 /// What a message about an existing object lacks.
-fn malformed(what: &str) -> io::Error {
+pub(super) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer about {what} is incomplete"))
 }
 

@@ -1,8 +1,8 @@
-//! Whole tables, ours or not: whether they are there, what chains they have, and away with them.
+//! Whole tables, ours or not: whether they are there, what is in them, and away with it.
 
 use std::io;
 
-use super::read::existing;
+use super::read::{existing, malformed};
 use super::rules::TABLE;
 use super::wire::{self, FIXED_LENGTH, Transaction};
 use crate::cluster::types::Family;
@@ -25,8 +25,62 @@ pub struct FoundChain {
     pub table: String,
     /// Its name.
     pub name: String,
+    /// Whether packets come into it by themselves, from a hook.
+    pub is_base: bool,
     /// Whether it drops what reaches its end, by its policy.
     pub drops: bool,
+}
+
+/// A rule of any table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRule {
+    /// In which chain.
+    pub chain: String,
+    /// What it is known by, in its table.
+    pub handle: u64,
+    /// What it does, step by step.
+    pub steps: Vec<FoundStep>,
+}
+
+/// A step of a rule, as far as it is understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundStep {
+    /// Counts.
+    Counter,
+    /// An end: a verdict.
+    Accept,
+    /// Another one.
+    Drop,
+    /// Back to where the chain was called from.
+    Return,
+    /// On in this chain, and then back.
+    Jump(String),
+    /// On in this chain.
+    GoTo(String),
+    /// A match of iptables, with its own data.
+    Match {
+        /// Its name, as behind `-m`.
+        name: String,
+        /// The version of the data's form.
+        revision: u32,
+        /// Its data.
+        info: Vec<u8>,
+    },
+    /// A target of iptables: its name.
+    Target(String),
+    /// Anything else: the kernel's name for it.
+    Other(String),
+}
+
+/// What is in a table, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The moment.
+    generation: u32,
+    /// Its chains.
+    pub chains: Vec<FoundChain>,
+    /// The rules of all chains, those of a chain in order.
+    pub rules: Vec<FoundRule>,
 }
 
 impl WholeTables {
@@ -58,6 +112,10 @@ impl WholeTables {
     pub fn delete(&mut self, family: Family, table: &str) -> Outcome {
         let mut transaction = Transaction::new();
         transaction.delete_table(family, table);
+        self.commit(transaction)
+    }
+
+    fn commit(&mut self, transaction: Transaction) -> Outcome {
         match self.socket.transaction(&mut transaction.finish()) {
             Commit::Done => Outcome::Done,
             Commit::Unknown => Outcome::Unknown,
@@ -79,6 +137,64 @@ impl WholeTables {
             |message| Ok(wire::is_of_family(message.payload, family).then(|| found(message)).flatten()),
         )?;
         Ok(dump.items)
+    }
+
+    /// The chains and rules of a table; none if there is no such table.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket.
+    pub fn contents(&mut self, family: Family, table: &str) -> io::Result<Contents> {
+        // First: what changes while the rest is read makes a removal fail, and so does a mixture of before and after.
+        let generation = self.socket.get(
+            wire::GET_GENERATION,
+            |body| wire::fixed_part(body, family),
+            |message| Ok(message.attributes(FIXED_LENGTH).get(wire::GENERATION).and_then(Attribute::be32)),
+        )?;
+        let generation = generation.ok_or_else(|| malformed("the generation"))?;
+        let mut chains = self.chains(family)?;
+        chains.retain(|chain| chain.table == table);
+        let dump = self.socket.dump(
+            wire::GET_RULE,
+            |body| {
+                wire::fixed_part(body, family);
+                body.text(wire::rule::TABLE, table);
+            },
+            |message| {
+                let is_of_table =
+                    message.attributes(FIXED_LENGTH).get(wire::rule::TABLE).and_then(Attribute::text)
+                        == Some(table);
+                // Not every kernel filters.
+                if !is_of_table || !wire::is_of_family(message.payload, family) {
+                    return Ok(None);
+                }
+                found_rule(message).map(Some).ok_or_else(|| malformed("a rule"))
+            },
+        )?;
+        Ok(Contents { generation, chains, rules: dump.items })
+    }
+
+    /// Removes rules, and chains with all that is in them, all or nothing: if anything was changed since `contents` was
+    /// read, or anything else refers to one of the chains, it is nothing.
+    pub fn remove(
+        &mut self,
+        family: Family,
+        table: &str,
+        contents: &Contents,
+        rules: &[&FoundRule],
+        chains: &[String],
+    ) -> Outcome {
+        let mut transaction = Transaction::since(contents.generation);
+        for rule in rules {
+            transaction.delete_rule(family, table, &rule.chain, rule.handle);
+        }
+        // They refer to each other.
+        for chain in chains {
+            transaction.empty_chain(family, table, chain);
+        }
+        for chain in chains {
+            transaction.delete_chain(family, table, chain);
+        }
+        self.commit(transaction)
     }
 
     /// A chain; `None`: it does not exist.
@@ -106,6 +222,54 @@ fn found(message: Message<'_>) -> Option<FoundChain> {
     Some(FoundChain {
         table: text(wire::chain::TABLE)?,
         name: text(wire::chain::NAME)?,
+        is_base: attributes.get(wire::chain::HOOK).is_some(),
         drops: attributes.get(wire::chain::POLICY).and_then(Attribute::be32) == Some(POLICY_DROP),
     })
+}
+
+fn found_rule(message: Message<'_>) -> Option<FoundRule> {
+    let attributes = message.attributes(FIXED_LENGTH);
+    let expressions = attributes.get(wire::rule::EXPRESSIONS).map(Attribute::nested);
+    Some(FoundRule {
+        chain: attributes.get(wire::rule::CHAIN).and_then(Attribute::text)?.to_owned(),
+        handle: attributes.get(wire::rule::HANDLE).and_then(Attribute::be64)?,
+        steps: expressions.into_iter().flatten().map(found_step).collect::<Option<_>>()?,
+    })
+}
+
+fn found_step(expression: Attribute<'_>) -> Option<FoundStep> {
+    let expression = expression.nested();
+    let name = expression.get(wire::expression::NAME).and_then(Attribute::text)?;
+    let data = expression.get(wire::expression::DATA).map(Attribute::nested);
+    let text = |kind| data.as_ref()?.get(kind)?.text().map(str::to_owned);
+    let known = match name {
+        "counter" => Some(FoundStep::Counter),
+        "immediate" => data.as_ref().and_then(found_verdict),
+        "match" => {
+            let info = data.as_ref().and_then(|data| data.get(wire::extension::INFO));
+            let revision = data.as_ref().and_then(|data| data.get(wire::extension::REVISION)?.be32());
+            text(wire::extension::NAME).zip(info).map(|(name, info)| FoundStep::Match {
+                name,
+                revision: revision.unwrap_or(0),
+                info: info.value.to_vec(),
+            })
+        }
+        "target" => text(wire::extension::NAME).map(FoundStep::Target),
+        _ => None,
+    };
+    Some(known.unwrap_or_else(|| FoundStep::Other(name.to_owned())))
+}
+
+/// `None`: a value for a register, or a verdict that no rule of iptables has.
+fn found_verdict(data: &Attributes<'_>) -> Option<FoundStep> {
+    let verdict = data.get(wire::verdict::DATA)?.nested().get(wire::verdict::VERDICT)?.nested();
+    let chain = || verdict.get(wire::verdict::CHAIN).and_then(Attribute::text).map(str::to_owned);
+    match verdict.get(wire::verdict::CODE).and_then(Attribute::be32)?.cast_signed() {
+        wire::verdict::ACCEPT => Some(FoundStep::Accept),
+        wire::verdict::DROP => Some(FoundStep::Drop),
+        wire::verdict::RETURN => Some(FoundStep::Return),
+        wire::verdict::JUMP => chain().map(FoundStep::Jump),
+        wire::verdict::GO_TO => chain().map(FoundStep::GoTo),
+        _ => None,
+    }
 }

@@ -29,10 +29,14 @@ const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 /// `NFT_MSG_GETCHAIN`.
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
+/// `NFT_MSG_DELCHAIN`.
+const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 /// `NFT_MSG_NEWRULE`.
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 /// `NFT_MSG_GETRULE`.
 pub(super) const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
+/// `NFT_MSG_DELRULE`.
+const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
 /// `NFT_MSG_NEWSET`.
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 /// `NFT_MSG_GETSET`.
@@ -43,7 +47,13 @@ const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xc;
 pub(super) const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xd;
 /// `NFT_MSG_DELSETELEM`.
 const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xe;
+/// `NFT_MSG_GETGEN`.
+pub(super) const GET_GENERATION: u16 = SUBSYSTEM << 8 | 0x10;
 
+/// `NFTA_GEN_ID`.
+pub(super) const GENERATION: u16 = 1;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
 /// Length of `struct nfgenmsg`.
 pub(super) const FIXED_LENGTH: usize = 4;
 /// `NFTA_LIST_ELEM`: an item of any list.
@@ -75,6 +85,7 @@ pub(super) mod chain {
 pub(super) mod rule {
     pub(crate) const TABLE: u16 = 1;
     pub(crate) const CHAIN: u16 = 2;
+    pub(crate) const HANDLE: u16 = 3;
     pub(crate) const EXPRESSIONS: u16 = 4;
     pub(crate) const USER_DATA: u16 = 7;
 }
@@ -83,6 +94,31 @@ pub(super) mod rule {
 pub(super) mod expression {
     pub(crate) const NAME: u16 = 1;
     pub(crate) const DATA: u16 = 2;
+}
+
+/// `NFTA_IMMEDIATE_*`, `NFTA_DATA_*`, `NFTA_VERDICT_*`.
+pub(super) mod verdict {
+    pub(crate) const DATA: u16 = 2;
+    pub(crate) const VERDICT: u16 = 2;
+    pub(crate) const CODE: u16 = 1;
+    pub(crate) const CHAIN: u16 = 2;
+    /// `NF_DROP`.
+    pub(crate) const DROP: i32 = 0;
+    /// `NF_ACCEPT`.
+    pub(crate) const ACCEPT: i32 = 1;
+    /// `NFT_JUMP`.
+    pub(crate) const JUMP: i32 = -3;
+    /// `NFT_GOTO`.
+    pub(crate) const GO_TO: i32 = -4;
+    /// `NFT_RETURN`.
+    pub(crate) const RETURN: i32 = -5;
+}
+
+/// `NFTA_MATCH_*`, `NFTA_TARGET_*`: what iptables-nft takes from iptables as it is.
+pub(super) mod extension {
+    pub(crate) const NAME: u16 = 1;
+    pub(crate) const REVISION: u16 = 2;
+    pub(crate) const INFO: u16 = 3;
 }
 
 /// `NFTA_SET_*`, `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_LEN`.
@@ -249,6 +285,16 @@ impl Transaction {
         Self(frames)
     }
 
+    /// One that is refused as a whole (`ERESTART`) if anything of nftables has changed since this generation.
+    pub(super) fn since(generation: u32) -> Self {
+        let mut frames = Frames::new();
+        frames.push(BATCH_BEGIN, 0, |body| {
+            enclosing(body);
+            body.be32(BATCH_GENERATION, generation);
+        });
+        Self(frames)
+    }
+
     /// What is to be sent. The first message and the last enclose the others.
     pub(super) fn finish(mut self) -> Frames {
         self.0.push(BATCH_END, 0, enclosing);
@@ -277,6 +323,31 @@ impl Transaction {
     /// Deletes a table, which must be there, with all that is in it.
     pub(super) fn delete_table(&mut self, family: Family, name: &str) {
         self.push(DELETE_TABLE, 0, family, |body| body.text(table::NAME, name));
+    }
+
+    /// Deletes a rule of any table.
+    pub(super) fn delete_rule(&mut self, family: Family, table: &str, chain: &str, handle: u64) {
+        self.push(DELETE_RULE, 0, family, |body| {
+            body.text(rule::TABLE, table);
+            body.text(rule::CHAIN, chain);
+            body.be64(rule::HANDLE, handle);
+        });
+    }
+
+    /// Deletes all rules of a chain of any table.
+    pub(super) fn empty_chain(&mut self, family: Family, table: &str, chain: &str) {
+        self.push(DELETE_RULE, 0, family, |body| {
+            body.text(rule::TABLE, table);
+            body.text(rule::CHAIN, chain);
+        });
+    }
+
+    /// Deletes an empty chain of any table, to which nothing refers.
+    pub(super) fn delete_chain(&mut self, family: Family, table: &str, chain: &str) {
+        self.push(DELETE_CHAIN, 0, family, |body| {
+            body.text(chain::TABLE, table);
+            body.text(chain::NAME, chain);
+        });
     }
 
     /// Puts sets, chains and rules into a new table.
