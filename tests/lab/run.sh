@@ -15,6 +15,8 @@
 #
 # Status 125: the lab itself failed, and says why.
 set -eu
+# Where the programs are, and where a shell does not look that was an ordinary user's before plain `su`.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 here=$(cd "$(dirname "$0")" && pwd)
 memory=${LAB_MEMORY:-2048}
 timeout=${LAB_TIMEOUT:-600}
@@ -99,8 +101,7 @@ quote() { printf "'%s' " "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
 	END
 	export -p
 	[ -t 1 ] || echo 'export TERM=dumb' # what looks like a terminal inside is none
-	# shellcheck disable=SC2016 # expands inside
-	echo 'export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" TMPDIR=/run/tmp LAB=uml'
+	echo 'export TMPDIR=/run/tmp LAB=uml'
 	printf 'cd '
 	quote "$PWD"
 	echo "|| { echo 'lab: that folder does not exist inside' >&2; status=125; }"
