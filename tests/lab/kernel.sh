@@ -43,10 +43,12 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock -n 9 || { echo "lab: another run is building the kernel, waiting for it" >&2; flock 9; }
 if [ ! -x "$dir/linux" ]; then
+	# What is left of a run that was killed: who builds a kernel has the lock. Such a run's `make` may still be writing there.
+	rm -rf "$cache"/.build-linux-* || true
 	"$here/packages.sh" "$package" flex bison bc libelf-dev libssl-dev libc6-dev xz=xz-utils make gcc >&2
 	archive=$(find /usr/src -maxdepth 1 -name "$package.tar.*" | head -n 1)
 	[ -n "$archive" ] || die "package $package left no archive in /usr/src"
-	work=$(mktemp -d "$cache/.build-XXXXXX")
+	work=$(mktemp -d "$cache/.build-linux-XXXXXX")
 	trap 'rm -rf "$work" "$work.log"' EXIT
 	echo "lab: building $package as User-Mode Linux, once (about five minutes on two cores)" >&2
 	# timeout gives it a process group of its own, which ends as a whole when this script is told to end.
