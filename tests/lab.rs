@@ -10,6 +10,7 @@ fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
         administrators_programs_are_found_on_the_hosts_kernel,
         what_a_killed_build_left_goes_with_the_next_one,
+        daemons_that_come_with_packages_are_neither_started_nor_enabled,
     ])
 }
 
@@ -44,4 +45,57 @@ fn what_a_killed_build_left_goes_with_the_next_one() {
     ));
     let lines: Vec<_> = left.lines().filter(|line| !line.starts_with("lab: ")).collect();
     assert_eq!(lines, [".build-others", "linux-source-0-0", "lock"], "{left}");
+}
+
+/// Runs `packages.sh PACKAGES` after these lines, with programs and folders of its own, as if a system with systemd had none
+/// of the packages; the first line says what is installed.
+const INSTALL: &str = r#"
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /usr/sbin
+mkdir -p /run/systemd/system /run/programs
+cd /run/programs
+# What Debian's packages do when they are configured.
+cat >apt-get <<'END'
+#!/bin/sh
+[ -x /usr/sbin/policy-rc.d ] || exit 0
+for action in start '(start)' restart; do
+	if /usr/sbin/policy-rc.d etcd.service "$action"; then echo "$action is allowed"; else echo "$action: $?"; fi
+done >>/run/told
+END
+cat >dpkg-query <<'END'
+#!/bin/sh
+exit 1
+END
+cat >dpkg <<'END'
+#!/bin/sh
+printf '%s\n' /. /etc/init.d/etcd /lib/systemd/system/etcd.service
+END
+cat >systemctl <<'END'
+#!/bin/sh
+echo systemctl "$@" >>/run/told
+END
+chmod +x *
+touch /run/told
+eval "$before"
+PATH=/run/programs:$PATH "$folder/packages.sh" "$packages" 2>/dev/null
+[ ! -e /usr/sbin/policy-rc.d ] || cat /usr/sbin/policy-rc.d
+cat /run/told
+"#;
+
+fn daemons_that_come_with_packages_are_neither_started_nor_enabled() {
+    let install = |before: &str, packages: &str| {
+        shell(&format!(
+            "export before='{before}' packages='{packages}' folder='{FOLDER}'
+             exec unshare --mount sh -e <<'SCRIPT'\n{INSTALL}SCRIPT"
+        ))
+    };
+    let expected =
+        "start: 101\n(start): 101\nrestart is allowed\nsystemctl --quiet disable --now etcd.service\n";
+    assert_eq!(install("", "no-such-command=etcd-server"), expected);
+    let left = "{ echo \"#!/bin/sh\"; grep -o \"# kube-ipvs, .*installed\" \"$folder/packages.sh\"; } >/usr/sbin/policy-rc.d";
+    assert_eq!(install(left, "etcd-server"), expected, "one that a run left that was killed");
+    let owners = "{ echo \"#!/bin/sh\"; echo \"exit 104\"; } >/usr/sbin/policy-rc.d";
+    let expected = "#!/bin/sh\nexit 104\nsystemctl --quiet disable --now etcd.service\n";
+    assert_eq!(install(owners, "etcd-server"), expected, "the owner's");
+    assert_eq!(install("", "no-such-command=procps"), "", "what has no daemon that is not wanted");
 }
