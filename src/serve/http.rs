@@ -75,6 +75,8 @@ impl Server {
     pub async fn run(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
         let Self { name, address, hard_fail } = self;
         let serve = async {
+            // The reason that was said: once, then by change. The contract wants an error in the log, not one each time.
+            let mut said = None;
             let listener = loop {
                 match listen(address) {
                     Ok(listener) => break listener,
@@ -84,7 +86,11 @@ impl Server {
                         return Err(error);
                     }
                     Err(error) => {
-                        tracing::error!(name, %address, err = %error, "Failed to listen, trying again in 5 seconds");
+                        let error = error.to_string();
+                        if said.as_ref() != Some(&error) {
+                            tracing::error!(name, %address, err = error, "Failed to listen, trying again in 5 seconds");
+                        }
+                        said = Some(error);
                     }
                 }
                 tokio::time::sleep(RETRY).await;

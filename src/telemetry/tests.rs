@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::*;
 
+/// What was written.
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Written {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -17,6 +18,27 @@ impl io::Write for Written {
     }
 }
 
+impl Written {
+    fn lines(&self) -> Vec<String> {
+        let bytes = self.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The lines with this text.
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(text)).collect()
+    }
+}
+
+/// What this thread logs until the guard is dropped.
+pub(crate) fn listen() -> (Written, tracing::subscriber::DefaultGuard) {
+    let written = Written::default();
+    let writer = written.clone();
+    let lines = Lines { format: Format::Text, process: 1, now: || UNIX_EPOCH };
+    let guard = tracing::subscriber::set_default(subscriber(lines, move || writer.clone()));
+    (written, guard)
+}
+
 /// What is logged by `events`, line by line.
 fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> {
     let written = Written::default();
@@ -24,8 +46,7 @@ fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> 
     let now = || UNIX_EPOCH + Duration::from_nanos(1_795_359_845_000_042_999);
     let subscriber = subscriber(Lines { format, process, now }, move || writer.clone());
     tracing::subscriber::with_default(subscriber, events);
-    let bytes = written.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    written.lines()
 }
 
 /// The level is one for the whole process, so all that depends on it is one test.

@@ -135,6 +135,22 @@ async fn an_address_in_use_is_tried_again() {
     server.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_address_in_use_is_told_once() {
+    let (log, _listening) = crate::telemetry::tests::listen();
+    let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = holder.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let server = start(address, Router::new(), &shutdown);
+    tokio::time::sleep(RETRY * 5 / 2).await;
+    assert_eq!(log.lines_with("Failed to listen").len(), 1);
+    drop(holder);
+    tokio::time::sleep(RETRY).await;
+    assert_eq!(log.lines_with("Serving").len(), 1, "that it is over is told too");
+    shutdown.cancel();
+    server.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_an_error_where_the_user_wants_that() {
     let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
