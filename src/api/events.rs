@@ -94,6 +94,7 @@ impl Teller {
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(instance) };
         let recorder = Recorder::new(self.client, reporter);
         let (node_name, mut unfinished) = (self.node_name, None);
+        let mut refused_before = false;
         let tell_all = async {
             while let Some(happening) = self.happenings.recv().await {
                 let happening = unfinished.insert(happening);
@@ -101,8 +102,13 @@ impl Teller {
                     if attempt > 0 {
                         tokio::time::sleep(PAUSE).await;
                     }
-                    if publish(&recorder, &node_name, happening).await {
-                        break;
+                    match publish(&recorder, &node_name, happening).await {
+                        Published::Taken => break,
+                        Published::Refused(error) => {
+                            tell_refusal(&error, happening.reason, &mut refused_before);
+                            break;
+                        }
+                        Published::Failed => {}
                     }
                 }
                 unfinished = None;
@@ -115,27 +121,49 @@ impl Teller {
         let farewell = async {
             let rest = std::iter::from_fn(|| self.happenings.try_recv().ok());
             for happening in unfinished.into_iter().chain(rest) {
-                publish(&recorder, &node_name, &happening).await;
+                if let Published::Refused(error) = publish(&recorder, &node_name, &happening).await {
+                    tell_refusal(&error, happening.reason, &mut refused_before);
+                }
             }
         };
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 }
 
-/// Whether there is no use in trying again.
-async fn publish(recorder: &Recorder, node_name: &str, happening: &Happening) -> bool {
+/// What became of an Event.
+enum Published {
+    Taken,
+    /// The next time it would be as well.
+    Refused(kube::Error),
+    /// It may be tried again.
+    Failed,
+}
+
+async fn publish(recorder: &Recorder, node_name: &str, happening: &Happening) -> Published {
     let (event, regarding) = as_event(happening, node_name);
     match tokio::time::timeout(ANSWER_TIMEOUT, recorder.publish(&event, &regarding)).await {
-        Ok(Ok(())) => true,
+        Ok(Ok(())) => Published::Taken,
         Err(_) => {
             tracing::debug!(reason = happening.reason, "The API server does not answer an Event");
-            false
+            Published::Failed
+        }
+        Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+            Published::Refused(kube::Error::Api(status))
         }
         Ok(Err(error)) => {
             tracing::debug!(err = %error, reason = happening.reason, "Cannot tell the API server of an Event");
-            // It was refused: the next time it would be as well.
-            matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+            Published::Failed
         }
+    }
+}
+
+/// The first refusal is told to everybody, who otherwise looks in vain for Events where the role lacks a right. The others are
+/// most likely the same.
+fn tell_refusal(error: &kube::Error, reason: &str, refused_before: &mut bool) {
+    if std::mem::replace(refused_before, true) {
+        tracing::debug!(err = %error, reason, "The API server refuses an Event");
+    } else {
+        tracing::warn!(err = %error, reason, "The API server refuses an Event; more of that is told from -v=4 on");
     }
 }
 
@@ -230,6 +258,29 @@ mod tests {
         let told = told.lock().unwrap();
         let reasons: Vec<_> = told[3..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(reasons, ["Refused", "Unlucky", "Unlucky", "Last"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_refusal_is_told_to_everybody() {
+        let (log, _listening) = crate::telemetry::tests::listen();
+        let (status, told) = (Arc::new(AtomicU16::new(503)), Arc::default());
+        let (events, teller) = Events::to(server(Arc::clone(&status), Arc::clone(&told)), "here".into());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(teller.run(shutdown.clone()));
+        events.tell(happening(Regarding::Node, "Unlucky"));
+        tokio::time::sleep(PAUSE / 2).await;
+        assert_eq!(log.lines_with("Event"), [""; 0], "it may go better the next time");
+        status.store(403, Ordering::Relaxed);
+        for _ in 0..3 {
+            events.tell(happening(Regarding::Node, "Refused"));
+        }
+        tokio::time::sleep(PAUSE * 2).await;
+        assert_eq!(told.lock().unwrap().len(), 5);
+        let lines = log.lines_with("The API server refuses an Event");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with('W') && lines[0].contains("reason=\"Unlucky\""), "{lines:?}");
+        shutdown.cancel();
+        task.await.unwrap();
     }
 
     #[tokio::test]
