@@ -38,7 +38,7 @@ fn start(server: &FakeApiServer) -> Session {
     Session::start(server.client(), Settings::default())
 }
 
-/// A session whose three watches are established.
+/// A session whose watches are established: three, since nobody wants to see the other nodes.
 async fn established(server: &FakeApiServer) -> Session {
     let mut session = start(server);
     assert_eq!(session.first().await, [BOTH, SLICE, "replace [worker (192.0.2.1)]"]);
