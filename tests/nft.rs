@@ -255,7 +255,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ),
     ("REPRINT /map.in-cluster/,/}/s/comment.*/timeout 1h;/", "set in-cluster is of another kind"),
     // Rules of chain input change places.
-    ("REPRINT /such.connection/{h;d};/such.port/{G}", "chain input: rule 3"),
+    ("REPRINT /such.connection/{h;d};/such.port/{G}", "chain input: rule 4"),
 ];
 
 fn every_kind_of_damage_is_seen() {
