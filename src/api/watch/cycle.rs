@@ -28,10 +28,10 @@ use crate::api::{Change, Event};
 /// A watch that ends sooner than this without having sent anything failed.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 
-/// After so many watches in a row that stayed silent a complete set is asked for. A server that was restored from a backup
-/// says nothing of versions below the one that a watch goes on from, and so nothing at all, perhaps for days; and the
-/// places of both are compared by nobody else. Servers that send no bookmarks pay for it with a list in five quiet minutes.
-const SILENT_WATCHES: u32 = 3;
+/// After so long in which watches stayed silent a complete set is asked for. A server that was restored from a backup says
+/// nothing of versions below the one that a watch goes on from, and so nothing at all, perhaps for days; and the places of
+/// both are compared by nobody else. Servers that send no bookmarks pay for it with a list in five quiet minutes.
+const LONGEST_SILENCE: Duration = Duration::from_mins(5);
 
 /// How long it may take until a watch that was cut is opened again, at random: a server that ends cuts those of thousands of
 /// nodes.
@@ -88,8 +88,8 @@ pub(super) struct Cycle<K: Kind> {
     seen: Option<Version>,
     /// Whether `seen` is where a watch can go on; otherwise a complete set is needed first.
     listed: bool,
-    /// How many watches in a row ended because nothing came.
-    silent: u32,
+    /// For how long nothing has come, over all watches since something did.
+    silent: Duration,
     /// Whether the server ever granted a request.
     granted: bool,
     turn: Turn,
@@ -113,7 +113,7 @@ impl<K: Kind> Cycle<K> {
             strategy: Strategy::new(),
             seen: None,
             listed: false,
-            silent: 0,
+            silent: Duration::ZERO,
             granted: false,
             turn: Turn::default(),
         }
@@ -269,7 +269,7 @@ impl<K: Kind> Cycle<K> {
         self.complaints.list_ends();
         self.strategy.succeeded();
         self.listed = true;
-        self.silent = 0;
+        self.silent = Duration::ZERO;
         self.seen = Some(version);
         self.report.synced(objects);
         Ok(())
@@ -283,25 +283,36 @@ impl<K: Kind> Cycle<K> {
     }
 
     /// Hands on changes until the stream ends: `Ok` when that is nothing unusual.
-    async fn follow(&mut self, mut frames: Frames) -> Result<(), Stop> {
-        let failed = |failure| Stop::Failed(Verb::Watch, failure);
+    async fn follow(&mut self, frames: Frames) -> Result<(), Stop> {
         let opened = Instant::now();
         let mut sent_something = false;
+        let ended = self.follow_since(opened, frames, &mut sent_something).await;
+        // However it ends: a balancer that cuts what is silent keeps any single watch from being silent for long.
+        self.silent = if sent_something { Duration::ZERO } else { self.silent + opened.elapsed() };
+        self.listed &= self.silent < LONGEST_SILENCE;
+        ended
+    }
+
+    async fn follow_since(
+        &mut self,
+        opened: Instant,
+        mut frames: Frames,
+        sent_something: &mut bool,
+    ) -> Result<(), Stop> {
+        let failed = |failure| Stop::Failed(Verb::Watch, failure);
         loop {
             let event = match frames.next(self.settings.idle_timeout).await {
                 Ok(Some(event)) => event,
-                Ok(None) if sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
+                Ok(None) if *sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
                 Ok(None) => return Err(failed(Failure::ShortWatch)),
                 Err(Failure::Silence(limit)) => {
                     // Dead, or a server that sends no bookmarks: opening it again costs little.
                     tracing::debug!(resource = %K::RESOURCE, ?limit, "A silent watch is opened again");
-                    self.silent += 1;
-                    self.listed = self.silent < SILENT_WATCHES;
                     return Ok(());
                 }
                 // As its end is: balancers cut what is idle for longer than they like, and servers that are replaced do not
                 // say goodbye. Whether the server is well is for the next request to say.
-                Err(Failure::Connection(reason)) if sent_something || opened.elapsed() >= SHORT_WATCH => {
+                Err(Failure::Connection(reason)) if *sent_something || opened.elapsed() >= SHORT_WATCH => {
                     tracing::debug!(resource = %K::RESOURCE, reason, "A watch that was cut is opened again");
                     tokio::time::sleep(SPREAD.mul_f64(f64::from(random()) / f64::from(u32::MAX))).await;
                     return Ok(());
@@ -327,8 +338,7 @@ impl<K: Kind> Cycle<K> {
                 // In one watch versions only grow. Whatever this is, it must not undo what is newer.
                 return Err(failed(Failure::Older { offered: offered.clone(), seen: seen.clone() }));
             }
-            sent_something = true;
-            self.silent = 0;
+            *sent_something = true;
             self.report.alive();
             if let Some(change) = change {
                 self.send(change).await?;
