@@ -356,7 +356,8 @@ fn supported(options: &mut Options) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
     options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
-    let mut supported = Supported { families: supported_families(), kernel, missing: BTreeSet::new() };
+    let mut supported =
+        Supported { families: supported_families(Path::new(ROOT)), kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
     supported.missing =
         init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
@@ -367,10 +368,15 @@ fn supported(options: &mut Options) -> Supported {
     supported
 }
 
-/// The families that this kernel has. IPv4 is always there; IPv6 may be missing or switched off.
-fn supported_families() -> BTreeSet<Family> {
+/// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
+/// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
+fn supported_families(root: &Path) -> BTreeSet<Family> {
+    let is_off = |devices: &str| {
+        let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+    };
     let mut families = BTreeSet::from([Family::V4]);
-    if std::fs::exists("/proc/net/if_inet6").unwrap_or(false) {
+    if root.join("proc/net/if_inet6").exists() && !is_off("all") && !is_off("default") {
         families.insert(Family::V6);
     }
     families

@@ -15,7 +15,7 @@ use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::note::Note;
-use kube_ipvs::state::{Key, State, VirtualServerKey};
+use kube_ipvs::state::{Key, State, Sysctl, VirtualServerKey};
 use life::{Life, options};
 
 const EEXIST: i32 = 17;
@@ -154,6 +154,33 @@ fn what_everything_stands_on_is_missed_without_any_change() {
     }
 }
 
+/// A list of tens of thousands takes the kernel a second, and the audit rests in proportion to what it takes; not when it
+/// found something.
+#[test]
+fn what_a_list_misses_is_read_soon_however_long_the_list_took() {
+    let mut life = settled(300, Duration::from_secs(1));
+    let before = there(&life.kernel);
+    let mut listed = None;
+    while listed.is_none_or(|_| there(&life.kernel) != before) {
+        match life.reconciler.next(life.now) {
+            Next::Work(work @ Work::List) => {
+                // All but the first, which is looked at for all of them.
+                life.kernel.meddle(|state| {
+                    let first = state.virtual_servers.pop_first();
+                    state.virtual_servers = first.into_iter().collect();
+                });
+                let answer = work.carry_out(&mut life.kernel);
+                life.now += Duration::from_secs(1);
+                listed = Some(life.now);
+                life.reconciler.complete(answer, life.now);
+            }
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+        assert!(listed.is_none_or(|listed| life.now - listed < Duration::from_secs(30)));
+    }
+}
+
 #[test]
 fn a_device_that_cannot_be_made_is_no_small_matter() {
     let mut life = settled(3, NEVER);
@@ -205,8 +232,10 @@ fn nothing_spins_while_changes_are_held_back() {
 #[test]
 fn a_sysctl_that_may_not_be_written_is_done_without() {
     let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.kernel.set_faults(Some(Box::new(|step| {
-        matches!(step, Step::SetSysctl(..)).then_some(Fault::Refuse(EROFS))
+    life.kernel.set_faults(Some(Box::new(|step| match step {
+        Step::SetSysctl(Sysctl::VsConntrack | Sysctl::Ipv4Forward, _) => None,
+        Step::SetSysctl(..) | Step::SetTimeouts(_) => Some(Fault::Refuse(EROFS)),
+        _ => None,
     })));
     life.feed(cluster(1));
     life.pass(Duration::from_secs(1));
@@ -219,7 +248,21 @@ fn a_sysctl_that_may_not_be_written_is_done_without() {
     });
     assert_eq!(synced, Some(vec![7]));
     let failing = life.reconciler.schedule().failures();
-    assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_))), "{failing:?}");
+    assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_) | Key::Timeouts)));
+}
+
+/// Without these two nothing is masqueraded, or forwarded.
+#[test]
+fn a_sysctl_that_forwarding_needs_is_not_done_without() {
+    for needed in [Sysctl::VsConntrack, Sysctl::Ipv4Forward] {
+        let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+        life.kernel.set_faults(Some(Box::new(move |step| {
+            matches!(step, Step::SetSysctl(sysctl, _) if *sysctl == needed).then_some(Fault::Refuse(EROFS))
+        })));
+        life.feed(cluster(1));
+        life.pass(Duration::from_secs(1));
+        assert!(Family::ALL.iter().all(|family| !life.reconciler.schedule().is_settled(*family)), "{needed}");
+    }
 }
 
 #[test]

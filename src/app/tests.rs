@@ -67,3 +67,26 @@ async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that(
     );
     assert_eq!(*told.lock().unwrap(), ["FailedToStartProxierHealthcheck"]);
 }
+
+#[test]
+fn a_family_that_is_switched_off_is_none_of_this_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let put = |path: &str, text: &str| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let has_v6 = || supported_families(root).contains(&Family::V6);
+    assert!(!has_v6(), "a kernel without it");
+    put("proc/net/if_inet6", "");
+    assert!(has_v6());
+    for devices in ["all", "default"] {
+        let path = format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6");
+        put(&path, "1\n");
+        assert!(!has_v6(), "{devices}");
+        put(&path, "0\n");
+        assert!(has_v6(), "{devices}");
+    }
+    assert!(supported_families(root).contains(&Family::V4));
+}

@@ -208,6 +208,15 @@ pub struct External {
     pub health_check_node_port: Option<u16>,
 }
 
+impl External {
+    /// Whether there is any way in, of whatever family: a load balancer may ask for the node's health without one.
+    pub fn is_reached(&self, service: &Service) -> bool {
+        !self.load_balancer_ips.is_empty()
+            || !self.external_ips.is_empty()
+            || service.ports.iter().any(|port| port.node_port.is_some())
+    }
+}
+
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {

@@ -83,13 +83,11 @@ pub(super) fn of<'a>(
 /// Where clients inside the cluster are sent from external entry points with policy `Local`.
 pub(super) fn inside(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> VirtualServerKey {
     let local = |policy| policy == Policy::Local;
-    let is_reached = |external: &External| {
-        port.node_port.is_some()
-            || !external.load_balancer_ips.is_empty()
-            || !external.external_ips.is_empty()
-    };
     let both = local(service.internal_policy)
-        && service.external.as_deref().is_some_and(|external| local(external.policy) && is_reached(external));
+        && service
+            .external
+            .as_deref()
+            .is_some_and(|external| local(external.policy) && external.is_reached(service));
     let number = if both { unused_port(service, port) } else { port.port };
     VirtualServerKey { address: cluster_ip, protocol: port.protocol, port: number }
 }

@@ -101,7 +101,8 @@ pub(super) fn hairpins<'a>(
     family: Family,
     node: &'a NodeFacts,
 ) -> impl Iterator<Item = Element> + 'a {
-    let all = service.external.as_deref().is_some_and(|external| external.policy == Policy::Local);
+    let comes_by = |external: &External| external.policy == Policy::Local && external.is_reached(service);
+    let all = service.external.as_deref().is_some_and(comes_by);
     endpoints::all(cluster, service, family)
         .filter(move |endpoint| all || endpoint.node.as_deref() == Some(&*node.name))
         .map(|endpoint| Element::Hairpin(endpoint.address))

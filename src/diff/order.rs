@@ -92,9 +92,11 @@ impl Draft {
                     made_at.get(address).copied().into_iter().collect()
                 }
                 Step::AddElement(Element::SharedAddress(address))
-                | Step::DeleteElement(Element::ClusterAddress(address) | Element::ExternalAddress(address)) => {
-                    unmade_at.get(address).cloned().unwrap_or_default()
-                }
+                | Step::DeleteElement(
+                    Element::ClusterAddress(address)
+                    | Element::ExternalAddress(address)
+                    | Element::SharedAddress(address),
+                ) => unmade_at.get(address).cloned().unwrap_or_default(),
                 Step::DeleteElement(Element::Owned(server)) => {
                     unmade.get(server).copied().into_iter().collect()
                 }

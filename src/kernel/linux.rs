@@ -113,16 +113,12 @@ impl LinuxKernel {
         let device = match link::find(&mut self.route) {
             Ok(Some(link)) if link.is_dummy() => link.index,
             Ok(_) => {
-                return refuse(
-                    outcomes,
-                    &on_device,
-                    Errno::NODEV.raw_os_error(),
-                    format!("there is no dummy device {DEVICE}"),
-                );
+                let text = format!("there is no dummy device {DEVICE}");
+                return refuse(outcomes, &on_device, &Refusal { errno: Errno::NODEV.raw_os_error(), text });
             }
             Err(error) => {
                 let text = format!("device {DEVICE}: {error}");
-                return refuse(outcomes, &on_device, error.raw_os_error().unwrap_or(0), text);
+                return refuse(outcomes, &on_device, &Refusal { text, ..Refusal::of(&error) });
             }
         };
         let mut frames = Frames::new();
@@ -394,8 +390,7 @@ fn read_sysctl(sysctl: Sysctl, state: &mut State) -> Result<(), ReadError> {
     Ok(())
 }
 
-fn refuse(mut outcomes: Vec<Outcome>, indices: &[usize], errno: i32, text: String) -> Vec<Outcome> {
-    let refusal = Refusal { errno, text };
+fn refuse(mut outcomes: Vec<Outcome>, indices: &[usize], refusal: &Refusal) -> Vec<Outcome> {
     for index in indices {
         outcomes[*index] = Outcome::Refused(refusal.clone());
     }

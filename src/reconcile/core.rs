@@ -191,6 +191,7 @@ impl Reconciler {
         if self.adopted
             && let Event::Slice(Change::Upsert(slice)) = &event
             && let Some(triggered) = slice.triggered_nanoseconds
+            && self.families.contains(&slice.family)
             && self.cluster.slice(&slice.key) != Some(slice)
         {
             self.progress.triggered(slice.family, triggered);
@@ -339,9 +340,8 @@ impl Reconciler {
     /// # Panics
     /// If the answer is not of the form that belongs to the work.
     pub fn complete(&mut self, answer: Answer, now: Instant) {
-        if matches!(self.in_flight, Some(Task::Audit(_) | Task::List)) {
-            self.audit.took(self.took(now), now);
-        }
+        let is_part_of_audit = matches!(self.in_flight, Some(Task::Audit(_) | Task::List));
+        let took = self.took(now);
         match (self.in_flight.take().expect("an answer follows a piece of work"), answer) {
             (Task::Adopt, Answer::State(read)) => self.adopt(read, now),
             (Task::Reread(scope), Answer::State(Ok(state))) => {
@@ -379,6 +379,10 @@ impl Reconciler {
                 }
             }
             (task, answer) => unreachable!("{answer:?} is no answer to {task:?}"),
+        }
+        if is_part_of_audit {
+            // Behind what was found: that is looked at soon.
+            self.audit.took(took, now);
         }
     }
 

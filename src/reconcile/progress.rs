@@ -4,12 +4,12 @@
 //! of its family. Fresh changes must not count as written when a plan that was made before them is carried out, and
 //! must not keep what was written before them from counting: a cluster that never stops changing is not ill.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::note::Note;
 use crate::cluster::types::Family;
 
-/// So many times of changes are kept while they are not written: where the kernel refuses what everything stands on, that is
+/// So many times of changes of a family are kept while they are not written: where the kernel refuses what everything stands on, that is
 /// never, and changes go on. The first ones are those that wait longest.
 const MOST_TRIGGERS: usize = 10_000;
 
@@ -40,6 +40,8 @@ pub(super) struct Progress {
     slices: u64,
     fresh: Waiting,
     taken: Waiting,
+    /// How many times of changes are kept, fresh and taken.
+    kept_triggers: BTreeMap<Family, usize>,
     /// Families that have something that is not written yet.
     unsettled: BTreeSet<Family>,
 }
@@ -67,7 +69,9 @@ impl Progress {
 
     /// A slice changed, and says when that began.
     pub(super) fn triggered(&mut self, family: Family, nanoseconds: i64) {
-        if self.fresh.triggers.len() + self.taken.triggers.len() < MOST_TRIGGERS {
+        let kept = self.kept_triggers.entry(family).or_default();
+        if *kept < MOST_TRIGGERS {
+            *kept += 1;
             self.fresh.triggers.push((family, nanoseconds));
         }
     }
@@ -97,6 +101,7 @@ impl Progress {
             let (written, waiting): (Vec<_>, _) =
                 std::mem::take(&mut self.taken.triggers).into_iter().partition(|(of, _)| *of == family);
             self.taken.triggers = waiting;
+            self.kept_triggers.entry(family).and_modify(|kept| *kept -= written.len());
             Note::Synced {
                 family,
                 triggered_nanoseconds: written.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
@@ -180,5 +185,19 @@ mod tests {
         }
         assert!(progress.taken.triggers.len() <= MOST_TRIGGERS);
         assert_eq!(progress.taken.triggers[0], (Family::V4, 0), "the first ones wait longest");
+        // What cannot be written of one family takes no room of the other, and what is written makes room.
+        for round in 0..3 {
+            progress.triggered(Family::V6, round);
+            progress.looked();
+            progress.queued([Family::V6]);
+            assert_eq!(
+                told(progress.settled(|family| family == Family::V6, false)),
+                [format!("Synced {{ family: V6, triggered_nanoseconds: [{round}] }}")]
+            );
+        }
+        progress.settled(|_| true, true);
+        progress.triggered(Family::V4, 7);
+        progress.looked();
+        assert_eq!(progress.taken.triggers, [(Family::V4, 7)]);
     }
 }

@@ -13,18 +13,19 @@ use super::schedule::Failure;
 use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::kernel::Refusal;
-use crate::state::{Key, State};
+use crate::state::{Key, State, Sysctl};
 
 /// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
-/// for want of memory or rights the kernel refuses all. A sysctl that may not be written is named, and done without.
+/// for want of memory or rights the kernel refuses all. Most sysctls are done without where they may not be written; not
+/// those without which nothing is forwarded. Timeouts only say how long what is there is remembered.
 pub(super) fn is_single(key: &Key, refusal: &Refusal) -> bool {
     let about_all = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS];
     match key {
         Key::Element(_) | Key::VirtualServer(_) | Key::Address(_) => {
             !about_all.into_iter().any(|errno| refusal.is(errno))
         }
-        Key::Sysctl(_) => true,
-        Key::Device | Key::Timeouts | Key::Rules(_) => false,
+        Key::Sysctl(Sysctl::VsConntrack | Sysctl::Ipv4Forward) | Key::Device | Key::Rules(_) => false,
+        Key::Sysctl(_) | Key::Timeouts => true,
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Failure {
     /// What the kernel said last.
     pub text: String,
     /// Whether that is about this object, as far as can be told, and not about all.
-    is_single: bool,
+    pub is_single: bool,
     /// Whether anyone was told.
     announced: bool,
     /// When it is tried again.

@@ -287,6 +287,7 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     now += 30 * second;
     assert_eq!(next_look(&mut audit, &State::default()), now, "longer in a large cluster");
     audit.look_at(vec![server_key(Protocol::Tcp)]);
+    // Only then is known how long that took.
     audit.took(second, now);
     assert_eq!(next_look(&mut audit, &large), now + second, "what surprised is read soon");
 }

@@ -10,6 +10,7 @@ use crate::reconcile::core::Reconciler;
 use crate::reconcile::drain::Ended;
 use crate::reconcile::note::Verdict;
 use crate::reconcile::progress::Changes;
+use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::{self, DrainEnd, DriftKind, ObjectKind};
 use crate::state::Key;
@@ -85,9 +86,11 @@ impl Numbers {
             own.set_objects(kind, count);
         }
         own.draining_real_servers.set(gauge(reconciler.draining()));
-        // Kernel parameters that may not be written are done without.
-        let objects = reconciler.schedule().failures().keys().filter(|key| !matches!(key, Key::Sysctl(_)));
-        own.refused_objects.set(gauge(objects.count()));
+        // Most kernel parameters that may not be written are done without.
+        let is_done_without =
+            |(key, failure): &(&Key, &Failure)| matches!(key, Key::Sysctl(_)) && failure.is_single;
+        let failures = reconciler.schedule().failures().iter();
+        own.refused_objects.set(gauge(failures.filter(|failure| !is_done_without(failure)).count()));
     }
 }
 
