@@ -4,6 +4,7 @@
 mod lab;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::diff::Step;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
         an_accept_that_failed_is_tried_again,
         without_our_own_rules_nothing_is_removed,
         a_family_whose_rules_come_later_is_taken_over_then,
+        a_family_that_is_written_later_is_taken_over_then,
         without_the_rules_no_node_port_is_taken_for_stale,
         what_others_use_stays_and_is_named,
         a_table_that_is_not_printed_is_taken_over_too,
@@ -41,7 +43,7 @@ fn main() -> std::process::ExitCode {
 
 /// Takes over as if our rules stood: no family is said to have any.
 fn take_over_unguarded() -> Report {
-    take_over(MARK, &BTreeSet::new(), &[])
+    take_over(MARK, &BTreeSet::new(), &BTreeSet::new(), &[])
 }
 
 fn said(report: &Report) -> Vec<String> {
@@ -150,7 +152,7 @@ fn what_failed_is_tried_again() {
                 "ipset create KUBE-IPVS-IPS hash:ip; {tool}-restore --noflush <<'END'\n{FROZEN}END\n"
             ));
             let failing = Fake::failing(&format!("{tool}-{program}"));
-            let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new());
+            let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new(), BTreeSet::new);
             let report = takeover.attempt();
             assert!(!report.is_complete(), "{program}: {report:?}");
             assert!(report.findings[0].to_string().contains("the lock is held"), "{report:?}");
@@ -221,7 +223,7 @@ fn without_our_own_rules_nothing_is_removed() {
     let before = shell(
         "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
     );
-    let report = take_over(MARK, &Family::ALL.into_iter().collect(), &[]);
+    let report = take_over(MARK, &Family::ALL.into(), &Family::ALL.into(), &[]);
     let after = shell(
         "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
     );
@@ -229,7 +231,7 @@ fn without_our_own_rules_nothing_is_removed() {
     assert_eq!(said(&report).len(), 2, "{report:?}");
     assert!(!report.is_complete());
     // One family's lack is no other's.
-    let report = take_over(MARK, &BTreeSet::from([Family::V6]), &[]);
+    let report = take_over(MARK, &BTreeSet::from([Family::V6]), &BTreeSet::from([Family::V6]), &[]);
     assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
     assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
 }
@@ -243,8 +245,16 @@ fn install_our_rules(family: Family, elements: &[Element]) {
     assert_eq!(outcomes, [Outcome::Done]);
 }
 
-/// The node ports are asked for only when all rules stand, and until then their sets stay.
 fn a_family_whose_rules_come_later_is_taken_over_then() {
+    takes_over_one_family_after_the_other(false);
+}
+
+fn a_family_that_is_written_later_is_taken_over_then() {
+    takes_over_one_family_after_the_other(true);
+}
+
+/// The node ports are asked for only when all rules stand and all is written, and until then their sets stay.
+fn takes_over_one_family_after_the_other(rules_stand: bool) {
     for (first, second, tools) in [
         (Family::V6, Family::V4, ["ip6tables-nft", "iptables-nft"]),
         (Family::V4, Family::V6, ["iptables-nft", "ip6tables-nft"]),
@@ -262,9 +272,17 @@ fn a_family_whose_rules_come_later_is_taken_over_then() {
         );
         let left = |tool: &str| shell(&format!("{tool}-save")).contains("KUBE-SERVICES");
         let servers = || shell("ipvsadm -Sn");
-        let mut takeover = Takeover::new(MARK, Family::ALL.into_iter().collect(), Vec::new());
+        let written = Arc::new(Mutex::new(BTreeSet::from([first])));
+        let told = Arc::clone(&written);
+        let told = move || told.lock().expect("nobody panicked").clone();
+        let mut takeover = Takeover::new(MARK, Family::ALL.into(), Vec::new(), told);
 
         install_our_rules(first, &[]);
+        if rules_stand {
+            install_our_rules(second, &[]);
+        } else {
+            written.lock().expect("nobody panicked").insert(second);
+        }
         let report = takeover.attempt();
         assert!(!report.is_complete(), "{report:?}");
         assert!(!left(tools[0]) && left(tools[1]), "{report:?}");
@@ -275,6 +293,7 @@ fn a_family_whose_rules_come_later_is_taken_over_then() {
         assert_eq!(shell("ipset list -n | sort").lines().collect::<Vec<_>>(), sets, "{report:?}");
 
         install_our_rules(second, &[]);
+        written.lock().expect("nobody panicked").insert(second);
         let report = takeover.attempt();
         assert!(report.is_complete(), "{report:?}");
         assert!(!left(tools[0]) && !left(tools[1]), "{report:?}");
@@ -472,7 +491,8 @@ fn without_the_rules_no_node_port_is_taken_for_stale() {
          ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080-30081
          ipvsadm -A -t 192.168.0.1:30080 -s rr; ipvsadm -A -t 192.168.0.1:30081 -s rr",
     );
-    let mut takeover = Takeover::new(MARK, BTreeSet::from([Family::V4]), Vec::new());
+    let mut takeover =
+        Takeover::new(MARK, BTreeSet::from([Family::V4]), Vec::new(), || BTreeSet::from([Family::V4]));
     install_our_rules(Family::V4, &[owned]);
     let flushing = Fake::new(
         "iptables-nft-restore",
@@ -527,7 +547,7 @@ fn node_ports_of_services_that_are_gone_go() {
          done",
     );
     let excluded = ["192.168.0.0/31".parse().expect("a network")];
-    let report = take_over(MARK, &BTreeSet::new(), &excluded);
+    let report = take_over(MARK, &BTreeSet::new(), &BTreeSet::new(), &excluded);
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(shell("ipvsadm -Sn | wc -l").trim(), "5", "the network is excluded, but not of IPv6");
     shell(

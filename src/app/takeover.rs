@@ -14,8 +14,8 @@ use crate::serve::Status;
 /// How long to wait after the thread could not be started.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// Waits for the first complete sync, of one family at least, then takes over from kube-proxy on a thread of its own: programs are waited for
-/// there, and no change of a Service waits for them. The thread holds nothing and ends with the process.
+/// Waits for the first complete sync, of one family at least, then takes over from kube-proxy on a thread of its own: programs
+/// are waited for there, and no change of a Service waits for them. The thread holds nothing and ends with the process.
 pub(super) fn after_first_sync(
     mut status: watch::Receiver<Status>,
     options: &ProxyOptions,
@@ -24,19 +24,24 @@ pub(super) fn after_first_sync(
     let (mark, excluded) = (options.masquerade_mark, options.exclude_cidrs.clone());
     tokio::spawn(async move {
         // An error says that the program ends.
-        let is_time = |status: &Status| {
-            let works = status.families.values().any(|family| family.last_synced.is_some());
-            status.synced_once && works
-        };
+        let is_time = |status: &Status| status.synced_once && !written(status).is_empty();
         if status.wait_for(is_time).await.is_err() {
             return;
         }
         until_it_starts(|| {
-            let takeover = Takeover::new(mark, families.clone(), excluded.clone());
+            let status = status.clone();
+            let written = move || written(&status.borrow());
+            let takeover = Takeover::new(mark, families.clone(), excluded.clone(), written);
             thread::Builder::new().name("takeover".to_owned()).spawn(move || takeover.run()).map(drop)
         })
         .await;
     });
+}
+
+/// The families in which everything has been written once.
+fn written(status: &Status) -> BTreeSet<Family> {
+    let synced = status.families.iter().filter(|(_, family)| family.last_synced.is_some());
+    synced.map(|(family, _)| *family).collect()
 }
 
 /// Tries to start the thread until that succeeds: what stands against it is a limit that others have reached (of processes in

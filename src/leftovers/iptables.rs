@@ -221,7 +221,7 @@ fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables,
     let why = format!("there are no programs {place}-save and {place}-restore");
     match place.variant {
         Variant::Legacy => {
-            report.failed(format!("{place}: what may be in its tables {}", tables.join(", ")), why);
+            report.out_of_reach(format!("{place}: what may be in its tables {}", tables.join(", ")), why);
         }
         Variant::Nft => match nftables.chains(place.family) {
             Ok(chains) => {
@@ -231,13 +231,13 @@ fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables,
                     .map(|chain| format!("{} {}", chain.table, chain.name))
                     .collect();
                 if !left.is_empty() {
-                    report.failed(format!("{place} chains {}", left.join(", ")), &why);
+                    report.out_of_reach(format!("{place} chains {}", left.join(", ")), &why);
                 }
                 if chains
                     .iter()
                     .any(|chain| (&*chain.table, &*chain.name, chain.drops) == ("filter", "FORWARD", true))
                 {
-                    report.failed(format!("{place}: an accept in FORWARD, whose policy is DROP"), &why);
+                    report.out_of_reach(format!("{place}: an accept in FORWARD, whose policy is DROP"), why);
                 }
             }
             Err(error) => report.failed(format!("{place}"), error),

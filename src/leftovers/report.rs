@@ -31,6 +31,13 @@ pub enum Finding {
         /// The reason.
         why: String,
     },
+    /// This should have been done, and cannot be on this node as it is: to try it again is of no use.
+    OutOfReach {
+        /// Where and what.
+        what: String,
+        /// The reason.
+        why: String,
+    },
     /// This should have been done, and was not.
     Failed {
         /// Where and what.
@@ -47,7 +54,7 @@ impl fmt::Display for Finding {
             Self::Made(what) => write!(f, "made {what}"),
             Self::Lost { what, rules } => write!(f, "lost in {what}: {}", rules.join(", ")),
             Self::Kept { what, why } => write!(f, "left {what}: {why}"),
-            Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
+            Self::OutOfReach { what, why } | Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
         }
     }
 }
@@ -62,12 +69,20 @@ pub struct Report {
 impl Report {
     /// Whether nothing failed.
     pub fn is_complete(&self) -> bool {
-        !self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
+        let has_failed =
+            |finding: &Finding| matches!(finding, Finding::OutOfReach { .. } | Finding::Failed { .. });
+        !self.findings.iter().any(has_failed)
+    }
+
+    /// Whether something failed that may not fail the next time.
+    pub fn is_worth_another_try(&self) -> bool {
+        self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
     }
 
     fn news(&self, before: &Self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| {
-            let lasts = matches!(finding, Finding::Kept { .. } | Finding::Failed { .. });
+            let lasts =
+                matches!(finding, Finding::Kept { .. } | Finding::OutOfReach { .. } | Finding::Failed { .. });
             !(lasts && before.findings.contains(finding))
         })
     }
@@ -96,6 +111,10 @@ impl Report {
         self.findings.push(Finding::Failed { what: what.into(), why: why.to_string() });
     }
 
+    pub(super) fn out_of_reach(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.findings.push(Finding::OutOfReach { what: what.into(), why: why.into() });
+    }
+
     /// Writes it to the log.
     pub fn log(&self) {
         self.log_news(&Self::default());
@@ -120,7 +139,9 @@ impl Report {
                 Finding::Kept { what, why } => {
                     tracing::warn!(what, why, "Leaving what kube-proxy left: it is in use");
                 }
-                Finding::Failed { what, why } => tracing::error!(what, err = why, "Cannot remove or make"),
+                Finding::OutOfReach { what, why } | Finding::Failed { what, why } => {
+                    tracing::error!(what, err = why, "Cannot remove or make");
+                }
             }
         }
     }
@@ -137,6 +158,15 @@ fn named(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_out_of_reach_is_not_tried_again() {
+        let mut report = Report::default();
+        report.out_of_reach("iptables-legacy: what may be in its tables nat", "there are no programs");
+        assert!(!report.is_complete() && !report.is_worth_another_try());
+        report.failed("iptables-nft nat", "locked");
+        assert!(!report.is_complete() && report.is_worth_another_try());
+    }
 
     #[test]
     fn only_a_failure_makes_it_incomplete() {

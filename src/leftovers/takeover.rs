@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use super::forward::{CHAIN, Forward};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
-use super::report::Report;
+use super::report::{Finding, Report};
 use super::sets::{delete_table, destroy_ipsets};
 use super::tools::{Place, Variant};
 use super::virtual_servers::{self, Which};
@@ -39,10 +39,11 @@ use crate::state::Rules;
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// The takeover, until it was complete, and the accept in FORWARD from then on.
-#[derive(Debug)]
 pub struct Takeover {
     mark: u32,
     families: BTreeSet<Family>,
+    /// The families in which everything has been written once.
+    written: Box<dyn Fn() -> BTreeSet<Family> + Send>,
     exclude_cidrs: Vec<IpNet>,
     /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
     complete: bool,
@@ -52,8 +53,15 @@ pub struct Takeover {
 impl Takeover {
     /// Nothing is done yet. `mark` is the bit of the packet mark that stands for "masquerade this", `families` are those in
     /// which this program has rules; virtual servers in the networks of `exclude_cidrs` stay.
-    pub fn new(mark: u32, families: BTreeSet<Family>, exclude_cidrs: Vec<IpNet>) -> Self {
-        Self { mark, families, exclude_cidrs, complete: false, forward: ForwardWatch::new(mark) }
+    /// `written` tells in which of these families everything has been written once: only there the rules say what is stale.
+    pub fn new(
+        mark: u32,
+        families: BTreeSet<Family>,
+        exclude_cidrs: Vec<IpNet>,
+        written: impl Fn() -> BTreeSet<Family> + Send + 'static,
+    ) -> Self {
+        let (written, forward) = (Box::new(written), ForwardWatch::new(mark));
+        Self { mark, families, written, exclude_cidrs, complete: false, forward }
     }
 
     /// Does what is to be done each minute; never returns. To be called on a thread of its own in the network namespace of
@@ -61,14 +69,14 @@ impl Takeover {
     pub fn run(mut self) {
         let mut before = Report::default();
         loop {
-            let had_failed = !before.is_complete();
+            let had_failed = before.is_worth_another_try();
             let report = self.attempt();
             report.log_news(&before);
-            match (had_failed, report.is_complete()) {
-                (false, false) => {
+            match (had_failed, report.is_worth_another_try()) {
+                (false, true) => {
                     tracing::warn!(every = ?PERIOD, "What cannot be removed or made is tried again");
                 }
-                (true, true) => tracing::info!("What could not be removed or made is done now"),
+                (true, false) => tracing::info!("What could not be removed or made is done now"),
                 _ => {}
             }
             before = report;
@@ -81,15 +89,21 @@ impl Takeover {
         if self.complete {
             return self.forward.look();
         }
-        let report = take_over(self.mark, &self.families, &self.exclude_cidrs);
-        self.complete = report.is_complete();
+        let report = take_over(self.mark, &self.families, &(self.written)(), &self.exclude_cidrs);
+        self.complete = !report.is_worth_another_try();
         report
     }
 }
 
 /// Removes what kube-proxy left, and makes the accept in FORWARD where it is needed. `families` are those in which this
-/// program has rules; virtual servers in the networks of `exclude_cidrs` stay.
-pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]) -> Report {
+/// program has rules, and those of them in which everything is `written`; virtual servers in the networks of `exclude_cidrs`
+/// stay.
+pub fn take_over(
+    mark: u32,
+    families: &BTreeSet<Family>,
+    written: &BTreeSet<Family>,
+    exclude_cidrs: &[IpNet],
+) -> Report {
     let mut report = Report::default();
     let mut nftables = match WholeTables::open() {
         Ok(nftables) => nftables,
@@ -98,7 +112,7 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]
             return report;
         }
     };
-    let ready = ready(families, &mut report);
+    let ready = ready(families, written, &mut report);
     let forward = Forward::Ensure { mark };
     let mut iptables = Iptables::look(&mut nftables, &mut report);
     iptables.change(&mut nftables, FILTER, &ready, forward, &mut report);
@@ -113,9 +127,9 @@ pub fn take_over(mark: u32, families: &BTreeSet<Family>, exclude_cidrs: &[IpNet]
     report
 }
 
-/// The families whose leftovers may go: those in which our own rules stand, whole. A family that the kernel does not
-/// have cannot have connections either.
-fn ready(families: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
+/// The families whose leftovers may go: those in which everything was written, and our own rules stand, whole. A family that
+/// the kernel does not have cannot have connections either.
+fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
     let mut ready: BTreeSet<Family> = Family::ALL.into_iter().collect();
     let mut tables = match Tables::open() {
         Ok(tables) => tables,
@@ -125,6 +139,14 @@ fn ready(families: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
         }
     };
     for family in families {
+        if !written.contains(family) {
+            report.failed(
+                format!("what kube-proxy left of {family}"),
+                "what is to replace it is not written yet",
+            );
+            ready.remove(family);
+            continue;
+        }
         let why = match tables.read(*family) {
             Ok((Some(Rules::Intact(_)), _)) => continue,
             Ok((Some(Rules::Other(why)), _)) => why,
@@ -181,7 +203,8 @@ impl ForwardWatch {
             Err(error) => report.failed("nftables", error),
         }
         // After a failure, and once after something was made, iptables is looked at again.
-        if report.findings.is_empty() {
+        let is_done = |finding: &Finding| matches!(finding, Finding::OutOfReach { .. });
+        if report.findings.iter().all(is_done) {
             self.well = Some(now);
         }
         report
