@@ -5,10 +5,9 @@
 //! every other object.
 
 pub(super) mod families;
+mod held_back;
 mod rules;
 
-use std::collections::VecDeque;
-use std::mem::discriminant;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -17,11 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::TOGETHER;
-use crate::api::{Change, Event};
+use crate::api::Event;
 use crate::cluster::node_ips::NodeIps;
 use crate::options::ProxyOptions;
 use crate::options::proxy::LocalDetector;
 use crate::vlog;
+use held_back::HeldBack;
 use rules::{OwnNode, Verdict};
 
 /// For how long the start waits for the Node, once there is an API server that tells of Nodes.
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// The Node was heard of; what the source tells waits to be passed on.
 pub(super) struct Gate {
     own: OwnNode,
-    held_back: VecDeque<Event>,
+    held_back: HeldBack,
     told: mpsc::Receiver<Event>,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn wait(
 ) -> anyhow::Result<Waited> {
     let needs_pod_cidrs = options.local_detector == LocalDetector::NodeCidr;
     let mut own = OwnNode::new(node_name, needs_pod_cidrs);
-    let mut held_back = VecDeque::new();
+    let mut held_back = HeldBack::default();
     let mut deadline: Option<Instant> = None;
     vlog!(0, node = node_name, "Waiting for the Node object");
     while own.missing().is_some() {
@@ -69,12 +69,9 @@ pub(super) async fn wait(
                     if matches!(event, Event::Node(_)) {
                         deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
                     }
-                    if is_complete_set(&event) {
-                        // Of a server that comes and goes there may be many, and each is all that there is of its kind.
-                        let kind = discriminant(&event);
-                        held_back.retain(|held| discriminant(held) != kind);
+                    if let Some(event) = own.hear(event).0 {
+                        held_back.put(event);
                     }
-                    held_back.extend(own.hear(event).0);
                 }
                 None => return Ok(Waited::Ended),
             },
@@ -85,16 +82,6 @@ pub(super) async fn wait(
         }
     }
     Ok(Waited::Known(Box::new(Gate { own, held_back, told })))
-}
-
-fn is_complete_set(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::Service(Change::Replace(_))
-            | Event::Slice(Change::Replace(_))
-            | Event::Node(Change::Replace(_))
-            | Event::OtherNode(Change::Replace(_))
-    )
 }
 
 impl Gate {
@@ -113,7 +100,7 @@ impl Gate {
     /// # Errors
     /// The Node changed in a way that needs a new start.
     pub(super) async fn pass_on(mut self, listener: mpsc::Sender<Vec<Event>>) -> anyhow::Result<()> {
-        let mut together: Vec<Event> = self.held_back.drain(..).collect();
+        let mut together: Vec<Event> = self.held_back.take();
         loop {
             if !together.is_empty() && listener.send(std::mem::take(&mut together)).await.is_err() {
                 return Ok(());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::Change;
 use crate::cluster::types::{Node, ServiceKey};
 
 fn node(addresses: &[&str], pod_cidrs: &[&str]) -> Node {
