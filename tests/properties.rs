@@ -27,7 +27,7 @@ use kube_ipvs::state::{
 };
 use life::{Life, options, supported};
 use proptest::prelude::*;
-use random::{NODE, complete, event, everything, ip, service_key};
+use random::{NODE, complete, event, everything, ip, node_addresses, service_key};
 
 /// What the cluster asks for, made by a desired state that saw everything at once.
 fn desired(options: ProxyOptions, cluster: &Cluster) -> Desired {
@@ -461,12 +461,13 @@ proptest! {
         }
     }
 
-    /// A restart with other settings makes the tables anew: at no moment is anything missing that was there and is wanted, and
+    /// A restart with other settings, or with other addresses of the node in its first moment, makes the tables anew: at no moment is anything missing that was there and is wanted, and
     /// what others have on an address that is theirs too stays.
     #[test]
     fn a_restart_with_other_settings_takes_nothing_away(
         before in proptest::collection::vec(event(), 4..24),
-        masquerade_all in any::<bool>(),
+        change in 0..3u8,
+        addresses in node_addresses(),
     ) {
         let kernel = MemoryKernel::default();
         let mut life = Life::new(kernel.clone());
@@ -486,16 +487,28 @@ proptest! {
         kernel.meddle(|state| state.virtual_servers.extend(others.virtual_servers.clone()));
         let there = kernel.state();
 
-        let options = if masquerade_all {
-            ProxyOptions { masquerade_all, ..options() }
-        } else {
-            ProxyOptions { cluster_cidrs: vec!["10.0.0.0/8".parse().expect("a network")], ..options() }
+        let options = match change {
+            0 => ProxyOptions { masquerade_all: true, ..options() },
+            1 => ProxyOptions { cluster_cidrs: vec!["10.0.0.0/8".parse().expect("a network")], ..options() },
+            _ => options(),
         };
-        let wanted = desired(options.clone(), &cluster);
-        let stays = |key: &Key| wanted.wants(key) || matches!(key, Key::VirtualServer(key) if others.virtual_servers.contains_key(key));
-        let staying: Vec<Key> = there.keys().filter(stays).collect();
-        let mut next = Life::with(options, kernel.clone());
+        let mut next = Life::with(options.clone(), kernel.clone());
         next.feed(everything(&cluster));
+        if change == 2 {
+            // What is there was adopted, and the first Services were looked at.
+            next.step();
+            let moved = Event::NodeAddresses(addresses);
+            cluster.apply(moved.clone());
+            next.feed([moved]);
+        }
+        let wanted = desired(options, &cluster);
+        // What is on an address that is theirs no longer is taken for ours.
+        let is_others = |server: &VirtualServerKey| {
+            others.virtual_servers.contains_key(server)
+                && wanted.wants(&Key::Element(Element::SharedAddress(server.address)))
+        };
+        let stays = |key: &Key| wanted.wants(key) || matches!(key, Key::VirtualServer(key) if is_others(key));
+        let staying: Vec<Key> = there.keys().filter(stays).collect();
         for _ in 0..50 {
             next.step();
             let now = kernel.state();

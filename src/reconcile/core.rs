@@ -397,6 +397,10 @@ impl Reconciler {
     }
 
     fn look_at_touched(&mut self, now: Instant) {
+        // A table that is made anew is made with what all Services ask for, and a Service may need a table that is.
+        if self.looked_first.is_some() {
+            return;
+        }
         if std::mem::take(&mut self.node_touched) {
             let (settings, touched) = self.desired.look_at_node(&self.cluster);
             if !settings.is_empty() || !touched.is_empty() {
