@@ -138,6 +138,9 @@ fn what_everything_stands_on_is_missed_without_any_change() {
     for (remove, limit) in [
         (remove_device as fn(&MemoryKernel), Duration::from_secs(11)),
         (flush_ruleset, Duration::from_secs(11)),
+        // One after the other is read then.
+        (MemoryKernel::remake_device, Duration::from_secs(15)),
+        (MemoryKernel::remake_tables, Duration::from_secs(15)),
         // 128 in a second, once it is noticed.
         (clear_ipvs, Duration::from_secs(45)),
     ] {

@@ -322,12 +322,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError> {
-        let device = self.device()?.is_some();
-        let mut tables = BTreeSet::new();
+        let device = self.device()?;
+        let mut tables = BTreeMap::new();
         for family in Family::ALL {
-            if self.tables.exists(family).map_err(reading("the nftables table"))? {
-                tables.insert(family);
-            }
+            let handle = self.tables.handle(family).map_err(reading("the nftables table"))?;
+            tables.extend(handle.map(|handle| (family, handle)));
         }
         let witness = match witness {
             Some(key) => self.ipvs.exists(key).map_err(reading("a virtual server"))?,

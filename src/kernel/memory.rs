@@ -43,6 +43,9 @@ struct Inner {
     flows: BTreeSet<Flow>,
     faults: Option<Faults>,
     unreadable: u32,
+    /// How often a device, and a table, was made.
+    device_number: u32,
+    table_handle: u64,
     written: Vec<Step>,
 }
 
@@ -61,6 +64,20 @@ impl MemoryKernel {
     /// Changes what it holds behind everyone's back.
     pub fn meddle(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock().state);
+    }
+
+    /// Removes the device and makes it again, as somebody else may: its addresses are gone.
+    pub fn remake_device(&self) {
+        let mut inner = self.lock();
+        inner.device_number += 1;
+        inner.state.addresses.clear();
+    }
+
+    /// Replaces the tables by ones with the same rules and no elements, as somebody does who loads an old copy of them.
+    pub fn remake_tables(&self) {
+        let mut inner = self.lock();
+        inner.table_handle += 1;
+        inner.state.elements.clear();
     }
 
     /// Sets what goes wrong from now on.
@@ -110,6 +127,11 @@ impl Inner {
             refused(errno)
         } else {
             step.apply_to(&mut self.state);
+            match step {
+                Step::AddDevice => self.device_number += 1,
+                Step::InstallRules(..) => self.table_handle += 1,
+                _ => {}
+            }
             self.written.push(step.clone());
             Outcome::Done
         };
@@ -232,8 +254,8 @@ impl Kernel for MemoryKernel {
         inner.read_failure()?;
         let state = &inner.state;
         Ok(Foundations {
-            device: state.device,
-            tables: state.rules.keys().copied().collect(),
+            device: state.device.then_some(inner.device_number),
+            tables: state.rules.keys().map(|family| (*family, inner.table_handle)).collect(),
             witness: witness.is_some_and(|key| state.virtual_servers.contains_key(key)),
         })
     }

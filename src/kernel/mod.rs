@@ -75,10 +75,10 @@ pub trait Kernel: Send {
 /// ruleset`, `ipvsadm --clear`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Foundations {
-    /// The device.
-    pub device: bool,
-    /// The families that have a table of our name.
-    pub tables: BTreeSet<Family>,
+    /// The device's number: another one is another device, with nothing of what was on the first.
+    pub device: Option<u32>,
+    /// The handles of the tables of our name: likewise.
+    pub tables: BTreeMap<Family, u64>,
     /// The virtual server that was asked for.
     pub witness: bool,
 }

@@ -122,9 +122,14 @@ impl Audit {
         self.foundations_due = Some(now);
     }
 
-    /// Has all virtual servers listed now: one that should be there is not.
-    pub(super) fn list(&mut self, now: Instant) {
-        self.round.push_front(Look::List);
+    /// Has these looked at next, from now on.
+    pub(super) fn look(&mut self, looks: Vec<Look>, now: Instant) {
+        if looks.is_empty() {
+            return;
+        }
+        for look in looks.into_iter().rev() {
+            self.round.push_front(look);
+        }
         self.due = Some(now);
     }
 

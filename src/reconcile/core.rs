@@ -125,6 +125,8 @@ pub struct Reconciler {
     drains: Drains,
     purges: Purges,
     audit: Audit,
+    /// Which device and which tables were there when that was last asked, and we have not made others since.
+    foundations: Foundations,
     foreign: BTreeSet<VirtualServerKey>,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
     /// address is gone when the next list is made.
@@ -171,6 +173,7 @@ impl Reconciler {
             purges: Purges::default(),
             drains,
             audit: Audit::new(audit_period, families.clone()),
+            foundations: Foundations::default(),
             foreign: BTreeSet::new(),
             intruders: BTreeSet::new(),
             exclude_cidrs,
@@ -357,7 +360,7 @@ impl Reconciler {
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
             (Task::Foundations(witness), Answer::Foundations(Ok(found))) => {
-                self.look_for(witness, &found, now);
+                self.look_for(witness, found, now);
             }
             (Task::Count, Answer::Counts(Ok(counts))) => {
                 for server in self.drains.counted(&counts, now) {

@@ -153,12 +153,22 @@ fn what_everything_stands_on_is_there_or_not() {
         "ip link add kube-ipvs0 type dummy; nft add table ip kube-ipvs; nft add table ip6 kube-ipvs; \
          ipvsadm -A -t 10.96.0.1:80 -s rr",
     );
-    let all = Foundations { device: true, tables: Family::ALL.into(), witness: true };
-    assert_eq!(found(Some(&key)), all);
+    let all = found(Some(&key));
+    assert!(all.device.is_some() && all.tables.keys().copied().eq(Family::ALL) && all.witness, "{all:?}");
     assert_eq!(found(None), Foundations { witness: false, ..all.clone() });
     assert_eq!(found(Some(&tcp("10.96.0.1", 81))), Foundations { witness: false, ..all.clone() });
     shell("nft delete table ip kube-ipvs");
-    assert_eq!(found(Some(&key)), Foundations { tables: [Family::V6].into(), ..all });
+    let mut rest = all.clone();
+    rest.tables.remove(&Family::V4);
+    assert_eq!(found(Some(&key)), rest);
+    // What is made again is another one.
+    shell("nft add table ip kube-ipvs; ip link delete kube-ipvs0; ip link add kube-ipvs0 type dummy");
+    let anew = found(Some(&key));
+    assert!(anew.device.is_some() && anew.device != all.device, "{anew:?}");
+    assert_eq!(anew.tables.get(&Family::V6), all.tables.get(&Family::V6));
+    assert!(
+        anew.tables.contains_key(&Family::V4) && anew.tables.get(&Family::V4) != all.tables.get(&Family::V4)
+    );
     shell("nft flush ruleset; ip link delete kube-ipvs0; ipvsadm --clear");
     assert_eq!(found(Some(&key)), Foundations::default());
 }

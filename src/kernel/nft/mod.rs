@@ -126,12 +126,13 @@ impl Tables {
         read::table(&mut self.socket, family)
     }
 
-    /// Whether a family has a table of our name, whatever is in it.
+    /// The handle of a family's table of our name, whatever is in it; no two tables ever have the same. `None`: there is no
+    /// such table.
     ///
     /// # Errors
     /// Where the kernel could not be asked.
-    pub fn exists(&mut self, family: Family) -> io::Result<bool> {
-        read::exists(&mut self.socket, family)
+    pub fn handle(&mut self, family: Family) -> io::Result<Option<u64>> {
+        read::handle(&mut self.socket, family)
     }
 
     /// Replaces the table of a family, in the best variant that the kernel accepts.

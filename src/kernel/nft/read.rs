@@ -72,9 +72,9 @@ pub(super) fn table(socket: &mut Socket, family: Family) -> io::Result<(Option<R
     Err(io::Error::other(format!("table {TABLE} was replaced while it was read, {ATTEMPTS} times in a row")))
 }
 
-/// See [`super::Tables::exists`].
-pub(super) fn exists(socket: &mut Socket, family: Family) -> io::Result<bool> {
-    Ok(read_table(socket, family)?.is_some())
+/// See [`super::Tables::handle`].
+pub(super) fn handle(socket: &mut Socket, family: Family) -> io::Result<Option<u64>> {
+    Ok(read_table(socket, family)?.map(|table| table.handle))
 }
 
 fn read_contents(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::super::audit::Look;
 use super::super::note::{Note, Verdict};
 use super::super::refusals;
 use super::super::schedule::Urgency;
@@ -40,6 +41,11 @@ impl Reconciler {
             let verdict = Verdict::of(&outcome);
             if matches!(outcome, Outcome::Done | Outcome::Unknown) {
                 self.purges.stepped(&planned.step, &self.actual, now);
+                match &planned.step {
+                    diff::Step::AddDevice => self.foundations.device = None,
+                    diff::Step::InstallRules(family, ..) => _ = self.foundations.tables.remove(family),
+                    _ => {}
+                }
             }
             let kind = (planned.step.kind(), verdict);
             match &mut run {
@@ -128,18 +134,36 @@ impl Reconciler {
         }
     }
 
-    /// What should be there and is not is read, and then made again; and where one virtual server is gone, others may be.
-    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: &Foundations, now: Instant) {
-        let device = (self.actual.device && !found.device).then_some(Key::Device);
-        let tables = self.actual.rules.keys().filter(|family| !found.tables.contains(family));
-        let missing: Vec<Key> = tables.map(|family| Key::Rules(*family)).chain(device).collect();
-        for key in missing {
-            self.drifted(key.clone());
-            self.schedule.suspect(key);
+    /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
+    /// before, or may be; and where one virtual server is gone, others may be.
+    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: Foundations, now: Instant) {
+        let mut looks = Vec::new();
+        let families = self.families.clone();
+        for family in families {
+            let is_missing = self.actual.rules.contains_key(&family) && !found.tables.contains_key(&family);
+            if is_missing {
+                self.drifted(Key::Rules(family));
+                self.schedule.suspect(Key::Rules(family));
+            }
+            let known = self.foundations.tables.get(&family);
+            if is_missing || known.is_some() && known != found.tables.get(&family) {
+                looks.push(Look::Read(Selection::Tables(family)));
+            }
+        }
+        let is_missing = self.actual.device && found.device.is_none();
+        if is_missing {
+            self.drifted(Key::Device);
+            self.schedule.suspect(Key::Device);
+        }
+        let known = self.foundations.device;
+        if is_missing || known.is_some() && known != found.device {
+            looks.extend(self.families.iter().map(|family| Look::Read(Selection::Addresses(*family))));
         }
         if witness.is_some() && !found.witness {
-            self.audit.list(now);
+            looks.push(Look::List);
         }
+        self.audit.look(looks, now);
+        self.foundations = found;
     }
 
     /// Somebody else changed what a key stands for.
