@@ -202,7 +202,10 @@ pub fn rotate(plan: &mut Plan, seed: u64) {
         .steps
         .iter()
         .filter_map(|planned| match &planned.step {
-            Step::AddVirtualServer(server, _) => Some(*server),
+            // Those that hash make of their order what is to be the same on all nodes.
+            Step::AddVirtualServer(key, server) if !matches!(&*server.scheduler, "mh" | "sh" | "dh") => {
+                Some(*key)
+            }
             _ => None,
         })
         .collect();

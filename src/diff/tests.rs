@@ -175,6 +175,14 @@ fn nodes_begin_with_different_real_servers() {
     assert_eq!(firsts.len(), 5);
     assert!(firsts.values().all(|count| (20..=70).contains(count)), "{firsts:?}");
 
+    // A scheduler that hashes chooses alike on all nodes.
+    let mut hashing = state(&[], &[(server, 5)]);
+    hashing.virtual_servers.values_mut().for_each(|server| server.scheduler = "mh".into());
+    let hashing = plan(&State::default(), &hashing);
+    let mut rotated = hashing.clone();
+    order::rotate(&mut rotated, 1);
+    assert_eq!(rotated, hashing);
+
     // Of one that is there already, the turn is the kernel's.
     let more = plan(&state(&[], &[(server, 2)]), &state(&[], &[(server, 5)]));
     let mut rotated = more.clone();

@@ -4,8 +4,11 @@
 //! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays. Once
 //! it is in no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is
 //! gone for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which
-//! has no end of a connection, loses its real server at once. What drains is found by comparing, never remembered from an
-//! event, so a restart only starts the deadline anew. Pure: the time is an argument.
+//! has no end of a connection, loses its real server at once. And where the scheduler chooses by a hash, a real server of
+//! weight 0 keeps its share of the clients and refuses them: it stays no longer than its connections, slice or not.
+//!
+//! What drains is found by comparing, never remembered from an event, so a restart only starts the deadline anew. Pure:
+//! the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -40,6 +43,13 @@ pub struct Ended {
     pub deadline: u64,
     /// The endpoint came back, or the virtual server went.
     pub overtaken: u64,
+}
+
+/// Whether this scheduler chooses by a hash alone: `ip_vs_mh`, `_sh` and `_dh` have real servers of weight 0 in their tables,
+/// and refuse whom they are chosen for (Linux 6.12; the flags for a fallback of the first two are not what kube-proxy sets,
+/// contract 4.4).
+fn hashes(scheduler: &str) -> bool {
+    matches!(scheduler, "mh" | "sh" | "dh")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +103,8 @@ impl Drains {
             {
                 let unwanted: Vec<RealServerKey> =
                     known.real_servers.without(&server.real_servers).map(|(real, _)| *real).collect();
-                let in_slices = in_slices(key, &unwanted);
+                let in_slices =
+                    if hashes(&server.scheduler) { BTreeSet::new() } else { in_slices(key, &unwanted) };
                 for real in unwanted {
                     if self.may_stay(*key, real, in_slices.contains(&real), now) {
                         server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));

@@ -56,6 +56,11 @@ impl Purges {
         match step {
             Step::DeleteRealServer(key, _) | Step::DeleteVirtualServer(key) => self.note(*key, now),
             Step::AddRealServer(key, ..) if is_empty(key) => self.note(*key, now),
+            // What was sent there before asks for the way only once it is forgotten.
+            Step::AddElement(Element::InCluster(key, ..))
+            | Step::DeleteElement(Element::InCluster(key, ..)) => {
+                self.note(*key, now);
+            }
             _ => {}
         }
     }
@@ -202,6 +207,17 @@ mod tests {
             let mut purges = Purges::default();
             purges.stepped(&Step::DeleteRealServer(changed, real()), &actual, now);
             assert_eq!(purges.due(true, &actual, now).expect("a purge").live, expected);
+        }
+
+        // One that no virtual server serves here: a client that sends all the time is not sent there otherwise.
+        actual.virtual_servers.remove(&balanced);
+        let way = Element::InCluster(balanced, cluster_ip.address, 53);
+        for step in [Step::AddElement(way), Step::DeleteElement(way)] {
+            let mut purges = Purges::default();
+            purges.stepped(&step, &actual, now);
+            let live = purges.due(true, &actual, now).expect("a purge").live;
+            assert_eq!(live.keys().collect::<Vec<_>>(), [&balanced], "{step}");
+            assert_eq!(live[&balanced].len(), 2, "those of the cluster IP");
         }
     }
 

@@ -142,6 +142,32 @@ fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone(
     assert_eq!(complete(&mut drains, now + DEADLINE, false), 1);
 }
 
+/// It would refuse its share of new connections for as long as its pod is not ready.
+#[test]
+fn where_the_scheduler_hashes_an_endpoint_stays_no_longer_than_its_connections() {
+    let all = |_: &VirtualServerKey, asked: &[RealServerKey]| asked.iter().copied().collect();
+    for (scheduler, stays) in [("rr", true), ("wlc", true), ("mh", false), ("sh", false), ("dh", false)] {
+        let now = Instant::now();
+        let with = |mut state: State| {
+            for server in state.virtual_servers.values_mut() {
+                server.scheduler = scheduler.into();
+            }
+            state
+        };
+        let mut drains = Drains::new(DEADLINE);
+        let actual = with(state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]));
+        let mut wanted = with(state(Protocol::Tcp, &[(1, LIVE)]));
+        drains.complete(&mut wanted, &actual, now, all);
+        assert_eq!(wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len(), 2, "{scheduler}");
+        let id = (server_key(Protocol::Tcp), real_key(2));
+        drains.counted(&BTreeMap::from([(id, 0)]), now + POLL);
+        let mut wanted = with(state(Protocol::Tcp, &[(1, LIVE)]));
+        drains.complete(&mut wanted, &actual, now + POLL, all);
+        let left = wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len();
+        assert_eq!(left, if stays { 2 } else { 1 }, "{scheduler}");
+    }
+}
+
 #[test]
 fn a_removed_udp_endpoint_goes_at_once_and_a_server_without_any_is_not_made() {
     let mut drains = Drains::new(DEADLINE);
