@@ -6,6 +6,7 @@ mod happenings;
 mod init_only;
 mod own_node;
 mod report;
+mod sign;
 mod system;
 mod takeover;
 mod watches;
@@ -110,6 +111,9 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let supported = supported(&mut merged.options);
     let options = &merged.options;
 
+    if !options.init_only {
+        sign::keep();
+    }
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
     let (status, looked_at) = watch::channel(serve::Status::default());

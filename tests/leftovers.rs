@@ -11,7 +11,9 @@ use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::Outcome;
 use kube_ipvs::kernel::nft::Tables;
 use kube_ipvs::kernel::nft::whole::{FoundStep, WholeTables};
+use kube_ipvs::leftovers::cleanup::{clean_all, clean_own};
 use kube_ipvs::leftovers::report::{Finding, Report};
+use kube_ipvs::leftovers::running::Sign;
 use kube_ipvs::leftovers::takeover::{ForwardWatch, Takeover, take_over};
 use kube_ipvs::state::{Element, RuleSettings, VirtualServerKey};
 
@@ -38,6 +40,11 @@ fn main() -> std::process::ExitCode {
         node_ports_of_services_that_are_gone_go,
         without_programs_leftovers_are_named_and_the_rest_goes,
         where_iptables_has_nothing_no_program_is_started,
+        what_is_ours_stays_until_kube_proxy_has_rules_in_each_family,
+        rules_of_any_mode_are_rules,
+        a_node_that_kube_proxy_has_not_come_to_yet_is_not_done,
+        while_the_program_runs_no_cleanup_removes_anything,
+        the_way_back_waits_for_kube_proxy,
     ])
 }
 
@@ -609,4 +616,119 @@ fn where_iptables_has_nothing_no_program_is_started() {
     shell("iptables-nft -N SOMETHING");
     run(lines, "--cleanup");
     assert!(shell(&format!("cat {told}")).contains("called"));
+}
+
+/// kube-proxy's first sync, of mode ipvs or iptables, has been here.
+fn masquerade(tool: &str) {
+    shell(&format!("{tool} -t nat -N KUBE-POSTROUTING; {tool} -t nat -A KUBE-POSTROUTING -j MASQUERADE"));
+}
+
+const OUR_TABLES: &str = "table ip kube-ipvs\ntable ip6 kube-ipvs\n";
+
+fn our_tables() -> String {
+    shell("nft list tables | grep kube-ipvs; true")
+}
+
+fn no_rules_for(families: &str) -> String {
+    format!(
+        "failed anything: nothing was removed: kube-proxy has no rules of its own for {families} on this node, which it \
+         writes in its first sync (for a node without service proxy there is --cleanup)"
+    )
+}
+
+fn what_is_ours_stays_until_kube_proxy_has_rules_in_each_family() {
+    for family in Family::ALL {
+        install_our_rules(family, &[]);
+    }
+    shell("iptables-nft -P FORWARD DROP");
+    ForwardWatch::new(MARK).look();
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
+    // It starts: chains come first, and are filled when all else is there.
+    for tool in ["iptables-nft", "ip6tables-legacy"] {
+        shell(&format!("{tool} -t nat -N KUBE-POSTROUTING"));
+    }
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
+    shell("iptables-nft -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    assert_eq!(
+        said(&clean_own()),
+        [no_rules_for("IPv6")],
+        "the second family is written after the first one"
+    );
+    assert_eq!((our_tables().as_str(), accepts("iptables-nft")), (OUR_TABLES, 1));
+
+    shell("ip6tables-legacy -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    let report = clean_own();
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((our_tables().as_str(), accepts("iptables-nft")), ("", 0), "{report:?}");
+    assert_eq!(said(&clean_own()), [""; 0]);
+}
+
+fn rules_of_any_mode_are_rules() {
+    for rules in ["iptables-legacy", "iptables-nft", "nftables"] {
+        install_our_rules(Family::V4, &[]);
+        assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{rules}");
+        match rules {
+            "nftables" => drop(shell("nft add table ip kube-proxy")),
+            tool => masquerade(tool),
+        }
+        assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"], "{rules}");
+        shell("iptables-legacy -t nat -F; iptables-legacy -t nat -X; nft flush ruleset");
+    }
+    // Also where iptables' programs do not print them.
+    install_our_rules(Family::V4, &[]);
+    masquerade("iptables-nft");
+    shell(
+        "nft add chain ip nat OTHERS; nft add rule ip nat OTHERS fib daddr type local tcp dport 8080 return",
+    );
+    assert!(!shell("iptables-nft-save").contains("MASQUERADE"));
+    assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"]);
+}
+
+/// As where neither has begun: kube-ipvs may still be the next to come.
+fn a_node_that_kube_proxy_has_not_come_to_yet_is_not_done() {
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4")]);
+    masquerade("iptables-nft");
+    assert_eq!(said(&clean_own()), [""; 0]);
+}
+
+fn while_the_program_runs_no_cleanup_removes_anything() {
+    install_our_rules(Family::V4, &[]);
+    masquerade("iptables-nft");
+    shell("ip link add kube-ipvs0 type dummy");
+    let sign = Sign::set().expect("nobody else runs");
+    assert!(Sign::set().is_err(), "a second one is told");
+    let expected =
+        ["failed anything: nothing was removed: kube-ipvs runs on this node, and would write it again"];
+    assert_eq!(said(&clean_own()), expected);
+    assert_eq!(said(&clean_all(&[])), expected);
+    shell("ip link show kube-ipvs0; nft list table ip kube-ipvs; iptables-nft -t nat -S KUBE-POSTROUTING");
+    drop(sign);
+    assert!(clean_own().is_complete());
+    assert!(clean_all(&[]).is_complete());
+    assert!(!try_shell("ip link show kube-ipvs0").0);
+}
+
+fn the_way_back_waits_for_kube_proxy() {
+    install_our_rules(Family::V4, &[]);
+    shell("ip link add kube-ipvs0 type dummy");
+    let sign = Sign::set().expect("nobody else runs");
+    let log = shell("mktemp").trim().to_owned();
+    let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+    let mut cleanup = std::process::Command::new("sh")
+        .args(["-c", &format!("exec {binary} --cleanup-own 2>{log}")])
+        .spawn()
+        .expect("sh can be started");
+    let says = |words: &str| {
+        shell(&format!(
+            "for _ in $(seq 100); do grep -q '{words}' {log} && exit 0; sleep 0.1; done; cat {log}; exit 1"
+        ));
+    };
+    says("kube-ipvs runs on this node");
+    drop(sign);
+    says("kube-proxy has no rules of its own for IPv4");
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    masquerade("iptables-nft");
+    assert!(cleanup.wait().expect("it ends").success());
+    assert_eq!(our_tables(), "");
+    says("kube-proxy is not in ipvs mode here");
 }

@@ -167,6 +167,11 @@ fn from_ipvs_mode_and_back() {
         assert!(jumps.iter().all(|line| line.contains(variant.word())), "{jumps:#?}");
     }
 
+    for (node, _) in NODES {
+        let log = before.run(node, &["--cleanup"], 1);
+        assert!(log.contains("kube-ipvs runs on this node"), "{log}");
+    }
+
     // The way back: ours ends, kube-proxy starts and syncs, then what is ours goes.
     for proxy in proxies {
         let (status, log) = proxy.terminate();

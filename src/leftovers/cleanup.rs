@@ -3,50 +3,143 @@
 //! Both are complete in one run and find nothing in a second one. No API server is asked.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use ipnet::IpNet;
 
 use super::forward::Forward;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
-use super::names::NFTABLES_TABLE;
+use super::names::{self, NFTABLES_TABLE, POSTROUTING};
 use super::report::Report;
+use super::running;
 use super::sets::{delete_table, destroy_ipsets, is_absence, why};
 use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
+use crate::kernel::ipset::IpSets;
 use crate::kernel::netlink::{Protocol, Socket};
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
 use crate::kernel::{Outcome, link};
 use crate::state::DEVICE;
 
+/// What a cleanup that may not begin yet did not do.
+const ANYTHING: &str = "anything: nothing was removed";
+
 /// The way back (`--cleanup-own`): removes our nftables tables and the accept in FORWARD. `kube-ipvs0` and all virtual
 /// servers stay, for the kube-proxy that has them now.
+///
+/// Nothing is removed, and the report says why, as long as this program runs, or kube-proxy's rules do not stand in a
+/// family in which ours do: without both, what comes from outside the pods' network would go to pods without
+/// masquerade, and FORWARD might drop the replies.
 pub fn clean_own() -> Report {
     let mut report = Report::default();
-    clean_filters(&BTreeSet::new(), &mut report);
+    if runs(&mut report) {
+        return report;
+    }
+    let mut nftables = match WholeTables::open() {
+        Ok(nftables) => nftables,
+        Err(error) => {
+            report.failed("nftables", error);
+            return report;
+        }
+    };
+    let iptables = Iptables::look(&mut nftables, &mut report);
+    let missing = match missing_rules(&iptables, &mut nftables) {
+        Ok(missing) => missing,
+        Err(error) => {
+            report.failed("nftables", error);
+            return report;
+        }
+    };
+    if !missing.is_empty() {
+        let families = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        report.failed(
+            ANYTHING,
+            format!(
+                "kube-proxy has no rules of its own for {families} on this node, which it writes in its first sync \
+                 (for a node without service proxy there is --cleanup)"
+            ),
+        );
+    }
+    if !report.is_worth_another_try() {
+        clean_filters(iptables, nftables, &BTreeSet::new(), &mut report);
+    }
     report
 }
 
+/// Whether kube-proxy, in whatever mode it is, keeps up what it shares with us: of all modes only ipvs has sets.
+pub fn kube_proxy_has_sets() -> bool {
+    let names = IpSets::open().and_then(|sets| sets.map_or(Ok(Vec::new()), |mut sets| sets.names()));
+    names.is_ok_and(|names| names.iter().any(|name| names::is_set(name)))
+}
+
+/// Whether the device is there that [`clean_own`] leaves.
+pub fn has_device() -> bool {
+    Socket::open(Protocol::Route)
+        .and_then(|mut route| link::find(&mut route))
+        .is_ok_and(|device| device.is_some())
+}
+
+/// Says so if this program runs, or if that cannot be known.
+fn runs(report: &mut Report) -> bool {
+    match running::is_running() {
+        Ok(false) => return false,
+        Ok(true) => report.failed(ANYTHING, "kube-ipvs runs on this node, and would write it again"),
+        Err(error) => report.failed("the list of Unix sockets", error),
+    }
+    true
+}
+
+/// The families in which our rules stand and kube-proxy's do not. Where neither has any, it is IPv4 that is missed: a
+/// kube-proxy that has not begun must not be taken for one that has nothing to do.
+fn missing_rules(iptables: &Iptables, nftables: &mut WholeTables) -> io::Result<Vec<Family>> {
+    let (mut missing, mut standing) = (Vec::new(), false);
+    for family in Family::ALL {
+        // In its modes iptables and ipvs the chain is empty until the first sync has written all; in mode nftables
+        // one transaction makes the table and all that is in it.
+        if iptables.has_rules(nftables, family, "nat", POSTROUTING)?
+            || nftables.exists(family, NFTABLES_TABLE)?
+        {
+            standing = true;
+        } else if nftables.exists(family, OUR_TABLE)? {
+            missing.push(family);
+        }
+    }
+    if missing.is_empty() && !standing {
+        missing.push(Family::V4);
+    }
+    Ok(missing)
+}
+
 /// Removes everything of ours and of kube-proxy, whatever its mode was (`--cleanup`, contract 6.8). Virtual servers in
-/// the networks of `exclude_cidrs` stay, and so do those that are neither's.
+/// the networks of `exclude_cidrs` stay, and so do those that are neither's. Nothing is removed while this program runs.
 pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let mut report = Report::default();
+    if runs(&mut report) {
+        return report;
+    }
     // Service addresses without virtual servers are refused as long as they are the node's; the other way round,
     // what goes there would leave the node.
     let node_ports_are_gone = virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
     remove_device(&mut report);
     let both = Family::ALL.into_iter().collect();
-    clean_filters(&both, &mut report);
+    match WholeTables::open() {
+        Ok(mut nftables) => {
+            let iptables = Iptables::look(&mut nftables, &mut report);
+            clean_filters(iptables, nftables, &both, &mut report);
+        }
+        Err(error) => report.failed("nftables", error),
+    }
     destroy_ipsets(&both, node_ports_are_gone, &mut report);
     report
 }
 
 /// Removes our nftables tables and our accept, and kube-proxy's tables and chains of these families.
-fn clean_filters(kube_proxys: &BTreeSet<Family>, report: &mut Report) {
-    let mut nftables = match WholeTables::open() {
-        Ok(nftables) => nftables,
-        Err(error) => return report.failed("nftables", error),
-    };
-    let mut iptables = Iptables::look(&mut nftables, report);
+fn clean_filters(
+    mut iptables: Iptables,
+    mut nftables: WholeTables,
+    kube_proxys: &BTreeSet<Family>,
+    report: &mut Report,
+) {
     iptables.change(&mut nftables, FILTER, kube_proxys, Forward::Remove, report);
     iptables.change(&mut nftables, TRANSLATION, kube_proxys, Forward::Leave, report);
     for family in Family::ALL {

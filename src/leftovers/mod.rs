@@ -11,6 +11,8 @@
 //! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
 //! only where iptables has tables: see `tools.rs` for why at all.
 //!
+//! While the program runs on the node ([`running`]), neither cleanup does anything.
+//!
 //! What to remove is decided on data (`names.rs`, `saved.rs`, `seen.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
 //! and what others use of kube-proxy's stays and is named.
 
@@ -21,6 +23,7 @@ mod names;
 mod node_ports;
 mod plan;
 pub mod report;
+pub mod running;
 mod saved;
 mod seen;
 mod sets;

@@ -7,6 +7,9 @@
 /// The name of the tables of kube-proxy's nftables mode, one of family `ip`, one of `ip6`.
 pub(super) const NFTABLES_TABLE: &str = "kube-proxy";
 
+/// The chain in table nat that masquerades, in its modes ipvs and iptables. A sync fills it, whatever Services there are.
+pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
+
 /// Chains in table filter: of the modes ipvs (contract 6.2), iptables and userspace.
 const FILTER_CHAINS: [&str; 11] = [
     "KUBE-EXTERNAL-SERVICES",
@@ -34,7 +37,7 @@ const NAT_CHAINS: [&str; 13] = [
     "KUBE-NODEPORTS",
     "KUBE-PORTALS-CONTAINER",
     "KUBE-PORTALS-HOST",
-    "KUBE-POSTROUTING",
+    POSTROUTING,
     "KUBE-PROXY-CANARY",
     "KUBE-SERVICES",
 ];

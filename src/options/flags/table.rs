@@ -82,14 +82,15 @@ pub(super) static FLAGS: &[Flag] = &[
     )
     .beside_file(),
     switch("cleanup", "Remove everything of this program and of kube-proxy in all its modes from the kernel, say what, and exit. \
-         Virtual servers in --ipvs-exclude-cidrs stay", |flags, on| {
+         Virtual servers in --ipvs-exclude-cidrs stay. While the program runs on the node, nothing is removed", |flags, on| {
         flags.cleanup = on;
     })
     .beside_file(),
     switch(
         "cleanup-own",
-        "The way back: remove what only this program has (its nftables tables, its accept in FORWARD), say what, and exit. \
-         Virtual servers and kube-ipvs0 stay for the kube-proxy that runs now",
+        "The way back: wait until this program has ended on the node and kube-proxy has its own rules (15 minutes at most), \
+         remove what only this program has (its nftables tables, its accept in FORWARD), say what, and exit. Virtual \
+         servers and kube-ipvs0 stay for the kube-proxy that runs now",
         |flags, on| flags.cleanup_own = on,
     )
     .beside_file(),

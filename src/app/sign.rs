@@ -1,0 +1,34 @@
+//! Keeps the sign by which a cleanup knows that the program runs.
+
+use std::future;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::leftovers::running::Sign;
+
+/// How often it is tried to take the place of another one that runs.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Sets it, now or when another kube-ipvs has ended, until the runtime ends. The program works without.
+pub(super) fn keep() {
+    let mut sign = Sign::set();
+    tokio::spawn(async move {
+        let mut told = false;
+        let _sign = loop {
+            match sign {
+                Ok(sign) => break sign,
+                Err(error) if !told && error.kind() == ErrorKind::AddrInUse => {
+                    tracing::warn!("Another kube-ipvs runs on this node: they undo what the other one does");
+                }
+                Err(error) if !told => {
+                    tracing::warn!(err = %error, "A cleanup cannot see that kube-ipvs runs on this node");
+                }
+                Err(_) => {}
+            }
+            told = true;
+            tokio::time::sleep(PERIOD).await;
+            sign = Sign::set();
+        };
+        future::pending::<()>().await;
+    });
+}
