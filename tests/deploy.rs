@@ -240,6 +240,29 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     assert_eq!(mounted, volumes);
 }
 
+/// All objects of a kustomization and of those that it is made of, before its patches.
+fn objects(folder: &Path) -> Vec<Value> {
+    let kustomization: Kustomization =
+        strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"));
+    let objects = kustomization.resources.iter().flat_map(|resource| {
+        let path = folder.join(resource);
+        if path.is_dir() { objects(&path) } else { vec![yaml(&path)] }
+    });
+    objects.collect()
+}
+
+/// Where kubeadm made the cluster there is one, which knows the API server.
+#[test]
+fn a_configuration_that_is_to_be_edited_comes_with_nothing_else() {
+    for folder in kustomizations() {
+        let kinds: Vec<_> = objects(&folder).iter().map(|object| object["kind"].clone()).collect();
+        assert!(!kinds.is_empty(), "{}", folder.display());
+        if kinds.contains(&Value::from("ConfigMap")) {
+            assert_eq!(kinds.len(), 1, "{}: {kinds:?}", folder.display());
+        }
+    }
+}
+
 #[test]
 fn the_canary_and_kube_proxy_share_no_node() {
     let canary = daemonset("canary/daemonset.yaml");
@@ -262,7 +285,8 @@ fn the_canary_and_kube_proxy_share_no_node() {
 /// The command lines in the objects are understood, and the file in the configuration map with them.
 #[test]
 fn the_configuration_is_accepted() {
-    let map: ConfigMap = strict(&yaml(&folder("kubeadm/configmap.yaml"))).unwrap_or_else(|e| panic!("{e}"));
+    let map: ConfigMap =
+        strict(&yaml(&folder("configuration/configmap.yaml"))).unwrap_or_else(|e| panic!("{e}"));
     let data = map.data.expect("data");
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), &data["config.conf"]).expect("a file");

@@ -379,14 +379,14 @@ async fn the_server_accepts_the_objects_of_deploy() {
     let client = server.client("admin").await;
     let parameters = PatchParams::apply("test").dry_run().validation_strict();
     let read = |file: &str| -> Value {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubeadm").join(file);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
         serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
     let accounts: Api<ServiceAccount> = Api::namespaced(client, "kube-system");
-    let map = read("configmap.yaml");
+    let map = read("configuration/configmap.yaml");
     maps.patch("kube-proxy", &parameters, &Patch::Apply(&map)).await.unwrap();
-    accounts.patch("kube-proxy", &parameters, &Patch::Apply(&read("serviceaccount.yaml"))).await.unwrap();
+    accounts.patch("kube-proxy", &parameters, &Patch::Apply(&read("kubeadm/serviceaccount.yaml"))).await.unwrap();
 
     let mut wrong = map;
     wrong["dta"] = json!({});

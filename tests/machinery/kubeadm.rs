@@ -16,7 +16,7 @@ use crate::real_apiserver::PROXY_TOKEN;
 use crate::tools::{ipvsadm, wait_for};
 
 fn object<T: DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubeadm").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -27,7 +27,7 @@ pub fn the_daemon_set_of_kubeadm_runs_with_its_own_rights() {
     cluster.create(service("web", json!({"clusterIP": "10.96.1.1", "ports": [{"port": 80}]})));
     cluster.create(slice("web-1", "web", &[("", 8080, "TCP")], &["10.244.0.1"]));
 
-    let files = object::<ConfigMap>("configmap.yaml").data.expect("data");
+    let files = object::<ConfigMap>("configuration/configmap.yaml").data.expect("data");
     let mounted = folder.path().join("mounted");
     fs::create_dir(&mounted).unwrap();
     for (name, text) in &files {
@@ -38,7 +38,7 @@ pub fn the_daemon_set_of_kubeadm_runs_with_its_own_rights() {
     fs::write(mounted.join("token"), PROXY_TOKEN).unwrap();
     fs::copy(cluster.certificate(), mounted.join("ca.crt")).unwrap();
 
-    let pod = object::<DaemonSet>("daemonset.yaml").spec.template.spec.expect("a pod");
+    let pod = object::<DaemonSet>("kubeadm/daemonset.yaml").spec.template.spec.expect("a pod");
     let container = &pod.containers[0];
     let command =
         container.command.as_ref().expect("a command").join(" ").replace("$(NODE_NAME)", "$NODE_NAME");
