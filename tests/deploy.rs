@@ -68,9 +68,9 @@ struct Patch {
 struct Image {
     name: String,
     #[serde(rename = "newName")]
-    _new_name: String,
+    new_name: String,
     #[serde(rename = "newTag")]
-    _new_tag: String,
+    new_tag: String,
 }
 
 fn yaml(path: &Path) -> Value {
@@ -240,22 +240,139 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     assert_eq!(mounted, volumes);
 }
 
-/// All objects of a kustomization and of those that it is made of, before its patches.
-fn objects(folder: &Path) -> Vec<Value> {
-    let kustomization: Kustomization =
-        strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"));
-    let objects = kustomization.resources.iter().flat_map(|resource| {
+fn kustomization(folder: &Path) -> Kustomization {
+    strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// All objects of a kustomization and of those that it is made of, as kustomize makes them: resources, patches, images.
+/// What is named is the image that is set by `kustomize edit set image kube-ipvs=...` in this folder.
+fn built(folder: &Path, image: Option<&str>) -> Vec<Value> {
+    let kustomization = kustomization(folder);
+    let mut objects: Vec<Value> = Vec::new();
+    for resource in &kustomization.resources {
         let path = folder.join(resource);
-        if path.is_dir() { objects(&path) } else { vec![yaml(&path)] }
-    });
-    objects.collect()
+        objects.extend(if path.is_dir() { built(&path, None) } else { vec![yaml(&path)] });
+    }
+    for patch in &kustomization.patches {
+        let patch = yaml(&folder.join(&patch.path));
+        let is_target = |object: &&mut Value| {
+            object["kind"] == patch["kind"] && object["metadata"]["name"] == patch["metadata"]["name"]
+        };
+        merge(objects.iter_mut().find(is_target).expect("what the patch is for"), &patch);
+    }
+    for Image { name, new_name, new_tag } in &kustomization.images {
+        let new = image.map_or_else(|| format!("{new_name}:{new_tag}"), str::to_owned);
+        for object in &mut objects {
+            set_image(object, name, &new);
+        }
+    }
+    objects
+}
+
+fn set_image(value: &mut Value, name: &str, new: &str) {
+    match value {
+        Value::Mapping(mapping) => {
+            for (key, value) in mapping {
+                let is_image = key == "image"
+                    && value.as_str().and_then(|v| v.rsplit_once(':')).is_some_and(|v| v.0 == name);
+                if is_image { *value = new.into() } else { set_image(value, name, new) }
+            }
+        }
+        Value::Sequence(items) => {
+            for item in items {
+                set_image(item, name, new);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The images of all containers.
+fn images(objects: &[Value]) -> Vec<String> {
+    let daemonsets = objects.iter().filter(|object| object["kind"] == "DaemonSet");
+    let daemonsets =
+        daemonsets.map(|object| strict::<DaemonSet>(object).unwrap_or_else(|error| panic!("{error}")));
+    daemonsets
+        .flat_map(|set| containers(pod(&set)).map(|c| c.image.clone().expect("an image")).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A name without a registry is Docker Hub's, where it may be anybody's.
+#[test]
+fn an_image_that_was_not_set_cannot_be_pulled() {
+    for folder in kustomizations() {
+        for image in images(&built(&folder, None)) {
+            assert!(
+                ["registry.invalid/kube-ipvs:unset", PAUSE].contains(&&*image),
+                "{}: {image}",
+                folder.display()
+            );
+        }
+    }
+}
+
+/// What waits beside the work; it is Kubernetes' own.
+const PAUSE: &str = "registry.k8s.io/pause:3.10";
+const SET: &str = "registry.example/kube-ipvs:v1";
+
+#[test]
+fn setting_the_image_sets_it_for_all_containers() {
+    let mut count = 0;
+    for folder in kustomizations() {
+        for image in images(&built(&folder, Some(SET))) {
+            assert!([SET, PAUSE].contains(&&*image), "{}: {image}", folder.display());
+            count += usize::from(image == SET);
+        }
+    }
+    assert!(count >= 5, "{count}");
+}
+
+/// The commands in the README, one code block each.
+fn procedures() -> Vec<String> {
+    let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let mut blocks = vec![String::new()];
+    for line in readme.lines() {
+        match line.strip_prefix("    ") {
+            Some(command) => blocks.last_mut().expect("the first one").extend([command, "\n"]),
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}
+
+#[test]
+fn whatever_the_readme_applies_has_its_image_set_before() {
+    let mut applied = BTreeSet::new();
+    for procedure in procedures() {
+        for (position, _) in procedure.match_indices("kubectl apply -k deploy/") {
+            let (before, rest) = procedure.split_at(position);
+            let name = rest["kubectl apply -k deploy/".len()..]
+                .split_whitespace()
+                .next()
+                .expect("a folder")
+                .trim_end_matches(')');
+            if !kustomization(&folder(name)).images.is_empty() {
+                let sets = format!(
+                    "(cd deploy/{name} && kustomize edit set image kube-ipvs=REGISTRY/kube-ipvs:TAG)"
+                );
+                assert!(before.contains(&sets), "{name}:\n{procedure}");
+            }
+            applied.insert(name.to_owned());
+        }
+    }
+    let all: BTreeSet<_> = kustomizations()
+        .iter()
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(applied, all, "each folder is in a procedure");
 }
 
 /// Where kubeadm made the cluster there is one, which knows the API server.
 #[test]
 fn a_configuration_that_is_to_be_edited_comes_with_nothing_else() {
     for folder in kustomizations() {
-        let kinds: Vec<_> = objects(&folder).iter().map(|object| object["kind"].clone()).collect();
+        let kinds: Vec<_> = built(&folder, None).iter().map(|object| object["kind"].clone()).collect();
         assert!(!kinds.is_empty(), "{}", folder.display());
         if kinds.contains(&Value::from("ConfigMap")) {
             assert_eq!(kinds.len(), 1, "{}: {kinds:?}", folder.display());

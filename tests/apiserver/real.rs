@@ -386,7 +386,10 @@ async fn the_server_accepts_the_objects_of_deploy() {
     let accounts: Api<ServiceAccount> = Api::namespaced(client, "kube-system");
     let map = read("configuration/configmap.yaml");
     maps.patch("kube-proxy", &parameters, &Patch::Apply(&map)).await.unwrap();
-    accounts.patch("kube-proxy", &parameters, &Patch::Apply(&read("kubeadm/serviceaccount.yaml"))).await.unwrap();
+    accounts
+        .patch("kube-proxy", &parameters, &Patch::Apply(&read("kubeadm/serviceaccount.yaml")))
+        .await
+        .unwrap();
 
     let mut wrong = map;
     wrong["dta"] = json!({});
