@@ -393,10 +393,48 @@ fn the_canary_and_kube_proxy_share_no_node() {
     let terms = &selector.expect("a selector").node_selector_terms;
     let expression = terms[0].match_expressions.as_ref().and_then(|all| all.first()).expect("an expression");
     assert_eq!((&*expression.key, &*expression.operator), ("kube-ipvs/canary", "NotIn"));
-    assert_eq!(expression.values.as_deref(), Some(&["true".to_owned()][..]));
+    assert_eq!(expression.values.as_deref(), Some(&["true".to_owned(), "clear".to_owned()][..]));
     // But for that the canary is the same pod.
     let [ours, theirs] = [pod(&canary), pod(&kube_proxy)].map(|pod| pod.containers.clone());
     assert_eq!(ours, theirs);
+}
+
+/// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
+#[test]
+fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
+    let roll_back = daemonset("roll-back/daemonset.yaml");
+    let whole = pod(&roll_back);
+    for (file, label, flag) in [("back", "back", "--cleanup-own"), ("clear", "clear", "--cleanup")] {
+        let daemonset = daemonset(&format!("canary/{file}.yaml"));
+        assert_eq!(daemonset.metadata.name, Some(format!("kube-ipvs-canary-{file}")));
+        let mut ours = pod(&daemonset).clone();
+        let selector = ours.node_selector.as_mut().expect("a selector");
+        assert_eq!(selector.remove("kube-ipvs/canary").as_deref(), Some(label));
+        let command =
+            ours.init_containers.as_mut().and_then(|all| all[0].command.as_mut()).expect("a command");
+        assert_eq!(std::mem::replace(&mut command[1], "--cleanup-own".to_owned()), flag);
+        let words = &command[1..];
+        assert!(from_args(words.iter().map(Into::into), std::iter::empty()).is_ok(), "{words:?}");
+        ours.termination_grace_period_seconds = whole.termination_grace_period_seconds;
+        assert_eq!(&ours, whole, "{file}");
+    }
+}
+
+/// It waits on each node for kube-proxy: applied later, our sets decide without anybody who keeps them up to date.
+#[test]
+fn the_roll_back_comes_before_kube_proxy() {
+    let procedure = procedures().into_iter().find(|text| text.contains("apply -k deploy/roll-back"));
+    let procedure = procedure.expect("the way back");
+    let position = |part: &str| procedure.find(part).unwrap_or_else(|| panic!("{part}:\n{procedure}"));
+    let order = [
+        "apply -k deploy/roll-back",
+        "set image daemonset/kube-proxy kube-proxy=registry.k8s.io",
+        "rollout status daemonset/kube-proxy",
+        "rollout status daemonset/kube-ipvs-cleanup",
+        "delete -k deploy/roll-back",
+    ]
+    .map(position);
+    assert!(order.is_sorted(), "{order:?}:\n{procedure}");
 }
 
 /// The command lines in the objects are understood, and the file in the configuration map with them.
