@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_ipvs::options::{Command, Source, from_args};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -213,6 +214,36 @@ fn the_daemonset_is_kubeadms_with_another_image() {
     assert!(container.liveness_probe.is_none() && container.ports.is_none() && container.resources.is_none());
     let labels = spec.selector.match_labels.as_ref().expect("a selector");
     assert_eq!(labels.get("k8s-app").map(String::as_str), Some("kube-proxy"));
+}
+
+/// Without, a rollout goes on over nodes on which nothing is ever written.
+#[test]
+fn a_rollout_stops_where_the_first_sync_does_not_come() {
+    let ready = |daemonset: &DaemonSet| {
+        let probe = pod(daemonset).containers[0].readiness_probe.clone().expect("a probe");
+        let http = probe.http_get.expect("of HTTP");
+        // `/livez` does not wait for the first sync.
+        assert_eq!((http.path.as_deref(), http.port), (Some("/healthz"), IntOrString::Int(10256)));
+        assert!(daemonset.spec.min_ready_seconds >= Some(1));
+        (daemonset.spec.min_ready_seconds, probe.period_seconds)
+    };
+    let named = |objects: Vec<Value>, name: &str| -> DaemonSet {
+        let found = objects
+            .into_iter()
+            .find(|object| object["kind"] == "DaemonSet" && object["metadata"]["name"] == name);
+        strict(&found.expect("the object")).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let wanted = ready(&named(built(&folder("kubeadm"), None), "kube-proxy"));
+    assert_eq!(ready(&named(built(&folder("hardened"), None), "kube-proxy")), wanted);
+    assert_eq!(ready(&named(built(&folder("canary"), None), "kube-ipvs-canary")), wanted);
+    // The patch, on what kubeadm makes.
+    let mut kubeadms = yaml(&folder("kubeadm/daemonset.yaml"));
+    let spec = kubeadms["spec"].as_mapping_mut().expect("a spec");
+    spec.remove("minReadySeconds");
+    let container = spec["template"]["spec"]["containers"][0].as_mapping_mut().expect("a container");
+    container.remove("readinessProbe");
+    merge(&mut kubeadms, &yaml(&folder("kubeadm/probe-patch.yaml")));
+    assert_eq!(ready(&named(vec![kubeadms], "kube-proxy")), wanted);
 }
 
 #[test]
