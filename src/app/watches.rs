@@ -45,6 +45,7 @@ fn read(monitor: Monitor) -> Read {
         events: of(&monitor.counters.events_received),
         ignored: of(&monitor.counters.objects_ignored),
         refused: of(&monitor.counters.objects_refused),
+        refused_now: of(&monitor.counters.refused_now),
         relists: of(&monitor.counters.relists),
         errors: of(&monitor.counters.errors),
         healthy: monitor.status.borrow().last_error.is_none(),

@@ -152,6 +152,11 @@ impl Session {
         timeout(patience(), self.task).await.expect("the source does not end").unwrap()
     }
 
+    /// How many objects make no sense now.
+    pub fn refused_now(&self, of: Of) -> u64 {
+        self.monitors[of as usize].counters.refused_now.load(Ordering::Relaxed)
+    }
+
     /// Waits for the source to end by itself, or because of a shutdown; nobody reads events meanwhile.
     pub async fn end(self) -> Result<(), Error> {
         let _events = self.events;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{ListParams, VersionMatch, WatchParams};
@@ -103,13 +104,14 @@ impl<K: Kind> Cycle<K> {
         report: Report,
         events: mpsc::Sender<Event>,
     ) -> Self {
+        let complaints = Complaints::new(Arc::clone(&report.counters));
         Self {
             kind,
             client,
             settings,
             events,
             report,
-            complaints: Complaints::new(),
+            complaints,
             strategy: Strategy::new(),
             seen: None,
             listed: false,

@@ -29,6 +29,8 @@ pub struct Counters {
     pub objects_ignored: AtomicU64,
     /// Of these, objects that make no sense (or a part of them), and could not be decoded.
     pub objects_refused: AtomicU64,
+    /// Objects of which that is so now: the one number here that falls again.
+    pub refused_now: AtomicU64,
     /// Complete sets of objects received after the first one.
     pub relists: AtomicU64,
     /// Requests, and streams, that failed.
@@ -127,11 +129,13 @@ pub(super) struct Complaints<K> {
     said: BTreeMap<K, String>,
     /// The objects complained about since the list began.
     in_list: BTreeSet<K>,
+    /// Where it is told about how many objects something was said.
+    counters: Arc<Counters>,
 }
 
 impl<K: Ord + Clone> Complaints<K> {
-    pub(super) fn new() -> Self {
-        Self { said: BTreeMap::new(), in_list: BTreeSet::new() }
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        Self { said: BTreeMap::new(), in_list: BTreeSet::new(), counters }
     }
 
     /// An object has a flaw; logged unless it was already.
@@ -140,13 +144,16 @@ impl<K: Ord + Clone> Complaints<K> {
         if self.said.get(key) != Some(&problem) {
             tracing::warn!(problem, "{consequence}");
             self.said.insert(key.clone(), problem);
+            self.tell();
         }
     }
 
     /// An object is flawless, or gone.
     pub(super) fn settled(&mut self, key: &K) {
-        self.said.remove(key);
         self.in_list.remove(key);
+        if self.said.remove(key).is_some() {
+            self.tell();
+        }
     }
 
     /// A list begins.
@@ -157,5 +164,32 @@ impl<K: Ord + Clone> Complaints<K> {
     /// A list is complete: what it did not repeat does not exist.
     pub(super) fn list_ends(&mut self) {
         self.said.retain(|key, _| self.in_list.contains(key));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let count = u64::try_from(self.said.len()).unwrap_or(u64::MAX);
+        self.counters.refused_now.store(count, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_complete_set_does_not_have_is_not_counted_any_more() {
+        let counters = Arc::new(Counters::default());
+        let count = || counters.refused_now.load(Ordering::Relaxed);
+        let mut complaints = Complaints::new(Arc::clone(&counters));
+        complaints.about(&"a", "no port".to_owned(), "");
+        complaints.about(&"b", "no port".to_owned(), "");
+        complaints.list_begins();
+        complaints.about(&"b", "no port".to_owned(), "");
+        assert_eq!(count(), 2, "whether it is gone is not known before the end");
+        complaints.list_ends();
+        assert_eq!(count(), 1);
+        complaints.settled(&"b");
+        assert_eq!(count(), 0);
     }
 }

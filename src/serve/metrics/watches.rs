@@ -15,6 +15,8 @@ pub struct WatchNumbers {
     pub ignored: u64,
     /// Of these, those that make no sense, or of which a part does not.
     pub refused: u64,
+    /// Objects of which that is so at the moment.
+    pub refused_now: u64,
     /// Complete sets after the first one.
     pub relists: u64,
     /// Requests and streams that failed.
@@ -31,7 +33,7 @@ pub struct Watches {
     readers: Vec<(String, Read)>,
     /// For their descriptions: the values are made anew at each scrape, since two may run at once.
     counters: Vec<IntCounterVec>,
-    healthy: IntGaugeVec,
+    gauges: Vec<IntGaugeVec>,
 }
 
 type Number = fn(&WatchNumbers) -> u64;
@@ -58,10 +60,21 @@ const COUNTERS: [(&str, &str, Number); 5] = [
     }),
 ];
 
+const GAUGES: [(&str, &str, Number); 2] = [
+    ("kube_ipvs_watch_healthy", "Whether the last request for these objects went well: 1 or 0", |numbers| {
+        numbers.healthy.into()
+    }),
+    (
+        "kube_ipvs_watch_refused_objects",
+        "Objects that make no sense at the moment, or of which a part does not",
+        |numbers| numbers.refused_now,
+    ),
+];
+
 impl Watches {
     /// Of these watches: what is watched (the label `resource`), and how to read its numbers.
     pub fn new(readers: Vec<(String, Read)>) -> Self {
-        Self { readers, counters: counters(), healthy: healthy() }
+        Self { readers, counters: counters(), gauges: gauges() }
     }
 }
 
@@ -72,26 +85,34 @@ fn counters() -> Vec<IntCounterVec> {
     COUNTERS.iter().map(counter).collect()
 }
 
-fn healthy() -> IntGaugeVec {
-    let (name, help) =
-        ("kube_ipvs_watch_healthy", "Whether the last request for these objects went well: 1 or 0");
-    IntGaugeVec::new(Opts::new(name, help), &["resource"]).expect(VALID)
+fn gauges() -> Vec<IntGaugeVec> {
+    let gauge = |&(name, help, _): &(&str, &str, Number)| {
+        IntGaugeVec::new(Opts::new(name, help), &["resource"]).expect(VALID)
+    };
+    GAUGES.iter().map(gauge).collect()
 }
 
 impl Collector for Watches {
     fn desc(&self) -> Vec<&Desc> {
-        self.counters.iter().flat_map(Collector::desc).chain(self.healthy.desc()).collect()
+        let counters = self.counters.iter().flat_map(Collector::desc);
+        counters.chain(self.gauges.iter().flat_map(Collector::desc)).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let (counters, healthy) = (counters(), healthy());
+        let (counters, gauges) = (counters(), gauges());
         for (resource, read) in &self.readers {
             let numbers = read();
             for ((_, _, number), counter) in COUNTERS.iter().zip(&counters) {
                 counter.with_label_values(&[resource]).inc_by(number(&numbers));
             }
-            healthy.with_label_values(&[resource]).set(numbers.healthy.into());
+            for ((_, _, number), gauge) in GAUGES.iter().zip(&gauges) {
+                gauge.with_label_values(&[resource]).set(number(&numbers).try_into().unwrap_or(i64::MAX));
+            }
         }
-        counters.iter().flat_map(Collector::collect).chain(healthy.collect()).collect()
+        counters
+            .iter()
+            .flat_map(Collector::collect)
+            .chain(gauges.iter().flat_map(Collector::collect))
+            .collect()
     }
 }

@@ -11,6 +11,7 @@ use crate::session::{self, Log, Of};
 
 session::tests![
     nonsense_is_skipped_with_one_warning,
+    what_makes_no_sense_is_counted_as_long_as_it_is_there,
     what_cannot_be_decoded_is_skipped_too,
     annotations_may_be_any_bytes,
     an_answer_that_is_no_list_is_an_error,
@@ -43,6 +44,26 @@ async fn nonsense_is_skipped_with_one_warning() {
     server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(log.with("Service default/bad").len(), 2);
+}
+
+async fn what_makes_no_sense_is_counted_as_long_as_it_is_there() {
+    let server = server();
+    server.put(service("bad", "300.0.0.1"));
+    server.put(service("worse", "300.0.0.2"));
+    let mut session = established(&server).await;
+    assert_eq!(session.refused_now(Of::Services), 2, "from the first list on");
+    server.put(service("bad", "10.96.0.7"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/bad 10.96.0.7:80");
+    assert_eq!(session.refused_now(Of::Services), 1, "one was put right");
+    server.patch(Kind::Services, "bad", |object| object["spec"]["ports"][0]["port"] = json!(0));
+    assert_eq!(session.next(Of::Services).await, "delete default/bad");
+    assert_eq!(session.refused_now(Of::Services), 2);
+    server.delete(Kind::Services, "bad");
+    assert_eq!(session.next(Of::Services).await, "delete default/bad");
+    assert_eq!(session.refused_now(Of::Services), 1, "one is gone");
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(session.refused_now(Of::Services), 1, "a complete set counts nothing twice");
 }
 
 async fn what_cannot_be_decoded_is_skipped_too() {
