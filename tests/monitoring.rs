@@ -132,6 +132,21 @@ fn the_alert_rules_are_good_and_each_is_tested() {
     }
 }
 
+/// Debian's promtool knows nothing of Kubernetes: what finds the pods is left out.
+#[test]
+fn prometheus_takes_the_part_of_its_configuration() {
+    let text = std::fs::read_to_string(deployed("scrape.yaml")).expect("the file");
+    let mut configuration: serde_json::Value = serde_yaml::from_str(&text).expect("YAML");
+    let job = configuration["scrape_configs"][0].as_object_mut().expect("a job");
+    let found = job.remove("kubernetes_sd_configs").expect("what finds the pods");
+    assert_eq!(found, serde_json::json!([{"role": "pod", "namespaces": {"names": ["kube-system"]}}]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("prometheus.yaml");
+    std::fs::write(&file, configuration.to_string()).expect("a file");
+    let (code, output) = promtool::run(&["check", "config", file.to_str().expect("UTF-8")], "");
+    assert_eq!(code, 0, "{output}");
+}
+
 #[test]
 fn alerts_and_dashboard_go_by_metrics_that_there_are() {
     let page = Page::parse(&page());

@@ -32,12 +32,25 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
     ),
 ];
 
+const HEAD: &str = "\
+# Metrics
+
+What `/metrics` has, in Prometheus' text format 0.0.4. Made from the page itself by `cargo test --test monitoring`
+with `REGENERATE=1`.
+
+By default it answers on 127.0.0.1:10249 only, and so to nobody outside of the node: `metricsBindAddress: 0.0.0.0:10249` lets
+Prometheus in ([scrape.yaml](scrape.yaml)). [rules.yaml](rules.yaml) has alerts.
+
+What is not here: whether connection tracking is full, when the node drops what would begin a connection. node_exporter has
+that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`.
+";
+
 /// More values than this are not named.
 const NAMED_VALUES: usize = 12;
 
 /// The document.
 pub(crate) fn of(page: &Page) -> String {
-    let mut text = "# Metrics\n\nWhat `/metrics` has, in Prometheus' text format 0.0.4. Made from the page itself by `cargo test --test monitoring`\nwith `REGENERATE=1`.\n".to_owned();
+    let mut text = HEAD.to_owned();
     let mut left: Vec<_> = page.families.keys().collect();
     for (prefixes, heading, about) in GROUPS {
         let belongs = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
