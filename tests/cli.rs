@@ -193,6 +193,57 @@ fn the_settings_can_be_written_and_read_back() {
     assert!(code == Some(0) && !log.contains("FLAG"), "{log}");
 }
 
+/// The flags of the README's table with their defaults.
+fn documented() -> Vec<(String, String)> {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let mut documented = Vec::new();
+    for row in readme.lines().filter(|line| line.starts_with("| `-")) {
+        let mut columns = row.split('|').map(str::trim).skip(1);
+        let mut words = || -> Vec<String> {
+            let column = columns.next().expect("a column");
+            column.split(", ").map(|word| word.trim_matches('`').to_owned()).collect()
+        };
+        let (names, defaults) = (words(), words());
+        for (position, name) in names.into_iter().enumerate() {
+            // One for all, or one for each.
+            let default = defaults.get(position).unwrap_or(&defaults[0]);
+            documented.push((name, default.clone()));
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_readme_says_the_defaults_that_the_help_says() {
+    let help = printed(&["--help"]);
+    let lines: Vec<&str> = help.lines().map(str::trim).collect();
+    let shown = |flag: &str| {
+        let is_it = |line: &&str| {
+            let names = line.split(['<', '[']).next().unwrap_or_default();
+            names.split(", ").any(|name| name.trim() == flag)
+        };
+        let position = lines.iter().position(is_it).unwrap_or_else(|| panic!("{flag}"));
+        let default =
+            lines[position + 1].rsplit_once("(default ").and_then(|(_, rest)| rest.strip_suffix(')'));
+        let is_switch = lines[position].contains("[=<true|false>]");
+        (default.unwrap_or_default().replace("h0m0s", "h"), is_switch)
+    };
+    let documented = documented();
+    assert!(documented.len() > 35, "{documented:?}");
+    for (flag, default) in documented {
+        // What takes the place of nothing is said in words.
+        let said = match flag.as_str() {
+            "--hostname-override" | "--nodeport-addresses" => continue,
+            "--ipvs-scheduler" => "",
+            _ => default.as_str(),
+        };
+        let (shown, is_switch) = shown(&flag);
+        let said = if is_switch && said == "false" { "" } else { said };
+        assert_eq!(said, shown, "{flag}");
+    }
+}
+
 #[test]
 fn it_is_the_same_under_the_name_of_kube_proxy() {
     let folder = tempfile::tempdir().expect("a folder");

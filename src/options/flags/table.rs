@@ -174,7 +174,8 @@ pub(super) static FLAGS: &[Flag] = &[
         "ipvs-min-sync-period",
         "duration",
         "1s",
-        "The least time between two writes to the kernel, where it is given; otherwise each change is written at once",
+        "The least time between two writes to the kernel, if it is given. Not given, each change is written at once, whatever \
+         this default of kube-proxy's says",
         Set::Duration(|flags, time| flags.configuration.ipvs.min_sync_period = time),
     ),
     flag(
