@@ -468,6 +468,38 @@ fn the_roll_back_comes_before_kube_proxy() {
     assert!(order.is_sorted(), "{order:?}:\n{procedure}");
 }
 
+/// What a unit is told in its head: both ways, in an order that leaves no node without rules.
+#[test]
+fn the_unit_has_its_steps_in_its_head() {
+    let unit = read(&folder("systemd/kube-ipvs.service"));
+    let (head, rest) = unit.split_once("[Unit]").expect("a unit");
+    assert!(head.lines().all(|line| line.is_empty() || line.starts_with('#')), "{head}");
+    let mut left = head;
+    for step in [
+        "mode: ipvs",
+        "apt install iptables",
+        "install -m 755 kube-ipvs /usr/local/bin/",
+        "systemctl daemon-reload",
+        "systemctl disable --now kube-proxy",
+        "systemctl enable --now kube-ipvs",
+        "First sync complete",
+        "way back",
+        "systemctl disable --now kube-ipvs",
+        "systemctl enable --now kube-proxy",
+        "kube-ipvs --cleanup-own",
+        "another mode",
+        "kube-ipvs --cleanup\n",
+        "systemctl enable --now kube-proxy",
+    ] {
+        let (_, behind) = left.split_once(step).unwrap_or_else(|| panic!("{step} is not in:\n{left}"));
+        left = behind;
+    }
+    // What the steps go by.
+    assert!(
+        rest.contains("Conflicts=kube-proxy.service") && rest.contains("ExecStart=/usr/local/bin/kube-ipvs")
+    );
+}
+
 /// The command lines in the objects are understood, and the file in the configuration map with them.
 #[test]
 fn the_configuration_is_accepted() {
