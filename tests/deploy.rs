@@ -468,6 +468,17 @@ fn the_roll_back_comes_before_kube_proxy() {
     assert!(order.is_sorted(), "{order:?}:\n{procedure}");
 }
 
+/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.
+#[test]
+fn the_mode_is_changed_right_before_the_image() {
+    let is_switch = |text: &String| text.contains("kube-proxy=REGISTRY/kube-ipvs:TAG");
+    let procedure = procedures().into_iter().find(is_switch).expect("the switch");
+    let lines: Vec<&str> = procedure.lines().collect();
+    let edit = lines.iter().position(|line| line.contains("edit configmap kube-proxy")).expect("the mode");
+    assert!(lines[edit + 1].contains("set image daemonset/kube-proxy"), "{procedure}");
+    assert!(lines[..edit].iter().any(|line| line.contains("probe-patch.yaml")), "{procedure}");
+}
+
 /// What a unit is told in its head: both ways, in an order that leaves no node without rules.
 #[test]
 fn the_unit_has_its_steps_in_its_head() {
