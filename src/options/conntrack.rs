@@ -19,13 +19,14 @@ pub struct ConntrackOptions {
     pub udp_stream_seconds: u64,
 }
 
-/// However many processors there are, kube-proxy asks for no more entries: a table of that size takes some 300 MiB.
+/// However many processors there are, kube-proxy asks for no more entries because of them: a table of that size takes
+/// some 300 MiB. Who wants more says so with `min`, which nothing cuts.
 const MOST_ENTRIES: u32 = 1 << 20;
 
 impl ConntrackOptions {
     /// How many entries there may be on a machine with so many processors; `None` leaves the kernel's limit alone.
     pub fn most_entries(&self, processors: u32) -> Option<u32> {
-        let wanted = self.max_per_core.saturating_mul(processors).max(self.min).min(MOST_ENTRIES);
+        let wanted = self.max_per_core.saturating_mul(processors).min(MOST_ENTRIES).max(self.min);
         (self.max_per_core > 0).then_some(wanted)
     }
 
@@ -65,6 +66,8 @@ mod tests {
             (32_768, 131_072, 8, Some(262_144)),
             (32_768, 131_072, 256, Some(1_048_576)),
             (u32::MAX, 0, 256, Some(1_048_576)),
+            (32_768, 4_194_304, 16, Some(4_194_304)),
+            (32_768, 4_194_304, 256, Some(4_194_304)),
             (0, 131_072, 8, None),
             (1, 0, 8, Some(8)),
         ] {
