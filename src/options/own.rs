@@ -45,7 +45,8 @@ impl Own {
         *self == Self::default()
     }
 
-    /// Takes over what the environment says. Variables of our prefix that mean nothing are named in a notice.
+    /// Takes over what the environment says. A blank value says nothing: it is what a template makes of a value that
+    /// nobody gave. Variables of our prefix that mean nothing are named in a notice.
     ///
     /// # Errors
     /// What is wrong with the first variable that is wrong.
@@ -56,7 +57,9 @@ impl Own {
         let mut notices = Vec::new();
         for (name, value) in environment {
             let Some(setting) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let blank = value.to_str().is_some_and(|value| value.trim().is_empty());
             let set = match setting {
+                "DRAIN_DEADLINE" | "ESTIMATOR" | "SLOPPY_SCTP" | "WATCH_ALL_NODES" if blank => Ok(()),
                 "DRAIN_DEADLINE" => value_of(&value).map(|value| self.drain_deadline = Some(value)),
                 "ESTIMATOR" => value_of(&value).map(|value| self.estimator = Some(value)),
                 "SLOPPY_SCTP" => value_of(&value).map(|value| self.sloppy_sctp = Some(value)),

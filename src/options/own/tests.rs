@@ -28,6 +28,26 @@ fn the_environment_beats_the_file() {
 }
 
 #[test]
+fn a_blank_value_says_nothing() {
+    for name in ["DRAIN_DEADLINE", "ESTIMATOR", "SLOPPY_SCTP", "WATCH_ALL_NODES"] {
+        for value in ["", " ", "\n"] {
+            let mut own = Own {
+                drain_deadline: Some(GoDuration::from_seconds(300)),
+                estimator: Some(Estimator::Off),
+                sloppy_sctp: Some(true),
+                watch_all_nodes: Some(true),
+            };
+            let from_file = own.clone();
+            let variable = (OsString::from(format!("{PREFIX}{name}")), OsString::from(value));
+            assert_eq!(own.read_environment([variable].into_iter()), Ok(vec![]), "{name}={value:?}");
+            assert_eq!(own, from_file, "{name}={value:?}");
+        }
+    }
+    let (_, notices) = read_all(&[("KUBE_IPVS_DRAIN", "")]).unwrap();
+    assert_eq!(notices, [Notice::warning("Unknown environment variable", "KUBE_IPVS_DRAIN".to_owned())]);
+}
+
+#[test]
 fn a_variable_that_means_nothing_is_named() {
     let (_, notices) = read_all(&[
         ("KUBE_IPVS_DRAIN", "5m"),
