@@ -51,6 +51,24 @@ fn a_file_from_kubeadm_with_the_flags_from_kubeadm() {
     assert_eq!(notices, []);
 }
 
+/// Before a comment the parser takes it; not before the first key, as in the `ConfigMap`, nor before `---`.
+#[test]
+fn a_byte_order_mark_says_nothing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a file");
+    let kubeadm = text("kubeadm.yaml");
+    let (comment, keys) = kubeadm.split_once('\n').expect("lines");
+    assert!(comment.starts_with('#') && keys.starts_with("apiVersion: "), "{kubeadm}");
+    for text in [keys, &kubeadm, &format!("---\n{keys}"), &text("json.json")] {
+        let read = |text: &str| {
+            let merged = run(text.as_bytes(), &["--hostname-override=node1"])
+                .unwrap_or_else(|error| panic!("{error}"));
+            (merged.configuration, merged.notices)
+        };
+        assert_eq!(read(&format!("\u{feff}{text}")), read(text), "{text}");
+    }
+}
+
 #[test]
 fn the_same_in_json() {
     let text = br#"{"kind": "KubeProxyConfiguration", "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

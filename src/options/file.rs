@@ -54,6 +54,8 @@ pub fn load(path: &Path) -> Result<Loaded, FileError> {
 /// # Errors
 /// Where it has a syntax error, a field of a wrong type, or is another kind of object.
 pub fn parse(text: &str) -> Result<Loaded, FileError> {
+    // Some editors begin a file with this mark of UTF-8, and the parser stumbles over it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let decode_error = |error: serde_yaml::Error| FileError::Decode(error.to_string());
     // What kind of object it is comes first: complaints about the fields of another kind would help nobody.
     let header: Header = first_document(text, |_| ()).map_err(decode_error)?;
