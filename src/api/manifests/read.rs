@@ -43,7 +43,8 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) object: Object,
-    /// Parts of it were left out: a flawless older version is better.
+    /// Parts of it were left out, and a flawless older version is better: only of a slice. In a Service what is left out
+    /// has to be closed, and nothing else of a change may wait for it.
     pub(super) flawed: bool,
 }
 
@@ -54,6 +55,8 @@ pub(super) struct Remark {
     pub(super) line: Option<usize>,
     /// What.
     pub(super) text: String,
+    /// Of which object, if it is known.
+    pub(super) key: Option<ObjectKey>,
 }
 
 /// Why a file cannot be read at all.
@@ -62,7 +65,7 @@ pub(super) struct Broken(pub(super) Remark);
 
 impl Broken {
     pub(super) fn new(line: Option<usize>, text: impl Into<String>) -> Self {
-        Self(Remark { line, text: text.into() })
+        Self(Remark { line, text: text.into(), key: None })
     }
 }
 
@@ -274,22 +277,26 @@ impl Reader<'_> {
     ) {
         match converted {
             Converted::Kept { object, problems } => {
-                self.content.objects.push(Found { object: wrap(object), flawed: !problems.is_empty() });
+                let object = wrap(object);
+                let key = object.key();
+                let flawed = kind == Kind::Slice && !problems.is_empty();
+                self.content.objects.push(Found { object, flawed });
                 for problem in problems {
-                    self.problem(&problem, item);
+                    self.problem(&problem, Some(&key), item);
                 }
             }
             Converted::Ignored(_) => self.content.ignored += 1,
             Converted::Refused(problem) => {
-                self.problem(&problem, item);
                 let name = metadata.name.as_deref().filter(|name| !name.is_empty());
-                self.unusable(name.map(|name| kind.key(metadata.namespace.as_deref(), name)));
+                let key = name.map(|name| kind.key(metadata.namespace.as_deref(), name));
+                self.problem(&problem, key.as_ref(), item);
+                self.unusable(key);
             }
         }
     }
 
-    fn problem(&mut self, problem: &Problem, item: &impl Item) {
-        self.remark(problem.to_string(), item, &path::parse(&problem.field));
+    fn problem(&mut self, problem: &Problem, key: Option<&ObjectKey>, item: &impl Item) {
+        self.remark(problem.to_string(), key.cloned(), item, &path::parse(&problem.field));
     }
 
     fn undecodable(&mut self, kind: Kind, error: &Undecodable, item: &impl Item) {
@@ -300,7 +307,8 @@ impl Reader<'_> {
             .map(|named| kind.key(named.metadata.namespace.as_deref(), &named.metadata.name));
         let object = key.as_ref().map_or_else(|| format!("{} (no name)", kind.name()), ToString::to_string);
         let field = path::Display(&error.path);
-        self.remark(format!("{object}: {field}: {}", in_our_words(&error.message)), item, &error.path);
+        let text = format!("{object}: {field}: {}", in_our_words(&error.message));
+        self.remark(text, key.clone(), item, &error.path);
         self.unusable(key);
     }
 
@@ -317,7 +325,7 @@ impl Reader<'_> {
 
     /// An object of which not even the kind is known.
     fn unclear(&mut self, unclear: Unclear, item: &impl Item) {
-        self.remark(unclear.text, item, &path::parse(unclear.field));
+        self.remark(unclear.text, None, item, &path::parse(unclear.field));
         self.unusable(None);
     }
 
@@ -329,10 +337,10 @@ impl Reader<'_> {
         }
     }
 
-    fn remark(&mut self, text: String, item: &impl Item, path: &[path::Step]) {
+    fn remark(&mut self, text: String, key: Option<ObjectKey>, item: &impl Item, path: &[path::Step]) {
         self.located += 1;
         let line = (self.located <= Self::MOST_LOCATED).then(|| item.line(path)).flatten();
-        self.content.remarks.push(Remark { line, text });
+        self.content.remarks.push(Remark { line, text, key });
     }
 
     /// Of an object that is there twice the first counts, as between files.
@@ -343,7 +351,7 @@ impl Reader<'_> {
             let key = found.object.key();
             if seen.contains(&key) {
                 let text = format!("{key} is in this file more than once, the first is used");
-                remarks.push(Remark { line: None, text });
+                remarks.push(Remark { line: None, text, key: None });
                 return false;
             }
             seen.insert(key)

@@ -3,7 +3,8 @@
 //! Three rules, all for the sake of a data plane that works:
 //!
 //! * **What cannot be read says nothing.** A broken file keeps its last good content, and so does a bad object in
-//!   a sound file.
+//!   a sound file, and a slice of which something would have to be left out. A Service of which something has to be left
+//!   out applies: that may be what somebody closes.
 //! * **One object, one file.** Of several files with the same object the first in the order of paths has it, and the
 //!   others are named in a warning; when it goes, the next one takes over.
 //! * **What appears or changes applies at once; what disappears is withdrawn [`GRACE`] later**, unless it is back by
@@ -24,6 +25,9 @@ mod tests;
 
 /// How long an object that no file has any more is kept.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// What is said at the end of a warning about a file or an object that is not used as it is now.
+const KEPT: &str = "; its last good content stays in force";
 
 /// Something to tell the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +91,7 @@ impl Store {
         let mut old = file.objects;
         let mut objects = HashMap::with_capacity(content.objects.len());
         let mut claimed = Vec::new();
+        let mut kept_on = HashSet::new();
         for found in content.objects {
             let key = found.object.key();
             let before = old.remove(&key);
@@ -94,7 +99,10 @@ impl Store {
                 claimed.push(key.clone());
             }
             let kept = match before {
-                Some(good) if found.flawed && !good.flawed => good,
+                Some(good) if found.flawed && !good.flawed => {
+                    kept_on.insert(key.clone());
+                    good
+                }
                 Some(same) if *same.object == found.object => Kept { flawed: found.flawed, ..same },
                 _ => {
                     self.touched.insert(key.clone());
@@ -105,6 +113,7 @@ impl Store {
         }
         for key in content.unusable {
             if let Some(good) = old.remove(&key) {
+                kept_on.insert(key.clone());
                 objects.insert(key, good);
             }
         }
@@ -120,7 +129,9 @@ impl Store {
         for remark in content.remarks {
             // By its text alone: lines move when something above them changes.
             if !file.told.contains(&remark.text) && !told.contains(&remark.text) {
-                notices.push(Notice::Warning(format!("{}{remark}", path.display())));
+                let consequence =
+                    if remark.key.as_ref().is_some_and(|key| kept_on.contains(key)) { KEPT } else { "" };
+                notices.push(Notice::Warning(format!("{}{remark}{consequence}", path.display())));
             }
             told.insert(remark.text);
         }
@@ -141,8 +152,7 @@ impl Store {
         let (path, mut file) = self.take(path);
         let new = !std::mem::replace(&mut file.broken, true) | file.told.insert(remark.text.clone());
         let notice = new.then(|| {
-            let consequence =
-                if file.objects.is_empty() { "" } else { "; its last good content stays in force" };
+            let consequence = if file.objects.is_empty() { "" } else { KEPT };
             Notice::Warning(format!("{}{remark}{consequence}", path.display()))
         });
         self.put(path, file);

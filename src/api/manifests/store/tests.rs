@@ -175,7 +175,12 @@ fn a_file_that_was_never_good() {
 fn a_bad_object_keeps_its_last_good_content_and_is_told_once() {
     let mut world = World::new(&[("f", &(service("a", 1) + &service("b", 2)))]);
     let told = world.write("f", &(service("a", 0) + &service("b", 3)));
-    assert_eq!(told, ["f:4: Service default/a: spec.ports[0].port: found 0, allowed 1 to 65535"]);
+    assert_eq!(
+        told,
+        [
+            "f:4: Service default/a: spec.ports[0].port: found 0, allowed 1 to 65535; its last good content stays in force"
+        ]
+    );
     assert_eq!(world.changes(), ["b 10.0.0.3"]);
     assert_eq!(world.store.totals().refused, 1);
     assert_eq!(world.write("f", &("# moved\n".to_owned() + &service("a", 0) + &service("b", 3))), NOTHING);
@@ -198,16 +203,58 @@ fn an_object_that_lost_its_name_may_be_any() {
 #[test]
 fn a_flawed_slice_is_used_only_where_there_was_no_better() {
     let mut world = World::new(&[]);
-    world.write("f", &slice(&["1", "999"]));
+    let told = world.write("f", &slice(&["1", "999"]));
+    assert!(told.len() == 1 && !told[0].contains("last good"), "{told:?}");
     assert_eq!(world.changes(), ["slice of 1"]);
     world.write("f", &slice(&["1", "2", "999"]));
     assert_eq!(world.changes(), ["slice of 2"]);
     assert_eq!(world.write("f", &slice(&["1", "2", "3"])), NOTHING);
     assert_eq!(world.changes(), ["slice of 3"]);
-    assert_eq!(world.write("f", &slice(&["1", "2", "999"])).len(), 1);
+    let told = world.write("f", &slice(&["1", "2", "999"]));
+    assert!(told.len() == 1 && told[0].ends_with("; its last good content stays in force"), "{told:?}");
     assert_eq!(world.changes(), NOTHING);
     world.write("f", &slice(&["1", "2"]));
     assert_eq!(world.changes(), ["slice of 2"]);
+}
+
+/// What is closed because it cannot be read is closed at once, and nothing else of a change waits for it: as after a
+/// restart, which knows no older version.
+#[test]
+fn a_service_of_which_something_is_left_out_applies() {
+    let balanced = |port: u16, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\n\
+             spec: {{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{{port: {port}}}], {spec}}}\n\
+             status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.1}}]}}}}\n"
+        )
+    };
+    for (change, addresses, remark) in [
+        ("loadBalancerSourceRanges: [198.51.100.0/24, nonsense]", 0, "are not served"),
+        ("loadBalancerSourceRanges: [2001:db8::/32]", 1, "restricts nothing"),
+        ("externalIPs: [203.0.113.1, 999.0.0.1]", 1, "the others are served"),
+        ("healthCheckNodePort: 99999, externalTrafficPolicy: Local", 1, "1 to 65535"),
+    ] {
+        let mut world = World::new(&[("f", &balanced(80, ""))]);
+        let told = world.write("f", &balanced(81, change));
+        assert!(told.len() == 1 && told[0].ends_with(remark), "{told:?}");
+        let [Event::Service(Change::Upsert(live))] = &world.store.changes(world.now)[..] else {
+            panic!("{change}: not applied")
+        };
+        assert_eq!(live.ports[0].port, 81, "{change}");
+        let external = live.external.as_ref().expect("something besides the cluster IP");
+        assert_eq!(external.load_balancer_ips.len(), addresses, "{change}");
+        assert_eq!(external.external_ips.len(), usize::from(change.starts_with("externalIPs")), "{change}");
+
+        let mut restarted = World::new(&[]);
+        restarted.write("f", &balanced(81, change));
+        let everything = restarted.store.everything();
+        assert_eq!(everything[0], Event::Service(Change::Replace(vec![live.clone()])), "{change}");
+    }
+    // A type that nobody knows.
+    let mut world = World::new(&[("f", &balanced(80, ""))]);
+    let told = world.write("f", &balanced(80, "").replace("LoadBalancer", "Mesh").replace("0.0.1", "0.0.2"));
+    assert!(told[0].ends_with("its cluster IP is served"), "{told:?}");
+    assert_eq!(world.changes(), ["a 10.0.0.2"]);
 }
 
 #[test]
