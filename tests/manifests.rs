@@ -234,6 +234,30 @@ async fn editors_do_not_interrupt_anything() {
     running.stop().await;
 }
 
+/// The same editor, and a mistake in what it writes.
+#[tokio::test]
+async fn a_broken_file_that_replaces_one_moved_away_withdraws_nothing() {
+    for (broken, counter) in [
+        (
+            "kind: [".to_owned(),
+            (|counters| &counters.broken_files) as fn(&Counters) -> &std::sync::atomic::AtomicU64,
+        ),
+        (service("a", 4).replace("port: 80", "port: 0") + &service("b", 2), |counters| &counters.refused),
+    ] {
+        let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]);
+        running.first().await;
+        fs::rename(running.path("a.yaml"), running.path("a.yaml~")).expect("renamed");
+        running.counted(|counters| &counters.files, 0).await;
+        running.write("a.yaml", &broken);
+        running.counted(counter, 1).await;
+        running.quiet(CALM).await;
+        running.write("a.yaml", &(service("a", 5) + &service("b", 2)));
+        assert_eq!(running.next().await, "a=10.0.0.5");
+        running.quiet(CALM).await;
+        running.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn objects_that_move_between_files_stay() {
     let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 2))]);

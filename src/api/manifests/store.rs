@@ -9,7 +9,8 @@
 //!   others are named in a warning; when it goes, the next one takes over.
 //! * **What appears or changes applies at once; what disappears is withdrawn [`GRACE`] later**, unless it is back by
 //!   then. Editors move the old file away before they write the new one, and people move objects from file to file;
-//!   neither should cut a connection. Nobody waits for a withdrawal as they wait for a new address.
+//!   neither should cut a connection. Nobody waits for a withdrawal as they wait for a new address. A file that is back
+//!   by then was never gone: when it is broken now, it has its last good content as if it had been written in place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,9 @@ pub(super) struct Store {
     sent: HashMap<ObjectKey, Arc<Object>>,
     /// What no file has any more, and since when.
     going: HashMap<ObjectKey, Instant>,
+    /// The files that are gone, for as long as what only they had is not withdrawn. `None`: since the last
+    /// [`Store::changes`].
+    departed: HashMap<Arc<Path>, (File, Option<Instant>)>,
     /// The objects that may differ from what was sent.
     touched: BTreeSet<ObjectKey>,
     totals: Totals,
@@ -162,9 +166,10 @@ impl Store {
     /// A file is gone.
     pub(super) fn gone(&mut self, path: &Path) {
         if let Some((path, file)) = self.remove(path) {
-            for key in file.objects.into_keys() {
-                self.disclaim(key, &path);
+            for key in file.objects.keys() {
+                self.disclaim(key.clone(), &path);
             }
+            self.departed.insert(path, (file, None));
         }
     }
 
@@ -214,6 +219,7 @@ impl Store {
         let mut gone: Vec<ObjectKey> =
             self.going.extract_if(|_, since| due(since)).map(|(key, _)| key).collect();
         gone.sort_unstable();
+        self.departed.retain(|_, (_, since)| !due(since.get_or_insert(now)));
         for key in gone {
             self.sent.remove(&key);
             events.push(key.delete());
@@ -243,7 +249,18 @@ impl Store {
     }
 
     fn take(&mut self, path: &Path) -> (Arc<Path>, File) {
-        self.remove(path).unwrap_or_else(|| (path.into(), File::default()))
+        self.remove(path).or_else(|| self.back(path)).unwrap_or_else(|| (path.into(), File::default()))
+    }
+
+    /// A file that was gone for a short time, with what it had, but for objects that another file has by now.
+    fn back(&mut self, path: &Path) -> Option<(Arc<Path>, File)> {
+        let (path, (mut file, _)) = self.departed.remove_entry(path)?;
+        file.objects.retain(|key, _| !self.claims.contains_key(key));
+        for key in file.objects.keys() {
+            self.claims.insert(key.clone(), BTreeSet::from([Arc::clone(&path)]));
+            self.touched.insert(key.clone());
+        }
+        Some((path, file))
     }
 
     fn remove(&mut self, path: &Path) -> Option<(Arc<Path>, File)> {

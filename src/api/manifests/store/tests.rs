@@ -162,6 +162,56 @@ fn a_broken_file_keeps_its_last_good_content() {
 }
 
 #[test]
+fn a_file_that_comes_back_broken_keeps_its_last_good_content() {
+    for (broken, refused) in [("kind: [".to_owned(), 0), (service("a", 0) + &service("b", 2), 1)] {
+        let mut world = World::new(&[("f", &(service("a", 1) + &service("b", 2)))]);
+        world.delete("f");
+        assert_eq!(world.changes(), NOTHING);
+        world.now += GRACE / 2;
+        let told = world.write("f", &broken);
+        assert!(told.len() == 1 && told[0].ends_with("; its last good content stays in force"), "{told:?}");
+        assert_eq!(world.changes(), NOTHING);
+        assert_eq!(world.store.next_withdrawal(), None);
+        assert_eq!(world.later(), NOTHING);
+        let totals = world.store.totals();
+        assert_eq!((totals.files, totals.broken, totals.refused), (1, 1 - refused, refused));
+        // Once more, as an editor does it: it is still the last good content.
+        world.delete("f");
+        world.changes();
+        assert_eq!(world.write("f", &broken), NOTHING, "told once");
+        assert_eq!(world.later(), NOTHING);
+        // And away for good.
+        world.delete("f");
+        world.changes();
+        assert_eq!(world.later(), ["a gone", "b gone"]);
+        assert_eq!(world.store.totals(), Totals::default());
+        assert!(world.store.departed.is_empty());
+        let told = world.write("f", &broken);
+        assert!(
+            told.len() == 1 && !told[0].contains("last good"),
+            "what was withdrawn is forgotten: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn what_another_file_has_by_then_is_not_taken_back() {
+    let mut world = World::new(&[("f", &(service("a", 1) + &service("b", 2) + &service("c", 3)))]);
+    world.delete("f");
+    world.changes();
+    assert_eq!(world.write("g", &service("a", 5)), NOTHING);
+    assert_eq!(world.write("f", "kind: [").len(), 1);
+    assert_eq!(world.changes(), ["a 10.0.0.5"]);
+    assert_eq!(world.later(), NOTHING);
+    assert_eq!(world.write("f", &(service("b", 4))), ["f mended"]);
+    assert_eq!(world.changes(), ["b 10.0.0.4"]);
+    assert_eq!(world.later(), ["c gone"]);
+    world.delete("g");
+    world.changes();
+    assert_eq!(world.later(), ["a gone"]);
+}
+
+#[test]
 fn a_file_that_was_never_good() {
     let mut world = World::new(&[]);
     let told = world.write("f", "kind: [");
