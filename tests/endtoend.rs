@@ -48,6 +48,7 @@ fn main() -> std::process::ExitCode {
         a_removed_endpoint_drains,
         every_scheduler_of_the_kernel_works,
         bad_input_changes_nothing,
+        a_folder_that_is_unmounted_withdraws_nothing,
         health_and_metrics_answer,
         health_check_ports_follow_their_services,
         a_node_that_is_being_removed_is_unhealthy,
@@ -428,6 +429,36 @@ fn bad_input_changes_nothing() {
         assert!(proxy.log().contains(expected), "{arguments:?}: {}", proxy.log());
         assert_eq!(kernel(), before, "{arguments:?}");
     }
+}
+
+fn a_folder_that_is_unmounted_withdraws_nothing() {
+    let folder = folder();
+    let manifests = folder.path().join("manifests");
+    fs::create_dir(&manifests).expect("a folder");
+    let source = folder.path().join("source");
+    fs::create_dir(&source).expect("a folder");
+    put(&source, "web.yaml", &web("10.96.0.1", &["10.244.0.2"]));
+    let lines = "mount -t tmpfs manifests $MANIFESTS && cp $SOURCE/web.yaml $MANIFESTS &&
+        exec $PROGRAM --manifests $MANIFESTS --hostname-override node1";
+    let (at, from) = (manifests.to_string_lossy(), source.to_string_lossy());
+    let program = env!("CARGO_BIN_EXE_kube-ipvs");
+    let variables = [("MANIFESTS", &*at), ("SOURCE", &*from), ("PROGRAM", program)];
+    let mut proxy = Proxy::of_shell(folder.path(), "unmounted", lines, &variables);
+    proxy.wait_synced();
+    let before = kernel();
+    assert!(before.contains("10.244.0.2"), "{before}");
+
+    let there = format!("nsenter -t {} -m", proxy.id());
+    shell(&format!("{there} umount {at}"));
+    wait_for("it is told", 5, || proxy.log().contains("is empty, and on another device than before"));
+    std::thread::sleep(Duration::from_millis(2500)); // what disappears is withdrawn a second later
+    assert_eq!(kernel(), before, "{}", proxy.log());
+
+    put(&source, "web.yaml", &web("10.96.0.1", &["10.244.0.3"]));
+    shell(&format!("{there} mount -t tmpfs manifests {at} && {there} cp {from}/web.yaml {at}"));
+    wait_for("it is read again", 10, || ipvsadm().contains("10.244.0.3:8080 Masq 1"));
+    shell(&format!("{there} rm {at}/web.yaml"));
+    wait_for("what is deleted is withdrawn", 10, || !ipvsadm().contains("10.96.0.1"));
 }
 
 fn health_and_metrics_answer() {

@@ -11,6 +11,9 @@
 //! editors move the old file away before they write the new one, and people move objects from file to file. Of several
 //! files with the same object the first in the order of paths has it, and a warning names both.
 //!
+//! A folder that is gone says nothing, and neither does one that is empty and on another device than before: that is what
+//! is left where a file system was unmounted. (A manifest without objects in it says that there are none.)
+//!
 //! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
 //! none, and a broken file is an error that ends the program before it has touched the data plane. To go on without the
 //! file would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it
@@ -22,6 +25,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -91,6 +95,8 @@ pub struct ManifestSource {
     folders: BTreeSet<PathBuf>,
     /// Of what was given, the files; absolute.
     singles: BTreeSet<PathBuf>,
+    /// The devices (`st_dev`) that the folders of both were on when something was there.
+    devices: HashMap<PathBuf, u64>,
     node_name: Arc<str>,
     counters: Arc<Counters>,
     converter: Converter,
@@ -101,7 +107,7 @@ pub struct ManifestSource {
     watcher: Option<Watcher>,
     /// By what each file is recognised as unchanged.
     stamps: HashMap<PathBuf, Stamp>,
-    /// What cannot be watched or listed, and what the user was told about it.
+    /// What cannot be watched or listed, or is not mounted, and what the user was told about it.
     amiss: HashMap<PathBuf, String>,
     /// A file was too young to be read.
     unsettled: bool,
@@ -115,6 +121,7 @@ impl ManifestSource {
             given: paths,
             folders: BTreeSet::new(),
             singles: BTreeSet::new(),
+            devices: HashMap::new(),
             node_name: node_name.into(),
             counters: Arc::default(),
             converter: Converter::new(),
@@ -150,6 +157,7 @@ impl ManifestSource {
             if metadata.is_dir() {
                 self.watch_folder(&path);
                 files.extend(listing(&path).map_err(failed)?);
+                self.devices.insert(path.clone(), metadata.dev());
                 self.folders.insert(path);
             } else if metadata.is_file() {
                 self.watch_file(&path);

@@ -42,6 +42,19 @@ impl Stamp {
     }
 }
 
+/// Of a folder that a file system was mounted on.
+const NOT_MOUNTED: &str = "is empty, and on another device than before, as if its file system were not mounted (an empty manifest says \
+     that there is nothing)";
+
+/// The device that something is on.
+fn device(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.dev())
+}
+
+fn cannot_be_watched(error: &io::Error) -> String {
+    format!("{error}: cannot be watched")
+}
+
 /// The manifests in a folder.
 pub(super) fn listing(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
@@ -103,20 +116,28 @@ impl ManifestSource {
     /// Lists a folder that may be another one than before. What cannot be listed says nothing.
     fn list_again(&mut self, folder: &Path, settled: bool, news: &mut News) {
         let watched = self.watcher().watch_folder(folder);
-        let listed = watched.and_then(|()| listing(folder));
-        let files = match listed {
-            Ok(files) => {
-                self.well(folder);
-                files
-            }
+        // The device twice: a file system may go before and after the listing. What was there was on the first, and
+        // that nothing is there must hold for the second.
+        let listed = watched.and_then(|()| Ok((device(folder)?, listing(folder)?, device(folder)?)));
+        let (before, files, after) = match listed {
+            Ok(listed) => listed,
             Err(error) => {
-                self.amiss(folder, &error);
+                self.amiss(folder, &cannot_be_watched(&error));
                 return;
             }
         };
         let known = self.store.paths().filter(|file| file.parent() == Some(folder));
-        let missing = known.filter(|file| !files.contains(*file) && !self.singles.contains(*file));
-        news.vanished.extend(missing.map(Path::to_owned));
+        let missing: Vec<_> = known
+            .filter(|file| !files.contains(*file) && !self.singles.contains(*file))
+            .map(Path::to_owned)
+            .collect();
+        if files.is_empty() && !missing.is_empty() && self.devices.get(folder) != Some(&after) {
+            self.amiss(folder, NOT_MOUNTED);
+            return;
+        }
+        self.well(folder);
+        self.devices.insert(folder.to_owned(), before);
+        news.vanished.extend(missing);
         for file in files {
             self.look_at(&file, settled, news);
         }
@@ -178,14 +199,19 @@ impl ManifestSource {
         let content = match contents(file) {
             Ok(Some((stamp, bytes))) => {
                 self.stamps.insert(file.to_owned(), stamp);
+                if let Some(folder) = file.parent().filter(|_| self.singles.contains(file))
+                    && let Ok(device) = device(folder)
+                {
+                    self.devices.insert(folder.to_owned(), device);
+                }
                 let json = file.extension().is_some_and(|extension| extension == "json");
                 read::read(&bytes, json, &mut self.converter, &self.node_name)
             }
             Ok(None) => return Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {
-                // Deleted, if that can be known: a folder that is gone with all its files may be one that is not
-                // mounted at the moment.
-                if file.parent().is_some_and(Path::is_dir) {
+                // Deleted, if that can be known: a folder that is gone with all its files, or is another one, may be one
+                // that is not mounted at the moment.
+                if file.parent().is_some_and(|folder| self.is_mounted(folder)) {
                     self.gone(file);
                     return Vec::new();
                 }
@@ -203,29 +229,34 @@ impl ManifestSource {
         }
     }
 
+    /// Whether a folder is there, on the device that it was on.
+    fn is_mounted(&self, folder: &Path) -> bool {
+        let known = self.devices.get(folder);
+        folder.is_dir() && known.is_none_or(|known| device(folder).is_ok_and(|device| device == *known))
+    }
+
     pub(super) fn watch_folder(&mut self, folder: &Path) {
         match self.watcher().watch_folder(folder) {
             Ok(()) => self.well(folder),
-            Err(error) => self.amiss(folder, &error),
+            Err(error) => self.amiss(folder, &cannot_be_watched(&error)),
         }
     }
 
     pub(super) fn watch_file(&mut self, file: &Path) {
         match self.watcher().watch_file(file) {
             Ok(()) => self.well(file),
-            Err(error) => self.amiss(file, &error),
+            Err(error) => self.amiss(file, &cannot_be_watched(&error)),
         }
     }
 
-    fn amiss(&mut self, path: &Path, error: &io::Error) {
-        let text = error.to_string();
-        if self.amiss.get(path) != Some(&text) {
+    fn amiss(&mut self, path: &Path, text: &str) {
+        if self.amiss.get(path).is_none_or(|told| told != text) {
             let period = RECHECK_SOON.as_secs();
             tracing::warn!(
-                "{}: {text}: cannot be watched; it stays in force as it is, and is looked at every {period} s",
+                "{}: {text}; it stays in force as it is, and is looked at every {period} s",
                 path.display()
             );
-            self.amiss.insert(path.to_owned(), text);
+            self.amiss.insert(path.to_owned(), text.to_owned());
         }
     }
 
@@ -260,3 +291,6 @@ fn contents(file: &Path) -> io::Result<Option<(Stamp, Vec<u8>)>> {
     io::Read::read_to_end(&mut &opened, &mut bytes)?;
     Ok(Some((stamp, bytes)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use super::*;
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n\
+                       spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
+
+/// A source of a folder with one file, or of the file, that believes to have seen it on another device.
+fn moved(single: bool) -> (tempfile::TempDir, PathBuf, ManifestSource) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, SERVICE).unwrap();
+    let given = if single { file.clone() } else { folder.path().to_owned() };
+    let mut source = ManifestSource::new(vec![given], "here");
+    source.load().unwrap();
+    *source.devices.get_mut(folder.path()).unwrap() += 1;
+    (folder, file, source)
+}
+
+/// Looks at everything, as when an event says that something was unmounted.
+fn look(source: &mut ManifestSource) -> usize {
+    let mut news = News { everything: true, ..News::default() };
+    source.recheck(&mut news);
+    source.digest(news);
+    source.store.changes(Instant::now());
+    source.store.changes(Instant::now() + Duration::from_secs(2)).len()
+}
+
+#[test]
+fn a_folder_that_is_empty_on_another_device_says_nothing() {
+    let (folder, file, mut source) = moved(false);
+    fs::remove_file(&file).unwrap();
+    source.watcher().news().unwrap(); // where something is unmounted, no event tells of a file
+    assert_eq!(look(&mut source), 0);
+    assert_eq!(source.amiss[folder.path()], NOT_MOUNTED);
+    assert_eq!(source.recheck_period(), RECHECK_SOON);
+    // An empty manifest is the word that there is nothing.
+    fs::write(folder.path().join("none.yaml"), "").unwrap();
+    assert_eq!(look(&mut source), 1);
+    assert!(source.amiss.is_empty());
+    // From then on this is the device.
+    fs::remove_file(folder.path().join("none.yaml")).unwrap();
+    source.watcher().news().unwrap();
+    look(&mut source);
+    assert!(source.amiss.is_empty());
+    assert_eq!(source.store.totals().files, 0);
+}
+
+#[test]
+fn a_folder_that_is_empty_on_its_device_is_empty() {
+    let (folder, file, mut source) = moved(false);
+    *source.devices.get_mut(folder.path()).unwrap() -= 1;
+    fs::remove_file(&file).unwrap();
+    source.watcher().news().unwrap();
+    assert_eq!(look(&mut source), 1);
+}
+
+#[test]
+fn a_file_that_is_missing_on_another_device_says_nothing() {
+    let (folder, file, mut source) = moved(true);
+    fs::remove_file(&file).unwrap();
+    source.watcher().news().unwrap();
+    assert_eq!(look(&mut source), 0);
+    assert!(source.store.is_broken(&file));
+    // Back, and deleted from the device that it is on now.
+    fs::write(&file, SERVICE).unwrap();
+    source.watcher().news().unwrap();
+    fs::File::open(&file).unwrap().set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
+    assert_eq!(look(&mut source), 0);
+    assert!(!source.store.is_broken(&file));
+    fs::remove_file(&file).unwrap();
+    source.watcher().news().unwrap();
+    assert_eq!(look(&mut source), 1);
+    drop(folder);
+}
