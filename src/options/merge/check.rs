@@ -15,6 +15,7 @@ use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::options::settings::{Name, Notice, Origin, Place};
 use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
+use crate::state::InterfaceName;
 
 const DEFAULT_SCHEDULER: &str = "rr";
 /// What `--nodeport-addresses` may be instead of networks.
@@ -226,6 +227,9 @@ impl Check<'_> {
             self.invalid(name, text, "must not be longer than 15 bytes: no name of an interface of Linux is");
         } else if text.contains(|character: char| character == '/' || character.is_whitespace()) {
             self.invalid(name, text, "must not contain a slash or white space: no name of an interface does");
+        } else if InterfaceName::new(text).is_none() {
+            // Linux takes such names. Without this the rules would know no pod by it, and nobody would be told.
+            self.invalid(name, text, "must be of printable ASCII characters without a quotation mark");
         }
     }
 

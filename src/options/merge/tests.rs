@@ -298,6 +298,8 @@ fn wrong_flags_are_named() {
         (&["--detect-local-mode=InterfaceNamePrefix"], r#"--pod-interface-name-prefix: Invalid value: "": must not be empty where --detect-local-mode is InterfaceNamePrefix"#.into()),
         (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=sixteen-letters-"], r#"--pod-bridge-interface: Invalid value: "sixteen-letters-": must not be longer than 15 bytes: no name of an interface of Linux is"#.into()),
         (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a b"], r#"--pod-bridge-interface: Invalid value: "a b": must not contain a slash or white space: no name of an interface does"#.into()),
+        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=brü0"], r#"--pod-bridge-interface: Invalid value: "brü0": must be of printable ASCII characters without a quotation mark"#.into()),
+        (&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=a\"b"], r#"--pod-interface-name-prefix: Invalid value: "a\"b": must be of printable ASCII characters without a quotation mark"#.into()),
         (&["--nodeport-addresses=10.0.0.0/8,x"], r#"--nodeport-addresses[1]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary"#.into()),
         (&["--nodeport-addresses=10.0.0.0/8,primary"], r#"--nodeport-addresses[1]: Invalid value: "primary": must be the only item: write either primary or networks"#.into()),
         (&["--bind-address=x"], r#"--bind-address: Invalid value: "x": must be an IP address"#.into()),
