@@ -49,9 +49,12 @@ impl Check<'_> {
         self.problems.push(format!("{place}[{index}]: Invalid value: {found:?}: {allowed}"));
     }
 
-    pub(super) fn mode(&mut self, mode: &str) {
+    /// `removes`: the program does nothing but remove what proxies left. A node may have another proxy by then, with the
+    /// configuration that both read (contract 6.8).
+    pub(super) fn mode(&mut self, mode: &str, removes: bool) {
         match mode {
             "" | "ipvs" => {}
+            "iptables" | "nftables" if removes => {}
             "iptables" | "nftables" => {
                 let allowed = format!("must be \"ipvs\" or empty; for mode {mode} use kube-proxy");
                 self.invalid(names::MODE, mode, &allowed);

@@ -20,6 +20,18 @@ fn with_file(words: &[&str], body: &str) -> Result<Merged, Problems> {
     merge(flags(words), Some(file::parse(&text).unwrap()), std::iter::empty(), "Host-1")
 }
 
+#[test]
+fn cleanup_works_for_a_node_with_another_mode_by_now() {
+    for mode in ["iptables", "nftables"] {
+        for word in ["--cleanup", "--cleanup-own"] {
+            assert!(with_file(&[word], &format!("mode: {mode}")).is_ok(), "{mode} {word}");
+            assert!(with_flags(&[word, "--proxy-mode", mode]).is_ok(), "{mode} {word}");
+        }
+        assert!(with_file(&["--cleanup=false"], &format!("mode: {mode}")).is_err(), "{mode}");
+    }
+    assert!(with_file(&["--cleanup"], "mode: nonsense").is_err());
+}
+
 fn defaults() -> Options {
     Options {
         source: Source::Api { kubeconfig: None, master: None, protobuf: true },
