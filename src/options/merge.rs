@@ -112,11 +112,7 @@ pub fn merge(
                 tcp_fin_seconds: check.timeout(names::TCP_FIN_TIMEOUT, ipvs.tcp_fin_timeout),
                 udp_seconds: check.timeout(names::UDP_TIMEOUT, ipvs.udp_timeout),
             },
-            // 0: connection tracking keeps what the kernel gave it, which nobody here knows.
-            tracked_tcp_seconds: match u32::try_from(conntrack.tcp_established_seconds) {
-                Ok(seconds @ 1..) => seconds,
-                _ => ProxyOptions::default().tracked_tcp_seconds,
-            },
+            tracked_tcp_seconds: tracked_tcp_seconds(conntrack.tcp_established_seconds),
             exclude_cidrs: check.exclude_cidrs(ipvs.exclude_cidrs.as_deref().unwrap_or_default()),
             local_detector,
             cluster_cidrs,
@@ -151,6 +147,17 @@ pub fn merge(
         return Err(Problems(problems));
     }
     Ok(Merged { options, configuration, notices, flag_values: flags.values() })
+}
+
+/// The timeout of IPVS for idle TCP connections, where connection tracking has this one. Nobody asked IPVS for it: what is
+/// too long for any kernel is cut, not refused.
+fn tracked_tcp_seconds(conntrack_seconds: u64) -> u32 {
+    match u32::try_from(conntrack_seconds) {
+        // Connection tracking keeps what the kernel gave it, which nobody here knows.
+        Ok(0) => ProxyOptions::default().tracked_tcp_seconds,
+        Ok(seconds) => seconds.min(check::TAKEN_BY_ALL_KERNELS),
+        Err(_) => check::TAKEN_BY_ALL_KERNELS,
+    }
 }
 
 /// Appends the ports to listen addresses that have none, or takes the addresses away (contract 1.4). A file has

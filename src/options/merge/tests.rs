@@ -32,6 +32,23 @@ fn cleanup_works_for_a_node_with_another_mode_by_now() {
     assert!(with_file(&["--cleanup"], "mode: nonsense").is_err());
 }
 
+#[test]
+fn ipvs_keeps_idle_connections_as_long_as_connection_tracking_or_as_it_can() {
+    for (timeout, wanted) in [
+        ("0s", 86_400),
+        ("1h", 3_600),
+        ("2147483s", 2_147_483),
+        ("2147484s", 2_147_483),
+        // More than fits into 32 bits.
+        ("2000000h", 2_147_483),
+    ] {
+        let merged = with_flags(&["--conntrack-tcp-timeout-established", timeout]).unwrap();
+        assert_eq!(merged.options.proxy.tracked_tcp_seconds, wanted, "{timeout}");
+        let merged = with_file(&[], &format!("conntrack: {{tcpEstablishedTimeout: {timeout}}}")).unwrap();
+        assert_eq!(merged.options.proxy.tracked_tcp_seconds, wanted, "{timeout}");
+    }
+}
+
 fn defaults() -> Options {
     Options {
         source: Source::Api { kubeconfig: None, master: None, protobuf: true },
