@@ -44,6 +44,7 @@ fn main() -> std::process::ExitCode {
         rules_of_any_mode_are_rules,
         a_node_that_kube_proxy_has_not_come_to_yet_is_not_done,
         while_the_program_runs_no_cleanup_removes_anything,
+        a_cleanup_waits_a_moment_for_the_program_to_end,
         the_way_back_waits_for_kube_proxy,
     ])
 }
@@ -706,6 +707,21 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     assert!(clean_own().is_complete());
     assert!(clean_all(&[]).is_complete());
     assert!(!try_shell("ip link show kube-ipvs0").0);
+}
+
+/// It may just have been told to end.
+fn a_cleanup_waits_a_moment_for_the_program_to_end() {
+    install_our_rules(Family::V4, &[]);
+    let sign = Sign::set().expect("nobody else runs");
+    let mut cleanup = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+        .args(["--cleanup"])
+        .spawn()
+        .expect("the program can be started");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    drop(sign);
+    assert!(cleanup.wait().expect("it ends").success());
+    assert_eq!(our_tables(), "");
 }
 
 fn the_way_back_waits_for_kube_proxy() {

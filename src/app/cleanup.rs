@@ -10,12 +10,19 @@ use crate::leftovers::cleanup;
 use crate::leftovers::report::Report;
 use crate::options::merge::Merged;
 
+/// How long [`all`] waits for a program that was just told to end.
+const END: Duration = Duration::from_secs(10);
+
 /// `--cleanup`: removes everything of ours and of kube-proxy.
 ///
 /// # Errors
 /// If anything could not be removed; what, and why, is in the log.
 pub fn all(merged: &Merged) -> anyhow::Result<()> {
     begin_log(merged);
+    let deadline = Instant::now() + END;
+    while cleanup::is_running() && Instant::now() < deadline {
+        thread::sleep(LOOK);
+    }
     tell(&cleanup::clean_all(&merged.options.proxy.exclude_cidrs))
 }
 
@@ -24,6 +31,8 @@ pub fn all(merged: &Merged) -> anyhow::Result<()> {
 const PATIENCE: Duration = Duration::from_mins(15);
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How often [`all`] looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// `--cleanup-own`: removes what is ours alone, as soon as it may. Until kube-proxy has taken the node over, it waits.
 ///

@@ -79,6 +79,11 @@ pub fn has_device() -> bool {
         .is_ok_and(|device| device.is_some())
 }
 
+/// Whether this program runs on the node, as far as that can be known.
+pub fn is_running() -> bool {
+    running::is_running().unwrap_or(false)
+}
+
 /// Says so if this program runs, or if that cannot be known.
 fn runs(report: &mut Report) -> bool {
     match running::is_running() {
