@@ -475,6 +475,13 @@ impl VirtualServer {
     /// `IP_VS_SVC_F_SCHED2`, which `mh` reads as `mh-port`: the client's port is hashed too.
     pub const MH_PORT: u32 = 0x10;
 
+    /// Whether its scheduler chooses by a hash alone: `ip_vs_mh`, `_sh` and `_dh` have real servers of weight 0 in their
+    /// tables, and refuse whom they are chosen for (Linux 6.12; the flags for a fallback of the first two are not what
+    /// kube-proxy sets, contract 4.4).
+    pub fn hashes(&self) -> bool {
+        matches!(&*self.scheduler, "mh" | "sh" | "dh")
+    }
+
     /// Whether everything but the real servers is equal.
     pub fn same_settings(&self, other: &Self) -> bool {
         self.scheduler == other.scheduler

@@ -203,9 +203,7 @@ pub fn rotate(plan: &mut Plan, seed: u64) {
         .iter()
         .filter_map(|planned| match &planned.step {
             // Those that hash make of their order what is to be the same on all nodes.
-            Step::AddVirtualServer(key, server) if !matches!(&*server.scheduler, "mh" | "sh" | "dh") => {
-                Some(*key)
-            }
+            Step::AddVirtualServer(key, server) if !server.hashes() => Some(*key),
             _ => None,
         })
         .collect();

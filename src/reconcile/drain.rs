@@ -45,13 +45,6 @@ pub struct Ended {
     pub overtaken: u64,
 }
 
-/// Whether this scheduler chooses by a hash alone: `ip_vs_mh`, `_sh` and `_dh` have real servers of weight 0 in their tables,
-/// and refuse whom they are chosen for (Linux 6.12; the flags for a fallback of the first two are not what kube-proxy sets,
-/// contract 4.4).
-fn hashes(scheduler: &str) -> bool {
-    matches!(scheduler, "mh" | "sh" | "dh")
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Drain {
     /// `None`: a slice still has its endpoint.
@@ -103,8 +96,7 @@ impl Drains {
             {
                 let unwanted: Vec<RealServerKey> =
                     known.real_servers.without(&server.real_servers).map(|(real, _)| *real).collect();
-                let in_slices =
-                    if hashes(&server.scheduler) { BTreeSet::new() } else { in_slices(key, &unwanted) };
+                let in_slices = if server.hashes() { BTreeSet::new() } else { in_slices(key, &unwanted) };
                 for real in unwanted {
                     if self.may_stay(*key, real, in_slices.contains(&real), now) {
                         server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));
