@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::note::Note;
 use crate::cluster::types::Family;
 
-/// So many times of changes of a family are kept while they are not written: where the kernel refuses what everything stands on, that is
-/// never, and changes go on. The first ones are those that wait longest.
+/// So many times of changes of a family are kept while they are not written: where the kernel refuses what everything
+/// stands on, that is never, and changes go on. The first ones are those that wait longest.
 const MOST_TRIGGERS: usize = 10_000;
 
 /// How many changes there were, and how many of them are not written yet.
@@ -40,8 +40,6 @@ pub(super) struct Progress {
     slices: u64,
     fresh: Waiting,
     taken: Waiting,
-    /// How many times of changes are kept, fresh and taken.
-    kept_triggers: BTreeMap<Family, usize>,
     /// Families that have something that is not written yet.
     unsettled: BTreeSet<Family>,
 }
@@ -51,7 +49,7 @@ struct Waiting {
     services: u64,
     slices: u64,
     /// When slice changes happened, in nanoseconds since 1970.
-    triggers: Vec<(Family, i64)>,
+    triggers: BTreeMap<Family, Vec<i64>>,
 }
 
 impl Progress {
@@ -69,19 +67,21 @@ impl Progress {
 
     /// A slice changed, and says when that began.
     pub(super) fn triggered(&mut self, family: Family, nanoseconds: i64) {
-        let kept = self.kept_triggers.entry(family).or_default();
-        if *kept < MOST_TRIGGERS {
-            *kept += 1;
-            self.fresh.triggers.push((family, nanoseconds));
+        let taken = self.taken.triggers.get(&family).map_or(0, Vec::len);
+        let fresh = self.fresh.triggers.entry(family).or_default();
+        if fresh.len() + taken < MOST_TRIGGERS {
+            fresh.push(nanoseconds);
         }
     }
 
     /// All fresh changes are in the schedule now.
     pub(super) fn looked(&mut self) {
-        let Waiting { services, slices, mut triggers } = std::mem::take(&mut self.fresh);
+        let Waiting { services, slices, triggers } = std::mem::take(&mut self.fresh);
         self.taken.services += services;
         self.taken.slices += slices;
-        self.taken.triggers.append(&mut triggers);
+        for (family, mut triggers) in triggers {
+            self.taken.triggers.entry(family).or_default().append(&mut triggers);
+        }
     }
 
     /// These families have something to be written; what is new is told.
@@ -98,14 +98,8 @@ impl Progress {
         }
         let note = |family: Family| {
             self.unsettled.remove(&family);
-            let (written, waiting): (Vec<_>, _) =
-                std::mem::take(&mut self.taken.triggers).into_iter().partition(|(of, _)| *of == family);
-            self.taken.triggers = waiting;
-            self.kept_triggers.entry(family).and_modify(|kept| *kept -= written.len());
-            Note::Synced {
-                family,
-                triggered_nanoseconds: written.into_iter().map(|(_, nanoseconds)| nanoseconds).collect(),
-            }
+            let triggered_nanoseconds = self.taken.triggers.remove(&family).unwrap_or_default();
+            Note::Synced { family, triggered_nanoseconds }
         };
         settled.into_iter().map(note).collect()
     }
@@ -183,8 +177,8 @@ mod tests {
             progress.triggered(Family::V4, number);
             progress.looked();
         }
-        assert!(progress.taken.triggers.len() <= MOST_TRIGGERS);
-        assert_eq!(progress.taken.triggers[0], (Family::V4, 0), "the first ones wait longest");
+        assert!(progress.taken.triggers[&Family::V4].len() <= MOST_TRIGGERS);
+        assert_eq!(progress.taken.triggers[&Family::V4][0], 0, "the first ones wait longest");
         // What cannot be written of one family takes no room of the other, and what is written makes room.
         for round in 0..3 {
             progress.triggered(Family::V6, round);
@@ -198,6 +192,6 @@ mod tests {
         progress.settled(|_| true, true);
         progress.triggered(Family::V4, 7);
         progress.looked();
-        assert_eq!(progress.taken.triggers, [(Family::V4, 7)]);
+        assert_eq!(progress.taken.triggers, BTreeMap::from([(Family::V4, vec![7])]));
     }
 }
