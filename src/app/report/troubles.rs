@@ -75,15 +75,11 @@ impl Troubles {
 /// The Services that a key belongs to, where that can be said.
 fn services(reconciler: &Reconciler, key: &Key) -> String {
     let desired = reconciler.desired();
-    let entry_point = match key {
-        Key::VirtualServer(server) => Some(*server),
-        Key::Element(element) => element.entry_point(),
-        _ => None,
-    };
-    let address = match key {
-        Key::Address(address) => Some(*address),
-        Key::Element(element) if entry_point.is_none() => element.address(),
-        _ => None,
+    let (entry_point, address) = match key {
+        Key::VirtualServer(server) => (Some(*server), None),
+        Key::Element(element) => (element.entry_point(), element.address()),
+        Key::Address(address) => (None, Some(*address)),
+        _ => (None, None),
     };
     match (entry_point, address) {
         (Some(server), _) => desired.owner(&server).map(ToString::to_string).unwrap_or_default(),
