@@ -15,7 +15,7 @@ use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::note::Note;
-use kube_ipvs::state::{Key, State, Sysctl, VirtualServerKey};
+use kube_ipvs::state::{Key, Sysctl, VirtualServerKey};
 use life::{Life, options};
 
 const EEXIST: i32 = 17;
@@ -107,20 +107,15 @@ fn clear_ipvs(kernel: &MemoryKernel) {
     kernel.meddle(|state| state.virtual_servers.clear());
 }
 
-/// The kernel without what changes by itself.
-fn there(kernel: &MemoryKernel) -> State {
-    kernel.state()
-}
-
 #[test]
 fn a_change_that_finds_no_device_or_table_has_everything_made_again() {
     for remove in [remove_device, flush_ruleset] {
         let mut life = settled(20, NEVER);
-        let before = there(&life.kernel);
+        let before = life.kernel.state();
         remove(&life.kernel);
         life.feed(appears(20));
         life.settle();
-        let mut after = there(&life.kernel);
+        let mut after = life.kernel.state();
         let new: Vec<Key> = after.keys().filter(|key| !before.contains(key)).collect();
         assert_eq!(new.len(), 3, "an element, a virtual server and an address: {new:?}");
         for key in new {
@@ -147,10 +142,10 @@ fn what_everything_stands_on_is_missed_without_any_change() {
         // So many that a round of the audit takes half an hour.
         let mut life = settled(3000, Duration::from_secs(1));
         life.pass(minute);
-        let before = there(&life.kernel);
+        let before = life.kernel.state();
         remove(&life.kernel);
         let gone = life.now;
-        while there(&life.kernel) != before {
+        while life.kernel.state() != before {
             life.step();
             assert!(life.now - gone < limit, "still not repaired after {:?}", life.now - gone);
         }
@@ -162,9 +157,9 @@ fn what_everything_stands_on_is_missed_without_any_change() {
 #[test]
 fn what_a_list_misses_is_read_soon_however_long_the_list_took() {
     let mut life = settled(300, Duration::from_secs(1));
-    let before = there(&life.kernel);
+    let before = life.kernel.state();
     let mut listed = None;
-    while listed.is_none_or(|_| there(&life.kernel) != before) {
+    while listed.is_none_or(|_| life.kernel.state() != before) {
         match life.reconciler.next(life.now) {
             Next::Work(work @ Work::List) => {
                 // All but the first, which is looked at for all of them.
@@ -199,7 +194,7 @@ fn a_device_that_cannot_be_made_is_no_small_matter() {
     life.kernel.set_faults(None);
     life.pass(Duration::from_mins(2));
     life.settle();
-    assert_eq!(there(&life.kernel).addresses.len(), 4);
+    assert_eq!(life.kernel.state().addresses.len(), 4);
 }
 
 #[test]
@@ -229,7 +224,7 @@ fn nothing_spins_while_changes_are_held_back() {
             }
         }
     }
-    assert!(there(&life.kernel).virtual_servers.len() > 100);
+    assert!(life.kernel.state().virtual_servers.len() > 100);
 }
 
 #[test]
@@ -297,7 +292,7 @@ fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
     life.pass(Duration::from_millis(10));
     assert_eq!(life.reconciler.draining(), 0);
     assert!(life.reconciler.schedule().failures().is_empty(), "{:?}", life.reconciler.schedule());
-    assert!(there(&life.kernel).virtual_servers.contains_key(&first), "it is not removed");
+    assert!(life.kernel.state().virtual_servers.contains_key(&first), "it is not removed");
     let end = life.now + Duration::from_mins(1);
     while life.now < end {
         match life.reconciler.next(life.now) {
