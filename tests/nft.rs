@@ -244,7 +244,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
     ("REPRINT s/priority 101/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
-    ("REPRINT s/rules=4.mark=0x00004000/rules=4 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/rules=5.mark=0x00004000/rules=5 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
     ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
     ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),

@@ -36,12 +36,22 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
             })
         })
     });
+    let others_ports = families().map(|family| {
+        row(&[&"neighbours", &"host-ports-on-an-address-that-another-device-has", &family], move || {
+            host_ports_on_an_address_that_another_device_has(family);
+        })
+    });
+    let around = families().map(|family| {
+        row(&[&"neighbours", &"source-ranges-with-the-address-in-them", &family], move || {
+            source_ranges_with_the_address_in_them(family);
+        })
+    });
     let forwarding = families().map(|family| {
         row(&[&"neighbours", &"source-ranges-come-and-go", &family], move || {
             source_ranges_come_and_go(family);
         })
     });
-    addresses.chain(shared).chain(host_ports).chain(forwarding)
+    addresses.chain(shared).chain(host_ports).chain(others_ports).chain(around).chain(forwarding)
 }
 
 /// Who answers; `None`: nobody.
@@ -105,24 +115,53 @@ fn an_address_that_another_device_has(family: Family) {
     becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
 }
 
-/// A CNI plugin sends what is for a local address and a pod's host port to that pod, and service addresses are local.
-fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
-    let service = Service { port: 8181, ..CLUSTER.service(&["pod-2a"]) };
-    CLUSTER.put(&service);
-    let (node, name) = (CLUSTER.host("node-1"), protocol.to_string().to_lowercase());
+/// A CNI plugin that sends what is for a local address of node-1 and a host port to pod-1a. Its table.
+fn take_host_port(protocol: Protocol, number: u16, family: Family) -> String {
+    let name = protocol.to_string().to_lowercase();
     let (table, pod) = match family {
         Family::V4 => ("ip", find("pod-1a").address(family).to_string()),
         Family::V6 => ("ip6", format!("[{}]", find("pod-1a").address(family))),
     };
-    let table = format!("{table} hostports-{name}");
+    let table = format!("{table} hostports-{name}-{number}");
     let chains = ["prerouting", "output"].map(|hook| {
         format!(
             "chain {hook} {{ type nat hook {hook} priority -100; \
-             fib daddr type local {name} dport {} dnat to {pod}:{PORT}; }}",
-            service.port
+             fib daddr type local {name} dport {number} dnat to {pod}:{PORT}; }}"
         )
     });
+    let node = CLUSTER.host("node-1");
     node.shell(format!("nft -f - <<'END'\ntable {table} {{\n{}\n{}\n}}\nEND", chains[0], chains[1]));
+    table
+}
+
+/// A node's own address may be that of a Service's load balancer, and is its own for everything else.
+fn host_ports_on_an_address_that_another_device_has(family: Family) {
+    let service = CLUSTER.service(&["pod-2a"]);
+    CLUSTER.put(&service);
+    let target = service.target(Entry::LoadBalancerIp, find("outside-1"), family);
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
+    let table = take_host_port(Protocol::Tcp, 8282, family);
+    let host_port = SocketAddr::new(target.ip(), 8282);
+    let clients = ["outside-1", "pod-1b", "node-1"];
+    for client in clients {
+        becomes(client, Protocol::Tcp, host_port, None);
+    }
+    let node = CLUSTER.host("node-1");
+    let address = format!("{}/{} dev lo", target.ip(), family.host_prefix());
+    node.shell(format!("ip address add {address}"));
+    for client in clients {
+        becomes(client, Protocol::Tcp, host_port, Some("pod-1a"));
+        becomes(client, Protocol::Tcp, target, Some("pod-2a"));
+    }
+    node.shell(format!("ip address del {address}; nft delete table {table}"));
+}
+
+/// A CNI plugin sends what is for a local address and a pod's host port to that pod, and service addresses are local.
+fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
+    let service = Service { port: 8181, ..CLUSTER.service(&["pod-2a"]) };
+    CLUSTER.put(&service);
+    let node = CLUSTER.host("node-1");
+    let table = take_host_port(protocol, service.port, family);
     let host = SocketAddr::new(find("node-1").address(family), service.port);
     becomes("outside-1", protocol, host, Some("pod-1a"));
     for client in ["pod-1b", "node-1", "outside-1"] {
@@ -131,6 +170,20 @@ fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
         }
     }
     node.shell(format!("nft delete table {table}"));
+}
+
+/// The node's own connections have the load balancer's address as their source: that lets no node by that is in no range.
+fn source_ranges_with_the_address_in_them(family: Family) {
+    let service = Service {
+        source_ranges: vec!["198.19.0.0/16", "2001:db8:b::/64", "192.168.0.11/32", "2001:db8::11/128"],
+        ..CLUSTER.service(&["pod-1a"])
+    };
+    CLUSTER.put(&service);
+    let target = |client| service.target(Entry::LoadBalancerIp, find(client), family);
+    becomes("outside-1", Protocol::Tcp, target("outside-1"), Some("pod-1a"));
+    for client in ["node-1", "node-2", "outside-2"] {
+        becomes(client, Protocol::Tcp, target(client), None);
+    }
 }
 
 /// Ranges that lie in each other are not lost when the wider one goes, and what one Service restricts, another on the

@@ -20,7 +20,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -204,17 +204,19 @@ impl Writer<'_> {
     }
 
     /// A connection to a service is translated to its own destination: then no other nat chain, like that of a CNI's
-    /// host ports, sends it elsewhere.
+    /// host ports, sends it elsewhere. Of an address that another device has too, that is about the Services' ports only.
     fn settle(&self) -> Vec<Rule> {
-        let to = [
-            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
-            Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name),
-            Phrase::EntryPointIn(OWNED.name),
-        ];
-        to.map(|to| {
-            self.rule("nobody else translates this", &[to, Phrase::ToThisNode, Phrase::RewriteToItself])
-        })
-        .into()
+        let settled =
+            |to| self.rule("nobody else translates this", &[to, Phrase::ToThisNode, Phrase::RewriteToItself]);
+        vec![
+            settled(Phrase::EntryPointIn(OWNED.name)),
+            self.rule(
+                "other ports are the node's",
+                &[Phrase::DestinationInSet(SHARED_ADDRESSES.name), Phrase::Return],
+            ),
+            settled(Phrase::DestinationInSet(CLUSTER_ADDRESSES.name)),
+            settled(Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name)),
+        ]
     }
 
     fn postrouting(&self) -> Vec<Rule> {
