@@ -16,6 +16,8 @@ mod host;
 mod lab;
 #[path = "dataplane/neighbours.rs"]
 mod neighbours;
+#[path = "dataplane/nodes.rs"]
+mod nodes;
 #[path = "common/proxy.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod proxy;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
             .chain(refusals::rows())
             .chain(changes::rows())
             .chain(neighbours::rows())
+            .chain(nodes::rows())
             .chain(table::rows())
             .collect()
     })

@@ -256,6 +256,11 @@ fn tell_shared(shared: &Shared, owner: &Owner) {
             %service, %address,
             "A service address is this node's own: the Service's ports there are served, the others stay the node's"
         ),
+        Owner::NodeObject => tracing::warn!(
+            %service, %address,
+            "A service address is this node's own by the Node object, and no device has it: pods and the node reach the \
+             Service's ports there, who else does is up to those who translate it"
+        ),
         Owner::OtherNode(node) => tracing::warn!(
             %service, %address, %node,
             "A service address is another node's: it is left to that node"

@@ -5,39 +5,44 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::entry_points::{EntryPoint, Role, inside};
-use super::node::NodeFacts;
+use super::node::{Holder, NodeFacts};
 use crate::cluster::topology::Endpoints;
 use crate::cluster::types::{External, Family, Policy, Protocol, Service, ServicePort};
 use crate::cluster::{Cluster, endpoints};
 use crate::state::{Element, VirtualServerKey};
 
-/// The elements about an entry point, in order. `cluster_ip` is the Service's in the entry point's family.
+/// The elements about an entry point, in order. `cluster_ip` is the Service's in the entry point's family, `leads` says which
+/// of the chosen endpoints the entry point leads to.
 pub(super) fn of_entry_point(
     service: &Service,
     port: &ServicePort,
     cluster_ip: IpAddr,
     point: EntryPoint,
+    leads: Policy,
     chosen: &Endpoints,
     node: &NodeFacts,
 ) -> Vec<Element> {
     let server = point.server;
-    let on_device = point.role != Role::NodePort && !node.taken.contains(&server.address);
+    let holder = node.holder(&server.address, point.role.is_external());
+    let on_device = point.role != Role::NodePort && holder.is_none();
     let mut elements = Vec::new();
     if !on_device {
         elements.push(Element::Owned(server));
     }
-    match (point.role.is_external(), point.policy) {
-        (true, Policy::Cluster) => elements.push(Element::Masquerade(server)),
-        (true, Policy::Local) => {
+    if point.role.is_external() {
+        if point.policy == Policy::Cluster {
+            elements.push(Element::Masquerade(server));
+        }
+        // What is for an address that no device has would leave the node.
+        if point.policy == Policy::Local || holder == Some(Holder::NodeObject) {
             let to = inside(service, port, cluster_ip);
             elements.push(Element::InCluster(server, to.address, to.port));
         }
-        (false, _) => {}
     }
     if point.role == Role::Inside {
         elements.push(Element::Internal(server));
     }
-    match point.policy {
+    match leads {
         Policy::Local if chosen.local.is_empty() && !chosen.cluster.is_empty() => {
             elements.push(Element::Dropped(server));
         }
@@ -45,9 +50,12 @@ pub(super) fn of_entry_point(
         _ => {}
     }
     if point.role == Role::Balanced {
-        let allowed = allowed(service, server.address, node);
-        if !allowed.is_empty() {
+        let ranges = service.external.as_deref().map_or(&[][..], |external| &external.source_ranges);
+        let is_alike = |range: &&IpNet| Family::of(range.addr()) == Family::of(server.address);
+        let ranges: Vec<IpNet> = ranges.iter().filter(is_alike).copied().collect();
+        if !ranges.is_empty() {
             elements.push(Element::Restricted(server));
+            let allowed = allowed(ranges, server.address, node);
             elements.extend(allowed.into_iter().map(|network| Element::Allowed(server, network)));
         }
     }
@@ -55,33 +63,33 @@ pub(super) fn of_entry_point(
     elements
 }
 
-/// Who may use a load balancer's address; nothing: everybody. A node inside of the ranges often has the address itself
-/// as its source, since it is one of the node's (contract 6.5).
-fn allowed(service: &Service, address: IpAddr, node: &NodeFacts) -> Vec<IpNet> {
-    let ranges = service.external.as_deref().map_or(&[][..], |external| &external.source_ranges);
-    let mut allowed: Vec<IpNet> =
-        ranges.iter().filter(|range| Family::of(range.addr()) == Family::of(address)).copied().collect();
-    let is_inside = |own: &IpAddr| !own.is_loopback() && allowed.iter().any(|range| range.contains(own));
+/// From where a load balancer's address may be used: the ranges, and not the node because it is this node. It often has the
+/// address itself as its source, since that is one of the node's: that is allowed if the node is inside of the ranges
+/// (contract 6.5), and else it is not, whatever range it is in. Nobody else can have this source.
+fn allowed(mut ranges: Vec<IpNet>, address: IpAddr, node: &NodeFacts) -> Vec<IpNet> {
+    let is_inside = |own: &IpAddr| !own.is_loopback() && ranges.iter().any(|range| range.contains(own));
     let node_is_inside = match node.ips {
         // The one that it is known by (contract 3.5), whatever other addresses it has.
         Some(ips) => is_inside(&ips.of(Family::of(address))),
         None => node.node_port_addresses.iter().any(is_inside),
     };
-    if node_is_inside {
-        allowed.push(IpNet::from(address));
-    }
     // Disjoint: of ranges that lie in each other the kernel keeps one.
-    IpNet::aggregate(&allowed)
+    if node_is_inside {
+        ranges.push(IpNet::from(address));
+        IpNet::aggregate(&ranges)
+    } else {
+        IpNet::aggregate(&ranges).into_iter().flat_map(|range| without(range, address)).collect()
+    }
 }
 
-/// The elements about a Service's address.
-pub(super) fn of_address(
-    element: Element,
-    address: IpAddr,
-    node: &NodeFacts,
-) -> impl Iterator<Item = Element> {
-    let shared = node.taken.contains(&address).then_some(Element::SharedAddress(address));
-    std::iter::once(element).chain(shared)
+/// What is left of a network without one address: of the halves that it is in, the other ones.
+fn without(network: IpNet, address: IpAddr) -> Vec<IpNet> {
+    if !network.contains(&address) {
+        return vec![network];
+    }
+    // A network of one address has none.
+    let halves = network.subnets(network.prefix_len() + 1).into_iter().flatten();
+    halves.flat_map(|half| without(half, address)).collect()
 }
 
 /// Where load balancers ask for a Service's health check node port on its address: some send their question where they send

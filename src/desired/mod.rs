@@ -26,7 +26,7 @@ use crate::state::{
     Address, Element, Key, RealServerKey, Rules, Scope, State, VirtualServer, VirtualServerKey,
 };
 use claims::{Claim, Claims, Conflict, Request};
-use node::NodeFacts;
+use node::{Holder, NodeFacts};
 
 /// The kernel state that the cluster asks for.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Update {
     pub shared: Vec<Shared>,
 }
 
-/// A service address that another device of the node has, or that the Node object calls its own.
+/// A service address that another device of the node has, or that a Node object calls its node's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
     /// Whose service address it is.
@@ -64,7 +64,7 @@ impl Desired {
     /// What is wanted before any object is known: settings and empty tables. `supported` says which settings this
     /// kernel takes: see [`settings::Supported`].
     pub fn new(options: ProxyOptions, node_name: Arc<str>, supported: settings::Supported) -> Self {
-        let node = NodeFacts { name: node_name, ..NodeFacts::default() };
+        let node = NodeFacts::of(node_name, &Cluster::default(), &options);
         let settings = settings::wanted(&options, &supported, &node);
         Self { options, supported, node, settings, claims: Claims::default() }
     }
@@ -81,7 +81,7 @@ impl Desired {
 
     /// Looks at this node again: says which settings may have another wanted value, and which Services are touched.
     pub fn look_at_node(&mut self, cluster: &Cluster) -> (Vec<Key>, Touched) {
-        let node = NodeFacts::of(&self.node.name, cluster, &self.options);
+        let node = NodeFacts::of(self.node.name.clone(), cluster, &self.options);
         let old = std::mem::replace(&mut self.node, node);
         let new = &self.node;
         if old == *new {
@@ -93,19 +93,21 @@ impl Desired {
         let scope: Vec<Key> = old_settings.keys().chain(self.settings.keys()).filter(changed).collect();
 
         let mut touched = Touched::new();
-        for address in old.taken.symmetric_difference(&new.taken) {
-            touched.extend(self.claims.services_at(*address).cloned());
+        for address in old.moved(new).chain(new.moved(&old)) {
+            touched.extend(self.claims.services_at(address).cloned());
         }
         // Nodes move from zone to zone too rarely to keep an account of who has hints.
         let moved = old.zone != new.zone;
         let other_ports = old.node_port_addresses != new.node_port_addresses;
         let other_ranges = other_ports || old.ips != new.ips;
-        if moved || other_ports || other_ranges {
+        let other_pods = old.knows_pods != new.knows_pods;
+        if moved || other_ports || other_ranges || other_pods {
             let concerned = cluster.services().filter(|service| {
                 let external = service.external.as_deref();
                 moved && endpoints::have_hints(cluster, service)
                     || other_ports && service.ports.iter().any(|port| port.node_port.is_some())
                     || other_ranges && external.is_some_and(|external| !external.source_ranges.is_empty())
+                    || other_pods && external.is_some_and(|external| external.policy == Policy::Local)
             });
             touched.extend(concerned.map(|service| service.key.clone()));
         }
@@ -222,12 +224,16 @@ impl Desired {
         let known = |address: &&IpAddr| self.supported.families.contains(&Family::of(**address));
         for &cluster_ip in service.cluster_ips.iter().filter(known) {
             let family = Family::of(cluster_ip);
-            self.put_address(Element::ClusterAddress(cluster_ip), cluster_ip, &mut request);
+            let holder = self.node.holder(&cluster_ip, false);
+            put_address(Element::ClusterAddress(cluster_ip), cluster_ip, holder, &mut request);
             if let Some(external) = &service.external {
                 let addresses = external.load_balancer_ips.iter().chain(&external.external_ips);
                 for address in addresses.copied().filter(|address| Family::of(*address) == family) {
-                    self.put_address(Element::ExternalAddress(address), address, &mut request);
-                    request.elements.extend(filter::of_health_checks(external, address));
+                    let holder = self.node.holder(&address, true);
+                    put_address(Element::ExternalAddress(address), address, holder, &mut request);
+                    if holder != Some(Holder::OtherNode) {
+                        request.elements.extend(filter::of_health_checks(external, address));
+                    }
                 }
             }
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
@@ -237,15 +243,17 @@ impl Desired {
                 let of_cluster = LazyCell::new(|| virtual_servers::real_servers(&chosen.cluster));
                 let of_node = LazyCell::new(|| virtual_servers::real_servers(&chosen.local));
                 let node_ports = self.node.node_port_addresses.iter().copied();
-                for point in entry_points::of(service, port, cluster_ip, node_ports) {
-                    let real_servers = match point.policy {
+                let points = entry_points::of(service, port, cluster_ip, node_ports);
+                for point in points.filter(|point| !self.node.leaves(point)) {
+                    let leads = self.node.leads(point, &chosen);
+                    let real_servers = match leads {
                         Policy::Cluster => of_cluster.clone(),
                         Policy::Local => of_node.clone(),
                     };
                     let claim = Claim {
                         server: virtual_servers::of_entry_point(service, point, real_servers, &self.options),
                         elements: filter::of_entry_point(
-                            service, port, cluster_ip, point, &chosen, &self.node,
+                            service, port, cluster_ip, point, leads, &chosen, &self.node,
                         ),
                     };
                     request.entry_points.push((point.server, claim));
@@ -254,12 +262,15 @@ impl Desired {
         }
         request.settled()
     }
+}
 
-    /// Asks for an address of a Service: on the device, unless another device has it.
-    fn put_address(&self, element: Element, address: IpAddr, request: &mut Request) {
-        request.elements.extend(filter::of_address(element, address, &self.node));
-        if !self.node.taken.contains(&address) {
-            request.addresses.push(address);
-        }
+/// Asks for an address of a Service: on the device, unless somebody else has it. `element`: what else is owed to it.
+fn put_address(element: Element, address: IpAddr, holder: Option<Holder>, request: &mut Request) {
+    match holder {
+        None => request.addresses.push(address),
+        Some(_) => request.elements.push(Element::SharedAddress(address)),
+    }
+    if holder != Some(Holder::OtherNode) {
+        request.elements.push(element);
     }
 }

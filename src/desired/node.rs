@@ -1,15 +1,16 @@
 //! What the wanted state depends on of this node: where it stands, and which addresses it has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::entry_points::EntryPoint;
 use crate::cluster::Cluster;
 use crate::cluster::node_ips::NodeIps;
-use crate::cluster::topology::Place;
-use crate::cluster::types::{AddressScope, Family, NodeAddress};
+use crate::cluster::topology::{Endpoints, Place};
+use crate::cluster::types::{AddressScope, Family, NodeAddress, Policy};
 use crate::options::ProxyOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::state::{Inside, InterfaceName};
@@ -19,9 +20,8 @@ use crate::state::{Inside, InterfaceName};
 pub(super) struct NodeFacts {
     pub(super) name: Arc<str>,
     pub(super) zone: Option<Arc<str>>,
-    /// Addresses of its devices, those that the Node object calls its own, and those of other nodes as far as they are
-    /// known: not ours to put on a device.
-    pub(super) taken: BTreeSet<IpAddr>,
+    /// Addresses that are not ours to put on a device.
+    pub(super) taken: BTreeMap<IpAddr, Holder>,
     /// By which addresses it is known, one for each family; `None`: by none.
     pub(super) ips: Option<NodeIps>,
     /// Where node ports are served.
@@ -32,10 +32,23 @@ pub(super) struct NodeFacts {
     pub(super) source: Option<Ipv4Addr>,
     /// The addresses of its pods.
     pub(super) pod_cidrs: Vec<IpNet>,
+    /// The families in which clients inside the cluster can be told from others: [`NodeFacts::inside`].
+    pub(super) knows_pods: BTreeSet<Family>,
+}
+
+/// Who has an address, so that it is not put on our device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// Another device of this node: what goes there comes in, and is told by its port.
+    Device,
+    /// The Node object calls it this node's, and no device has it: whoever translates it does so elsewhere, as clouds do.
+    NodeObject,
+    /// The Node object of another node calls it its own.
+    OtherNode,
 }
 
 impl NodeFacts {
-    pub(super) fn of(name: &Arc<str>, cluster: &Cluster, options: &ProxyOptions) -> Self {
+    pub(super) fn of(name: Arc<str>, cluster: &Cluster, options: &ProxyOptions) -> Self {
         let node = cluster.node();
         let written = node.map_or(&[][..], |node| &node.addresses);
         let ips = NodeIps::new(written, options.bind_address);
@@ -49,13 +62,18 @@ impl NodeFacts {
         let known_by = ips.map(|ips| ips.of(Family::V4));
         let source =
             global().map(|(address, _)| address).find(|address| Some(IpAddr::V4(*address)) == known_by);
-        Self {
-            name: name.clone(),
+        let mut facts = Self {
+            name,
             zone: node.and_then(|node| node.zone.clone()),
             taken: {
                 let others = cluster.other_nodes().flat_map(|(_, addresses)| addresses);
-                let own = addresses.iter().map(|known| known.address);
-                own.chain(written.iter().chain(others).copied()).collect()
+                let others = others.map(|address| (*address, Holder::OtherNode));
+                let written = written.iter().map(|address| (*address, Holder::NodeObject));
+                // The last one counts.
+                others
+                    .chain(written)
+                    .chain(addresses.iter().map(|known| (known.address, Holder::Device)))
+                    .collect()
             },
             ips,
             node_port_addresses: Family::ALL
@@ -66,11 +84,44 @@ impl NodeFacts {
             // Without a Node object any address of the node will do, as long as it stays the same.
             source: source.or_else(|| global().map(|(address, _)| address).min()),
             pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
-        }
+            knows_pods: BTreeSet::new(),
+        };
+        facts.knows_pods =
+            Family::ALL.into_iter().filter(|family| facts.inside(options, *family).is_some()).collect();
+        facts
     }
 
     pub(super) fn place(&self) -> Place<'_> {
         Place { node: &self.name, zone: self.zone.as_deref() }
+    }
+
+    /// Who has a Service's address. Cluster IPs are given out by the API server, and the others by whoever may write
+    /// Services: only those can be made to look like another node's.
+    pub(super) fn holder(&self, address: &IpAddr, is_external: bool) -> Option<Holder> {
+        self.taken.get(address).copied().filter(|holder| is_external || *holder != Holder::OtherNode)
+    }
+
+    /// Whether an entry point is left to another node, whose address it is at.
+    pub(super) fn leaves(&self, point: &EntryPoint) -> bool {
+        self.holder(&point.server.address, point.role.is_external()) == Some(Holder::OtherNode)
+    }
+
+    /// Which endpoints an entry point leads to: those that its policy says. Where no pod can be told from a client outside,
+    /// an entry point from outside that is `Local` leads to all of them if this node has none, as in kube-proxy's ipvs
+    /// mode (contract 5.2): else nothing would be there for pods, who should reach all of them.
+    pub(super) fn leads(&self, point: EntryPoint, chosen: &Endpoints) -> Policy {
+        let knows_pods = || self.knows_pods.contains(&Family::of(point.server.address));
+        if point.role.is_external() && chosen.local.is_empty() && !knows_pods() {
+            Policy::Cluster
+        } else {
+            point.policy
+        }
+    }
+
+    /// The addresses that others have here, and others or nobody there.
+    pub(super) fn moved(&self, there: &Self) -> impl Iterator<Item = IpAddr> {
+        let is_same = |(address, holder): &(&IpAddr, &Holder)| there.taken.get(*address) == Some(*holder);
+        self.taken.iter().filter(move |entry| !is_same(entry)).map(|(address, _)| *address)
     }
 
     /// How clients of one family inside the cluster are told from others.

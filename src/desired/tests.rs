@@ -150,13 +150,16 @@ fn policy_cluster_leads_everybody_everywhere_and_masquerades() {
     assert_eq!(on_device, [ip("10.96.0.1"), ip("203.0.113.1")]);
 }
 
+/// Pods are told from others by their network.
+fn with_pods() -> ProxyOptions {
+    let cluster_cidrs = vec!["10.244.0.0/16".parse().expect("a network")];
+    ProxyOptions { cluster_cidrs, ..ProxyOptions::default() }
+}
+
 #[test]
 fn policy_local_leads_clients_inside_elsewhere() {
-    let mut world = World::new(
-        ProxyOptions::default(),
-        service(balanced(Policy::Local), Some(30_080)),
-        &["here", "there"],
-    );
+    let mut world =
+        World::new(with_pods(), service(balanced(Policy::Local), Some(30_080)), &["here", "there"]);
     assert_eq!(world.real_servers(tcp("10.96.0.1", 80)), [1, 2]);
     for server in [tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)] {
         assert_eq!(world.real_servers(server), [1], "{server}");
@@ -176,6 +179,42 @@ fn policy_local_leads_clients_inside_elsewhere() {
     world.tell(Event::Slice(Change::Upsert(slice(&[]))));
     assert!(!world.has(Element::Dropped(tcp("203.0.113.1", 80))), "refused with all that is not declared");
     assert!(world.has(Element::Refused(tcp("192.168.0.1", 30_080))), "the node's other ports are the node's");
+}
+
+/// As kube-proxy's ipvs mode does everywhere: pods, who should reach all endpoints, cannot be told from others.
+#[test]
+fn where_pods_are_unknown_policy_local_leads_away_rather_than_nowhere() {
+    let outside = [tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)];
+    let local = || service(balanced(Policy::Local), Some(30_080));
+    let mut world = World::new(ProxyOptions::default(), local(), &["there", "there"]);
+    for server in outside {
+        assert_eq!(world.real_servers(server), [1, 2], "{server}");
+        assert!(!world.has(Element::Dropped(server)) && !world.has(Element::Masquerade(server)));
+    }
+    world.tell(Event::Slice(Change::Upsert(slice(&["there", "here"]))));
+    assert!(outside.iter().all(|server| world.real_servers(*server) == [2]), "this node's, if it has any");
+    world.tell(Event::Slice(Change::Upsert(slice(&[]))));
+    assert!(world.has(Element::Refused(outside[1])));
+
+    let inside = Service { internal_policy: Policy::Local, ..local() };
+    let world = World::new(ProxyOptions::default(), inside, &["there"]);
+    assert!(
+        world.has(Element::Dropped(tcp("10.96.0.1", 80))),
+        "the internal policy asks nobody who they are"
+    );
+
+    let by_node = ProxyOptions { local_detector: LocalDetector::NodeCidr, ..ProxyOptions::default() };
+    let mut world = World::new(by_node, local(), &["there"]);
+    let node = Node {
+        name: "here".into(),
+        addresses: vec![],
+        zone: None,
+        pod_cidrs: vec!["10.244.7.0/24".parse().expect("a network")],
+        eligible: true,
+    };
+    assert!(!world.has(Element::Dropped(outside[0])));
+    world.tell(Event::Node(Change::Upsert(node)));
+    assert!(world.has(Element::Dropped(outside[0])), "its network came to be known");
 }
 
 #[test]
@@ -242,12 +281,19 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
         Node { name: "here".into(), addresses: vec![address], zone: None, pod_cidrs: vec![], eligible: true };
     world.tell(Event::Node(Change::Upsert(node)));
     assert!(!world.state().addresses.contains_key(&address), "the Node object calls it its own");
+    // No device has it, so that only what is rewritten stays on this node.
+    assert!(
+        world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Masquerade(server))
+    );
+    let back = addresses(&[("192.168.0.1", "eth0"), ("203.0.113.1", "eth0")]);
+    world.tell(Event::NodeAddresses(back));
+    assert!(!world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Owned(server)));
 }
 
 #[test]
 fn an_address_of_another_node_is_left_to_it() {
     let mut world = World::new(ProxyOptions::default(), service(balanced(Policy::Cluster), None), &["here"]);
-    let address = ip("203.0.113.1");
+    let (address, server) = (ip("203.0.113.1"), tcp("203.0.113.1", 80));
     let node = |address| Node {
         name: "there".into(),
         addresses: vec![address],
@@ -262,6 +308,31 @@ fn an_address_of_another_node_is_left_to_it() {
     world.tell(Event::OtherNode(Change::Upsert(node(address))));
     world.tell(Event::OtherNode(Change::Delete("there".into())));
     assert!(world.state().addresses.contains_key(&address));
+
+    // Nothing of what goes there is touched, whatever the Service says of it.
+    for policy in [Policy::Cluster, Policy::Local] {
+        let external = External {
+            source_ranges: vec!["10.0.0.0/8".parse().expect("a network")],
+            health_check_node_port: Some(32_000),
+            ..balanced(policy)
+        };
+        let mut world = World::new(with_pods(), service(external, None), &["there"]);
+        assert!(world.state().virtual_servers.contains_key(&server));
+        let (_, shared) = world.tell(Event::OtherNode(Change::Replace(vec![node(address)])));
+        assert_eq!(shared, [Shared { service: ServiceKey::new("default", "web"), address }]);
+        let about = |element: &Element| element.address().or_else(|| Some(element.entry_point()?.address));
+        let elements: Vec<Element> =
+            world.state().elements.into_iter().filter(|element| about(element) == Some(address)).collect();
+        assert_eq!(elements, [Element::SharedAddress(address)], "{policy:?}");
+        assert!(!world.state().virtual_servers.contains_key(&server));
+        world.tell(Event::NodeAddresses(addresses(&[("203.0.113.1", "eth0")])));
+        assert!(world.has(Element::Owned(server)), "a device of this node has it");
+    }
+    // Cluster IPs are nobody else's.
+    let mut world = World::new(ProxyOptions::default(), service(External::default(), None), &["here"]);
+    world.tell(Event::OtherNode(Change::Replace(vec![node(ip("10.96.0.1"))])));
+    assert!(world.state().addresses.contains_key(&ip("10.96.0.1")));
+    assert_eq!(world.real_servers(tcp("10.96.0.1", 80)), [1]);
 }
 
 #[test]
@@ -325,6 +396,26 @@ fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass(
     assert!(world.has(allowed("203.0.113.1/32")), "a node's own connections come from the address itself");
     let world = World::new(ProxyOptions::default(), service(ranges(&["fd00::/8"]), None), &["here"]);
     assert!(!world.has(Element::Restricted(server)), "ranges of the other family");
+
+    // Nobody but this node has the address itself as a source.
+    for (range, around) in [
+        ("203.0.113.0/30", &["203.0.113.0/32", "203.0.113.2/31"][..]),
+        ("203.0.113.1/32", &[]),
+        ("203.0.112.0/24", &["203.0.112.0/24"]),
+    ] {
+        let world = World::new(ProxyOptions::default(), service(ranges(&[range]), None), &["here"]);
+        let elements = world.state().elements.into_iter();
+        let found: Vec<_> = elements
+            .filter_map(|element| match element {
+                Element::Allowed(_, network) => Some(network.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, around, "{range}");
+        assert!(world.has(Element::Restricted(server)));
+    }
+    let everybody = World::new(ProxyOptions::default(), service(ranges(&["0.0.0.0/0"]), None), &["here"]);
+    assert!(everybody.has(allowed("0.0.0.0/0")), "the node is inside");
 }
 
 /// The one address of a family by which the node is known decides, whatever others it has.

@@ -434,8 +434,11 @@ impl Reconciler {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
         for shared in shared {
             let has = |addresses: &[IpAddr]| addresses.contains(&shared.address);
+            let on_device = self.cluster.node_addresses().iter().any(|known| known.address == shared.address);
             let owner = if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
-                Owner::Node
+                if on_device { Owner::Node } else { Owner::NodeObject }
+            } else if on_device {
+                Owner::Device
             } else if let Some((name, _)) = self.cluster.other_nodes().find(|(_, addresses)| has(addresses)) {
                 Owner::OtherNode(name.clone())
             } else {

@@ -87,8 +87,10 @@ pub enum Note {
 /// Who has a service address besides the Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The Node object calls it its own: likely a mistake.
+    /// This node, on a device and by its Node object: likely a mistake.
     Node,
+    /// This node by its Node object only.
+    NodeObject,
     /// The Node object of this name does: likely a mistake.
     OtherNode(Arc<str>),
     /// Another device of this node.

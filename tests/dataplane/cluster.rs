@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use kube_ipvs::cluster::types::{Family, Protocol};
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::proxy::Proxy;
@@ -38,13 +39,17 @@ impl Cluster {
         arguments: &[&'static str],
     ) -> Self {
         let cluster = Self::without_proxies(services);
-        let proxies = ["node-1", "node-2"].map(|node| cluster.start_proxy(node, arguments));
+        cluster.start_proxies(arguments);
+        cluster
+    }
+
+    /// Starts a kube-ipvs on each node, which runs as long as this process does.
+    pub(crate) fn start_proxies(&self, arguments: &[&'static str]) {
+        let proxies = ["node-1", "node-2"].map(|node| self.start_proxy(node, arguments));
         for mut proxy in proxies {
             proxy.wait_synced();
-            // It runs as long as this process does.
             std::mem::forget(proxy);
         }
-        cluster
     }
 
     /// Makes it, with these Services in place, and nothing that serves them yet.
@@ -85,9 +90,14 @@ impl Cluster {
 
     /// Writes a Service and its slices, or replaces them.
     pub(crate) fn put(&self, service: &Service) {
-        let temporary = self.folder.path().join(&service.name);
-        fs::write(&temporary, service.manifest().to_string()).expect("a manifest");
-        let file = self.manifests().join(format!("{}.json", service.name));
+        self.put_object(&service.name, &service.manifest());
+    }
+
+    /// Writes any object, or replaces it: in a file of this name.
+    pub(crate) fn put_object(&self, name: &str, object: &Value) {
+        let temporary = self.folder.path().join(name);
+        fs::write(&temporary, object.to_string()).expect("a manifest");
+        let file = self.manifests().join(format!("{name}.json"));
         fs::rename(temporary, file).expect("a manifest");
     }
 

@@ -46,6 +46,10 @@ pub(in crate::app) fn check(
         tracing::info!(
             "Detect-local-mode set to ClusterCIDR, but no cluster CIDR specified for primary IP family"
         );
+        tracing::warn!(
+            "Pods cannot be told from clients outside: where externalTrafficPolicy is Local, a node without an endpoint \
+             sends everybody to those of other nodes, as kube-proxy does in ipvs mode; --cluster-cidr would change that"
+        );
     }
     Ok(())
 }
