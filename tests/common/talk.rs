@@ -12,8 +12,8 @@ use kube_ipvs::cluster::types::{Family, Protocol};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketType, acceptfrom, bind, connect, ipproto, listen, recv,
-    recvfrom, send, sendto,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, acceptfrom, bind, connect, ipproto, listen,
+    recv, recvfrom, send, sendto,
 };
 
 /// All protocols that Services have.
@@ -160,7 +160,7 @@ fn socket(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let socket = rustix::net::socket(family, kind, Some(number))?;
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))?;
     if address.is_ipv6() {
         // Servers of both families stand side by side.
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 use libtest_mimic::Trial;
+use rustix::net::getsockname;
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::cluster::{self, Condition, Entry, Policy, Service};
 use crate::proxy::eventually;
@@ -39,7 +41,7 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     let streams = &[Protocol::Tcp, Protocol::Sctp];
     let flows = &[Protocol::Udp];
     let refusing = &[Protocol::Tcp, Protocol::Udp];
-    let changes: [(&str, Change, &[Protocol]); 9] = [
+    let changes: [(&str, Change, &[Protocol]); 10] = [
         ("an-added-endpoint-is-reached", an_added_endpoint_is_reached, &PROTOCOLS),
         ("a-removed-endpoint-gets-nothing-new", a_removed_endpoint_gets_nothing_new, &PROTOCOLS),
         ("affinity-ends-with-its-endpoint", affinity_ends_with_its_endpoint, &PROTOCOLS),
@@ -49,6 +51,7 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
         ("a-refused-flow-reaches-the-first-endpoint", a_refused_flow_reaches_the_first_endpoint, flows),
         ("a-flow-from-before-the-service-reaches-it", a_flow_from_before_the_service_reaches_it, flows),
         ("without-its-last-endpoint-it-refuses", without_its_last_endpoint_it_refuses, refusing),
+        ("a-reset-ends-what-ipvs-knows", a_reset_ends_what_ipvs_knows, &[Protocol::Tcp]),
     ];
     changes.into_iter().flat_map(|(name, change, protocols)| {
         Family::ALL.into_iter().flat_map(move |family| {
@@ -289,4 +292,30 @@ fn without_its_last_endpoint_it_refuses(case: &Case) {
         answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert!(refused, "it does not refuse");
+}
+
+/// What a client resets is not kept for as long as an idle connection is, which is a day. But for connections that were
+/// rewritten: once they stand, connection tracking sends what the client says straight to the endpoint, and IPVS hears the
+/// endpoint only. README says so among the limits.
+fn a_reset_ends_what_ipvs_knows(case: &Case) {
+    let heard = case.external == Policy::Cluster;
+    let service = case.service(&["pod-1a", "pod-2a"]);
+    let node = CLUSTER.host(case.entry.node(find(case.client)));
+    // Two: one for each endpoint.
+    for _ in 0..2 {
+        let conversation = case.open(&service);
+        conversation.ask().expect("an answer");
+        let socket = conversation.into_socket();
+        let own = SocketAddr::try_from(getsockname(&socket).expect("an address")).expect("an address");
+        let known = || {
+            let all = node.shell("ipvsadm -lnc");
+            let of_client = format!(":{} ", own.port());
+            all.lines().filter(|line| line.contains(&of_client)).collect::<Vec<_>>().join("\n")
+        };
+        assert!(known().contains("ESTABLISHED"), "{}", known());
+        set_socket_linger(&socket, Some(Duration::ZERO)).expect("an option");
+        drop(socket);
+        let ended = eventually(if heard { SOON } else { BRIEFLY }, || !known().contains("ESTABLISHED"));
+        assert_eq!(ended, heard, "{}", known());
+    }
 }
