@@ -266,7 +266,7 @@ enum Opened {
 impl Opened {
     async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> anyhow::Result<()> {
         match self {
-            Self::Manifests(source) => source.run(events, shutdown).await.context("manifests"),
+            Self::Manifests(source) => Ok(source.run(events, shutdown).await?),
             Self::Api(source) => source.run(events, shutdown).await.context("API server"),
         }
     }

@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use kube_ipvs::options::{Command, Options, Source, from_args};
 
 fn command(words: &[&str]) -> Result<Command, String> {
-    from_args(words.iter().map(OsString::from), std::iter::empty()).map_err(|error| error.to_string())
+    from_args(words.iter().map(OsString::from), std::iter::empty())
+        .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 fn options(words: &[&str]) -> Options {

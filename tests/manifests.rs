@@ -416,8 +416,11 @@ async fn a_folder_that_is_away_says_nothing() {
 #[test]
 fn at_the_start_a_missing_path_or_a_broken_file_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
-    let load =
-        |path: PathBuf| ManifestSource::new(vec![path], "here").load().expect_err("an error").to_string();
+    // As the program prints it, with all that led to it.
+    let load = |path: PathBuf| {
+        let error = ManifestSource::new(vec![path], "here").load().expect_err("an error");
+        format!("{:#}", anyhow::Error::from(error))
+    };
     let missing = folder.path().join("missing");
     assert_eq!(
         load(missing.clone()),

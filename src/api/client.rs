@@ -38,12 +38,12 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig cannot be read.
-    #[error("--kubeconfig {}: {source}", file.display())]
+    #[error("--kubeconfig {}: {error}", file.display())]
     Read {
         /// The kubeconfig.
         file: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The kubeconfig is not YAML, or not of a kubeconfig's shape.
     #[error("--kubeconfig {}: not a kubeconfig: {reason}", file.display())]
@@ -180,7 +180,7 @@ impl Origin {
 
 async fn from_kubeconfig(file: &Path, master: Option<&str>, observer: Observer) -> Result<Client, Error> {
     let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| match error {
-        KubeconfigError::ReadConfig(source, _) => Error::Read { file: file.into(), source },
+        KubeconfigError::ReadConfig(error, _) => Error::Read { file: file.into(), error },
         KubeconfigError::Parse(error) => {
             Error::Parse { file: file.into(), reason: first_line(&error.to_string()) }
         }

@@ -52,12 +52,12 @@ mod watcher;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path that was given is not there, or may not be read.
-    #[error("manifests: {}: {source}", path.display())]
+    #[error("manifests: {}: {error}", path.display())]
     Path {
         /// The path.
         path: PathBuf,
         /// What the kernel says.
-        source: io::Error,
+        error: io::Error,
     },
     /// A path that was given is something else.
     #[error("manifests: {}: found neither a file nor a folder", .0.display())]
@@ -67,7 +67,7 @@ pub enum Error {
     Broken(Vec<String>),
     /// The kernel's means of noticing changes cannot be used.
     #[error("manifests: inotify: {0} (too many instances? see /proc/sys/fs/inotify/max_user_instances)")]
-    Inotify(#[source] io::Error),
+    Inotify(io::Error),
 }
 
 /// Numbers about the manifests, for metrics. All but the first say how things stand now.
@@ -150,7 +150,7 @@ impl ManifestSource {
         self.watcher = Some(Watcher::new().map_err(Error::Inotify)?);
         let mut files = BTreeSet::new();
         for path in self.given.clone() {
-            let failed = |source| Error::Path { path: path.clone(), source };
+            let failed = |error| Error::Path { path: path.clone(), error };
             let path = std::path::absolute(&path).map_err(failed)?;
             let metadata = fs::metadata(&path).map_err(failed)?;
             // Watched first, read afterwards: whatever changes in between is seen twice rather than never.

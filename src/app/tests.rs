@@ -68,6 +68,17 @@ async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that(
     assert_eq!(*told.lock().unwrap(), ["FailedToStartProxierHealthcheck"]);
 }
 
+#[tokio::test]
+async fn what_is_wrong_with_the_manifests_is_said_once() {
+    let source = ManifestSource::new(vec!["/does/not/exist".into()], "here");
+    let (sender, _heard) = mpsc::channel(1);
+    let ended = Opened::Manifests(Box::new(source)).run(sender, CancellationToken::new()).await;
+    assert_eq!(
+        format!("{:#}", ended.unwrap_err()),
+        "manifests: /does/not/exist: No such file or directory (os error 2)"
+    );
+}
+
 #[test]
 fn a_family_that_is_switched_off_is_none_of_this_kernels() {
     let folder = tempfile::tempdir().unwrap();

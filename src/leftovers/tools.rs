@@ -78,14 +78,14 @@ pub(super) struct Tool {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ToolError {
     /// It could not be started, or talked to.
-    #[error("{}: {source}", .program.display())]
-    Start { program: PathBuf, source: std::io::Error },
+    #[error("{}: {error}", .program.display())]
+    Start { program: PathBuf, error: std::io::Error },
     /// It failed, with this text.
     #[error("{}: {text}", .program.display())]
     Failed { program: PathBuf, text: String },
     /// What it printed is not understood.
-    #[error("{}: {source}", .program.display())]
-    Unreadable { program: PathBuf, source: Unreadable },
+    #[error("{}: {error}", .program.display())]
+    Unreadable { program: PathBuf, error: Unreadable },
 }
 
 impl Tool {
@@ -114,7 +114,7 @@ impl Tool {
     pub(super) fn save(&self) -> Result<Vec<Table>, ToolError> {
         let printed = run(&self.save, &[], "")?;
         saved::read(&String::from_utf8_lossy(&printed))
-            .map_err(|source| ToolError::Unreadable { program: self.save.clone(), source })
+            .map_err(|error| ToolError::Unreadable { program: self.save.clone(), error })
     }
 
     /// Carries out changes: all of them, or none.
@@ -155,7 +155,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolE
             _ => Ok(output),
         }
     };
-    let output = start().map_err(|source| ToolError::Start { program: program.to_owned(), source })?;
+    let output = start().map_err(|error| ToolError::Start { program: program.to_owned(), error })?;
     if output.status.success() {
         return Ok(output.stdout);
     }

@@ -29,16 +29,16 @@ pub enum UsageError {
     #[error("{0}")]
     Flags(String),
     /// The configuration file cannot be read or decoded.
-    #[error("failed complete: --config={path}: {source}", path = .path.display())]
+    #[error("failed complete: --config={path}: {error}", path = .path.display())]
     File {
         /// Which file.
         path: PathBuf,
-        /// What is wrong with it; part of the line.
-        source: FileError,
+        /// What is wrong with it.
+        error: FileError,
     },
     /// Values are wrong.
     #[error("failed validate: {0}")]
-    Invalid(#[from] Problems),
+    Invalid(Problems),
 }
 
 /// Reads the command line (without the program's name), the environment, and the configuration file where one is
@@ -61,13 +61,14 @@ pub fn from_args(
         None => None,
         Some(path) => match file::load(path) {
             Ok(loaded) => Some(loaded),
-            Err(source) => return Err(UsageError::File { path: path.clone(), source }),
+            Err(error) => return Err(UsageError::File { path: path.clone(), error }),
         },
     };
     let host = rustix::system::uname();
     let (write_config_to, cleanup, cleanup_own) =
         (flags.write_config_to.clone(), flags.cleanup, flags.cleanup_own);
-    let merged = Box::new(merge::merge(flags, file, environment, &host.nodename().to_string_lossy())?);
+    let merged = merge::merge(flags, file, environment, &host.nodename().to_string_lossy());
+    let merged = Box::new(merged.map_err(UsageError::Invalid)?);
     Ok(match write_config_to {
         Some(path) => Command::WriteConfig(merged, path),
         None if cleanup => Command::Cleanup(merged),

@@ -27,7 +27,7 @@ pub struct Loaded {
 pub enum FileError {
     /// It cannot be read.
     #[error("cannot read it: {0}")]
-    Read(#[from] std::io::Error),
+    Read(std::io::Error),
     /// It is not what it should be; the text names the field and the line.
     #[error("failed to decode: {0}")]
     Decode(String),
@@ -46,7 +46,7 @@ pub enum FileError {
 /// # Errors
 /// Where it cannot be read or decoded.
 pub fn load(path: &Path) -> Result<Loaded, FileError> {
-    parse(&std::fs::read_to_string(path)?)
+    parse(&std::fs::read_to_string(path).map_err(FileError::Read)?)
 }
 
 /// Decodes the text of a configuration file.

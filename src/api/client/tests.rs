@@ -21,7 +21,9 @@ async fn verdict(text: &str, master: Option<&str>) -> String {
     std::fs::write(folder.path().join("token"), "secret\n").unwrap();
     match connect(Some(&file), master).await {
         Ok(_) => "ok".into(),
-        Err(error) => error.to_string().replace(folder.path().to_str().unwrap(), "."),
+        Err(error) => {
+            format!("{:#}", anyhow::Error::from(error)).replace(folder.path().to_str().unwrap(), ".")
+        }
     }
 }
 
@@ -113,7 +115,7 @@ async fn errors_name_file_and_field() {
 async fn an_unreadable_file_and_one_of_another_shape_are_told_apart() {
     let missing = connect(Some(Path::new("/nonexistent/kubeconfig")), None).await.err().unwrap();
     assert_eq!(
-        missing.to_string(),
+        format!("{:#}", anyhow::Error::from(missing)),
         "--kubeconfig /nonexistent/kubeconfig: No such file or directory (os error 2)"
     );
     let broken = verdict("clusters: {a: b}\n", None).await;
