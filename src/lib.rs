@@ -12,8 +12,10 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`allocator`] and
-//! [`open_files`] set up the process, once; [`app`] wires it all and is the only module that knows all others.
+//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`open_files`] sets up
+//! the process, once, and so does [`allocator`], which also gives memory back after the first sync; [`options`] is what
+//! the program was told, [`sloppy`] reads addresses as Kubernetes does, [`telemetry`] is the log; [`app`] wires it all
+//! and is the only module that knows all others.
 //!
 //! # Who runs, and who owns what
 //!

@@ -538,8 +538,8 @@ impl RealServer {
 pub enum Weight {
     /// This weight. A state read from the kernel holds only this form.
     Exactly(u32),
-    /// Only in a wanted state: its endpoint is gone. Weight 0 while its connections last, but absence is as good:
-    /// never a reason to add one.
+    /// Only in a wanted state: its endpoint is not used any more. Weight 0 while its connections last, but absence is as
+    /// good: never a reason to add one.
     DrainIfPresent,
 }
 

@@ -1,8 +1,8 @@
 //! Kubernetes objects → the types of [`crate::cluster::types`], or the reason why not.
 //!
-//! This is the one place that knows Kubernetes' types. It is pure, it never fails as a whole, and it applies the
-//! API's defaults itself (protocol TCP, unnamed ports `""`, conditions, the affinity timeout, namespace `default`),
-//! so that an object from a file, which no API server has seen, means what it means in a cluster.
+//! This is the one place that knows what the fields of Kubernetes' objects mean. It is pure, it never fails as a whole,
+//! and it applies the API's defaults itself (protocol TCP, unnamed ports `""`, conditions, the affinity timeout,
+//! namespace `default`), so that an object from a file, which no API server has seen, means what it means in a cluster.
 //!
 //! An object can be [`Kept`](Converted::Kept), [`Ignored`] (none of ours, nothing to say about it) or
 //! [`Refused`](Converted::Refused) (nonsense: one line that names the field, what was found, what is allowed).

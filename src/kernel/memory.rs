@@ -1,8 +1,8 @@
 //! A kernel in memory: a [`State`] that takes plans as Linux would, with faults on demand.
 //!
-//! For logic, properties, speed and dry runs. What it knows of Linux: objects must exist before they are changed, must
-//! not exist before they are made, an address needs its device, a real server its virtual server, and some elements of
-//! sets are in each other's way.
+//! For tests and benchmarks. What it knows of Linux: objects must exist before they are changed, must not exist before
+//! they are made, an address needs its device, a real server its virtual server, and some elements of sets are in each
+//! other's way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,7 +1,7 @@
 //! Steps → Linux, Linux → [`State`].
 //!
 //! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
-//! memory with faults on demand, for tests, benchmarks and dry runs. Neither decides anything.
+//! memory with faults on demand, for tests and benchmarks. Neither decides anything.
 
 pub(crate) mod address;
 mod bytes;

@@ -116,7 +116,7 @@ pub enum Protocol {
     Route,
     /// `NETLINK_GENERIC`: IPVS.
     Generic,
-    /// `NETLINK_NETFILTER`: `nf_tables`, conntrack.
+    /// `NETLINK_NETFILTER`: `nf_tables`, conntrack, ipsets.
     Netfilter,
 }
 

@@ -117,7 +117,8 @@ pub(super) fn text(rule: &Rule) -> String {
 }
 
 /// Whether a rule of a built-in chain is the kind of jump that kube-proxy (or this program) makes: it looks at nothing,
-/// or at whether the connection is new. A rule that looks at more is somebody's who uses the chain.
+/// or at whether the connection is new, or whether it goes to an address of the node. A rule that looks at more is
+/// somebody's who uses the chain.
 fn is_jump(rule: &Rule) -> bool {
     matches!(
         rule.matches()[..],

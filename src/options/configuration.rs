@@ -190,7 +190,7 @@ sections! {
         /// Of use in mode iptables only.
         #[serde(rename = "localhostNodePorts")]
         localhost_node_ports: Option<bool>,
-        /// Whether all traffic to service addresses is masqueraded.
+        /// Whether all traffic to cluster IPs is masqueraded.
         masquerade_all: bool,
         /// The bit of the packet mark that stands for masquerading.
         masquerade_bit: Option<i64>,

@@ -26,7 +26,7 @@ pub struct ProxyOptions {
     pub local_detector: LocalDetector,
     /// The pods' networks, at most one per family: what [`LocalDetector::ClusterCidr`] goes by.
     pub cluster_cidrs: Vec<IpNet>,
-    /// Whether everything that goes to a service address is masqueraded.
+    /// Whether everything that goes to a cluster IP is masqueraded.
     pub masquerade_all: bool,
     /// `1 << --iptables-masquerade-bit`.
     pub masquerade_mark: u32,

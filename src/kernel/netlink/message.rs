@@ -1,6 +1,6 @@
 //! The form of netlink messages: writing requests, taking answers apart (`linux/netlink.h`).
 //!
-//! All four families that are spoken here (rtnetlink, generic netlink, nfnetlink) have this form in common, so one
+//! All three families that are spoken here (rtnetlink, generic netlink, nfnetlink) have this form in common, so one
 //! small writer and one reader serve them. Numbers are in the host's byte order unless a method says otherwise.
 
 /// Length of `struct nlmsghdr`.
@@ -270,7 +270,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// An attribute. The methods give `None` where the value has not the length that the type needs.
+/// An attribute. The methods give `None` where the value is shorter than the type needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute<'a> {
     /// Its type, without flags.

@@ -153,7 +153,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "ipvs-tcp-timeout",
         "duration",
         "0s",
-        "How long an idle TCP connection is kept; 0 leaves the kernel's value",
+        "How long an idle TCP connection is kept; 0: as long as connection tracking keeps it",
         Set::Duration(|flags, time| flags.configuration.ipvs.tcp_timeout = time),
     ),
     flag(
@@ -194,7 +194,7 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     switch(
         "ipvs-strict-arp",
-        "Answer ARP requests for the addresses of the interface only that they come in by, and so for no service \
+        "Answer an ARP request only for an address of the interface that it comes in by, and so for no service \
          address",
         |flags, on| flags.configuration.ipvs.strict_arp = on,
     ),
@@ -236,7 +236,7 @@ pub(super) static FLAGS: &[Flag] = &[
          addresses in the Node object. Not given: on all, but for loopback",
         Set::List(|flags, list| flags.configuration.node_port_addresses.get_or_insert_default().extend(list)),
     ),
-    switch("masquerade-all", "Masquerade all traffic to service addresses", |flags, on| {
+    switch("masquerade-all", "Masquerade all traffic to cluster IPs", |flags, on| {
         flags.configuration.iptables.masquerade_all = on;
     }),
     flag(
