@@ -1,11 +1,14 @@
 //! Kernel parameters: files below `/proc/sys`. Those of `net` are the calling thread's network namespace's.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use super::{Outcome, Refusal};
 use crate::state::Sysctl;
+
+/// The parameters that are read here are numbers.
+const LONGEST_VALUE: usize = 255;
 
 /// Sets a parameter. A kernel that does not have it refuses with `ENOENT`.
 pub(crate) fn write(sysctl: Sysctl, value: &str) -> Outcome {
@@ -19,11 +22,22 @@ pub(crate) fn write(sysctl: Sysctl, value: &str) -> Outcome {
 
 /// The value of a parameter; `None`: the kernel does not have it.
 pub(crate) fn read(sysctl: Sysctl) -> io::Result<Option<String>> {
-    match fs::read_to_string(path(sysctl)) {
-        Ok(value) => Ok(Some(value.trim_end().to_owned())),
+    match File::open(path(sysctl)) {
+        Ok(mut file) => value(&mut file).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The value in a file. The kernel gives all of it at once, so that it is asked once, and not for the end or the size.
+fn value(file: &mut impl Read) -> io::Result<String> {
+    let mut buffer = [0; LONGEST_VALUE + 1];
+    let length = file.read(&mut buffer)?;
+    if length > LONGEST_VALUE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than any value that is known"));
+    }
+    let value = str::from_utf8(&buffer[..length]).map_err(io::Error::other)?;
+    Ok(value.trim_end().to_owned())
 }
 
 /// Whether the kernel has a parameter.
@@ -33,4 +47,35 @@ pub fn is_there(sysctl: Sysctl) -> bool {
 
 fn path(sysctl: Sysctl) -> PathBuf {
     PathBuf::from("/proc/sys").join(sysctl.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What can be read once only.
+    struct Once(Option<&'static [u8]>);
+
+    impl Read for Once {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.take().expect("nobody reads twice").read(buffer)
+        }
+    }
+
+    fn value_of(text: &'static [u8]) -> io::Result<String> {
+        value(&mut Once(Some(text)))
+    }
+
+    #[test]
+    fn a_value_is_asked_for_once() {
+        assert_eq!(value_of(b"1\n").unwrap(), "1");
+        assert_eq!(value_of(b"").unwrap(), "");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_value() {
+        assert_eq!(value_of(&[b'1'; LONGEST_VALUE]).unwrap(), "1".repeat(LONGEST_VALUE));
+        assert!(value_of(&[b'1'; LONGEST_VALUE + 1]).is_err());
+        assert!(value_of(b"\xff").is_err());
+    }
 }
