@@ -3,6 +3,7 @@
 //! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
 //! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
@@ -55,7 +56,11 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
 }
 
 /// Works until nothing is left to do; returns the plans and the time in the memory kernel.
-fn settle(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) -> (Vec<Plan>, Duration) {
+fn settle(
+    reconciler: &mut Reconciler,
+    kernel: &mut MemoryKernel,
+    now: Instant,
+) -> (Vec<Arc<Plan>>, Duration) {
     let mut plans = Vec::new();
     let mut in_kernel = Duration::ZERO;
     while let Next::Work(work) = reconciler.next(now) {
@@ -63,11 +68,10 @@ fn settle(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) 
         let answer = work.carry_out(kernel);
         in_kernel += started.elapsed();
         if let Work::Apply(plan) = work {
-            plans.push(Plan::clone(&plan));
+            plans.push(plan);
         }
         reconciler.complete(answer, now);
     }
-    kernel.take_written();
     (plans, in_kernel)
 }
 
@@ -94,6 +98,7 @@ fn main() {
         reconciler.observe(Event::Slice(Change::Replace(slices)));
         let (plans, _) = settle(&mut reconciler, &mut kernel, now);
         let cold = now.elapsed();
+        kernel.take_written();
         assert_eq!(kernel.state().virtual_servers.len(), size as usize);
 
         let mut bare = MemoryKernel::default();
@@ -113,6 +118,7 @@ fn main() {
             reconciler.observe(Event::Slice(Change::Upsert(slice(number, endpoints))));
             let (_, in_kernel) = settle(&mut reconciler, &mut kernel, now);
             changes.push(started.elapsed());
+            kernel.take_written();
             change_floors.push(in_kernel);
         }
         let median = |times: &mut Vec<Duration>| {
