@@ -88,7 +88,7 @@ impl Rule {
 /// Why a text is not what `iptables-save` prints.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: \"{found}\" is not understood: {allowed} was expected")]
-pub(crate) struct Unreadable {
+pub(super) struct Unreadable {
     line: usize,
     found: String,
     allowed: &'static str,
@@ -144,7 +144,7 @@ fn read_rule(line: &str) -> Option<Rule> {
 }
 
 /// Splits at blanks; a word in double quotes may hold blanks, and quotes behind a backslash. `None`: a quote stays open.
-pub(super) fn words(text: &str) -> Option<Vec<String>> {
+fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;

@@ -15,7 +15,6 @@ use crate::kernel::netlink::{Protocol, Socket};
 use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::OUR_TABLE;
 use crate::kernel::{Outcome, address, link};
-
 use crate::state::{Address, Rules, State, VirtualServerKey, ownership};
 
 /// Which virtual servers go.

@@ -188,7 +188,6 @@ sections! {
     /// `iptables`; what is about masquerading holds for mode ipvs too.
     Iptables {
         /// Of use in mode iptables only.
-        #[serde(rename = "localhostNodePorts")]
         localhost_node_ports: Option<bool>,
         /// Whether all traffic to cluster IPs is masqueraded.
         masquerade_all: bool,

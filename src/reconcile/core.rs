@@ -246,11 +246,6 @@ impl Reconciler {
         &self.schedule
     }
 
-    /// Virtual servers that are not ours, as last seen.
-    pub fn foreign(&self) -> &BTreeSet<VirtualServerKey> {
-        &self.foreign
-    }
-
     /// How many real servers the virtual servers in the picture have.
     pub fn real_servers(&self) -> usize {
         self.actual.real_servers()

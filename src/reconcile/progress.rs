@@ -26,13 +26,6 @@ pub struct Changes {
     pub slices_pending: u64,
 }
 
-impl Changes {
-    /// Whether no change waits to be written.
-    pub fn is_all_written(self) -> bool {
-        self.services_pending == 0 && self.slices_pending == 0
-    }
-}
-
 /// The books.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {

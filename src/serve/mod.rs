@@ -134,11 +134,6 @@ impl Failures {
         Self { more: count - lines.len(), lines }
     }
 
-    /// Whether nothing fails.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     /// The lines to show.
     fn shown(&self) -> impl Iterator<Item = String> {
         let more = (self.more > 0).then(|| format!("and {} more", self.more));

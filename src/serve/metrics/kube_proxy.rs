@@ -49,7 +49,7 @@ pub enum TrafficPolicy {
 
 impl TrafficPolicy {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Internal, Self::External];
+    const ALL: [Self; 2] = [Self::Internal, Self::External];
 
     fn label(self) -> &'static str {
         match self {
