@@ -29,9 +29,8 @@ use crate::api::{Event, client};
 use crate::cluster::types::Family;
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
-use crate::kernel::ipvs::Ipvs;
 use crate::kernel::linux::LinuxKernel;
-use crate::kernel::{Kernel, node_addresses, probe, sysctl, version};
+use crate::kernel::{Kernel, node_addresses, sysctl, version};
 use crate::options::merge::Merged;
 use crate::options::{LogFormat, Options, Source, configz, file, flags};
 use crate::reconcile::core::Reconciler;
@@ -103,10 +102,8 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(Metrics::new());
     let (source, events, teller) = open_source(options, &metrics).await?;
-    probe::check().context("can't use the IPVS proxier")?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
-    probe::check_scheduler(&mut Ipvs::open()?, &options.proxy.scheduler)
-        .context("can't use the IPVS proxier")?;
+    kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     let supported = supported(&mut merged.options);
     let options = &merged.options;

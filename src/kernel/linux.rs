@@ -71,21 +71,16 @@ impl Via {
 }
 
 impl LinuxKernel {
-    /// Checks that the kernel has what this program needs ([`probe::check`]), and opens it. Changes nothing.
+    /// Checks that the kernel has what this program needs ([`probe`]), and opens it. Changes nothing.
     ///
     /// # Errors
     /// What is missing and how to come by it, in one line.
     pub fn open() -> Result<Self, Unusable> {
-        probe::check()?;
-        let open = || {
-            Ok(Self {
-                route: Socket::open(Protocol::Route)?,
-                conntrack: Socket::open(Protocol::Netfilter)?,
-                ipvs: Ipvs::open()?,
-                tables: Tables::open()?,
-            })
-        };
-        open().map_err(|error: io::Error| Unusable::new("netlink sockets", error))
+        let probe::Opened { ipvs, route, tables } = probe::open()?;
+        match Socket::open(Protocol::Netfilter) {
+            Ok(conntrack) => Ok(Self { route, conntrack, ipvs, tables }),
+            Err(error) => Err(Unusable::new("netlink sockets", error)),
+        }
     }
 
     /// Whether virtual servers can have this scheduler: see [`probe::check_scheduler`].

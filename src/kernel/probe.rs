@@ -24,6 +24,7 @@ use rustix::thread::CapabilitySet;
 
 use super::ipvs::Ipvs;
 use super::netlink::{self, Socket};
+use super::nft::Tables;
 use super::{Outcome, link};
 use crate::cluster::types::Protocol;
 use crate::diff::Step;
@@ -31,7 +32,7 @@ use crate::state::{RealServers, VirtualServer, VirtualServerKey};
 
 /// The schedulers of Linux, for the list of those that can be used. Others are accepted just as well where the
 /// kernel has them.
-pub const KNOWN_SCHEDULERS: [&str; 14] =
+const KNOWN_SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos"];
 
 /// Where a scheduler is tried (contract 4.1): TEST-NET-2 (RFC 5737), nobody's service address.
@@ -103,45 +104,50 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+/// What the kernel was asked by, for further use.
+pub(super) struct Opened {
+    pub(super) ipvs: Ipvs,
+    pub(super) route: Socket,
+    pub(super) tables: Tables,
+}
+
 /// Checks that the process may change the network, and that the kernel has IPVS, dummy devices and `nf_tables`
 /// (asking loads their modules, where the kernel can do that for us).
 ///
 /// # Errors
 /// All that is missing.
-pub fn check() -> Result<(), Unusable> {
+pub(super) fn open() -> Result<Opened, Unusable> {
     let sets =
         rustix::thread::capabilities(None).map_err(|error| Unusable::new("capabilities", error.into()))?;
     if !sets.effective.contains(CapabilitySet::NET_ADMIN) {
         return Err(Unusable(vec![Lack::Permission]));
     }
-    let lacks: Vec<Lack> = [
-        (&IPVS, Ipvs::open().and_then(|mut ipvs| ipvs.version()).map(|_| true)),
-        (&DUMMY, Socket::open(netlink::Protocol::Route).and_then(|mut s| link::dummies_supported(&mut s))),
-        (&NF_TABLES, tables_supported()),
-    ]
-    .into_iter()
-    .filter_map(|(feature, answer)| match answer {
-        Ok(true) => None,
-        Ok(false) => Some(Lack::Feature(feature)),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) => Some(Lack::Feature(feature)),
-            _ if error.kind() == io::ErrorKind::PermissionDenied => Some(Lack::Permission),
-            _ => Some(Lack::Unclear(feature.name, error)),
-        },
-    })
-    .collect();
-    if lacks.is_empty() { Ok(()) } else { Err(Unusable(lacks)) }
+    let ipvs = ask(&IPVS, Ipvs::open(), |ipvs| ipvs.version().map(|_| true));
+    let route = ask(&DUMMY, Socket::open(netlink::Protocol::Route), link::dummies_supported);
+    let tables = ask(&NF_TABLES, Tables::open(), Tables::supported);
+    match (ipvs, route, tables) {
+        (Ok(ipvs), Ok(route), Ok(tables)) => Ok(Opened { ipvs, route, tables }),
+        (ipvs, route, tables) => {
+            Err(Unusable([ipvs.err(), route.err(), tables.err()].into_iter().flatten().collect()))
+        }
+    }
 }
 
-/// Whether the kernel has `nf_tables`: its generation can be asked for.
-fn tables_supported() -> io::Result<bool> {
-    /// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_GETGEN`.
-    const GET_GENERATION: u16 = 10 << 8 | 16;
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
-    match socket.get(GET_GENERATION, |body| body.fixed(&[0; 4]), |_| Ok(Some(()))) {
-        Ok(answer) => Ok(answer.is_some()),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(false),
-        Err(error) => Err(error),
+/// What was opened, if the kernel has the feature.
+fn ask<T>(
+    feature: &'static Feature,
+    opened: io::Result<T>,
+    supported: impl FnOnce(&mut T) -> io::Result<bool>,
+) -> Result<T, Lack> {
+    let answer = opened.and_then(|mut opened| Ok(supported(&mut opened)?.then_some(opened)));
+    match answer {
+        Ok(Some(opened)) => Ok(opened),
+        Ok(None) => Err(Lack::Feature(feature)),
+        Err(error) => Err(match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) => Lack::Feature(feature),
+            _ if error.kind() == io::ErrorKind::PermissionDenied => Lack::Permission,
+            _ => Lack::Unclear(feature.name, error),
+        }),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The look at the kernel before the first write.
 
 use kube_ipvs::kernel::linux::LinuxKernel;
-use kube_ipvs::kernel::probe;
 
 use crate::build::saved;
 use crate::lab::{self, Test, shell};
@@ -12,7 +11,7 @@ pub(crate) const TESTS: &[Test] =
 
 fn the_probe_changes_nothing() {
     let links = shell("ip -br link");
-    probe::check().expect("the lab's kernel has all that is needed");
+    LinuxKernel::open().expect("the lab's kernel has all that is needed");
     assert_eq!(shell("ip -br link"), links);
     assert_eq!(saved(), Vec::<String>::new());
     assert_eq!(shell("nft list ruleset"), "");

@@ -65,7 +65,7 @@ use rustix::io::Errno;
 
 use self::rules::{NOTE, Ruleset, Variant};
 use self::wire::Transaction;
-use super::netlink::{Commit, Protocol, Socket};
+use super::netlink::{Body, Commit, Protocol, Socket};
 use super::{Outcome, Refusal};
 use crate::cluster::types::Family;
 use crate::diff::Step;
@@ -89,6 +89,16 @@ impl Tables {
     /// Those of the socket.
     pub fn open() -> io::Result<Self> {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+    }
+
+    /// Whether the kernel has `nf_tables`: its generation can be asked for.
+    pub(super) fn supported(&mut self) -> io::Result<bool> {
+        let body = |out: &mut Body<'_>| out.fixed(&[0; wire::FIXED_LENGTH]);
+        match self.socket.get(wire::GET_GENERATION, body, |_| Ok(Some(()))) {
+            Ok(answer) => Ok(answer.is_some()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Carries out steps about rules and elements, and says what became of each, in the steps' order.
