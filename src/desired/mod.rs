@@ -7,7 +7,7 @@
 pub mod claims;
 mod entry_points;
 mod filter;
-mod node;
+pub(crate) mod node;
 pub mod settings;
 mod sysctls;
 #[cfg(test)]

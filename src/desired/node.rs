@@ -153,18 +153,27 @@ fn node_port_addresses(
         .filter(|address| Family::of(*address) == family && !address.is_loopback());
     let anywhere =
         |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    let networks: Vec<IpNet> = match wanted {
-        NodePortAddresses::Networks(networks) => networks.clone(),
-        NodePortAddresses::Primary => {
-            let of = |ips: NodeIps| Family::ALL.map(|family| ips.of(family));
-            ips.into_iter().flat_map(of).filter(|address| !address.is_loopback()).map(IpNet::from).collect()
-        }
-    };
-    let of_family: Vec<IpNet> =
-        networks.into_iter().filter(|network| Family::of(network.addr()) == family).collect();
-    if of_family.is_empty() || of_family.iter().any(|network| network.prefix_len() == 0) {
+    let networks = node_port_networks(wanted, ips, family);
+    if networks.is_empty() {
         all.filter(anywhere).collect()
     } else {
-        all.filter(|address| of_family.iter().any(|network| network.contains(address))).collect()
+        all.filter(|address| networks.iter().any(|network| network.contains(address))).collect()
     }
+}
+
+/// The networks of a family where node ports are served; none: everywhere (contract 4.5).
+pub(crate) fn node_port_networks(
+    wanted: &NodePortAddresses,
+    ips: Option<NodeIps>,
+    family: Family,
+) -> Vec<IpNet> {
+    let of_family = |network: &IpNet| Family::of(network.addr()) == family;
+    let networks: Vec<IpNet> = match wanted {
+        NodePortAddresses::Networks(networks) => networks.iter().copied().filter(of_family).collect(),
+        NodePortAddresses::Primary => {
+            let address = ips.map(|ips| ips.of(family)).filter(|address| !address.is_loopback());
+            address.map(IpNet::from).into_iter().collect()
+        }
+    };
+    if networks.iter().any(|network| network.prefix_len() == 0) { Vec::new() } else { networks }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::configuration::{FromValue, Loose, read};
 use super::duration::GoDuration;
+use super::proxy::ProxyOptions;
 use super::settings::Notice;
 
 /// What the names of our environment variables begin with.
@@ -35,9 +36,6 @@ pub struct Own {
     #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub watch_all_nodes: Option<bool>,
 }
-
-/// How long an endpoint that is gone keeps its open connections where nothing is said.
-const DRAIN_DEADLINE: Duration = Duration::from_mins(15);
 
 impl Own {
     /// Whether nothing is said.
@@ -82,7 +80,7 @@ impl Own {
     /// It is shorter than nothing.
     pub(super) fn checked_drain_deadline(&self) -> Result<Duration, String> {
         match self.drain_deadline {
-            None => Ok(DRAIN_DEADLINE),
+            None => Ok(ProxyOptions::default().drain_deadline),
             Some(deadline) => {
                 deadline.to_std().ok_or_else(|| format!("Invalid value: \"{deadline}\": must be 0 or longer"))
             }

@@ -12,7 +12,7 @@ use crate::reconcile::note::Verdict;
 use crate::reconcile::progress::Changes;
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
-use crate::serve::metrics::own::{self, DrainEnd, DriftKind, ObjectKind};
+use crate::serve::metrics::own::{DrainEnd, DriftKind, ObjectKind};
 use crate::state::Key;
 use crate::vlog;
 
@@ -40,7 +40,7 @@ impl Numbers {
         let Metrics { own, kube_proxy, .. } = &*self.metrics;
         own.apply_duration_seconds.observe(took.as_secs_f64());
         for ((kind, verdict), count) in counts {
-            own.count_writes(kind, label(*verdict), *count);
+            own.count_writes(kind, verdict.as_str(), *count);
         }
         for family in filter_refused {
             kube_proxy.filter_failures_total.of(*family).inc();
@@ -104,15 +104,6 @@ pub(super) fn kind(key: &Key) -> DriftKind {
         Key::Element(_) => DriftKind::Element,
         Key::VirtualServer(_) => DriftKind::VirtualServer,
         Key::Address(_) => DriftKind::Address,
-    }
-}
-
-fn label(verdict: Verdict) -> own::Verdict {
-    match verdict {
-        Verdict::Done => own::Verdict::Done,
-        Verdict::Refused => own::Verdict::Refused,
-        Verdict::Unknown => own::Verdict::Unknown,
-        Verdict::Skipped => own::Verdict::Skipped,
     }
 }
 

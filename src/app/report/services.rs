@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::cluster::node_ips::NodeIps;
 use crate::cluster::types::{Family, NodeAddresses, Policy, Service, ServiceKey};
 use crate::cluster::{Cluster, Touched, local};
+use crate::desired::node::node_port_networks;
 use crate::options::ProxyOptions;
 use crate::options::proxy::NodePortAddresses;
 use crate::serve::metrics::Metrics;
@@ -121,8 +122,9 @@ impl Services {
     /// addresses included (contract 8.4).
     pub(super) fn look_at_node(&mut self, cluster: &Cluster) {
         let written = cluster.node().map_or(&[][..], |node| &node.addresses);
+        let ips = NodeIps::new(written, self.bind_address);
         for &family in &self.families {
-            let networks = networks(&self.node_port_addresses, written, self.bind_address, family);
+            let networks = node_port_networks(&self.node_port_addresses, ips, family);
             let addresses = addresses(&networks, cluster.node_addresses());
             if self.listening.get(&family).unwrap_or(&Addresses::All) != &addresses {
                 self.listening.insert(family, addresses.clone());
@@ -143,29 +145,6 @@ fn depends_on_place(service: &Service) -> bool {
 
 fn has(service: &Service, family: Family) -> bool {
     service.cluster_ips.iter().any(|address| Family::of(*address) == family)
-}
-
-/// The networks of a family where node ports are served; none: everywhere (contract 4.5).
-fn networks(
-    wanted: &NodePortAddresses,
-    written: &[IpAddr],
-    bind_address: Option<IpAddr>,
-    family: Family,
-) -> Vec<IpNet> {
-    let networks: Vec<IpNet> = match wanted {
-        NodePortAddresses::Networks(networks) => networks.clone(),
-        NodePortAddresses::Primary => {
-            let ips = NodeIps::new(written, bind_address).into_iter();
-            let all = ips.flat_map(|ips| Family::ALL.map(|family| ips.of(family)));
-            all.filter(|address| !address.is_loopback()).map(IpNet::from).collect()
-        }
-    };
-    let everywhere =
-        networks.iter().any(|network| network.prefix_len() == 0 && Family::of(network.addr()) == family);
-    if everywhere {
-        return Vec::new();
-    }
-    networks.into_iter().filter(|network| Family::of(network.addr()) == family).collect()
 }
 
 fn addresses(networks: &[IpNet], node: &NodeAddresses) -> Addresses {

@@ -170,10 +170,8 @@ impl Writer<'_> {
             _ if self.settings.masquerade_all => {
                 rules.push(self.rule("masquerade-all", &[to_cluster_ip.clone(), mark.clone()]));
             }
-            Some(Inside::Network(_)) => {
-                let inside = self.settings.inside.clone().map(Phrase::NotFrom);
-                let phrases: Vec<_> =
-                    [to_cluster_ip.clone()].into_iter().chain(inside).chain([mark.clone()]).collect();
+            Some(inside @ Inside::Network(_)) => {
+                let phrases = [to_cluster_ip.clone(), Phrase::NotFrom(inside.clone()), mark.clone()];
                 rules.push(self.rule("not from a pod", &phrases));
             }
             // It came in by no device.

@@ -11,13 +11,12 @@ use super::names;
 use crate::options::configuration::{ClientConnection, Configuration, PROTOBUF};
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::duration::GoDuration;
-use crate::options::proxy::{LocalDetector, NodePortAddresses};
+use crate::options::proxy::{LocalDetector, NodePortAddresses, ProxyOptions};
 use crate::options::settings::{Name, Notice, Origin, Place};
 use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
 use crate::state::InterfaceName;
 
-const DEFAULT_SCHEDULER: &str = "rr";
 /// What `--nodeport-addresses` may be instead of networks.
 const PRIMARY: &str = "primary";
 /// `IFNAMSIZ` of Linux, less the byte that ends it.
@@ -116,7 +115,7 @@ impl Check<'_> {
     pub(super) fn scheduler(&mut self, scheduler: &str) -> Arc<str> {
         if scheduler.is_empty() {
             self.notices.push(Notice::info("IPVS scheduler not specified, use rr by default", String::new()));
-            return DEFAULT_SCHEDULER.into();
+            return ProxyOptions::default().scheduler;
         }
         scheduler.into()
     }

@@ -25,32 +25,6 @@ pub struct Own {
     pub apply_duration_seconds: Histogram,
 }
 
-/// What became of a write: the label `verdict`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The kernel did it.
-    Done,
-    /// The kernel said no.
-    Refused,
-    /// The verdict was lost.
-    Unknown,
-    /// It was not sent, because another write before it failed.
-    Skipped,
-}
-
-impl Verdict {
-    const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::Unknown, Self::Skipped];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
 /// What there can be many of: the label `kind` of `kube_ipvs_objects`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
@@ -176,6 +150,8 @@ pub(super) const WRITE_KINDS: [&str; 16] = [
     "delete_address",
     "delete_virtual_server",
 ];
+/// What becomes of a write: the label `verdict`.
+pub(super) const VERDICTS: [&str; 4] = ["done", "refused", "unknown", "skipped"];
 
 impl Own {
     pub(super) fn new(make: &Maker) -> Self {
@@ -228,8 +204,8 @@ impl Own {
             ),
         };
         for kind in WRITE_KINDS {
-            for verdict in Verdict::ALL {
-                metrics.writes_total.with_label_values(&[kind, verdict.label()]);
+            for verdict in VERDICTS {
+                metrics.writes_total.with_label_values(&[kind, verdict]);
             }
         }
         for kind in DriftKind::ALL {
@@ -244,9 +220,9 @@ impl Own {
         metrics
     }
 
-    /// Counts writes; `kind` is what their step calls itself.
-    pub fn count_writes(&self, kind: &str, verdict: Verdict, count: u64) {
-        self.writes_total.with_label_values(&[kind, verdict.label()]).inc_by(count);
+    /// Counts writes; `kind` is what their step calls itself, `verdict` what became of them.
+    pub fn count_writes(&self, kind: &str, verdict: &str, count: u64) {
+        self.writes_total.with_label_values(&[kind, verdict]).inc_by(count);
     }
 
     /// Counts things that were not as they were last written.
