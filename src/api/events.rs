@@ -163,7 +163,7 @@ fn tell_refusal(error: &kube::Error, reason: &str, refused_before: &mut bool) {
     if std::mem::replace(refused_before, true) {
         tracing::debug!(err = %error, reason, "The API server refuses an Event");
     } else {
-        tracing::warn!(err = %error, reason, "The API server refuses an Event; more of that is told from -v=4 on");
+        tracing::warn!(err = %error, reason, "The API server refuses an Event; further refusals are logged from -v=4 on");
     }
 }
 

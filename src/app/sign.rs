@@ -18,7 +18,7 @@ pub(super) fn keep() {
             match sign {
                 Ok(sign) => break sign,
                 Err(error) if !told && error.kind() == ErrorKind::AddrInUse => {
-                    tracing::warn!("Another kube-ipvs runs on this node: they undo what the other one does");
+                    tracing::warn!("Another kube-ipvs runs on this node: each undoes what the other does");
                 }
                 Err(error) if !told => {
                     tracing::warn!(err = %error, "A cleanup cannot see that kube-ipvs runs on this node");

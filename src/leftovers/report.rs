@@ -132,8 +132,8 @@ impl Report {
                     tracing::warn!(
                         what,
                         rules = named(rules),
-                        "Drops what nobody accepts, and kube-proxy's accepts are gone: health check node ports, if they are \
-                         in use, are to be accepted by a rule of yours"
+                        "Drops what no rule accepts, and kube-proxy's rules that accepted health check node ports are \
+                         gone: if these are in use, accept them by a rule of your own"
                     );
                 }
                 Finding::Kept { what, why } => {

@@ -34,8 +34,8 @@ use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
 use crate::state::Rules;
 
-/// How often the takeover is tried, and how often is looked whether somebody set up iptables. Docker that is started
-/// later, and drops what is forwarded, is noticed so soon; the look costs some microseconds.
+/// How often the takeover is tried, and how often it is checked whether somebody has set up iptables. Docker that is
+/// started later, and drops what is forwarded, is noticed so soon; the look costs some microseconds.
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// The takeover, until it was complete, and the accept in FORWARD from then on.

@@ -12,8 +12,8 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 /// Virtual servers that are read back in one tick.
 const SLICE: usize = 128;
 
-/// The kernel is read for a part in so many of the time at most: in a large cluster, where there is always something to
-/// read, and in others, where a round of few looks is to find soon what is wrong.
+/// The audit reads for at most one part in so many of the time: `LONG_REST` in a large cluster, where there is always
+/// something to read; `SHORT_REST` in others, where a round is a few looks and should find soon what is wrong.
 const LONG_REST: u32 = 1500;
 const SHORT_REST: u32 = 500;
 /// A cluster with more virtual servers is large.

@@ -52,7 +52,7 @@ fn device(path: &Path) -> io::Result<u64> {
 }
 
 fn cannot_be_watched(error: &io::Error) -> String {
-    format!("{error}: cannot be watched")
+    format!("cannot be watched: {error}")
 }
 
 /// The manifests in a folder.
@@ -253,7 +253,7 @@ impl ManifestSource {
         if self.amiss.get(path).is_none_or(|told| told != text) {
             let period = RECHECK_SOON.as_secs();
             tracing::warn!(
-                "{}: {text}; it stays in force as it is, and is looked at every {period} s",
+                "{}: {text}; what is in force stays so, and it is looked at again every {period} s",
                 path.display()
             );
             self.amiss.insert(path.to_owned(), text.to_owned());

@@ -13,8 +13,8 @@ use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
 
 /// A kind of objects, and which of them are wanted (contract 3.1).
 ///
-/// The selectors are the server's work: an object that stops to match is sent as deleted, one that begins to
-/// match as added.
+/// The selectors are the server's work: an object that stops matching is sent as deleted, one that begins matching
+/// as added.
 pub(super) trait Kind: Send + 'static {
     /// Its name and place.
     const RESOURCE: Resource;

@@ -26,7 +26,8 @@ const LONGEST_INTERFACE_NAME: usize = 15;
 /// (`ip_vs_set_timeout` in `net/netfilter/ipvs/ip_vs_ctl.c`); a kernel with more ticks may refuse less.
 const LONGEST_TIMEOUT: GoDuration = GoDuration::from_seconds(i32::MAX.cast_unsigned() / 100);
 
-/// The longest IPVS timeout, in seconds, of a kernel with 1000 ticks a second, which none of ours has more of: 24 days.
+/// The longest IPVS timeout, in seconds, that every kernel takes, also one with 1000 ticks a second, the most there is on
+/// x86 and ARM: 24 days.
 pub(super) const TAKEN_BY_ALL_KERNELS: u32 = i32::MAX.cast_unsigned() / 1000;
 
 /// Checks values one after the other, and collects what is wrong; whatever it returns for a wrong value is not used.
