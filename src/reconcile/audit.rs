@@ -14,7 +14,7 @@ const SLICE: usize = 128;
 
 /// The audit reads for at most one part in so many of the time: `LONG_REST` in a large cluster, where there is always
 /// something to read; `SHORT_REST` in others, where a round is a few looks and should find soon what is wrong.
-const LONG_REST: u32 = 1500;
+const LONG_REST: u32 = 2500;
 const SHORT_REST: u32 = 500;
 /// A cluster with more virtual servers is large.
 const LARGE: usize = 8 * SLICE;

@@ -310,7 +310,7 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
         State { virtual_servers: many.map(|key| (key, server.clone())).collect(), ..State::default() };
     assert_eq!(next_look(&mut audit, &large), now);
     audit.took(Duration::from_millis(20), now);
-    now += 30 * second;
+    now += 50 * second;
     assert_eq!(next_look(&mut audit, &State::default()), now, "longer in a large cluster");
     audit.look_at(vec![server_key(Protocol::Tcp)]);
     // Only then is known how long that took.
