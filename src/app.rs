@@ -34,7 +34,9 @@ use crate::kernel::{Kernel, node_addresses, sysctl, version};
 use crate::options::merge::Merged;
 use crate::options::{LogFormat, Options, Source, configz, file, flags};
 use crate::reconcile::core::Reconciler;
+use crate::reconcile::explain::Explanation;
 use crate::serve::metrics::Metrics;
+use crate::serve::questions::Asker;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
 use own_node::{Waited, families};
@@ -127,8 +129,9 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    let (asker, questions) = serve::questions::channel();
     if !options.init_only {
-        serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
+        serve(&merged, &metrics, asker, &looked_at, &events, &shutdown, &mut tasks);
     }
     match listen(source, options, &supported, sender, &shutdown, &mut tasks).await {
         Ok(true) => {}
@@ -177,12 +180,12 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         news,
     );
-    let mut reporter = Reporter::new(metrics, status, &supported.families, services);
+    let reporter = Reporter::new(metrics, status, &supported.families, services);
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
-        let tell = move |reconciler: &Reconciler, notes, now| reporter.tell(reconciler, notes, now);
-        reconcile::run(reconciler, kernel, heard, stop, tell).await.context("cannot start the loop's thread")
+        let ended = reconcile::run(reconciler, kernel, heard, questions, stop, reporter).await;
+        ended.context("cannot start the loop's thread")
     });
 
     let ended = one_ends(&mut tasks).await;
@@ -317,6 +320,7 @@ async fn follow_addresses(
 fn serve(
     merged: &Merged,
     metrics: &Arc<Metrics>,
+    asker: Asker<Explanation>,
     status: &watch::Receiver<serve::Status>,
     events: &Events,
     shutdown: &CancellationToken,
@@ -334,7 +338,11 @@ fn serve(
             options.healthz_address,
             serve::http::healthz_router(status.clone(), options.sync_period, Arc::clone(metrics)),
         ),
-        ("metrics", options.metrics_address, serve::pages::router(Arc::clone(metrics), shown)),
+        (
+            "metrics",
+            options.metrics_address,
+            serve::pages::router(Arc::clone(metrics), shown).merge(serve::questions::router(asker)),
+        ),
     ];
     for (name, address, router) in servers {
         if let Some(address) = address {

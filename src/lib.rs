@@ -32,6 +32,7 @@
 //!                                    │                    │
 //!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤◄── api::watch::Monitor
 //!  serve::http, serve::pages ◄───────┼────────────────────┤
+//!  serve::questions ── Questions ───►│                    │
 //!                                    │  Metrics (atomics)◄┤◄── requests to the API server
 //!  task "health check ports"         │                    │
 //!  serve::service_health ◄───────────┼──── News ──────────┘
@@ -48,7 +49,8 @@
 //!   to change.
 //! * What the API server tells goes through `app::own_node` on its way: the start waits there for the own Node.
 //! * Nothing is locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
-//!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece.
+//!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do questions
+//!   about a Service, which nobody else could answer ([`serve::questions`]).
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The
 //!   first task that fails ends the program; a panic aborts it in release builds. A proxy that lost a part must be
 //!   restarted, not limp.

@@ -406,6 +406,26 @@ impl Element {
         }
     }
 
+    /// The name of the set, or map, that it belongs to.
+    pub fn set_name(self) -> &'static str {
+        match self {
+            Self::ClusterAddress(_) => "cluster-addresses",
+            Self::ExternalAddress(_) => "external-addresses",
+            Self::SharedAddress(_) => "shared-addresses",
+            Self::HealthCheck(_) => "health-checks",
+            Self::Hairpin(_) => "hairpin",
+            Self::Owned(_) => "owned",
+            Self::Masquerade(_) => "masqueraded",
+            Self::InCluster(..) => "in-cluster",
+            Self::Internal(_) => "internal",
+            Self::Dropped(_) => "dropped",
+            Self::Refused(_) => "refused",
+            Self::Restricted(_) => "restricted",
+            Self::Allowed(..) => "allowed",
+            Self::Numbered(_) => "numbered",
+        }
+    }
+
     /// The family of the table that it belongs to.
     pub fn family(self) -> Family {
         self.address().map_or(Family::V4, Family::of)
@@ -414,23 +434,24 @@ impl Element {
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = self.set_name();
         match self {
-            Self::ClusterAddress(address) => write!(f, "cluster-addresses {address}"),
-            Self::ExternalAddress(address) => write!(f, "external-addresses {address}"),
-            Self::SharedAddress(address) => write!(f, "shared-addresses {address}"),
-            Self::HealthCheck(server) => write!(f, "health-checks {server}"),
-            Self::Hairpin(address) => write!(f, "hairpin {address}"),
-            Self::Owned(server) => write!(f, "owned {server}"),
-            Self::Masquerade(server) => write!(f, "masqueraded {server}"),
+            Self::ClusterAddress(address)
+            | Self::ExternalAddress(address)
+            | Self::SharedAddress(address)
+            | Self::Hairpin(address) => write!(f, "{set} {address}"),
             Self::InCluster(server, address, port) => {
-                write!(f, "in-cluster {server} -> {}", std::net::SocketAddr::new(*address, *port))
+                write!(f, "{set} {server} -> {}", std::net::SocketAddr::new(*address, *port))
             }
-            Self::Internal(server) => write!(f, "internal {server}"),
-            Self::Dropped(server) => write!(f, "dropped {server}"),
-            Self::Refused(server) => write!(f, "refused {server}"),
-            Self::Restricted(server) => write!(f, "restricted {server}"),
-            Self::Allowed(server, network) => write!(f, "allowed {server} from {network}"),
-            Self::Numbered(name) => write!(f, "numbered {name}"),
+            Self::HealthCheck(server)
+            | Self::Owned(server)
+            | Self::Masquerade(server)
+            | Self::Internal(server)
+            | Self::Dropped(server)
+            | Self::Refused(server)
+            | Self::Restricted(server) => write!(f, "{set} {server}"),
+            Self::Allowed(server, network) => write!(f, "{set} {server} from {network}"),
+            Self::Numbered(name) => write!(f, "{set} {name}"),
         }
     }
 }

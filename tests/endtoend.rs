@@ -26,8 +26,8 @@ use pods::{in_pod, pod};
 use proxy::{Proxy, get};
 use serving::{
     a_kernel_that_keeps_refusing_makes_the_node_unhealthy, a_node_that_is_being_removed_is_unhealthy,
-    an_address_in_use_is_tried_again_or_ends_the_program, health_check_ports_follow_their_services,
-    pages_show_what_the_program_was_told,
+    a_service_and_an_address_explain_themselves, an_address_in_use_is_tried_again_or_ends_the_program,
+    health_check_ports_follow_their_services, pages_show_what_the_program_was_told,
 };
 use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
@@ -53,6 +53,7 @@ fn main() -> std::process::ExitCode {
         health_check_ports_follow_their_services,
         a_node_that_is_being_removed_is_unhealthy,
         pages_show_what_the_program_was_told,
+        a_service_and_an_address_explain_themselves,
         an_address_in_use_is_tried_again_or_ends_the_program,
         the_host_is_set_up,
         initialization_is_a_run_of_its_own,

@@ -20,6 +20,7 @@ use kube_ipvs::diff::{self, Step};
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
+use kube_ipvs::reconcile::explain::{Explanation, Standing};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
@@ -73,6 +74,31 @@ fn assert_converged(life: &Life, cluster: &Cluster) {
     }
     assert_eq!(life.reconciler.actual().addresses, actual.addresses, "the picture of the kernel is true");
     assert_eq!(life.reconciler.actual().elements, actual.elements, "the picture of the kernel is true");
+    for service in cluster.services() {
+        assert_explained(life, &service.key);
+    }
+}
+
+/// Who asks is told that all is as wanted, unless another Service has it.
+fn assert_explained(life: &Life, key: &ServiceKey) {
+    let Ok(Explanation::Service(told)) = life.reconciler.explain_service(key, life.now) else {
+        panic!("{key} is not known")
+    };
+    assert!(told.not_as_wanted.is_empty(), "{told:?}");
+    let is_lost = told.entry_points.iter().any(|point| point.belongs_to.is_some());
+    assert_eq!(told.state, if is_lost { Standing::Conflict } else { Standing::Written }, "{told:?}");
+    let servers = told.entry_points.iter().flat_map(|point| &point.real_servers);
+    let is_settled = |state| matches!(state, "written" | "draining");
+    assert!(servers.into_iter().all(|real| is_settled(real.state)), "{told:?}");
+    for address in &told.addresses {
+        let address = ip(&address.address);
+        let Ok(Explanation::Address(at)) = life.reconciler.explain_address(address, life.now) else {
+            panic!("{address} is not known")
+        };
+        assert!(at.services.contains(&told.service), "{at:?}");
+        let written = at.entry_points.iter().filter(|point| point.service.is_some());
+        assert!(written.into_iter().all(|point| point.state == Standing::Written), "{at:?}");
+    }
 }
 
 /// Connection tracking has a flow of UDP to every real server, and one to every port of a Service that is not served yet.

@@ -1,5 +1,6 @@
 //! What the loop tells → log lines, metrics, health.
 
+mod listener;
 mod numbers;
 pub(super) mod services;
 mod troubles;

@@ -51,7 +51,8 @@ async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that(
         teller.run(stop).await;
         Ok(())
     });
-    serve(&merged, &metrics, &looked_at, &events, &shutdown, &mut tasks);
+    let (asker, _) = serve::questions::channel();
+    serve(&merged, &metrics, asker, &looked_at, &events, &shutdown, &mut tasks);
 
     let source = Opened::Api(Box::new(ApiSource::new(client, "here".into())));
     let (sender, _heard) = mpsc::channel(LISTS);

@@ -1,8 +1,11 @@
 //! Which endpoints of a Service port get new connections on this node: conditions, traffic policies, hints
 //! (contract 5.2; KEP-1669, KEP-2433, KEP-3015).
 
+mod judged;
+
 use std::sync::Arc;
 
+pub use self::judged::{Judged, Judgement, Unused, judged};
 use super::Cluster;
 use super::types::{Endpoint, Family, Hints, Service, ServicePort};
 use crate::state::RealServerKey;
@@ -73,9 +76,12 @@ pub fn endpoints(
 
 /// Which hints count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Near {
+pub enum Near {
+    /// Those for nodes.
     Node,
+    /// Those for zones.
     Zone,
+    /// None.
     Anywhere,
 }
 

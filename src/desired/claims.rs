@@ -310,6 +310,17 @@ impl Claims {
         Some(&self.claimants.get(server)?.first.service)
     }
 
+    /// All who claim a virtual server, the winner first.
+    pub(super) fn claimants(&self, server: &VirtualServerKey) -> impl Iterator<Item = &ServiceKey> {
+        let all = self.claimants.get(server).into_iter();
+        all.flat_map(|all| std::iter::once(&all.first).chain(&all.others)).map(|claimant| &claimant.service)
+    }
+
+    /// What a Service asks for at its entry points, in order, whether it is granted or not; `None`: it was not looked at.
+    pub(super) fn entry_points_of(&self, service: &ServiceKey) -> Option<&[(VirtualServerKey, Claim)]> {
+        self.requests.get(service).map(|request| &*request.entry_points)
+    }
+
     /// The Services that ask for something about this address.
     pub(super) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
         self.at_address.get(&address).into_iter().flatten()

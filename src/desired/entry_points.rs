@@ -22,7 +22,7 @@ pub(super) struct EntryPoint {
 
 /// What kind of entry point it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     /// A cluster IP.
     Cluster,
     /// An external IP.

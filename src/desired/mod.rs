@@ -4,6 +4,7 @@
 //! state ([`claims`]). An update looks at the touched Services only, and says which keys may have another wanted
 //! value now. Pure: no clock, no I/O.
 
+pub mod asked;
 pub mod claims;
 mod entry_points;
 mod filter;

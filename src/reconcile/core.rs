@@ -5,6 +5,7 @@
 //! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
 
 mod adoption;
+mod explain;
 mod outcomes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -428,18 +429,23 @@ impl Reconciler {
     fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
         for shared in shared {
-            let has = |addresses: &[IpAddr]| addresses.contains(&shared.address);
-            let on_device = self.cluster.node_addresses().iter().any(|known| known.address == shared.address);
-            let owner = if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
-                if on_device { Owner::Node } else { Owner::NodeObject }
-            } else if on_device {
-                Owner::Device
-            } else if let Some((name, _)) = self.cluster.other_nodes().find(|(_, addresses)| has(addresses)) {
-                Owner::OtherNode(name.clone())
-            } else {
-                Owner::Device
-            };
+            let owner = self.other_owner(shared.address);
             self.notes.push(Note::Shared { shared, owner });
+        }
+    }
+
+    /// Who has a service address that is not put on our device.
+    fn other_owner(&self, address: IpAddr) -> Owner {
+        let has = |addresses: &[IpAddr]| addresses.contains(&address);
+        let on_device = self.cluster.node_addresses().iter().any(|known| known.address == address);
+        if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
+            if on_device { Owner::Node } else { Owner::NodeObject }
+        } else if on_device {
+            Owner::Device
+        } else if let Some((name, _)) = self.cluster.other_nodes().find(|(_, addresses)| has(addresses)) {
+            Owner::OtherNode(name.clone())
+        } else {
+            Owner::Device
         }
     }
 

@@ -124,6 +124,13 @@ impl Drains {
         self.servers.range((*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST)).next().is_some()
     }
 
+    /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has its
+    /// endpoint, and it stays.
+    pub fn of(&self, key: &VirtualServerKey) -> impl Iterator<Item = (RealServerKey, Option<Instant>)> {
+        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
+        self.servers.range(ids).map(|((_, real), drain)| (*real, drain.until))
+    }
+
     /// Forgets the drains of a virtual server that is not wanted any more.
     pub fn forget(&mut self, key: &VirtualServerKey) {
         let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);

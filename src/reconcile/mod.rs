@@ -5,6 +5,7 @@
 mod audit;
 pub mod core;
 pub mod drain;
+pub mod explain;
 mod first;
 pub mod note;
 mod picture;
@@ -33,9 +34,20 @@ use wait::wait;
 /// How often to look up when nothing is due.
 const LONG: Duration = Duration::from_hours(1);
 
+/// Who hears what the loop does, on its thread: none of this may block.
+pub trait Listener: Send + 'static {
+    /// What the loop can be asked.
+    type Question: Send + 'static;
+
+    /// All that happened, in order, and when.
+    fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant);
+
+    /// Somebody asks. Changes wait for the answer.
+    fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant);
+}
+
 /// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. Events come in lists
-/// of those that came together, since each list wakes the loop. `tell` hears all that happens, in order, and when; it must
-/// not block.
+/// of those that came together, since each list wakes the loop. Questions are answered one by one, between pieces of work.
 ///
 /// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
 /// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
@@ -46,16 +58,17 @@ const LONG: Duration = Duration::from_hours(1);
 ///
 /// # Panics
 /// If the thread does.
-pub async fn run(
+pub async fn run<L: Listener>(
     reconciler: Reconciler,
     kernel: Box<dyn Kernel>,
     events: mpsc::Receiver<Vec<Event>>,
+    questions: mpsc::Receiver<L::Question>,
     shutdown: CancellationToken,
-    tell: impl FnMut(&Reconciler, Vec<Note>, Instant) + Send + 'static,
+    listener: L,
 ) -> io::Result<()> {
     let (finish, finished) = oneshot::channel();
     let body = move || {
-        work(reconciler, kernel, events, &shutdown, tell);
+        work(reconciler, kernel, events, questions, &shutdown, listener);
         // Nobody waits any more when the runtime goes down.
         let _ = finish.send(());
     };
@@ -68,12 +81,20 @@ pub async fn run(
     Ok(())
 }
 
-fn work(
+/// What the loop waits for.
+enum Heard<Q> {
+    /// Events; `None`: no source of them is left.
+    Events(Option<Vec<Event>>),
+    Question(Q),
+}
+
+fn work<L: Listener>(
     mut reconciler: Reconciler,
     mut kernel: Box<dyn Kernel>,
     mut events: mpsc::Receiver<Vec<Event>>,
+    mut questions: mpsc::Receiver<L::Question>,
     shutdown: &CancellationToken,
-    mut tell: impl FnMut(&Reconciler, Vec<Note>, Instant),
+    mut listener: L,
 ) {
     // Read as rarely as it goes: where the clock is a system call it costs as much as any.
     let mut now = Instant::now();
@@ -91,34 +112,41 @@ fn work(
         // Before the kernel is asked: health must know that it has something to do, should it take for ever.
         let notes = reconciler.take_notes();
         if !notes.is_empty() {
-            tell(&reconciler, notes, now);
+            listener.tell(&reconciler, notes, now);
         }
         match next {
             Next::Work(work) => {
                 let answer = work.carry_out(&mut *kernel);
                 now = Instant::now();
                 reconciler.complete(answer, now);
+                // One at a time: whoever asks all the time holds up nothing for longer.
+                if let Ok(question) = questions.try_recv() {
+                    listener.answer(&reconciler, question, now);
+                }
             }
             Next::Wait(due) => {
                 let until = due.unwrap_or_else(|| now + LONG);
                 // All arms are cancel-safe.
                 let news = async {
                     tokio::select! {
-                        together = events.recv() => Some(together),
+                        together = events.recv() => Some(Heard::Events(together)),
+                        Some(question) = questions.recv() => Some(Heard::Question(question)),
                         () = shutdown.cancelled() => None,
                     }
                 };
-                match wait(news, now, until).flatten() {
-                    Some(Some(together)) => observe(&mut reconciler, together),
-                    Some(None) => break,
+                let heard = wait(news, now, until).flatten();
+                now = Instant::now();
+                match heard {
+                    Some(Heard::Events(Some(together))) => observe(&mut reconciler, together),
+                    Some(Heard::Events(None)) => break,
+                    Some(Heard::Question(question)) => listener.answer(&reconciler, question, now),
                     None => {}
                 }
-                now = Instant::now();
             }
         }
     }
     let notes = reconciler.take_notes();
-    tell(&reconciler, notes, now);
+    listener.tell(&reconciler, notes, now);
 }
 
 fn observe(reconciler: &mut Reconciler, together: Vec<Event>) {

@@ -51,6 +51,19 @@ pub struct Failure {
     due: Instant,
 }
 
+impl Failure {
+    /// When it is tried again.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether the kernel refused it, as far as is known. Otherwise it waits for another key, or for its first retry, which
+    /// is at once.
+    pub fn is_refusal(&self) -> bool {
+        self.announced
+    }
+}
+
 /// Keys that wait.
 #[derive(Clone, Debug, Default)]
 struct Queue {
@@ -221,6 +234,11 @@ impl Schedule {
     /// Marks a key as uncertain: it must be read before it is compared again.
     pub fn suspect(&mut self, key: Key) {
         self.suspects.insert(key);
+    }
+
+    /// The keys of which it is uncertain what the kernel has.
+    pub fn all_uncertain(&self) -> &Scope {
+        &self.suspects
     }
 
     /// The uncertain keys, if it is time to read them.

@@ -2,13 +2,15 @@
 //!
 //! This folder sees what is published here and nothing of the loop that publishes it: a [`Status`] through one
 //! `tokio::sync::watch` channel, and the numbers in [`metrics::Metrics`]. No answer waits for the loop, and none
-//! makes it wait.
+//! makes it wait; but for those to [`questions`], which only it knows.
 
 pub mod healthz;
 pub mod http;
 pub mod metrics;
 pub mod pages;
+pub(crate) mod pretty;
 mod process;
+pub mod questions;
 pub mod service_health;
 
 use std::collections::BTreeMap;

@@ -75,6 +75,7 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
 /// The pages' addresses, for `/statusz`.
 fn paths(profiling: bool) -> Vec<&'static str> {
     let always = [
+        "/addresses/",
         "/configz",
         "/flagz",
         "/healthz",
@@ -82,6 +83,8 @@ fn paths(profiling: bool) -> Vec<&'static str> {
         "/metrics",
         "/metrics/slis",
         "/proxyMode",
+        "/services",
+        "/services/",
         "/statusz",
     ];
     let debug = if profiling { debug::PATHS } else { &[] };
@@ -89,7 +92,7 @@ fn paths(profiling: bool) -> Vec<&'static str> {
 }
 
 /// A plain answer with this status.
-fn plain(status: axum::http::StatusCode, text: impl Into<String>) -> Response {
+pub(super) fn plain(status: axum::http::StatusCode, text: impl Into<String>) -> Response {
     let mut response = typed(TEXT, text);
     *response.status_mut() = status;
     response

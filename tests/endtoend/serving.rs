@@ -125,6 +125,45 @@ pub(crate) fn pages_show_what_the_program_was_told() {
     );
 }
 
+const PAGES: &str = "127.0.0.1:10249";
+
+/// What a page says, as JSON.
+fn page(path: &str) -> serde_json::Value {
+    serde_json::from_str(&get(PAGES, path)).expect("JSON")
+}
+
+pub(crate) fn a_service_and_an_address_explain_themselves() {
+    let (folder, _proxy) = running();
+    let manifests = folder.path().join("manifests");
+    let told = page("/services/default/web");
+    assert_eq!((&told["state"], &told["findings"]), (&"written".into(), &serde_json::json!([])), "{told}");
+    let point = &told["entryPoints"][0];
+    assert_eq!(point["virtualServer"], "TCP 10.96.0.1:80", "{told}");
+    let reals = serde_json::json!([
+        {"endpoint": "10.244.0.2:8080", "weight": 1, "state": "written"},
+        {"endpoint": "10.244.0.3:8080", "weight": 1, "state": "written"},
+    ]);
+    assert_eq!(point["realServers"], reals, "{told}");
+    assert_eq!(told["addresses"][0]["on"], "kube-ipvs0", "{told}");
+    let at = page("/addresses/10.96.0.1");
+    assert_eq!(at["services"], serde_json::json!(["default/web"]));
+    assert_eq!(at["entryPoints"].as_array().map(Vec::len), Some(2), "{at}");
+    assert_eq!(page("/services")["knownServices"], 1);
+
+    let unknown = ask(PAGES, "/services/default/wep");
+    assert!(unknown.starts_with("HTTP/1.1 404 Not Found\r\n"), "{unknown}");
+    assert!(unknown.contains("No Service \"wep\" in namespace \"default\" is known here."), "{unknown}");
+
+    put(&manifests, "balanced.yaml", &balanced(32000, false));
+    wait_for("it is told of a Service that comes", 10, || {
+        ask(PAGES, "/services/default/balanced").contains("\"newConnections\": \"are dropped\"")
+    });
+    std::fs::remove_file(manifests.join("balanced.yaml")).expect("the manifest");
+    wait_for("and of one that goes", 10, || {
+        ask(PAGES, "/services/default/balanced").starts_with("HTTP/1.1 404 ")
+    });
+}
+
 pub(crate) fn an_address_in_use_is_tried_again_or_ends_the_program() {
     let (folder, common) = empty();
     let holder = TcpListener::bind("0.0.0.0:10256").expect("the port");

@@ -34,7 +34,7 @@ impl Troubles {
     ) {
         let others = self.refused.entry((kind, text)).or_default();
         // Only of those that are shown.
-        let services = if others.len() < NAMED { services(reconciler, &key) } else { String::new() };
+        let services = if others.len() < NAMED { named(reconciler.services_of(&key)) } else { String::new() };
         others.push(Trouble { key, real_server, services });
     }
 
@@ -69,21 +69,5 @@ impl Troubles {
                 .iter()
                 .for_each(|key| tracing::info!(object = %key, "The kernel accepts it now")),
         }
-    }
-}
-
-/// The Services that a key belongs to, where that can be said.
-fn services(reconciler: &Reconciler, key: &Key) -> String {
-    let desired = reconciler.desired();
-    let (entry_point, address) = match key {
-        Key::VirtualServer(server) => (Some(*server), None),
-        Key::Element(element) => (element.entry_point(), element.address()),
-        Key::Address(address) => (None, Some(*address)),
-        _ => (None, None),
-    };
-    match (entry_point, address) {
-        (Some(server), _) => desired.owner(&server).map(ToString::to_string).unwrap_or_default(),
-        (None, Some(address)) => named(desired.services_at(address)),
-        (None, None) => String::new(),
     }
 }

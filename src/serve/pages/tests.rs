@@ -110,7 +110,7 @@ async fn z_pages_are_for_people_and_for_programs() {
         "Up: 0 hr 00 min 00 sec",
         concat!("Binary version: ", env!("CARGO_PKG_VERSION")),
         "Emulation version: 1.36",
-        "Paths: /configz /flagz /healthz /healthz/ping /metrics /metrics/slis /proxyMode /statusz",
+        "Paths: /addresses/ /configz /flagz /healthz /healthz/ping /metrics /metrics/slis /proxyMode /services /services/ /statusz",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
@@ -151,7 +151,7 @@ async fn with_profiling_there_is_more_to_look_at() {
     let (code, _, body) = served.get("/debug/pprof/heap").await;
     assert!(code == 501 && body.contains("perf record"), "{body}");
     let (_, _, text) = served.get("/statusz").await;
-    assert!(text.contains("Paths: /debug/flags/v /debug/pprof/ /configz "), "{text}");
+    assert!(text.contains("Paths: /debug/flags/v /debug/pprof/ /addresses/ /configz "), "{text}");
 }
 
 #[tokio::test]

@@ -1,0 +1,31 @@
+//! What the loop says goes to the log, to metrics and to health, and what it is asked is answered.
+
+use std::time::Instant;
+
+use super::Reporter;
+use crate::reconcile::Listener;
+use crate::reconcile::core::Reconciler;
+use crate::reconcile::explain::Explanation;
+use crate::reconcile::note::Note;
+use crate::serve::questions::{About, Question};
+
+impl Listener for Reporter {
+    type Question = Question<Explanation>;
+
+    fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
+        Self::tell(self, reconciler, notes, now);
+    }
+
+    fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant) {
+        // They wait in the queue while the program starts, and those who asked do not.
+        if question.is_given_up() {
+            return;
+        }
+        let answer = match &question.about {
+            About::Service(key) => reconciler.explain_service(key, now),
+            About::Address(address) => reconciler.explain_address(*address, now),
+            About::Troubles => Ok(reconciler.explain_troubles()),
+        };
+        question.answer(answer);
+    }
+}

@@ -1,0 +1,67 @@
+//! What a Service asks for, whether it is granted or not: for people who ask.
+
+use std::collections::BTreeMap;
+
+use super::entry_points;
+pub use super::entry_points::Role;
+use super::{Claim, Desired};
+use crate::cluster::topology::Place;
+use crate::cluster::types::{Policy, Service, ServiceKey};
+use crate::state::{Element, Key, State, VirtualServer, VirtualServerKey};
+
+/// What a Service asks for at one entry point.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The entry point.
+    pub server: VirtualServerKey,
+    /// What kind it is, and which endpoints it leads to; `None`: it is none any more by the Service's newest facts, which were
+    /// not looked at yet.
+    pub kind: Option<(Role, Policy)>,
+    /// Whose wish is granted.
+    pub owner: &'a ServiceKey,
+    /// The virtual server that this Service asks for, as in [`Desired::select`].
+    pub wanted: &'a VirtualServer,
+    /// The elements about it that this Service asks for, in order.
+    pub elements: &'a [Element],
+}
+
+impl Desired {
+    /// What a Service asks for at its entry points, in order; `None`: it was not looked at yet.
+    pub fn asked<'a>(&'a self, service: &Service) -> Option<Vec<Asked<'a>>> {
+        let claims = self.claims.entry_points_of(&service.key)?;
+        let mut kinds = BTreeMap::new();
+        for &cluster_ip in &service.cluster_ips {
+            for port in &service.ports {
+                let node_ports = self.node.node_port_addresses.iter().copied();
+                for point in entry_points::of(service, port, cluster_ip, node_ports) {
+                    kinds.entry(point.server).or_insert((point.role, point.policy));
+                }
+            }
+        }
+        let asked = |(server, claim): &'a (VirtualServerKey, Claim)| {
+            Some(Asked {
+                server: *server,
+                kind: kinds.get(server).copied(),
+                owner: self.claims.owner(server)?,
+                wanted: &claim.server,
+                elements: &claim.elements,
+            })
+        };
+        Some(claims.iter().filter_map(asked).collect())
+    }
+
+    /// All who claim a virtual server, the one who has it first.
+    pub fn claimants(&self, server: &VirtualServerKey) -> impl Iterator<Item = &ServiceKey> {
+        self.claims.claimants(server)
+    }
+
+    /// Whether a state has the wanted value of a setting.
+    pub fn has_setting(&self, actual: &State, key: &Key) -> bool {
+        self.settings.same(actual, key)
+    }
+
+    /// Where this node stands.
+    pub fn place(&self) -> Place<'_> {
+        self.node.place()
+    }
+}

@@ -1,0 +1,122 @@
+//! `/services` and `/addresses`: what the loop knows of a Service or an address, and what became of it.
+//!
+//! The loop owns what is asked for. So a question goes to it through a short queue, and is answered between two pieces of
+//! work; who asks waits for that no longer than [`PATIENCE`]. What an answer says is not this folder's business: it only
+//! knows how to write it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Serialize;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::http::{JSON, typed};
+use super::pages::plain;
+use super::pretty;
+use crate::cluster::types::ServiceKey;
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What may be the matter.
+const WHY: &str = "The program has only begun and waits for this node's Node object, or the kernel takes long for what it was \
+                   asked to write. /healthz says more.";
+/// Questions that wait for the loop at once: more are turned away.
+const WAITING: usize = 4;
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// This Service.
+    Service(ServiceKey),
+    /// This address.
+    Address(IpAddr),
+    /// All Services that are in trouble.
+    Troubles,
+}
+
+/// A question, with the way back.
+#[derive(Debug)]
+pub struct Question<A> {
+    /// What it is about.
+    pub about: About,
+    back: oneshot::Sender<Result<A, String>>,
+}
+
+impl<A> Question<A> {
+    /// Whether nobody waits for the answer any more.
+    pub fn is_given_up(&self) -> bool {
+        self.back.is_closed()
+    }
+
+    /// Answers; with a sentence where what was asked for is not known.
+    pub fn answer(self, answer: Result<A, String>) {
+        // Who gave up in this moment does not hear it.
+        let _ = self.back.send(answer);
+    }
+}
+
+/// Asks the loop.
+#[derive(Debug)]
+pub struct Asker<A>(mpsc::Sender<Question<A>>);
+
+impl<A> Clone for Asker<A> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// Who asks, and where questions come to.
+pub fn channel<A>() -> (Asker<A>, mpsc::Receiver<Question<A>>) {
+    let (sender, questions) = mpsc::channel(WAITING);
+    (Asker(sender), questions)
+}
+
+impl<A: Serialize> Asker<A> {
+    async fn ask(&self, about: About) -> Response {
+        let (back, answer) = oneshot::channel();
+        let unavailable = |text: &str| plain(StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n"));
+        match self.0.try_send(Question { about, back }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return unavailable(&format!("Other questions wait for an answer already. {WHY}"));
+            }
+            Err(TrySendError::Closed(_)) => return unavailable("The program is ending."),
+        }
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(Ok(answer))) => typed(JSON, pretty::text(&answer)),
+            Ok(Ok(Err(unknown))) => plain(StatusCode::NOT_FOUND, format!("{unknown}\n")),
+            Ok(Err(_)) => unavailable("The program is ending."),
+            Err(_) => unavailable(&format!("No answer within {} seconds. {WHY}", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// Answers what can be asked.
+pub fn router<A: Serialize + Send + 'static>(asker: Asker<A>) -> Router {
+    let of_service = {
+        let asker = asker.clone();
+        async move |Path((namespace, name)): Path<(String, String)>| {
+            asker.ask(About::Service(ServiceKey::new(namespace, name))).await
+        }
+    };
+    let of_address = {
+        let asker = asker.clone();
+        async move |Path(text): Path<String>| match text.parse() {
+            Ok(address) => asker.ask(About::Address(address)).await,
+            Err(_) => plain(StatusCode::BAD_REQUEST, format!("{text:?} is no IP address\n")),
+        }
+    };
+    Router::new()
+        .route("/services", get(async move || asker.ask(About::Troubles).await))
+        .route("/services/{namespace}/{name}", get(of_service))
+        .route("/addresses/{address}", get(of_address))
+}
+
+#[cfg(test)]
+mod tests;
