@@ -27,7 +27,8 @@ use proxy::{Proxy, get};
 use serving::{
     a_kernel_that_keeps_refusing_makes_the_node_unhealthy, a_node_that_is_being_removed_is_unhealthy,
     a_service_and_an_address_explain_themselves, an_address_in_use_is_tried_again_or_ends_the_program,
-    health_check_ports_follow_their_services, pages_show_what_the_program_was_told,
+    every_write_is_named_in_the_log_for_who_wants_that, health_check_ports_follow_their_services,
+    pages_show_what_the_program_was_told,
 };
 use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
@@ -54,6 +55,7 @@ fn main() -> std::process::ExitCode {
         a_node_that_is_being_removed_is_unhealthy,
         pages_show_what_the_program_was_told,
         a_service_and_an_address_explain_themselves,
+        every_write_is_named_in_the_log_for_who_wants_that,
         an_address_in_use_is_tried_again_or_ends_the_program,
         the_host_is_set_up,
         initialization_is_a_run_of_its_own,

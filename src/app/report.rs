@@ -3,6 +3,7 @@
 mod listener;
 mod numbers;
 pub(super) mod services;
+mod steps;
 mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,7 +192,12 @@ impl Reporter {
                 }
                 vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
             }
-            Note::Looked(touched) => self.services.look(reconciler.cluster(), &touched),
+            Note::Looked(touched) => {
+                for service in &touched {
+                    vlog!(4, %service, "Looked at a Service");
+                }
+                self.services.look(reconciler.cluster(), &touched);
+            }
             // Its eligibility is looked at with everything else.
             Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
             Note::Drift(_) | Note::Refused { .. } | Note::Recovered(_) => {

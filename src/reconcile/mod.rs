@@ -25,9 +25,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::core::{Next, Reconciler};
+use self::core::{Answer, Next, Reconciler, Work};
 use crate::api::Event;
-use crate::kernel::Kernel;
+use crate::diff::Plan;
+use crate::kernel::{Kernel, Outcome};
 use note::Note;
 use wait::wait;
 
@@ -41,6 +42,9 @@ pub trait Listener: Send + 'static {
 
     /// All that happened, in order, and when.
     fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant);
+
+    /// A plan was carried out, with an outcome for each step. It is not taken in yet.
+    fn wrote(&mut self, reconciler: &Reconciler, plan: &Plan, outcomes: &[Outcome]);
 
     /// Somebody asks. Changes wait for the answer.
     fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant);
@@ -118,6 +122,9 @@ fn work<L: Listener>(
             Next::Work(work) => {
                 let answer = work.carry_out(&mut *kernel);
                 now = Instant::now();
+                if let (Work::Apply(plan), Answer::Outcomes(outcomes)) = (&work, &answer) {
+                    listener.wrote(&reconciler, plan, outcomes);
+                }
                 reconciler.complete(answer, now);
                 // One at a time: whoever asks all the time holds up nothing for longer.
                 if let Ok(question) = questions.try_recv() {

@@ -164,6 +164,27 @@ pub(crate) fn a_service_and_an_address_explain_themselves() {
     });
 }
 
+/// At `-v 2` there are counts, and at `-v 3` names.
+pub(crate) fn every_write_is_named_in_the_log_for_who_wants_that() {
+    let (folder, common) = empty();
+    let manifests = folder.path().join("manifests");
+    let mut proxy = start(&folder, "proxy", &common, &["-v", "3"]);
+    proxy.wait_synced();
+    put(&manifests, "balanced.yaml", &balanced(32000, true));
+    let real = "service=\"default/balanced\" object=\"virtual server TCP 10.96.0.9:80\" kind=\"add_real_server\" \
+                endpoint=\"10.244.0.8:8080\" weight=1 verdict=\"done\"";
+    let address =
+        "service=\"default/balanced\" object=\"address 203.0.113.1\" kind=\"add_address\" verdict=\"done\"";
+    for line in [real, address] {
+        wait_for(&format!("{line}\n{}", proxy.log()), 10, || proxy.log().contains(line));
+    }
+
+    drop(proxy);
+    let (_folder, proxy) = running();
+    assert!(proxy.log().contains("\"Wrote to the kernel\" steps="), "{}", proxy.log());
+    assert!(!proxy.log().contains("10.244.0.2"), "{}", proxy.log());
+}
+
 pub(crate) fn an_address_in_use_is_tried_again_or_ends_the_program() {
     let (folder, common) = empty();
     let holder = TcpListener::bind("0.0.0.0:10256").expect("the port");

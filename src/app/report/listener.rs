@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::Reporter;
+use super::{Reporter, steps};
+use crate::diff::Plan;
+use crate::kernel::Outcome;
 use crate::reconcile::Listener;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::explain::Explanation;
@@ -14,6 +16,10 @@ impl Listener for Reporter {
 
     fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         Self::tell(self, reconciler, notes, now);
+    }
+
+    fn wrote(&mut self, reconciler: &Reconciler, plan: &Plan, outcomes: &[Outcome]) {
+        steps::log(reconciler, plan, outcomes);
     }
 
     fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant) {
