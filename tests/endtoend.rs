@@ -13,6 +13,8 @@ mod serving;
 mod setup;
 #[path = "common/tools.rs"]
 mod tools;
+#[path = "endtoend/troubleshooting.rs"]
+mod troubleshooting;
 #[path = "endtoend/unnumbered.rs"]
 mod unnumbered;
 
@@ -34,6 +36,7 @@ use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
 };
 use tools::{ipvsadm, kernel, wait_for};
+use troubleshooting::the_commands_of_the_readme_find_out_what_they_say;
 use unnumbered::no_pod_sees_a_service_address;
 
 fn main() -> std::process::ExitCode {
@@ -56,6 +59,7 @@ fn main() -> std::process::ExitCode {
         pages_show_what_the_program_was_told,
         a_service_and_an_address_explain_themselves,
         every_write_is_named_in_the_log_for_who_wants_that,
+        the_commands_of_the_readme_find_out_what_they_say,
         an_address_in_use_is_tried_again_or_ends_the_program,
         the_host_is_set_up,
         initialization_is_a_run_of_its_own,

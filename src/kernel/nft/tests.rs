@@ -101,6 +101,7 @@ fn elements_are_what_they_were_written_as() {
         ] {
             let (set, encoded) = encode(element);
             assert!(sets::of(family).contains(&set), "{element}");
+            assert_eq!(set.name, element.set_name());
             assert_eq!(encoded.key.len(), set.key.length(family) as usize, "{element}");
             assert_eq!(sets::decode(family, &set, &encoded), Some(element));
         }
