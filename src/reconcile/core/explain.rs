@@ -180,7 +180,7 @@ impl<'a> View<'a> {
             new_connections: if !is_ours {
                 "go to the Service that has it"
             } else if asked.elements.contains(&Element::Dropped(asked.server)) {
-                "are dropped"
+                findings::DROPPED
             } else if asked.wanted.real_servers.is_empty() {
                 "are refused"
             } else {
@@ -234,9 +234,11 @@ impl<'a> View<'a> {
     /// The addresses among these keys.
     fn addresses(&self, keys: &Scope) -> Vec<ServiceAddress> {
         let of_element = |key: &Key| match key {
-            Key::Element(Element::ClusterAddress(address) | Element::ExternalAddress(address)) => {
-                Some(*address)
-            }
+            Key::Element(
+                Element::ClusterAddress(address)
+                | Element::ExternalAddress(address)
+                | Element::SharedAddress(address),
+            ) => Some(*address),
             _ => None,
         };
         let mut addresses: Vec<IpAddr> = keys.iter().filter_map(of_element).collect();
@@ -258,7 +260,7 @@ impl<'a> View<'a> {
                     match self.reconciler.other_owner(address) {
                         Owner::Node => "this node, on a device and by its Node object".to_owned(),
                         Owner::NodeObject => "this node, by its Node object only".to_owned(),
-                        Owner::OtherNode(name) => format!("node {name}, by its Node object"),
+                        Owner::OtherNode(name) => format!("node {name}, to which it is left"),
                         Owner::Device => "another device of this node".to_owned(),
                     }
                 },

@@ -9,6 +9,9 @@ use crate::cluster::types::{Family, Policy, Service, ServiceKey};
 /// So many objects are named in one sentence; all are listed elsewhere.
 const NAMED: usize = 3;
 
+/// What becomes of new connections to an entry point without an endpoint that its policy would have.
+pub(super) const DROPPED: &str = "are dropped";
+
 /// Before the facts are complete nothing is written.
 pub(super) const INCOMPLETE: &str =
     "The lists of Services, EndpointSlices and Nodes have not all come yet, and nothing is written before.";
@@ -118,6 +121,12 @@ fn port_without(service: &Service, explained: &ServiceExplained, port: &Port) ->
         return Some(format!("{of} has no endpoint that is ready, of {all}."));
     }
     (is_local && port.used_with_policy_local == 0).then(|| {
-        format!("{of} has no endpoint that is ready on this node: where the policy is Local, new connections are dropped.")
+        let are_dropped = explained.entry_points.iter().any(|point| point.new_connections == DROPPED);
+        let what = if are_dropped {
+            "new connections are dropped"
+        } else {
+            "new connections go to other nodes, since pods cannot be told from clients outside"
+        };
+        format!("{of} has no endpoint that is ready on this node: where the policy is Local, {what}.")
     })
 }

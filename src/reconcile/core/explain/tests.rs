@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::super::super::explain::{Explanation, ServiceExplained, Standing};
 use super::super::{Next, Reconciler};
 use crate::api::{Change, Event};
@@ -90,10 +92,15 @@ struct Life {
 }
 
 impl Life {
+    /// Pods are told from others by their network.
     fn new() -> Self {
+        Self::with_pods(vec!["10.244.0.0/16".parse().expect("a network")])
+    }
+
+    fn with_pods(cluster_cidrs: Vec<IpNet>) -> Self {
         let supported = Supported { families: [Family::V4].into(), kernel: (6, 12), missing: [].into() };
         let reconciler = Reconciler::new(
-            ProxyOptions { scheduler: "rr".into(), ..ProxyOptions::default() },
+            ProxyOptions { scheduler: "rr".into(), cluster_cidrs, ..ProxyOptions::default() },
             "here".into(),
             supported,
             Duration::ZERO,
@@ -235,6 +242,35 @@ fn policy_local_without_an_endpoint_here_drops() {
         fates,
         [("cluster IP", "are balanced"), ("node port", "are dropped"), ("load balancer", "are dropped"),]
     );
+
+    let mut life = Life::with_pods(vec![]);
+    life.feed(cluster(vec![balanced()], two().split_off(1)));
+    let explained = life.web();
+    assert_eq!(
+        explained.findings[0],
+        "Port 80 TCP (IPv4) has no endpoint that is ready on this node: where the policy is Local, new connections go to \
+         other nodes, since pods cannot be told from clients outside."
+    );
+    assert!(explained.entry_points.iter().all(|point| point.new_connections == "are balanced"));
+}
+
+#[test]
+fn an_address_of_another_node_is_left_to_it() {
+    let mut life = Life::with(vec![balanced()], two());
+    let address = life.web().addresses[1].address.clone();
+    let node = Node {
+        name: "there".into(),
+        addresses: vec![ip(&address)],
+        zone: None,
+        pod_cidrs: vec![],
+        eligible: true,
+    };
+    life.feed([Event::OtherNode(Change::Replace(vec![node]))]);
+    let explained = life.web();
+    assert!(explained.findings.contains(&format!(
+        "{address} is not put on kube-ipvs0: it belongs to node there, to which it is left."
+    )));
+    assert!(!explained.entry_points.iter().any(|point| point.virtual_server.contains(&address)));
 }
 
 fn meant_for(endpoint: &mut Endpoint, zone: &str) {
@@ -394,14 +430,16 @@ fn an_address_of_the_node_is_not_on_the_device() {
     let explained = Life::with(vec![Service { external: Some(Box::new(external)), ..web() }], two()).web();
     let shown: Vec<_> =
         explained.addresses.iter().map(|address| (&*address.address, &*address.on, address.state)).collect();
-    let node = "this node, by its Node object";
+    let node = "this node, on a device and by its Node object";
     assert_eq!(
         shown,
         [("10.96.0.1", "kube-ipvs0", Standing::Written), ("192.168.0.1", node, Standing::Written)]
     );
     assert_eq!(
         explained.findings,
-        ["192.168.0.1 is not put on kube-ipvs0: it belongs to this node, by its Node object."]
+        [
+            "192.168.0.1 is not put on kube-ipvs0: it belongs to this node, on a device and by its Node object."
+        ]
     );
 }
 
