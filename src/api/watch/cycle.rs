@@ -34,6 +34,10 @@ const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// both are compared by nobody else. Servers that send no bookmarks pay for it with a list in five quiet minutes.
 const LONGEST_SILENCE: Duration = Duration::from_mins(5);
 
+/// After so many failures in a row to go on from a version, of which it may be the cause, a complete set is asked for. The
+/// server may fail at just this version, or at what comes next after it, until it forgets both, which may be never.
+const FAILURES_AT_A_VERSION: u32 = 3;
+
 /// How long it may take until a watch that was cut is opened again, at random: a server that ends cuts those of thousands of
 /// nodes.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -89,6 +93,8 @@ pub(super) struct Cycle<K: Kind> {
     seen: Option<Version>,
     /// Whether `seen` is where a watch can go on; otherwise a complete set is needed first.
     listed: bool,
+    /// How often in a row going on from `seen` failed.
+    failures_at_version: u32,
     /// For how long nothing has come, over all watches since something did.
     silent: Duration,
     /// Whether the server ever granted a request.
@@ -115,6 +121,7 @@ impl<K: Kind> Cycle<K> {
             strategy: Strategy::new(),
             seen: None,
             listed: false,
+            failures_at_version: 0,
             silent: Duration::ZERO,
             granted: false,
             turn: Turn::default(),
@@ -131,7 +138,10 @@ impl<K: Kind> Cycle<K> {
         let mut backoff = DefaultBackoff::default();
         loop {
             match self.once().await {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    self.failures_at_version = 0;
+                    backoff.reset();
+                }
                 Err(Stop::NoReader) => return Ok(()),
                 Err(Stop::Failed(verb, failure)) => {
                     if failure.is_denial() && !self.granted {
@@ -141,6 +151,10 @@ impl<K: Kind> Cycle<K> {
                     self.report.failed(verb, &failure);
                     if failure.is_gone() || matches!(failure, Failure::Older { .. }) {
                         self.listed = false;
+                    }
+                    if self.listed && failure.may_be_of_the_version() {
+                        self.failures_at_version += 1;
+                        self.listed = self.failures_at_version < FAILURES_AT_A_VERSION;
                     }
                     let pause = backoff.next().unwrap_or(Duration::from_secs(30));
                     let demanded = failure.retry_after().unwrap_or_default().min(LONGEST_DEMAND);
@@ -271,6 +285,7 @@ impl<K: Kind> Cycle<K> {
         self.complaints.list_ends();
         self.strategy.succeeded();
         self.listed = true;
+        self.failures_at_version = 0;
         self.silent = Duration::ZERO;
         self.seen = Some(version);
         self.report.synced(objects);
@@ -291,6 +306,9 @@ impl<K: Kind> Cycle<K> {
         let ended = self.follow_since(opened, frames, &mut sent_something).await;
         // However it ends: a balancer that cuts what is silent keeps any single watch from being silent for long.
         self.silent = if sent_something { Duration::ZERO } else { self.silent + opened.elapsed() };
+        if sent_something {
+            self.failures_at_version = 0;
+        }
         self.listed &= self.silent < LONGEST_SILENCE;
         ended
     }

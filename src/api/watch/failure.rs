@@ -93,6 +93,16 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.code == 500)
     }
 
+    /// Whether a watch from another version might not fail at this. No connection, a denial and overload say nothing of the
+    /// version, and neither does a gateway without a server behind it, or one that ends all watches at once.
+    pub(super) fn may_be_of_the_version(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => !matches!(refusal.code, 401 | 403 | 408 | 429 | 502..=504),
+            Self::Connection(_) | Self::Silence(_) | Self::ShortWatch => false,
+            Self::Malformed(_) | Self::Older { .. } | Self::Incomplete => true,
+        }
+    }
+
     /// How long the server wants us to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

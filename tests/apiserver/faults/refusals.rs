@@ -17,6 +17,9 @@ session::tests![
     a_denial_at_the_start_ends_it,
     denied_after_errors_is_still_the_start,
     a_denial_later_is_waited_out,
+    a_version_that_the_server_fails_at_is_left_by_a_list,
+    an_event_that_cannot_be_read_is_passed_by_a_list,
+    overload_does_not_lead_to_lists,
 ];
 
 async fn too_many_requests_wait_as_told() {
@@ -132,4 +135,56 @@ async fn a_denial_later_is_waited_out() {
     server.deny(Kind::Services, Wants::Watch, None);
     assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
     assert_eq!(session.status(Of::Services).last_error, None);
+}
+
+/// What a server answers that fails at something as an event of a watch.
+const INTERNAL_ERROR: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"reason":"InternalError","message":"told to fail"}}"#;
+
+async fn a_version_that_the_server_fails_at_is_left_by_a_list() {
+    for fault in
+        [Fault::Line(INTERNAL_ERROR.into()), Fault::Status(400), Fault::Status(404), Fault::Status(500)]
+    {
+        for has_streaming_lists in [true, false] {
+            a_version_is_left_by_a_list(&fault, has_streaming_lists).await;
+        }
+    }
+}
+
+async fn an_event_that_cannot_be_read_is_passed_by_a_list() {
+    a_version_is_left_by_a_list(&Fault::Line("nonsense".into()), true).await;
+}
+
+/// Each watch fails, and nothing is ever forgotten.
+async fn a_version_is_left_by_a_list(fault: &Fault, has_streaming_lists: bool) {
+    let server = if has_streaming_lists { server() } else { server().without_streaming_lists() };
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    for _ in 0..100 {
+        server.fault(Kind::Services, Wants::Watch, fault.clone());
+    }
+    let mut session = established(&server).await;
+    let version = server.put(service("c", "10.96.0.3")) - 1;
+    assert_eq!(
+        session.next(Of::Services).await,
+        "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]",
+        "{fault:?}"
+    );
+    let list = if has_streaming_lists { "Stream" } else { "List" };
+    let (again, list) = (format!("Watch@{version}"), format!("{list}@{version}"));
+    let asked = asked(&server);
+    let begun = asked.iter().position(|asked| *asked == again).unwrap();
+    assert_eq!(asked[begun..begun + 4], [again.clone(), again.clone(), again, list], "{fault:?}");
+}
+
+async fn overload_does_not_lead_to_lists() {
+    for fault in [Fault::Status(429), Fault::Status(503), Fault::Status(504), Fault::Silence] {
+        let server = server();
+        server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+        for _ in 0..6 {
+            server.fault(Kind::Services, Wants::Watch, fault.clone());
+        }
+        let mut session = established(&server).await;
+        server.put(service("c", "10.96.0.3"));
+        assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80", "{fault:?}");
+        assert_eq!(session.counters(Of::Services)[3], 0, "relists");
+    }
 }
