@@ -1,7 +1,8 @@
 //! How to reach the API server: a kubeconfig, a URL, or the credentials of the pod.
 //!
 //! `--kubeconfig FILE` is read once. Files that it names are read again for every request where they hold a token, or a
-//! client certificate and its key; the certificates of authorities are not. `--master URL` replaces the server in it, or
+//! client certificate and its key; the certificates of authorities are not. A credential plugin that it names is run again
+//! when what it said runs out (`plugin`). `--master URL` replaces the server in it, or
 //! stands alone, without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
 //!
 //! Two things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
@@ -10,6 +11,7 @@
 //! token written with `echo` works), and a rotated token counts from the next request on.
 
 mod observe;
+mod plugin;
 mod renewed;
 
 use std::ffi::OsString;
@@ -24,6 +26,7 @@ use kube::{Client, Config};
 use tower::util::MapRequestLayer;
 
 pub use self::observe::{Exchange, Observer};
+use self::plugin::Plugin;
 
 /// To establish a connection, TLS included. kube-proxy's is 30 s; a node that lost one of several API servers
 /// should try the next one sooner.
@@ -130,13 +133,13 @@ pub async fn connect_observed(
         (Some(file), master) => from_kubeconfig(file, master, observer).await,
         (None, Some(url)) => {
             let config = Config::new(server_url(url, false).map_err(|problem| master_error(url, problem))?);
-            build(config, &Origin::Master, observer)
+            build(config, &Origin::Master, observer).await
         }
         (None, None) => {
             tracing::info!(
                 "Neither kubeconfig file nor master URL was specified, falling back to in-cluster config"
             );
-            build(in_cluster()?, &Origin::Pod, observer)
+            build(in_cluster()?, &Origin::Pod, observer).await
         }
     }
 }
@@ -242,7 +245,7 @@ async fn from_kubeconfig(file: &Path, master: Option<&str>, observer: Observer) 
         .map_err(|error| load_error(&origin, &error))?;
     // Taken from the environment (HTTPS_PROXY) where the file has none. The API server is never behind it.
     config.proxy_url = None;
-    build(config, &origin, observer)
+    build(config, &origin, observer).await
 }
 
 /// Follows current-context to its cluster and user.
@@ -365,7 +368,7 @@ fn missing_variable(lookup: impl Fn(&str) -> Option<OsString>) -> Option<&'stati
 }
 
 /// The last part, the same for all: timeouts, trust, token.
-fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Client, Error> {
+async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // Whoever reads has a limit: hyper-timeout's wakes the thread that waits for sockets at every byte that comes, to wait
     // again.
@@ -383,6 +386,8 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
         None if !verifies => config.root_cert = Some(Vec::new()),
         _ => {}
     }
+    let files = renewed::files(&config.auth_info);
+    let plugin = Plugin::of(&mut config.auth_info);
     let token = match config.auth_info.token_file.take() {
         None => None,
         Some(path) => {
@@ -403,10 +408,9 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
     let observe = observe::Layer::new(&config.cluster_url, observer);
     let server = config.cluster_url.to_string();
     let without_authority = config.root_cert.is_none() && config.root_cert_file.is_none();
-    let files = renewed::files(&config.auth_info);
     let token = token.map(Arc::new);
-    let make = move || -> Result<Client, kube::Error> {
-        let builder = ClientBuilder::try_from(config.clone())?.with_layer(&observe);
+    let make = move |config: Config| -> Result<Client, kube::Error> {
+        let builder = ClientBuilder::try_from(config)?.with_layer(&observe);
         Ok(match token.clone() {
             None => builder.build(),
             Some(token) => {
@@ -418,7 +422,19 @@ fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Clie
             }
         })
     };
-    let client = if files.is_empty() { make() } else { renewed::client(files, make) };
+    let client = if let Some(plugin) = plugin {
+        let said = plugin.run().await;
+        let said = said.map_err(|reason| origin.field(origin.user_field("exec"), reason))?;
+        plugin::client(plugin, said, move |credentials| {
+            let mut config = config.clone();
+            credentials.give_to(&mut config.auth_info);
+            make(config)
+        })
+    } else if files.is_empty() {
+        make(config)
+    } else {
+        renewed::client(files, move || make(config.clone()))
+    };
     client.map_err(|error| match error {
         kube::Error::RustlsTls(reason) if without_authority => Error::NoAuthority {
             server,

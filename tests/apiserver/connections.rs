@@ -19,6 +19,7 @@ session::tests![
     a_server_that_comes_late_is_waited_for,
     a_half_open_connection_is_noticed,
     a_renewed_token_is_used,
+    a_plugin_is_asked_again_when_its_token_is_denied,
     without_any_authority_it_says_so,
     outside_of_a_pod_it_says_so,
     a_pod_without_credentials_says_so,
@@ -90,13 +91,25 @@ async fn a_half_open_connection_is_noticed() {
 }
 
 async fn a_renewed_token_is_used() {
+    a_token_is_renewed("{tokenFile: token}").await;
+}
+
+/// The token has no end of its own.
+async fn a_plugin_is_asked_again_when_its_token_is_denied() {
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, \"\
+                printf '{\\\"status\\\": {\\\"token\\\": \\\"%s\\\"}}' $(cat FOLDER/token)\"]}}";
+    a_token_is_renewed(user).await;
+}
+
+/// For a user whose token comes from the file `token`, the server takes another one, and then the file has that.
+async fn a_token_is_renewed(user: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (token, kubeconfig) = (folder.path().join("token"), folder.path().join("kubeconfig"));
     let server = server();
     server.require_token("first");
     std::fs::write(&token, "first\n").unwrap();
     let mut relay = Relay::to(server.serve().await).await;
-    write_kubeconfig(&kubeconfig, relay.address);
+    write_kubeconfig(&kubeconfig, relay.address, &user.replace("FOLDER", folder.path().to_str().unwrap()));
     let mut session = Session::start(connect(Some(&kubeconfig), None).await.unwrap(), Settings::default());
     assert_eq!(session.first().await, FIRST);
 
@@ -110,12 +123,12 @@ async fn a_renewed_token_is_used() {
     assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.0.2:80");
 }
 
-fn write_kubeconfig(file: &Path, server: SocketAddr) {
+fn write_kubeconfig(file: &Path, server: SocketAddr, user: &str) {
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
          contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
          clusters: [{{name: lab, cluster: {{server: 'http://{server}'}}}}]\n\
-         users: [{{name: proxy, user: {{tokenFile: token}}}}]\n"
+         users: [{{name: proxy, user: {user}}}]\n"
     );
     std::fs::write(file, text).unwrap();
 }

@@ -98,6 +98,14 @@ async fn errors_name_file_and_field() {
             "--kubeconfig ./kubeconfig: users[proxy].user.tokenFile: ./empty: the file is empty, a token is needed",
         ),
         (
+            kubeconfig(
+                http,
+                "{exec: {apiVersion: client.authentication.k8s.io/v1, command: /nonexistent/plugin}}",
+            ),
+            "--kubeconfig ./kubeconfig: users[proxy].user.exec: /nonexistent/plugin: No such file or \
+             directory (os error 2)",
+        ),
+        (
             kubeconfig(insecure, "{client-certificate: me.crt}"),
             "--kubeconfig ./kubeconfig: users[proxy].user.client-certificate: ./me.crt: No such file or directory \
              (os error 2)",
