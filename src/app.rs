@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +56,9 @@ const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
 const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 
+/// How long the end waits for what blocks: a name server that does not answer, a file system that hangs.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Runs the proxy until it is asked to stop (SIGTERM, SIGINT). The data plane stays as it is.
 ///
 /// # Errors
@@ -69,7 +73,10 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(start(merged))
+    let ended = runtime.block_on(start(merged));
+    // Dropped, it would wait without limit.
+    runtime.shutdown_timeout(FAREWELL);
+    ended
 }
 
 /// `--write-config-to`: writes the settings, defaults included, to a file.

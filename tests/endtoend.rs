@@ -11,6 +11,8 @@ mod proxy;
 mod serving;
 #[path = "endtoend/setup.rs"]
 mod setup;
+#[path = "endtoend/stopping.rs"]
+mod stopping;
 #[path = "common/tools.rs"]
 mod tools;
 #[path = "endtoend/troubleshooting.rs"]
@@ -35,6 +37,10 @@ use serving::{
 use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
 };
+use stopping::{
+    a_name_server_that_does_not_answer_does_not_hold_up_the_end,
+    a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it,
+};
 use tools::{ipvsadm, kernel, wait_for};
 use troubleshooting::the_commands_of_the_readme_find_out_what_they_say;
 use unnumbered::no_pod_sees_a_service_address;
@@ -49,6 +55,8 @@ fn main() -> std::process::ExitCode {
         what_is_foreign_stays,
         leftovers_of_a_crash_are_removed,
         sigterm_leaves_the_data_plane,
+        a_name_server_that_does_not_answer_does_not_hold_up_the_end,
+        a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it,
         a_removed_endpoint_drains,
         every_scheduler_of_the_kernel_works,
         bad_input_changes_nothing,

@@ -201,7 +201,7 @@ impl ManifestSource {
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         if !self.loaded {
-            let (source, first) = apart(self, Self::load).await;
+            let Some((source, first)) = apart(self, &shutdown, Self::load).await else { return Ok(()) };
             self = source;
             if !send(&events, &shutdown, first?).await {
                 return Ok(());
@@ -216,7 +216,7 @@ impl ManifestSource {
                 ready = readable.readable() => ready.map_err(Error::Inotify)?.clear_ready(),
                 () = tokio::time::sleep_until(next.into()) => {}
             }
-            let (source, changes) = apart(self, Self::refresh).await;
+            let Some((source, changes)) = apart(self, &shutdown, Self::refresh).await else { return Ok(()) };
             self = source;
             if !send(&events, &shutdown, changes?).await {
                 return Ok(());
@@ -231,17 +231,19 @@ fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
-/// Does blocking work where it holds up nobody.
+/// Does blocking work where it holds up nobody: not the end of the program either, which a file system that hangs may (what
+/// hangs is left behind, with the source).
 async fn apart<R: Send + 'static>(
     mut source: ManifestSource,
-    work: fn(&mut ManifestSource) -> R,
-) -> (ManifestSource, R) {
+    shutdown: &CancellationToken,
+    work: impl FnOnce(&mut ManifestSource) -> R + Send + 'static,
+) -> Option<(ManifestSource, R)> {
     let work = tokio::task::spawn_blocking(move || {
         let result = work(&mut source);
         (source, result)
     });
-    match work.await {
-        Ok(done) => done,
+    match shutdown.run_until_cancelled(work).await? {
+        Ok(done) => Some(done),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => std::future::pending().await, // the runtime is going down, and this task with it
@@ -258,4 +260,33 @@ async fn send(events: &mpsc::Sender<Event>, shutdown: &CancellationToken, news: 
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_hangs_does_not_hold_up_the_end() {
+        let shutdown = CancellationToken::new();
+        let source = ManifestSource::new(Vec::new(), "here");
+        let (end, hangs) = channel::<()>();
+        let (begin, begun) = channel();
+        let stop = shutdown.clone();
+        let stopper = std::thread::spawn(move || {
+            begun.recv().unwrap();
+            stop.cancel();
+        });
+        let work = apart(source, &shutdown, move |_| {
+            begin.send(()).unwrap();
+            hangs.recv()
+        });
+        let done = tokio::time::timeout(Duration::from_secs(10), work).await.expect("it is left behind");
+        assert!(done.is_none());
+        stopper.join().unwrap();
+        drop(end);
+    }
 }
