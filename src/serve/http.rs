@@ -12,10 +12,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use rustix::io::Errno;
+use socket2::TcpKeepalive;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{self, Limits};
 use super::healthz::{self, Answer};
 use super::metrics::Metrics;
 use super::{Moment, Status};
@@ -24,6 +26,11 @@ use super::{Moment, Status};
 const RETRY: Duration = Duration::from_secs(5);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// When, and how often, a peer that says nothing is asked whether it is still there.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
@@ -96,7 +103,7 @@ impl Server {
                 tokio::time::sleep(RETRY).await;
             };
             tracing::info!(name, %address, "Serving");
-            axum::serve(listener, router).await
+            connections::serve(listener, router, Limits::DEFAULT).await
         };
         // Connections that are open do not delay the end of the program. Cancel-safe: both ends are final.
         shutdown.run_until_cancelled(serve).await.unwrap_or(Ok(()))
@@ -131,6 +138,8 @@ fn open(address: SocketAddr, only_its_family: bool) -> io::Result<TcpListener> {
         socket
     };
     socket.set_reuseaddr(true)?;
+    // What is accepted has it too: a peer that is gone without a word is noticed after a minute.
+    socket2::SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -4,6 +4,7 @@
 //! `tokio::sync::watch` channel, and the numbers in [`metrics::Metrics`]. No answer waits for the loop, and none
 //! makes it wait; but for those to [`questions`], which only it knows.
 
+mod connections;
 pub mod healthz;
 pub mod http;
 pub mod metrics;

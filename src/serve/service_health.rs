@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{self, Limits};
 use super::http::{JSON, listen_on_one_family, typed};
 use super::{Moment, Status, healthz};
 use crate::cluster::types::{Family, ServiceKey};
@@ -230,7 +231,7 @@ impl Port {
                     let router = router(service.clone(), Arc::clone(&self.local_endpoints), health.clone());
                     let server = async {
                         // Never ends by itself.
-                        let _ = axum::serve(listener, router).await;
+                        let _ = connections::serve(listener, router, Limits::DEFAULT).await;
                     };
                     self.open.insert(address, tokio::spawn(server));
                 }

@@ -1,0 +1,191 @@
+//! Connections: how many there may be, and how long each may keep us waiting.
+//!
+//! Whoever reaches a port may open connections and say nothing, and a scraper may be gone without a word. Each costs a
+//! descriptor and memory, in a process that may open as many files as the system has and that is the last to be killed for
+//! want of memory. So a connection on which no complete request comes is closed, and there is a greatest number of them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+/// How long to wait after the system had no connection for us.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Until the head of a request is there, from the first moment or the last answer on; and again, until it is answered.
+    pub(super) patience: Duration,
+    /// How many connections there may be. Others wait until one of them is closed.
+    pub(super) connections: usize,
+}
+
+impl Limits {
+    /// Longer than what load balancers and most scrapers wait between two requests on one connection, and not a period that
+    /// they like: what is sent just when the connection is closed has to be sent again. The connections of all need some
+    /// ten MB.
+    pub(super) const DEFAULT: Self = Self { patience: Duration::from_secs(25), connections: 1024 };
+}
+
+/// Serves for ever. Dropped, it accepts no more connections; those that are open go on.
+pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits) -> io::Result<()> {
+    let free = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
+        let stream = accept(&listener).await;
+        let router = router.clone();
+        tokio::spawn(async move {
+            converse(stream, router, limits.patience).await;
+            drop(permit);
+        });
+    }
+}
+
+/// The next connection. Why there is none is said once, then by change.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let mut said = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // It was gone before we looked.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => {
+                let error = error.to_string();
+                if said.as_ref() != Some(&error) {
+                    tracing::error!(err = error, "Cannot accept connections, trying again each second");
+                }
+                said = Some(error);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers what is asked on a connection, until one side ends it.
+async fn converse(stream: TcpStream, router: Router, patience: Duration) {
+    let answer = service_fn(move |request| {
+        // An answer may wait for the rest of the request.
+        let answer = timeout(patience, router.clone().oneshot(request));
+        async { answer.await.map(|answer| answer.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .serve_connection(TokioIo::new(stream), answer);
+    // It is the other side that is wrong, or gone.
+    let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::body::Bytes;
+    use axum::routing::any;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::super::http::listen_on_one_family;
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(200);
+
+    /// A server that says how long the body of a request is.
+    fn start(limits: Limits) -> SocketAddr {
+        let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(any(async |body: Bytes| body.len().to_string()));
+        tokio::spawn(serve(listener, router, limits));
+        address
+    }
+
+    /// All that comes until the server closes the connection, after this was sent; and how long that took.
+    async fn told(address: SocketAddr, said: &str) -> (String, Duration) {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+            .await
+            .expect("it is closed")
+            .unwrap();
+        (String::from_utf8(answer).unwrap(), begun.elapsed())
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn who_says_nothing_more_is_left() {
+        let address = start(Limits { patience: SOON, ..Limits::DEFAULT });
+        for (said, answers) in [
+            ("", 0),
+            ("GET / HTTP/1.1\r\nHos", 0),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc", 0),
+            (REQUEST, 1),
+            (&[REQUEST, REQUEST].concat(), 2),
+        ] {
+            let (answer, took) = told(address, said).await;
+            assert!(took >= SOON, "{said:?}: {took:?}");
+            assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), answers, "{said:?}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_is_not() {
+        let patience = Duration::from_secs(1);
+        let address = start(Limits { patience, ..Limits::DEFAULT });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < patience * 2 {
+            stream.write_all(REQUEST.as_bytes()).await.unwrap();
+            let mut bytes = [0; 1024];
+            let length = stream.read(&mut bytes).await.unwrap();
+            assert!(bytes[..length].starts_with(b"HTTP/1.1 200 OK"), "after {:?}", begun.elapsed());
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_are_too_many_wait() {
+        let patience = Duration::from_secs(10);
+        let address = start(Limits { patience, connections: 2 });
+        let first = TcpStream::connect(address).await.unwrap();
+        let _second = TcpStream::connect(address).await.unwrap();
+        // A moment for both to be accepted.
+        tokio::time::sleep(SOON).await;
+        let third = tokio::spawn(async move {
+            told(address, &REQUEST.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await
+        });
+        tokio::time::sleep(SOON).await;
+        assert!(!third.is_finished());
+        drop(first);
+        let (answer, took) = third.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(took < patience, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_without_a_word_is_noticed() {
+        let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = accept(&listener).await;
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+    }
+}
