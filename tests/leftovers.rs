@@ -4,6 +4,8 @@
 mod lab;
 
 use std::collections::BTreeSet;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
@@ -44,6 +46,7 @@ fn main() -> std::process::ExitCode {
         rules_of_any_mode_are_rules,
         a_node_that_kube_proxy_has_not_come_to_yet_is_not_done,
         while_the_program_runs_no_cleanup_removes_anything,
+        names_that_others_chose_keep_no_cleanup_from_anything,
         a_cleanup_waits_a_moment_for_the_program_to_end,
         the_way_back_waits_for_kube_proxy,
     ])
@@ -707,6 +710,23 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     assert!(clean_own().is_complete());
     assert!(clean_all(&[]).is_complete());
     assert!(!try_shell("ip link show kube-ipvs0").0);
+}
+
+/// Names of Unix sockets are whatever bytes their owners like.
+fn names_that_others_chose_keep_no_cleanup_from_anything() {
+    let names: [&[u8]; 4] = [b"\xff\xfe\x80", b"kube-ipvs2", b"kube-ipvs\xff", b"\0kube-ipvs"];
+    let bind = |name: &[u8]| {
+        let name = SocketAddr::from_abstract_name(name).expect("a name");
+        UnixDatagram::bind_addr(&name).expect("nobody else has it")
+    };
+    let _others = names.map(bind);
+    install_our_rules(Family::V4, &[]);
+    let sign = Sign::set().expect("nobody else runs");
+    assert!(said(&clean_all(&[]))[0].contains("kube-ipvs runs on this node"));
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    drop(sign);
+    assert!(clean_all(&[]).is_complete());
+    assert_eq!(our_tables(), "");
 }
 
 /// It may just have been told to end.

@@ -34,6 +34,11 @@ impl Sign {
 /// The list of sockets cannot be read.
 pub(super) fn is_running() -> io::Result<bool> {
     // The thread's, as the sockets are; /proc/net is that of the process.
-    let sockets = std::fs::read_to_string("/proc/thread-self/net/unix")?;
-    Ok(sockets.lines().any(|line| line.split_whitespace().nth(7) == Some("@kube-ipvs")))
+    let sockets = std::fs::read("/proc/thread-self/net/unix")?;
+    // Names are whatever bytes their owners like.
+    let has_name = |line: &[u8]| {
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        fields.nth(7) == Some(&[b"@", NAME.as_bytes()].concat())
+    };
+    Ok(sockets.split(|byte| *byte == b'\n').any(has_name))
 }
