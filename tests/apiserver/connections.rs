@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube_ipvs::api::client::connect;
 use kube_ipvs::api::watch::Settings;
+use kube_ipvs::telemetry::{self, Format};
 use tokio::process::Command;
 
 use crate::common::fake_apiserver::{FakeApiServer, Kind};
@@ -23,6 +24,7 @@ session::tests![
     without_any_authority_it_says_so,
     outside_of_a_pod_it_says_so,
     a_pod_without_credentials_says_so,
+    a_pod_whose_api_server_is_a_service_is_warned,
 ];
 
 fn server() -> FakeApiServer {
@@ -139,6 +141,7 @@ const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
 /// If this is such a child: connects, says what comes of it, and is done.
 pub fn as_child() -> Option<ExitCode> {
     let master = std::env::var(CHILD).ok()?;
+    telemetry::init(0, Format::Text);
     crate::session::on_the_clock(async {
         match connect(None, Some(master.as_str()).filter(|master| !master.is_empty())).await {
             Ok(_) => println!("ok"),
@@ -150,7 +153,10 @@ pub fn as_child() -> Option<ExitCode> {
 
 fn child(master: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(CHILD, master).env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBERNETES_SERVICE_PORT");
+    command.env(CHILD, master);
+    for variable in ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "KUBERNETES_PORT_443_TCP_ADDR"] {
+        command.env_remove(variable);
+    }
     command
 }
 
@@ -190,5 +196,25 @@ async fn a_pod_without_credentials_says_so() {
         let expected =
             format!("in-cluster credentials: {folder}/namespace: No such file or directory (os error 2)");
         assert_eq!(said(command).await, expected);
+    }
+}
+
+async fn a_pod_whose_api_server_is_a_service_is_warned() {
+    for (host, of_service, warns) in [
+        ("10.96.0.1", Some("10.96.0.1"), true),
+        ("10.96.0.1", None, true),
+        ("fd00:10:96::1", Some("fd00:10:96::1"), true),
+        // Set by hand, in the pod.
+        ("192.0.2.1", Some("10.96.0.1"), false),
+    ] {
+        let mut command = child("");
+        command.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", "443");
+        command.envs(of_service.map(|address| ("KUBERNETES_PORT_443_TCP_ADDR", address)));
+        let output = command.output().await.unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        let warnings: Vec<&str> = log.lines().filter(|line| line.starts_with('W')).collect();
+        assert_eq!(warnings.len(), usize::from(warns), "{host} {of_service:?}: {log}");
+        let names = |line: &&str| line.contains("service address") && line.contains(host);
+        assert!(warnings.iter().all(names), "{log}");
     }
 }
