@@ -40,7 +40,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
-use own_node::{Waited, families};
+use own_node::{Waited, families, here};
 use report::Reporter;
 use report::services::Services;
 
@@ -229,6 +229,7 @@ async fn listen(
     if let Some(ips) = gate.ips(proxy) {
         families::check(&ips, &supported.families, gate.pod_cidrs(), proxy)?;
     }
+    tokio::spawn(here::look_for(gate.addresses().to_vec()));
     tasks.spawn(gate.pass_on(listener));
     Ok(true)
 }

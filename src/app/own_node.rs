@@ -6,8 +6,10 @@
 
 pub(super) mod families;
 mod held_back;
+pub(super) mod here;
 mod rules;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -88,6 +90,11 @@ impl Gate {
     /// The addresses of the node.
     pub(super) fn ips(&self, options: &ProxyOptions) -> Option<NodeIps> {
         NodeIps::new(self.own.addresses(), options.bind_address)
+    }
+
+    /// All addresses that the Node object has.
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        self.own.addresses()
     }
 
     /// The networks of the node's pods.
