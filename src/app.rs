@@ -160,7 +160,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         });
     }
     events.tell(happenings::starting());
-    takeover::after_first_sync(looked_at.clone(), &options.proxy, supported.families.clone());
+    takeover::after_first_sync(&status, &metrics, &options.proxy, supported.families.clone());
 
     let reconciler = Reconciler::new(
         options.proxy.clone(),

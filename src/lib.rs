@@ -45,8 +45,8 @@
 //!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
 //!   another thread and wait for its answer costs more than to encode it. So has the socket that hears of the node's
 //!   addresses a thread: it only waits, and goes with the process; and so do the thread "takeover", which waits for the
-//!   programs of iptables after the first complete sync, and the thread "config", which waits for the configuration file
-//!   to change.
+//!   programs of iptables after the first complete sync, and tells health and metrics what failed, and the thread "config",
+//!   which waits for the configuration file to change.
 //! * What the API server tells goes through `app::own_node` on its way: the start waits there for the own Node.
 //! * Nothing is locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
 //!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do questions

@@ -33,6 +33,7 @@ use serving::{
     a_service_and_an_address_explain_themselves, an_address_in_use_is_tried_again_or_ends_the_program,
     every_write_is_named_in_the_log_for_who_wants_that, health_check_ports_follow_their_services,
     pages_show_what_the_program_was_told,
+    where_replies_are_dropped_the_node_is_unhealthy_until_they_are_accepted,
 };
 use setup::{
     a_configuration_file_that_changes_ends_it, initialization_is_a_run_of_its_own, the_host_is_set_up,
@@ -73,6 +74,7 @@ fn main() -> std::process::ExitCode {
         initialization_is_a_run_of_its_own,
         a_configuration_file_that_changes_ends_it,
         a_kernel_that_keeps_refusing_makes_the_node_unhealthy,
+        where_replies_are_dropped_the_node_is_unhealthy_until_they_are_accepted,
         no_pod_sees_a_service_address,
     ])
 }

@@ -29,6 +29,8 @@ fn main() -> std::process::ExitCode {
         iptables_that_comes_later_gets_its_accept,
         what_failed_is_tried_again,
         an_accept_that_failed_is_tried_again,
+        what_waits_for_programs_is_done_when_they_come,
+        where_kube_proxys_accept_stands_no_reply_is_dropped,
         without_our_own_rules_nothing_is_removed,
         a_family_whose_rules_come_later_is_taken_over_then,
         a_family_that_is_written_later_is_taken_over_then,
@@ -167,12 +169,15 @@ fn what_failed_is_tried_again() {
             let report = takeover.attempt();
             assert!(!report.is_complete(), "{program}: {report:?}");
             assert!(report.findings[0].to_string().contains("the lock is held"), "{report:?}");
+            // What nothing prints can be seen of iptables-nft only.
+            let is_seen = (tool, program) != ("iptables-legacy", "save");
+            assert_eq!(report.drops_replies, vec![tool.to_owned(); is_seen.into()], "{program}");
             drop(failing);
             assert!(shell(&format!("{tool}-save")).contains("KUBE-IPVS-FILTER"), "{program}");
             assert_eq!(accepts(tool), 0, "{program}");
 
             let report = takeover.attempt();
-            assert!(report.is_complete(), "{program}: {report:?}");
+            assert!(report.is_complete() && report.drops_replies.is_empty(), "{program}: {report:?}");
             let left = shell(&format!("{tool}-save; ipset list -n"));
             assert!(
                 !left.contains("KUBE-IPVS-FILTER") && !left.contains("KUBE-IPVS-IPS"),
@@ -199,6 +204,7 @@ fn an_accept_that_failed_is_tried_again() {
     for _ in 0..2 {
         let report = watch.look();
         assert!(!report.is_complete(), "{report:?}");
+        assert_eq!(report.drops_replies, ["iptables-nft"]);
     }
     drop(failing);
     assert_eq!(
@@ -212,6 +218,76 @@ fn an_accept_that_failed_is_tried_again() {
     let mut watch = ForwardWatch::new(MARK);
     assert_eq!(said(&watch.look()).len(), 1);
     assert_eq!(accepts("iptables-nft"), 1);
+}
+
+/// A node without the programs of iptables, as in an image of one's own, until this is dropped.
+struct NoPrograms;
+
+impl NoPrograms {
+    fn new() -> Self {
+        shell("cp /usr/sbin/nft $TMPDIR/; mount -t tmpfs tmpfs /usr/sbin; mv $TMPDIR/nft /usr/sbin/");
+        Self
+    }
+}
+
+impl Drop for NoPrograms {
+    fn drop(&mut self) {
+        try_shell("umount /usr/sbin");
+    }
+}
+
+fn what_waits_for_programs_is_done_when_they_come() {
+    leave("iptables-legacy");
+    leave("iptables-nft");
+    shell("iptables-nft -P FORWARD DROP; ipset create KUBE-LOOP-BACK hash:ip,port,ip");
+    let hidden = NoPrograms::new();
+    let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new(), BTreeSet::new);
+    let mut watch = ForwardWatch::new(MARK);
+    let no = |tool: &str| format!("there are no programs {tool}-save and {tool}-restore");
+    let expected = [
+        format!("failed iptables-legacy: what may be in its tables nat: {}", no("iptables-legacy")),
+        format!("failed iptables-nft chains nat KUBE-MARK-MASQ, nat KUBE-SERVICES: {}", no("iptables-nft")),
+        format!("failed iptables-nft: an accept in FORWARD, whose policy is DROP: {}", no("iptables-nft")),
+    ];
+    let report = takeover.attempt();
+    assert_eq!(report.drops_replies, ["iptables-nft"]);
+    assert_eq!(said(&report), [&expected[..], &["removed ipsets: KUBE-LOOP-BACK".to_owned()]].concat());
+    for report in [takeover.attempt(), watch.look(), watch.look()] {
+        assert_eq!(
+            (said(&report), report.drops_replies),
+            (expected.to_vec(), vec!["iptables-nft".to_owned()])
+        );
+    }
+    // A rule of somebody's is enough.
+    shell("nft insert rule ip filter FORWARD ct state established,related accept");
+    for _ in 0..2 {
+        for report in [takeover.attempt(), watch.look()] {
+            assert_eq!((said(&report), report.drops_replies), (expected.to_vec(), Vec::new()));
+        }
+    }
+    shell("nft flush chain ip filter FORWARD");
+    drop(hidden);
+    let report = takeover.attempt();
+    assert!(report.is_complete() && report.drops_replies.is_empty(), "{report:?}");
+    assert_eq!(said(&watch.look()), [""; 0]);
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        assert!(!shell(&format!("{tool}-save")).contains("KUBE-SERVICES"), "{tool}: {report:?}");
+    }
+    assert_eq!(accepts("iptables-nft"), 1);
+}
+
+/// The accept and what goes are one change: as long as that fails, kube-proxy's accept does its work.
+fn where_kube_proxys_accept_stands_no_reply_is_dropped() {
+    for tool in ["iptables-nft", "iptables-legacy"] {
+        shell(&format!("{tool}-restore --noflush <<'END'\n{MIXED}END\n"));
+        let failing = Fake::failing(&format!("{tool}-restore"));
+        let report = take_over_unguarded();
+        assert!(!report.is_complete() && report.drops_replies.is_empty(), "{tool}: {report:?}");
+        shell(&format!("{tool} -F KUBE-FORWARD"));
+        assert_eq!(take_over_unguarded().drops_replies, [tool]);
+        drop(failing);
+        assert!(take_over_unguarded().is_complete(), "{tool}");
+    }
 }
 
 const CHAINS: &str = r#"*nat
@@ -439,6 +515,9 @@ fn without_the_accept_a_table_that_is_not_printed_stays() {
     assert!(report.findings[0].to_string().contains("iptables-nft filter"), "{report:?}");
     assert!(report.findings[0].to_string().contains("the lock is held"), "{report:?}");
     assert_eq!(shell("nft list table ip filter"), before);
+    assert!(report.drops_replies.is_empty(), "kube-proxy's accept stands: {report:?}");
+    shell("iptables-nft -F KUBE-FORWARD");
+    assert_eq!(take_over_unguarded().drops_replies, ["iptables-nft"]);
     drop(failing);
     assert!(take_over_unguarded().is_complete());
     assert!(!shell("nft list table ip filter").contains("KUBE-FORWARD"));

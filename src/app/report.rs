@@ -1,7 +1,7 @@
 //! What the loop tells → log lines, metrics, health.
 
 mod listener;
-mod numbers;
+pub(super) mod numbers;
 pub(super) mod services;
 mod steps;
 mod troubles;

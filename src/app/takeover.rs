@@ -1,40 +1,50 @@
 //! Starts the takeover when its time has come.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::watch;
 
+use super::report::numbers;
 use crate::cluster::types::Family;
+use crate::leftovers::report::Report;
 use crate::leftovers::takeover::Takeover;
 use crate::options::ProxyOptions;
-use crate::serve::Status;
+use crate::serve::metrics::Metrics;
+use crate::serve::{Failures, Status};
 
 /// How long to wait after the thread could not be started.
 const RETRY: Duration = Duration::from_mins(1);
 
 /// Waits for the first complete sync, of one family at least, then takes over from kube-proxy on a thread of its own: programs
-/// are waited for there, and no change of a Service waits for them. The thread holds nothing and ends with the process.
+/// are waited for there, and no change of a Service waits for them. The thread holds nothing and ends with the process. What
+/// fails becomes part of health and metrics.
 pub(super) fn after_first_sync(
-    mut status: watch::Receiver<Status>,
+    status: &watch::Sender<Status>,
+    metrics: &Arc<Metrics>,
     options: &ProxyOptions,
     families: BTreeSet<Family>,
 ) {
+    let (publish, mut status) = (status.clone(), status.subscribe());
+    let metrics = Arc::clone(metrics);
     let (mark, excluded) = (options.masquerade_mark, options.exclude_cidrs.clone());
     tokio::spawn(async move {
-        // An error says that the program ends.
+        // There is no error: whoever tells is here, too. The task ends with the program.
         let is_time = |status: &Status| status.synced_once && !written(status).is_empty();
         if status.wait_for(is_time).await.is_err() {
             return;
         }
-        until_it_starts(|| {
+        let told = move |report: &Report| tell(report, &publish, &metrics);
+        let start = || {
             let status = status.clone();
             let written = move || written(&status.borrow());
             let takeover = Takeover::new(mark, families.clone(), excluded.clone(), written);
-            thread::Builder::new().name("takeover".to_owned()).spawn(move || takeover.run()).map(drop)
-        })
-        .await;
+            let told = told.clone();
+            thread::Builder::new().name("takeover".to_owned()).spawn(move || takeover.run(told)).map(drop)
+        };
+        until_it_starts(start, &told).await;
     });
 }
 
@@ -44,12 +54,29 @@ fn written(status: &Status) -> BTreeSet<Family> {
     synced.map(|(family, _)| *family).collect()
 }
 
+/// What failed at the last attempt, for those who ask for health and metrics.
+fn tell(report: &Report, status: &watch::Sender<Status>, metrics: &Metrics) {
+    let count = report.failures().count();
+    metrics.own.takeover_failures.set(numbers::gauge(count));
+    let lines = report.failures().map(|(what, why)| format!("takeover: {what}: {why}"));
+    let takeover = Failures::first(lines, count);
+    status.send_if_modified(|status| {
+        let changed = status.takeover != takeover || status.drops_replies != report.drops_replies;
+        status.takeover = takeover;
+        status.drops_replies.clone_from(&report.drops_replies);
+        changed
+    });
+}
+
 /// Tries to start the thread until that succeeds: what stands against it is a limit that others have reached (of processes in
-/// a cgroup). Said once, then by change.
-async fn until_it_starts(mut start: impl FnMut() -> io::Result<()>) {
+/// a cgroup). Said once, then by change; `tell` is told each time.
+async fn until_it_starts(mut start: impl FnMut() -> io::Result<()>, tell: impl Fn(&Report)) {
     let mut said = None;
     while let Err(error) = start() {
         let error = error.to_string();
+        let mut report = Report::default();
+        report.failed("the thread that removes what kube-proxy left", &error);
+        tell(&report);
         if said.as_ref() != Some(&error) {
             tracing::error!(
                 err = error,
@@ -66,18 +93,62 @@ async fn until_it_starts(mut start: impl FnMut() -> io::Result<()>) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
     use super::*;
+    use crate::serve::Moment;
+    use crate::serve::healthz::{forwards, healthz, livez};
+
+    #[test]
+    fn what_fails_is_seen_until_it_succeeds() {
+        let (status, looked_at) = watch::channel(Status { synced_once: true, ..Status::default() });
+        let metrics = Metrics::new();
+        let answers = || {
+            let (status, now) = (looked_at.borrow(), Moment::now());
+            let period = Duration::from_secs(30);
+            let health = healthz(&status, now, period);
+            let forwards = forwards(&status, now, period);
+            ((health.code, forwards, livez(&status, now, period).code), health.body)
+        };
+        let number = |count: usize| {
+            let line = format!("kube_ipvs_takeover_failures {count}");
+            assert!(metrics.text().lines().any(|found| found == line), "{line}");
+        };
+        number(0);
+        let mut report = Report::default();
+        report.failed("iptables-nft filter", "the lock is held");
+        report.failed("ipsets", "no memory");
+        tell(&report, &status, &metrics);
+        let (codes, body) = answers();
+        assert_eq!(codes, (200, true, 200), "what kube-proxy left may stand in nobody's way: {body}");
+        let reasons =
+            r#""reasons":["takeover: iptables-nft filter: the lock is held","takeover: ipsets: no memory"]"#;
+        assert!(body.contains(reasons), "{body}");
+        number(2);
+
+        report.drops_replies.push("iptables-nft".to_owned());
+        tell(&report, &status, &metrics);
+        let (codes, body) = answers();
+        assert_eq!(codes, (503, false, 200), "a restart would make no accept: {body}");
+        assert!(body.contains(r#"["replies of Services are dropped: "#), "{body}");
+
+        tell(&Report::default(), &status, &metrics);
+        let (codes, body) = answers();
+        assert!(codes == (200, true, 200) && !body.contains("reasons"), "{body}");
+        number(0);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_thread_that_cannot_be_started_is_tried_again() {
         let (log, _listening) = crate::telemetry::tests::listen();
-        let mut attempts = 0;
-        until_it_starts(|| {
+        let (mut attempts, told) = (0, Cell::new(0));
+        let start = || {
             attempts += 1;
             if attempts < 4 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        })
-        .await;
-        assert_eq!(attempts, 4);
+        };
+        until_it_starts(start, |report| told.set(told.get() + report.failures().count())).await;
+        assert_eq!((attempts, told.get()), (4, 3));
         assert_eq!(log.lines_with("Cannot start the thread").len(), 1);
         assert_eq!(log.lines_with("has started").len(), 1);
     }

@@ -5,7 +5,8 @@
 //! our own does not help. kube-proxy has one in `KUBE-FORWARD`, in all circumstances; ours stands only where it is
 //! needed, so that on most nodes iptables is not touched at all.
 
-use super::saved::Table;
+use super::saved::{Rule, Table};
+use super::seen;
 
 /// Our chain.
 pub(super) const CHAIN: &str = "KUBE-IPVS-FORWARD";
@@ -68,6 +69,38 @@ pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
     lines
 }
 
+/// Whether FORWARD drops what endpoints answer to clients elsewhere: it drops the rest, and nothing in it accepts that. What
+/// accepts by more than the connection's state, the source, or interfaces of a kind (a network plugin's, of its pods) is taken
+/// for somebody's who means something else.
+pub(super) fn drops_replies(table: &Table) -> bool {
+    let mut reached = vec![BUILT_IN];
+    let mut looked_at = 0;
+    while let Some(chain) = reached.get(looked_at).copied() {
+        for target in table.rules_of(chain).filter_map(Rule::target) {
+            if !reached.contains(&target) {
+                reached.push(target);
+            }
+        }
+        looked_at += 1;
+    }
+    drops_the_rest(table, BUILT_IN)
+        && !table.rules.iter().any(|rule| reached.contains(&&*rule.chain) && accepts_replies(rule))
+}
+
+fn accepts_replies(rule: &Rule) -> bool {
+    // The words of a table that is not printed do not say more.
+    let is_vague = |word: &&str| matches!(*word, "[ct]" | "[payload]" | "[bitwise]" | "[cmp]");
+    rule.target() == Some("ACCEPT")
+        && match rule.matches()[..] {
+            ["-m", "conntrack", "--ctstate", states] | ["-m", "state", "--state", states] => {
+                states.contains("ESTABLISHED")
+            }
+            ["-m", "conntrack" | "state", seen::SOMETHING] | ["-s", _] => true,
+            ["-i", interface] => interface.ends_with('+'),
+            ref others => others.iter().all(is_vague),
+        }
+}
+
 /// Whether a built-in chain of table filter drops or rejects what no rule of it accepts: by its policy, or by a rule that
 /// looks at nothing (as the default rules of some distributions do).
 pub(super) fn drops_the_rest(table: &Table, built_in: &str) -> bool {
@@ -103,6 +136,31 @@ mod tests {
         ] {
             assert_eq!(!missing(&filter(policy, rules), 0x4000).is_empty(), made, "{policy} {rules}");
         }
+    }
+
+    #[test]
+    fn replies_are_dropped_where_nothing_accepts_them() {
+        const DOCKERS: &str = "-A FORWARD -j DOCKER-FORWARD\n-A DOCKER-FORWARD -j DOCKER-CT\n\
+             -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+             -A DOCKER-FORWARD -i docker0 -j ACCEPT\n";
+        let jumps =
+            |accept: &str| format!("{DOCKERS}-A FORWARD -j A\n-A A -i x+ -j B\n-A B -j FORWARD\n{accept}");
+        for (policy, rules, dropped) in [
+            ("ACCEPT", jumps(""), false),
+            ("DROP", jumps(""), true),
+            ("ACCEPT", jumps("-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n"), true),
+            ("DROP", jumps("-A B -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"), false),
+            ("DROP", jumps("-A B -m comment --comment any -j ACCEPT\n"), false),
+            ("DROP", jumps("-A A -s 10.244.0.0/16 -m comment --comment flanneld -j ACCEPT\n"), false),
+            ("DROP", jumps("-A A -i lxc+ -j ACCEPT\n"), false),
+            ("DROP", jumps("-A A -d 10.244.0.0/16 -j ACCEPT\n"), true),
+            ("DROP", jumps("-A A -m conntrack --ctstate NEW -j ACCEPT\n"), true),
+            ("DROP", jumps("-A C -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"), true),
+        ] {
+            assert_eq!(drops_replies(&filter(policy, &rules)), dropped, "{policy} {rules}");
+        }
+        let made = missing(&filter("DROP", ""), 0x4000)[1..].join("\n").replace("-I FORWARD 1", "-A FORWARD");
+        assert!(!drops_replies(&filter("DROP", &format!("{made}\n"))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::forward::Forward;
+use super::forward::{self, Forward};
 use super::names;
 use super::plan::{self, Plan, plan};
 use super::report::Report;
@@ -51,7 +51,10 @@ impl Iptables {
                             }
                             found.push((place, tool, saved));
                         }
-                        Err(error) => report.failed(format!("{place}"), error),
+                        Err(error) => {
+                            report.failed(format!("{place}"), error);
+                            look_at_replies(place, nftables, report);
+                        }
                     },
                     None => without_programs(place, &tables, nftables, report),
                 },
@@ -95,7 +98,12 @@ impl Iptables {
                 match change_table(tool, saved, table, kube_proxys, forward) {
                     Ok(Some(plan)) => tell(*place, plan, report),
                     Ok(None) => {}
-                    Err(error) => report.failed(format!("{place} {table}"), error),
+                    Err(error) => {
+                        report.failed(format!("{place} {table}"), error);
+                        if saved.iter().any(|saved| saved.name == *table && forward::drops_replies(saved)) {
+                            report.drops_replies.push(place.to_string());
+                        }
+                    }
                 }
             }
         }
@@ -108,7 +116,12 @@ impl Iptables {
             };
             match changed {
                 Ok(plan) => tell(*place, plan, report),
-                Err(why) => report.failed(format!("{place} {table}"), why),
+                Err(why) => {
+                    report.failed(format!("{place} {table}"), why);
+                    if tables.contains(&"filter") {
+                        look_at_replies(*place, nftables, report);
+                    }
+                }
             }
         }
     }
@@ -258,8 +271,22 @@ fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables,
                 {
                     report.out_of_reach(format!("{place}: an accept in FORWARD, whose policy is DROP"), why);
                 }
+                look_at_replies(place, nftables, report);
             }
             Err(error) => report.failed(format!("{place}"), error),
         },
+    }
+}
+
+/// Says so where FORWARD drops what endpoints answer, as far as that can be seen without a program: of iptables-nft.
+fn look_at_replies(place: Place, nftables: &mut WholeTables, report: &mut Report) {
+    const NAME: &str = FILTER[0];
+    if place.variant != Variant::Nft || !nftables.exists(place.family, NAME).unwrap_or(false) {
+        return;
+    }
+    // What cannot be read has been reported, or will be: the next look is a minute away.
+    let contents = nftables.contents(place.family, NAME);
+    if contents.is_ok_and(|contents| forward::drops_replies(&seen::table(NAME, &contents))) {
+        report.drops_replies.push(place.to_string());
     }
 }

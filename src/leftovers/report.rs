@@ -31,7 +31,7 @@ pub enum Finding {
         /// The reason.
         why: String,
     },
-    /// This should have been done, and cannot be on this node as it is: to try it again is of no use.
+    /// This should have been done, and cannot be as long as the programs for it are not there.
     OutOfReach {
         /// Where and what.
         what: String,
@@ -64,19 +64,39 @@ impl fmt::Display for Finding {
 pub struct Report {
     /// One by one.
     pub findings: Vec<Finding>,
+    /// The iptables (`iptables-nft`) whose FORWARD drops what endpoints answer, because no accept for it could be made.
+    pub drops_replies: Vec<String>,
 }
 
 impl Report {
     /// Whether nothing failed.
     pub fn is_complete(&self) -> bool {
-        let has_failed =
-            |finding: &Finding| matches!(finding, Finding::OutOfReach { .. } | Finding::Failed { .. });
-        !self.findings.iter().any(has_failed)
+        self.failures().next().is_none()
     }
 
     /// Whether something failed that may not fail the next time.
     pub fn is_worth_another_try(&self) -> bool {
         self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
+    }
+
+    /// What failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.findings.iter().filter_map(|finding| match finding {
+            Finding::OutOfReach { what, why } | Finding::Failed { what, why } => Some((&**what, &**why)),
+            _ => None,
+        })
+    }
+
+    /// Whether nothing will have changed before what can be seen without programs changes. A rule of somebody's that accepts what is
+    /// dropped cannot.
+    pub(super) fn waits_for_programs(&self) -> bool {
+        !self.is_worth_another_try() && self.drops_replies.is_empty()
+    }
+
+    /// What stays as it is until there are programs for it.
+    pub(super) fn out_of_reach_only(mut self) -> Self {
+        self.findings.retain(|finding| matches!(finding, Finding::OutOfReach { .. }));
+        self
     }
 
     fn news(&self, before: &Self) -> impl Iterator<Item = &Finding> {
@@ -107,7 +127,7 @@ impl Report {
         self.findings.push(Finding::Kept { what: what.into(), why: why.into() });
     }
 
-    pub(super) fn failed(&mut self, what: impl Into<String>, why: impl fmt::Display) {
+    pub(crate) fn failed(&mut self, what: impl Into<String>, why: impl fmt::Display) {
         self.findings.push(Finding::Failed { what: what.into(), why: why.to_string() });
     }
 
@@ -160,12 +180,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_out_of_reach_is_not_tried_again() {
+    fn what_is_out_of_reach_waits_for_programs() {
         let mut report = Report::default();
+        report.made("an accept");
         report.out_of_reach("iptables-legacy: what may be in its tables nat", "there are no programs");
         assert!(!report.is_complete() && !report.is_worth_another_try());
+        assert_eq!(report.clone().out_of_reach_only().findings, report.findings[1..]);
         report.failed("iptables-nft nat", "locked");
         assert!(!report.is_complete() && report.is_worth_another_try());
+        let failures: Vec<_> = report.failures().collect();
+        assert_eq!(
+            failures,
+            [
+                ("iptables-legacy: what may be in its tables nat", "there are no programs"),
+                ("iptables-nft nat", "locked")
+            ]
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::saved::{Chain, Rule, Table};
 use crate::kernel::nft::whole::{Contents, FoundRule, FoundStep};
 
 /// What stands for what a match of iptables looks at.
-const SOMETHING: &str = "...";
+pub(super) const SOMETHING: &str = "...";
 
 /// The table.
 pub(super) fn table(name: &str, contents: &Contents) -> Table {

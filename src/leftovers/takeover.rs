@@ -12,13 +12,14 @@
 //! 5. the ipsets, to which nothing refers any more.
 //!
 //! What fails (a family whose rules do not stand yet, iptables' lock held by somebody) is tried again each minute, until
-//! one attempt had no failure. The sets of node ports stay as long as they are needed for that.
+//! one attempt had no failure; where only programs are missing, when they come or something else is seen to change. The sets of
+//! node ports stay as long as they are needed for that. Each time it is told what fails: health and metrics go by it.
 //!
 //! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -27,7 +28,7 @@ use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
 use super::report::{Finding, Report};
 use super::sets::{delete_table, destroy_ipsets};
-use super::tools::{Place, Variant};
+use super::tools::{Place, Tool, Variant};
 use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
 use crate::kernel::nft::Tables;
@@ -38,6 +39,9 @@ use crate::state::Rules;
 /// started later, and drops what is forwarded, is noticed so soon; the look costs some microseconds.
 const PERIOD: Duration = Duration::from_mins(1);
 
+/// How often is looked whether a family is written that was not, as long as there is one.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The takeover, until it was complete, and the accept in FORWARD from then on.
 pub struct Takeover {
     mark: u32,
@@ -45,8 +49,12 @@ pub struct Takeover {
     /// The families in which everything has been written once.
     written: Box<dyn Fn() -> BTreeSet<Family> + Send>,
     exclude_cidrs: Vec<IpNet>,
+    /// In which of them everything had been written at the last attempt.
+    tried: BTreeSet<Family>,
     /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
     complete: bool,
+    /// What waits for programs, and what could be seen before that was tried.
+    waiting: Option<(Signs, Report)>,
     forward: ForwardWatch,
 }
 
@@ -61,26 +69,46 @@ impl Takeover {
         written: impl Fn() -> BTreeSet<Family> + Send + 'static,
     ) -> Self {
         let (written, forward) = (Box::new(written), ForwardWatch::new(mark));
-        Self { mark, families, written, exclude_cidrs, complete: false, forward }
+        Self {
+            mark,
+            families,
+            written,
+            exclude_cidrs,
+            tried: BTreeSet::new(),
+            complete: false,
+            waiting: None,
+            forward,
+        }
     }
 
-    /// Does what is to be done each minute; never returns. To be called on a thread of its own in the network namespace of
-    /// the node, after the first complete set was written.
-    pub fn run(mut self) {
+    /// Does what is to be done each minute, and tells what came of it each time; never returns. To be called on a thread of its
+    /// own in the network namespace of the node, after the first complete set was written.
+    pub fn run(mut self, tell: impl Fn(&Report)) {
         let mut before = Report::default();
         loop {
-            let had_failed = before.is_worth_another_try();
             let report = self.attempt();
             report.log_news(&before);
-            match (had_failed, report.is_worth_another_try()) {
-                (false, true) => {
+            match (before.is_complete(), report.is_complete()) {
+                (true, false) => {
                     tracing::warn!(every = ?PERIOD, "What cannot be removed or made is tried again");
                 }
-                (true, false) => tracing::info!("What could not be removed or made is done now"),
+                (false, true) => tracing::info!("What could not be removed or made is done now"),
                 _ => {}
             }
+            tell(&report);
             before = report;
-            std::thread::sleep(PERIOD);
+            self.wait();
+        }
+    }
+
+    /// Waits for the next attempt: a family that is written meanwhile is taken over soon.
+    fn wait(&self) {
+        if self.complete || self.families.is_subset(&self.tried) {
+            return std::thread::sleep(PERIOD);
+        }
+        let end = Instant::now() + PERIOD;
+        while Instant::now() < end && (self.written)() == self.tried {
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -89,8 +117,18 @@ impl Takeover {
         if self.complete {
             return self.forward.look();
         }
-        let report = take_over(self.mark, &self.families, &(self.written)(), &self.exclude_cidrs);
-        self.complete = !report.is_worth_another_try();
+        // Before anything is tried, so that what changes meanwhile is noticed the next time.
+        let now = signs().ok();
+        if let (Some((then, report)), Some(now)) = (&self.waiting, &now)
+            && then == now
+        {
+            return report.clone();
+        }
+        self.tried = (self.written)();
+        let report = take_over(self.mark, &self.families, &self.tried, &self.exclude_cidrs);
+        self.complete = report.is_complete();
+        let waits = !self.complete && report.waits_for_programs();
+        self.waiting = now.filter(|_| waits).map(|now| (now, report.clone().out_of_reach_only()));
         report
     }
 }
@@ -167,14 +205,15 @@ fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut R
 #[derive(Debug)]
 pub struct ForwardWatch {
     mark: u32,
-    /// What could be seen when nothing was to be done; `None`: there was no such look yet.
-    well: Option<Signs>,
+    /// What could be seen when nothing was to be done, or could be without programs that are missing; and these. `None`: there
+    /// was no such look yet.
+    known: Option<(Signs, Report)>,
 }
 
 impl ForwardWatch {
     /// Nothing is known yet: the first look starts programs where iptables has tables.
     pub fn new(mark: u32) -> Self {
-        Self { mark, well: None }
+        Self { mark, known: None }
     }
 
     /// Looks, and makes the accept where it is needed now.
@@ -182,13 +221,17 @@ impl ForwardWatch {
         let mut report = Report::default();
         // Before iptables is looked at, so that what changes meanwhile is noticed the next time.
         let now = match signs() {
-            Ok(now) if self.well.as_ref() == Some(&now) => return report,
             Ok(now) => now,
             Err(error) => {
                 report.failed("what can be seen of iptables", error);
                 return report;
             }
         };
+        if let Some((then, report)) = &self.known
+            && *then == now
+        {
+            return report.clone();
+        }
         match WholeTables::open() {
             Ok(mut nftables) => {
                 let mut iptables = Iptables::look(&mut nftables, &mut report);
@@ -203,19 +246,18 @@ impl ForwardWatch {
             Err(error) => report.failed("nftables", error),
         }
         // After a failure, and once after something was made, iptables is looked at again.
-        let is_done = |finding: &Finding| matches!(finding, Finding::OutOfReach { .. });
-        if report.findings.iter().all(is_done) {
-            self.well = Some(now);
-        }
+        let lasts = |finding: &Finding| matches!(finding, Finding::OutOfReach { .. });
+        let is_known = report.findings.iter().all(lasts) && report.waits_for_programs();
+        self.known = is_known.then(|| (now, report.clone()));
         report
     }
 }
 
-/// What can be seen of iptables without a program: which tables there are and, of iptables-nft, whether FORWARD drops
-/// and our chain stands. The policy of iptables-legacy cannot be seen; but who sets it up later makes its table
+/// What can be seen of iptables without a program: which tables there are, whether there may be programs for them and, of
+/// iptables-nft, whether FORWARD drops and our chain stands. The policy of iptables-legacy cannot be seen; but who sets it up later makes its table
 /// first. (Docker drops only where forwarding was off before it came, and we switch it on.)
 #[derive(Debug, PartialEq, Eq)]
-struct Signs(Vec<(Vec<String>, [bool; 2])>);
+struct Signs(Vec<(Vec<String>, [bool; 3])>);
 
 fn signs() -> io::Result<Signs> {
     let mut nftables = WholeTables::open()?;
@@ -226,7 +268,9 @@ fn signs() -> io::Result<Signs> {
             Variant::Nft => nftables.chain(place.family, "filter", name),
         };
         let drops = chain("FORWARD")?.is_some_and(|chain| chain.drops);
-        Ok((tables, [drops, chain(CHAIN)?.is_some()]))
+        let has_chain = chain(CHAIN)?.is_some();
+        let has_programs = !tables.is_empty() && Tool::may_be_there(place);
+        Ok((tables, [drops, has_chain, has_programs]))
     };
     Place::all().map(look).collect::<io::Result<_>>().map(Signs)
 }

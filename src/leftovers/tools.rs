@@ -7,9 +7,15 @@
 //! is needed to delete it is another matter: see `seen.rs`, for tables that its programs leave out.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::saved::{self, Table, Unreadable};
 use crate::cluster::types::Family;
@@ -18,6 +24,8 @@ use crate::cluster::types::Family;
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"];
 /// For how many seconds a program waits while somebody else changes iptables (`--wait`).
 const WAIT_SECONDS: &str = "30";
+/// For how long a program is waited for: longer than any takes that gets on, so that one that hangs does not go unnoticed.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// Which iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +91,9 @@ pub(super) enum ToolError {
     /// It failed, with this text.
     #[error("{}: {text}", .program.display())]
     Failed { program: PathBuf, text: String },
+    /// It did not end by itself.
+    #[error("{}: it did not end within {limit:?}, and was killed", .program.display())]
+    Hung { program: PathBuf, limit: Duration },
     /// What it printed is not understood.
     #[error("{}: {error}", .program.display())]
     Unreadable { program: PathBuf, error: Unreadable },
@@ -101,6 +112,14 @@ impl Tool {
                 .then(|| Self::in_folders(&folders, plain))
                 .flatten()
         })
+    }
+
+    /// Whether there are programs that may be those of a place. None is started.
+    pub(super) fn may_be_there(place: Place) -> bool {
+        let folders = folders();
+        [&*place.to_string(), stem(place.family)]
+            .into_iter()
+            .any(|name| Self::in_folders(&folders, name).is_some())
     }
 
     fn in_folders(folders: &[PathBuf], name: &str) -> Option<Self> {
@@ -139,23 +158,34 @@ fn variant_of(version: &str) -> Variant {
 
 /// Runs a program with this input, and returns what it printed.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolError> {
-    let start = || -> std::io::Result<Output> {
-        let mut child = Command::new(program)
+    run_for(LIMIT, program, arguments, input)
+}
+
+fn run_for(limit: Duration, program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolError> {
+    let start = || -> io::Result<Option<Output>> {
+        let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .spawn()?;
-        // It reads all of its input before it says anything, so that neither side waits for the other. One that does
-        // not want its input says why by itself.
-        let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-        let output = child.wait_with_output()?;
-        match written {
-            Some(Err(error)) if output.status.success() => Err(error),
-            _ => Ok(output),
+        let group = Pid::from_child(&child);
+        let (sender, ended) = mpsc::channel();
+        let input = input.to_owned();
+        // It ends with the program. Nobody listens any more where that was given up.
+        let talking = thread::Builder::new().name("iptables".to_owned());
+        let talking = talking.spawn(move || drop(sender.send(talk(child, &input))));
+        let output =
+            talking.and_then(|_| ended.recv_timeout(limit).map_or(Ok(None), |output| output.map(Some)));
+        if !matches!(output, Ok(Some(_))) {
+            // What it has started, too. It may be gone.
+            let _ = kill_process_group(group, Signal::KILL);
         }
+        output
     };
     let output = start().map_err(|error| ToolError::Start { program: program.to_owned(), error })?;
+    let Some(output) = output else { return Err(ToolError::Hung { program: program.to_owned(), limit }) };
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -164,8 +194,22 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolE
     Err(ToolError::Failed { program: program.to_owned(), text })
 }
 
+/// Gives a program its input, and waits for its end.
+fn talk(mut child: Child, input: &str) -> io::Result<Output> {
+    // It reads all of its input before it says anything, so that neither side waits for the other. One that does
+    // not want its input says why by itself.
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    match written {
+        Some(Err(error)) if output.status.success() => Err(error),
+        _ => Ok(output),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -186,6 +230,29 @@ mod tests {
         let error = run(Path::new("/nonexistent"), &[], "").expect_err("it cannot be started");
         assert!(error.to_string().starts_with("/nonexistent: No such file"), "{error}");
         assert_eq!(run(shell, &["-c", "cat"], "input").expect("a copy"), b"input");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_what_it_started() {
+        let started = Instant::now();
+        let folder = tempfile::tempdir().expect("a folder");
+        let pids = folder.path().join("pids");
+        let script = format!("sleep 600 & echo $$ $! >{}; wait", pids.display());
+        let limit = Duration::from_secs(1);
+        let input = "x".repeat(1 << 20);
+        let error = run_for(limit, Path::new("/bin/sh"), &["-c", &script], &input).expect_err("it hangs");
+        assert_eq!(error.to_string(), "/bin/sh: it did not end within 1s, and was killed");
+        let pids = std::fs::read_to_string(pids).expect("it was started");
+        assert_eq!(pids.split_whitespace().count(), 2, "{pids}");
+        let runs = |pid: &str| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // A zombie waits for whoever adopted it.
+            status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+        };
+        while pids.split_whitespace().any(runs) {
+            assert!(started.elapsed() < Duration::from_mins(1), "{pids}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing
 //! waiting it is healthy, however long ago the last write was. The node is unhealthy too until all that is known of the
 //! cluster has been written once: a load balancer must not send traffic where nothing forwards it (kube-proxy says
-//! that it is healthy then).
+//! that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made there. What else
+//! of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     let mut health = Health::of(status, now, sync_period);
     health.demand(status.was_written(), NOT_SYNCED);
     health.demand(status.node_eligible, "the node is being deleted");
+    if !status.lets_replies_through() {
+        let places = status.drops_replies.join(", ");
+        health.demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
+    }
     health.answer(status, now, Some(status.node_eligible))
 }
 
@@ -60,7 +65,7 @@ pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
 
 /// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
 pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
-    status.was_written() && Health::of(status, now, sync_period).healthy
+    status.was_written() && status.lets_replies_through() && Health::of(status, now, sync_period).healthy
 }
 
 const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";
@@ -105,6 +110,7 @@ impl Health {
     fn answer(mut self, status: &Status, now: Moment, node_eligible: Option<bool>) -> Answer {
         self.reasons.extend(status.sources.values().cloned());
         self.reasons.extend(status.failures.shown());
+        self.reasons.extend(status.takeover.shown());
         let last_synced = |state: &FamilyStatus| state.last_synced;
         let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
         let body = Body {

@@ -66,9 +66,18 @@ pub struct Status {
     pub sources: BTreeMap<String, String>,
     /// What fails at the moment, for people.
     pub failures: Failures,
+    /// What of kube-proxy's could not be removed at the last attempt, or made in its place, for people.
+    pub takeover: Failures,
+    /// The iptables whose FORWARD drops what endpoints answer to clients elsewhere, since no accept for it could be made.
+    pub drops_replies: Vec<String>,
 }
 
 impl Status {
+    /// Whether what endpoints answer gets to the clients, as far as that is known.
+    fn lets_replies_through(&self) -> bool {
+        self.drops_replies.is_empty()
+    }
+
     /// Whether the kernel has had all that was known of the cluster, of both families, once since the start, but for single
     /// objects that it refuses.
     pub fn was_written(&self) -> bool {
@@ -85,6 +94,8 @@ impl Default for Status {
             node_eligible: true,
             sources: BTreeMap::new(),
             failures: Failures::default(),
+            takeover: Failures::default(),
+            drops_replies: Vec::new(),
         }
     }
 }

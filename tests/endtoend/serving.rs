@@ -228,7 +228,38 @@ pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
     drop(words);
     owner.wait().expect("nft ends");
     wait_for(&format!("it is healthy again\n{}", proxy.log()), 30, || {
-        ask("127.0.0.1:10256", "/healthz").starts_with("HTTP/1.1 200 ")
+        let answer = ask("127.0.0.1:10256", "/healthz");
+        answer.starts_with("HTTP/1.1 200 ") && !answer.contains("reasons")
     });
-    assert!(!get("127.0.0.1:10256", "/healthz").contains("reasons"));
+}
+
+/// Somebody holds the lock of iptables, where FORWARD drops.
+pub(crate) fn where_replies_are_dropped_the_node_is_unhealthy_until_they_are_accepted() {
+    shell(
+        "iptables-legacy -P FORWARD DROP
+         mount -t tmpfs tmpfs /usr/local/sbin
+         cd /usr/local/sbin
+         printf '#!/bin/sh\necho the lock is held >&2\nexit 4\n' >iptables-legacy-restore
+         chmod +x iptables-legacy-restore",
+    );
+    let (_folder, proxy) = running();
+    let health = || ask("127.0.0.1:10256", "/healthz");
+    let failures = || get("127.0.0.1:10249", "/metrics").contains("\nkube_ipvs_takeover_failures 1\n");
+    wait_for(&format!("the node is unhealthy\n{}", proxy.log()), 20, || {
+        health().contains(" 503 ") && failures()
+    });
+    let answer = health();
+    for reason in [
+        "\"replies of Services are dropped: FORWARD of iptables-legacy accepts none\"",
+        "\"takeover: iptables-legacy filter: /usr/local/sbin/iptables-legacy-restore: the lock is held\"",
+    ] {
+        assert!(answer.contains(reason), "{reason}: {answer}");
+    }
+    assert!(ask("127.0.0.1:10256", "/livez").contains(" 200 "), "a restart would not help");
+    shell("umount /usr/local/sbin");
+    // It is tried again each minute.
+    wait_for(&format!("the node is healthy\n{}", proxy.log()), 90, || {
+        health().contains(" 200 ") && !failures()
+    });
+    assert!(!health().contains("reasons"), "{}", health());
 }

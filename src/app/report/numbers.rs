@@ -107,6 +107,6 @@ pub(super) fn kind(key: &Key) -> DriftKind {
     }
 }
 
-pub(super) fn gauge(count: impl TryInto<i64>) -> i64 {
+pub(in crate::app) fn gauge(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
 }

@@ -17,6 +17,8 @@ pub struct Own {
     drains_ended_total: IntCounterVec,
     /// Objects that the kernel refuses at the moment.
     pub refused_objects: IntGauge,
+    /// What of kube-proxy's could not be removed at the last attempt, or made in its place.
+    pub takeover_failures: IntGauge,
     /// How often the kernel could not be read.
     pub read_failures_total: IntCounter,
     /// From looking at a change to handing a plan to the kernel: not the time before, while the loop waits for the kernel.
@@ -187,6 +189,10 @@ impl Own {
             refused_objects: make.gauge(
                 "kube_ipvs_refused_objects",
                 "Objects that the kernel refuses at the moment; they are tried again",
+            ),
+            takeover_failures: make.gauge(
+                "kube_ipvs_takeover_failures",
+                "How much of what kube-proxy left could not be removed at the last attempt, or made in its place",
             ),
             read_failures_total: make.counter(
                 "kube_ipvs_read_failures_total",
