@@ -34,6 +34,9 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
+/// What the metrics of kube-state-metrics begin with that are used here.
+pub(crate) const KUBE_STATE_METRICS: &str = "kube_daemonset_status_";
+
 /// A metric as an expression names it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Metric(String);
@@ -53,7 +56,16 @@ impl Metric {
 /// The metrics in an expression.
 pub(crate) fn metrics(expression: &str) -> Vec<Metric> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let prefixes = ["kubeproxy_", "kube_ipvs_", "rest_client_", "process_", "go_", "kubernetes_", "up"];
+    let prefixes = [
+        "kubeproxy_",
+        "kube_ipvs_",
+        "rest_client_",
+        "process_",
+        "go_",
+        "kubernetes_",
+        "up",
+        KUBE_STATE_METRICS,
+    ];
     let metrics = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
     metrics.map(|word| Metric(word.to_owned())).collect()
 }
