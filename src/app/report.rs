@@ -1,5 +1,6 @@
 //! What the loop tells → log lines, metrics, health.
 
+mod contested;
 mod listener;
 pub(super) mod numbers;
 pub(super) mod services;
@@ -15,16 +16,16 @@ use tokio::sync::watch;
 
 use crate::allocator;
 use crate::cluster::types::Family;
-use crate::desired::Shared;
 use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::note::{Note, Owner, Verdict};
+use crate::reconcile::note::{Note, Verdict};
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
 use crate::serve::{Failures, FamilyStatus, Moment, Status};
 use crate::state::Key;
 use crate::vlog;
+use contested::Contested;
 use numbers::Numbers;
 use services::Services;
 use troubles::Troubles;
@@ -85,7 +86,7 @@ impl Reporter {
     /// Passes on what happened by now.
     pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
-        let mut troubles = Troubles::default();
+        let (mut troubles, mut contested) = (Troubles::default(), Contested::default());
         for note in notes {
             match note {
                 Note::Drift(key) => drifted.push(key),
@@ -93,11 +94,14 @@ impl Reporter {
                     troubles.refused(reconciler, key, kind, real_server, text);
                 }
                 Note::Recovered(key) => troubles.recovered.push(key),
+                Note::Conflict(conflict) => contested.conflicts.push(conflict),
+                Note::Shared { shared, owner } => contested.shared.push((shared, owner)),
                 other => self.tell_one(reconciler, other, now),
             }
         }
         self.tell_drift(&drifted);
         troubles.tell();
+        contested.tell();
         self.numbers.take(reconciler);
         self.publish(reconciler);
     }
@@ -160,13 +164,6 @@ impl Reporter {
                     );
                 }
             }
-            Note::Conflict(conflict) => tracing::warn!(
-                service = %conflict.loser,
-                virtual_server = %conflict.server,
-                winner = %conflict.winner,
-                "Two Services claim one address, protocol and port; the older one has it"
-            ),
-            Note::Shared { shared, owner } => tell_shared(&shared, &owner),
             Note::Unreadable(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let text = format!("{error}: {source}");
@@ -200,9 +197,11 @@ impl Reporter {
             }
             // Its eligibility is looked at with everything else.
             Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
-            Note::Drift(_) | Note::Refused { .. } | Note::Recovered(_) => {
-                unreachable!("told together, see tell()")
-            }
+            Note::Drift(_)
+            | Note::Refused { .. }
+            | Note::Recovered(_)
+            | Note::Conflict(_)
+            | Note::Shared { .. } => unreachable!("told together, see tell()"),
         }
     }
 
@@ -252,30 +251,6 @@ impl Reporter {
             status.node_eligible = eligible;
             changed
         });
-    }
-}
-
-/// Says that a service address is not put on our device, and why.
-fn tell_shared(shared: &Shared, owner: &Owner) {
-    let (service, address) = (&shared.service, shared.address);
-    match owner {
-        Owner::Node => tracing::warn!(
-            %service, %address,
-            "A service address is this node's own: the Service's ports there are served, the others stay the node's"
-        ),
-        Owner::NodeObject => tracing::warn!(
-            %service, %address,
-            "A service address is this node's own by the Node object, and no device has it: pods and the node reach the \
-             Service's ports there, who else does is up to those who translate it"
-        ),
-        Owner::OtherNode(node) => tracing::warn!(
-            %service, %address, %node,
-            "A service address is another node's: it is left to that node"
-        ),
-        Owner::Device => tracing::info!(
-            %service, %address,
-            "Another device has a service address: it is served, and not put on kube-ipvs0"
-        ),
     }
 }
 

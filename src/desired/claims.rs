@@ -126,13 +126,15 @@ struct Claimants {
 }
 
 impl Claimants {
-    /// Adds one; whether it is new.
-    fn insert(&mut self, claimant: Claimant) -> bool {
-        match claimant.cmp(&self.first) {
-            Ordering::Equal => false,
-            Ordering::Less => self.others.insert(std::mem::replace(&mut self.first, claimant)),
-            Ordering::Greater => self.others.insert(claimant),
-        }
+    /// Adds one, and says who loses by that; `None`: it is not new.
+    fn insert(&mut self, claimant: Claimant) -> Option<ServiceKey> {
+        let loser = match claimant.cmp(&self.first) {
+            Ordering::Equal => return None,
+            Ordering::Less => std::mem::replace(&mut self.first, claimant),
+            Ordering::Greater => claimant,
+        };
+        let service = loser.service.clone();
+        self.others.insert(loser).then_some(service)
     }
 
     /// Removes one; whether nobody is left.
@@ -159,6 +161,10 @@ pub(super) struct Claims {
     /// The Services that ask for something about an address besides virtual servers. Nobody wins there: what one of them
     /// asks for is wanted. Never holds an empty list.
     at_address: HashMap<IpAddr, SmallVec<[ServiceKey; 1]>>,
+    /// How many claims on a virtual server have lost, of all claimants together.
+    pub(super) lost: usize,
+    /// How often a Service has an address that is not put on the device.
+    pub(super) shared: usize,
 }
 
 impl Claims {
@@ -189,9 +195,15 @@ impl Claims {
         let is_gone = request.is_none();
         let new = request.unwrap_or_default();
         self.claim_servers(service, &old, &new, update);
-        update.scope.extend(old.other_keys().filter(|key| !new.claims(key)));
+        for key in old.other_keys().filter(|key| !new.claims(key)) {
+            if matches!(key, Key::Element(Element::SharedAddress(_))) {
+                self.shared -= 1;
+            }
+            update.scope.push(key);
+        }
         for key in new.other_keys().filter(|key| !old.claims(key)) {
             if let Key::Element(Element::SharedAddress(address)) = &key {
+                self.shared += 1;
                 update.shared.push(Shared { service: service.clone(), address: *address });
             }
             update.scope.push(key);
@@ -225,27 +237,30 @@ impl Claims {
             }
             if self.claimants.get_mut(&server).is_some_and(|claimants| claimants.remove(&claimant(old))) {
                 self.claimants.remove(&server);
+            } else {
+                // One that won was followed by one that had lost.
+                self.lost -= 1;
             }
             update.scope.push(Key::VirtualServer(server));
         }
         for (server, claim) in &new.entry_points {
-            let (is_new, first) = match self.claimants.entry(*server) {
+            let is_new = match self.claimants.entry(*server) {
                 hash_map::Entry::Vacant(entry) => {
-                    let first = claimant(new);
-                    (true, &entry.insert(Claimants { first, others: BTreeSet::new() }).first)
+                    entry.insert(Claimants { first: claimant(new), others: BTreeSet::new() });
+                    true
                 }
-                hash_map::Entry::Occupied(entry) => {
-                    let claimants = entry.into_mut();
-                    (claimants.insert(claimant(new)), &claimants.first)
+                hash_map::Entry::Occupied(mut entry) => {
+                    let claimants = entry.get_mut();
+                    let loser = claimants.insert(claimant(new));
+                    let is_new = loser.is_some();
+                    if let Some(loser) = loser {
+                        self.lost += 1;
+                        let winner = claimants.first.service.clone();
+                        update.conflicts.push(Conflict { server: *server, winner, loser });
+                    }
+                    is_new
                 }
             };
-            if is_new && first.service != *service {
-                update.conflicts.push(Conflict {
-                    server: *server,
-                    winner: first.service.clone(),
-                    loser: service.clone(),
-                });
-            }
             if is_new || old.claim(server).map(|claim| &claim.server) != Some(&claim.server) {
                 update.scope.push(Key::VirtualServer(*server));
             }

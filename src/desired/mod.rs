@@ -70,6 +70,12 @@ impl Desired {
         Self { options, supported, node, settings, claims: Claims::default() }
     }
 
+    /// How many virtual servers Services do not get because an older one has them, and how many addresses are not put on the
+    /// device because the node has them elsewhere, or another node does: at each Service that is concerned.
+    pub fn contested(&self) -> (usize, usize) {
+        (self.claims.lost, self.claims.shared)
+    }
+
     /// Looks at the touched Services again.
     pub fn update(&mut self, cluster: &Cluster, touched: &Touched) -> Update {
         let mut update = Update::default();

@@ -93,7 +93,24 @@ impl World {
         for key in keys.into_iter().filter(|key| !before.same(&after, key)) {
             assert!(scope.contains(&key), "{key} changed, and was not told");
         }
+        self.assert_contested_is_counted();
         (scope, update.shared)
+    }
+
+    /// As one counts who looks at everything.
+    fn assert_contested_is_counted(&self) {
+        let (mut lost, mut shared) = (0, 0);
+        for Service { key, .. } in self.cluster.services() {
+            lost += self
+                .desired
+                .virtual_servers_of(key)
+                .filter(|server| self.desired.owner(server) != Some(key))
+                .count();
+            let keys = self.desired.keys_of(key);
+            shared +=
+                keys.iter().filter(|key| matches!(key, Key::Element(Element::SharedAddress(_)))).count();
+        }
+        assert_eq!(self.desired.contested(), (lost, shared));
     }
 
     fn state(&self) -> State {
@@ -288,6 +305,49 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
     let back = addresses(&[("192.168.0.1", "eth0"), ("203.0.113.1", "eth0")]);
     world.tell(Event::NodeAddresses(back));
     assert!(!world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Owned(server)));
+}
+
+#[test]
+fn what_two_services_claim_is_told_whoever_comes_first() {
+    let web = service(External::default(), None);
+    let named = |name: &str, created_seconds| Service {
+        key: ServiceKey::new("default", name),
+        created_seconds,
+        ..web.clone()
+    };
+    let mut world = World::new(ProxyOptions::default(), web.clone(), &["here"]);
+    let slices = ["older", "younger"].map(|name| EndpointSlice {
+        key: SliceKey::new("default", name),
+        service: ServiceKey::new("default", name),
+        ..slice(&["here"])
+    });
+    for slice in slices {
+        world.tell(Event::Slice(Change::Upsert(slice)));
+    }
+    let tell = |world: &mut World, event: Event| {
+        let touched = world.cluster.apply(event);
+        let update = world.desired.update(&world.cluster, &touched);
+        world.assert_contested_is_counted();
+        let conflicts = update.conflicts.into_iter();
+        let names = |key: &ServiceKey| key.to_string();
+        conflicts.map(|conflict| (names(&conflict.loser), names(&conflict.winner))).collect::<BTreeSet<_>>()
+    };
+    let pair = |loser: &str, winner: &str| {
+        BTreeSet::from([(format!("default/{loser}"), format!("default/{winner}"))])
+    };
+    let created = web.created_seconds;
+    let younger = Event::Service(Change::Upsert(named("younger", created + 1)));
+    assert_eq!(tell(&mut world, younger), pair("younger", "web"));
+    let lost = world.desired.contested().0;
+    assert_ne!(lost, 0);
+    let older = Event::Service(Change::Upsert(named("older", created - 1)));
+    assert_eq!(tell(&mut world, older), pair("web", "older"), "the list may be in any order");
+    assert_eq!(world.desired.contested().0, lost * 2);
+    for (name, left) in [("older", lost), ("younger", 0)] {
+        let gone = Event::Service(Change::Delete(ServiceKey::new("default", name)));
+        assert_eq!(tell(&mut world, gone), BTreeSet::new());
+        assert_eq!(world.desired.contested().0, left);
+    }
 }
 
 #[test]

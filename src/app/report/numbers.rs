@@ -12,7 +12,7 @@ use crate::reconcile::note::Verdict;
 use crate::reconcile::progress::Changes;
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
-use crate::serve::metrics::own::{DrainEnd, DriftKind, ObjectKind};
+use crate::serve::metrics::own::{AddressConflict, DrainEnd, DriftKind, ObjectKind};
 use crate::state::Key;
 use crate::vlog;
 
@@ -85,6 +85,9 @@ impl Numbers {
         ] {
             own.set_objects(kind, count);
         }
+        let (conflicts, shared) = reconciler.desired().contested();
+        own.set_address_conflicts(AddressConflict::Conflict, conflicts);
+        own.set_address_conflicts(AddressConflict::Shared, shared);
         own.draining_real_servers.set(gauge(reconciler.draining()));
         // Most kernel parameters that may not be written are done without.
         let is_done_without =

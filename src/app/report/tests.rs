@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::api::{Change, Event};
 use crate::cluster::types::{
-    Endpoint, EndpointSlice, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    AddressScope, Endpoint, EndpointSlice, NodeAddress, Policy, Protocol, Service, ServiceKey, ServicePort,
+    SliceKey, SlicePort,
 };
 use crate::desired::settings::Supported;
 use crate::diff::Step;
@@ -344,6 +345,56 @@ fn a_kernel_that_cannot_be_read_is_named() {
     life.work();
     let (code, body) = life.health(PERIOD * 2);
     assert!(code == 200 && !body.contains("reasons"), "{body}");
+}
+
+/// One mistake is about many addresses, and is told at each start.
+#[test]
+fn what_is_contested_is_told_together_and_counted() {
+    let told = |count: u8| {
+        let mut life = Life::new();
+        let [node, mut services, slices] = webs(count);
+        let Event::Service(Change::Replace(services)) = &mut services else {
+            unreachable!("Services are the second")
+        };
+        // The second half claims what the first half has.
+        for number in count / 2..count {
+            services[usize::from(number)].cluster_ips =
+                vec![IpAddr::from([10, 96, 0, number - count / 2 + 1])];
+        }
+        let services = Event::Service(Change::Replace(services.clone()));
+        let (log, _listening) = telemetry::tests::listen();
+        life.observe([node, services, slices]);
+        life.work();
+        let conflicts = log.lines_with("claim");
+        assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"conflict\"}"), (count / 2).to_string());
+        assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"shared\"}"), "0");
+        let addresses = (1..=count / 2).map(|number| NodeAddress {
+            address: IpAddr::from([10, 96, 0, number]),
+            interface: "dns".into(),
+            scope: AddressScope::Global,
+        });
+        life.observe([Event::NodeAddresses(addresses.collect())]);
+        life.work();
+        let number = life.number("kube_ipvs_address_conflicts{kind=\"shared\"}");
+        assert_eq!(number, (count / 2 * 2).to_string(), "each Service is concerned");
+        let shared = log.lines_with("Another device");
+        life.observe([Event::Service(Change::Replace(Vec::new()))]);
+        life.work();
+        assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"conflict\"}"), "0");
+        assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"shared\"}"), "0");
+        (conflicts, shared)
+    };
+    let (conflicts, shared) = told(20);
+    assert_eq!((conflicts.len(), shared.len()), (1, 1), "{conflicts:?} {shared:?}");
+    assert!(conflicts[0].contains("count=10") && conflicts[0].contains(" and 5 more"), "{conflicts:?}");
+    assert!(shared[0].contains("count=20") && shared[0].contains("10.96.0.1"), "{shared:?}");
+    let (conflicts, shared) = told(2);
+    assert_eq!((conflicts.len(), shared.len()), (1, 2), "{conflicts:?} {shared:?}");
+    assert!(
+        conflicts[0]
+            .contains("service=\"default/web2\" virtual_server=\"TCP 10.96.0.1:80\" winner=\"default/web1\""),
+        "{conflicts:?}"
+    );
 }
 
 /// A kernel that takes nothing refuses everything at once: a line for each object would be thousands.

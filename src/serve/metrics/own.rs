@@ -15,6 +15,7 @@ pub struct Own {
     /// Real servers of weight 0 whose connections are waited for.
     pub draining_real_servers: IntGauge,
     drains_ended_total: IntCounterVec,
+    address_conflicts: IntGaugeVec,
     /// Objects that the kernel refuses at the moment.
     pub refused_objects: IntGauge,
     /// What of kube-proxy's could not be removed at the last attempt, or made in its place.
@@ -133,6 +134,26 @@ impl DrainEnd {
     }
 }
 
+/// Who else has an address of a Service: the label `kind` of `kube_ipvs_address_conflicts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressConflict {
+    /// Another Service, with the same protocol and port, which is older and has it.
+    Conflict,
+    /// The node, another one, or another device: the address is not put on ours.
+    Shared,
+}
+
+impl AddressConflict {
+    const ALL: [Self; 2] = [Self::Conflict, Self::Shared];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// The kinds of writes, as plans name them. They exist from the start, so that zero can be told from unknown.
 pub(super) const WRITE_KINDS: [&str; 16] = [
     "set_sysctl",
@@ -186,6 +207,11 @@ impl Own {
                 "Real servers that do not drain any more, by the reason",
                 &["reason"],
             ),
+            address_conflicts: make.gauges(
+                "kube_ipvs_address_conflicts",
+                "Virtual servers that an older Service has, and service addresses that a node or another device has",
+                &["kind"],
+            ),
             refused_objects: make.gauge(
                 "kube_ipvs_refused_objects",
                 "Objects that the kernel refuses at the moment; they are tried again",
@@ -220,6 +246,9 @@ impl Own {
         for kind in ObjectKind::ALL {
             metrics.objects.with_label_values(&[kind.label()]);
         }
+        for kind in AddressConflict::ALL {
+            metrics.address_conflicts.with_label_values(&[kind.label()]);
+        }
         for reason in DrainEnd::ALL {
             metrics.drains_ended_total.with_label_values(&[reason.label()]);
         }
@@ -239,6 +268,12 @@ impl Own {
     /// Counts real servers that do not drain any more.
     pub fn count_drain_ends(&self, reason: DrainEnd, count: u64) {
         self.drains_ended_total.with_label_values(&[reason.label()]).inc_by(count);
+    }
+
+    /// Says how many there are, at each Service that is concerned.
+    pub fn set_address_conflicts(&self, kind: AddressConflict, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.address_conflicts.with_label_values(&[kind.label()]).set(count);
     }
 
     /// Says how many there are.
