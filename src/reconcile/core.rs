@@ -429,21 +429,22 @@ impl Reconciler {
     fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
         for shared in shared {
-            let owner = self.other_owner(shared.address);
+            let owner = self.other_owner(&shared.service, shared.address);
             self.notes.push(Note::Shared { shared, owner });
         }
     }
 
     /// Who has a service address that is not put on our device.
-    fn other_owner(&self, address: IpAddr) -> Owner {
+    fn other_owner(&self, service: &ServiceKey, address: IpAddr) -> Owner {
         let has = |addresses: &[IpAddr]| addresses.contains(&address);
         let on_device = self.cluster.node_addresses().iter().any(|known| known.address == address);
+        let mut others = self.cluster.other_nodes().filter(|_| !on_device);
         if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
             if on_device { Owner::Node } else { Owner::NodeObject }
-        } else if on_device {
-            Owner::Device
-        } else if let Some((name, _)) = self.cluster.other_nodes().find(|(_, addresses)| has(addresses)) {
+        } else if let Some((name, _)) = others.find(|(_, addresses)| has(addresses)) {
             Owner::OtherNode(name.clone())
+        } else if self.cluster.service(service).is_some_and(|service| has(&service.cluster_ips)) {
+            Owner::DeviceOfClusterIp
         } else {
             Owner::Device
         }

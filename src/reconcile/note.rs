@@ -95,6 +95,8 @@ pub enum Owner {
     OtherNode(Arc<str>),
     /// Another device of this node.
     Device,
+    /// Another device of this node, which has a cluster IP: likely somebody's who wants to be asked there, and is not.
+    DeviceOfClusterIp,
 }
 
 /// [`Outcome`] without its reasons: the label `verdict`.

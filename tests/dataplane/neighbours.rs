@@ -29,6 +29,11 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
             an_address_that_another_device_has(family);
         })
     });
+    let cluster_ips = families().map(|family| {
+        row(&[&"neighbours", &"who-listens-on-a-cluster-ip-is-not-asked", &family], move || {
+            who_listens_on_a_cluster_ip_is_not_asked(family);
+        })
+    });
     let host_ports = families().flat_map(|family| {
         PROTOCOLS.map(|protocol| {
             row(&[&"neighbours", &"host-ports-take-no-service-port", &protocol, &family], move || {
@@ -51,7 +56,8 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
             source_ranges_come_and_go(family);
         })
     });
-    addresses.chain(shared).chain(host_ports).chain(others_ports).chain(around).chain(forwarding)
+    let others = shared.chain(cluster_ips).chain(host_ports).chain(others_ports);
+    addresses.chain(others).chain(around).chain(forwarding)
 }
 
 /// Who answers; `None`: nobody.
@@ -115,9 +121,8 @@ fn an_address_that_another_device_has(family: Family) {
     becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
 }
 
-/// A CNI plugin that sends what is for a local address of node-1 and a host port to pod-1a. Its table.
-fn take_host_port(protocol: Protocol, number: u16, family: Family) -> String {
-    let name = protocol.to_string().to_lowercase();
+    let others = shared.chain(cluster_ips).chain(host_ports).chain(others_ports);
+    addresses.chain(others).chain(around).chain(forwarding)
     let (table, pod) = match family {
         Family::V4 => ("ip", find("pod-1a").address(family).to_string()),
         Family::V6 => ("ip6", format!("[{}]", find("pod-1a").address(family))),

@@ -5,6 +5,10 @@ use crate::desired::Shared;
 use crate::desired::claims::Conflict;
 use crate::reconcile::note::Owner;
 
+/// What is to be known where a device has cluster IPs.
+const NOT_ASKED: &str = "the Service is served there, and who listens on the Service's port (as a NodeLocal DNSCache may) is not asked; let \
+                         it listen on an address of its own only";
+
 /// What was found by now.
 #[derive(Default)]
 pub(super) struct Contested {
@@ -25,6 +29,7 @@ impl Contested {
         tell_shared(&of(|owner| matches!(owner, Owner::NodeObject)));
         tell_shared(&of(|owner| matches!(owner, Owner::OtherNode(_))));
         tell_shared(&of(|owner| matches!(owner, Owner::Device)));
+        tell_shared(&of(|owner| matches!(owner, Owner::DeviceOfClusterIp)));
     }
 }
 
@@ -88,6 +93,9 @@ fn tell_shared(shared: &[&(Shared, Owner)]) {
                 addresses,
                 "Another device has service addresses: they are served, and not put on kube-ipvs0"
             ),
+            Owner::DeviceOfClusterIp => {
+                tracing::warn!(count, services, addresses, "Another device has cluster IPs: {NOT_ASKED}");
+            }
         }
         return;
     }
@@ -110,6 +118,9 @@ fn tell_shared(shared: &[&(Shared, Owner)]) {
                 %service, %address,
                 "Another device has a service address: it is served, and not put on kube-ipvs0"
             ),
+            Owner::DeviceOfClusterIp => {
+                tracing::warn!(%service, %address, "Another device has a cluster IP: {NOT_ASKED}");
+            }
         }
     }
 }

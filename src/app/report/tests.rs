@@ -388,8 +388,13 @@ fn what_is_contested_is_told_together_and_counted() {
     assert_eq!((conflicts.len(), shared.len()), (1, 1), "{conflicts:?} {shared:?}");
     assert!(conflicts[0].contains("count=10") && conflicts[0].contains(" and 5 more"), "{conflicts:?}");
     assert!(shared[0].contains("count=20") && shared[0].contains("10.96.0.1"), "{shared:?}");
+    assert!(shared[0].starts_with('W') && shared[0].contains("Another device has cluster IPs"), "{shared:?}");
     let (conflicts, shared) = told(2);
     assert_eq!((conflicts.len(), shared.len()), (1, 2), "{conflicts:?} {shared:?}");
+    assert!(
+        shared[1].starts_with('W') && shared[1].contains("Another device has a cluster IP: "),
+        "{shared:?}"
+    );
     assert!(
         conflicts[0]
             .contains("service=\"default/web2\" virtual_server=\"TCP 10.96.0.1:80\" winner=\"default/web1\""),

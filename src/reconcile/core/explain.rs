@@ -35,7 +35,7 @@ impl Reconciler {
         let judgements = view.judgements(service);
         let entry_points: Vec<_> =
             asked.iter().flatten().map(|asked| view.entry_point(service, asked)).collect();
-        let addresses = view.addresses(&keys);
+        let addresses = view.addresses(key, &keys);
 
         let mut all = view.foundations(service);
         all.extend(keys);
@@ -231,8 +231,8 @@ impl<'a> View<'a> {
         shown
     }
 
-    /// The addresses among these keys.
-    fn addresses(&self, keys: &Scope) -> Vec<ServiceAddress> {
+    /// The addresses among the keys of a Service.
+    fn addresses(&self, service: &ServiceKey, keys: &Scope) -> Vec<ServiceAddress> {
         let of_element = |key: &Key| match key {
             Key::Element(
                 Element::ClusterAddress(address)
@@ -257,11 +257,11 @@ impl<'a> View<'a> {
                 on: if keys.contains(&Key::Address(address)) {
                     DEVICE.to_owned()
                 } else {
-                    match self.reconciler.other_owner(address) {
+                    match self.reconciler.other_owner(service, address) {
                         Owner::Node => "this node, on a device and by its Node object".to_owned(),
                         Owner::NodeObject => "this node, by its Node object only".to_owned(),
                         Owner::OtherNode(name) => format!("node {name}, to which it is left"),
-                        Owner::Device => "another device of this node".to_owned(),
+                        Owner::Device | Owner::DeviceOfClusterIp => "another device of this node".to_owned(),
                     }
                 },
                 state: about.map(|key| self.standing(key)).max().unwrap_or(Standing::Written),
