@@ -6,6 +6,8 @@
 #[path = "dataplane/cluster.rs"]
 #[expect(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 mod cluster;
+#[path = "takeover/firewall.rs"]
+mod firewall;
 #[path = "common/host.rs"]
 mod host;
 #[path = "takeover/kube_proxy.rs"]
@@ -31,6 +33,7 @@ use std::time::Duration;
 use kube_ipvs::cluster::types::{Family, Protocol};
 
 use self::cluster::{Cluster, Service};
+use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
 use self::kube_proxy::{Mode, Variant};
 use self::proxy::{Proxy, eventually};
 use self::traffic::Traffic;
@@ -61,6 +64,7 @@ fn main() -> std::process::ExitCode {
         from_iptables_mode,
         from_nftables_mode,
         cleanup_leaves_nothing_but_what_is_others,
+        where_input_drops_the_accepts_of_the_readme_are_enough,
         the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
     ])
 }
