@@ -26,6 +26,8 @@ mod talk;
 mod topology;
 #[path = "takeover/traffic.rs"]
 mod traffic;
+#[path = "takeover/upgrade.rs"]
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +39,7 @@ use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
 use self::kube_proxy::{Mode, Variant};
 use self::proxy::{Proxy, eventually};
 use self::traffic::Traffic;
+use self::upgrade::rules_of_another_version_are_replaced_under_traffic;
 
 const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
 /// Names that only kube-proxy gives.
@@ -65,6 +68,7 @@ fn main() -> std::process::ExitCode {
         from_nftables_mode,
         cleanup_leaves_nothing_but_what_is_others,
         where_input_drops_the_accepts_of_the_readme_are_enough,
+        rules_of_another_version_are_replaced_under_traffic,
         the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
     ])
 }
