@@ -825,7 +825,10 @@ fn a_cleanup_waits_a_moment_for_the_program_to_end() {
 
 fn the_way_back_waits_for_kube_proxy() {
     install_our_rules(Family::V4, &[]);
-    shell("ip link add kube-ipvs0 type dummy");
+    shell(
+        "ip link add kube-ipvs0 type dummy
+         ipvsadm --set 86400 120 300; sysctl -qw net.ipv4.vs.run_estimation=0",
+    );
     let sign = Sign::set().expect("nobody else runs");
     let log = shell("mktemp").trim().to_owned();
     let binary = env!("CARGO_BIN_EXE_kube-ipvs");
@@ -846,4 +849,20 @@ fn the_way_back_waits_for_kube_proxy() {
     assert!(cleanup.wait().expect("it ends").success());
     assert_eq!(our_tables(), "");
     says("kube-proxy is not in ipvs mode here");
+    // Settings that kube-proxy leaves as they are: each is named with what undoes it, until it is undone.
+    let cures = ["ipvsadm --set 900 0 0", "sysctl -w net.ipv4.vs.run_estimation=1"];
+    for (index, cure) in cures.iter().enumerate() {
+        let (success, log) = run("", "--cleanup-own");
+        assert!(success, "{log}");
+        let named: Vec<_> = cures.iter().filter(|cure| log.contains(&format!("with: {cure}\""))).collect();
+        assert_eq!(named, cures[index..].iter().collect::<Vec<_>>(), "{log}");
+        shell(cure);
+    }
+    assert_eq!(shell("ipvsadm -l --timeout").trim(), "Timeout (tcp tcpfin udp): 900 120 300");
+    let (_, log) = run("", "--cleanup-own");
+    assert!(!log.contains("with: "), "{log}");
+    // What the configuration asks for is nobody's mistake.
+    shell("ipvsadm --set 7200 0 0");
+    let (_, log) = run("", "--cleanup-own --ipvs-tcp-timeout 2h");
+    assert!(!log.contains("with: "), "{log}");
 }
