@@ -25,7 +25,7 @@ use super::purge::Purges;
 use super::refusals;
 use super::schedule::{Schedule, Urgency};
 use crate::api::{Change, Event};
-use crate::cluster::types::Family;
+use crate::cluster::types::{Family, ServiceKey};
 use crate::cluster::{Cluster, Touched};
 use crate::desired::claims::Conflict;
 use crate::desired::settings::Supported;

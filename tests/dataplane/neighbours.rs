@@ -121,8 +121,34 @@ fn an_address_that_another_device_has(family: Family) {
     becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
 }
 
-    let others = shared.chain(cluster_ips).chain(host_ports).chain(others_ports);
-    addresses.chain(others).chain(around).chain(forwarding)
+/// As a cache of DNS on the node that listens on the address of the cluster's DNS.
+fn who_listens_on_a_cluster_ip_is_not_asked(family: Family) {
+    let service = Service { port: PORT, ..CLUSTER.service(&["pod-2a"]) };
+    CLUSTER.put(&service);
+    let target = service.target(Entry::ClusterIp, find("pod-1b"), family);
+    becomes("pod-1b", Protocol::Udp, target, Some("pod-2a"));
+
+    let node = CLUSTER.host("node-1");
+    let (address, prefix) = (target.ip(), family.host_prefix());
+    node.shell(format!(
+        "ip link add nodelocaldns type dummy && ip link set nodelocaldns up
+         ip address add {address}/{prefix} dev nodelocaldns"
+    ));
+    let is_seen = eventually(SOON, || {
+        let ours = node.shell("ip -o address show kube-ipvs0");
+        !ours.contains(&format!(" {address}/{prefix} "))
+    });
+    assert!(is_seen, "the address stays on kube-ipvs0");
+    // The node has a server that listens there.
+    becomes("pod-1b", Protocol::Udp, SocketAddr::new(address, PORT), Some("pod-2a"));
+    becomes("node-1", Protocol::Tcp, SocketAddr::new(address, PORT), Some("pod-2a"));
+    node.shell("ip link del nodelocaldns");
+    becomes("pod-1b", Protocol::Udp, target, Some("pod-2a"));
+}
+
+/// A CNI plugin that sends what is for a local address of node-1 and a host port to pod-1a. Its table.
+fn take_host_port(protocol: Protocol, number: u16, family: Family) -> String {
+    let name = protocol.to_string().to_lowercase();
     let (table, pod) = match family {
         Family::V4 => ("ip", find("pod-1a").address(family).to_string()),
         Family::V6 => ("ip6", format!("[{}]", find("pod-1a").address(family))),
