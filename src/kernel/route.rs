@@ -81,13 +81,19 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
     );
     match found {
         Ok(found) => Ok(found == Some(true)),
-        Err(error)
-            if matches!(Errno::from_io_error(&error), Some(Errno::NETUNREACH | Errno::HOSTUNREACH)) =>
-        {
-            Ok(false)
-        }
+        Err(error) if Errno::from_io_error(&error).is_some_and(leads_nowhere) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether this error says where packets go: nowhere. That is no route at all, or one of another kind over a wider
+/// network, which an administrator put there as a guard: `unreachable`, `blackhole`, `prohibit`, `throw`
+/// (`fib_props` in `net/ipv4/fib_semantics.c`, `ip6_rt_type_to_error` in `net/ipv6/route.c`).
+fn leads_nowhere(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS | Errno::AGAIN
+    )
 }
 
 /// The address that a local route through the device takes in, and the route's table; `None`: another kind of route.

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     addresses_are_as_kube_proxy_makes_them,
     addresses_are_changed_in_place,
     routes_are_put_back,
+    routes_are_put_back_under_a_guard,
     addresses_and_routes_of_others_are_left_out
 ];
 
@@ -125,6 +126,28 @@ fn routes_are_put_back() {
     let outcomes = kernel.apply(&steps([Step::AddRoute(address(V6))]));
     assert_eq!(errno(&outcomes[0]), 99, "EADDRNOTAVAIL");
     assert_eq!(read_addresses(&mut kernel), BTreeMap::new());
+}
+
+/// A route over the whole network of the services, as a guard: what has no route of its own is answered with its error.
+fn routes_are_put_back_under_a_guard() {
+    let mut kernel = with_addresses();
+    let before = routes();
+    for guard in ["unreachable", "blackhole", "prohibit", "throw"] {
+        shell(&format!("ip route add {guard} 10.96.0.0/12; ip -6 route add {guard} fd00:10:96::/112"));
+        for vip in [V4, V6] {
+            shell(&format!("ip route del local {vip} dev kube-ipvs0 table local"));
+        }
+        assert_eq!(routes(), "");
+        let unrouted = |vip| (address(vip), Address { routed: false, ..Address::wanted(address(vip)) });
+        // All of them are read at the start, and later those of a family.
+        let everything = kernel.read(&Selection::Everything).unwrap_or_else(|error| panic!("{guard}: {error:?}"));
+        assert_eq!(everything.addresses, BTreeMap::from([V4, V6].map(unrouted)), "{guard}");
+        assert_eq!(read_addresses(&mut kernel), everything.addresses, "{guard}");
+        must(&mut kernel, [Step::AddRoute(address(V4)), Step::AddRoute(address(V6))]);
+        assert_eq!(routes(), before, "{guard}");
+        assert!(read_addresses(&mut kernel).values().all(|address| address.routed), "{guard}");
+        shell(&format!("ip route del {guard} 10.96.0.0/12; ip -6 route del {guard} fd00:10:96::/112"));
+    }
 }
 
 fn addresses_and_routes_of_others_are_left_out() {
