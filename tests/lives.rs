@@ -15,7 +15,7 @@ use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::note::Note;
-use kube_ipvs::state::{Key, Sysctl, VirtualServerKey};
+use kube_ipvs::state::{Key, State, Sysctl, Timeouts, VirtualServerKey};
 use life::{Life, options};
 
 const EEXIST: i32 = 17;
@@ -149,6 +149,29 @@ fn what_everything_stands_on_is_missed_without_any_change() {
             life.step();
             assert!(life.now - gone < limit, "still not repaired after {:?}", life.now - gone);
         }
+    }
+}
+
+/// A module that is removed and loaded again begins with nothing, and with its own parameters.
+#[test]
+fn what_an_ipvs_that_is_loaded_again_forgot_is_set_before_its_virtual_servers_are_all_back() {
+    let mut life = settled(3000, Duration::from_secs(1));
+    life.pass(Duration::from_mins(1));
+    let before = life.kernel.state();
+    clear_ipvs(&life.kernel);
+    life.kernel.meddle(|state| {
+        state.sysctls.insert(Sysctl::VsConntrack, "0".into());
+        state.timeouts = Timeouts::default();
+    });
+    let gone = life.now;
+    let settings = |state: &State| (state.sysctls.clone(), state.timeouts);
+    while settings(&life.kernel.state()) != settings(&before) {
+        life.step();
+        assert!(life.now - gone < Duration::from_secs(13), "{:?}", life.kernel.state().sysctls);
+    }
+    while life.kernel.state() != before {
+        life.step();
+        assert!(life.now - gone < Duration::from_secs(46));
     }
 }
 

@@ -90,10 +90,7 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
 /// network, which an administrator put there as a guard: `unreachable`, `blackhole`, `prohibit`, `throw`
 /// (`fib_props` in `net/ipv4/fib_semantics.c`, `ip6_rt_type_to_error` in `net/ipv6/route.c`).
 fn leads_nowhere(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS | Errno::AGAIN
-    )
+    matches!(errno, Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS | Errno::AGAIN)
 }
 
 /// The address that a local route through the device takes in, and the route's table; `None`: another kind of route.

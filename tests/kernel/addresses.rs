@@ -140,7 +140,8 @@ fn routes_are_put_back_under_a_guard() {
         assert_eq!(routes(), "");
         let unrouted = |vip| (address(vip), Address { routed: false, ..Address::wanted(address(vip)) });
         // All of them are read at the start, and later those of a family.
-        let everything = kernel.read(&Selection::Everything).unwrap_or_else(|error| panic!("{guard}: {error:?}"));
+        let everything =
+            kernel.read(&Selection::Everything).unwrap_or_else(|error| panic!("{guard}: {error:?}"));
         assert_eq!(everything.addresses, BTreeMap::from([V4, V6].map(unrouted)), "{guard}");
         assert_eq!(read_addresses(&mut kernel), everything.addresses, "{guard}");
         must(&mut kernel, [Step::AddRoute(address(V4)), Step::AddRoute(address(V6))]);

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube_ipvs::cluster::types::Protocol;
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::ipvs::Ipvs;
-use kube_ipvs::kernel::{Kernel, probe};
+use kube_ipvs::kernel::{Kernel, Outcome, probe};
 use kube_ipvs::state::{RealServer, RealServers, VirtualServer, VirtualServerKey, Weight};
 
-use crate::build::{address, kernel, must, read_virtual_servers, real, saved, server, tcp, weight};
+use crate::build::{address, errno, kernel, must, read_virtual_servers, real, saved, server, tcp, weight};
 use crate::lab::{self, Test, shell};
 
 /// All tests of this file.
@@ -18,7 +18,8 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     servers_are_changed_in_place,
     every_scheduler_of_the_kernel_works,
     some_virtual_servers_are_named_without_the_rest,
-    a_scheduler_is_tried_without_harm
+    a_scheduler_is_tried_without_harm,
+    ipvs_is_found_again_under_another_number
 ];
 
 fn virtual_servers_are_as_ipvsadm_shows_them() {
@@ -202,4 +203,40 @@ fn a_scheduler_is_tried_without_harm() {
         kernel.check_scheduler(name).expect_err(name);
     }
     assert_eq!(saved(), before);
+}
+
+/// As after its module was loaded again.
+fn ipvs_is_found_again_under_another_number() {
+    /// What no family of generic netlink has (`GENL_MAX_ID`).
+    const NOBODY: u16 = 1023;
+    let numbered_otherwise = || Ipvs::with_family(NOBODY).expect("a socket");
+    let key = tcp("10.96.0.1", 80);
+    let endpoints = [real("10.1.0.1", 80), real("10.1.0.2", 80)];
+    let add = Step::AddVirtualServer(key, server(&key, "rr", 0, 0));
+    let [first, second] = endpoints.map(|real| Step::AddRealServer(key, real, weight(1)));
+
+    // What is written.
+    let mut ipvs = numbered_otherwise();
+    assert_eq!(ipvs.apply(&[&add, &first, &second]), [Outcome::Done, Outcome::Done, Outcome::Done]);
+    assert_eq!(saved().len(), 3);
+    // What the kernel itself does not find is not tried twice, and is what it was.
+    let absent = tcp("10.96.0.2", 80);
+    let unschedulable = Step::AddVirtualServer(absent, server(&absent, "nosuch", 0, 0));
+    let gone = Step::DeleteRealServer(key, real("10.1.0.3", 80));
+    for mut ipvs in [ipvs, numbered_otherwise()] {
+        let outcomes = ipvs.apply(&[&unschedulable, &gone, &add]);
+        assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [2, 2, 17], "ENOENT, ENOENT, EEXIST");
+    }
+
+    // What is asked.
+    let wanted = read_virtual_servers(&mut Ipvs::open().expect("IPVS"));
+    assert_eq!(wanted[&key].real_servers.len(), 2);
+    assert_eq!(read_virtual_servers(&mut numbered_otherwise()), wanted);
+    assert_eq!(numbered_otherwise().read(&key).expect("an answer"), wanted.get(&key).cloned());
+    assert!(numbered_otherwise().exists(&key).expect("an answer"));
+    assert!(!numbered_otherwise().exists(&absent).expect("an answer"));
+    assert_eq!(numbered_otherwise().some().expect("an answer").len(), 1);
+    assert_eq!(numbered_otherwise().connections(&BTreeSet::from([key])).expect("an answer").len(), 2);
+    assert!(numbered_otherwise().timeouts().expect("an answer").tcp_seconds > 0);
+    assert!(numbered_otherwise().version().expect("an answer") > 0);
 }

@@ -160,6 +160,8 @@ impl Reconciler {
             looks.extend(self.families.iter().map(|family| Look::Read(Selection::Addresses(*family))));
         }
         if witness.is_some() && !found.witness {
+            // IPVS's own parameters begin anew with its module.
+            looks.push(Look::Read(Selection::Settings));
             looks.push(Look::List);
         }
         self.audit.look(looks, now);
