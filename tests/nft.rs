@@ -242,6 +242,13 @@ const DAMAGES: &[(&str, &str)] = &[
     ("add chain T input '{ policy drop; }'", "chain input has another"),
     ("add table T '{ flags dormant; }'", "the table has flags 0x1"),
     ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
+    ("add element T hairpin '{ * }'", "set hairpin holds what this program never puts there: *"),
+    ("add element T masqueraded '{ * }'", "set masqueraded holds what this program never puts there: *"),
+    ("add element T allowed '{ * }'", "set allowed holds what this program never puts there: *"),
+    (
+        "add element T in-cluster '{ * : ONE . 80 }'",
+        "set in-cluster holds what this program never puts there: *",
+    ),
     ("REPRINT s/priority 101/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
     ("REPRINT s/rules=5.mark=0x00004000/rules=5 mark=0x00008000/", "chain prerouting: rule 3"),

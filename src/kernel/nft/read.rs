@@ -89,8 +89,9 @@ fn read_contents(
             if let Some(element) = sets::decode(family, &set, &encoded) {
                 elements.insert(element);
             } else {
-                let (name, key) = (set.name, encoded.key);
-                strange = Some(format!("set {name} holds what this program never puts there: {key:02x?}"));
+                let name = set.name;
+                let key = if encoded.key.is_empty() { "*" } else { &format!("{:02x?}", encoded.key) };
+                strange = Some(format!("set {name} holds what this program never puts there: {key}"));
             }
         }
     }
@@ -255,23 +256,23 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
 /// All elements of a set; none if there is no such set.
 fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Encoded>> {
     let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
-    let dump = socket.dump(wire::GET_ELEMENTS, named(family, names), |message| {
-        elements_of(message).map(Some).ok_or_else(|| malformed("an element"))
-    });
+    let dump =
+        socket.dump(wire::GET_ELEMENTS, named(family, names), |message| Ok(Some(elements_of(message))));
     Ok(existing(dump.map(Some))?.map(|dump| dump.items.concat()).unwrap_or_default())
 }
 
 /// The elements in a message about elements.
-pub(super) fn elements_of(message: Message<'_>) -> Option<Vec<Encoded>> {
+pub(super) fn elements_of(message: Message<'_>) -> Vec<Encoded> {
     let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
     let found = list.into_iter().flat_map(Attribute::nested).map(|element| {
         let element = element.nested();
         let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());
-        Some(Encoded {
-            key: data(wire::elements::KEY)?,
+        Encoded {
+            // The one that stands for all keys that are not in the set has none.
+            key: data(wire::elements::KEY).unwrap_or_default(),
             key_end: data(wire::elements::KEY_END),
             value: data(wire::elements::MAPPED),
-        })
+        }
     });
     found.collect()
 }
