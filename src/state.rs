@@ -4,6 +4,7 @@
 //! kernel *is* a `State`, `desired` produces one, the real kernel is read back into one, and `diff` compares two.
 
 pub(crate) mod ownership;
+pub mod part;
 mod real_servers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,6 +15,7 @@ use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::note::Note;
+use kube_ipvs::state::part::Part;
 use kube_ipvs::state::{Key, State, Sysctl, Timeouts, VirtualServerKey};
 use life::{Life, options};
 
@@ -150,6 +151,47 @@ fn what_everything_stands_on_is_missed_without_any_change() {
             assert!(life.now - gone < limit, "still not repaired after {:?}", life.now - gone);
         }
     }
+}
+
+#[test]
+fn what_cannot_be_read_of_one_family_keeps_nothing_of_the_other_from_being_repaired() {
+    // So many that nothing else reads the tables soon.
+    let mut life = settled(3000, Duration::from_secs(1));
+    life.pass(Duration::from_mins(1));
+    let before = life.kernel.state();
+    flush_ruleset(&life.kernel);
+    let mut is_noticed = false;
+    while !is_noticed {
+        match life.reconciler.next(life.now) {
+            Next::Work(work) => {
+                life.work(&work);
+                is_noticed = matches!(work, Work::Foundations(_));
+            }
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+    }
+    life.kernel.set_unreadable([Part::Table(Family::V6)]);
+    life.pass(Duration::from_secs(5));
+    let now = life.kernel.state();
+    assert!(now.rules.contains_key(&Family::V4) && now.elements.is_superset(&before.elements));
+    assert!(life.reconciler.schedule().is_settled(Family::V4));
+    assert!(!life.reconciler.schedule().is_settled(Family::V6));
+    life.kernel.set_unreadable([]);
+    life.pass(Duration::from_mins(2));
+    assert!(life.kernel.state().rules.contains_key(&Family::V6));
+    assert!(life.reconciler.schedule().is_settled(Family::V6));
+}
+
+#[test]
+fn a_device_that_is_gone_is_made_again_while_ipvs_cannot_be_read() {
+    let ipvs = Family::ALL.map(Part::VirtualServers).into_iter().chain([Part::Timeouts]);
+    let mut life = settled(3000, Duration::from_secs(1));
+    life.pass(Duration::from_mins(1));
+    life.kernel.set_unreadable(ipvs);
+    let before = life.kernel.state();
+    remove_device(&life.kernel);
+    life.pass(Duration::from_secs(11));
+    assert!(life.kernel.state() == before);
 }
 
 /// A module that is removed and loaded again begins with nothing, and with its own parameters.

@@ -316,18 +316,13 @@ impl Kernel for LinuxKernel {
         Ok(state)
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError> {
-        let device = self.device()?;
-        let mut tables = BTreeMap::new();
-        for family in Family::ALL {
-            let handle = self.tables.handle(family).map_err(reading("the nftables table"))?;
-            tables.extend(handle.map(|handle| (family, handle)));
-        }
-        let witness = match witness {
-            Some(key) => self.ipvs.exists(key).map_err(reading("a virtual server"))?,
-            None => false,
-        };
-        Ok(Foundations { device, tables, witness })
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
+        let mut table = |family| (family, self.tables.handle(family).map_err(reading("the nftables table")));
+        let tables = Family::ALL.map(&mut table).into();
+        let device = self.device();
+        let witness =
+            witness.map_or(Ok(false), |key| self.ipvs.exists(key).map_err(reading("a virtual server")));
+        Foundations { device, tables, witness }
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

@@ -14,6 +14,7 @@ use super::{Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection}
 use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
+use crate::state::part::Part;
 use crate::state::{RealServerKey, State, VirtualServerKey};
 
 /// A kernel in memory. Clones share one state: a test keeps one to look on and to meddle.
@@ -43,6 +44,7 @@ struct Inner {
     flows: BTreeSet<Flow>,
     faults: Option<Faults>,
     unreadable: u32,
+    unreadable_parts: BTreeSet<Part>,
     /// How often a device, and a table, was made.
     device_number: u32,
     table_handle: u64,
@@ -88,6 +90,11 @@ impl MemoryKernel {
     /// Makes that many of the next reads fail.
     pub fn fail_reads(&self, count: u32) {
         self.lock().unreadable = count;
+    }
+
+    /// Makes these parts unreadable from now on, and no others.
+    pub fn set_unreadable(&self, parts: impl IntoIterator<Item = Part>) {
+        self.lock().unreadable_parts = parts.into_iter().collect();
     }
 
     /// Says how many connections a real server has.
@@ -143,8 +150,19 @@ impl Inner {
             return Ok(());
         }
         self.unreadable -= 1;
-        Err(ReadError { what: "anything", source: io::Error::from(Errno::INTR) })
+        Err(unreadable("anything"))
     }
+
+    /// Why these parts cannot be read, if one of them cannot.
+    fn readable(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<(), ReadError> {
+        self.read_failure()?;
+        let is_readable = parts.into_iter().all(|part| !self.unreadable_parts.contains(&part));
+        is_readable.then_some(()).ok_or_else(|| unreadable("a part"))
+    }
+}
+
+fn unreadable(what: &'static str) -> ReadError {
+    ReadError { what, source: io::Error::from(Errno::INTR) }
 }
 
 fn refused(errno: Errno) -> Outcome {
@@ -217,7 +235,16 @@ impl Kernel for MemoryKernel {
 
     fn read(&mut self, selection: &Selection) -> Result<State, ReadError> {
         let mut inner = self.lock();
-        inner.read_failure()?;
+        match selection {
+            Selection::Everything => {
+                let all = inner.unreadable_parts.clone();
+                inner.readable(all)?;
+            }
+            Selection::Settings => inner.readable([Part::Device, Part::Sysctls, Part::Timeouts])?,
+            Selection::Addresses(family) => inner.readable([Part::Addresses(*family)])?,
+            Selection::Tables(family) => inner.readable([Part::Table(*family)])?,
+            Selection::Keys(keys) => inner.readable(keys.iter().map(Part::of))?,
+        }
         let mut state = inner.state.clone();
         let of = |family: Family| move |address: std::net::IpAddr| Family::of(address) == family;
         match selection {
@@ -249,20 +276,25 @@ impl Kernel for MemoryKernel {
         Ok(state)
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError> {
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
         let mut inner = self.lock();
-        inner.read_failure()?;
-        let state = &inner.state;
-        Ok(Foundations {
-            device: state.device.then_some(inner.device_number),
-            tables: state.rules.keys().map(|family| (*family, inner.table_handle)).collect(),
-            witness: witness.is_some_and(|key| state.virtual_servers.contains_key(key)),
-        })
+        let device = inner.readable([Part::Device]);
+        let device = device.map(|()| inner.state.device.then_some(inner.device_number));
+        let mut table = |family| {
+            let handle = inner.readable([Part::Table(family)]);
+            (family, handle.map(|()| inner.state.rules.get(&family).map(|_| inner.table_handle)))
+        };
+        let tables = Family::ALL.map(&mut table).into();
+        let witness = witness.map_or(Ok(false), |key| {
+            inner.readable([Part::VirtualServers(Family::of(key.address))])?;
+            Ok(inner.state.virtual_servers.contains_key(key))
+        });
+        Foundations { device, tables, witness }
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {
         let mut inner = self.lock();
-        inner.read_failure()?;
+        inner.readable(Family::ALL.map(Part::VirtualServers))?;
         Ok(inner.state.virtual_servers.keys().copied().collect())
     }
 
@@ -271,7 +303,7 @@ impl Kernel for MemoryKernel {
         servers: &BTreeSet<VirtualServerKey>,
     ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError> {
         let mut inner = self.lock();
-        inner.read_failure()?;
+        inner.readable(servers.iter().map(|key| Part::VirtualServers(Family::of(key.address))))?;
         let mut counts = BTreeMap::new();
         for key in servers {
             let Some(server) = inner.state.virtual_servers.get(key) else { continue };

@@ -46,10 +46,7 @@ pub trait Kernel: Send {
 
     /// Whether what everything else stands on is there, and one virtual server of them all: a few questions, however
     /// large the cluster is.
-    ///
-    /// # Errors
-    /// As for [`Kernel::read`].
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Result<Foundations, ReadError>;
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations;
 
     /// The keys of all virtual servers, ours or not, without their real servers.
     ///
@@ -71,16 +68,16 @@ pub trait Kernel: Send {
     fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged>;
 }
 
-/// What is there of that on which everything else stands. Others remove it at one stroke: `ip link delete`, `nft flush
-/// ruleset`, `ipvsadm --clear`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is there of that on which everything else stands, or why that cannot be said, each for itself. Others remove it at
+/// one stroke: `ip link delete`, `nft flush ruleset`, `ipvsadm --clear`.
+#[derive(Debug)]
 pub struct Foundations {
-    /// The device's number: another one is another device, with nothing of what was on the first.
-    pub device: Option<u32>,
+    /// The device's number: another one is another device, with nothing of what was on the first. `None`: there is none.
+    pub device: Result<Option<u32>, ReadError>,
     /// The handles of the tables of our name: likewise.
-    pub tables: BTreeMap<Family, u64>,
-    /// The virtual server that was asked for.
-    pub witness: bool,
+    pub tables: BTreeMap<Family, Result<Option<u64>, ReadError>>,
+    /// Whether the virtual server that was asked for is there; `false` where none was.
+    pub witness: Result<bool, ReadError>,
 }
 
 /// What came of a purge, in one family.

@@ -77,7 +77,7 @@ pub enum Answer {
     /// To [`Work::List`].
     Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
     /// To [`Work::Foundations`].
-    Foundations(Result<Foundations, ReadError>),
+    Foundations(Foundations),
     /// To [`Work::Count`].
     Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
     /// To [`Work::Purge`]: for each family of the purge.
@@ -106,6 +106,13 @@ enum Task {
     Apply(Arc<Plan>, Scope),
 }
 
+/// What everything stands on, as it was last seen: see [`Foundations`].
+#[derive(Debug, Default)]
+struct Stands {
+    device: Option<u32>,
+    tables: BTreeMap<Family, u64>,
+}
+
 /// The loop's state and decisions.
 pub struct Reconciler {
     cluster: Cluster,
@@ -127,7 +134,7 @@ pub struct Reconciler {
     purges: Purges,
     audit: Audit,
     /// Which device and which tables were there when that was last asked, and we have not made others since.
-    foundations: Foundations,
+    foundations: Stands,
     foreign: BTreeSet<VirtualServerKey>,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
     /// address is gone when the next list is made.
@@ -174,7 +181,7 @@ impl Reconciler {
             purges: Purges::default(),
             drains,
             audit: Audit::new(audit_period, families.clone()),
-            foundations: Foundations::default(),
+            foundations: Stands::default(),
             foreign: BTreeSet::new(),
             intruders: BTreeSet::new(),
             exclude_cidrs,
@@ -349,13 +356,13 @@ impl Reconciler {
                 }
                 self.schedule.certain(scope);
             }
-            (Task::Reread(_), Answer::State(Err(error))) => {
-                self.schedule.still_uncertain(now);
+            (Task::Reread(scope), Answer::State(Err(error))) => {
+                self.schedule.still_uncertain(&scope, now);
                 self.notes.push(Note::Unreadable(error));
             }
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
-            (Task::Foundations(witness), Answer::Foundations(Ok(found))) => {
+            (Task::Foundations(witness), Answer::Foundations(found)) => {
                 self.look_for(witness, found, now);
             }
             (Task::Count, Answer::Counts(Ok(counts))) => {
@@ -365,7 +372,6 @@ impl Reconciler {
             }
             (Task::Audit(_), Answer::State(Err(error)))
             | (Task::List, Answer::Keys(Err(error)))
-            | (Task::Foundations(_), Answer::Foundations(Err(error)))
             | (Task::Count, Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {

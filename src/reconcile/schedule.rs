@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Family;
+use crate::state::part::Part;
 use crate::state::{Key, Scope};
 
 /// The wait after the first failure; it doubles with each further one.
@@ -156,10 +157,16 @@ pub struct Schedule {
     piece: usize,
     failures: BTreeMap<Key, Failure>,
     retries: BTreeSet<(Instant, Key)>,
-    suspects: Scope,
-    /// Reading the suspects failed: not before this.
-    suspects_due: Option<Instant>,
-    suspect_attempts: u32,
+    suspects: BTreeMap<Part, Suspects>,
+}
+
+/// The uncertain keys of one part.
+#[derive(Clone, Debug, Default)]
+struct Suspects {
+    keys: Scope,
+    /// Reading them failed: not before this.
+    due: Option<Instant>,
+    attempts: u32,
 }
 
 impl Schedule {
@@ -200,7 +207,7 @@ impl Schedule {
             }
             let mut ready = taken;
             if !self.suspects.is_empty() {
-                ready.retain(|key| !self.suspects.contains(key));
+                ready.retain(|key| !self.is_suspect(key));
             }
             if !ready.is_empty() {
                 return ready;
@@ -233,26 +240,31 @@ impl Schedule {
 
     /// Marks a key as uncertain: it must be read before it is compared again.
     pub fn suspect(&mut self, key: Key) {
-        self.suspects.insert(key);
+        self.suspects.entry(Part::of(&key)).or_default().keys.insert(key);
     }
 
     /// The keys of which it is uncertain what the kernel has.
-    pub fn all_uncertain(&self) -> &Scope {
-        &self.suspects
+    pub fn all_uncertain(&self) -> impl Iterator<Item = &Key> {
+        self.suspects.values().flat_map(|suspects| &suspects.keys)
     }
 
-    /// The uncertain keys, if it is time to read them.
+    /// Whether it is uncertain what the kernel has of a key.
+    pub fn is_suspect(&self, key: &Key) -> bool {
+        self.suspects.get(&Part::of(key)).is_some_and(|suspects| suspects.keys.contains(key))
+    }
+
+    /// The uncertain keys of the first part whose are to be read now.
     pub fn suspects(&self, now: Instant) -> Option<&Scope> {
-        let due = self.suspects_due.is_none_or(|due| due <= now);
-        (due && !self.suspects.is_empty()).then_some(&self.suspects)
+        let first = self.suspects.values().find(|suspects| suspects.due.is_none_or(|due| due <= now));
+        first.map(|suspects| &suspects.keys)
     }
 
-    /// These keys were read: they are certain again, and are compared next.
+    /// All uncertain keys of one part were read: they are certain again, and are compared next.
     pub fn certain(&mut self, keys: Scope) {
-        self.suspects_due = None;
-        self.suspect_attempts = 0;
+        if let Some(key) = keys.first() {
+            self.suspects.remove(&Part::of(key));
+        }
         for key in keys {
-            self.suspects.remove(&key);
             // One that waits for its retry goes on waiting.
             let waits = self.failures.get(&key).map(|failure| (failure.due, key.clone()));
             if waits.is_none_or(|retry| !self.retries.contains(&retry)) {
@@ -261,10 +273,14 @@ impl Schedule {
         }
     }
 
-    /// The uncertain keys could not be read.
-    pub fn still_uncertain(&mut self, now: Instant) {
-        self.suspect_attempts += 1;
-        self.suspects_due = Some(now + backoff(self.suspect_attempts, &Key::Device));
+    /// These uncertain keys of one part could not be read.
+    pub fn still_uncertain(&mut self, keys: &Scope, now: Instant) {
+        if let Some(key) = keys.first()
+            && let Some(suspects) = self.suspects.get_mut(&Part::of(key))
+        {
+            suspects.attempts = suspects.attempts.saturating_add(1);
+            suspects.due = Some(now + backoff(suspects.attempts, key));
+        }
     }
 
     /// The kernel refused what a key needs, for a reason that `is_single`, its own, or may be everyone's: it is tried
@@ -324,7 +340,7 @@ impl Schedule {
     /// When there will be something to do, if nothing happens before. Retries wait as changes do where those are held back
     /// until `hold`.
     pub fn next_due(&self, hold: Option<Instant>) -> Option<Instant> {
-        let reread = self.suspects_due.filter(|_| !self.suspects.is_empty());
+        let reread = self.suspects.values().filter_map(|suspects| suspects.due);
         let retry = self.retries.first().map(|(due, _)| hold.map_or(*due, |hold| hold.max(*due)));
         retry.into_iter().chain(reread).min()
     }
@@ -334,7 +350,7 @@ impl Schedule {
     pub fn is_settled(&self, family: Family) -> bool {
         let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
         !self.queues.values().any(|queue| queue.concerns(family))
-            && !self.suspects.iter().any(concerns)
+            && !self.suspects.values().any(|suspects| suspects.keys.iter().any(concerns))
             && !self.failures.iter().any(|(key, failure)| !failure.is_single && concerns(key))
     }
 }

@@ -268,10 +268,37 @@ fn uncertain_keys_that_cannot_be_read_are_tried_again_later() {
     let now = Instant::now();
     let mut schedule = Schedule::default();
     schedule.suspect(key(1));
-    schedule.still_uncertain(now);
+    schedule.still_uncertain(&Scope::from([key(1)]), now);
     assert_eq!(schedule.suspects(now), None);
     let due = schedule.next_due(None).expect("another try");
     assert!(due > now && schedule.suspects(due).is_some());
+}
+
+#[test]
+fn uncertain_keys_wait_for_no_other_part_that_cannot_be_read() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    let (v4, v6) = (Scope::from([key(1), key(2)]), Scope::from([Key::Address(ip("fd00::1"))]));
+    let server = Scope::from([Key::VirtualServer(server_key(Protocol::Tcp))]);
+    for key in v4.iter().chain(&v6).chain(&server) {
+        schedule.add(Urgency::Change, key.clone());
+        schedule.suspect(key.clone());
+    }
+    assert!(schedule.take(now).is_empty());
+    assert_eq!(schedule.suspects(now), Some(&server), "what an address may stand on comes first");
+    schedule.still_uncertain(&server, now);
+    assert_eq!(schedule.suspects(now), Some(&v4));
+    schedule.certain(v4.clone());
+    assert_eq!(schedule.take(now), v4);
+    assert_eq!(schedule.suspects(now), Some(&v6));
+    schedule.certain(v6.clone());
+    assert_eq!(schedule.take(now), v6);
+    assert!(schedule.is_settled(Family::V6) && !schedule.is_settled(Family::V4));
+    assert_eq!(schedule.suspects(now), None);
+    let due = schedule.next_due(None).expect("another try");
+    assert_eq!(schedule.suspects(due), Some(&server));
+    schedule.certain(server.clone());
+    assert_eq!(schedule.take(due), server);
 }
 
 /// When the next part of the audit is looked at; what everything stands on is asked for in between.

@@ -100,7 +100,7 @@ impl<'a> View<'a> {
         let is_setting = matches!(key, Key::Device | Key::Rules(_) | Key::Sysctl(_) | Key::Timeouts);
         if schedule.failures().get(key).is_some_and(Failure::is_refusal) {
             Standing::Refused
-        } else if schedule.all_uncertain().contains(key) {
+        } else if schedule.is_suspect(key) {
             Standing::Uncertain
         } else if is_setting && desired.has_setting(actual, key)
             || !is_setting && accepts(&self.wanted, actual, &Scope::from([key.clone()]))

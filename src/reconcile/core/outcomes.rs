@@ -8,6 +8,7 @@ use super::super::note::{Note, Verdict};
 use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
+use crate::cluster::types::Family;
 use crate::diff::{self, Plan};
 use crate::kernel::{Foundations, Outcome, Refusal, Selection};
 use crate::state::{Key, Scope, State, VirtualServerKey, ownership};
@@ -135,37 +136,61 @@ impl Reconciler {
     }
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
-    /// before, or may be; and where one virtual server is gone, others may be.
+    /// before, or may be; and where one virtual server is gone, others may be. What could not be seen stays as it was.
     pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: Foundations, now: Instant) {
         let mut looks = Vec::new();
-        let families = self.families.clone();
-        for family in families {
-            let is_missing = self.actual.rules.contains_key(&family) && !found.tables.contains_key(&family);
-            if is_missing {
-                self.drifted(Key::Rules(family));
-                self.schedule.suspect(Key::Rules(family));
+        let mut failures = Vec::new();
+        for (family, table) in found.tables {
+            if !self.families.contains(&family) {
+                continue;
             }
-            let known = self.foundations.tables.get(&family);
-            if is_missing || known.is_some() && known != found.tables.get(&family) {
-                looks.push(Look::Read(Selection::Tables(family)));
+            match table {
+                Ok(table) => looks.extend(self.look_for_table(family, table)),
+                Err(error) => failures.push(error),
             }
         }
-        let is_missing = self.actual.device && found.device.is_none();
+        match found.device {
+            Ok(device) => looks.extend(self.look_for_device(device)),
+            Err(error) => failures.push(error),
+        }
+        match found.witness {
+            Ok(is_there) if witness.is_some() && !is_there => {
+                // IPVS's own parameters begin anew with its module.
+                looks.extend([Look::Read(Selection::Settings), Look::List]);
+            }
+            Ok(_) => {}
+            Err(error) => failures.push(error),
+        }
+        self.audit.look(looks, now);
+        self.notes.extend(failures.into_iter().map(Note::Unreadable));
+    }
+
+    /// The table of a family has this handle, or is not there.
+    fn look_for_table(&mut self, family: Family, found: Option<u64>) -> Option<Look> {
+        let is_missing = found.is_none() && self.actual.rules.contains_key(&family);
+        if is_missing {
+            self.drifted(Key::Rules(family));
+            self.schedule.suspect(Key::Rules(family));
+        }
+        let known = match found {
+            Some(handle) => self.foundations.tables.insert(family, handle),
+            None => self.foundations.tables.remove(&family),
+        };
+        let is_another = known.is_some() && known != found;
+        (is_missing || is_another).then_some(Look::Read(Selection::Tables(family)))
+    }
+
+    /// The device has this number, or is not there.
+    fn look_for_device(&mut self, found: Option<u32>) -> Vec<Look> {
+        let is_missing = found.is_none() && self.actual.device;
         if is_missing {
             self.drifted(Key::Device);
             self.schedule.suspect(Key::Device);
         }
-        let known = self.foundations.device;
-        if is_missing || known.is_some() && known != found.device {
-            looks.extend(self.families.iter().map(|family| Look::Read(Selection::Addresses(*family))));
-        }
-        if witness.is_some() && !found.witness {
-            // IPVS's own parameters begin anew with its module.
-            looks.push(Look::Read(Selection::Settings));
-            looks.push(Look::List);
-        }
-        self.audit.look(looks, now);
-        self.foundations = found;
+        let known = std::mem::replace(&mut self.foundations.device, found);
+        let is_another = known.is_some() && known != found;
+        let families = self.families.iter().filter(|_| is_missing || is_another);
+        families.map(|family| Look::Read(Selection::Addresses(*family))).collect()
     }
 
     /// Somebody else changed what a key stands for.

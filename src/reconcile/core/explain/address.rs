@@ -67,7 +67,7 @@ impl Reconciler {
         let refused = failures.iter().map(|(key, failure)| {
             (key, if failure.is_refusal() { Standing::Refused } else { Standing::Waiting })
         });
-        let uncertain = self.schedule.all_uncertain().iter().map(|key| (key, Standing::Uncertain));
+        let uncertain = self.schedule.all_uncertain().map(|key| (key, Standing::Uncertain));
         let mut troubled: BTreeMap<&ServiceKey, Standing> = BTreeMap::new();
         for (key, standing) in refused.chain(uncertain).take(LOOKED_AT) {
             for service in self.services_of(key) {
@@ -75,7 +75,7 @@ impl Reconciler {
                 *known = standing.max(*known);
             }
         }
-        let others = self.schedule.all_uncertain().iter().filter(|key| !failures.contains_key(key));
+        let others = self.schedule.all_uncertain().filter(|key| !failures.contains_key(key));
         let objects_not_as_wanted = failures.len() + others.count();
         Explanation::Troubled(TroubledServices {
             known_services: self.cluster.service_count(),
