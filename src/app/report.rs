@@ -16,13 +16,13 @@ use tokio::sync::watch;
 
 use crate::allocator;
 use crate::cluster::types::Family;
-use crate::kernel::Purged;
+use crate::kernel::{Purged, ReadError};
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
-use crate::serve::{Failures, FamilyStatus, Moment, Status};
+use crate::serve::{Failures, FamilyStatus, Moment, Status, Unreadable};
 use crate::state::Key;
 use crate::vlog;
 use contested::Contested;
@@ -49,8 +49,8 @@ pub(super) struct Reporter {
     written: u64,
     numbers: Numbers,
     services: Services,
-    /// The last reason why the kernel could not be read: said once, then by change.
-    unreadable: Option<(String, Instant)>,
+    /// Why the kernel could not be read, and when that was said last.
+    unreadable: BTreeMap<String, Instant>,
 }
 
 impl Reporter {
@@ -79,7 +79,7 @@ impl Reporter {
             written: 0,
             numbers,
             services,
-            unreadable: None,
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -165,22 +165,14 @@ impl Reporter {
                 }
             }
             Note::Unreadable(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                let text = format!("{error}: {source}");
-                self.metrics.own.read_failures_total.inc();
-                let is_known = self.unreadable.as_ref().is_some_and(|(known, told)| {
-                    *known == text && now.saturating_duration_since(*told) < TELL_AGAIN
-                });
-                if !is_known {
-                    tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
-                    self.unreadable = Some((text.clone(), now));
-                }
+                let text = self.unreadable(&error, now);
                 // Where everything is written it is only the looking that failed.
                 self.status.send_if_modified(|status| {
                     let waits = status.families.values().any(|family| family.unsynced_since.is_some());
                     waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
                 });
             }
+            Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
             Note::Purged(family, purged) => {
                 self.numbers.purged(family, &purged);
                 let Purged { deleted, took, failure } = purged;
@@ -203,6 +195,38 @@ impl Reporter {
             | Note::Conflict(_)
             | Note::Shared { .. } => unreachable!("told together, see tell()"),
         }
+    }
+
+    /// The kernel could not be read: counted, and told where that is new. Returns what there is to tell.
+    fn unreadable(&mut self, error: &ReadError, now: Instant) -> String {
+        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let text = format!("{error}: {source}");
+        self.metrics.own.read_failures_total.inc();
+        let told = self.unreadable.get(&text);
+        if told.is_none_or(|told| now.saturating_duration_since(*told) >= TELL_AGAIN) {
+            tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
+            self.unreadable.insert(text.clone(), now);
+        }
+        text
+    }
+
+    /// Of what everything stands on this could not be read, and all else could.
+    fn looked_for(&mut self, errors: &[ReadError], now: Instant) {
+        let texts: BTreeMap<&'static str, String> =
+            errors.iter().map(|error| (error.what, self.unreadable(error, now))).collect();
+        self.status.send_if_modified(|status| {
+            let before = status.unreadable.clone();
+            status.unreadable.retain(|what, _| texts.contains_key(what));
+            for (what, text) in texts {
+                let since = Moment { instant: now, wall: SystemTime::now() };
+                let unreadable = status
+                    .unreadable
+                    .entry(what)
+                    .or_insert_with(|| Unreadable { since, text: String::new() });
+                unreadable.text = text;
+            }
+            status.unreadable != before
+        });
     }
 
     /// The kernel was read, or was not asked to be.

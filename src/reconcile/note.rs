@@ -80,6 +80,8 @@ pub enum Note {
     },
     /// The kernel could not be read; it is tried again.
     Unreadable(ReadError),
+    /// It was looked whether what everything stands on is there; these parts of it could not be read.
+    LookedFor(Vec<ReadError>),
     /// Connection tracking of a family was purged of stale entries.
     Purged(Family, Purged),
 }

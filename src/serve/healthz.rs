@@ -1,7 +1,8 @@
 //! A status and a moment → the answers of `/healthz` and `/livez` (contract 8.2).
 //!
 //! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing
-//! waiting it is healthy, however long ago the last write was. The node is unhealthy too until all that is known of the
+//! waiting it is healthy, however long ago the last write was. As long may the kernel leave unanswered whether what
+//! everything stands on is there: nobody would see that it is not. The node is unhealthy too until all that is known of the
 //! cluster has been written once: a load balancer must not send traffic where nothing forwards it (kube-proxy says
 //! that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made there. What else
 //! of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most.
@@ -95,6 +96,11 @@ impl Health {
             }
             let body = FamilyBody { last_updated: shown(state.last_synced), healthy: overdue.is_none() };
             health.families.insert(family.to_string(), body);
+        }
+        for unreadable in status.unreadable.values() {
+            let waiting = now.since(unreadable.since);
+            health.healthy &= waiting < timeout;
+            health.reasons.push(format!("{}, for {} s", unreadable.text, waiting.as_secs()));
         }
         health
     }

@@ -70,6 +70,17 @@ pub struct Status {
     pub takeover: Failures,
     /// The iptables whose FORWARD drops what endpoints answer to clients elsewhere, since no accept for it could be made.
     pub drops_replies: Vec<String>,
+    /// What everything stands on and cannot be read at the moment, by what it is.
+    pub unreadable: BTreeMap<&'static str, Unreadable>,
+}
+
+/// Something that cannot be read from the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Since when.
+    pub since: Moment,
+    /// What, and why.
+    pub text: String,
 }
 
 impl Status {
@@ -96,6 +107,7 @@ impl Default for Status {
             failures: Failures::default(),
             takeover: Failures::default(),
             drops_replies: Vec::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::kernel::memory::{Fault, MemoryKernel};
 use crate::options::ProxyOptions;
 use crate::reconcile::core::Next;
 use crate::serve::healthz;
+use crate::state::part::Part;
 use crate::telemetry;
 
 const PERIOD: Duration = Duration::from_secs(30);
@@ -34,20 +35,16 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
-        Self::with_min_sync_period(Duration::ZERO)
+        Self::at_pace(Duration::ZERO, Duration::from_hours(1))
     }
 
-    fn with_min_sync_period(min_sync_period: Duration) -> Self {
+    /// One that writes so often, and audits so often.
+    fn at_pace(min_sync_period: Duration, audit_period: Duration) -> Self {
         let families: BTreeSet<_> = Family::ALL.into();
         let supported = Supported { families: families.clone(), kernel: (6, 12), missing: BTreeSet::new() };
         let options = ProxyOptions::default();
-        let reconciler = Reconciler::new(
-            options.clone(),
-            "here".into(),
-            supported,
-            min_sync_period,
-            Duration::from_hours(1),
-        );
+        let reconciler =
+            Reconciler::new(options.clone(), "here".into(), supported, min_sync_period, audit_period);
         let metrics = Arc::new(Metrics::new());
         let (publish, status) = watch::channel(Status::default());
         // Nobody opens ports here.
@@ -219,7 +216,7 @@ fn changes_from_before_the_start_say_nothing_about_how_long_they_take() {
 #[test]
 fn a_sync_takes_no_longer_because_it_had_to_wait() {
     const MIN_SYNC_PERIOD: Duration = Duration::from_secs(10);
-    let mut life = Life::with_min_sync_period(MIN_SYNC_PERIOD);
+    let mut life = Life::at_pace(MIN_SYNC_PERIOD, Duration::from_hours(1));
     life.observe(web());
     life.work();
     let of =
@@ -400,6 +397,40 @@ fn what_is_contested_is_told_together_and_counted() {
             .contains("service=\"default/web2\" virtual_server=\"TCP 10.96.0.1:80\" winner=\"default/web1\""),
         "{conflicts:?}"
     );
+}
+
+/// As after `ip_vs` was removed for good.
+#[test]
+fn a_kernel_that_does_not_say_what_is_there_makes_the_node_unhealthy() {
+    let mut life = Life::at_pace(Duration::ZERO, Duration::from_secs(1));
+    life.observe(web());
+    life.work();
+    let pass = |life: &mut Life, time: Duration| {
+        let end = life.now + time;
+        while life.now < end {
+            life.now += Duration::from_secs(10);
+            life.work();
+        }
+    };
+    let body = |life: &Life| {
+        let then = Moment { instant: life.now, wall: SystemTime::now() };
+        let answer = healthz::healthz(&life.status.borrow(), then, PERIOD);
+        (answer.code, answer.body)
+    };
+    let (log, _listening) = telemetry::tests::listen();
+    life.kernel.set_unreadable(Family::ALL.map(Part::VirtualServers));
+    pass(&mut life, Duration::from_mins(1));
+    let (code, text) = body(&life);
+    assert!(code == 200 && text.contains("\"cannot read a part from the kernel: "), "{text}");
+    pass(&mut life, Duration::from_secs(20));
+    let (code, text) = body(&life);
+    assert!(code == 503 && text.contains("\"cannot read a part from the kernel: "), "{text}");
+    assert!(text.contains(", for 7"), "{text}");
+    assert_eq!(log.lines_with("Cannot read back").len(), 1, "said once");
+    life.kernel.set_unreadable([]);
+    pass(&mut life, Duration::from_secs(10));
+    let (code, text) = body(&life);
+    assert!(code == 200 && !text.contains("reasons"), "{text}");
 }
 
 /// A kernel that takes nothing refuses everything at once: a line for each object would be thousands.

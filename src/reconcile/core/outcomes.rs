@@ -162,7 +162,7 @@ impl Reconciler {
             Err(error) => failures.push(error),
         }
         self.audit.look(looks, now);
-        self.notes.extend(failures.into_iter().map(Note::Unreadable));
+        self.notes.push(Note::LookedFor(failures));
     }
 
     /// The table of a family has this handle, or is not there.

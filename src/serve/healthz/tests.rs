@@ -2,7 +2,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use super::*;
 use crate::cluster::types::Family;
-use crate::serve::Failures;
+use crate::serve::{Failures, Unreadable};
 
 const PERIOD: Duration = Duration::from_secs(30);
 
@@ -107,6 +107,21 @@ fn what_is_only_told_makes_nothing_unhealthy() {
         "{}",
         answer.body
     );
+}
+
+#[test]
+fn a_kernel_that_is_unreadable_for_too_long_makes_the_node_unhealthy() {
+    let clock = Clock(Instant::now());
+    let since = |seconds| Unreadable { since: clock.at(seconds), text: "cannot read it: no".to_owned() };
+    let status = Status { unreadable: [("it", since(10)), ("that", since(60))].into(), ..with([]) };
+    let idle = Status { families: [(Family::V4, FamilyStatus::default())].into(), ..status };
+    for (now, code) in [(69, 200), (70, 503)] {
+        let answer = livez(&idle, clock.at(now), PERIOD);
+        assert_eq!(answer.code, code, "{now}");
+        let reasons =
+            format!(r#""cannot read it: no, for {} s","cannot read it: no, for {} s""#, now - 10, now - 60);
+        assert!(answer.body.contains(&reasons), "{}", answer.body);
+    }
 }
 
 #[test]
