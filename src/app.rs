@@ -31,7 +31,7 @@ use crate::cluster::types::Family;
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::kernel::linux::LinuxKernel;
-use crate::kernel::{Kernel, node_addresses, sysctl, version};
+use crate::kernel::{Kernel, Refusal, node_addresses, sysctl, version};
 use crate::options::merge::Merged;
 use crate::options::{LogFormat, Options, Source, configz, file, flags};
 use crate::reconcile::core::Reconciler;
@@ -114,7 +114,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
-    let supported = supported(&mut merged.options);
+    let supported = supported(&mut merged.options, &mut kernel);
     let options = &merged.options;
 
     if !options.init_only {
@@ -369,12 +369,12 @@ fn serve(
 }
 
 /// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
-fn supported(options: &mut Options) -> Supported {
+fn supported(options: &mut Options, linux: &mut LinuxKernel) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
     options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
-    let mut supported =
-        Supported { families: supported_families(Path::new(ROOT)), kernel, missing: BTreeSet::new() };
+    let families = supported_families(Path::new(ROOT), |family| linux.lacks_rules(family));
+    let mut supported = Supported { families, kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
     supported.missing =
         init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
@@ -387,14 +387,20 @@ fn supported(options: &mut Options) -> Supported {
 
 /// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
 /// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
-fn supported_families(root: &Path) -> BTreeSet<Family> {
+/// It is left out too where the kernel has no packet filter for it (contract 3.6).
+fn supported_families(root: &Path, lacks_rules: impl FnOnce(Family) -> Option<Refusal>) -> BTreeSet<Family> {
     let is_off = |devices: &str| {
         let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
     };
     let mut families = BTreeSet::from([Family::V4]);
     if root.join("proc/net/if_inet6").exists() && !is_off("all") && !is_off("default") {
-        families.insert(Family::V6);
+        match lacks_rules(Family::V6) {
+            None => _ = families.insert(Family::V6),
+            Some(refusal) => {
+                tracing::warn!(err = %refusal, "This kernel has no packet filter for IPv6: it is left out");
+            }
+        }
     }
     families
 }

@@ -89,7 +89,7 @@ fn a_family_that_is_switched_off_is_none_of_this_kernels() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let has_v6 = || supported_families(root).contains(&Family::V6);
+    let has_v6 = || supported_families(root, |_| None).contains(&Family::V6);
     assert!(!has_v6(), "a kernel without it");
     put("proc/net/if_inet6", "");
     assert!(has_v6());
@@ -100,5 +100,7 @@ fn a_family_that_is_switched_off_is_none_of_this_kernels() {
         put(&path, "0\n");
         assert!(has_v6(), "{devices}");
     }
-    assert!(supported_families(root).contains(&Family::V4));
+    let refused = |_| Some(Refusal { errno: 95, text: "Operation not supported".to_owned() });
+    assert_eq!(supported_families(root, refused), [Family::V4].into(), "no packet filter for it");
+    assert_eq!(supported_families(root, |_| None), Family::ALL.into());
 }

@@ -91,6 +91,12 @@ impl LinuxKernel {
         probe::check_scheduler(&mut self.ipvs, name)
     }
 
+    /// Why this kernel does not have what our rules of a family need; `None`: it has it, as far as can be told. What it lacks
+    /// for another reason, such as memory, shows when it is needed.
+    pub fn lacks_rules(&mut self, family: Family) -> Option<Refusal> {
+        probe::lack(self.tables.try_rules(family))
+    }
+
     /// Carries out steps for rtnetlink.
     fn apply_route(&mut self, steps: &[&Step]) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Unknown; steps.len()];

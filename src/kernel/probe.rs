@@ -25,7 +25,7 @@ use rustix::thread::CapabilitySet;
 use super::ipvs::Ipvs;
 use super::netlink::{self, Socket};
 use super::nft::Tables;
-use super::{Outcome, link};
+use super::{Outcome, Refusal, link};
 use crate::cluster::types::Protocol;
 use crate::diff::Step;
 use crate::state::{RealServers, VirtualServer, VirtualServerKey};
@@ -151,6 +151,15 @@ fn ask<T>(
     }
 }
 
+/// Why the kernel does not have what this needed: a family, a type of chain, an expression of rules.
+pub(super) fn lack(outcome: Outcome) -> Option<Refusal> {
+    let missing = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT];
+    match outcome {
+        Outcome::Refused(refusal) => missing.iter().any(|errno| refusal.is(*errno)).then_some(refusal),
+        Outcome::Done | Outcome::Unknown | Outcome::Skipped(_) => None,
+    }
+}
+
 /// Why a scheduler cannot be used.
 #[derive(Debug)]
 pub struct SchedulerError {
@@ -250,6 +259,18 @@ mod tests {
         );
         let permission = Unusable(vec![Lack::Permission]).to_string();
         assert!(permission.contains("CAP_NET_ADMIN") && !permission.contains('\n'), "{permission}");
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_have_is_told_from_what_it_refuses() {
+        let refused = |errno: Errno| Outcome::Refused(Refusal::of(&io::Error::from(errno)));
+        for missing in [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT] {
+            assert!(lack(refused(missing)).is_some_and(|refusal| refusal.is(missing)), "{missing}");
+        }
+        for outcome in [Errno::PERM, Errno::NOMEM, Errno::INVAL, Errno::BUSY].map(refused) {
+            assert_eq!(lack(outcome.clone()), None, "{outcome:?}");
+        }
+        assert_eq!((lack(Outcome::Done), lack(Outcome::Unknown)), (None, None));
     }
 
     #[test]

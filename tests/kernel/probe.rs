@@ -1,13 +1,19 @@
 //! The look at the kernel before the first write.
 
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::kernel::Outcome;
 use kube_ipvs::kernel::linux::LinuxKernel;
+use kube_ipvs::kernel::nft::Tables;
 
 use crate::build::saved;
 use crate::lab::{self, Test, shell};
 
 /// All tests of this file.
-pub(crate) const TESTS: &[Test] =
-    lab::tests![the_probe_changes_nothing, without_the_capability_the_probe_says_so];
+pub(crate) const TESTS: &[Test] = lab::tests![
+    the_probe_changes_nothing,
+    rules_are_tried_and_leave_nothing,
+    without_the_capability_the_probe_says_so
+];
 
 fn the_probe_changes_nothing() {
     let links = shell("ip -br link");
@@ -17,13 +23,32 @@ fn the_probe_changes_nothing() {
     assert_eq!(shell("nft list ruleset"), "");
 }
 
+fn rules_are_tried_and_leave_nothing() {
+    let mut kernel = LinuxKernel::open().expect("the lab's kernel");
+    let mut tables = Tables::open().expect("a socket");
+    for ours in
+        ["", "nft add table ip kube-ipvs; nft add table ip6 kube-ipvs; nft add chain ip6 kube-ipvs input"]
+    {
+        shell(ours);
+        let before = shell("nft -a list ruleset");
+        for family in Family::ALL {
+            assert_eq!(tables.try_rules(family), Outcome::Done, "{family}");
+            assert_eq!(kernel.lacks_rules(family), None, "{family}");
+        }
+        assert_eq!(shell("nft -a list ruleset"), before);
+    }
+}
+
 fn without_the_capability_the_probe_says_so() {
     let none = rustix::thread::CapabilitySets {
         effective: rustix::thread::CapabilitySet::empty(),
         permitted: rustix::thread::CapabilitySet::empty(),
         inheritable: rustix::thread::CapabilitySet::empty(),
     };
+    let mut kernel = LinuxKernel::open().expect("the lab's kernel");
     rustix::thread::set_capabilities(None, none).expect("capabilities can be dropped");
+    // That says nothing about what the kernel has.
+    assert_eq!(kernel.lacks_rules(Family::V6), None);
     let error = LinuxKernel::open().err().expect("it may not").to_string();
     let (head, reason) = error.split_once(": ").expect("a head and a reason");
     assert!(head.starts_with("cannot use this kernel, "), "{error}");

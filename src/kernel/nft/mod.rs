@@ -76,6 +76,9 @@ use crate::state::{Element, Inside, RuleSettings, Rules};
 /// even when every change is refused.
 const TRANSACTION_CHANGES: usize = 1000;
 
+/// The name of the table in which rules are tried.
+const TRIAL: &str = "kube-ipvs-trial";
+
 /// Our tables in the network namespace of the thread that opened them.
 #[derive(Debug)]
 pub struct Tables {
@@ -158,13 +161,34 @@ impl Tables {
         if let Some(element) = elements.iter().find(|element| element.family() != family) {
             return invalid(format!("element {element} is not {family}"));
         }
-        let mut refusal = None;
-        for variant in Variant::ALL {
+        self.in_best_variant(|variant| {
             let mut transaction = Transaction::new();
             transaction.replace_table(family, NOTE);
             transaction.add_ruleset(family, &Ruleset::new(family, settings, variant));
             transaction.fill(family, elements);
-            match self.socket.transaction(&mut transaction.finish()) {
+            transaction
+        })
+    }
+
+    /// Whether the kernel takes our rules of a family. They are put into a table of another name, which is gone at the end of
+    /// the same transaction.
+    pub fn try_rules(&mut self, family: Family) -> Outcome {
+        let settings =
+            RuleSettings { masquerade_mark: 1, masquerade_all: false, inside: None, node_address: None };
+        self.in_best_variant(|variant| {
+            let mut transaction = Transaction::about(TRIAL);
+            transaction.replace_table(family, NOTE);
+            transaction.add_ruleset(family, &Ruleset::new(family, &settings, variant));
+            transaction.delete_table(family, TRIAL);
+            transaction
+        })
+    }
+
+    /// Carries out a transaction in the best variant that the kernel accepts.
+    fn in_best_variant(&mut self, transaction: impl Fn(Variant) -> Transaction) -> Outcome {
+        let mut refusal = None;
+        for variant in Variant::ALL {
+            match self.socket.transaction(&mut transaction(variant).finish()) {
                 Commit::Done => return Outcome::Done,
                 Commit::Unknown => return Outcome::Unknown,
                 // The objection to the best variant says most.

@@ -276,13 +276,22 @@ pub(super) fn is_of_family(payload: &[u8], family: Family) -> bool {
 
 /// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
 #[derive(Debug)]
-pub(super) struct Transaction(Frames);
+pub(super) struct Transaction {
+    frames: Frames,
+    /// The table that what has no other is about.
+    table: &'static str,
+}
 
 impl Transaction {
     pub(super) fn new() -> Self {
         let mut frames = Frames::new();
         frames.push(BATCH_BEGIN, 0, enclosing);
-        Self(frames)
+        Self { frames, table: TABLE }
+    }
+
+    /// One that is about another table than ours.
+    pub(super) fn about(table: &'static str) -> Self {
+        Self { table, ..Self::new() }
     }
 
     /// One that is refused as a whole (`ERESTART`) if anything of nftables has changed since this generation.
@@ -292,17 +301,17 @@ impl Transaction {
             enclosing(body);
             body.be32(BATCH_GENERATION, generation);
         });
-        Self(frames)
+        Self { frames, table: TABLE }
     }
 
     /// What is to be sent. The first message and the last enclose the others.
     pub(super) fn finish(mut self) -> Frames {
-        self.0.push(BATCH_END, 0, enclosing);
-        self.0
+        self.frames.push(BATCH_END, 0, enclosing);
+        self.frames
     }
 
     fn push(&mut self, kind: u16, flags: u16, family: Family, body: impl FnOnce(&mut Body<'_>)) {
-        self.0.push(kind, flags, |message| {
+        self.frames.push(kind, flags, |message| {
             fixed_part(message, family);
             body(message);
         });
@@ -310,7 +319,8 @@ impl Transaction {
 
     /// Makes the table of the family anew, empty. Deleting fails where nothing is, so it is made before, if need be.
     pub(super) fn replace_table(&mut self, family: Family, note: &str) {
-        let name = |body: &mut Body<'_>| body.text(table::NAME, TABLE);
+        let table = self.table;
+        let name = |body: &mut Body<'_>| body.text(table::NAME, table);
         self.push(NEW_TABLE, CREATE, family, name);
         self.push(DELETE_TABLE, 0, family, name);
         self.push(NEW_TABLE, CREATE | EXCLUSIVE, family, |body| {
@@ -375,8 +385,9 @@ impl Transaction {
             user_data_entry(&mut data, user_data::SET_VALUE_BYTE_ORDER, &byte_order(value).to_ne_bytes());
         }
         user_data_entry(&mut data, user_data::SET_COMMENT, &[set.comment.as_bytes(), &[0]].concat());
+        let table = self.table;
         self.push(NEW_SET, CREATE | EXCLUSIVE, family, |body| {
-            body.text(set::TABLE, TABLE);
+            body.text(set::TABLE, table);
             body.text(set::NAME, set.name);
             body.be32(set::FLAGS, flags_of(set));
             body.be32(set::KEY_TYPE, set.key.nft_type(family));
@@ -400,8 +411,9 @@ impl Transaction {
     }
 
     fn add_chain(&mut self, family: Family, chain: &Chain) {
+        let table = self.table;
         self.push(NEW_CHAIN, CREATE | EXCLUSIVE, family, |body| {
-            body.text(chain::TABLE, TABLE);
+            body.text(chain::TABLE, table);
             body.text(chain::NAME, chain.name);
             body.text(chain::TYPE, chain.kind);
             body.be32(chain::POLICY, POLICY_ACCEPT);
@@ -413,8 +425,9 @@ impl Transaction {
     }
 
     fn add_rule(&mut self, family: Family, chain: &str, rule: &Rule) {
+        let table = self.table;
         self.push(NEW_RULE, CREATE | APPEND, family, |body| {
-            body.text(rule::TABLE, TABLE);
+            body.text(rule::TABLE, table);
             body.text(rule::CHAIN, chain);
             body.nest(rule::EXPRESSIONS, |body| {
                 for expression in &rule.expressions {
@@ -462,8 +475,9 @@ impl Transaction {
     /// A message about elements of one set: the first of these, as many as it can hold. Returns how many.
     fn elements(&mut self, kind: u16, flags: u16, family: Family, set: &str, list: &[Encoded]) -> usize {
         let mut written = 0;
+        let table = self.table;
         self.push(kind, flags, family, |body| {
-            body.text(elements::TABLE, TABLE);
+            body.text(elements::TABLE, table);
             body.text(elements::SET, set);
             written = body.list(elements::LIST, list, |body, element| {
                 body.nest(LIST_ITEM, |body| {
