@@ -215,6 +215,11 @@ impl Sysctl {
         Self::ArpAnnounce,
     ];
 
+    /// Whether nothing is masqueraded, or forwarded, without it. All others can be done without.
+    pub fn is_needed(self) -> bool {
+        matches!(self, Self::VsConntrack | Self::Ipv4Forward)
+    }
+
     /// The path below `/proc/sys`.
     pub fn path(self) -> &'static str {
         match self {

@@ -3,22 +3,25 @@
 #[path = "common/life.rs"]
 mod life;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
     Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
+use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Next, Work};
+use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 use kube_ipvs::reconcile::note::Note;
 use kube_ipvs::state::part::Part;
 use kube_ipvs::state::{Key, State, Sysctl, Timeouts, VirtualServerKey};
-use life::{Life, options};
+use life::{Life, NODE, options, supported};
 
+const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
 const EINVAL: i32 = 22;
@@ -325,6 +328,27 @@ fn a_sysctl_that_forwarding_needs_is_not_done_without() {
         life.feed(cluster(1));
         life.pass(Duration::from_secs(1));
         assert!(Family::ALL.iter().all(|family| !life.reconciler.schedule().is_settled(*family)), "{needed}");
+    }
+}
+
+/// As on a kernel without `CONFIG_IP_VS_NFCT`.
+#[test]
+fn a_sysctl_that_forwarding_needs_and_the_kernel_lacks_is_not_done_without() {
+    for needed in [Sysctl::VsConntrack, Sysctl::Ipv4Forward] {
+        let missing = BTreeSet::from([needed, Sysctl::VsConnReuseMode, Sysctl::VsExpireNodestConn]);
+        let supported = Supported { missing: missing.clone(), ..supported() };
+        let reconciler = Reconciler::new(options(), NODE.into(), supported, Duration::ZERO, NEVER);
+        let mut life = Life { reconciler, kernel: MemoryKernel::default(), now: Instant::now() };
+        life.kernel.set_faults(Some(Box::new(move |step| match step {
+            Step::SetSysctl(sysctl, _) if missing.contains(sysctl) => Some(Fault::Refuse(ENOENT)),
+            _ => None,
+        })));
+        life.feed(cluster(1));
+        life.pass(Duration::from_secs(1));
+        assert!(Family::ALL.iter().all(|family| !life.reconciler.schedule().is_settled(*family)), "{needed}");
+        let failing = life.reconciler.schedule().failures();
+        assert!(failing.keys().eq([&Key::Sysctl(needed)]), "{failing:?}");
+        assert!(failing[&Key::Sysctl(needed)].text.contains("No such file"), "{failing:?}");
     }
 }
 

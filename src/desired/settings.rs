@@ -15,7 +15,7 @@ pub struct Supported {
     pub families: BTreeSet<Family>,
     /// The kernel's version, major and minor.
     pub kernel: (u32, u32),
-    /// Kernel parameters that it does not have: not wanted.
+    /// Kernel parameters that it does not have: not wanted, unless they are needed. Those fail for as long.
     pub missing: BTreeSet<Sysctl>,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn wanted(options: &ProxyOptions, supported: &Supported, node: &NodeF
     let reuse = if supported.kernel >= (5, 9) { "1" } else { "0" };
     state.sysctls.insert(Sysctl::VsConnReuseMode, reuse.to_owned());
     state.sysctls.extend(sysctls::wanted(options));
-    state.sysctls.retain(|sysctl, _| !supported.missing.contains(sysctl));
+    state.sysctls.retain(|sysctl, _| sysctl.is_needed() || !supported.missing.contains(sysctl));
     for &family in &supported.families {
         state.rules.insert(
             family,

@@ -13,7 +13,7 @@ use super::schedule::Failure;
 use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::kernel::Refusal;
-use crate::state::{Key, State, Sysctl};
+use crate::state::{Key, State};
 
 /// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
 /// for want of memory or rights the kernel refuses all. Most sysctls are done without where they may not be written; not
@@ -24,8 +24,9 @@ pub(super) fn is_single(key: &Key, refusal: &Refusal) -> bool {
         Key::Element(_) | Key::VirtualServer(_) | Key::Address(_) => {
             !about_all.into_iter().any(|errno| refusal.is(errno))
         }
-        Key::Sysctl(Sysctl::VsConntrack | Sysctl::Ipv4Forward) | Key::Device | Key::Rules(_) => false,
-        Key::Sysctl(_) | Key::Timeouts => true,
+        Key::Sysctl(sysctl) => !sysctl.is_needed(),
+        Key::Device | Key::Rules(_) => false,
+        Key::Timeouts => true,
     }
 }
 
