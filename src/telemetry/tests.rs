@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::*;
@@ -30,8 +30,17 @@ impl Written {
     }
 }
 
+/// Who hears nothing, and is always there. While there is one listener only, `tracing` asks the thread that comes to a
+/// line first whether anybody listens to it, and keeps the answer for all threads.
+fn keep_a_second_listener() {
+    static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+    let lines = Lines { format: Format::Text, process: 1, now: || UNIX_EPOCH };
+    SECOND.get_or_init(|| tracing::Dispatch::new(subscriber(lines, io::sink)));
+}
+
 /// What this thread logs until the guard is dropped.
 pub(crate) fn listen() -> (Written, tracing::subscriber::DefaultGuard) {
+    keep_a_second_listener();
     let written = Written::default();
     let writer = written.clone();
     let lines = Lines { format: Format::Text, process: 1, now: || UNIX_EPOCH };
@@ -44,6 +53,7 @@ fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> 
     let written = Written::default();
     let writer = written.clone();
     let now = || UNIX_EPOCH + Duration::from_nanos(1_795_359_845_000_042_999);
+    keep_a_second_listener();
     let subscriber = subscriber(Lines { format, process, now }, move || writer.clone());
     tracing::subscriber::with_default(subscriber, events);
     written.lines()
