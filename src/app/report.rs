@@ -118,6 +118,11 @@ impl Reporter {
                 self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
                 self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
             }
+            Note::QueuedMore(family) => {
+                let queued = self.queued.get(&family).map_or_else(Moment::now, |since| since.soon_after(now));
+                let gauge = &self.metrics.kube_proxy.sync_last_queued_timestamp_seconds;
+                gauge.of(family).set(seconds(queued.wall));
+            }
             Note::Synced { family, triggered_nanoseconds } => {
                 self.synced(family, &triggered_nanoseconds, now);
             }

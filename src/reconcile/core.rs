@@ -276,6 +276,7 @@ impl Reconciler {
 
     /// What happened since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
+        self.progress.told();
         std::mem::take(&mut self.notes)
     }
 

@@ -23,6 +23,8 @@ pub enum Note {
     },
     /// Something of this family waits to be written, and nothing did before.
     Queued(Family),
+    /// More of this family waits to be written, where something did before.
+    QueuedMore(Family),
     /// Everything of this family is as wanted.
     Synced {
         /// The family.

@@ -35,6 +35,8 @@ pub(super) struct Progress {
     taken: Waiting,
     /// Families that have something that is not written yet.
     unsettled: BTreeSet<Family>,
+    /// Those of which it was told since [`Progress::told`].
+    told: Vec<Family>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,9 +79,27 @@ impl Progress {
         }
     }
 
-    /// These families have something to be written; what is new is told.
+    /// These families have something to be written: that is told where nothing waited before, or else once for all that
+    /// comes together.
     pub(super) fn queued(&mut self, families: impl IntoIterator<Item = Family>) -> Vec<Note> {
-        families.into_iter().filter(|family| self.unsettled.insert(*family)).map(Note::Queued).collect()
+        let note = |family| {
+            let is_first = self.unsettled.insert(family);
+            let is_told = self.told.contains(&family);
+            if !is_told {
+                self.told.push(family);
+            }
+            match (is_first, is_told) {
+                (true, _) => Some(Note::Queued(family)),
+                (false, false) => Some(Note::QueuedMore(family)),
+                (false, true) => None,
+            }
+        };
+        families.into_iter().filter_map(note).collect()
+    }
+
+    /// What comes from now on does not belong together with what came before.
+    pub(super) fn told(&mut self) {
+        self.told.clear();
     }
 
     /// Everything that was looked at is written, of the families that `is_settled` says; of all if the schedule
@@ -126,6 +146,9 @@ mod tests {
         progress.triggered(Family::V4, 2);
         progress.slices_changed(1);
         assert!(progress.queued(Family::ALL).is_empty(), "they wait already");
+        progress.told();
+        assert_eq!(told(progress.queued(Family::ALL)), ["QueuedMore(V4)", "QueuedMore(V6)"]);
+        assert!(progress.queued([Family::V4]).is_empty(), "it came together with those");
         assert_eq!(
             told(progress.settled(|family| family == Family::V4, true)),
             ["Synced { family: V4, triggered_nanoseconds: [1] }"]

@@ -241,6 +241,36 @@ fn a_sync_takes_no_longer_because_it_had_to_wait() {
 }
 
 #[test]
+fn the_last_change_is_told_of_while_the_first_waits() {
+    let series = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"}";
+    let queued = |life: &Life| life.number(series).parse::<f64>().unwrap();
+    let unsynced_since = |life: &Life| life.status.borrow().families[&Family::V4].unsynced_since.unwrap();
+    let mut life = Life::new();
+    life.refuse(EINVAL, |step| matches!(step, Step::InstallRules(..)));
+    life.observe(web());
+    life.work();
+    let (first, since) = (queued(&life), unsynced_since(&life));
+    assert!((seconds(since.wall) - first).abs() < 1e-6);
+
+    life.now += Duration::from_millis(500);
+    life.observe(webs(2));
+    life.work();
+    assert!((queued(&life) - first - 0.5).abs() < 1e-6, "{} after {first}", queued(&life));
+    // Whatever somebody set the clock to meanwhile.
+    life.now += Duration::from_secs(100);
+    life.observe(webs(3));
+    let before = seconds(SystemTime::now());
+    life.work();
+    assert!((before..=seconds(SystemTime::now())).contains(&queued(&life)));
+    assert_eq!(unsynced_since(&life), since);
+    // What is only tried again was not asked for.
+    let last = queued(&life);
+    life.now += Duration::from_mins(2);
+    life.work();
+    assert_eq!(queued(&life).to_bits(), last.to_bits());
+}
+
+#[test]
 fn a_sync_that_fails_is_one_too() {
     let mut life = Life::new();
     life.refuse(ENOMEM, |step| matches!(step, Step::AddVirtualServer(..)));
