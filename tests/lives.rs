@@ -317,6 +317,22 @@ fn a_sysctl_that_may_not_be_written_is_done_without() {
     assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_) | Key::Timeouts)));
 }
 
+#[test]
+fn a_sysctl_that_is_set_is_told_with_what_it_was() {
+    let mut life = settled(1, Duration::from_secs(1));
+    life.kernel.meddle(|state| _ = state.sysctls.insert(Sysctl::VsConntrack, "0".into()));
+    let mut changed = Vec::new();
+    let end = life.now + Duration::from_mins(1);
+    while life.now < end {
+        life.step();
+        changed.extend(life.reconciler.take_notes().into_iter().filter_map(|note| match note {
+            Note::SysctlChanged { sysctl, before, after } => Some((sysctl, before, after)),
+            _ => None,
+        }));
+    }
+    assert_eq!(changed, [(Sysctl::VsConntrack, Some("0".to_owned()), "1".to_owned())]);
+}
+
 /// Without these two nothing is masqueraded, or forwarded.
 #[test]
 fn a_sysctl_that_forwarding_needs_is_not_done_without() {

@@ -3,8 +3,9 @@
 
 use anyhow::{Context as _, bail};
 
+use super::report;
 use crate::desired::Desired;
-use crate::diff::diff;
+use crate::diff::{Step, diff};
 use crate::kernel::{Kernel, Outcome, Selection};
 use crate::state::{Key, Scope};
 
@@ -18,6 +19,11 @@ pub(super) fn initialize(kernel: &mut dyn Kernel, desired: &Desired) -> anyhow::
     let actual = kernel.read(&Selection::Settings).context("cannot read the kernel's settings")?;
     let plan = diff(&desired.select(&scope), &actual, &scope);
     let outcomes = kernel.apply(&plan);
+    for (planned, outcome) in plan.steps.iter().zip(&outcomes) {
+        if let (Step::SetSysctl(sysctl, after), Outcome::Done) = (&planned.step, outcome) {
+            report::tell_sysctl(*sysctl, actual.sysctls.get(sysctl).map(String::as_str), after);
+        }
+    }
     let refused: Vec<_> = plan
         .steps
         .iter()

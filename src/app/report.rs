@@ -23,7 +23,7 @@ use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
 use crate::serve::{Failures, FamilyStatus, Moment, Status, Unreadable};
-use crate::state::Key;
+use crate::state::{Key, Sysctl};
 use crate::vlog;
 use contested::Contested;
 use numbers::Numbers;
@@ -177,6 +177,9 @@ impl Reporter {
                     waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
                 });
             }
+            Note::SysctlChanged { sysctl, before, after } => {
+                tell_sysctl(sysctl, before.as_deref(), &after);
+            }
             Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
             Note::Purged(family, purged) => {
                 self.numbers.purged(family, &purged);
@@ -281,6 +284,18 @@ impl Reporter {
             changed
         });
     }
+}
+
+/// Says that a kernel parameter was set, in kube-proxy's words: all of them are numbers (contract 4.2).
+pub(super) fn tell_sysctl(sysctl: Sysctl, before: Option<&str>, after: &str) {
+    let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
+    vlog!(
+        1,
+        name = sysctl.path(),
+        before = before.map_or(-1, number),
+        after = number(after),
+        "Changed sysctl"
+    );
 }
 
 fn named<T: ToString>(things: impl IntoIterator<Item = T>) -> String {

@@ -9,7 +9,7 @@ use crate::cluster::types::Family;
 use crate::desired::Shared;
 use crate::desired::claims::Conflict;
 use crate::kernel::{Outcome, Purged, ReadError};
-use crate::state::{Key, RealServerKey, VirtualServerKey};
+use crate::state::{Key, RealServerKey, Sysctl, VirtualServerKey};
 
 /// One piece of news.
 #[derive(Debug)]
@@ -53,6 +53,15 @@ pub enum Note {
         filter_refused: BTreeSet<Family>,
         /// How long that took, from what was to be done to the last verdict.
         took: Duration,
+    },
+    /// A kernel parameter was set.
+    SysctlChanged {
+        /// Which.
+        sysctl: Sysctl,
+        /// What it was before; `None`: that could not be read.
+        before: Option<String>,
+        /// What it is now.
+        after: String,
     },
     /// The kernel refused a step; only when that is new, and once for each key.
     Refused {

@@ -32,6 +32,7 @@ pub(crate) fn the_host_is_set_up() {
         "--conntrack-udp-timeout=31s",
         "--conntrack-udp-timeout-stream=2m",
         "--oom-score-adj=-501",
+        "-v=1",
     ];
     let mut proxy = start(folder.path(), "first", &words);
     proxy.wait_synced();
@@ -55,6 +56,8 @@ pub(crate) fn the_host_is_set_up() {
         "{log}"
     );
     assert!(log.contains("\"Setting nf_conntrack_max\" nfConntrackMax=131072"), "{log}");
+    let changed = "\"Changed sysctl\" name=\"net/ipv4/conf/all/arp_announce\" before=0 after=2";
+    assert!(log.contains(changed), "{log}");
     // A node of its own network may not change the machine's limit, which is said and is no reason to stop.
     let limit = sysctl("net.netfilter.nf_conntrack_max");
     let told =
@@ -66,14 +69,17 @@ pub(crate) fn the_host_is_set_up() {
     let mut proxy = start(folder.path(), "second", &words);
     proxy.wait_synced();
     assert!(!proxy.log().contains("net/netfilter/nf_conntrack_udp_timeout"), "{}", proxy.log());
+    assert!(!proxy.log().contains("Changed sysctl"), "{}", proxy.log());
 }
 
 pub(crate) fn initialization_is_a_run_of_its_own() {
     let folder = folder();
     let mut proxy =
-        start(folder.path(), "init", &["--init-only", "--ipvs-strict-arp", "--ipvs-tcp-timeout=1h"]);
+        start(folder.path(), "init", &["--init-only", "--ipvs-strict-arp", "--ipvs-tcp-timeout=1h", "-v=1"]);
     assert_eq!(proxy.wait(), Some(0), "{}", proxy.log());
     assert!(proxy.log().contains("\"System initialized and --init-only specified\""), "{}", proxy.log());
+    let changed = "\"Changed sysctl\" name=\"net/ipv4/vs/conntrack\" before=0 after=1";
+    assert!(proxy.log().contains(changed), "{}", proxy.log());
     assert_eq!(sysctl("net.ipv4.vs.conntrack"), "1");
     assert_eq!(sysctl("net.ipv4.conf.all.arp_ignore"), "1");
     assert!(shell("ipvsadm -l --timeout").contains(": 3600 "));

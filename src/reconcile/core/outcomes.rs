@@ -59,7 +59,14 @@ impl Reconciler {
                 }
             }
             match outcome {
-                Outcome::Done => self.actual.apply(&planned.step),
+                Outcome::Done => {
+                    if let diff::Step::SetSysctl(sysctl, after) = &planned.step {
+                        let before = self.actual.sysctls.get(sysctl).cloned();
+                        let after = after.clone();
+                        self.notes.push(Note::SysctlChanged { sysctl: *sysctl, before, after });
+                    }
+                    self.actual.apply(&planned.step);
+                }
                 Outcome::Unknown => {
                     self.suspect(&planned.step, &key);
                     troubled.insert(key);
