@@ -206,6 +206,8 @@ pub struct External {
     pub source_ranges: Vec<IpNet>,
     /// Where load balancers ask whether this node has endpoints: only for type `LoadBalancer` with policy `Local`.
     pub health_check_node_port: Option<u16>,
+    /// Whether such a Service has none, so that no load balancer can ask.
+    pub lacks_health_check_node_port: bool,
 }
 
 impl External {

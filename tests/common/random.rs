@@ -56,6 +56,7 @@ pub(crate) fn external() -> impl Strategy<Value = External> {
         policy,
         source_ranges: ranges.into_iter().map(|range| range.parse().expect("a network")).collect(),
         health_check_node_port: None,
+        lacks_health_check_node_port: false,
     })
 }
 

@@ -38,11 +38,18 @@ pub(super) fn convert(
     }
     let policy = policy(subject, "spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
     let balanced = spec.type_.as_deref() == Some("LoadBalancer");
-    let health_check_node_port = if balanced && policy == Policy::Local {
-        health_check_node_port(subject, spec.health_check_node_port, problems)
-    } else {
-        None
-    };
+    let (mut health_check_node_port, mut lacks_health_check_node_port) = (None, false);
+    if balanced && policy == Policy::Local {
+        match spec.health_check_node_port {
+            None | Some(0) => lacks_health_check_node_port = true,
+            Some(written) => {
+                health_check_node_port = port_number(written);
+                if health_check_node_port.is_none() {
+                    problems.push(subject.problem("spec.healthCheckNodePort", written, PORT_NUMBERS));
+                }
+            }
+        }
+    }
     // A load balancer that has no address yet, or none that is ours to serve, may ask for the node's health all the same.
     if external_ips.is_empty()
         && load_balancer_ips.is_empty()
@@ -59,6 +66,7 @@ pub(super) fn convert(
         policy: if has_policy { policy } else { Policy::Cluster },
         source_ranges: Vec::new(),
         health_check_node_port,
+        lacks_health_check_node_port,
     };
     match source_ranges(subject, object, spec) {
         Ok(ranges) => {
@@ -81,20 +89,6 @@ pub(super) fn convert(
         }
     }
     Ok(Some(external))
-}
-
-/// The port where load balancers ask, if there is one; or says what is wrong with it.
-fn health_check_node_port(
-    subject: Subject<'_>,
-    written: Option<i32>,
-    problems: &mut Vec<Problem>,
-) -> Option<u16> {
-    let written = written.filter(|number| *number != 0)?;
-    let port = port_number(written);
-    if port.is_none() {
-        problems.push(subject.problem("spec.healthCheckNodePort", written, PORT_NUMBERS));
-    }
-    port
 }
 
 /// Adds an address, once, or says what is wrong with it.

@@ -241,6 +241,7 @@ status:
         policy: Policy::Local,
         source_ranges: nets(&["10.0.0.0/8", "fd00::/8"]),
         health_check_node_port: Some(31000),
+        lacks_health_check_node_port: false,
     };
     assert_eq!(service.external.as_deref(), Some(&wanted));
 }
@@ -259,6 +260,13 @@ fn policies_and_health_checks_have_a_meaning_for_some_types() {
     assert_eq!(kept_with("NodePort").policy, Policy::Local);
     assert_eq!(kept_with("NodePort").health_check_node_port, None);
     assert_eq!(kept_with("LoadBalancer").health_check_node_port, Some(31000));
+    let lacks = |port: &str, kind: &str| {
+        let local = local.replace("healthCheckNodePort: 31000, ", port);
+        let service = kept(spec(&format!("clusterIP: 10.0.0.1, type: {kind}, {local}")));
+        service.external.expect("a node port").lacks_health_check_node_port
+    };
+    assert!(lacks("", "LoadBalancer") && lacks("healthCheckNodePort: 0, ", "LoadBalancer"));
+    assert!(!lacks("healthCheckNodePort: 31000, ", "LoadBalancer") && !lacks("", "NodePort"));
     assert_eq!(
         refused(with_port("clusterIP: 10.0.0.1, externalTrafficPolicy: local")),
         "Service default/web: spec.externalTrafficPolicy: found \"local\", allowed Cluster or Local"

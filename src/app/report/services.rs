@@ -28,6 +28,8 @@ pub(in crate::app) struct Services {
     news: mpsc::UnboundedSender<Vec<News>>,
     /// What health check ports are to answer.
     wanted: BTreeMap<ServiceKey, BTreeMap<Family, Wanted>>,
+    /// Load balancers that should have a health check port and have none.
+    unanswered: BTreeSet<ServiceKey>,
     /// The Services with a policy `Local` and endpoints, but none here.
     lacking: BTreeMap<(Family, TrafficPolicy), BTreeSet<ServiceKey>>,
     listening: BTreeMap<Family, Addresses>,
@@ -49,6 +51,7 @@ impl Services {
             metrics,
             news,
             wanted: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             lacking: BTreeMap::new(),
             listening: BTreeMap::new(),
         }
@@ -64,10 +67,12 @@ impl Services {
                 cluster.service(key).map(|service| (service.internal_policy, service.external.is_some()));
             if matches!(policies, None | Some((Policy::Cluster, false)))
                 && !self.wanted.contains_key(key)
+                && !self.unanswered.contains(key)
                 && !self.lacking.values().any(|lacking| lacking.contains(key))
             {
                 continue;
             }
+            self.look_for_health_check_port(cluster, key);
             let mut wanted = BTreeMap::new();
             for family in self.families.clone() {
                 let service = cluster.service(key).filter(|service| has(service, family));
@@ -89,6 +94,16 @@ impl Services {
             news.extend(self.want(key, wanted));
         }
         self.tell(news);
+    }
+
+    /// Says that a Service has no health check port and should, once.
+    fn look_for_health_check_port(&mut self, cluster: &Cluster, key: &ServiceKey) {
+        let external = cluster.service(key).and_then(|service| service.external.as_deref());
+        if external.is_none_or(|external| !external.lacks_health_check_node_port) {
+            self.unanswered.remove(key);
+        } else if self.unanswered.insert(key.clone()) {
+            tracing::error!(service = %key, "Service has no healthcheck nodeport");
+        }
     }
 
     fn want(&mut self, key: &ServiceKey, wanted: BTreeMap<Family, Wanted>) -> Option<News> {

@@ -4,6 +4,8 @@ use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey, SlicePort,
 };
 
+use crate::telemetry;
+
 const NODE: &str = "here";
 
 fn ip(text: &str) -> IpAddr {
@@ -88,6 +90,31 @@ impl World {
 fn wanted(v4: usize, v6: usize) -> BTreeMap<Family, Wanted> {
     let of = |local_endpoints| Wanted { port: 30000, local_endpoints };
     [(Family::V4, of(v4)), (Family::V6, of(v6))].into()
+}
+
+#[test]
+fn a_load_balancer_without_a_health_check_port_is_named_once() {
+    let mut world = World::new(&ProxyOptions::default());
+    let (log, _listening) = telemetry::tests::listen();
+    let put = |lacks, port| {
+        let mut service = balanced("web", port);
+        let external = service.external.as_mut().unwrap();
+        external.lacks_health_check_node_port = lacks;
+        Event::Service(Change::Upsert(service))
+    };
+    let errors = || log.lines_with("\"Service has no healthcheck nodeport\" service=\"default/web\"");
+    world.hear(put(false, Some(30000)));
+    assert_eq!(errors(), [""; 0]);
+    world.hear(put(true, None));
+    world.hear(slice("one", "web", vec![endpoint("10.244.0.1", NODE)]));
+    assert_eq!(errors().len(), 1);
+    assert!(errors()[0].starts_with('E'), "{:?}", errors());
+    // Put right, and then wrong again.
+    world.hear(put(false, Some(30000)));
+    world.hear(put(true, None));
+    assert_eq!(errors().len(), 2);
+    world.hear(Event::Service(Change::Delete(ServiceKey::new("default", "web"))));
+    assert!(world.services.unanswered.is_empty());
 }
 
 #[test]
