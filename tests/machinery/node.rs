@@ -27,6 +27,9 @@ pub fn the_start_waits_for_the_node() {
     proxy.wait_synced();
     let log = proxy.log();
     for line in [
+        "\"Starting service config controller\"",
+        "\"Starting endpoint slice config controller\"",
+        "\"Starting node config controller\"",
         "\"Successfully retrieved NodeIPs\" NodeIPs=[\"192.0.2.2\", \"::1\"]",
         "\"kube-proxy running in dual-stack mode\" primary ipFamily=\"IPv4\"",
         "\"Kube-proxy configuration may be incomplete or incorrect\" err=\"nodePortAddresses is unset; ",
