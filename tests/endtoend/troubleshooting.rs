@@ -46,8 +46,8 @@ pub(crate) fn the_commands_of_the_readme_find_out_what_they_say() {
     shell("ip link add eth0 type dummy && ip addr add 192.0.2.1/24 dev eth0 && ip link set eth0 up");
     shell("ip route add default via 192.0.2.2");
     let path = manifests.to_string_lossy();
-    let arguments =
-        ["--manifests", &path, "--hostname-override", "node1", "--ipvs-sync-period", "3s", "-v", "2"];
+    let mut arguments = vec!["--manifests", &path, "--hostname-override", "node1"];
+    arguments.extend(["--cluster-cidr", "10.244.0.0/16", "--ipvs-sync-period", "3s", "-v", "2"]);
     let mut proxy = Proxy::start(folder.path(), "proxy", &arguments);
     proxy.wait_synced();
 
