@@ -310,7 +310,8 @@ fn a_reset_ends_what_ipvs_knows(case: &Case) {
         let known = || {
             let all = node.shell("ipvsadm -lnc");
             let of_client = format!(":{} ", own.port());
-            all.lines().filter(|line| line.contains(&of_client)).collect::<Vec<_>>().join("\n")
+            let is_ours = |line: &&str| line.starts_with("TCP ") && line.contains(&of_client);
+            all.lines().filter(is_ours).collect::<Vec<_>>().join("\n")
         };
         assert!(known().contains("ESTABLISHED"), "{}", known());
         set_socket_linger(&socket, Some(Duration::ZERO)).expect("an option");
