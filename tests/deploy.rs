@@ -496,7 +496,7 @@ fn the_unit_has_its_steps_in_its_head() {
         "First sync complete",
         "Cannot remove or make",
         "Leaving what kube-proxy left",
-        "Drops what nobody accepts",
+        "Drops what no rule accepts",
         "way back",
         "systemctl disable --now kube-ipvs",
         "systemctl enable --now kube-proxy",
@@ -512,6 +512,39 @@ fn the_unit_has_its_steps_in_its_head() {
     assert!(
         rest.contains("Conflicts=kube-proxy.service") && rest.contains("ExecStart=/usr/local/bin/kube-ipvs")
     );
+}
+
+/// What the procedures look for in the log, the program says.
+#[test]
+fn what_is_looked_for_in_the_log_is_in_the_program() {
+    let mut sources = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources += &read(&path);
+            }
+        }
+    }
+    for document in
+        [Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), folder("systemd/kube-ipvs.service")]
+    {
+        let text = read(&document);
+        let looked_for: Vec<&str> = text
+            .split(" -e ")
+            .skip(1)
+            .filter_map(|rest| {
+                rest.strip_prefix(['"', '\''])?.split(['"', '\'']).find(|word| !word.is_empty())
+            })
+            .collect();
+        assert!(looked_for.len() >= 5, "{}: {looked_for:?}", document.display());
+        for words in looked_for {
+            assert!(sources.contains(words), "{}: nobody says {words:?}", document.display());
+        }
+    }
 }
 
 /// The command lines in the objects are understood, and the file in the configuration map with them.
