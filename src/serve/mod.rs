@@ -9,7 +9,6 @@ pub mod healthz;
 pub mod http;
 pub mod metrics;
 pub mod pages;
-pub(crate) mod pretty;
 mod process;
 pub mod questions;
 pub mod service_health;

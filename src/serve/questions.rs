@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::http::{JSON, typed};
 use super::pages::plain;
-use super::pretty;
 use crate::cluster::types::ServiceKey;
 
 /// How long an answer is waited for.
@@ -89,7 +88,10 @@ impl<A: Serialize> Asker<A> {
             Err(TrySendError::Closed(_)) => return unavailable("The program is ending."),
         }
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(Ok(answer))) => typed(JSON, pretty::text(&answer)),
+            Ok(Ok(Ok(answer))) => {
+                let text = serde_json::to_string_pretty(&answer);
+                typed(JSON, text.expect("texts, numbers, lists, and maps with text keys") + "\n")
+            }
             Ok(Ok(Err(unknown))) => plain(StatusCode::NOT_FOUND, format!("{unknown}\n")),
             Ok(Err(_)) => unavailable("The program is ending."),
             Err(_) => unavailable(&format!("No answer within {} seconds. {WHY}", PATIENCE.as_secs())),

@@ -205,7 +205,7 @@ struct Renewed<M> {
 struct Now {
     client: Client,
     credentials: Credentials,
-    /// The how manieth these credentials are.
+    /// Counts the credentials, from 1 on.
     number: u64,
     /// When the plugin last began, or ended.
     ran: Instant,
@@ -236,7 +236,7 @@ impl<M: Fn(&Credentials) -> Result<Client, kube::Error>> Renewed<M> {
                 Err(reason) if now.told.as_ref() != Some(&reason) => {
                     tracing::warn!(
                         err = reason,
-                        "The credential plugin is of no use, keeping the credentials before"
+                        "The credential plugin failed, keeping the credentials that it gave before"
                     );
                     now.told = Some(reason);
                 }

@@ -129,7 +129,7 @@ async fn a_plugin_that_fails_is_told_once_and_its_last_word_counts() {
         assert!(ask(&client).await.1.contains("first"));
     }
     assert_eq!(runs(folder), 4);
-    let told = log.lines_with("The credential plugin is of no use");
+    let told = log.lines_with("The credential plugin failed");
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("sh: exit status: 1: cat: "), "{told:?}");
 }

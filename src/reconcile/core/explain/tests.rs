@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 use super::super::super::explain::{Explanation, ServiceExplained, Standing};
 use super::super::{Next, Reconciler};
@@ -14,7 +15,6 @@ use crate::desired::settings::Supported;
 use crate::diff::Step;
 use crate::kernel::memory::{Fault, MemoryKernel};
 use crate::options::ProxyOptions;
-use crate::serve::pretty;
 use crate::state::{RealServerKey, Sysctl, VirtualServerKey};
 
 const EINVAL: i32 = 22;
@@ -82,6 +82,10 @@ fn real(address: &str) -> RealServerKey {
 
 fn server(address: &str) -> VirtualServerKey {
     VirtualServerKey { address: ip(address), protocol: Protocol::Tcp, port: 80 }
+}
+
+fn shown(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("JSON")
 }
 
 /// A loop on the node `here` with a kernel in memory.
@@ -152,7 +156,7 @@ impl Life {
 
     fn address(&self, text: &str) -> String {
         match self.reconciler.explain_address(ip(text), self.now) {
-            Ok(explanation) => pretty::text(&explanation),
+            Ok(explanation) => shown(&explanation),
             Err(text) => text,
         }
     }
@@ -184,7 +188,7 @@ fn puts(endpoints: Vec<Endpoint>) -> Event {
 fn a_service_that_works() {
     let explained = Life::with(vec![web()], two()).web();
     assert_eq!((explained.state, &*explained.findings), (Standing::Written, &[][..]));
-    insta::assert_snapshot!(pretty::text(&explained));
+    insta::assert_snapshot!(shown(&explained));
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn a_service_with_every_kind_of_entry_point() {
     let mut sticky = balanced();
     sticky.affinity_seconds = Some(10_800);
     let explained = Life::with(vec![sticky], two()).web();
-    insta::assert_snapshot!(pretty::text(&explained));
+    insta::assert_snapshot!(shown(&explained));
 }
 
 #[test]
@@ -329,13 +333,13 @@ fn what_the_kernel_refuses_is_named_with_its_words_and_when_it_is_tried_again() 
     assert!(explained.findings[0].starts_with("The kernel refused, and is asked again: virtual server TCP"));
     assert!(explained.entry_points[0].real_servers.iter().all(|real| real.state == "waiting"));
 
-    let troubles = pretty::text(&life.reconciler.explain_troubles());
-    assert!(troubles.contains(r#"{"service": "default/web", "state": "refused"}"#), "{troubles}");
+    let troubles = shown(&life.reconciler.explain_troubles());
+    assert!(troubles.contains("\"service\": \"default/web\",\n      \"state\": \"refused\"\n"), "{troubles}");
     life.kernel.set_faults(None);
     life.now += Duration::from_secs(1);
     life.work();
     assert_eq!(life.web().state, Standing::Written);
-    let troubles = pretty::text(&life.reconciler.explain_troubles());
+    let troubles = shown(&life.reconciler.explain_troubles());
     assert!(troubles.contains("\"troubled\": [],\n  \"objectsNotAsWanted\": 0\n"), "{troubles}");
 }
 
@@ -445,13 +449,14 @@ fn an_address_of_the_node_is_not_on_the_device() {
 
 #[test]
 fn node_ports_are_found_by_the_address_of_the_node() {
+    let at = "\"virtualServer\": \"TCP 192.168.0.1:30080\",\n      \"service\": \"default/web\"";
     let life = Life::with(vec![balanced()], two());
     let text = life.address("192.168.0.1");
-    assert!(text.contains(r#""virtualServer": "TCP 192.168.0.1:30080", "service": "default/web""#), "{text}");
+    assert!(text.contains(at), "{text}");
     // The same where it has no virtual server.
     let life = Life::with(vec![balanced()], vec![]);
     let text = life.address("192.168.0.1");
-    assert!(text.contains(r#""virtualServer": "TCP 192.168.0.1:30080", "service": "default/web""#), "{text}");
+    assert!(text.contains(at), "{text}");
     assert_eq!(life.address("192.0.2.9"), "No Service that is known here has the address 192.0.2.9.");
 }
 
