@@ -1,0 +1,237 @@
+//! `--cleanup` and `--cleanup-own`.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::leftovers::cleanup::{clean_all, clean_own};
+use kube_ipvs::leftovers::running::Sign;
+use kube_ipvs::leftovers::takeover::ForwardWatch;
+
+use crate::lab::{self, Test, shell, try_shell};
+use crate::{MARK, accepts, install_our_rules, leave, said};
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![
+    without_programs_leftovers_are_named_and_the_rest_goes,
+    where_iptables_has_nothing_no_program_is_started,
+    what_is_ours_stays_until_kube_proxy_has_rules_in_each_family,
+    rules_of_any_mode_are_rules,
+    a_node_that_kube_proxy_has_not_come_to_yet_is_not_done,
+    while_the_program_runs_no_cleanup_removes_anything,
+    names_that_others_chose_keep_no_cleanup_from_anything,
+    a_cleanup_waits_a_moment_for_the_program_to_end,
+    the_way_back_waits_for_kube_proxy,
+];
+
+/// Runs this build with its own picture of `/usr/sbin`, made by these lines.
+pub(crate) fn run(lines: &str, arguments: &str) -> (bool, String) {
+    let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+    try_shell(&format!("exec unshare --mount sh -ec '{lines}\nexec {binary} {arguments}'"))
+}
+
+fn without_programs_leftovers_are_named_and_the_rest_goes() {
+    leave("iptables-nft");
+    leave("iptables-legacy");
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; nft add table ip kube-proxy");
+    let (success, log) = run("mount -t tmpfs tmpfs /usr/sbin", "--cleanup");
+    assert!(!success, "{log}");
+    for named in [
+        "iptables-nft chains nat KUBE-MARK-MASQ, nat KUBE-SERVICES",
+        "iptables-legacy: what may be in its tables nat",
+        "encountered an error while tearing down rules",
+    ] {
+        assert!(log.contains(named), "{named}:\n{log}");
+    }
+    assert_eq!(shell("ipset list -n"), "");
+    assert!(!shell("nft list tables").contains("kube-proxy"));
+    let (success, log) = run("", "--cleanup");
+    assert!(success, "{log}");
+    for tool in ["iptables-nft", "iptables-legacy"] {
+        assert!(!shell(&format!("{tool}-save")).contains("KUBE-"), "{tool}");
+    }
+}
+
+fn where_iptables_has_nothing_no_program_is_started() {
+    // Nftables that are not of iptables, and the programs of iptables say that they were called.
+    shell("nft add table inet filter; nft add table ip others");
+    let told = shell("mktemp").trim().to_owned();
+    let script =
+        format!("printf \"#!/bin/sh\\necho called >>{told}\\n\" >$TMPDIR/tell; chmod +x $TMPDIR/tell");
+    let lines =
+        "for program in legacy nft; do mount --bind $TMPDIR/tell /usr/sbin/xtables-$program-multi; done";
+    shell(&script);
+    let (success, log) = run(lines, "--cleanup");
+    assert!(success && log.contains("Nothing to remove"), "{log}");
+    assert_eq!(shell(&format!("cat {told}")), "");
+    // The other way round: it would have been noticed.
+    shell("iptables-nft -N SOMETHING");
+    run(lines, "--cleanup");
+    assert!(shell(&format!("cat {told}")).contains("called"));
+}
+
+/// kube-proxy's first sync, of mode ipvs or iptables, has been here.
+fn masquerade(tool: &str) {
+    shell(&format!("{tool} -t nat -N KUBE-POSTROUTING; {tool} -t nat -A KUBE-POSTROUTING -j MASQUERADE"));
+}
+
+const OUR_TABLES: &str = "table ip kube-ipvs\ntable ip6 kube-ipvs\n";
+
+fn our_tables() -> String {
+    shell("nft list tables | grep kube-ipvs; true")
+}
+
+fn no_rules_for(families: &str) -> String {
+    format!(
+        "failed anything: nothing was removed: kube-proxy has no rules of its own for {families} on this node, which it \
+         writes in its first sync (for a node without service proxy there is --cleanup)"
+    )
+}
+
+fn what_is_ours_stays_until_kube_proxy_has_rules_in_each_family() {
+    for family in Family::ALL {
+        install_our_rules(family, &[]);
+    }
+    shell("iptables-nft -P FORWARD DROP");
+    ForwardWatch::new(MARK).look();
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
+    // It starts: chains come first, and are filled when all else is there.
+    for tool in ["iptables-nft", "ip6tables-legacy"] {
+        shell(&format!("{tool} -t nat -N KUBE-POSTROUTING"));
+    }
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
+    shell("iptables-nft -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    assert_eq!(
+        said(&clean_own()),
+        [no_rules_for("IPv6")],
+        "the second family is written after the first one"
+    );
+    assert_eq!((our_tables().as_str(), accepts("iptables-nft")), (OUR_TABLES, 1));
+
+    shell("ip6tables-legacy -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    let report = clean_own();
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((our_tables().as_str(), accepts("iptables-nft")), ("", 0), "{report:?}");
+    assert_eq!(said(&clean_own()), [""; 0]);
+}
+
+fn rules_of_any_mode_are_rules() {
+    for rules in ["iptables-legacy", "iptables-nft", "nftables"] {
+        install_our_rules(Family::V4, &[]);
+        assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{rules}");
+        match rules {
+            "nftables" => drop(shell("nft add table ip kube-proxy")),
+            tool => masquerade(tool),
+        }
+        assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"], "{rules}");
+        shell("iptables-legacy -t nat -F; iptables-legacy -t nat -X; nft flush ruleset");
+    }
+    // Also where iptables' programs do not print them.
+    install_our_rules(Family::V4, &[]);
+    masquerade("iptables-nft");
+    shell(
+        "nft add chain ip nat OTHERS; nft add rule ip nat OTHERS fib daddr type local tcp dport 8080 return",
+    );
+    assert!(!shell("iptables-nft-save").contains("MASQUERADE"));
+    assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"]);
+}
+
+/// As where neither has begun: kube-ipvs may still be the next to come.
+fn a_node_that_kube_proxy_has_not_come_to_yet_is_not_done() {
+    assert_eq!(said(&clean_own()), [no_rules_for("IPv4")]);
+    masquerade("iptables-nft");
+    assert_eq!(said(&clean_own()), [""; 0]);
+}
+
+fn while_the_program_runs_no_cleanup_removes_anything() {
+    install_our_rules(Family::V4, &[]);
+    masquerade("iptables-nft");
+    shell("ip link add kube-ipvs0 type dummy");
+    let sign = Sign::set().expect("nobody else runs");
+    assert!(Sign::set().is_err(), "a second one is told");
+    let expected =
+        ["failed anything: nothing was removed: kube-ipvs runs on this node, and would write it again"];
+    assert_eq!(said(&clean_own()), expected);
+    assert_eq!(said(&clean_all(&[])), expected);
+    shell("ip link show kube-ipvs0; nft list table ip kube-ipvs; iptables-nft -t nat -S KUBE-POSTROUTING");
+    drop(sign);
+    assert!(clean_own().is_complete());
+    assert!(clean_all(&[]).is_complete());
+    assert!(!try_shell("ip link show kube-ipvs0").0);
+}
+
+/// Names of Unix sockets are whatever bytes their owners like.
+fn names_that_others_chose_keep_no_cleanup_from_anything() {
+    let names: [&[u8]; 4] = [b"\xff\xfe\x80", b"kube-ipvs2", b"kube-ipvs\xff", b"\0kube-ipvs"];
+    let bind = |name: &[u8]| {
+        let name = SocketAddr::from_abstract_name(name).expect("a name");
+        UnixDatagram::bind_addr(&name).expect("nobody else has it")
+    };
+    let _others = names.map(bind);
+    install_our_rules(Family::V4, &[]);
+    let sign = Sign::set().expect("nobody else runs");
+    assert!(said(&clean_all(&[]))[0].contains("kube-ipvs runs on this node"));
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    drop(sign);
+    assert!(clean_all(&[]).is_complete());
+    assert_eq!(our_tables(), "");
+}
+
+/// It may just have been told to end.
+fn a_cleanup_waits_a_moment_for_the_program_to_end() {
+    install_our_rules(Family::V4, &[]);
+    let sign = Sign::set().expect("nobody else runs");
+    let mut cleanup = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+        .args(["--cleanup"])
+        .spawn()
+        .expect("the program can be started");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    drop(sign);
+    assert!(cleanup.wait().expect("it ends").success());
+    assert_eq!(our_tables(), "");
+}
+
+fn the_way_back_waits_for_kube_proxy() {
+    install_our_rules(Family::V4, &[]);
+    shell(
+        "ip link add kube-ipvs0 type dummy
+         ipvsadm --set 86400 120 300; sysctl -qw net.ipv4.vs.run_estimation=0",
+    );
+    let sign = Sign::set().expect("nobody else runs");
+    let log = shell("mktemp").trim().to_owned();
+    let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+    let mut cleanup = std::process::Command::new("sh")
+        .args(["-c", &format!("exec {binary} --cleanup-own 2>{log}")])
+        .spawn()
+        .expect("sh can be started");
+    let says = |words: &str| {
+        shell(&format!(
+            "for _ in $(seq 100); do grep -q '{words}' {log} && exit 0; sleep 0.1; done; cat {log}; exit 1"
+        ));
+    };
+    says("kube-ipvs runs on this node");
+    drop(sign);
+    says("kube-proxy has no rules of its own for IPv4");
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    masquerade("iptables-nft");
+    assert!(cleanup.wait().expect("it ends").success());
+    assert_eq!(our_tables(), "");
+    says("kube-proxy is not in ipvs mode here");
+    // Settings that kube-proxy leaves as they are: each is named with what undoes it, until it is undone.
+    let cures = ["ipvsadm --set 900 0 0", "sysctl -w net.ipv4.vs.run_estimation=1"];
+    for (index, cure) in cures.iter().enumerate() {
+        let (success, log) = run("", "--cleanup-own");
+        assert!(success, "{log}");
+        let named: Vec<_> = cures.iter().filter(|cure| log.contains(&format!("with: {cure}\""))).collect();
+        assert_eq!(named, cures[index..].iter().collect::<Vec<_>>(), "{log}");
+        shell(cure);
+    }
+    assert_eq!(shell("ipvsadm -l --timeout").trim(), "Timeout (tcp tcpfin udp): 900 120 300");
+    let (_, log) = run("", "--cleanup-own");
+    assert!(!log.contains("with: "), "{log}");
+    // What the configuration asks for is nobody's mistake.
+    shell("ipvsadm --set 7200 0 0");
+    let (_, log) = run("", "--cleanup-own --ipvs-tcp-timeout 2h");
+    assert!(!log.contains("with: "), "{log}");
+}

@@ -1,0 +1,156 @@
+//! kube-proxy's chains, jumps and sets: what is removed, when, and what others use.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use kube_ipvs::cluster::types::Family;
+use kube_ipvs::leftovers::report::Finding;
+use kube_ipvs::leftovers::takeover::{Takeover, take_over};
+
+use crate::lab::{self, Test, shell};
+use crate::{MARK, install_our_rules, leave, said, take_over_unguarded};
+
+/// All tests of this file.
+pub(crate) const TESTS: &[Test] = lab::tests![
+    without_our_own_rules_nothing_is_removed,
+    a_family_whose_rules_come_later_is_taken_over_then,
+    a_family_that_is_written_later_is_taken_over_then,
+    what_others_use_stays_and_is_named,
+    a_set_that_is_given_up_late_goes,
+];
+
+fn without_our_own_rules_nothing_is_removed() {
+    leave("iptables-nft");
+    leave("ip6tables-legacy");
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; nft add table ip kube-proxy");
+    let before = shell(
+        "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
+    );
+    let report = take_over(MARK, &Family::ALL.into(), &Family::ALL.into(), &[]);
+    let after = shell(
+        "iptables-nft-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'; nft list tables; ipset save",
+    );
+    assert_eq!(before, after);
+    assert_eq!(said(&report).len(), 2, "{report:?}");
+    assert!(!report.is_complete());
+    // One family's lack is no other's.
+    let report = take_over(MARK, &BTreeSet::from([Family::V6]), &BTreeSet::from([Family::V6]), &[]);
+    assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
+    assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
+}
+
+fn a_family_whose_rules_come_later_is_taken_over_then() {
+    takes_over_one_family_after_the_other(false);
+}
+
+fn a_family_that_is_written_later_is_taken_over_then() {
+    takes_over_one_family_after_the_other(true);
+}
+
+/// The node ports are asked for only when all rules stand and all is written, and until then their sets stay.
+fn takes_over_one_family_after_the_other(rules_stand: bool) {
+    for (first, second, tools) in [
+        (Family::V6, Family::V4, ["ip6tables-nft", "iptables-nft"]),
+        (Family::V4, Family::V6, ["iptables-nft", "ip6tables-nft"]),
+    ] {
+        for tool in tools {
+            leave(tool);
+        }
+        shell(
+            "ip link add eth0 type dummy; ip addr add 192.168.0.1/24 dev eth0; ip link set eth0 up
+             ip addr add 2001:db8::1/64 dev eth0 nodad
+             ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-NODE-PORT-TCP 30080
+             ipset create KUBE-6-NODE-PORT-TCP bitmap:port range 0-65535; ipset add KUBE-6-NODE-PORT-TCP 30080
+             ipset create KUBE-LOOP-BACK hash:ip,port,ip; ipset create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6
+             for server in 192.168.0.1:30080 [2001:db8::1]:30080; do ipvsadm -A -t $server -s rr || exit 1; done",
+        );
+        let left = |tool: &str| shell(&format!("{tool}-save")).contains("KUBE-SERVICES");
+        let servers = || shell("ipvsadm -Sn");
+        let written = Arc::new(Mutex::new(BTreeSet::from([first])));
+        let told = Arc::clone(&written);
+        let told = move || told.lock().expect("nobody panicked").clone();
+        let mut takeover = Takeover::new(MARK, Family::ALL.into(), Vec::new(), told);
+
+        install_our_rules(first, &[]);
+        if rules_stand {
+            install_our_rules(second, &[]);
+        } else {
+            written.lock().expect("nobody panicked").insert(second);
+        }
+        let report = takeover.attempt();
+        assert!(!report.is_complete(), "{report:?}");
+        assert!(!left(tools[0]) && left(tools[1]), "{report:?}");
+        assert_eq!(servers().lines().count(), 2, "{report:?}");
+        let mut sets = vec!["KUBE-6-NODE-PORT-TCP", "KUBE-NODE-PORT-TCP"];
+        sets.push(if second == Family::V4 { "KUBE-LOOP-BACK" } else { "KUBE-6-LOOP-BACK" });
+        sets.sort_unstable();
+        assert_eq!(shell("ipset list -n | sort").lines().collect::<Vec<_>>(), sets, "{report:?}");
+
+        install_our_rules(second, &[]);
+        written.lock().expect("nobody panicked").insert(second);
+        let report = takeover.attempt();
+        assert!(report.is_complete(), "{report:?}");
+        assert!(!left(tools[0]) && !left(tools[1]), "{report:?}");
+        assert_eq!(shell("ipvsadm -Sn; ipset list -n"), "", "{report:?}");
+        assert_eq!(said(&takeover.attempt()), [""; 0]);
+        shell("ip link del eth0; nft flush ruleset");
+    }
+}
+
+fn what_others_use_stays_and_is_named() {
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip; ipset create KUBE-CLUSTER-IP hash:ip,port");
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        leave(tool);
+        shell(&format!(
+            "{tool} -t nat -N OTHERS; {tool} -t nat -A OTHERS -p tcp -j KUBE-MARK-MASQ
+             {tool} -A INPUT -m set --match-set KUBE-CLUSTER-IP src,dst -j ACCEPT"
+        ));
+    }
+    let report = take_over_unguarded();
+    assert!(report.is_complete(), "{report:?}");
+    let kept: Vec<_> = report
+        .findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Kept { what, .. } => Some(what.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            "iptables-legacy nat chain KUBE-MARK-MASQ",
+            "iptables-nft nat chain KUBE-MARK-MASQ",
+            "ipset KUBE-CLUSTER-IP"
+        ]
+    );
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        let rules = shell(&format!("{tool}-save"));
+        assert!(rules.contains("-A KUBE-MARK-MASQ -j MARK") && !rules.contains("KUBE-SERVICES"), "{rules}");
+    }
+    assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
+}
+
+/// As with rules of iptables-nft on a machine with several processors.
+fn a_set_that_is_given_up_late_goes() {
+    leave("iptables-legacy");
+    shell(
+        "ipset create KUBE-CLUSTER-IP hash:ip,port
+         iptables-legacy -A INPUT -m set --match-set KUBE-CLUSTER-IP src,dst -j ACCEPT
+         {
+           while iptables-legacy-save -t nat | grep -q KUBE-SERVICES; do sleep 0.01; done
+           sleep 0.05
+           iptables-legacy --wait -D INPUT 1
+         } >/dev/null 2>&1 &",
+    );
+    let report = take_over_unguarded();
+    assert_eq!(
+        said(&report),
+        [
+            "removed iptables-legacy nat jumps: PREROUTING -m comment --comment \"kubernetes service portals\" \
+             -j KUBE-SERVICES",
+            "removed iptables-legacy nat chains: KUBE-MARK-MASQ, KUBE-SERVICES",
+            "removed ipsets: KUBE-CLUSTER-IP",
+        ]
+    );
+}
