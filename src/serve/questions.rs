@@ -1,7 +1,7 @@
 //! `/services` and `/addresses`: what the loop knows of a Service or an address, and what became of it.
 //!
 //! The loop owns what is asked for. So a question goes to it through a short queue, and is answered between two pieces of
-//! work; who asks waits for that no longer than [`PATIENCE`]. What an answer says is not this folder's business: it only
+//! work; who asks waits for that no longer than two seconds. What an answer says is not this folder's business: it only
 //! knows how to write it.
 
 use std::net::IpAddr;
