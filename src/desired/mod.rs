@@ -65,7 +65,7 @@ impl Desired {
     /// What is wanted before any object is known: settings and empty tables. `supported` says which settings this
     /// kernel takes: see [`settings::Supported`].
     pub fn new(options: ProxyOptions, node_name: Arc<str>, supported: settings::Supported) -> Self {
-        let node = NodeFacts::of(node_name, &Cluster::default(), &options);
+        let node = NodeFacts { name: node_name, ..NodeFacts::default() };
         let settings = settings::wanted(&options, &supported, &node);
         Self { options, supported, node, settings, claims: Claims::default() }
     }
@@ -107,7 +107,9 @@ impl Desired {
         let moved = old.zone != new.zone;
         let other_ports = old.node_port_addresses != new.node_port_addresses;
         let other_ranges = other_ports || old.ips != new.ips;
-        let other_pods = old.knows_pods != new.knows_pods;
+        let knows_pods =
+            |node: &NodeFacts| Family::ALL.map(|family| node.inside(&self.options, family).is_some());
+        let other_pods = knows_pods(&old) != knows_pods(new);
         if moved || other_ports || other_ranges || other_pods {
             let concerned = cluster.services().filter(|service| {
                 let external = service.external.as_deref();
@@ -252,7 +254,7 @@ impl Desired {
                 let node_ports = self.node.node_port_addresses.iter().copied();
                 let points = entry_points::of(service, port, cluster_ip, node_ports);
                 for point in points.filter(|point| !self.node.leaves(point)) {
-                    let leads = self.node.leads(point, &chosen);
+                    let leads = self.node.leads(point, &chosen, &self.options);
                     let real_servers = match leads {
                         Policy::Cluster => of_cluster.clone(),
                         Policy::Local => of_node.clone(),

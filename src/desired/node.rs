@@ -32,8 +32,6 @@ pub(super) struct NodeFacts {
     pub(super) source: Option<Ipv4Addr>,
     /// The addresses of its pods.
     pub(super) pod_cidrs: Vec<IpNet>,
-    /// The families in which clients inside the cluster can be told from others: [`NodeFacts::inside`].
-    pub(super) knows_pods: BTreeSet<Family>,
 }
 
 /// Who has an address, so that it is not put on our device.
@@ -62,7 +60,7 @@ impl NodeFacts {
         let known_by = ips.map(|ips| ips.of(Family::V4));
         let source =
             global().map(|(address, _)| address).find(|address| Some(IpAddr::V4(*address)) == known_by);
-        let mut facts = Self {
+        Self {
             name,
             zone: node.and_then(|node| node.zone.clone()),
             taken: {
@@ -84,11 +82,7 @@ impl NodeFacts {
             // Without a Node object any address of the node will do, as long as it stays the same.
             source: source.or_else(|| global().map(|(address, _)| address).min()),
             pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
-            knows_pods: BTreeSet::new(),
-        };
-        facts.knows_pods =
-            Family::ALL.into_iter().filter(|family| facts.inside(options, *family).is_some()).collect();
-        facts
+        }
     }
 
     pub(super) fn place(&self) -> Place<'_> {
@@ -109,8 +103,8 @@ impl NodeFacts {
     /// Which endpoints an entry point leads to: those that its policy says. Where no pod can be told from a client outside,
     /// an entry point from outside that is `Local` leads to all of them if this node has none, as in kube-proxy's ipvs
     /// mode (contract 5.2): else nothing would be there for pods, who should reach all of them.
-    pub(super) fn leads(&self, point: EntryPoint, chosen: &Endpoints) -> Policy {
-        let knows_pods = || self.knows_pods.contains(&Family::of(point.server.address));
+    pub(super) fn leads(&self, point: EntryPoint, chosen: &Endpoints, options: &ProxyOptions) -> Policy {
+        let knows_pods = || self.inside(options, Family::of(point.server.address)).is_some();
         if point.role.is_external() && chosen.local.is_empty() && !knows_pods() {
             Policy::Cluster
         } else {
