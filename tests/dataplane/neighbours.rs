@@ -17,47 +17,32 @@ const SOON: Duration = Duration::from_secs(10);
 /// How long is waited for one answer, where another attempt follows.
 const BRIEFLY: Duration = Duration::from_millis(300);
 
+/// What a row does for one family.
+type Test = fn(Family);
+
 pub(crate) fn rows() -> impl Iterator<Item = Trial> {
-    let families = || Family::ALL.into_iter();
-    let addresses = families().map(|family| {
-        row(&[&"neighbours", &"node-ports-follow-the-addresses", &family], move || {
-            node_ports_follow_the_addresses(family);
-        })
+    let tests: [(&str, Test); 6] = [
+        ("node-ports-follow-the-addresses", node_ports_follow_the_addresses),
+        ("an-address-that-another-device-has", an_address_that_another_device_has),
+        ("who-listens-on-a-cluster-ip-is-not-asked", who_listens_on_a_cluster_ip_is_not_asked),
+        (
+            "host-ports-on-an-address-that-another-device-has",
+            host_ports_on_an_address_that_another_device_has,
+        ),
+        ("source-ranges-with-the-address-in-them", source_ranges_with_the_address_in_them),
+        ("source-ranges-come-and-go", source_ranges_come_and_go),
+    ];
+    let tests = tests.into_iter().flat_map(|(name, test)| {
+        Family::ALL.map(|family| row(&[&"neighbours", &name, &family], move || test(family)))
     });
-    let shared = families().map(|family| {
-        row(&[&"neighbours", &"an-address-that-another-device-has", &family], move || {
-            an_address_that_another_device_has(family);
-        })
-    });
-    let cluster_ips = families().map(|family| {
-        row(&[&"neighbours", &"who-listens-on-a-cluster-ip-is-not-asked", &family], move || {
-            who_listens_on_a_cluster_ip_is_not_asked(family);
-        })
-    });
-    let host_ports = families().flat_map(|family| {
+    let host_ports = Family::ALL.into_iter().flat_map(|family| {
         PROTOCOLS.map(|protocol| {
             row(&[&"neighbours", &"host-ports-take-no-service-port", &protocol, &family], move || {
                 host_ports_take_no_service_port(protocol, family);
             })
         })
     });
-    let others_ports = families().map(|family| {
-        row(&[&"neighbours", &"host-ports-on-an-address-that-another-device-has", &family], move || {
-            host_ports_on_an_address_that_another_device_has(family);
-        })
-    });
-    let around = families().map(|family| {
-        row(&[&"neighbours", &"source-ranges-with-the-address-in-them", &family], move || {
-            source_ranges_with_the_address_in_them(family);
-        })
-    });
-    let forwarding = families().map(|family| {
-        row(&[&"neighbours", &"source-ranges-come-and-go", &family], move || {
-            source_ranges_come_and_go(family);
-        })
-    });
-    let others = shared.chain(cluster_ips).chain(host_ports).chain(others_ports);
-    addresses.chain(others).chain(around).chain(forwarding)
+    tests.chain(host_ports)
 }
 
 /// Who answers; `None`: nobody.
