@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use super::{TokenFile, connect, missing_variable, server_url};
+use super::in_cluster::missing_variable;
+use super::kubeconfig::server_url;
+use super::{TokenFile, connect};
 
 /// A kubeconfig with one cluster, user and context; `cluster` and `user` are flow mappings.
 fn kubeconfig(cluster: &str, user: &str) -> String {

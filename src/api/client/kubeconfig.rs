@@ -1,0 +1,144 @@
+//! The settings that a kubeconfig has: its current context, that context's cluster and user, and what they refer to.
+
+use std::path::Path;
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use super::origin::{Origin, load_error};
+use super::{Error, first_line};
+
+/// Reads the settings, and those files of which kube's client would not name the field.
+pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Config, Origin), Error> {
+    let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| match error {
+        KubeconfigError::ReadConfig(error, _) => Error::Read { file: file.into(), error },
+        KubeconfigError::Parse(error) => {
+            Error::Parse { file: file.into(), reason: first_line(&error.to_string()) }
+        }
+        other => Error::Parse { file: file.into(), reason: first_line(&other.to_string()) },
+    })?;
+    let current = current(file, &kubeconfig)?;
+    let cluster = kubeconfig
+        .clusters
+        .iter_mut()
+        .find(|named| named.name == current.cluster)
+        .and_then(|named| named.cluster.as_mut())
+        .expect("it was seen to be there");
+
+    let user = kubeconfig.auth_infos.iter().find(|named| named.name == current.user);
+    let origin = Origin::File { file: file.into(), cluster: current.cluster, user: current.user };
+    let user = user.and_then(|named| named.auth_info.as_ref());
+    let https_by_default = cluster.certificate_authority.is_some()
+        || cluster.certificate_authority_data.is_some()
+        || cluster.insecure_skip_tls_verify == Some(true)
+        || user
+            .is_some_and(|user| user.client_certificate.is_some() || user.client_certificate_data.is_some());
+    let server = if let Some(url) = master {
+        // As client-go: a server name that belongs to the file's server does not apply to another one.
+        cluster.tls_server_name = None;
+        server_url(url, https_by_default).map_err(|problem| master_error(url, problem))?
+    } else {
+        let field = origin.cluster_field("server");
+        let url = cluster.server.as_deref().unwrap_or_default();
+        if url.is_empty() {
+            return Err(
+                origin.field(field, "is not set: the URL of the API server is needed, here or by --master")
+            );
+        }
+        server_url(url, https_by_default)
+            .map_err(|problem| origin.field(field, format!("{url:?}: {problem}")))?
+    };
+    cluster.server = Some(server.to_string());
+    if let Some(proxy) = cluster.proxy_url.as_deref().filter(|proxy| !proxy.is_empty()) {
+        let problem = format!("{proxy:?}: proxies are not supported");
+        return Err(origin.field(origin.cluster_field("proxy-url"), problem));
+    }
+    let files = [(origin.cluster_field("certificate-authority"), cluster.certificate_authority.clone())];
+    let files = files.into_iter().chain(user.into_iter().flat_map(|user| {
+        [
+            (origin.user_field("client-certificate"), user.client_certificate.clone()),
+            (origin.user_field("client-key"), user.client_key.clone()),
+        ]
+    }));
+    for (field, path) in files {
+        if let Some(path) = path {
+            std::fs::File::open(&path).map_err(|error| origin.field(field, format!("{path}: {error}")))?;
+        }
+    }
+
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| load_error(&origin, &error))?;
+    // Taken from the environment (HTTPS_PROXY) where the file has none. The API server is never behind it.
+    config.proxy_url = None;
+    Ok((config, origin))
+}
+
+/// The settings that `--master` alone makes: a server, and no credentials.
+pub(super) fn of_master(url: &str) -> Result<Config, Error> {
+    server_url(url, false).map(Config::new).map_err(|problem| master_error(url, problem))
+}
+
+/// The names that the current context leads to.
+struct Current {
+    /// Of a cluster that the file has.
+    cluster: String,
+    /// Of a user that the file has; empty: none, which means no credentials.
+    user: String,
+}
+
+/// Follows `current-context` to its cluster and user.
+fn current(file: &Path, kubeconfig: &Kubeconfig) -> Result<Current, Error> {
+    let error = |field: String, problem: String| Error::Field { file: file.into(), field, problem };
+    let context_names = || names(kubeconfig.contexts.iter().map(|named| named.name.as_str()));
+    let current = kubeconfig.current_context.as_deref().unwrap_or_default();
+    if current.is_empty() {
+        let problem = format!("is not set; contexts of this file: {}", context_names());
+        return Err(error("current-context".into(), problem));
+    }
+    let context = kubeconfig.contexts.iter().find(|named| named.name == current);
+    let context = context.and_then(|named| named.context.as_ref()).ok_or_else(|| {
+        let problem = format!("no context is named {current:?}; contexts of this file: {}", context_names());
+        error("current-context".into(), problem)
+    })?;
+    if !kubeconfig.clusters.iter().any(|named| named.name == context.cluster && named.cluster.is_some()) {
+        let there_are = names(kubeconfig.clusters.iter().map(|named| named.name.as_str()));
+        let problem =
+            format!("no cluster is named {:?}; clusters of this file: {there_are}", context.cluster);
+        return Err(error(format!("contexts[{current}].context.cluster"), problem));
+    }
+    let user = context.user.clone().unwrap_or_default();
+    if !user.is_empty() && !kubeconfig.auth_infos.iter().any(|named| named.name == user) {
+        let there_are = names(kubeconfig.auth_infos.iter().map(|named| named.name.as_str()));
+        let problem = format!("no user is named {user:?}; users of this file: {there_are}");
+        return Err(error(format!("contexts[{current}].context.user"), problem));
+    }
+    Ok(Current { cluster: context.cluster.clone(), user })
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// The URL of a server. Without a scheme it is http, or https where there is something to do TLS with, as for
+/// client-go.
+pub(super) fn server_url(text: &str, https_by_default: bool) -> Result<http::Uri, String> {
+    let text = text.trim();
+    let with_scheme = match (text.contains("://"), https_by_default) {
+        (true, _) => text.to_owned(),
+        (false, true) => format!("https://{text}"),
+        (false, false) => format!("http://{text}"),
+    };
+    let uri: http::Uri = with_scheme
+        .parse()
+        .map_err(|error| format!("{error}; a URL like https://192.0.2.1:6443 is needed"))?;
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(uri),
+        _ => Err("the scheme must be http or https".into()),
+    }
+}
+
+fn master_error(url: &str, problem: String) -> Error {
+    Error::Master { url: url.into(), problem }
+}
