@@ -18,6 +18,9 @@ const LONG_REST: u32 = 2500;
 const SHORT_REST: u32 = 500;
 /// A cluster with more virtual servers is large.
 const LARGE: usize = 8 * SLICE;
+/// No look waits for longer than this, in periods: how long a look took says nothing of what it costs where the kernel let
+/// it wait, for a lock that somebody else held, or did not answer at all.
+const LONGEST_REST: u32 = 300;
 
 /// After so many periods it is asked whether what everything stands on is there: a round through everything takes minutes
 /// in a large cluster, and a node whose device or tables are gone serves nobody meanwhile.
@@ -42,6 +45,10 @@ pub(super) struct Audit {
     due: Option<Instant>,
     /// When to ask for what everything stands on.
     foundations_due: Option<Instant>,
+    /// What was asked for, beside the rotation: it goes on as if these had not been.
+    asked: VecDeque<Look>,
+    /// Whether the last look was one of those.
+    was_asked: bool,
     /// What is still to come in this round before the virtual servers.
     round: VecDeque<Look>,
     /// The last virtual server that was read in this round; `None` before the first.
@@ -54,15 +61,16 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) fn new(period: Duration, families: BTreeSet<Family>) -> Self {
-        let (round, surprising) = (VecDeque::new(), Vec::new());
         Self {
             period,
             families,
             due: None,
             foundations_due: None,
-            round,
+            asked: VecDeque::new(),
+            was_asked: false,
+            round: VecDeque::new(),
             last: None,
-            surprising,
+            surprising: Vec::new(),
             rest: SHORT_REST,
         }
     }
@@ -73,7 +81,7 @@ impl Audit {
         self.foundations_due = Some(now + self.period * FOUNDATIONS);
     }
 
-    /// When [`Audit::due`] will have something.
+    /// When [`Audit::due`] will have something, if it has nothing now.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.into_iter().chain(self.foundations_due).min()
     }
@@ -84,7 +92,12 @@ impl Audit {
             self.foundations_due = Some(now + self.period * FOUNDATIONS);
             return Some(Look::Foundations(actual.virtual_servers.keys().next().copied()));
         }
+        if let Some(look) = self.asked.pop_front() {
+            self.was_asked = true;
+            return Some(look);
+        }
         self.due.filter(|due| *due <= now)?;
+        self.was_asked = false;
         self.due = Some(now + self.period);
         self.rest = if actual.virtual_servers.len() > LARGE { LONG_REST } else { SHORT_REST };
         if !self.surprising.is_empty() {
@@ -110,10 +123,14 @@ impl Audit {
         Some(read(slice))
     }
 
-    /// What was looked at took so long: the next look waits in proportion, unless something was found.
+    /// What was looked at took so long: the next look waits in proportion. Not if that one was asked for; and what it found
+    /// is read soon.
     pub(super) fn took(&mut self, took: Duration, now: Instant) {
-        if self.surprising.is_empty() {
-            self.due = self.due.max(Some(now + took.saturating_mul(self.rest)));
+        if !self.surprising.is_empty() {
+            self.due = self.due.map(|due| due.min(now + self.period));
+        } else if !self.was_asked {
+            let rest = took.saturating_mul(self.rest).min(self.period * LONGEST_REST);
+            self.due = self.due.max(Some(now + rest));
         }
     }
 
@@ -122,15 +139,9 @@ impl Audit {
         self.foundations_due = Some(now);
     }
 
-    /// Has these looked at next, from now on.
-    pub(super) fn look(&mut self, looks: Vec<Look>, now: Instant) {
-        if looks.is_empty() {
-            return;
-        }
-        for look in looks.into_iter().rev() {
-            self.round.push_front(look);
-        }
-        self.due = Some(now);
+    /// Has these looked at now, once.
+    pub(super) fn look(&mut self, looks: Vec<Look>) {
+        self.asked.extend(looks);
     }
 
     /// Has these virtual servers read in the next ticks.

@@ -8,6 +8,7 @@ use super::picture::Picture;
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
+use crate::kernel::Selection;
 use crate::state::{
     Key, RealServer, RealServerKey, RealServers, Scope, State, VirtualServer, VirtualServerKey, Weight,
 };
@@ -343,6 +344,41 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     // Only then is known how long that took.
     audit.took(second, now);
     assert_eq!(next_look(&mut audit, &large), now + second, "what surprised is read soon");
+}
+
+#[test]
+fn a_look_that_waited_for_the_kernel_does_not_hold_up_the_audit_for_hours() {
+    let second = Duration::from_secs(1);
+    let start = Instant::now();
+    let mut audit = Audit::new(second, [Family::V4].into());
+    audit.start(start);
+    let now = next_look(&mut audit, &State::default());
+    audit.took(Duration::from_secs(5), now);
+    assert_eq!(next_look(&mut audit, &State::default()), now + 300 * second);
+}
+
+#[test]
+fn what_is_asked_for_is_looked_at_at_once_and_does_not_hold_up_the_audit() {
+    let second = Duration::from_secs(1);
+    let start = Instant::now();
+    let mut audit = Audit::new(second, [Family::V4].into());
+    audit.start(start);
+    let tables = Look::Read(Selection::Tables(Family::V4));
+    // A table that somebody makes anew all the time.
+    for _ in 0..3 {
+        audit.look(vec![tables.clone()]);
+        assert_eq!(audit.due(start, &State::default()), Some(tables.clone()));
+        audit.took(Duration::from_mins(1), start);
+    }
+    let now = next_look(&mut audit, &State::default());
+    assert_eq!(now, start + second);
+    audit.took(Duration::from_secs(5), now);
+    // What it finds is read soon, however long the audit rests just then.
+    audit.look(vec![Look::List]);
+    assert_eq!(audit.due(now, &State::default()), Some(Look::List));
+    audit.look_at(vec![server_key(Protocol::Tcp)]);
+    audit.took(Duration::from_millis(1), now);
+    assert_eq!(next_look(&mut audit, &State::default()), now + second);
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Reconciler {
             Ok(_) => {}
             Err(error) => failures.push(error),
         }
-        self.audit.look(looks, now);
+        self.audit.look(looks);
         self.notes.push(Note::LookedFor(failures));
     }
 
