@@ -409,3 +409,44 @@ fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
         }
     }
 }
+
+#[test]
+fn answers_that_are_lost_each_time_do_not_keep_everything_else_waiting() {
+    let mut life = settled(20, NEVER);
+    life.kernel.take_written();
+    life.reconciler.take_notes();
+    // The request gets lost: with a lost answer alone, what is read next is as wanted.
+    life.kernel.set_faults(Some(Box::new(|step| {
+        matches!(step, Step::AddVirtualServer(..)).then_some(Fault::LoseRequest)
+    })));
+    life.feed(appears(20));
+    let mut attempts = 0;
+    let end = life.now + Duration::from_mins(10);
+    let mut told = Vec::new();
+    while life.now < end {
+        match life.reconciler.next(life.now) {
+            Next::Work(work) => {
+                attempts += u32::from(matches!(work, Work::Apply(_)));
+                life.work(&work);
+            }
+            Next::Wait(due) => life.now = due.map_or(end, |due| due.max(life.now)),
+        }
+        told.extend(life.reconciler.take_notes());
+    }
+    assert!((5..=30).contains(&attempts), "{attempts} attempts in ten minutes");
+    let told: Vec<_> = told
+        .iter()
+        .filter_map(|note| match note {
+            Note::Refused { key, text, .. } => Some(format!("{key}: {text}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["virtual server TCP 10.96.0.20:80: the kernel's answer was lost"]);
+    life.kernel.set_faults(None);
+    life.settle();
+    assert!(life.kernel.state().virtual_servers.contains_key(&VirtualServerKey {
+        address: ip("10.96.0.20"),
+        protocol: Protocol::Tcp,
+        port: 80
+    }));
+}

@@ -364,7 +364,7 @@ impl Reconciler {
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
             (Task::Foundations(witness), Answer::Foundations(found)) => {
-                self.look_for(witness, found, now);
+                self.look_for(witness, found);
             }
             (Task::Count, Answer::Counts(Ok(counts))) => {
                 for server in self.drains.counted(&counts, now) {

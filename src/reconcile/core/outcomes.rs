@@ -69,7 +69,10 @@ impl Reconciler {
                 }
                 Outcome::Unknown => {
                     self.suspect(&planned.step, &key);
-                    troubled.insert(key);
+                    // Once for each key, as below.
+                    if troubled.insert(key.clone()) {
+                        self.unanswered(&planned.step, &key, now);
+                    }
                 }
                 Outcome::Refused(refusal) => {
                     if matches!(key, Key::Rules(_) | Key::Element(_)) {
@@ -103,6 +106,16 @@ impl Reconciler {
         self.schedule.took(scope.len(), took);
         self.notes.push(Note::Wrote { counts, families, filter_refused, took });
         self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
+    }
+
+    /// What became of a step is not known: it is looked at and tried again at once; and later if that happens again, since
+    /// answers that are lost each time, for want of memory, would keep everything else waiting.
+    fn unanswered(&mut self, step: &diff::Step, key: &Key, now: Instant) {
+        let (kind, real_server) = (step.kind(), step.real_server());
+        let text = "the kernel's answer was lost".to_owned();
+        if self.schedule.surprise(key, format!("{kind}: {text}"), false, now) {
+            self.notes.push(Note::Refused { key: key.clone(), kind, real_server, text });
+        }
     }
 
     /// The kernel refused a step for a key: it is tried again, and told where that is new.
@@ -144,7 +157,7 @@ impl Reconciler {
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
     /// before, or may be; and where one virtual server is gone, others may be. What could not be seen stays as it was.
-    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: Foundations, now: Instant) {
+    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: Foundations) {
         let mut looks = Vec::new();
         let mut failures = Vec::new();
         for (family, table) in found.tables {

@@ -380,7 +380,8 @@ fn what_is_uncertain_says_so_until_it_is_read() {
     assert_eq!(explained.entry_points[0].state, Standing::Uncertain);
     assert_eq!(
         explained.findings,
-        ["What the kernel has is uncertain, and is about to be read: virtual server TCP 10.96.0.1:80."]
+        ["What the kernel has is uncertain, and is about to be read: virtual server TCP 10.96.0.1:80 \
+             (edit_real_server: the kernel's answer was lost)."]
     );
     life.kernel.set_faults(None);
     life.now += Duration::from_secs(1);
