@@ -14,6 +14,8 @@ use crate::state::{Key, Scope};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LAST_RETRY: Duration = Duration::from_mins(1);
+/// A retry comes sooner, by up to one part in so many of its wait, if another one is due then.
+const TOGETHER: u32 = 4;
 /// How long the kernel may work on one piece of the first fill: changes that arrive meanwhile wait for it.
 const PIECE_TIME: Duration = Duration::from_millis(5);
 /// Keys in the first such piece, and least and most in any. A virtual server takes the kernel some 30 µs, an address up to
@@ -185,12 +187,7 @@ impl Schedule {
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
     /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
     pub fn take(&mut self, now: Instant) -> Scope {
-        while let Some((due, _)) = self.retries.first()
-            && *due <= now
-            && let Some((_, key)) = self.retries.pop_first()
-        {
-            self.add(Urgency::Change, key);
-        }
+        self.take_retries(now);
         let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
         while let Some(mut entry) = self.queues.first_entry() {
             let urgency = *entry.key();
@@ -214,6 +211,26 @@ impl Schedule {
             }
         }
         Scope::new()
+    }
+
+    /// Puts the keys whose retry is due among the changes, and with them those that come soon: before each retry what the
+    /// kernel has is read, and of one element that is the whole table. A thousand objects that are refused for ever would
+    /// otherwise have it read all the time.
+    fn take_retries(&mut self, now: Instant) {
+        if self.retries.first().is_none_or(|(due, _)| *due > now) {
+            return;
+        }
+        let soon = |(due, key): &&(Instant, Key)| {
+            let attempts = self.failures.get(key).map_or(0, |failure| failure.attempts);
+            *due <= now + full_backoff(attempts) / TOGETHER
+        };
+        let last = now + LAST_RETRY / TOGETHER;
+        let taken: Vec<_> =
+            self.retries.iter().take_while(|(due, _)| *due <= last).filter(soon).cloned().collect();
+        for retry in taken {
+            self.retries.remove(&retry);
+            self.add(Urgency::Change, retry.1);
+        }
     }
 
     /// The kernel took so long for so many keys: the next piece is made to fit. It grows and shrinks by steps, since one
@@ -355,12 +372,16 @@ impl Schedule {
     }
 }
 
-/// The wait after so many failures in a row, shortened by up to a quarter so that keys that failed together do not come
-/// back together. The jitter is drawn from the key: this module knows no dice.
+/// The wait after so many failures in a row, shortened by up to a quarter so that not all keys of a node, and not all nodes
+/// of a cluster, come back together. The jitter is drawn from the key: this module knows no dice.
 fn backoff(attempts: u32, key: &Key) -> Duration {
-    let full = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LAST_RETRY);
     let mut hasher = DefaultHasher::new();
     (attempts, key).hash(&mut hasher);
     let part = u32::try_from(hasher.finish() % 256).expect("less than 256");
-    full * (1024 - part) / 1024
+    full_backoff(attempts) * (1024 - part) / 1024
+}
+
+/// The same, not shortened.
+fn full_backoff(attempts: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LAST_RETRY)
 }

@@ -254,6 +254,38 @@ fn failures_are_told_once_and_tried_again_ever_later() {
 }
 
 #[test]
+fn what_fails_for_ever_is_tried_again_together() {
+    let start = Instant::now();
+    let mut schedule = Schedule::default();
+    let keys: Vec<_> = (0..200).map(key).collect();
+    for (number, key) in keys.iter().enumerate() {
+        // Each since another moment, over ten minutes.
+        schedule.fail(key, "no".to_owned(), true, start + Duration::from_secs(3 * number as u64));
+    }
+    let (mut batches, mut tries) = (0, BTreeMap::<Key, Vec<Instant>>::new());
+    loop {
+        let now = schedule.next_due(None).expect("a retry");
+        if now > start + Duration::from_hours(1) {
+            break;
+        }
+        let taken = schedule.take(now);
+        assert!(!taken.is_empty());
+        batches += u32::from(now > start + Duration::from_mins(30));
+        for key in taken {
+            schedule.fail(&key, "no".to_owned(), true, now);
+            tries.entry(key).or_default().push(now);
+        }
+    }
+    // Half an hour, in which two hundred keys come every minute: never two batches within a quarter of a minute.
+    assert!(batches <= 2 * 60, "{batches}");
+    for (key, tries) in tries {
+        let waits: Vec<_> = tries.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        let last = waits.last_chunk::<20>().unwrap_or_else(|| panic!("{key}: {waits:?}"));
+        assert!(last.iter().all(|wait| (30.0..=60.0).contains(wait)), "{key}: {waits:?}");
+    }
+}
+
+#[test]
 fn a_first_surprise_is_settled_at_once_and_a_second_waits() {
     let now = Instant::now();
     let mut schedule = Schedule::default();
