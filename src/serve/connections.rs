@@ -2,16 +2,20 @@
 //!
 //! Whoever reaches a port may open connections and say nothing, and a scraper may be gone without a word. Each costs a
 //! descriptor and memory, in a process that may open as many files as the system has and that is the last to be killed for
-//! want of memory. So a connection on which no complete request comes is closed, and there is a greatest number of them.
+//! want of memory. So a connection on which no complete request comes is closed, and one on which nobody takes the answers;
+//! and there is a greatest number of them, of all and of each peer: one peer that fills its own shuts nobody out.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -23,39 +27,82 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Until the head of a request is there, from the first moment or the last answer on; and again, until it is answered.
+    /// Until the head of a request is there, from the first moment or the last answer on; again, until it is answered; and
+    /// for how long the peer may take nothing of what it is told.
     pub(super) patience: Duration,
     /// How many connections there may be. Others wait until one of them is closed.
     pub(super) connections: usize,
+    /// How many of them one address may have. What is more is closed at once.
+    pub(super) connections_of_one_peer: usize,
 }
 
 impl Limits {
     /// Longer than what load balancers and most scrapers wait between two requests on one connection, and not a period that
     /// they like: what is sent just when the connection is closed has to be sent again. The connections of all need some
     /// ten MB.
-    pub(super) const DEFAULT: Self = Self { patience: Duration::from_secs(25), connections: 1024 };
+    ///
+    /// A load balancer has a few connections for each of its own machines, and what comes through a gateway has one address.
+    pub(super) const DEFAULT: Self =
+        Self { patience: Duration::from_secs(25), connections: 1024, connections_of_one_peer: 128 };
+}
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Peers {
+    /// Counts one more, unless the address has as many as it may.
+    fn admit(&self, address: IpAddr, most: usize) -> Option<Admitted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Admitted { peers: self.clone(), address })
+    }
+}
+
+/// A connection that is counted until this is dropped.
+struct Admitted {
+    peers: Peers,
+    address: IpAddr,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
 }
 
 /// Serves for ever. Dropped, it accepts no more connections; those that are open go on.
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits) -> io::Result<()> {
     let free = Arc::new(Semaphore::new(limits.connections));
+    let peers = Peers::default();
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let stream = accept(&listener).await;
+        let (stream, peer) = accept(&listener).await;
+        let Some(admitted) = peers.admit(peer, limits.connections_of_one_peer) else { continue };
         let router = router.clone();
         tokio::spawn(async move {
             converse(stream, router, limits.patience).await;
-            drop(permit);
+            drop((admitted, permit));
         });
     }
 }
 
-/// The next connection. Why there is none is said once, then by change.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection, and whose it is. Why there is none is said once, then by change.
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     let mut said = None;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, peer)) => return (stream, peer.ip().to_canonical()),
             // It was gone before we looked.
             Err(error)
                 if matches!(
@@ -78,6 +125,9 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 /// Answers what is asked on a connection, until one side ends it.
 async fn converse(stream: TcpStream, router: Router, patience: Duration) {
+    // By the kernel (since 5.11 also where the peer says all the time that it has no room): nothing here sees what was
+    // taken. Where it does not know the option the connection is as good as before.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     let answer = service_fn(move |request| {
         // An answer may wait for the rest of the request.
         let answer = timeout(patience, router.clone().oneshot(request));
@@ -163,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_are_too_many_wait() {
         let patience = Duration::from_secs(10);
-        let address = start(Limits { patience, connections: 2 });
+        let address = start(Limits { patience, connections: 2, ..Limits::DEFAULT });
         let first = TcpStream::connect(address).await.unwrap();
         let _second = TcpStream::connect(address).await.unwrap();
         // A moment for both to be accepted.
@@ -180,11 +230,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_takes_no_answers_is_left() {
+        let patience = Duration::from_secs(1);
+        let address = start(Limits { patience, connections: 1, ..Limits::DEFAULT });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Until there is no room for answers any more, nor for requests.
+        let requests = REQUEST.repeat(1000);
+        let filled = async {
+            while timeout(SOON, stream.write_all(requests.as_bytes())).await.is_ok_and(|sent| sent.is_ok()) {}
+        };
+        timeout(Duration::from_secs(20), filled).await.expect("the server stops to read");
+        // There is room for one.
+        let (answer, _) =
+            timeout(Duration::from_secs(20), told(address, REQUEST)).await.expect("the first one is closed");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        drop(stream);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_all_it_may_have_shuts_nobody_out() {
+        let patience = Duration::from_secs(10);
+        let address = start(Limits { patience, connections: 8, connections_of_one_peer: 2 });
+        let first = TcpStream::connect(address).await.unwrap();
+        let _second = TcpStream::connect(address).await.unwrap();
+        tokio::time::sleep(SOON).await;
+        let request = REQUEST.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        let other = tokio::net::TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = other.connect(address).await.unwrap();
+        other.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        drop(first);
+        tokio::time::sleep(SOON).await;
+        assert!(told(address, &request).await.0.starts_with("HTTP/1.1 200 OK"), "there is room again");
+    }
+
+    #[tokio::test]
     async fn who_is_gone_without_a_word_is_noticed() {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let stream = accept(&listener).await;
-        let socket = socket2::SockRef::from(&stream);
+        let (stream, _) = accept(&listener).await;
+        let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
     }
