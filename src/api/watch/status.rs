@@ -59,7 +59,8 @@ pub(super) struct Report {
     resource: Resource,
     status: watch::Sender<Status>,
     pub(super) counters: Arc<Counters>,
-    /// The error that was logged last; a repetition is not worth a line.
+    /// The failure that was logged last; a repetition is not worth a line, nor is the same at another request: where a server
+    /// fails at everything, watches and lists take turns.
     logged: Option<String>,
 }
 
@@ -77,8 +78,9 @@ impl Report {
     /// Something failed.
     pub(super) fn failed(&mut self, verb: Verb, failure: &Failure) {
         Counters::count(&self.counters.errors);
-        let text = format!("{verb} {}: {failure}", self.resource);
-        if self.logged.as_ref() != Some(&text) {
+        let reason = failure.to_string();
+        let text = format!("{verb} {}: {reason}", self.resource);
+        if self.logged.as_ref() != Some(&reason) {
             if failure.is_gone() {
                 // The normal end of a connection that was away for long.
                 tracing::info!(err = text, "Too much was missed, getting the complete set again");
@@ -88,7 +90,7 @@ impl Report {
                     "The API server cannot be watched, keeping what is known and trying again"
                 );
             }
-            self.logged = Some(text.clone());
+            self.logged = Some(reason);
         }
         self.status.send_modify(|status| status.last_error = Some(text.into()));
     }
@@ -176,6 +178,22 @@ impl<K: Ord + Clone> Complaints<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::tests::listen;
+
+    #[test]
+    fn a_server_that_fails_at_everything_is_said_once() {
+        let (written, _guard) = listen();
+        let mut report = Report::new(Resource::Services);
+        let failure = Failure::Connection("connection refused".to_owned());
+        for verb in [Verb::Watch, Verb::List, Verb::Watch, Verb::List] {
+            report.failed(verb, &failure);
+        }
+        report.failed(Verb::List, &Failure::Connection("no route to host".to_owned()));
+        let lines = written.lines();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let last_error = report.status.borrow().last_error.clone();
+        assert_eq!(last_error.as_deref(), Some("list services: no route to host"));
+    }
 
     #[test]
     fn what_a_complete_set_does_not_have_is_not_counted_any_more() {
