@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -21,6 +21,10 @@ const RECHECK: Duration = Duration::from_secs(30);
 const RECHECK_SOON: Duration = Duration::from_secs(1);
 /// A file that no event told of and that is younger than this may still be in the making.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// The largest file that is read, in bytes: more than 100,000 Services with ten endpoints each need. A hole in a file may be of any size, and
+/// costs nothing before it is read.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// By what a file is recognised as unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +211,9 @@ impl ManifestSource {
                 let json = file.extension().is_some_and(|extension| extension == "json");
                 read::read(&bytes, json, &mut self.converter, &self.node_name)
             }
-            Ok(None) => return Vec::new(),
+            // A folder may have such a name; but not that of a file whose objects are in force.
+            Ok(None) if !self.store.knows(file) => return Vec::new(),
+            Ok(None) => Err(unreadable(&"is no file any more")),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {
                 // Deleted, if that can be known: a folder that is gone with all its files, or is another one, may be one
                 // that is not mounted at the moment.
@@ -287,9 +293,14 @@ fn contents(file: &Path) -> io::Result<Option<(Stamp, Vec<u8>)>> {
     }
     let opened = fs::File::open(file)?;
     let stamp = Stamp::of(&opened.metadata()?);
+    let too_large = || io::Error::other(format!("is larger than {} MiB", MOST_BYTES >> 20));
+    if stamp.size_bytes > MOST_BYTES {
+        return Err(too_large());
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(stamp.size_bytes).unwrap_or_default() + 1);
-    io::Read::read_to_end(&mut &opened, &mut bytes)?;
-    Ok(Some((stamp, bytes)))
+    // It may grow meanwhile.
+    opened.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES { Err(too_large()) } else { Ok(Some((stamp, bytes))) }
 }
 
 #[cfg(test)]

@@ -71,3 +71,42 @@ fn a_file_that_is_missing_on_another_device_says_nothing() {
     assert_eq!(look(&mut source), 1);
     drop(folder);
 }
+
+/// What a file is said to be, when it is read again.
+fn verdict(source: &mut ManifestSource, file: &Path) -> String {
+    match &source.read(file)[..] {
+        [Notice::Warning(line)] => line.clone(),
+        others => panic!("{others:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_file_any_more_keeps_what_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, SERVICE).unwrap();
+    // One that never was a file is none of ours.
+    fs::create_dir(folder.path().join("b.yaml")).unwrap();
+    let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
+    source.load().unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let said = verdict(&mut source, &file);
+    assert!(said.contains("a.yaml") && said.contains("is no file any more"), "{said}");
+    assert_eq!(look(&mut source), 0, "nothing is withdrawn");
+    assert_eq!(source.store.totals().broken, 1);
+    assert_eq!(source.store.totals().files, 1);
+}
+
+#[test]
+fn a_file_that_is_mostly_a_hole_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, SERVICE).unwrap();
+    let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
+    source.load().unwrap();
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(4 << 40).unwrap();
+    let said = verdict(&mut source, &file);
+    assert!(said.contains("a.yaml") && said.contains("is larger than 1024 MiB"), "{said}");
+    assert_eq!(look(&mut source), 0, "nothing is withdrawn");
+}
