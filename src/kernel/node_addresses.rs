@@ -296,7 +296,7 @@ fn decode(message: Message<'_>, ours: Option<u32>) -> Option<Change> {
             if message.kind == link::DELETE_LINK {
                 return Some(Change::NoInterface(index));
             }
-            let name = message.attributes(link::HEADER_LENGTH).get(link::NAME)?.text()?;
+            let name = message.attributes(link::HEADER_LENGTH).get(link::NAME)?.name();
             Some(Change::Interface(index, name.into()))
         }
         address::NEW_ADDRESS | address::DELETE_ADDRESS => {

@@ -3,6 +3,8 @@
 //! All three families that are spoken here (rtnetlink, generic netlink, nfnetlink) have this form in common, so one
 //! small writer and one reader serve them. Numbers are in the host's byte order unless a method says otherwise.
 
+use std::borrow::Cow;
+
 /// Length of `struct nlmsghdr`.
 pub(super) const HEADER_LENGTH: usize = 16;
 /// Length of `struct nlattr`.
@@ -312,8 +314,18 @@ impl<'a> Attribute<'a> {
 
     /// A text, without the NUL at its end.
     pub fn text(self) -> Option<&'a str> {
+        std::str::from_utf8(self.text_bytes()).ok()
+    }
+
+    /// The same for names that others give, which the kernel takes in any encoding: what is no text is replaced by U+FFFD,
+    /// so that two of them may look the same.
+    pub fn name(self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.text_bytes())
+    }
+
+    fn text_bytes(self) -> &'a [u8] {
         let end = self.value.iter().position(|byte| *byte == 0).unwrap_or(self.value.len());
-        std::str::from_utf8(&self.value[..end]).ok()
+        &self.value[..end]
     }
 
     /// The attributes that it holds.

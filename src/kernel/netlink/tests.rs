@@ -32,6 +32,16 @@ fn messages_are_read_as_they_were_written() {
 }
 
 #[test]
+fn names_need_be_no_text() {
+    // `IFLA_IFNAME`, with a name that the kernel takes and UTF-8 does not know.
+    let attribute = [8, 0, 3, 0, b'e', 0xff, b'0', 0];
+    let attributes = Attributes::new(&attribute);
+    let name = attributes.get(3).expect("a name");
+    assert_eq!(name.text(), None);
+    assert_eq!(name.name(), "e\u{fffd}0");
+}
+
+#[test]
 fn malformed_attributes_end_the_reading() {
     // A length beyond the end, a length below the header's, a rest shorter than a header.
     for bytes in [&[9_u8, 0, 1, 0, 1][..], &[3, 0, 1, 0], &[0, 0, 0, 0, 0], &[4, 0]] {

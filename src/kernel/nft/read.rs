@@ -241,11 +241,12 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
         }
         let bytes = |kind| attributes.get(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default();
         Ok(Some(FoundRule {
+            // Of a chain of somebody else's with any name: such a table is not as we make it.
             chain: attributes
                 .get(wire::rule::CHAIN)
-                .and_then(Attribute::text)
+                .map(Attribute::name)
                 .ok_or_else(|| malformed("a rule"))?
-                .to_owned(),
+                .into_owned(),
             user_data: bytes(wire::rule::USER_DATA),
             expressions: bytes(wire::rule::EXPRESSIONS),
         }))
