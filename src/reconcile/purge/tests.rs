@@ -1,0 +1,143 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::state::{RealServer, RealServerKey, VirtualServer, Weight};
+
+const TOOK: Duration = Duration::from_millis(10);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn key(protocol: Protocol, port: u16) -> VirtualServerKey {
+    VirtualServerKey { address: ip("10.96.0.10"), protocol, port }
+}
+
+fn real() -> RealServerKey {
+    RealServerKey { address: ip("10.244.1.2"), port: 53 }
+}
+
+fn add(key: VirtualServerKey) -> Step {
+    Step::AddRealServer(key, real(), RealServer::with(Weight::Exactly(1)))
+}
+
+/// A state with this virtual server, and so many real servers.
+fn state(key: VirtualServerKey, real_servers: u16) -> State {
+    let server = VirtualServer {
+        scheduler: "rr".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: (0..real_servers)
+            .map(|number| {
+                let key = RealServerKey { port: real().port + number, ..real() };
+                (key, RealServer::with(Weight::Exactly(1)))
+            })
+            .collect(),
+    };
+    State { virtual_servers: [(key, server)].into(), ..State::default() }
+}
+
+#[test]
+fn what_may_leave_stale_flows_is_purged() {
+    let (now, udp) = (Instant::now(), key(Protocol::Udp, 53));
+    let due = |step: &Step, before: &State, after: &State| {
+        let mut purges = Purges::default();
+        purges.stepped(step, before, now);
+        purges.due(true, after, now).map(|purge| purge.live)
+    };
+    let purged = |live: &[RealServerKey]| Some([(udp, live.iter().copied().collect())].into());
+    assert_eq!(due(&add(udp), &state(udp, 0), &state(udp, 1)), purged(&[real()]), "the first");
+    assert_eq!(due(&add(udp), &state(udp, 1), &state(udp, 2)), None, "one more");
+    let delete = Step::DeleteRealServer(udp, real());
+    assert_eq!(due(&delete, &state(udp, 2), &state(udp, 1)), purged(&[real()]));
+    assert_eq!(due(&Step::DeleteVirtualServer(udp), &state(udp, 1), &State::default()), purged(&[]));
+    for other in [Protocol::Tcp, Protocol::Sctp] {
+        let other = key(other, 53);
+        let delete = Step::DeleteRealServer(other, real());
+        assert_eq!(due(&delete, &state(other, 2), &state(other, 1)), None, "they have an end");
+    }
+}
+
+#[test]
+fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them() {
+    let (now, cluster_ip) = (Instant::now(), key(Protocol::Udp, 53));
+    let on = |address| VirtualServerKey { address: ip(address), ..cluster_ip };
+    let (balanced, other) = (on("198.18.0.1"), on("198.18.0.2"));
+    let mut actual = state(cluster_ip, 2);
+    let local = RealServerKey { port: 9, ..real() };
+    let mut server = actual.virtual_servers[&cluster_ip].clone();
+    server.real_servers = [(local, RealServer::with(Weight::Exactly(1)))].into();
+    actual.virtual_servers.insert(balanced, server);
+    actual.elements.insert(Element::InCluster(balanced, cluster_ip.address, 53));
+    actual.elements.insert(Element::InCluster(other, cluster_ip.address, 54));
+    let all: BTreeSet<_> = [real(), RealServerKey { port: 54, ..real() }].into();
+    let both: BTreeSet<_> = all.iter().copied().chain([local]).collect();
+    for (changed, expected) in [
+        (cluster_ip, BTreeMap::from([(cluster_ip, all), (balanced, both.clone())])),
+        (balanced, BTreeMap::from([(balanced, both)])),
+    ] {
+        let mut purges = Purges::default();
+        purges.stepped(&Step::DeleteRealServer(changed, real()), &actual, now);
+        assert_eq!(purges.due(true, &actual, now).expect("a purge").live, expected);
+    }
+
+    // One that no virtual server serves here: a client that sends all the time is not sent there otherwise.
+    actual.virtual_servers.remove(&balanced);
+    let way = Element::InCluster(balanced, cluster_ip.address, 53);
+    for step in [Step::AddElement(way), Step::DeleteElement(way)] {
+        let mut purges = Purges::default();
+        purges.stepped(&step, &actual, now);
+        let live = purges.due(true, &actual, now).expect("a purge").live;
+        assert_eq!(live.keys().collect::<Vec<_>>(), [&balanced], "{step}");
+        assert_eq!(live[&balanced].len(), 2, "those of the cluster IP");
+    }
+}
+
+#[test]
+fn a_purge_waits_for_a_pause_but_not_for_ever() {
+    let (start, udp) = (Instant::now(), key(Protocol::Udp, 53));
+    let actual = state(udp, 0);
+    let mut purges = Purges::default();
+    assert_eq!(purges.next_due(), None);
+    purges.stepped(&add(udp), &actual, start);
+    let later = start + PATIENCE / 2;
+    purges.stepped(&add(key(Protocol::Udp, 54)), &actual, later);
+    assert_eq!(purges.due(false, &actual, later), None);
+    let live = purges.due(false, &actual, start + PATIENCE).expect("it waited long enough").live;
+    assert_eq!(live.len(), 2, "both in one walk");
+    assert_eq!(purges.due(true, &actual, start + PATIENCE), None, "once");
+    assert_eq!(purges.next_due(), None);
+}
+
+#[test]
+fn purges_take_a_third_of_the_time_at_most() {
+    let (start, udp) = (Instant::now(), key(Protocol::Udp, 53));
+    let actual = state(udp, 0);
+    let mut purges = Purges::default();
+    purges.ended([], TOOK, start);
+    purges.stepped(&add(udp), &actual, start);
+    assert_eq!(purges.due(true, &actual, start + TOOK), None);
+    let due = purges.next_due().expect("it will come");
+    assert_eq!(due, start + TOOK * REST);
+    assert!(purges.due(true, &actual, due).is_some());
+}
+
+#[test]
+fn what_failed_is_tried_once_more() {
+    let (mut now, udp) = (Instant::now(), key(Protocol::Udp, 53));
+    let actual = state(udp, 0);
+    let mut purges = Purges::default();
+    purges.stepped(&add(udp), &actual, now);
+    assert!(purges.due(true, &actual, now).is_some());
+    purges.ended([udp], TOOK, now);
+    now += RETRY;
+    assert_eq!(purges.next_due(), Some(now));
+    assert!(purges.due(true, &actual, now).is_some());
+    purges.ended([udp], TOOK, now);
+    assert_eq!(purges.next_due(), None, "not a third time");
+    // Another change is another matter.
+    purges.stepped(&add(udp), &actual, now);
+    now = purges.next_due().expect("it will come");
+    assert!(purges.due(true, &actual, now).is_some());
+}
