@@ -7,6 +7,7 @@ mod init_only;
 mod own_node;
 mod report;
 mod sign;
+mod silent_kernel;
 mod system;
 mod takeover;
 mod watches;
@@ -55,6 +56,9 @@ const LISTS: usize = EVENTS / TOGETHER;
 const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
 const AUDITS_PER_SYNC_PERIOD: u32 = 30;
+
+/// How often it is looked whether the kernel answers.
+const LOOKS_PER_SYNC_PERIOD: u32 = 2;
 
 /// How long the end waits for what blocks: a name server that does not answer, a file system that hangs.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -187,6 +191,8 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         news,
     );
+    let (kernel, turns) = silent_kernel::Counted::new(kernel);
+    tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period / LOOKS_PER_SYNC_PERIOD));
     let reporter = Reporter::new(metrics, status, &supported.families, services);
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);

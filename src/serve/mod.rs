@@ -46,7 +46,7 @@ impl Moment {
     }
 
     /// How long before `self` the other one was; zero if it was not.
-    fn since(self, earlier: Self) -> Duration {
+    pub fn since(self, earlier: Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }
 }

@@ -1,0 +1,138 @@
+//! Whether the kernel comes back from what it was asked.
+//!
+//! A question or a write may wait inside `send`, which no timeout of a socket ends, for as long as somebody else holds the lock of
+//! all network devices: a driver that hangs, a device that cannot be removed. The loop's thread waits with it, has nothing
+//! to tell, and takes in no more changes. So another task looks whether it is still in the same piece of work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::cluster::types::Family;
+use crate::diff::Plan;
+use crate::diff::purge::Purge;
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
+use crate::serve::{Moment, Status, Unreadable};
+use crate::state::{RealServerKey, State, VirtualServerKey};
+
+/// What this is among what cannot be read.
+const ANSWERS: &str = "answers";
+
+/// How often the kernel was entered and left, together: an odd number while somebody is inside.
+///
+/// No time, which is a system call in some places; who looks has a clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turns(Arc<AtomicU64>);
+
+impl Turns {
+    /// The turn that is inside, if one is.
+    fn inside(&self) -> Option<u64> {
+        let turn = self.0.load(Ordering::Relaxed);
+        (turn % 2 == 1).then_some(turn)
+    }
+}
+
+/// A kernel of which is known whether it is at work.
+pub(super) struct Counted<K> {
+    kernel: K,
+    turns: Turns,
+}
+
+impl<K: Kernel> Counted<K> {
+    /// The kernel, and what is known.
+    pub(super) fn new(kernel: K) -> (Self, Turns) {
+        let turns = Turns::default();
+        (Self { kernel, turns: turns.clone() }, turns)
+    }
+
+    fn turn<T>(&mut self, work: impl FnOnce(&mut K) -> T) -> T {
+        // One thread counts: nothing is ordered by it.
+        self.turns.0.fetch_add(1, Ordering::Relaxed);
+        let answer = work(&mut self.kernel);
+        self.turns.0.fetch_add(1, Ordering::Relaxed);
+        answer
+    }
+}
+
+impl<K: Kernel> Kernel for Counted<K> {
+    fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
+        self.turn(|kernel| kernel.apply(plan))
+    }
+
+    fn read(&mut self, selection: &Selection) -> Result<State, ReadError> {
+        self.turn(|kernel| kernel.read(selection))
+    }
+
+    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
+        self.turn(|kernel| kernel.foundations(witness))
+    }
+
+    fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {
+        self.turn(K::list_virtual_servers)
+    }
+
+    fn connections(
+        &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
+    ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError> {
+        self.turn(|kernel| kernel.connections(servers))
+    }
+
+    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
+        self.turn(|kernel| kernel.purge(purge))
+    }
+}
+
+/// Looks once in each period, for ever. Two looks that find the same turn are a kernel that does not answer: that is part of
+/// the status until it does, and makes the node unhealthy when it lasts (`healthz`).
+pub(super) async fn watch(turns: Turns, status: watch::Sender<Status>, period: Duration) {
+    let mut looks = Looks::default();
+    loop {
+        tokio::time::sleep(period).await;
+        looks.look(&turns, &status, now());
+    }
+}
+
+fn now() -> Moment {
+    Moment { instant: tokio::time::Instant::now().into_std(), wall: std::time::SystemTime::now() }
+}
+
+/// What the last look found.
+#[derive(Default)]
+struct Looks {
+    /// The turn that was inside, and when it was found first.
+    turn: Option<(u64, Moment)>,
+    told: bool,
+}
+
+impl Looks {
+    fn look(&mut self, turns: &Turns, status: &watch::Sender<Status>, now: Moment) {
+        let inside = turns.inside();
+        match (inside, self.turn) {
+            (Some(turn), Some((known, since))) if turn == known => {
+                if !self.told {
+                    tracing::error!("The kernel does not answer: changes wait until it does");
+                    let text = "the kernel has not answered".to_owned();
+                    status.send_modify(|status| {
+                        status.unreadable.insert(ANSWERS, Unreadable { since, text });
+                    });
+                }
+                self.told = true;
+            }
+            (inside, before) => {
+                if std::mem::take(&mut self.told) {
+                    let seconds = before.map_or(0, |(_, since)| now.since(since).as_secs());
+                    tracing::info!(seconds, "The kernel answers again");
+                    status.send_modify(|status| _ = status.unreadable.remove(ANSWERS));
+                }
+                self.turn = inside.map(|turn| (turn, now));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
