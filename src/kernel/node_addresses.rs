@@ -14,7 +14,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address;
 use super::bytes::{family_number, family_of, read_octets};
@@ -39,6 +39,8 @@ const INTERFACE_OFFSET: u32 = 20;
 const BURST: Duration = Duration::from_millis(5);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+/// After this time an error that lasts, or has come again, is said once more.
+const SAY_AGAIN: Duration = Duration::from_hours(1);
 
 /// Knows the addresses of the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -154,20 +156,22 @@ impl Monitor {
 
 /// Calls `tell` with all addresses whenever they changed, until it says that nobody listens any more (`false`).
 pub fn follow(mut monitor: Monitor, mut tell: impl FnMut(NodeAddresses) -> bool) {
-    let mut failing = false;
+    // What was said last, and when: an error may pass without any change, and come again.
+    let mut said: Option<(String, Instant)> = None;
     loop {
         match monitor.changed() {
             Ok(addresses) => {
-                failing = false;
+                said = None;
                 if !tell(addresses) {
                     return;
                 }
             }
             Err(error) => {
-                if !failing {
-                    tracing::error!(err = %error, "Cannot list the node's addresses; trying again");
+                let (error, now) = (error.to_string(), Instant::now());
+                if said.as_ref().is_none_or(|(text, when)| *text != error || now - *when >= SAY_AGAIN) {
+                    tracing::error!(err = error, "Cannot list the node's addresses; trying again");
+                    said = Some((error, now));
                 }
-                failing = true;
                 thread::sleep(RETRY);
             }
         }
