@@ -48,7 +48,7 @@
 //!   programs of iptables after the first complete sync, and tells health and metrics what failed, and the thread "config",
 //!   which waits for the configuration file to change.
 //! * What the API server tells goes through `app::own_node` on its way: the start waits there for the own Node.
-//! * Nothing is locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
+//! * The model is not locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
 //!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do questions
 //!   about a Service, which nobody else could answer ([`serve::questions`]).
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The

@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
-use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use smallvec::SmallVec;

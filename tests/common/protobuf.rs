@@ -246,7 +246,7 @@ fn field(bytes: &mut Vec<u8>, number: u32, is: Is, value: &Value) {
         (Number, Value::Number(written)) => put_number(bytes, number, written.as_i64().unwrap()),
         (Truth, Value::Bool(truth)) => put_number(bytes, number, i64::from(*truth)),
         (Time, Value::String(text)) => {
-            let time: k8s_openapi::jiff::Timestamp = text.parse().unwrap();
+            let time: jiff::Timestamp = text.parse().unwrap();
             let mut message = Vec::new();
             put_number(&mut message, 1, time.as_second());
             put_number(&mut message, 2, 0);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 
 use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
 use crate::api::objects::{self, HEADLESS, ObjectMeta, SERVICE_NAME, TRIGGER_TIME};

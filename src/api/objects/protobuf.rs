@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use quick_protobuf::BytesReader;
 use smallvec::{Array, SmallVec};
 
