@@ -99,21 +99,21 @@ fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 /// Merges a patch as kustomize does, as far as our patches use it: objects by field, lists by name or mount path, and
-/// the two directives.
+/// the directive that deletes.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
         (Value::Mapping(into), Value::Mapping(patch)) => {
-            if patch.get("$patch").and_then(Value::as_str) == Some("replace") {
-                into.clear();
-            }
-            for (key, value) in patch.iter().filter(|(key, _)| key.as_str() != Some("$patch")) {
+            for (key, value) in patch {
                 match into.get_mut(key) {
                     Some(existing) => merge(existing, value),
                     None => drop(into.insert(key.clone(), value.clone())),
                 }
             }
         }
-        (Value::Sequence(into), Value::Sequence(patch)) => {
+        // Lists whose items have neither are one value: tolerations, capabilities, words of a command.
+        (Value::Sequence(into), Value::Sequence(patch))
+            if patch.iter().any(|item| item.get("mountPath").is_some() || item.get("name").is_some()) =>
+        {
             for item in patch {
                 let key = if item.get("mountPath").is_some() { "mountPath" } else { "name" };
                 let position = into.iter().position(|existing| existing.get(key) == item.get(key));
@@ -237,13 +237,48 @@ fn a_rollout_stops_where_the_first_sync_does_not_come() {
     assert_eq!(ready(&named(built(&folder("hardened"), None), "kube-proxy")), wanted);
     assert_eq!(ready(&named(built(&folder("canary"), None), "kube-ipvs-canary")), wanted);
     // The patch, on what kubeadm makes.
-    let mut kubeadms = yaml(&folder("kubeadm/daemonset.yaml"));
-    let spec = kubeadms["spec"].as_mapping_mut().expect("a spec");
+    let mut kubeadms = kubeadms();
+    merge(&mut kubeadms, &yaml(&folder("kubeadm/probe-patch.yaml")));
+    assert_eq!(ready(&named(vec![kubeadms], "kube-proxy")), wanted);
+}
+
+/// The `DaemonSet` that kubeadm made: contract 10.3.
+fn kubeadms() -> Value {
+    let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
+    let spec = value["spec"].as_mapping_mut().expect("a spec");
     spec.remove("minReadySeconds");
     let container = spec["template"]["spec"]["containers"][0].as_mapping_mut().expect("a container");
     container.remove("readinessProbe");
-    merge(&mut kubeadms, &yaml(&folder("kubeadm/probe-patch.yaml")));
-    assert_eq!(ready(&named(vec![kubeadms], "kube-proxy")), wanted);
+    value
+}
+
+/// `kubectl apply` deletes only what it has itself applied before, and it never applied what kubeadm made: our object is
+/// merged over that one, and what ours does not name stays. The API server must take the outcome.
+#[test]
+fn kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes() {
+    for name in ["kubeadm", "hardened"] {
+        let objects = built(&folder(name), Some(SET));
+        let ours = objects.iter().find(|object| object["kind"] == "DaemonSet").expect("the object");
+        let mut merged = kubeadms();
+        merge(&mut merged, ours);
+        let daemonset: DaemonSet = strict(&merged).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let pod = pod(&daemonset);
+        let volumes: BTreeSet<&str> = pod.volumes.iter().flatten().map(|volume| &*volume.name).collect();
+        for container in containers(pod) {
+            let context = container.security_context.as_ref().expect("a security context");
+            assert!(
+                context.privileged != Some(true) || context.allow_privilege_escalation != Some(false),
+                "{name}: cannot set allowPrivilegeEscalation to false and privileged to true: {context:?}"
+            );
+            for mount in container.volume_mounts.iter().flatten() {
+                assert!(volumes.contains(&*mount.name), "{name}: no volume {}", mount.name);
+            }
+        }
+        // The one that lasts has the rights of ours.
+        let ours: DaemonSet = strict(ours).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let context = |pod: &PodSpec| pod.containers[0].security_context.clone();
+        assert_eq!(context(pod), context(self::pod(&ours)), "{name}");
+    }
 }
 
 #[test]
@@ -254,7 +289,8 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     let pod = pod(&daemonset);
     let [container] = &pod.containers[..] else { panic!("{:?}", pod.containers) };
     let context = container.security_context.as_ref().expect("a security context");
-    assert_eq!(context.privileged, None);
+    // Said, not left out: see `kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes`.
+    assert_eq!(context.privileged, Some(false));
     assert_eq!(context.read_only_root_filesystem, Some(true));
     assert_eq!(context.allow_privilege_escalation, Some(false));
     let capabilities = context.capabilities.as_ref().expect("capabilities");
