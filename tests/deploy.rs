@@ -495,6 +495,8 @@ fn the_roll_back_comes_before_kube_proxy() {
     let position = |part: &str| procedure.find(part).unwrap_or_else(|| panic!("{part}:\n{procedure}"));
     let order = [
         "apply -k deploy/roll-back",
+        // Nodes that are not Ready would hold up all others.
+        QUARTER,
         "set image daemonset/kube-proxy kube-proxy=registry.k8s.io",
         "rollout status daemonset/kube-proxy",
         "rollout status daemonset/kube-ipvs-cleanup",
@@ -502,6 +504,31 @@ fn the_roll_back_comes_before_kube_proxy() {
     ]
     .map(position);
     assert!(order.is_sorted(), "{order:?}:\n{procedure}");
+}
+
+const QUARTER: &str = "\"maxUnavailable\":\"25%\"";
+
+/// One pod may be unavailable, where nothing else is said: that of a node that is not Ready is it, and nothing goes on.
+#[test]
+fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
+    let text = procedures().concat();
+    let patches = text.lines().filter_map(|line| line.split_once("patch daemonset kube-proxy -p '"));
+    let limits: Vec<_> = patches
+        .map(|(_, rest)| {
+            let (patch, _) = rest.split_once('\'').expect("the end of the patch");
+            let mut merged = kubeadms();
+            let template = merged["spec"]["template"].clone();
+            merge(&mut merged, &serde_json::from_str(patch).expect("JSON"));
+            // Not what would start a rollout by itself.
+            assert_eq!(merged["spec"]["template"], template, "{patch}");
+            let daemonset: DaemonSet = strict(&merged).unwrap_or_else(|error| panic!("{patch}: {error}"));
+            let strategy = daemonset.spec.update_strategy.expect("a strategy");
+            strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
+        })
+        .collect();
+    // For the switch and what takes it back, and for the way back.
+    let quarter = || IntOrString::String("25%".to_owned());
+    assert_eq!(limits, [quarter(), IntOrString::Int(1), quarter()]);
 }
 
 /// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.
