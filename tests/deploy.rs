@@ -466,6 +466,32 @@ fn the_canary_and_kube_proxy_share_no_node() {
     assert_eq!(ours, theirs);
 }
 
+/// Whether one procedure, and no more, has all of these in this order.
+fn has_in_order(parts: &[&str]) -> bool {
+    let is_it = |procedure: &String| {
+        let mut left = procedure.as_str();
+        parts.iter().all(|part| match left.split_once(part) {
+            Some((_, behind)) => {
+                left = behind;
+                true
+            }
+            None => false,
+        })
+    };
+    procedures().iter().filter(|procedure| is_it(procedure)).count() == 1
+}
+
+/// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
+#[test]
+fn after_an_upgrade_the_canary_is_started_anew() {
+    assert!(has_in_order(&[
+        "patch daemonset kube-proxy --patch-file deploy/canary/kube-proxy-patch.yaml",
+        "rollout status daemonset/kube-proxy",
+        "rollout restart daemonset/kube-ipvs-canary",
+    ]));
+    assert_eq!(daemonset("canary/daemonset.yaml").metadata.name.as_deref(), Some("kube-ipvs-canary"));
+}
+
 /// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
 #[test]
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
