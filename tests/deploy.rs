@@ -481,6 +481,26 @@ fn has_in_order(parts: &[&str]) -> bool {
     procedures().iter().filter(|procedure| is_it(procedure)).count() == 1
 }
 
+/// Terms are a list without keys, which a patch replaces: those of EKS would be gone, and kube-proxy on nodes that are none.
+#[test]
+fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
+    let mut value = kubeadms();
+    let theirs = r#"{"spec": {"template": {"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}]}]}}}}}}}"#;
+    merge(&mut value, &serde_json::from_str(theirs).expect("JSON"));
+    let patch = folder("canary/kube-proxy-patch.yaml");
+    merge(&mut value, &yaml(&patch));
+    assert!(!format!("{value:?}").contains("fargate"), "nothing to warn of");
+    let look = "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.affinity}'";
+    assert!(has_in_order(&[
+        look,
+        "--patch-file deploy/canary/kube-proxy-patch.yaml",
+        "apply -k deploy/canary"
+    ]));
+    assert!(read(&patch).contains(look));
+}
+
 /// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
 #[test]
 fn after_an_upgrade_the_canary_is_started_anew() {
