@@ -512,6 +512,17 @@ fn after_an_upgrade_the_canary_is_started_anew() {
     assert_eq!(daemonset("canary/daemonset.yaml").metadata.name.as_deref(), Some("kube-ipvs-canary"));
 }
 
+/// Without their label, its nodes get what the `DaemonSet` kube-proxy has: that must be our image by then.
+#[test]
+fn the_canary_ends_when_the_image_is_everywhere() {
+    assert!(has_in_order(&[
+        "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.containers[*].image}'",
+        "label node NODE kube-ipvs/canary-  ",
+        "rollout status daemonset/kube-proxy",
+        "delete -k deploy/canary",
+    ]));
+}
+
 /// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
 #[test]
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
