@@ -606,6 +606,26 @@ fn the_mode_is_changed_right_before_the_image() {
     assert!(lines[..edit].iter().any(|line| line.contains("probe-patch.yaml")), "{procedure}");
 }
 
+/// kops and GCE start kube-proxy by programs that the image does not have.
+#[test]
+fn the_container_of_a_static_pod_starts_what_the_image_has() {
+    let blocks: Vec<_> =
+        procedures().into_iter().filter(|text| text.starts_with("image: REGISTRY/kube-ipvs:TAG\n")).collect();
+    let [block] = &blocks[..] else { panic!("{blocks:?}") };
+    let container: Container =
+        strict(&serde_yaml::from_str(block).expect("YAML")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(container.name, "kube-proxy");
+    assert_eq!(container.command, Some(vec!["/usr/local/bin/kube-proxy".to_owned()]));
+    assert!(read(&folder("image/files.sh")).contains("$root/usr/local/bin/kube-proxy"));
+    assert_eq!(container.security_context.and_then(|context| context.privileged), Some(true));
+    let words = container.args.expect("flags");
+    let merged = match from_args(words.iter().map(Into::into), std::iter::empty()) {
+        Ok(Command::Run(merged)) => merged,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(merged.options.source, Source::Api { kubeconfig: Some(_), master: Some(_), .. }));
+}
+
 /// What a unit is told in its head: both ways, in an order that leaves no node without rules.
 #[test]
 fn the_unit_has_its_steps_in_its_head() {
