@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use kube_ipvs::options::{Command, Options, Source, from_args};
+use kube_ipvs::state::Sysctl;
 
 fn command(words: &[&str]) -> Result<Command, String> {
     from_args(words.iter().map(OsString::from), std::iter::empty())
@@ -194,12 +195,44 @@ fn the_settings_can_be_written_and_read_back() {
     assert!(code == Some(0) && !log.contains("FLAG"), "{log}");
 }
 
+fn readme() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README")
+}
+
+/// The paragraph of the README that has these words.
+fn paragraph(words: &str) -> String {
+    let text = readme();
+    let found: Vec<_> = text.split("\n\n").filter(|paragraph| paragraph.contains(words)).collect();
+    let [paragraph] = &found[..] else { panic!("{words}: {found:?}") };
+    (*paragraph).to_owned()
+}
+
+#[test]
+fn the_readme_names_every_kernel_parameter_that_is_set() {
+    let paragraph = paragraph("What it sets on the host");
+    for sysctl in Sysctl::ALL {
+        let name = sysctl.path().rsplit('/').next().expect("a name");
+        assert!(paragraph.contains(&format!("`{name}`")), "{name}");
+    }
+    assert!(paragraph.contains("timeouts: of TCP 24 hours"), "{paragraph}");
+}
+
+#[test]
+fn the_readme_names_every_set_of_the_table() {
+    let paragraph = paragraph("The sets are");
+    let source = include_str!("../src/kernel/nft/sets.rs");
+    let named = source.split("set(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let names: Vec<_> = named.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() >= 13, "{names:?}");
+    for name in names {
+        assert!(paragraph.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 /// The flags of the README's table with their defaults.
 fn documented() -> Vec<(String, String)> {
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
     let mut documented = Vec::new();
-    for row in readme.lines().filter(|line| line.starts_with("| `-")) {
+    for row in readme().lines().filter(|line| line.starts_with("| `-")) {
         let mut columns = row.split('|').map(str::trim).skip(1);
         let mut words = || -> Vec<String> {
             let column = columns.next().expect("a column");
