@@ -11,7 +11,9 @@ COPY src src
 # Cargo wants to see the tests and benchmarks that Cargo.toml names, though it builds none of them.
 COPY tests tests
 COPY benches benches
-RUN cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
+# What the metrics and the log call this build, beside its version; `make image` says it.
+ARG COMMIT=
+RUN KUBE_IPVS_COMMIT="$COMMIT" cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
 	&& cp "target/$(uname -m)-unknown-linux-musl/release/kube-ipvs" /kube-ipvs
 
 FROM debian:bookworm-slim AS files

@@ -27,7 +27,7 @@ bench-quick: toolchain ## a part of that, in two minutes
 	cargo bench --bench lab -- --quick
 
 image: ## the container image kube-ipvs:latest
-	docker build --tag kube-ipvs:latest .
+	docker build --build-arg COMMIT="$$(git describe --always --exclude '*' --abbrev=40 --dirty)" --tag kube-ipvs:latest .
 
 # A linker and a C compiler too: one dependency (ring) is partly C.
 toolchain:

@@ -70,7 +70,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// are set once, at the start, may have been set: a broken manifest is found after that.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     begin_log(&merged);
-    tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), "Version info");
+    let commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty());
+    tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), commit, "Version info");
     // All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place.
     // What takes long is on threads of its own, or yields.
     let runtime = tokio::runtime::Builder::new_current_thread()

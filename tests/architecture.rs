@@ -19,8 +19,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("diff", &["diff", "cluster::types", "state"]),
     ("kernel", &["kernel", "diff", "cluster::types", "state", "telemetry"]),
     ("leftovers", &["leftovers", "kernel", "diff::Step", "cluster::types", "state"]),
-    ("options", &["options", "cluster::types", "sloppy", "state"]),
-    ("serve", &["serve", "cluster::types", "telemetry", "vlog"]),
+    ("options", &["options", "cluster::types", "sloppy", "state", "COMMIT"]),
+    ("serve", &["serve", "cluster::types", "telemetry", "vlog", "COMMIT"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
 const RECONCILE: [&str; 12] = [

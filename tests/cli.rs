@@ -37,6 +37,8 @@ fn without_words_the_credentials_of_the_pod_and_the_name_of_the_host() {
 fn version_and_help_win_over_what_else_is_said() {
     assert_eq!(printed(&["--version"]), format!("kube-ipvs v{}\n", env!("CARGO_PKG_VERSION")));
     assert!(printed(&["--version=raw"]).contains(concat!("GitVersion:\"v", env!("CARGO_PKG_VERSION"), "\"")));
+    let commit = format!("GitCommit:\"{COMMIT}\"");
+    assert!(printed(&["--version=raw"]).contains(&commit), "{commit}");
     assert_eq!(printed(&["--config=/does/not/exist", "--version"]), printed(&["--version"]));
     assert_eq!(printed(&["-h"]), printed(&["--help", "--proxy-mode=iptables"]));
     assert!(command(&["--version=false"]).is_ok_and(|command| matches!(command, Command::Run(_))));
@@ -227,6 +229,40 @@ fn the_readme_names_every_set_of_the_table() {
     for name in names {
         assert!(paragraph.contains(&format!("`{name}`")), "{name}");
     }
+}
+
+/// What the program is built from: `.ci/run` says something, so that it can be told from nothing.
+const COMMIT: &str = match option_env!("KUBE_IPVS_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+
+#[test]
+fn the_log_says_what_the_program_was_built_from() {
+    // Nothing is touched before the kubeconfig is read.
+    let (code, _, log) = run(&["--kubeconfig=/does/not/exist"]);
+    assert_eq!(code, Some(1), "{log}");
+    let said = |line: &&str| line.contains("\"Version info\"");
+    let line = log.lines().find(said).unwrap_or_default();
+    assert!(line.contains(concat!(" version=\"v", env!("CARGO_PKG_VERSION"), "\"")), "{log}");
+    let commit = if COMMIT.is_empty() { String::new() } else { format!(" commit=\"{COMMIT}\"") };
+    assert_eq!(
+        line.split_once(concat!("v", env!("CARGO_PKG_VERSION"), "\"")).expect("a line").1,
+        commit,
+        "{log}"
+    );
+}
+
+/// `docker build` gets no repository: the commit is handed on from `make image` to the compiler.
+#[test]
+fn the_image_is_built_with_the_commit() {
+    let read = |name: &str| {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
+    };
+    assert!(read("Makefile").contains("docker build --build-arg COMMIT=\"$$(git describe"));
+    let dockerfile = read("Dockerfile");
+    let (_, rest) = dockerfile.split_once("\nARG COMMIT=\n").expect("the argument");
+    assert!(rest.starts_with("RUN KUBE_IPVS_COMMIT=\"$COMMIT\" cargo build"), "{rest}");
 }
 
 /// The flags of the README's table with their defaults.

@@ -81,10 +81,11 @@ fn version(form: VersionForm) -> String {
     match form {
         VersionForm::Plain => format!("kube-ipvs v{}\n", env!("CARGO_PKG_VERSION")),
         VersionForm::Raw => format!(
-            "version.Info{{Major:\"{}\", Minor:\"{}\", GitVersion:\"v{}\", Compiler:\"rustc\", Platform:\"{}/{}\"}}\n",
+            "version.Info{{Major:\"{}\", Minor:\"{}\", GitVersion:\"v{}\", GitCommit:\"{}\", Compiler:\"rustc\", Platform:\"{}/{}\"}}\n",
             env!("CARGO_PKG_VERSION_MAJOR"),
             env!("CARGO_PKG_VERSION_MINOR"),
             env!("CARGO_PKG_VERSION"),
+            crate::COMMIT,
             std::env::consts::OS,
             std::env::consts::ARCH,
         ),

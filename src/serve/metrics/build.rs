@@ -22,7 +22,7 @@ pub(super) fn describe(make: &Maker) {
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
-    build.with_label_values(&[major, minor, version, "", "", "", "", "rustc", &platform]).set(1);
+    build.with_label_values(&[major, minor, version, crate::COMMIT, "", "", "", "rustc", &platform]).set(1);
 }
 
 /// Says how many metrics are registered; none is ever hidden or disabled here.

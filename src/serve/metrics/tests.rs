@@ -43,7 +43,9 @@ fn the_whole_page() {
     client.observe("GET", "192.0.2.1:6443", Some(200), std::time::Duration::from_millis(20));
     client.observe("POST", "192.0.2.1:6443", None, std::time::Duration::from_secs(2));
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
-    insta::assert_snapshot!(stable(&metrics).replace(&platform, "PLATFORM"));
+    let commit = format!("git_commit=\"{}\"", crate::COMMIT);
+    let page = stable(&metrics).replace(&platform, "PLATFORM").replace(&commit, "git_commit=\"COMMIT\"");
+    insta::assert_snapshot!(page);
 }
 
 #[test]
