@@ -35,7 +35,7 @@ fn text_of(value: &Value) -> String {
 }
 
 /// What the metrics of kube-state-metrics begin with that are used here.
-pub(crate) const KUBE_STATE_METRICS: &str = "kube_daemonset_status_";
+pub(crate) const KUBE_STATE_METRICS: [&str; 2] = ["kube_daemonset_status_", "kube_node_status_"];
 
 /// A metric as an expression names it.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,16 +56,8 @@ impl Metric {
 /// The metrics in an expression.
 pub(crate) fn metrics(expression: &str) -> Vec<Metric> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let prefixes = [
-        "kubeproxy_",
-        "kube_ipvs_",
-        "rest_client_",
-        "process_",
-        "go_",
-        "kubernetes_",
-        "up",
-        KUBE_STATE_METRICS,
-    ];
+    let ours = ["kubeproxy_", "kube_ipvs_", "rest_client_", "process_", "go_", "kubernetes_", "up"];
+    let prefixes = [&ours[..], &KUBE_STATE_METRICS].concat();
     let metrics = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
     metrics.map(|word| Metric(word.to_owned())).collect()
 }
