@@ -249,6 +249,7 @@ fn kubeadms() -> Value {
     spec.remove("minReadySeconds");
     let container = spec["template"]["spec"]["containers"][0].as_mapping_mut().expect("a container");
     container.remove("readinessProbe");
+    container.remove("terminationMessagePolicy");
     value
 }
 
@@ -624,6 +625,34 @@ fn the_container_of_a_static_pod_starts_what_the_image_has() {
         other => panic!("{other:?}"),
     };
     assert!(matches!(merged.options.source, Source::Api { kubeconfig: Some(_), master: Some(_), .. }));
+}
+
+/// `kubectl describe pod` has the end of the log then, also when the container before is gone.
+#[test]
+fn what_ended_one_of_our_containers_is_told_by_its_pod() {
+    let mut objects: Vec<Value> =
+        kustomizations().iter().flat_map(|folder| built(folder, Some(SET))).collect();
+    let mut patched = kubeadms();
+    set_image(&mut patched, "kube-ipvs", SET);
+    merge(&mut patched, &yaml(&folder("kubeadm/probe-patch.yaml")));
+    objects.push(patched);
+    let mut count = 0;
+    for object in objects.iter().filter(|object| object["kind"] == "DaemonSet") {
+        let daemonset: DaemonSet = strict(object).unwrap_or_else(|error| panic!("{error}"));
+        let pod = pod(&daemonset);
+        for container in containers(pod).filter(|container| container.image.as_deref() == Some(SET)) {
+            let policy = container.termination_message_policy.as_deref();
+            assert_eq!(
+                policy,
+                Some("FallbackToLogsOnError"),
+                "{:?}: {}",
+                daemonset.metadata.name,
+                container.name
+            );
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
 }
 
 /// What a unit is told in its head: both ways, in an order that leaves no node without rules.
