@@ -158,9 +158,8 @@ fn alerts_and_dashboard_go_by_metrics_that_there_are() {
         let used = expressions::metrics(expression);
         assert!(!used.is_empty(), "{place}: {expression}");
         // `up` is Prometheus' own.
-        let is_others = |name: &str| {
-            name == "up" || expressions::KUBE_STATE_METRICS.iter().any(|prefix| name.starts_with(prefix))
-        };
+        let is_others =
+            |name: &str| name == "up" || expressions::OTHERS.iter().any(|prefix| name.starts_with(prefix));
         for metric in used.iter().filter(|metric| !is_others(metric.name())) {
             let family = page.families.get(metric.name()).unwrap_or_else(|| panic!("{place}: no {metric:?}"));
             assert_eq!(family.kind == "histogram", metric.is_part_of_histogram(), "{place}: {metric:?}");

@@ -43,7 +43,7 @@ By default it answers on 127.0.0.1:10249 only, and so to nobody outside of the n
 Prometheus in ([scrape.yaml](scrape.yaml)). [rules.yaml](rules.yaml) has alerts.
 
 What is not here: whether connection tracking is full, when the node drops what would begin a connection. node_exporter has
-that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`.
+that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`, and rules.yaml an alert on it.
 ";
 
 /// More values than this are not named.

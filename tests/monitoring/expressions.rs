@@ -34,8 +34,8 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// What the metrics of kube-state-metrics begin with that are used here.
-pub(crate) const KUBE_STATE_METRICS: [&str; 2] = ["kube_daemonset_status_", "kube_node_status_"];
+/// What others' metrics begin with that are used here: those of kube-state-metrics and `node_exporter`.
+pub(crate) const OTHERS: [&str; 3] = ["kube_daemonset_status_", "kube_node_status_", "node_nf_conntrack_"];
 
 /// A metric as an expression names it.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Metric {
 pub(crate) fn metrics(expression: &str) -> Vec<Metric> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = ["kubeproxy_", "kube_ipvs_", "rest_client_", "process_", "go_", "kubernetes_", "up"];
-    let prefixes = [&ours[..], &KUBE_STATE_METRICS].concat();
+    let prefixes = [&ours[..], &OTHERS].concat();
     let metrics = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
     metrics.map(|word| Metric(word.to_owned())).collect()
 }
