@@ -1,4 +1,4 @@
-# kube-ipvs, and the programs of iptables for the one thing that needs them: removing what kube-proxy left.
+# kube-ipvs, the programs of iptables for the one thing that needs them, removing what kube-proxy left, and the usual authorities.
 # Builds for the architecture of the machine, or of --platform (docker buildx build --platform linux/amd64,linux/arm64).
 FROM rust:1.95-slim-bookworm AS build
 # musl's resolver needs no files beside the binary, unlike a static glibc; ring compiles C with musl-gcc.
@@ -17,7 +17,7 @@ RUN KUBE_IPVS_COMMIT="$COMMIT" cargo build --locked --release --target "$(uname 
 	&& cp "target/$(uname -m)-unknown-linux-musl/release/kube-ipvs" /kube-ipvs
 
 FROM debian:bookworm-slim AS files
-RUN apt-get update && apt-get install -y --no-install-recommends iptables netbase \
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates iptables netbase \
 	&& rm -rf /var/lib/apt/lists/*
 COPY deploy/image/files.sh /files.sh
 COPY --from=build /kube-ipvs /kube-ipvs

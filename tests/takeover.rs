@@ -70,6 +70,7 @@ fn main() -> std::process::ExitCode {
         where_input_drops_the_accepts_of_the_readme_are_enough,
         rules_of_another_version_are_replaced_under_traffic,
         the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
+        the_image_knows_authorities_for_a_kubeconfig_without_one,
     ])
 }
 
@@ -204,8 +205,41 @@ fn from_ipvs_mode_and_back() {
     traffic.end();
 }
 
-/// The file system of the image, as the root of a process that may do what `deploy/hardened` allows (and `chroot`, to
-/// get there). In it is the static binary that `tests/lab/test.sh` makes, or else this build with its libraries. The
+/// The file system of the image, in a folder. In it is the static binary that `tests/lab/test.sh` makes, or else this build with
+/// its libraries.
+fn image() -> String {
+    let built = std::env::var("IMAGE_BINARY");
+    let binary = built.as_deref().unwrap_or(env!("CARGO_BIN_EXE_kube-ipvs"));
+    let is_static = lab::try_shell(&format!("ldd {binary}")).1.contains("statically linked");
+    assert_eq!(is_static, built.is_ok(), "{binary}");
+    lab::shell(&format!(
+        "set -e
+         root=$(mktemp -d)
+         strip -o $root.binary {binary}
+         {} $root.binary $root
+         rm $root.binary
+         mkdir $root/manifests
+         echo $root",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
+    ))
+    .trim()
+    .to_owned()
+}
+
+/// With no certificate at all it ends at once; with some it waits for an API server that answers.
+fn the_image_knows_authorities_for_a_kubeconfig_without_one() {
+    const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: a,
+        contexts: [{name: a, context: {cluster: a, user: a}}], users: [{name: a, user: {}}],
+        clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]}";
+    let root = image();
+    std::fs::write(format!("{root}/kubeconfig"), KUBECONFIG).expect("a file");
+    let (_, log) = lab::try_shell(&format!(
+        "timeout 5 chroot {root} /usr/local/bin/kube-proxy --kubeconfig /kubeconfig"
+    ));
+    assert!(log.contains("Connection refused"), "{log}");
+}
+
+/// The image as the root of a process that may do what `deploy/hardened` allows (and `chroot`, to get there). The
 /// iptables mode leaves the parameters of IPVS as they are, so that this works only if the init container sets them.
 fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
     const RUN: &str = "set -e
@@ -222,25 +256,12 @@ fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
         mount -o remount,bind,ro $root
         exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \"$@\"";
 
-    let built = std::env::var("IMAGE_BINARY");
-    let binary = built.as_deref().unwrap_or(env!("CARGO_BIN_EXE_kube-ipvs"));
-    let is_static = lab::try_shell(&format!("ldd {binary}")).1.contains("statically linked");
-    assert_eq!(is_static, built.is_ok(), "{binary}");
-    let root = lab::shell(&format!(
-        "set -e
-         root=$(mktemp -d)
-         strip -o $root.binary {binary}
-         {} $root.binary $root
-         rm $root.binary
-         mkdir $root/manifests
-         echo $root",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
-    ));
+    let root = image();
     let before = Before::new(Mode::Iptables);
     let traffic = Traffic::start(&before.cluster, &before.service);
     let manifests = before.cluster.manifests();
     for (node, _) in NODES {
-        let (root, manifests) = (root.trim().to_owned(), manifests.clone());
+        let (root, manifests) = (root.clone(), manifests.clone());
         let mut proxy = before.cluster.host(node).run(move || {
             let folder = tempfile::tempdir().expect("a folder").keep();
             Proxy::of_shell(

@@ -1,7 +1,8 @@
 #!/bin/sh
 # files.sh BINARY FOLDER   fills FOLDER with the file system of the image: BINARY under its two names, and from the Debian
 # package iptables, which must be installed here, the programs of iptables-legacy and iptables-nft for both families
-# with their libraries and extensions. Nothing else: no shell, no package manager.
+# with their libraries and extensions; and from ca-certificates the authorities that a kubeconfig without one goes by.
+# Nothing else: no shell, no package manager.
 set -eu
 [ $# = 2 ] || { echo "usage: files.sh BINARY FOLDER" >&2; exit 2; }
 binary=$1
@@ -44,3 +45,5 @@ cp -a "$extensions"/*.so "$root$extensions/"
 put_libraries /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi "$extensions"/*.so
 # Names of protocols in rules.
 put /etc/protocols
+# Whom the API server's certificate is checked by, where the kubeconfig names no certificate-authority.
+put /etc/ssl/certs/ca-certificates.crt

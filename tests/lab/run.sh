@@ -26,6 +26,7 @@ case $timeout in *[!0-9]* | '') echo "lab: LAB_TIMEOUT=$timeout: a number of sec
 
 # What the demo and the tests look at the kernel with.
 "$here/packages.sh" ip=iproute2 ipvsadm=ipvsadm nft=nftables conntrack=conntrack iptables=iptables ipset=ipset \
+	update-ca-certificates=ca-certificates \
 	socat=socat tcpdump=tcpdump ping=iputils-ping sysctl=procps || exit 125
 
 # Sets $status. In the background, so that a signal to this script ends the command at once.
