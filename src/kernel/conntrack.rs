@@ -52,7 +52,7 @@ const FILTER_PROTOCOL: u32 = 1 << 3;
 const PART: usize = 1024;
 
 /// A flow, and what it is deleted by.
-struct Entry {
+pub(super) struct Entry {
     flow: Flow,
     /// The value of its attribute `CTA_TUPLE_ORIG`, as the kernel wrote it.
     tuple: Vec<u8>,
@@ -69,7 +69,8 @@ pub(crate) fn purge(socket: &mut Socket, family: Family, purge: &Purge) -> Purge
     Purged { deleted, took: started.elapsed(), failure }
 }
 
-fn stale(socket: &mut Socket, family: Family, purge: &Purge) -> io::Result<Vec<Entry>> {
+/// Finds the stale entries of one family.
+pub(super) fn stale(socket: &mut Socket, family: Family, purge: &Purge) -> io::Result<Vec<Entry>> {
     let only = only_address(family, purge);
     let dump = socket.dump(
         GET,

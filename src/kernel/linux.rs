@@ -76,7 +76,18 @@ impl LinuxKernel {
     /// # Errors
     /// What is missing and how to come by it, in one line.
     pub fn open() -> Result<Self, Unusable> {
-        let probe::Opened { ipvs, route, tables } = probe::open()?;
+        Self::of(probe::open()?)
+    }
+
+    /// Opens it for those who only read: what is not loaded stays so, but for `nf_tables`.
+    ///
+    /// # Errors
+    /// As for [`LinuxKernel::open`].
+    pub fn open_to_read() -> Result<Self, Unusable> {
+        Self::of(probe::open_to_read()?)
+    }
+
+    fn of(probe::Opened { ipvs, route, tables }: probe::Opened) -> Result<Self, Unusable> {
         match Socket::open(Protocol::Netfilter) {
             Ok(conntrack) => Ok(Self { route, conntrack, ipvs, tables }),
             Err(error) => Err(Unusable::new("netlink sockets", error)),
@@ -89,6 +100,24 @@ impl LinuxKernel {
     /// The reason, with the schedulers that can be used.
     pub fn check_scheduler(&mut self, name: &str) -> Result<(), SchedulerError> {
         probe::check_scheduler(&mut self.ipvs, name)
+    }
+
+    /// Whether a virtual server has this scheduler, so that the kernel does. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket.
+    pub fn uses_scheduler(&mut self, name: &str) -> io::Result<bool> {
+        probe::is_in_use(&mut self.ipvs, name)
+    }
+
+    /// How many entries of connection tracking a purge would delete, by family. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket.
+    pub fn stale_entries(&mut self, purge: &Purge) -> io::Result<BTreeMap<Family, usize>> {
+        let socket = &mut self.conntrack;
+        let count = |family| Ok((family, conntrack::stale(socket, family, purge)?.len()));
+        purge.families().into_iter().map(count).collect()
     }
 
     /// Why this kernel does not have what our rules of a family need; `None`: it has it, as far as can be told. What it lacks

@@ -18,6 +18,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
@@ -49,6 +50,8 @@ enum Lack {
     Permission,
     /// What the kernel does not have.
     Feature(&'static Feature),
+    /// What is not loaded, and was not asked for.
+    NotLoaded(&'static Feature),
     /// What could not be found out, and why.
     Unclear(&'static str, io::Error),
 }
@@ -95,6 +98,11 @@ impl fmt::Display for Unusable {
                      (linux-modules-extra-{release} on Ubuntu, kernel-modules-extra on Fedora and its relatives) or \
                      use a kernel with {option}"
                 )?,
+                Lack::NotLoaded(Feature { name, module, .. }) => write!(
+                    f,
+                    "{name} is not loaded, and who only looks loads nothing: run `modprobe {module}` as root on the node, \
+                     which changes no traffic, and try again"
+                )?,
                 Lack::Unclear(what, error) => write!(f, "{what}: {error}")?,
             }
         }
@@ -117,13 +125,39 @@ pub(super) struct Opened {
 /// # Errors
 /// All that is missing.
 pub(super) fn open() -> Result<Opened, Unusable> {
-    let sets =
-        rustix::thread::capabilities(None).map_err(|error| Unusable::new("capabilities", error.into()))?;
-    if !sets.effective.contains(CapabilitySet::NET_ADMIN) {
-        return Err(Unusable(vec![Lack::Permission]));
-    }
+    check_permission()?;
     let ipvs = ask(&IPVS, Ipvs::open(), |ipvs| ipvs.version().map(|_| true));
     let route = ask(&DUMMY, Socket::open(netlink::Protocol::Route), link::dummies_supported);
+    all(ipvs, route)
+}
+
+/// As [`open`], for those who only read: dummy devices are not asked for, since their module makes a device (`dummy0`) when it
+/// is loaded, nor is IPVS where it is not loaded, since its table of connections gets its size then. Of `nf_tables` it cannot be
+/// seen whether it is loaded: that may be, as by `nft list ruleset`.
+///
+/// # Errors
+/// All that is missing.
+pub(super) fn open_to_read() -> Result<Opened, Unusable> {
+    check_permission()?;
+    // The thread's, as the sockets are; /proc/net is that of the process.
+    let ipvs = if Path::new("/proc/thread-self/net/ip_vs").exists() {
+        ask(&IPVS, Ipvs::open(), |ipvs| ipvs.version().map(|_| true))
+    } else {
+        Err(Lack::NotLoaded(&IPVS))
+    };
+    let route = Socket::open(netlink::Protocol::Route).map_err(|error| Lack::Unclear("rtnetlink", error));
+    all(ipvs, route)
+}
+
+fn check_permission() -> Result<(), Unusable> {
+    let sets =
+        rustix::thread::capabilities(None).map_err(|error| Unusable::new("capabilities", error.into()))?;
+    let may = sets.effective.contains(CapabilitySet::NET_ADMIN);
+    if may { Ok(()) } else { Err(Unusable(vec![Lack::Permission])) }
+}
+
+/// These and the packet filter, or all that is missing.
+fn all(ipvs: Result<Ipvs, Lack>, route: Result<Socket, Lack>) -> Result<Opened, Unusable> {
     let tables = ask(&NF_TABLES, Tables::open(), Tables::supported);
     match (ipvs, route, tables) {
         (Ok(ipvs), Ok(route), Ok(tables)) => Ok(Opened { ipvs, route, tables }),
@@ -203,15 +237,19 @@ pub fn usable_schedulers(ipvs: &mut Ipvs) -> Vec<&'static str> {
     KNOWN_SCHEDULERS.into_iter().filter(|name| try_scheduler(ipvs, name).is_ok()).collect()
 }
 
+/// Whether a virtual server is seen that has this scheduler: then the kernel has it. Changes nothing.
+pub(super) fn is_in_use(ipvs: &mut Ipvs, scheduler: &str) -> io::Result<bool> {
+    // Not all: where there are tens of thousands the kernel takes a second to list them, and those of one proxy have one
+    // scheduler.
+    Ok(ipvs.some()?.values().any(|server| *server.scheduler == *scheduler))
+}
+
 fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
     // The kernel takes "none" for a virtual server without scheduler, which serves nobody.
     if name.is_empty() || name == "none" || name.contains('\0') {
         return Err(io::Error::from(Errno::NOENT));
     }
-    // Not all: where there are tens of thousands the kernel takes a second to list them, and those of one proxy have one
-    // scheduler.
-    let existing = ipvs.some()?;
-    if existing.values().any(|server| *server.scheduler == *name) {
+    if is_in_use(ipvs, name)? {
         return Ok(());
     }
     for port in PROBE_PORT..=u16::MAX {
@@ -256,6 +294,14 @@ mod tests {
              root on the node; if there is no such module, install the kernel's package of further modules \
              (linux-modules-extra-6.1 on Ubuntu, kernel-modules-extra on Fedora and its relatives) or use a kernel with \
              CONFIG_IP_VS; nf_tables: Invalid argument (os error 22)"
+        );
+        let not_loaded = Unusable(vec![Lack::NotLoaded(&IPVS)]).to_string();
+        assert!(
+            not_loaded.ends_with(
+                "IPVS is not loaded, and who only looks loads nothing: run `modprobe ip_vs` as root on \
+             the node, which changes no traffic, and try again"
+            ),
+            "{not_loaded}"
         );
         let permission = Unusable(vec![Lack::Permission]).to_string();
         assert!(permission.contains("CAP_NET_ADMIN") && !permission.contains('\n'), "{permission}");

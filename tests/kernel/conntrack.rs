@@ -100,13 +100,17 @@ fn stale_udp_entries_are_deleted() {
     assert_eq!(all.len(), 24, "{all:?}");
 
     let mut kernel = kernel();
-    let purged = kernel.purge(&purge(&[
+    let stale = purge(&[
         ("10.96.0.10:53", &["10.244.1.2:5353"]),
         ("10.96.0.10:54", &[]),
         ("[fd00::10]:53", &["[fd00:244::2]:5353"]),
         ("[fd00::10]:54", &[]),
         ("10.96.0.11:53", &[]),
-    ]));
+    ]);
+    let foreseen = kernel.stale_entries(&stale).expect("they can be counted");
+    assert_eq!(foreseen, [(Family::V4, 3), (Family::V6, 3)].into());
+    assert_eq!(entries(), all, "they are only counted");
+    let purged = kernel.purge(&stale);
     assert_eq!(deleted(&purged), [(Family::V4, 3), (Family::V6, 3)].into());
     let gone: BTreeSet<_> = all.difference(&entries()).cloned().collect();
     let expected = [

@@ -11,6 +11,7 @@ use crate::lab::{self, Test, shell};
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![
     the_probe_changes_nothing,
+    who_only_reads_asks_for_nothing_that_is_not_loaded,
     rules_are_tried_and_leave_nothing,
     without_the_capability_the_probe_says_so
 ];
@@ -21,6 +22,28 @@ fn the_probe_changes_nothing() {
     assert_eq!(shell("ip -br link"), links);
     assert_eq!(saved(), Vec::<String>::new());
     assert_eq!(shell("nft list ruleset"), "");
+}
+
+/// Where a start tries by writing, it is only looked; what is not loaded is not loaded for that.
+fn who_only_reads_asks_for_nothing_that_is_not_loaded() {
+    let mut kernel = LinuxKernel::open_to_read().expect("the lab's kernel has all that is needed");
+    let uses = |kernel: &mut LinuxKernel| kernel.uses_scheduler("wlc").expect("it can be asked");
+    assert!(!uses(&mut kernel));
+    shell("ipvsadm -A -t 203.0.113.1:80 -s rr");
+    assert!(!uses(&mut kernel));
+    shell("ipvsadm -A -t 203.0.113.1:81 -s wlc");
+    assert!(uses(&mut kernel));
+    assert_eq!(saved(), ["-A -t 203.0.113.1:80 -s rr", "-A -t 203.0.113.1:81 -s wlc"]);
+    assert_eq!(shell("nft list ruleset; ip -br link show type dummy"), "");
+    // As if IPVS were not loaded.
+    #[expect(unsafe_code, reason = "unsafe because of other flags than this one")]
+    let unshared = unsafe {
+        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS | rustix::thread::UnshareFlags::NEWNS)
+    };
+    unshared.expect("mount points of its own");
+    shell("mount --make-rprivate /; mount -t tmpfs tmpfs /proc");
+    let error = LinuxKernel::open_to_read().err().expect("it is not asked for").to_string();
+    assert!(error.contains("IPVS is not loaded") && error.contains("modprobe ip_vs"), "{error}");
 }
 
 fn rules_are_tried_and_leave_nothing() {
