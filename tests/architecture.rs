@@ -37,7 +37,7 @@ const RECONCILE: [&str; 12] = [
     "options::proxy",
     "state",
 ];
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "cluster",
     "desired",
     "diff",
@@ -59,6 +59,7 @@ const PURE: [&str; 24] = [
     "reconcile/drain.rs",
     "reconcile/audit.rs",
     "reconcile/refusals.rs",
+    "reconcile/rehearse.rs",
     "sloppy.rs",
     "state.rs",
     "state",

@@ -22,6 +22,7 @@ use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
 use kube_ipvs::reconcile::explain::{Explanation, Standing};
 use kube_ipvs::reconcile::note::{Note, Verdict};
+use kube_ipvs::reconcile::rehearse::rehearse;
 use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
     VirtualServerKey, Weight,
@@ -445,6 +446,58 @@ proptest! {
         });
         prop_assert!(!wrote);
         assert_converged(&next, &cluster);
+    }
+
+    /// What a start would write is known without writing it, whatever is there: another life's leavings, strangers', nothing.
+    #[test]
+    fn a_rehearsal_foresees_what_the_start_writes(
+        before in proptest::collection::vec(event(), 0..12),
+        now in proptest::collection::vec(event(), 0..12),
+        used in any::<bool>(),
+        another_bit in any::<bool>(),
+    ) {
+        let kernel = MemoryKernel::holding(if used { used_kernel() } else { State::default() });
+        let mut life = Life::new(kernel.clone());
+        life.feed(complete());
+        life.feed(before);
+        life.settle();
+        let mut cluster = Cluster::default();
+        for event in complete().into_iter().chain(now.iter().cloned()) {
+            cluster.apply(event);
+        }
+        clients_send(&kernel, &cluster);
+        kernel.take_written();
+        let (state, flows) = (kernel.state(), kernel.flows());
+
+        let mut settings = options();
+        settings.masquerade_mark <<= u32::from(another_bit);
+        let mut rehearsing = Life::with(settings.clone(), kernel.clone());
+        let rehearsed = |life: &mut Life| rehearse(&mut life.reconciler, &mut life.kernel, life.now);
+        prop_assert!(rehearsed(&mut rehearsing).expect("nothing to read").is_none(), "nothing is known yet");
+        rehearsing.feed(complete());
+        rehearsing.feed(now.clone());
+        let foreseen = rehearsed(&mut rehearsing).expect("a readable kernel").expect("complete facts");
+        prop_assert_eq!(kernel.take_written(), vec![]);
+        prop_assert_eq!(kernel.state(), state);
+        prop_assert_eq!(kernel.flows(), flows.clone());
+
+        let mut next = Life::with(settings, kernel.clone());
+        next.feed(complete());
+        next.feed(now);
+        next.settle();
+        next.pass(Duration::from_secs(2));
+        let sorted = |steps: Vec<Step>| {
+            let mut texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            texts.sort();
+            texts
+        };
+        let written = kernel.take_written();
+        prop_assert_eq!(sorted(foreseen.writes.into_iter().map(|write| write.step).collect()), sorted(written));
+        let purge = foreseen.purge.unwrap_or_default();
+        let left: Vec<Flow> = flows.into_iter().filter(|flow| !purge.is_stale(flow)).collect();
+        prop_assert_eq!(kernel.flows().into_iter().collect::<Vec<_>>(), left);
+        let foreign: Vec<_> = kernel.state().virtual_servers.into_keys().filter(is_foreign).collect();
+        prop_assert_eq!(foreseen.foreign.into_iter().collect::<Vec<_>>(), foreign);
     }
 
     /// What is wanted before and after a change, and was there, is never removed or drained on the way.

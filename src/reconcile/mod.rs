@@ -12,6 +12,7 @@ mod picture;
 pub mod progress;
 mod purge;
 mod refusals;
+pub mod rehearse;
 pub mod schedule;
 mod wait;
 

@@ -1,0 +1,110 @@
+//! The first sync, rehearsed: which writes it would make, and none is made.
+//!
+//! The [`Reconciler`] itself decides, as at every start, and is told that each write was done. So what is adopted, what is
+//! left alone and what drains is what a start adopts, leaves alone and drains. What the kernel would refuse is not known.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Answer, Next, Reconciler, Work};
+use super::note::Note;
+use crate::cluster::types::ServiceKey;
+use crate::diff::Step;
+use crate::diff::purge::Purge;
+use crate::kernel::{Kernel, Outcome, ReadError};
+use crate::state::{RealServer, Rules, State, VirtualServerKey, Weight};
+
+/// What a first sync would do.
+#[derive(Debug, Default)]
+pub struct Rehearsal {
+    /// What would be written, in the order in which it would be.
+    pub writes: Vec<Write>,
+    /// Whose stale entries of connection tracking would be deleted afterwards.
+    pub purge: Option<Arc<Purge>>,
+    /// The virtual servers that are not ours, and would stay.
+    pub foreign: BTreeSet<VirtualServerKey>,
+    /// What else there was to tell.
+    pub notes: Vec<Note>,
+}
+
+/// Something that would be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// What.
+    pub step: Step,
+    /// The Services that it belongs to; none: it is a setting, or of a Service that is not there any more.
+    pub services: Vec<ServiceKey>,
+    /// What is there now, in words, where a value would be changed.
+    pub before: Option<String>,
+}
+
+/// Rehearses the first sync from what the reconciler was told by now; `None`: the facts are not complete yet. The kernel is
+/// read only. The reconciler believes afterwards that all was written.
+///
+/// # Errors
+/// The kernel could not be read.
+pub fn rehearse(
+    reconciler: &mut Reconciler,
+    kernel: &mut dyn Kernel,
+    now: Instant,
+) -> Result<Option<Rehearsal>, ReadError> {
+    let (mut rehearsal, mut synced) = (Rehearsal::default(), false);
+    loop {
+        let next = reconciler.next(now);
+        for note in reconciler.take_notes() {
+            match note {
+                Note::FirstSync => synced = true,
+                Note::Foreign(servers) => rehearsal.foreign = servers,
+                Note::Unreadable(error) => return Err(error),
+                other => rehearsal.notes.push(other),
+            }
+        }
+        let answer = match next {
+            Next::Work(Work::Apply(plan)) => {
+                let steps = plan.steps.iter().map(|planned| &planned.step);
+                rehearsal.writes.extend(steps.map(|step| write(step, reconciler)));
+                Answer::Outcomes(vec![Outcome::Done; plan.steps.len()])
+            }
+            Next::Work(Work::Purge(purge)) => {
+                rehearsal.purge = Some(purge);
+                return Ok(Some(rehearsal));
+            }
+            Next::Work(work) if !synced => work.carry_out(kernel),
+            Next::Work(_) | Next::Wait(_) => return Ok(synced.then_some(rehearsal)),
+        };
+        reconciler.complete(answer, now);
+    }
+}
+
+fn write(step: &Step, reconciler: &Reconciler) -> Write {
+    let services = reconciler.services_of(&step.key()).cloned().collect();
+    Write { step: step.clone(), services, before: before(step, reconciler.actual()) }
+}
+
+/// What a step would change, in words.
+fn before(step: &Step, actual: &State) -> Option<String> {
+    let real_server = |key, real| actual.virtual_servers.get(key)?.real_servers.get(real);
+    match step {
+        Step::SetSysctl(sysctl, _) => actual.sysctls.get(sysctl).cloned(),
+        Step::SetTimeouts(_) => {
+            let timeouts = actual.timeouts;
+            Some(format!(
+                "tcp {} tcpfin {} udp {}, of which 0 keeps one",
+                timeouts.tcp_seconds, timeouts.tcp_fin_seconds, timeouts.udp_seconds
+            ))
+        }
+        Step::EditVirtualServer(key, _) => actual.virtual_servers.get(key).map(|server| {
+            format!("{} flags {:#x} timeout {}", server.scheduler, server.flags, server.timeout_seconds)
+        }),
+        Step::EditRealServer(key, real, _) => match real_server(key, real)? {
+            RealServer { weight: Weight::Exactly(weight), .. } => Some(format!("weight {weight}")),
+            RealServer { weight: Weight::DrainIfPresent, .. } => Some("weight 0".to_owned()),
+        },
+        Step::InstallRules(family, ..) => actual.rules.get(family).map(|rules| match rules {
+            Rules::Intact(_) => "other settings".to_owned(),
+            Rules::Other(why) => why.clone(),
+        }),
+        _ => None,
+    }
+}
