@@ -125,6 +125,37 @@ impl Iptables {
             }
         }
     }
+
+    /// Says what [`Iptables::change`] would change, and changes nothing.
+    pub(super) fn foresee(
+        &self,
+        nftables: &mut WholeTables,
+        tables: &[&str],
+        kube_proxys: &BTreeSet<Family>,
+        forward: Forward,
+        report: &mut Report,
+    ) {
+        for (place, _, saved) in &self.found {
+            let kube_proxys = kube_proxys.contains(&place.family);
+            for table in saved.iter().filter(|table| tables.contains(&&*table.name)) {
+                tell(*place, plan(table, kube_proxys, forward), report);
+            }
+        }
+        for (place, _, table) in self.unprinted.iter().filter(|(_, _, table)| tables.contains(&&**table)) {
+            let kube_proxys = kube_proxys.contains(&place.family);
+            match place.variant {
+                Variant::Legacy => {
+                    report.failed(format!("{place} {table}"), format!("{place}-save does not print it"));
+                }
+                Variant::Nft => match nftables.contents(place.family, table) {
+                    Ok(contents) => {
+                        tell(*place, plan(&seen::table(table, &contents), kube_proxys, forward), report);
+                    }
+                    Err(error) => report.failed(format!("{place} {table}"), error),
+                },
+            }
+        }
+    }
 }
 
 /// Changes a table, and says what the change was; `None`: there is no such table.

@@ -8,7 +8,7 @@
 //! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, but for node ports of Services that are gone; removed by `--cleanup` |
 //!
 //! [`takeover`] removes the first three as soon as our own rules stand, until that succeeds, and keeps the accept in FORWARD;
-//! [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
+//! [`foresee`] says so before; [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
 //! only where iptables has tables: see `tools.rs` for why at all.
 //!
 //! While the program runs on the node ([`running`]), neither cleanup does anything.
@@ -17,6 +17,7 @@
 //! and what others use of kube-proxy's stays and is named.
 
 pub mod cleanup;
+pub mod foresee;
 mod forward;
 mod iptables;
 mod names;

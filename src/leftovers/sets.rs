@@ -1,6 +1,7 @@
 //! kube-proxy's ipsets and nftables tables: away with them.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -21,22 +22,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Destroys kube-proxy's ipsets of these families; those that tell which virtual servers are its node ports only if
 /// those virtual servers are gone. Those that rules still refer to stay and are named.
 pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: bool, report: &mut Report) {
-    let mut sets = match IpSets::open() {
-        Ok(Some(sets)) => sets,
+    let (mut sets, mut left) = match chosen(families, node_ports_are_gone) {
+        Ok(Some(chosen)) => chosen,
         Ok(None) => return,
         Err(error) => return report.failed("ipsets", error),
     };
-    let names = match sets.names() {
-        Ok(names) => names,
-        Err(error) => return report.failed("ipsets", error),
-    };
-    let of_family = |name: &str| if name.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 };
-    let goes = |name: &String| {
-        names::is_set(name)
-            && families.contains(&of_family(name))
-            && (node_ports_are_gone || !node_ports::is_set(name))
-    };
-    let mut left: Vec<String> = names.into_iter().filter(goes).collect();
     let mut removed = Vec::new();
     let mut attempt = 1;
     while !left.is_empty() {
@@ -64,12 +54,52 @@ pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: b
     report.removed("ipsets", removed);
 }
 
-/// Deletes a table of nftables, if it is there.
-pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
-    let name = match family {
+/// Says which ipsets of these families [`destroy_ipsets`] would destroy, as far as nobody else's rules refer to them.
+pub(super) fn foresee_ipsets(families: &BTreeSet<Family>, report: &mut Report) {
+    match chosen(families, true) {
+        Ok(found) => {
+            let names = found.map(|(_, names)| names).unwrap_or_default();
+            report.removed("ipsets", names);
+        }
+        Err(error) => report.failed("ipsets", error),
+    }
+}
+
+/// kube-proxy's ipsets of these families. `None`: the kernel has no ipsets.
+fn chosen(
+    families: &BTreeSet<Family>,
+    node_ports_are_gone: bool,
+) -> io::Result<Option<(IpSets, Vec<String>)>> {
+    let Some(mut sets) = IpSets::open()? else { return Ok(None) };
+    let of_family = |name: &str| if name.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 };
+    let goes = |name: &String| {
+        names::is_set(name)
+            && families.contains(&of_family(name))
+            && (node_ports_are_gone || !node_ports::is_set(name))
+    };
+    let names = sets.names()?.into_iter().filter(goes).collect();
+    Ok(Some((sets, names)))
+}
+
+/// Says so if [`delete_table`] would delete a table.
+pub(super) fn foresee_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
+    match tables.exists(family, table) {
+        Ok(false) => {}
+        Ok(true) => report.removed("nftables tables", vec![name_of(family, table)]),
+        Err(error) => report.failed(format!("nftables table {}", name_of(family, table)), error),
+    }
+}
+
+fn name_of(family: Family, table: &str) -> String {
+    match family {
         Family::V4 => format!("ip {table}"),
         Family::V6 => format!("ip6 {table}"),
-    };
+    }
+}
+
+/// Deletes a table of nftables, if it is there.
+pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
+    let name = name_of(family, table);
     match tables.exists(family, table) {
         Ok(false) => return,
         Ok(true) => {}

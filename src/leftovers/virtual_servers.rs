@@ -44,11 +44,7 @@ pub(super) fn remove(which: Which<'_>, exclude_cidrs: &[IpNet], report: &mut Rep
             return false;
         }
     };
-    let (excluded, chosen): (Vec<_>, Vec<_>) =
-        chosen.into_iter().partition(|key| ownership::is_excluded(exclude_cidrs, key));
-    for key in excluded {
-        report.kept(format!("virtual server {key}"), "its address is in an excluded network");
-    }
+    let chosen = without_excluded(chosen, exclude_cidrs, report);
     let steps: Vec<Step> = chosen.iter().map(|key| Step::DeleteVirtualServer(*key)).collect();
     let mut removed = Vec::new();
     let mut all = true;
@@ -66,6 +62,46 @@ pub(super) fn remove(which: Which<'_>, exclude_cidrs: &[IpNet], report: &mut Rep
     all
 }
 
+/// Says which node ports of kube-proxy's would be removed as stale, were the kernel as `after` says: it has these virtual servers
+/// that are not ours. Returns them.
+pub(super) fn foresee(
+    after: &State,
+    foreign: &BTreeSet<VirtualServerKey>,
+    exclude_cidrs: &[IpNet],
+    report: &mut Report,
+) -> BTreeSet<VirtualServerKey> {
+    let node_ports = match NodePorts::read() {
+        Ok(node_ports) => node_ports,
+        Err(error) => {
+            report.failed("virtual servers", error);
+            return BTreeSet::new();
+        }
+    };
+    let chosen = foreign.iter().filter(|key| is_stale_node_port(&node_ports, after, key)).copied().collect();
+    let chosen = without_excluded(chosen, exclude_cidrs, report);
+    report.removed("virtual servers", chosen.iter().map(ToString::to_string).collect());
+    chosen.into_iter().collect()
+}
+
+/// Names those that are in excluded networks, and returns the others.
+fn without_excluded(
+    chosen: Vec<VirtualServerKey>,
+    exclude_cidrs: &[IpNet],
+    report: &mut Report,
+) -> Vec<VirtualServerKey> {
+    let (excluded, chosen): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|key| ownership::is_excluded(exclude_cidrs, key));
+    for key in excluded {
+        report.kept(format!("virtual server {key}"), "its address is in an excluded network");
+    }
+    chosen
+}
+
+/// Whether this is a node port of kube-proxy that is not ours now. `own`: what tells whose a virtual server is.
+fn is_stale_node_port(node_ports: &NodePorts, own: &State, key: &VirtualServerKey) -> bool {
+    node_ports.has(key) && !ownership::is_ours(own, key)
+}
+
 fn choose(which: Which<'_>, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>> {
     let node_ports = NodePorts::read()?;
     let nobodys = BTreeSet::new();
@@ -79,7 +115,7 @@ fn choose(which: Which<'_>, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>
     let own = owned(whole)?;
     let chosen = |key: &VirtualServerKey| match which {
         Which::All => ownership::is_ours(&own, key) || node_ports.has(key),
-        Which::StaleNodePorts(_) => node_ports.has(key) && !ownership::is_ours(&own, key),
+        Which::StaleNodePorts(_) => is_stale_node_port(&node_ports, &own, key),
     };
     Ok(servers.into_keys().filter(chosen).collect())
 }

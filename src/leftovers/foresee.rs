@@ -1,0 +1,46 @@
+//! What a takeover would do on this node, for those who want to know before: nothing is changed. The programs of iptables that
+//! print are started, where iptables has tables.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::forward::Forward;
+use super::iptables::{FILTER, Iptables, TRANSLATION};
+use super::names::NFTABLES_TABLE;
+use super::report::Report;
+use super::sets::{foresee_ipsets, foresee_table};
+use super::virtual_servers;
+use crate::cluster::types::Family;
+use crate::kernel::nft::whole::WholeTables;
+use crate::state::{State, VirtualServerKey};
+
+/// What [`super::takeover::take_over`] would report once everything is written in all families: "removed" stands for what would
+/// be. `mark` is the bit of the packet mark that stands for "masquerade this", `after` what the kernel has of ours by then,
+/// `foreign` the virtual servers that it has and that are not ours. Those in the networks of `exclude_cidrs` stay. Also
+/// returned: which of the foreign ones go.
+pub fn foresee(
+    mark: u32,
+    exclude_cidrs: &[IpNet],
+    after: &State,
+    foreign: &BTreeSet<VirtualServerKey>,
+) -> (Report, BTreeSet<VirtualServerKey>) {
+    let mut report = Report::default();
+    let mut nftables = match WholeTables::open() {
+        Ok(nftables) => nftables,
+        Err(error) => {
+            report.failed("nftables", error);
+            return (report, BTreeSet::new());
+        }
+    };
+    let families: BTreeSet<Family> = Family::ALL.into();
+    let iptables = Iptables::look(&mut nftables, &mut report);
+    iptables.foresee(&mut nftables, FILTER, &families, Forward::Ensure { mark }, &mut report);
+    for family in &families {
+        foresee_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
+    }
+    iptables.foresee(&mut nftables, TRANSLATION, &families, Forward::Leave, &mut report);
+    let gone = virtual_servers::foresee(after, foreign, exclude_cidrs, &mut report);
+    foresee_ipsets(&families, &mut report);
+    (report, gone)
+}
