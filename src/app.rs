@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 mod config_file;
+pub mod dry_run;
 mod happenings;
 mod init_only;
 mod own_node;
@@ -72,13 +73,18 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
     begin_log(&merged);
     let commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty());
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), commit, "Version info");
+    carry_out(start(merged))
+}
+
+/// Carries out a command to its end.
+fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place.
     // What takes long is on threads of its own, or yields.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(start(merged));
+    let ended = runtime.block_on(command);
     // Dropped, it would wait without limit.
     runtime.shutdown_timeout(FAREWELL);
     ended
@@ -119,7 +125,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
-    let supported = supported(&mut merged.options, &mut kernel);
+    let supported = supported(&mut merged.options, |family| kernel.lacks_rules(family));
     let options = &merged.options;
 
     if !options.init_only {
@@ -376,11 +382,11 @@ fn serve(
 }
 
 /// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
-fn supported(options: &mut Options, linux: &mut LinuxKernel) -> Supported {
+fn supported(options: &mut Options, lacks_rules: impl FnOnce(Family) -> Option<Refusal>) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
     options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
-    let families = supported_families(Path::new(ROOT), |family| linux.lacks_rules(family));
+    let families = supported_families(Path::new(ROOT), lacks_rules);
     let mut supported = Supported { families, kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
     supported.missing =

@@ -17,6 +17,8 @@
 //! the program was told, [`sloppy`] reads addresses as Kubernetes does, [`telemetry`] is the log; [`app`] wires it all
 //! and is the only module that knows all others.
 //!
+//! What a start would write is known without writing it ([`reconcile::rehearse`], `--dry-run`): the decisions are pure.
+//!
 //! # Who runs, and who owns what
 //!
 //! ```text

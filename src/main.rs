@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Ok(command) => {
             let done = match command {
                 Command::Run(merged) => app::run(*merged),
+                Command::DryRun(merged) => app::dry_run::run(*merged),
                 Command::Cleanup(merged) => app::cleanup::all(&merged),
                 Command::CleanupOwn(merged) => app::cleanup::own(&merged),
                 Command::WriteConfig(merged, path) => app::write_config(&merged, &path),

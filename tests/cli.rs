@@ -59,6 +59,22 @@ fn the_cleanups_are_commands_and_know_the_options() {
 }
 
 #[test]
+fn a_dry_run_is_one_of_a_start_alone() {
+    assert!(matches!(command(&["--dry-run"]), Ok(Command::DryRun(_))));
+    assert!(matches!(command(&["--dry-run=false", "--cleanup"]), Ok(Command::Cleanup(_))));
+    for flag in ["--cleanup", "--cleanup-own", "--init-only", "--write-config-to=/dev/null"] {
+        let problem = command(&["--dry-run", flag]).unwrap_err();
+        let name = flag.split('=').next().expect("a name");
+        assert_eq!(
+            problem,
+            format!(
+                "failed validate: --dry-run and {name} cannot be used together: a dry run says what a start would change"
+            )
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_is_one_line() {
     for (words, line) in [
         (&["--no-such-flag"][..], "unknown flag: --no-such-flag; --help lists all flags"),

@@ -53,7 +53,10 @@ use node::{
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
 use systemd::the_unit_runs_under_systemd;
-use told::{an_end_for_want_of_an_address_is_told, what_happens_is_told};
+use told::{
+    a_dry_run_asks_the_api_server_and_tells_it_nothing, an_end_for_want_of_an_address_is_told,
+    what_happens_is_told,
+};
 
 fn main() -> std::process::ExitCode {
     let missing = real_apiserver::assets().err();
@@ -68,6 +71,7 @@ fn main() -> std::process::ExitCode {
             killed_at_any_moment_it_takes_nothing_away,
             what_happens_is_told,
             an_end_for_want_of_an_address_is_told,
+            a_dry_run_asks_the_api_server_and_tells_it_nothing,
             the_start_waits_for_the_node,
             a_node_that_changes_ends_the_program,
             pods_are_those_in_the_networks_of_the_node,

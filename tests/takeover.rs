@@ -6,6 +6,8 @@
 #[path = "dataplane/cluster.rs"]
 #[expect(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 mod cluster;
+#[path = "takeover/dry_run.rs"]
+mod dry_run;
 #[path = "takeover/firewall.rs"]
 mod firewall;
 #[path = "common/host.rs"]
@@ -35,6 +37,7 @@ use std::time::Duration;
 use kube_ipvs::cluster::types::{Family, Protocol};
 
 use self::cluster::{Cluster, Service};
+use self::dry_run::{a_dry_run_says_what_the_start_then_does, a_dry_run_that_cannot_know_says_why};
 use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
 use self::kube_proxy::{Mode, Variant};
 use self::proxy::{Proxy, eventually};
@@ -66,6 +69,8 @@ fn main() -> std::process::ExitCode {
         from_ipvs_mode_and_back,
         from_iptables_mode,
         from_nftables_mode,
+        a_dry_run_says_what_the_start_then_does,
+        a_dry_run_that_cannot_know_says_why,
         cleanup_leaves_nothing_but_what_is_others,
         where_input_drops_the_accepts_of_the_readme_are_enough,
         rules_of_another_version_are_replaced_under_traffic,

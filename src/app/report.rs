@@ -1,6 +1,6 @@
 //! What the loop tells → log lines, metrics, health.
 
-mod contested;
+pub(super) mod contested;
 mod listener;
 pub(super) mod numbers;
 pub(super) mod services;

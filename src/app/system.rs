@@ -27,8 +27,8 @@ const ENTRIES_PER_BUCKET: u32 = 4;
 /// Sets what there is to set. `root` is where `proc` and `sys` are mounted.
 pub(super) fn set_up(root: &Path, options: &Options) {
     let report = apply(root, options, processors(root));
-    for (entry, value) in &report.set {
-        tracing::info!(entry, value, "Set sysctl");
+    for Change { entry, after, .. } in &report.set {
+        tracing::info!(entry, value = after, "Set sysctl");
     }
     if !report.missing.is_empty() {
         tracing::warn!(entries = report.missing.join(", "), "This kernel does not have these parameters");
@@ -92,11 +92,31 @@ fn count(list: &str) -> Option<u32> {
     counts.sum()
 }
 
+/// A parameter that has another value than it is to have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// As kube-proxy's log names it: `net/netfilter/nf_conntrack_max`.
+    pub(super) entry: String,
+    /// The value that it has.
+    pub(super) before: String,
+    /// The value that it is to have.
+    pub(super) after: String,
+}
+
+/// What [`set_up`] would set of the node, and could: what may not be written is left out. Nothing is set. `root` as there.
+pub(super) fn changes(root: &Path, options: &Options) -> Vec<Change> {
+    let mut report = Report { looks_only: true, ..Report::default() };
+    conntrack(root, &options.conntrack, processors(root), &mut report);
+    report.set
+}
+
 /// What became of it.
 #[derive(Debug, Default)]
 struct Report {
+    /// Whether nothing is written.
+    looks_only: bool,
     /// Entries that had another value.
-    set: Vec<(String, String)>,
+    set: Vec<Change>,
     missing: Vec<String>,
     failed: Vec<(String, io::Error)>,
 }
@@ -110,14 +130,18 @@ fn apply(root: &Path, options: &Options, processors: u32) -> Report {
 
 fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &mut Report) {
     if let Some(most) = options.most_entries(processors) {
-        tracing::info!(nfConntrackMax = most, "Setting nf_conntrack_max");
+        if !report.looks_only {
+            tracing::info!(nfConntrackMax = most, "Setting nf_conntrack_max");
+        }
         report.put(root, &format!("{CONNTRACK}/nf_conntrack_max"), &most.to_string());
         // The kernel makes the table for a quarter of what it thinks is the limit. It only ever grows here.
         let buckets = most / ENTRIES_PER_BUCKET;
         match fs::read_to_string(root.join(HASH_SIZE)).map(|text| text.trim().parse::<u32>()) {
             Ok(Ok(now)) if now >= buckets => {}
             Ok(_) => {
-                tracing::info!(conntrackHashsize = buckets, "Setting conntrack hashsize");
+                if !report.looks_only {
+                    tracing::info!(conntrackHashsize = buckets, "Setting conntrack hashsize");
+                }
                 report.put(root, HASH_SIZE, &buckets.to_string());
             }
             Err(error) => report.refused(HASH_SIZE, error),
@@ -129,20 +153,25 @@ fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &
 }
 
 impl Report {
-    /// Writes a value, where another one is there.
+    /// Writes a value, where another one is there, or sees only whether it could.
     fn put(&mut self, root: &Path, entry: &str, value: &str) {
         let path = root.join(entry);
-        let written = || -> io::Result<bool> {
-            if fs::read_to_string(&path)?.trim() == value {
-                return Ok(false);
+        let looks_only = self.looks_only;
+        let written = || -> io::Result<Option<String>> {
+            let before = fs::read_to_string(&path)?.trim().to_owned();
+            if before == value {
+                return Ok(None);
             }
             // Not `fs::write`: asked to make a file that is not there, /proc says "permission denied".
-            OpenOptions::new().write(true).truncate(true).open(&path)?.write_all(value.as_bytes())?;
-            Ok(true)
+            let mut file = OpenOptions::new().write(true).truncate(!looks_only).open(&path)?;
+            if !looks_only {
+                file.write_all(value.as_bytes())?;
+            }
+            Ok(Some(before))
         };
         match written() {
-            Ok(true) => self.set.push((name(entry), value.to_owned())),
-            Ok(false) => {}
+            Ok(Some(before)) => self.set.push(Change { entry: name(entry), before, after: value.to_owned() }),
+            Ok(None) => {}
             Err(error) => self.refused(entry, error),
         }
     }

@@ -18,6 +18,8 @@ pub enum Command {
     Cleanup(Box<Merged>),
     /// Remove what is ours alone, and exit: `--cleanup-own`.
     CleanupOwn(Box<Merged>),
+    /// Say what [`Command::Run`] would change, and exit: `--dry-run`.
+    DryRun(Box<Merged>),
     /// Run.
     Run(Box<Merged>),
 }
@@ -65,14 +67,15 @@ pub fn from_args(
         },
     };
     let host = rustix::system::uname();
-    let (write_config_to, cleanup, cleanup_own) =
-        (flags.write_config_to.clone(), flags.cleanup, flags.cleanup_own);
+    let (write_config_to, cleanup, cleanup_own, dry_run) =
+        (flags.write_config_to.clone(), flags.cleanup, flags.cleanup_own, flags.dry_run);
     let merged = merge::merge(flags, file, environment, &host.nodename().to_string_lossy());
     let merged = Box::new(merged.map_err(UsageError::Invalid)?);
     Ok(match write_config_to {
         Some(path) => Command::WriteConfig(merged, path),
         None if cleanup => Command::Cleanup(merged),
         None if cleanup_own => Command::CleanupOwn(merged),
+        None if dry_run => Command::DryRun(merged),
         None => Command::Run(merged),
     })
 }

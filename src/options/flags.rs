@@ -35,6 +35,8 @@ pub struct Flags {
     pub cleanup_own: bool,
     /// `--init-only`.
     pub init_only: bool,
+    /// `--dry-run`.
+    pub dry_run: bool,
     /// `--manifests`.
     pub manifests: Vec<PathBuf>,
     /// `--master`.
@@ -100,6 +102,7 @@ impl Default for Flags {
             cleanup: false,
             cleanup_own: false,
             init_only: false,
+            dry_run: false,
             manifests: Vec::new(),
             master: None,
             healthz_port: None,

@@ -80,6 +80,7 @@ pub fn merge(
     let origin = if with_file { Origin::File } else { Origin::Flags };
     let mut check = Check { origin, problems, notices: &mut notices };
     check.mode(&configuration.mode, flags.cleanup || flags.cleanup_own);
+    check.nothing_else_in_a_dry_run(&flags);
     check.unused(&configuration);
     // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to.
     let nobody_asked = !with_file && !flags.has("ipvs-min-sync-period");

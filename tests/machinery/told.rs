@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use serde_json::{Value, json};
 
 use crate::control_plane::cluster;
-use crate::objects::service;
+use crate::objects::{service, slice};
 use crate::promtool;
 use crate::proxy::get;
-use crate::tools::wait_for;
+use crate::tools::{kernel, wait_for};
 
 /// Type, reason, action, regarding kind, name and uid of an Event.
 fn told(event: &Value) -> [&str; 6] {
@@ -70,6 +70,23 @@ pub fn what_happens_is_told() {
     let (code, output) = promtool::run(&["check", "metrics"], &page);
     assert_eq!(code, 3, "{output}");
     assert_eq!(output.lines().count(), 1, "{output}");
+}
+
+/// A dry run is told what a start is told, and tells nothing to anybody but who reads it.
+pub fn a_dry_run_asks_the_api_server_and_tells_it_nothing() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    cluster.create(service("web", json!({"clusterIP": "10.96.8.1", "ports": [{"port": 80}]})));
+    cluster.create(slice("web-1", "web", &[("", 8080, "TCP")], &["10.244.8.2"]));
+    let (before, events) = (kernel(), cluster.events());
+    // Whoever holds the ports does not matter: nobody is served.
+    let _holders = [10256, 10249].map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    let mut proxy = cluster.proxy_with(&folder, "proxy", &["--dry-run", "--bind-address-hard-fail"]);
+    assert_eq!(proxy.wait(), Some(0), "{}", proxy.log());
+    let line = "  add real server TCP 10.96.8.1:80 -> 10.244.8.2:8080 weight 1, of default/web\n";
+    assert!(proxy.log().contains(line), "{}", proxy.log());
+    assert_eq!(kernel(), before);
+    assert_eq!(cluster.events(), events);
 }
 
 /// An address that another program has ends the program where the user wants that, and the API server knows why.

@@ -11,16 +11,16 @@ const NOT_ASKED: &str = "the Service is served there, and who listens on the Ser
 
 /// What was found by now.
 #[derive(Default)]
-pub(super) struct Contested {
+pub(in crate::app) struct Contested {
     /// Virtual servers that two Services claim.
-    pub(super) conflicts: Vec<Conflict>,
+    pub(in crate::app) conflicts: Vec<Conflict>,
     /// Service addresses that are not put on our device.
-    pub(super) shared: Vec<(Shared, Owner)>,
+    pub(in crate::app) shared: Vec<(Shared, Owner)>,
 }
 
 impl Contested {
     /// Writes all of it to the log.
-    pub(super) fn tell(self) {
+    pub(in crate::app) fn tell(self) {
         tell_conflicts(&self.conflicts);
         let of = |owner: fn(&Owner) -> bool| -> Vec<&(Shared, Owner)> {
             self.shared.iter().filter(|(_, found)| owner(found)).collect()

@@ -34,6 +34,11 @@ fn texts(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect()
 }
 
+/// What was set, without what was there before.
+fn set(report: &Report) -> Vec<(String, String)> {
+    report.set.iter().map(|change| (change.entry.clone(), change.after.clone())).collect()
+}
+
 const MAX: &str = "proc/sys/net/netfilter/nf_conntrack_max";
 const ESTABLISHED: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
 const CLOSE_WAIT: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
@@ -54,12 +59,32 @@ fn what_differs_is_written_and_named() {
         ("net/netfilter/nf_conntrack_tcp_timeout_established", "86400"),
         (OOM_SCORE_ADJUSTMENT, "-999"),
     ]);
-    assert_eq!(report.set, wanted);
+    assert_eq!(set(&report), wanted);
     assert!(report.missing.is_empty() && report.failed.is_empty(), "{report:?}");
     assert_eq!((content(&root, MAX), content(&root, HASH_SIZE)), ("262144".into(), "65536".into()));
     // Once more, and there is nothing to do.
     let again = apply(root.path(), &options(&[]), 8);
     assert!(again.set.is_empty() && again.missing.is_empty() && again.failed.is_empty(), "{again:?}");
+}
+
+#[test]
+fn what_would_be_set_is_seen_and_not_set() {
+    let files =
+        [(MAX, "65536\n"), (HASH_SIZE, "16384\n"), (ESTABLISHED, "86400\n"), (ONLINE_PROCESSORS, "0-7\n")];
+    let root = host(&files);
+    fs::create_dir_all(root.path().join(CLOSE_WAIT)).unwrap();
+    let changes = changes(root.path(), &options(&[]));
+    let change = |entry: &str, before: &str, after: &str| Change {
+        entry: entry.to_owned(),
+        before: before.to_owned(),
+        after: after.to_owned(),
+    };
+    let wanted =
+        [change("net/netfilter/nf_conntrack_max", "65536", "262144"), change(HASH_SIZE, "16384", "65536")];
+    assert_eq!(changes, wanted);
+    for (path, text) in files {
+        assert_eq!(content(&root, path), text.trim(), "{path}");
+    }
 }
 
 #[test]
@@ -80,7 +105,7 @@ fn a_hash_table_is_never_made_smaller() {
     let root = host(&[(MAX, "1\n"), (HASH_SIZE, "262144\n")]);
     let words = ["--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"];
     let report = apply(root.path(), &options(&words), 1);
-    assert_eq!(report.set, texts(&[("net/netfilter/nf_conntrack_max", "131072")]));
+    assert_eq!(set(&report), texts(&[("net/netfilter/nf_conntrack_max", "131072")]));
     assert_eq!(content(&root, HASH_SIZE), "262144");
 }
 

@@ -95,6 +95,13 @@ pub(super) static FLAGS: &[Flag] = &[
     )
     .beside_file(),
     switch("init-only", "Do what needs privileges, and exit", |flags, on| flags.init_only = on).beside_file(),
+    switch(
+        "dry-run",
+        "Say on standard output what a start with the same settings would change on this node, change nothing, and exit. A \
+         running kube-proxy, or another one of this program, does not mind",
+        |flags, on| flags.dry_run = on,
+    )
+    .beside_file(),
     flag(
         "kubeconfig",
         "file",

@@ -173,12 +173,13 @@ fn rows() -> Vec<Row> {
 }
 
 /// Those that have no field, and a test of their own.
-const WITHOUT_FIELD: [&str; 13] = [
+const WITHOUT_FIELD: [&str; 14] = [
     "config",
     "write-config-to",
     "cleanup",
     "cleanup-own",
     "init-only",
+    "dry-run",
     "master",
     "manifests",
     "healthz-port",
@@ -294,7 +295,8 @@ fn what_has_no_field() {
     assert_eq!(flags.master.as_deref(), Some("http://x"));
     assert_eq!(flags.manifests, [PathBuf::from("a,b"), PathBuf::from("c")]);
     assert_eq!((flags.healthz_port, flags.metrics_port), (Some(0), Some(1)));
-    assert!(flags.init_only && !flags.cleanup && !flags.cleanup_own);
+    assert!(flags.init_only && !flags.cleanup && !flags.cleanup_own && !flags.dry_run);
+    assert!(accepted(&["--dry-run"]).dry_run);
     assert!(accepted(&["--cleanup"]).cleanup);
     assert!(accepted(&["--cleanup-own"]).cleanup_own);
     for words in [&["--config="][..], &["--write-config-to="], &["--master="]] {

@@ -11,6 +11,7 @@ use super::names;
 use crate::options::configuration::{ClientConnection, Configuration, PROTOBUF};
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::duration::GoDuration;
+use crate::options::flags::Flags;
 use crate::options::proxy::{LocalDetector, NodePortAddresses, ProxyOptions};
 use crate::options::settings::{Name, Notice, Origin, Place};
 use crate::options::{LogFormat, listen};
@@ -63,6 +64,22 @@ impl Check<'_> {
                 self.invalid(names::MODE, mode, &allowed);
             }
             mode => self.invalid(names::MODE, mode, "must be \"ipvs\" or empty"),
+        }
+    }
+
+    /// Beside what does something, a dry run would be taken for one of that.
+    pub(super) fn nothing_else_in_a_dry_run(&mut self, flags: &Flags) {
+        for (flag, given) in [
+            ("--cleanup", flags.cleanup),
+            ("--cleanup-own", flags.cleanup_own),
+            ("--init-only", flags.init_only),
+            ("--write-config-to", flags.write_config_to.is_some()),
+        ] {
+            if flags.dry_run && given {
+                self.problems.push(format!(
+                    "--dry-run and {flag} cannot be used together: a dry run says what a start would change"
+                ));
+            }
         }
     }
 

@@ -1,0 +1,156 @@
+//! `--dry-run`: what a start would change on this node, and nothing is changed.
+//!
+//! The sources of facts, the wait for the Node and the checks are those of a start, and so are the decisions
+//! ([`crate::reconcile::rehearse`]). What a start tries by writing is not tried: whether the kernel has the scheduler (a virtual
+//! server is made for that, unless one has it), and whether it has a packet filter for IPv6 (a table comes and goes). Nobody is
+//! served, no Event is sent, and no sign says that the program runs, so that neither a kube-proxy nor another one of this
+//! program is disturbed.
+
+mod text;
+
+use std::future;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::report::contested::Contested;
+use super::{
+    AUDITS_PER_SYNC_PERIOD, LISTS, ROOT, begin_log, carry_out, end, listen, one_ends, open_source,
+    stop_on_signals, supported, system,
+};
+use crate::api::Event;
+use crate::kernel::linux::LinuxKernel;
+use crate::kernel::node_addresses;
+use crate::leftovers::foresee::foresee;
+use crate::options::Options;
+use crate::options::merge::Merged;
+use crate::reconcile::core::Reconciler;
+use crate::reconcile::note::Note;
+use crate::reconcile::rehearse::{Rehearsal, rehearse};
+use crate::serve::metrics::Metrics;
+use text::Foreseen;
+
+/// Prints what a start would change, as soon as the facts are complete.
+///
+/// # Errors
+/// Whatever would keep the start from its first sync; that the kernel cannot be read; that IPVS is not loaded, which a start
+/// would load; or that it was asked to stop before the facts were complete.
+pub fn run(merged: Merged) -> anyhow::Result<()> {
+    begin_log(&merged);
+    carry_out(look(merged))
+}
+
+async fn look(mut merged: Merged) -> anyhow::Result<()> {
+    let (source, _, _) = open_source(&merged.options, &Arc::new(Metrics::new())).await?;
+    let mut kernel = LinuxKernel::open_to_read().context("can't use the IPVS proxier")?;
+    let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
+    let supported = supported(&mut merged.options, |_| None);
+    let options = &merged.options;
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let (sender, heard) = mpsc::channel(LISTS);
+    sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;
+    let known = listen(source, options, &supported, sender, &shutdown, &mut tasks).await;
+    let mut reconciler = Reconciler::new(
+        options.proxy.clone(),
+        options.node_name.clone(),
+        supported,
+        options.min_sync_period,
+        options.sync_period / AUDITS_PER_SYNC_PERIOD,
+    );
+    let rehearsal = match known {
+        // All arms are cancel-safe.
+        Ok(true) => tokio::select! {
+            rehearsal = when_complete(&mut reconciler, &mut kernel, heard) => rehearsal.map(Some),
+            ended = one_ends(&mut tasks) => ended.map(|()| None),
+            () = shutdown.cancelled() => Ok(None),
+        },
+        ended => ended.map(|_| None),
+    };
+    let known = matches!(rehearsal, Ok(Some(_)));
+    let shown = rehearsal.and_then(|known| {
+        known.map_or(Ok(()), |rehearsal| show(rehearsal, &reconciler, &mut kernel, options))
+    });
+    // The reason, if there is one, is that of a task.
+    end(shown, tasks, &shutdown).await?;
+    if known { Ok(()) } else { bail!("stopped before all was known of the cluster") }
+}
+
+/// What the first sync would do, as soon as the facts are complete. Where no source of them is left it never ends: a task has
+/// ended then, and says why.
+async fn when_complete(
+    reconciler: &mut Reconciler,
+    kernel: &mut LinuxKernel,
+    mut heard: mpsc::Receiver<Vec<Event>>,
+) -> anyhow::Result<Rehearsal> {
+    loop {
+        let Some(together) = heard.recv().await else { future::pending().await };
+        for event in together {
+            reconciler.observe(event);
+        }
+        let rehearsal = rehearse(reconciler, kernel, Instant::now()).context("a dry run looks once")?;
+        if let Some(rehearsal) = rehearsal {
+            return Ok(rehearsal);
+        }
+    }
+}
+
+/// Looks at what is no part of the first sync, and prints all.
+fn show(
+    rehearsal: Rehearsal,
+    reconciler: &Reconciler,
+    kernel: &mut LinuxKernel,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let scheduler = &options.proxy.scheduler;
+    if !kernel.uses_scheduler(scheduler).unwrap_or(false) {
+        tracing::info!(
+            scheduler = &**scheduler,
+            "No virtual server has this scheduler yet: a start tries whether the kernel has it, a dry run does not"
+        );
+    }
+    let stale = rehearsal.purge.as_deref().map(|purge| kernel.stale_entries(purge)).transpose();
+    let stale = stale.unwrap_or_else(|error| {
+        tracing::warn!(err = %error, "Cannot count the stale entries of connection tracking");
+        None
+    });
+    let (leftovers, gone) = foresee(
+        options.proxy.masquerade_mark,
+        &options.proxy.exclude_cidrs,
+        reconciler.actual(),
+        &rehearsal.foreign,
+    );
+    let foreseen = Foreseen {
+        writes: rehearsal.writes,
+        parameters: system::changes(Path::new(ROOT), options),
+        stale: stale.unwrap_or_default(),
+        leftovers,
+        foreign: rehearsal.foreign.difference(&gone).copied().collect(),
+    };
+    tell(rehearsal.notes);
+    match std::io::stdout().write_all(foreseen.text().as_bytes()) {
+        // A reader that has seen enough is no failure of ours.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        _ => Ok(()),
+    }
+}
+
+/// Says to the log what a start would say about addresses that somebody else has, too.
+fn tell(notes: Vec<Note>) {
+    let mut contested = Contested::default();
+    for note in notes {
+        match note {
+            Note::Conflict(conflict) => contested.conflicts.push(conflict),
+            Note::Shared { shared, owner } => contested.shared.push((shared, owner)),
+            _ => {}
+        }
+    }
+    contested.tell();
+}
