@@ -42,7 +42,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
-use own_node::{Waited, families, here};
+use own_node::Waited;
 use report::Reporter;
 use report::services::Services;
 
@@ -200,7 +200,8 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     );
     let (kernel, turns) = silent_kernel::Counted::new(kernel);
     tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period / LOOKS_PER_SYNC_PERIOD));
-    let reporter = Reporter::new(metrics, status, &supported.families, services);
+    let needs_node = matches!(options.source, Source::Api { .. });
+    let reporter = Reporter::new(metrics, status, &supported.families, needs_node, services);
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
@@ -229,21 +230,18 @@ async fn listen(
         tasks.spawn(pass_on(told, listener));
         return Ok(true);
     }
-    let proxy = &options.proxy;
+    let (proxy, families) = (&options.proxy, &supported.families);
     // Both arms are cancel-safe: what was heard of the Node before is of no use when a task has ended.
     let waited = tokio::select! {
         waited = own_node::wait(&options.node_name, proxy, told, shutdown) => waited?,
         ended = one_ends(tasks) => return ended.map(|()| false),
     };
     let gate = match waited {
-        Waited::Known(gate) => gate,
+        Waited::GoOn(gate) => gate,
         Waited::Ended => return Ok(false),
     };
-    if let Some(ips) = gate.ips(proxy) {
-        families::check(&ips, &supported.families, gate.pod_cidrs(), proxy)?;
-    }
-    tokio::spawn(here::look_for(gate.addresses().to_vec()));
-    tasks.spawn(gate.pass_on(listener));
+    gate.check(families, proxy)?;
+    tasks.spawn(gate.pass_on(families.clone(), proxy.clone(), listener));
     Ok(true)
 }
 

@@ -47,8 +47,8 @@ use away::{a_killed_api_server_takes_nothing_away, without_an_api_server_it_wait
 use killed::killed_at_any_moment_it_takes_nothing_away;
 use kubeadm::the_daemon_set_of_kubeadm_runs_with_its_own_rights;
 use node::{
-    a_node_that_changes_ends_the_program, pods_are_those_in_the_networks_of_the_node,
-    the_start_waits_for_the_node,
+    a_node_that_changes_ends_the_program, a_start_without_the_node_goes_on,
+    pods_are_those_in_the_networks_of_the_node, the_start_waits_for_the_node,
 };
 use objects::{both_families_come_and_go, services_come_change_and_go, slices_decide_who_serves};
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
@@ -73,6 +73,7 @@ fn main() -> std::process::ExitCode {
             an_end_for_want_of_an_address_is_told,
             a_dry_run_asks_the_api_server_and_tells_it_nothing,
             the_start_waits_for_the_node,
+            a_start_without_the_node_goes_on,
             a_node_that_changes_ends_the_program,
             pods_are_those_in_the_networks_of_the_node,
             the_daemon_set_of_kubeadm_runs_with_its_own_rights,

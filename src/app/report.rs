@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::allocator;
+use crate::cluster::Cluster;
 use crate::cluster::types::Family;
 use crate::kernel::{Purged, ReadError};
 use crate::reconcile::core::Reconciler;
@@ -48,6 +49,8 @@ pub(super) struct Reporter {
     /// Writes done since the start: the first sync says how many it took.
     written: u64,
     numbers: Numbers,
+    /// Whether a node without a Node object is none that load balancers may use: where an API server is asked.
+    needs_node: bool,
     services: Services,
     /// Why the kernel could not be read, and when that was said last.
     unreadable: BTreeMap<String, Instant>,
@@ -60,6 +63,7 @@ impl Reporter {
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,
         families: &BTreeSet<Family>,
+        needs_node: bool,
         services: Services,
     ) -> Self {
         vlog!(2, "Not syncing ipvs rules until Services and Endpoints have been received from master");
@@ -78,6 +82,7 @@ impl Reporter {
             queued: BTreeMap::new(),
             written: 0,
             numbers,
+            needs_node,
             services,
             unreadable: BTreeMap::new(),
         }
@@ -277,12 +282,21 @@ impl Reporter {
             let failures = reconciler.schedule().failures();
             let line = |(key, failure): (&Key, &Failure)| format!("{key}: {}", failure.text);
             let new = Failures::first(failures.iter().map(line), failures.len());
-            let eligible = reconciler.cluster().node().is_none_or(|node| node.eligible);
-            let changed = status.failures != new || status.node_eligible != eligible;
+            let ineligible = self.ineligible(reconciler.cluster());
+            let changed = status.failures != new || status.ineligible != ineligible;
             status.failures = new;
-            status.node_eligible = eligible;
+            status.ineligible = ineligible;
             changed
         });
+    }
+
+    /// Why load balancers should send no new traffic here, by the Node object.
+    fn ineligible(&self, cluster: &Cluster) -> Option<&'static str> {
+        match cluster.node() {
+            Some(node) if !node.eligible => Some("the node is being deleted"),
+            None if self.needs_node && cluster.is_complete() => Some("the node has no Node object"),
+            _ => None,
+        }
     }
 }
 

@@ -50,12 +50,14 @@ struct FamilyBody {
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     let mut health = Health::of(status, now, sync_period);
     health.demand(status.was_written(), NOT_SYNCED);
-    health.demand(status.node_eligible, "the node is being deleted");
+    if let Some(why) = status.ineligible {
+        health.demand(false, why);
+    }
     if !status.lets_replies_through() {
         let places = status.drops_replies.join(", ");
         health.demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
     }
-    health.answer(status, now, Some(status.node_eligible))
+    health.answer(status, now, Some(status.ineligible.is_none()))
 }
 
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is

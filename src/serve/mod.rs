@@ -58,8 +58,8 @@ pub struct Status {
     pub families: BTreeMap<Family, FamilyStatus>,
     /// Whether all that was known of the cluster was given to the kernel once since the start, whatever it said.
     pub synced_once: bool,
-    /// Whether load balancers may send new traffic here: the Node is not being deleted.
-    pub node_eligible: bool,
+    /// Why load balancers should send no new traffic here, by the Node object; `None`: they may.
+    pub ineligible: Option<&'static str>,
     /// The sources of facts that cannot be read at the moment, and why. What was read before stays in force, so that
     /// this alone makes nothing unhealthy.
     pub sources: BTreeMap<String, String>,
@@ -101,7 +101,7 @@ impl Default for Status {
         Self {
             families: BTreeMap::new(),
             synced_once: false,
-            node_eligible: true,
+            ineligible: None,
             sources: BTreeMap::new(),
             failures: Failures::default(),
             takeover: Failures::default(),

@@ -180,6 +180,13 @@ impl ControlPlane {
         self.create(node(&serde_json::json!({})));
     }
 
+    /// The same where a cloud's controller will say the addresses.
+    pub fn create_node_without_address(&self) {
+        let mut node = node(&serde_json::json!({}));
+        node.as_object_mut().unwrap().remove("status");
+        self.create(node);
+    }
+
     /// Sets the address that the Node object of the node has.
     pub fn set_node_address(&self, address: &str) {
         let change =

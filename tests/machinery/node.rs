@@ -10,7 +10,7 @@ use crate::control_plane::{NODE, cluster};
 use crate::lab::shell;
 use crate::objects::{service, slice};
 use crate::pods::{in_pod, pod};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, get};
 use crate::table::shows;
 use crate::tools::{kernel, wait_for};
 
@@ -36,6 +36,36 @@ pub fn the_start_waits_for_the_node() {
     ] {
         assert!(log.contains(line), "{line} is missing:\n{log}");
     }
+}
+
+/// kubelet leaves the addresses to a cloud's controller, where there is one, and that may reach the API server by its service
+/// address only: by what this program writes.
+pub fn a_start_without_the_node_goes_on() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    cluster.create(service("web", json!({"clusterIP": "10.96.7.2", "ports": [{"port": 80}]})));
+    cluster.create(slice("web-1", "web", &[("", 8080, "TCP")], &["10.244.7.4"]));
+    cluster.delete("Node", NODE);
+    let mut proxy = cluster.proxy(&folder, "alone");
+    wait_for("it goes on", 60, || {
+        proxy.log().contains("\"Timed out waiting for node to exist\" node=\"node1\"")
+    });
+    proxy.wait_synced();
+    shows(&cluster, "TCP 10.96.7.2:80 rr\n  -> 10.244.7.4:8080 Masq 1 0 0\n", &["10.96.7.2"]);
+    let health = || get("127.0.0.1:10256", "/healthz");
+    let body = health();
+    let why = "\"nodeEligible\":false,\"healthy\":false";
+    assert!(body.contains(why) && body.contains("the node has no Node object"), "{body}");
+    assert!(get("127.0.0.1:10256", "/livez").contains("\"healthy\":true"));
+
+    cluster.create_node_without_address();
+    wait_for("it is eligible", 20, || health().contains("\"nodeEligible\":true,\"healthy\":true"));
+    cluster.set_node_address("192.0.2.2");
+    let retrieved = "\"Successfully retrieved NodeIPs\" NodeIPs=[\"192.0.2.2\", \"::1\"]";
+    wait_for("the address is taken in", 20, || proxy.log().contains(retrieved));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(proxy.log().matches("Version info").count(), 1, "{}", proxy.log());
+    assert_eq!(proxy.terminate().0, Some(0));
 }
 
 pub fn a_node_that_changes_ends_the_program() {

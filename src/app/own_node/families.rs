@@ -14,7 +14,7 @@ use crate::options::proxy::{LocalDetector, NodePortAddresses};
 ///
 /// # Errors
 /// The kernel lacks the primary family, or nothing could be forwarded.
-pub(in crate::app) fn check(
+pub(super) fn check(
     ips: &NodeIps,
     supported: &BTreeSet<Family>,
     pod_cidrs: &[IpNet],

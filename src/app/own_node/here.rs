@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks, after a while, where the node's addresses are, if none of them is here. They may be elsewhere for a good reason: where
 /// a cloud translates them, no device has them.
-pub(in crate::app) async fn look_for(addresses: Vec<IpAddr>) {
+pub(super) async fn look_for(addresses: Vec<IpAddr>) {
     tokio::time::sleep(PATIENCE).await;
     if !addresses.iter().copied().any(may_be_here) {
         tracing::warn!(

@@ -13,9 +13,10 @@ use crate::cluster::types::Node;
 pub(super) struct OwnNode {
     name: Arc<str>,
     needs_pod_cidrs: bool,
-    /// As last heard of; until it is complete, without meaning.
+    /// As last heard of.
     node: Option<Node>,
-    complete: bool,
+    /// Whether the start is over: before, no change means anything.
+    started: bool,
     /// What the Node lacks that it had, as said last: kubelet writes the object every few minutes.
     said: Option<&'static str>,
 }
@@ -24,6 +25,8 @@ pub(super) struct OwnNode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
+    /// The Node has its first addresses, which the start did not wait for any longer.
+    HasAddresses,
     /// The Node lacks something that it had; what it said before holds. Only when that is new.
     Unusable(&'static str),
     /// The program has to be started anew.
@@ -35,7 +38,16 @@ const NO_POD_CIDRS: &str = "no network in spec.podCIDRs, which --detect-local-mo
 
 impl OwnNode {
     pub(super) fn new(name: &str, needs_pod_cidrs: bool) -> Self {
-        Self { name: name.into(), needs_pod_cidrs, node: None, complete: false, said: None }
+        Self { name: name.into(), needs_pod_cidrs, node: None, started: false, said: None }
+    }
+
+    /// The start is over: from now on changes mean something.
+    pub(super) fn go_on(&mut self) {
+        self.started = true;
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.node.is_some()
     }
 
     pub(super) fn addresses(&self) -> &[IpAddr] {
@@ -46,18 +58,17 @@ impl OwnNode {
         self.node.as_ref().map_or(&[], |node| &node.pod_cidrs)
     }
 
-    /// What the start still waits for.
-    pub(super) fn missing(&self) -> Option<&'static str> {
+    /// Why the networks of the node's pods are not known, where they are needed.
+    pub(super) fn lacks_pod_cidrs(&self) -> Option<&'static str> {
         match &self.node {
+            _ if !self.needs_pod_cidrs => None,
             None => Some("it does not exist"),
-            Some(node) if node.addresses.is_empty() => Some(NO_ADDRESS),
-            Some(node) if self.needs_pod_cidrs && node.pod_cidrs.is_empty() => Some(NO_POD_CIDRS),
+            Some(node) if node.pod_cidrs.is_empty() => Some(NO_POD_CIDRS),
             Some(_) => None,
         }
     }
 
-    /// Takes in an event and says what is to be passed on, and what it means. Before the Node is complete it means
-    /// nothing.
+    /// Takes in an event and says what is to be passed on, and what it means. Before the start is over it means nothing.
     pub(super) fn hear(&mut self, event: Event) -> (Option<Event>, Verdict) {
         let change = match event {
             Event::Node(change) => change,
@@ -70,9 +81,8 @@ impl OwnNode {
             Change::Delete(_) => (None, false),
             Change::Replace(nodes) => (nodes.into_iter().find(|node| node.name == self.name), true),
         };
-        let verdict = if self.complete { self.compare(node.as_mut()) } else { Verdict::GoOn };
+        let verdict = if self.started { self.compare(node.as_mut()) } else { Verdict::GoOn };
         self.node.clone_from(&node);
-        self.complete |= self.missing().is_none();
         let change = match (node, replace) {
             (node, true) => Change::Replace(node.into_iter().collect()),
             (Some(node), false) => Change::Upsert(node),
@@ -81,23 +91,27 @@ impl OwnNode {
         (Some(Event::Node(change)), verdict)
     }
 
-    /// What a change of the complete Node means. Where the new one lacks something, it gets what the old one had.
+    /// What a change of the Node means. Where the new one lacks something, it gets what the old one had.
     fn compare(&mut self, new: Option<&mut Node>) -> Verdict {
-        let Some(old) = &self.node else { return Verdict::GoOn };
+        let Some(old) = &self.node else {
+            let has_addresses = new.is_some_and(|new| !new.addresses.is_empty());
+            return if has_addresses { Verdict::HasAddresses } else { Verdict::GoOn };
+        };
         let Some(new) = new else { return Verdict::StartAnew("Node is being deleted") };
-        if new.addresses.is_empty() {
+        if new.addresses.is_empty() && !old.addresses.is_empty() {
             new.addresses.clone_from(&old.addresses);
             let is_new = self.said.replace(NO_ADDRESS) != Some(NO_ADDRESS);
             return if is_new { Verdict::Unusable(NO_ADDRESS) } else { Verdict::GoOn };
         }
         self.said = None;
         // What counts are the first address and the first one of the other family.
-        if NodeIps::new(&new.addresses, None) != NodeIps::new(&old.addresses, None) {
+        let (has, had) = (NodeIps::new(&new.addresses, None), NodeIps::new(&old.addresses, None));
+        if had.is_some() && has != had {
             return Verdict::StartAnew("NodeIPs changed for the node");
         }
         if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
             return Verdict::StartAnew("PodCIDRs changed for the node");
         }
-        Verdict::GoOn
+        if has == had { Verdict::GoOn } else { Verdict::HasAddresses }
     }
 }

@@ -56,7 +56,7 @@ fn when_a_family_is_healthy() {
 #[test]
 fn a_node_that_goes_is_alive_but_not_healthy() {
     let clock = Clock(Instant::now());
-    let status = Status { node_eligible: false, ..with([]) };
+    let status = Status { ineligible: Some("the node is being deleted"), ..with([]) };
     assert_eq!(
         healthz(&status, clock.at(0), PERIOD),
         Answer {

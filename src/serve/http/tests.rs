@@ -78,7 +78,7 @@ async fn health_follows_the_status() {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["healthy"], &body["nodeEligible"]), (&true.into(), &true.into()));
 
-    publish.send_modify(|status| status.node_eligible = false);
+    publish.send_modify(|status| status.ineligible = Some("the node is being deleted"));
     assert!(ask(address, "GET", "/healthz").await.starts_with("HTTP/1.1 503 "));
     assert!(ask(address, "GET", "/livez").await.starts_with("HTTP/1.1 200 "));
 

@@ -113,7 +113,7 @@ async fn answers_say_how_many_endpoints_there_are_and_whether_the_node_forwards(
     assert!(answer.contains("x-load-balancing-endpoint-weight: 1\r\n"), "{answer}");
     running.publish.send_modify(|status| status.synced_once = true);
     until("::1", port, "HTTP/1.1 200 ").await;
-    running.publish.send_modify(|status| status.node_eligible = false);
+    running.publish.send_modify(|status| status.ineligible = Some("the node is being deleted"));
     until("::1", port, "HTTP/1.1 200 ").await;
 }
 
