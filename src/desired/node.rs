@@ -162,12 +162,8 @@ pub(crate) fn node_port_networks(
     family: Family,
 ) -> Vec<IpNet> {
     let of_family = |network: &IpNet| Family::of(network.addr()) == family;
-    let networks: Vec<IpNet> = match wanted {
-        NodePortAddresses::Networks(networks) => networks.iter().copied().filter(of_family).collect(),
-        NodePortAddresses::Primary => {
-            let address = ips.map(|ips| ips.of(family)).filter(|address| !address.is_loopback());
-            address.map(IpNet::from).into_iter().collect()
-        }
-    };
+    let primary = ips.map(|ips| ips.of(family)).filter(|address| wanted.primary && !address.is_loopback());
+    let networks: Vec<IpNet> =
+        wanted.networks.iter().copied().filter(of_family).chain(primary.map(IpNet::from)).collect();
     if networks.iter().any(|network| network.prefix_len() == 0) { Vec::new() } else { networks }
 }

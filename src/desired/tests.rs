@@ -399,9 +399,14 @@ fn an_address_of_another_node_is_left_to_it() {
 fn node_ports_follow_the_nodes_addresses() {
     let networks = |list: &[&str]| {
         let networks = list.iter().map(|network| network.parse().expect("a network")).collect();
-        ProxyOptions { node_port_addresses: NodePortAddresses::Networks(networks), ..ProxyOptions::default() }
+        let node_port_addresses = NodePortAddresses { networks, primary: false };
+        ProxyOptions { node_port_addresses, ..ProxyOptions::default() }
     };
-    let primary = ProxyOptions { node_port_addresses: NodePortAddresses::Primary, ..ProxyOptions::default() };
+    let primary = |list| {
+        let ProxyOptions { node_port_addresses, .. } = networks(list);
+        let node_port_addresses = NodePortAddresses { primary: true, ..node_port_addresses };
+        ProxyOptions { node_port_addresses, ..ProxyOptions::default() }
+    };
     let all = [("127.0.0.1", "lo"), ("192.168.0.1", "eth0"), ("10.9.0.1", "eth1")];
     let node = Node {
         name: "here".into(),
@@ -416,7 +421,12 @@ fn node_ports_follow_the_nodes_addresses() {
         (networks(&["192.168.0.0/16", "127.0.0.0/8"]), &["192.168.0.1"]),
         (networks(&["172.16.0.0/12"]), &[]),
         (networks(&["fd00::/8"]), &["10.9.0.1", "192.168.0.1"]),
-        (primary, &["10.9.0.1"]),
+        (primary(&[]), &["10.9.0.1"]),
+        (primary(&["192.168.0.0/16"]), &["10.9.0.1", "192.168.0.1"]),
+        (primary(&["127.0.0.0/8", "::1/128"]), &["10.9.0.1"]),
+        (primary(&["0.0.0.0/0", "::/0"]), &["10.9.0.1", "192.168.0.1"]),
+        // Said, and nothing of it can be served: not everywhere then, as in kube-proxy.
+        (networks(&["127.0.0.0/8", "::1/128"]), &[]),
     ] {
         let mut world = World::new(options, service(External::default(), Some(30_080)), &["here"]);
         world.tell(Event::Node(Change::Upsert(node.clone())));

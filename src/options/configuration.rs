@@ -127,7 +127,7 @@ pub struct Configuration {
     /// Mode nftables.
     #[serde(deserialize_with = "section")]
     pub nftables: Nftables,
-    /// Where node ports are served: networks, or the word `primary`.
+    /// Where node ports are served: networks, and the words `primary`, `localhost` and `all`.
     #[serde(deserialize_with = "read")]
     pub node_port_addresses: Option<Vec<String>>,
     /// How unlikely the kernel is to end this process when memory is short.

@@ -4,6 +4,7 @@
 
 mod check;
 mod names;
+mod node_ports;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -59,7 +59,7 @@ impl Default for ProxyOptions {
             cluster_cidrs: Vec::new(),
             masquerade_all: false,
             masquerade_mark: 1 << 14,
-            node_port_addresses: NodePortAddresses::Networks(Vec::new()),
+            node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
             strict_arp: false,
             sloppy_sctp: false,
@@ -85,11 +85,12 @@ pub enum LocalDetector {
     InterfaceNamePrefix(Arc<str>),
 }
 
-/// On which of the node's addresses node ports are served (contract 4.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// On those in these networks. A family without a network: on all but loopback and link-local ones.
-    Networks(Vec<IpNet>),
-    /// On the addresses of the Node object, one per family: `primary`.
-    Primary,
+/// On which of the node's addresses node ports are served (contract 4.5, and the words of kube-proxy 1.37, which stand for
+/// networks): never on loopback ones. A family of which nothing is said: on all but loopback and link-local ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePortAddresses {
+    /// On those in these networks.
+    pub networks: Vec<IpNet>,
+    /// On the addresses of the Node object, one per family: `primary`. A family of which it has none has nothing said by this.
+    pub primary: bool,
 }

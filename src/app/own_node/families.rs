@@ -90,7 +90,8 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
         LocalDetector::BridgeInterface(_) | LocalDetector::InterfaceNamePrefix(_) => {}
     }
     told.extend(wrong("ipvs.excludeCIDRs", &options.exclude_cidrs));
-    if let NodePortAddresses::Networks(networks) = &options.node_port_addresses {
+    // With `primary`, a family of which the Node object has no address is served everywhere: that was asked for.
+    if let NodePortAddresses { networks, primary: false } = &options.node_port_addresses {
         let families: BTreeSet<_> = networks.iter().map(of).collect();
         let cluster: BTreeSet<_> = options.cluster_cidrs.iter().map(of).collect();
         if families.is_empty() {
@@ -147,7 +148,7 @@ mod tests {
                     LocalDetector::NodeCidr
                 },
                 cluster_cidrs: networks(cluster),
-                node_port_addresses: NodePortAddresses::Primary,
+                node_port_addresses: NodePortAddresses { networks: vec![], primary: true },
                 ..ProxyOptions::default()
             };
             let found = findings(&primary(address), dual_stack, &networks(pods), &options);
@@ -168,7 +169,7 @@ mod tests {
         ] {
             let options = ProxyOptions {
                 cluster_cidrs: networks(cluster),
-                node_port_addresses: NodePortAddresses::Networks(networks(given)),
+                node_port_addresses: NodePortAddresses { networks: networks(given), primary: false },
                 ..ProxyOptions::default()
             };
             let found = findings(&primary("192.0.2.1"), true, &[], &options);

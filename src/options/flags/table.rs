@@ -239,8 +239,9 @@ pub(super) static FLAGS: &[Flag] = &[
         "nodeport-addresses",
         "cidr,...",
         "",
-        "Node ports are served on the addresses of this node in these networks, or, for the word primary, on its \
-         addresses in the Node object. Not given: on all, but for loopback",
+        "Node ports are served on the addresses of this node in these networks, never on loopback ones. The words primary \
+         (the addresses in the Node object, one per IP family), localhost (127.0.0.0/8,::1/128: on none) and all \
+         (0.0.0.0/0,::/0) may be among them. An IP family of which nothing is given: on all",
         Set::List(|flags, list| flags.configuration.node_port_addresses.get_or_insert_default().extend(list)),
     ),
     switch("masquerade-all", "Masquerade all traffic to cluster IPs", |flags, on| {

@@ -12,14 +12,12 @@ use crate::options::configuration::{ClientConnection, Configuration, PROTOBUF};
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::duration::GoDuration;
 use crate::options::flags::Flags;
-use crate::options::proxy::{LocalDetector, NodePortAddresses, ProxyOptions};
+use crate::options::proxy::{LocalDetector, ProxyOptions};
 use crate::options::settings::{Name, Notice, Origin, Place};
 use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
 use crate::state::InterfaceName;
 
-/// What `--nodeport-addresses` may be instead of networks.
-const PRIMARY: &str = "primary";
 /// `IFNAMSIZ` of Linux, less the byte that ends it.
 const LONGEST_INTERFACE_NAME: usize = 15;
 
@@ -48,7 +46,7 @@ impl Check<'_> {
     }
 
     /// One item of a list; `index` counts from 0, as in the errors of Kubernetes.
-    fn invalid_item(&mut self, name: Name, index: usize, found: &str, allowed: &str) {
+    pub(super) fn invalid_item(&mut self, name: Name, index: usize, found: &str, allowed: &str) {
         let place = name.at(self.origin);
         self.problems.push(format!("{place}[{index}]: Invalid value: {found:?}: {allowed}"));
     }
@@ -254,20 +252,6 @@ impl Check<'_> {
             // Linux takes such names. Without this the rules would know no pod by it, and nobody would be told.
             self.invalid(name, text, "must be of printable ASCII characters without a quotation mark");
         }
-    }
-
-    pub(super) fn node_port_addresses(&mut self, list: &[String]) -> NodePortAddresses {
-        if list == [PRIMARY] {
-            return NodePortAddresses::Primary;
-        }
-        if let Some(index) = list.iter().position(|item| item == PRIMARY) {
-            let allowed = "must be the only item: write either primary or networks";
-            self.invalid_item(names::NODE_PORT_ADDRESSES, index, PRIMARY, allowed);
-            return NodePortAddresses::Primary;
-        }
-        let allowed =
-            "must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary";
-        NodePortAddresses::Networks(self.networks(names::NODE_PORT_ADDRESSES, list, allowed))
     }
 
     pub(super) fn conntrack(&mut self, configuration: &Configuration) -> ConntrackOptions {

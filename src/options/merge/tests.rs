@@ -62,7 +62,7 @@ fn defaults() -> Options {
             cluster_cidrs: vec![],
             masquerade_all: false,
             masquerade_mark: 1 << 14,
-            node_port_addresses: NodePortAddresses::Networks(vec![]),
+            node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
             strict_arp: false,
             sloppy_sctp: false,
@@ -192,10 +192,10 @@ conntrack:
             cluster_cidrs: vec![],
             masquerade_all: true,
             masquerade_mark: 1 << 31,
-            node_port_addresses: NodePortAddresses::Networks(vec![
-                "192.0.2.0/24".parse().unwrap(),
-                "fd00:2::/64".parse().unwrap(),
-            ]),
+            node_port_addresses: NodePortAddresses {
+                networks: vec!["192.0.2.0/24".parse().unwrap(), "fd00:2::/64".parse().unwrap()],
+                primary: false,
+            },
             bind_address: "fd00::7".parse().ok(),
             strict_arp: true,
             ..defaults().proxy
@@ -329,8 +329,9 @@ fn wrong_flags_are_named() {
         (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a b"], r#"--pod-bridge-interface: Invalid value: "a b": must not contain a slash or white space: no name of an interface does"#.into()),
         (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=brü0"], r#"--pod-bridge-interface: Invalid value: "brü0": must be of printable ASCII characters without a quotation mark"#.into()),
         (&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=a\"b"], r#"--pod-interface-name-prefix: Invalid value: "a\"b": must be of printable ASCII characters without a quotation mark"#.into()),
-        (&["--nodeport-addresses=10.0.0.0/8,x"], r#"--nodeport-addresses[1]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary"#.into()),
-        (&["--nodeport-addresses=10.0.0.0/8,primary"], r#"--nodeport-addresses[1]: Invalid value: "primary": must be the only item: write either primary or networks"#.into()),
+        (&["--nodeport-addresses=10.0.0.0/8,x"], r#"--nodeport-addresses[1]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or one of the words primary, localhost and all"#.into()),
+        (&["--nodeport-addresses=primary,10.0.0.0/8,primary"], r#"--nodeport-addresses[2]: Invalid value: "primary": must be given once only"#.into()),
+        (&["--nodeport-addresses=all", "--nodeport-addresses=all"], r#"--nodeport-addresses[1]: Invalid value: "all": must be given once only"#.into()),
         (&["--bind-address=x"], r#"--bind-address: Invalid value: "x": must be an IP address"#.into()),
         (&["--oom-score-adj=1001"], r#"--oom-score-adj: Invalid value: "1001": must be within -1000 and 1000"#.into()),
         (&["--conntrack-max-per-core=-1"], r#"--conntrack-max-per-core: Invalid value: "-1": must be 0 or more"#.into()),
@@ -398,7 +399,7 @@ fn wrong_fields_are_named() {
         ),
         (
             "nodePortAddresses: [x]",
-            r#"nodePortAddresses[0]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or the only item must be primary"#,
+            r#"nodePortAddresses[0]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or one of the words primary, localhost and all"#,
         ),
         (
             "detectLocalMode: BridgeInterface",
@@ -476,15 +477,51 @@ fn pods_are_known_in_four_ways() {
 
 #[test]
 fn node_ports_are_where_it_is_said() {
-    for (words, wanted) in [
-        (&["--nodeport-addresses="][..], NodePortAddresses::Networks(vec![])),
-        (&["--nodeport-addresses=primary"], NodePortAddresses::Primary),
+    for (words, primary, networks) in [
+        (&["--nodeport-addresses="][..], false, &[][..]),
+        (&["--nodeport-addresses=primary"], true, &[]),
         (
             &["--nodeport-addresses=192.0.2.1/24", "--nodeport-addresses=010.0.0.0/8"],
-            NodePortAddresses::Networks(vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]),
+            false,
+            &["192.0.2.0/24", "10.0.0.0/8"],
+        ),
+        (&["--nodeport-addresses=all"], false, &["0.0.0.0/0", "::/0"]),
+        (&["--nodeport-addresses=localhost"], false, &["127.0.0.0/8", "::1/128"]),
+        (
+            &["--nodeport-addresses=localhost,fd00::/64,primary", "--nodeport-addresses=all"],
+            true,
+            &["127.0.0.0/8", "::1/128", "fd00::/64", "0.0.0.0/0", "::/0"],
         ),
     ] {
-        assert_eq!(with_flags(words).unwrap().options.proxy.node_port_addresses, wanted, "{words:?}");
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        let found = with_flags(words).unwrap().options.proxy.node_port_addresses;
+        assert_eq!(found, NodePortAddresses { networks, primary }, "{words:?}");
+    }
+}
+
+#[test]
+fn node_ports_on_loopback_addresses_are_none_and_that_is_said() {
+    let told = |merged: Merged| {
+        let about = |notice: &&Notice| notice.message == "Node ports are not served on loopback addresses";
+        merged.notices.iter().filter(about).map(|notice| notice.detail.clone()).collect::<Vec<_>>()
+    };
+    for (list, wanted) in [
+        ("localhost", Some(" has no other network of IPv4 and IPv6: its node ports are served nowhere")),
+        ("127.0.0.1/32,fd00::/64", Some(" has no other network of IPv4: its node ports are served nowhere")),
+        ("localhost,192.0.2.0/24", Some(" has no other network of IPv6: its node ports are served nowhere")),
+        ("localhost,primary", Some("")),
+        ("all,localhost", Some("")),
+        ("all,primary", None),
+        ("192.0.2.0/24", None),
+        ("", None),
+    ] {
+        let flag = with_flags(&[&format!("--nodeport-addresses={list}")]).unwrap();
+        let place = |place: &str| wanted.map(|rest| format!("{place}{rest}")).into_iter().collect::<Vec<_>>();
+        assert_eq!(told(flag), place("--nodeport-addresses"), "{list}");
+        let items: Vec<_> =
+            list.split(',').filter(|item| !item.is_empty()).map(|item| format!("'{item}'")).collect();
+        let file = with_file(&[], &format!("nodePortAddresses: [{}]", items.join(", "))).unwrap();
+        assert_eq!(told(file), place("KubeProxyConfiguration.nodePortAddresses"), "{list}");
     }
 }
 

@@ -180,8 +180,10 @@ fn services_that_lack_endpoints_here_are_counted() {
 
 #[test]
 fn ports_are_listened_on_where_node_ports_are_served() {
-    let networks =
-        |list: &[&str]| NodePortAddresses::Networks(list.iter().map(|text| text.parse().unwrap()).collect());
+    let networks = |list: &[&str]| NodePortAddresses {
+        networks: list.iter().map(|text| text.parse().unwrap()).collect(),
+        primary: false,
+    };
     let these = |list: &[&str]| Addresses::These(list.iter().map(|text| ip(text)).collect());
     for (wanted, v4, v6) in [
         (networks(&[]), Addresses::All, Addresses::All),
@@ -193,7 +195,7 @@ fn ports_are_listened_on_where_node_ports_are_served() {
             these(&["fd00::1"]),
         ),
         (networks(&["198.51.100.0/24"]), these(&[]), Addresses::All),
-        (NodePortAddresses::Primary, these(&["192.0.2.1"]), Addresses::All),
+        (NodePortAddresses { primary: true, ..networks(&[]) }, these(&["192.0.2.1"]), Addresses::All),
     ] {
         let options = ProxyOptions { node_port_addresses: wanted.clone(), ..ProxyOptions::default() };
         let mut world = World::new(&options);
