@@ -130,10 +130,16 @@ fn apply(root: &Path, options: &Options, processors: u32) -> Report {
 
 fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &mut Report) {
     if let Some(most) = options.most_entries(processors) {
-        if !report.looks_only {
-            tracing::info!(nfConntrackMax = most, "Setting nf_conntrack_max");
+        let entry = format!("{CONNTRACK}/nf_conntrack_max");
+        // What is more was set by somebody who needs it, and entries beyond a lower limit would keep out new connections:
+        // kube-proxy leaves it, too, since 1.37.
+        let now = fs::read_to_string(root.join(&entry)).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        if now.is_none_or(|now| now < most) {
+            if !report.looks_only {
+                tracing::info!(nfConntrackMax = most, "Setting nf_conntrack_max");
+            }
+            report.put(root, &entry, &most.to_string());
         }
-        report.put(root, &format!("{CONNTRACK}/nf_conntrack_max"), &most.to_string());
         // The kernel makes the table for a quarter of what it thinks is the limit. It only ever grows here.
         let buckets = most / ENTRIES_PER_BUCKET;
         match fs::read_to_string(root.join(HASH_SIZE)).map(|text| text.trim().parse::<u32>()) {

@@ -55,14 +55,15 @@ pub(crate) fn the_host_is_set_up() {
         log.contains("\"Set sysctl\" entry=\"net/netfilter/nf_conntrack_udp_timeout\" value=\"31\""),
         "{log}"
     );
-    assert!(log.contains("\"Setting nf_conntrack_max\" nfConntrackMax=131072"), "{log}");
     let changed = "\"Changed sysctl\" name=\"net/ipv4/conf/all/arp_announce\" before=0 after=2";
     assert!(log.contains(changed), "{log}");
     // A node of its own network may not change the machine's limit, which is said and is no reason to stop.
-    let limit = sysctl("net.netfilter.nf_conntrack_max");
+    // Where it is larger it stays, and nothing is said.
+    let limit: u32 = sysctl("net.netfilter.nf_conntrack_max").parse().expect("a number");
+    let tried = log.contains("\"Setting nf_conntrack_max\" nfConntrackMax=131072");
     let told =
         log.contains("\"Cannot set a parameter of the system\" entry=\"net/netfilter/nf_conntrack_max\"");
-    assert!(limit == "131072" || told, "{limit}\n{log}");
+    assert!(limit >= 131_072 || tried && told, "{limit}\n{log}");
 
     // Once more it finds everything as it must be.
     proxy.kill();

@@ -101,6 +101,28 @@ fn zeros_leave_everything_as_it_is() {
 }
 
 #[test]
+fn the_limit_of_connection_tracking_is_never_lowered() {
+    let quiet = ["--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"];
+    let set = |now: &str| {
+        let root = host(&[(MAX, now), (HASH_SIZE, "1024\n")]);
+        let report = apply(root.path(), &options(&quiet), 8);
+        assert!(report.failed.is_empty(), "{report:?}");
+        let max = report.set.iter().find(|change| change.entry.ends_with("nf_conntrack_max"));
+        // The table is made for what is asked for, as kube-proxy makes it.
+        assert_eq!(content(&root, HASH_SIZE), "65536", "{now:?}");
+        (max.is_some(), content(&root, MAX))
+    };
+    for (now, wanted) in [
+        ("262143\n", (true, "262144")),
+        ("262144\n", (false, "262144")),
+        ("1048576\n", (false, "1048576")),
+        ("nonsense\n", (true, "262144")),
+    ] {
+        assert_eq!(set(now), (wanted.0, wanted.1.to_owned()), "{now:?}");
+    }
+}
+
+#[test]
 fn a_hash_table_is_never_made_smaller() {
     let root = host(&[(MAX, "1\n"), (HASH_SIZE, "262144\n")]);
     let words = ["--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"];
