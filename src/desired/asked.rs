@@ -29,6 +29,7 @@ impl Desired {
     /// What a Service asks for at its entry points, in order; `None`: it was not looked at yet.
     pub fn asked<'a>(&'a self, service: &Service) -> Option<Vec<Asked<'a>>> {
         let claims = self.claims.entry_points_of(&service.key)?;
+        let service = &*self.served(service);
         let mut kinds = BTreeMap::new();
         for &cluster_ip in &service.cluster_ips {
             for port in &service.ports {

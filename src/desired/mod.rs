@@ -15,12 +15,13 @@ mod sysctls;
 mod tests;
 mod virtual_servers;
 
+use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::cluster::types::{Family, Policy, Service, ServiceKey};
+use crate::cluster::types::{External, Family, Policy, Service, ServiceKey};
 use crate::cluster::{Cluster, Touched, endpoints, topology};
 use crate::options::ProxyOptions;
 use crate::state::{
@@ -227,8 +228,21 @@ impl Desired {
         self.claims.keys_of(service)
     }
 
+    /// The Service as it is served: without its external IPs where those are switched off
+    /// ([`ProxyOptions::external_ips`]). What else is from outside keeps its policy.
+    pub fn served<'a>(&self, service: &'a Service) -> Cow<'a, Service> {
+        let is_switched_off =
+            |external: &&External| !self.options.external_ips && !external.external_ips.is_empty();
+        let Some(external) = service.external.as_deref().filter(is_switched_off) else {
+            return Cow::Borrowed(service);
+        };
+        let external = External { external_ips: Vec::new(), ..external.clone() };
+        Cow::Owned(Service { external: Some(Box::new(external)), ..service.clone() })
+    }
+
     /// Everything that one Service asks for. In a family of which it has no cluster IP it asks for nothing.
     fn request(&self, cluster: &Cluster, service: &Service) -> Request {
+        let service = &*self.served(service);
         let mut request = Request { created_seconds: service.created_seconds, ..Request::default() };
         let known = |address: &&IpAddr| self.supported.families.contains(&Family::of(**address));
         for &cluster_ip in service.cluster_ips.iter().filter(known) {

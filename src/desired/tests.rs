@@ -539,6 +539,23 @@ fn health_checks_are_answered_on_the_load_balancers_addresses() {
     assert_eq!(world.state().virtual_servers.len(), 1);
 }
 
+/// The gate `AllowServiceExternalIPs` takes the addresses away, and nothing else: node ports and load balancers keep their
+/// policy.
+#[test]
+fn external_ips_that_are_switched_off_are_as_if_they_were_not_there() {
+    let options = |external_ips| ProxyOptions { external_ips, ..ProxyOptions::default() };
+    let with = |external: &External| External { external_ips: vec![ip("198.51.100.1")], ..external.clone() };
+    for external in [External::default(), balanced(Policy::Local)] {
+        let service =
+            |external| Service { internal_policy: Policy::Local, ..service(external, Some(30_080)) };
+        let off = World::new(options(false), service(with(&external)), &["here"]);
+        let without = World::new(options(true), service(external.clone()), &["here"]);
+        assert_eq!(off.state(), without.state(), "{external:?}");
+        let on = World::new(options(true), service(with(&external)), &["here"]);
+        assert!(on.state().virtual_servers.contains_key(&tcp("198.51.100.1", 80)));
+    }
+}
+
 /// Elements about an entry point are those of the Service that has it.
 #[test]
 fn a_loser_restricts_nobody() {

@@ -3,6 +3,7 @@
 //! All problems are found in one go; each names the flag or the field, what was found and what is allowed.
 
 mod check;
+mod gates;
 mod names;
 mod node_ports;
 
@@ -76,6 +77,8 @@ pub fn merge(
         notices.push(Notice::detail("Fields have no effect in this program", in_vain.join(", ")));
     }
 
+    let gates = gates::read(&configuration.feature_gates, &mut notices);
+
     // The name of an error about a setting that both a flag and the file can have the last word on.
     let by_flag = |name| if flags.has(name) || !with_file { Origin::Flags } else { Origin::File };
     let origin = if with_file { Origin::File } else { Origin::Flags };
@@ -122,6 +125,7 @@ pub fn merge(
             masquerade_mark: check.masquerade_mark(iptables.masquerade_bit.unwrap_or_default()),
             node_port_addresses: check
                 .node_port_addresses(configuration.node_port_addresses.as_deref().unwrap_or_default()),
+            external_ips: gates.external_ips,
             bind_address: check.bind_address(&configuration.bind_address),
             strict_arp: ipvs.strict_arp,
             sloppy_sctp: own.sloppy_sctp.unwrap_or_default(),

@@ -32,6 +32,9 @@ pub struct ProxyOptions {
     pub masquerade_mark: u32,
     /// Where node ports are served.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether external IPs of Services are served: the feature gate `AllowServiceExternalIPs`, which kube-proxy has since
+    /// 1.36.
+    pub external_ips: bool,
     /// `--bind-address`, where it is not the unspecified address: the address of the node in its family, and that
     /// family is the primary one (contract 3.5).
     pub bind_address: Option<IpAddr>,
@@ -60,6 +63,7 @@ impl Default for ProxyOptions {
             masquerade_all: false,
             masquerade_mark: 1 << 14,
             node_port_addresses: NodePortAddresses::default(),
+            external_ips: true,
             bind_address: None,
             strict_arp: false,
             sloppy_sctp: false,

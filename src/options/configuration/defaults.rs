@@ -38,7 +38,6 @@ impl Configuration {
         default.set_defaults();
         let (connection, logging) = (&self.client_connection, &self.logging);
         [
-            ("featureGates", !self.feature_gates.is_empty()),
             ("clientConnection.qps", (connection.qps - REQUESTS_PER_SECOND).abs() > f32::EPSILON),
             ("clientConnection.burst", connection.burst != BURST),
             ("configSyncPeriod", self.config_sync_period != default.config_sync_period),

@@ -59,7 +59,6 @@ mod because {
     pub(super) const NO_FILES: &str = "No effect: the log has one level for all";
     pub(super) const NO_PORTS: &str = "No effect: ports are not opened since Kubernetes 1.23";
     pub(super) const NO_HIDDEN: &str = "No effect: no metric is hidden";
-    pub(super) const NO_GATES: &str = "No effect: features of kube-proxy cannot be switched";
 }
 
 /// All flags, in the order of the help.
@@ -378,10 +377,10 @@ pub(super) static FLAGS: &[Flag] = &[
         "feature-gates",
         "name=bool,...",
         "",
-        because::NO_GATES,
+        "AllowServiceExternalIPs=false leaves the external IPs of Services alone. Other features of kube-proxy cannot be \
+         switched: their gates have no effect",
         Set::Gates(|flags, gates| flags.configuration.feature_gates.extend(gates)),
-    )
-    .without_effect(),
+    ),
     flag(
         "kube-api-content-type",
         "type",

@@ -367,10 +367,14 @@ fn a_file_replaces_what_is_bound_to_it() {
         "--logging-format=json",
         "--init-only",
         "--feature-gates=A=true",
+        "--kube-api-burst=7",
     ];
     let flags = accepted(&words);
-    assert_eq!(flags.replaced_by_file().collect::<Vec<_>>(), ["kubeconfig", "proxy-mode", "feature-gates"]);
-    assert_eq!(flags.without_effect().collect::<Vec<_>>(), ["feature-gates"]);
+    assert_eq!(
+        flags.replaced_by_file().collect::<Vec<_>>(),
+        ["kubeconfig", "proxy-mode", "feature-gates", "kube-api-burst"]
+    );
+    assert_eq!(flags.without_effect().collect::<Vec<_>>(), ["kube-api-burst"]);
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn defaults() -> Options {
             masquerade_all: false,
             masquerade_mark: 1 << 14,
             node_port_addresses: NodePortAddresses::default(),
+            external_ips: true,
             bind_address: None,
             strict_arp: false,
             sloppy_sctp: false,
@@ -584,10 +585,42 @@ fn logging_flags_count_beside_a_file() {
 #[test]
 fn flags_in_vain_are_told_once() {
     let notices =
-        with_flags(&["--ipvs-scheduler=rr", "--kube-api-qps=50", "--feature-gates=A=true"]).unwrap().notices;
+        with_flags(&["--ipvs-scheduler=rr", "--kube-api-qps=50", "--kube-api-burst=7"]).unwrap().notices;
     let wanted =
-        Notice::detail("Flags have no effect in this program", "--feature-gates, --kube-api-qps".to_owned());
+        Notice::detail("Flags have no effect in this program", "--kube-api-qps, --kube-api-burst".to_owned());
     assert_eq!(notices, [wanted]);
+}
+
+/// An unknown gate ends kube-proxy. It would end this program at each new release that has one more.
+#[test]
+fn one_feature_gate_counts_and_the_others_are_told() {
+    const GATE: &str = "AllowServiceExternalIPs";
+    let off =
+        || Notice::info("External IPs of Services are not served", format!("feature gate {GATE} is false"));
+    let in_vain =
+        |gates: &str| Notice::detail("Feature gates have no effect in this program", gates.to_owned());
+    for (written, external_ips, notices) in [
+        (&[][..], true, vec![]),
+        (&[(GATE, true)], true, vec![]),
+        (&[(GATE, false)], false, vec![off()]),
+        (&[("AllAlpha", false), ("AllBeta", false)], true, vec![in_vain("AllAlpha, AllBeta")]),
+        (&[("X", true), (GATE, false), ("A", false)], false, vec![in_vain("A, X"), off()]),
+    ] {
+        let list = |between: &str| {
+            let items = written.iter().map(|(gate, on)| format!("{gate}{between}{on}"));
+            items.collect::<Vec<_>>().join(",")
+        };
+        let flag = format!("--feature-gates={}", list("="));
+        let body = format!("featureGates: {{{}}}\nipvs: {{scheduler: rr}}", list(": "));
+        for merged in [with_flags(&["--ipvs-scheduler=rr", &flag]), with_file(&[], &body)] {
+            let merged = merged.unwrap();
+            assert_eq!((merged.options.proxy.external_ips, merged.notices), (external_ips, notices.clone()));
+        }
+    }
+    // A file says all about gates, as about most else.
+    assert!(
+        with_file(&["--feature-gates=AllowServiceExternalIPs=false"], "").unwrap().options.proxy.external_ips
+    );
 }
 
 #[test]
@@ -599,7 +632,6 @@ fn fields_in_vain_are_told_once() {
     for (body, fields) in [
         ("", ""),
         ("clientConnection: {qps: 5, burst: 10}\nconfigSyncPeriod: 15m", ""),
-        ("featureGates: {A: true}", "featureGates"),
         (
             "clientConnection: {contentType: application/json, qps: 50, burst: 100}",
             "clientConnection.qps, clientConnection.burst",

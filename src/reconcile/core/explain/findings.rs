@@ -54,7 +54,14 @@ pub(super) fn of(
         let family = Family::of(*address);
         findings.push(format!("{address} is not served: this node's kernel has no {family}."));
     }
-    findings.extend(explained.ports.iter().filter_map(|port| port_without(service, explained, port)));
+    let served = reconciler.desired.served(service);
+    if *served != *service {
+        let addresses = explained.facts.external_ips.join(", ");
+        findings.push(format!(
+            "The external IPs ({addresses}) are not served: the feature gate AllowServiceExternalIPs is false."
+        ));
+    }
+    findings.extend(explained.ports.iter().filter_map(|port| port_without(&served, explained, port)));
     for point in &explained.entry_points {
         if let Some(owner) = &point.belongs_to {
             let server = &point.virtual_server;

@@ -102,14 +102,13 @@ impl Life {
     }
 
     fn with_pods(cluster_cidrs: Vec<IpNet>) -> Self {
+        Self::with_options(ProxyOptions { cluster_cidrs, ..ProxyOptions::default() })
+    }
+
+    fn with_options(options: ProxyOptions) -> Self {
         let supported = Supported { families: [Family::V4].into(), kernel: (6, 12), missing: [].into() };
-        let reconciler = Reconciler::new(
-            ProxyOptions { scheduler: "rr".into(), cluster_cidrs, ..ProxyOptions::default() },
-            "here".into(),
-            supported,
-            Duration::ZERO,
-            Duration::from_hours(1),
-        );
+        let reconciler =
+            Reconciler::new(options, "here".into(), supported, Duration::ZERO, Duration::from_hours(1));
         Self { reconciler, kernel: MemoryKernel::default(), now: Instant::now() }
     }
 
@@ -427,6 +426,31 @@ fn an_entry_point_that_an_older_service_has_names_it() {
     assert!(explained.findings.iter().any(|finding| finding == wanted), "{:?}", explained.findings);
     assert_eq!(life.web().state, Standing::Written);
     insta::assert_snapshot!(life.address("10.96.0.1"));
+}
+
+#[test]
+fn external_ips_that_are_switched_off_are_named() {
+    let external = External {
+        external_ips: vec![ip("198.51.100.1"), ip("198.51.100.2")],
+        policy: Policy::Local,
+        ..External::default()
+    };
+    let service = Service { external: Some(Box::new(external)), ..web() };
+    let mut life = Life::with_options(ProxyOptions { external_ips: false, ..ProxyOptions::default() });
+    life.feed(cluster(vec![service], vec![endpoint("10.244.1.2", "there")]));
+    let explained = life.web();
+    assert_eq!(
+        explained.findings,
+        [
+            "The external IPs (198.51.100.1, 198.51.100.2) are not served: the feature gate AllowServiceExternalIPs is false."
+        ],
+        "and nothing about their policy"
+    );
+    assert_eq!(explained.state, Standing::Written);
+    assert_eq!(explained.facts.external_ips, ["198.51.100.1", "198.51.100.2"], "what the Service says");
+    let points: Vec<_> = explained.entry_points.iter().map(|point| &*point.virtual_server).collect();
+    assert_eq!(points, ["TCP 10.96.0.1:80"]);
+    assert!(life.address("198.51.100.1").starts_with("No Service that is known here has the address"));
 }
 
 #[test]
