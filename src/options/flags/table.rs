@@ -139,7 +139,12 @@ pub(super) static FLAGS: &[Flag] = &[
         "ip",
         "0.0.0.0",
         "The address of this node, if it is not the one that the Node object says; nothing listens on it",
-        Set::Text(|flags, text| flags.configuration.bind_address = text),
+        Set::Text(|flags, text| {
+            // Empty says nothing, as for kube-proxy: scripts write it where they have no address.
+            if !text.is_empty() {
+                flags.configuration.bind_address = text;
+            }
+        }),
     ),
     flag(
         "proxy-mode",

@@ -100,9 +100,18 @@ fn nothing_said_is_the_defaults() {
     assert_eq!(with_flags(&[]).unwrap().options, defaults());
     assert_eq!(with_file(&[], "").unwrap().options, defaults());
     // Empty flags that mean the default, too.
-    let words =
-        ["--proxy-mode=", "--ipvs-scheduler=", "--cluster-cidr=", "--hostname-override=", "--kubeconfig="];
+    let words = [
+        "--proxy-mode=",
+        "--ipvs-scheduler=",
+        "--cluster-cidr=",
+        "--hostname-override=",
+        "--kubeconfig=",
+        "--bind-address=",
+    ];
     assert_eq!(with_flags(&words).unwrap().options, defaults());
+    let address =
+        with_flags(&["--bind-address=192.0.2.1", "--bind-address="]).unwrap().options.proxy.bind_address;
+    assert_eq!(address, "192.0.2.1".parse().ok(), "it takes nothing back");
     assert_eq!(
         with_flags(&[]).unwrap().notices[0].message,
         "IPVS scheduler not specified, use rr by default"
