@@ -32,7 +32,7 @@ impl Configuration {
     }
 
     /// The fields that say something else than their default, and have an effect in kube-proxy's mode ipvs, but none
-    /// here.
+    /// here; and `portRange`, which has none anywhere, whatever it says.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let mut default = Self::default();
         default.set_defaults();
@@ -41,6 +41,7 @@ impl Configuration {
             ("clientConnection.qps", (connection.qps - REQUESTS_PER_SECOND).abs() > f32::EPSILON),
             ("clientConnection.burst", connection.burst != BURST),
             ("configSyncPeriod", self.config_sync_period != default.config_sync_period),
+            ("portRange", !self.port_range.is_empty()),
             ("showHiddenMetricsForVersion", !self.show_hidden_metrics_for_version.is_empty()),
             ("logging.flushFrequency", logging.flush_frequency != default.logging.flush_frequency),
             ("logging.vmodule", !logging.vmodule.is_empty()),

@@ -303,10 +303,6 @@ impl Check<'_> {
             );
         }
         self.not_negative(names::BURST, configuration.client_connection.burst);
-        if !is_port_range(&configuration.port_range) {
-            let allowed = "must be a range of ports such as 30000-32767, 30000+2767 or 30000";
-            self.invalid(names::PORT_RANGE, &configuration.port_range, allowed);
-        }
     }
 
     /// Above 255 there is nothing more to say.
@@ -364,20 +360,5 @@ impl Check<'_> {
             self.problems.push(format!("KubeProxyConfiguration.kubeIPVS.drainDeadline: {problem}"));
             Duration::ZERO
         })
-    }
-}
-
-/// `first-last`, `first+more` or `only`; empty or `0-0` is none (`PortRange` of apimachinery).
-fn is_port_range(text: &str) -> bool {
-    let text = text.trim();
-    let port = |text: &str| text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
-    if text.is_empty() {
-        true
-    } else if let Some((first, last)) = text.split_once('-') {
-        port(first).zip(port(last)).is_some_and(|(first, last)| first <= last)
-    } else if let Some((first, more)) = text.split_once('+') {
-        port(first).zip(port(more)).is_some_and(|(first, more)| first.checked_add(more).is_some())
-    } else {
-        port(text).is_some()
     }
 }

@@ -38,6 +38,5 @@ pub(super) const CONNTRACK_UDP: Name = name("conntrack-udp-timeout", "conntrack.
 pub(super) const CONNTRACK_UDP_STREAM: Name =
     name("conntrack-udp-timeout-stream", "conntrack.udpStreamTimeout");
 pub(super) const CONFIG_SYNC_PERIOD: Name = name("config-sync-period", "configSyncPeriod");
-pub(super) const PORT_RANGE: Name = name("proxy-port-range", "portRange");
 pub(super) const VERBOSITY: Name = name("v", "logging.verbosity");
 pub(super) const LOG_FORMAT: Name = name("logging-format", "logging.format");
