@@ -240,8 +240,10 @@ async fn listen(
         Waited::GoOn(gate) => gate,
         Waited::Ended => return Ok(false),
     };
-    gate.check(families, proxy)?;
-    tasks.spawn(gate.pass_on(families.clone(), proxy.clone(), listener));
+    let listening =
+        [("healthzBindAddress", options.healthz_address), ("metricsBindAddress", options.metrics_address)];
+    gate.check(families, proxy, &listening)?;
+    tasks.spawn(gate.pass_on(families.clone(), proxy.clone(), listening, listener));
     Ok(true)
 }
 

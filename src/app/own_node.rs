@@ -28,6 +28,7 @@ use crate::cluster::types::Family;
 use crate::options::ProxyOptions;
 use crate::options::proxy::LocalDetector;
 use crate::vlog;
+use families::Listening;
 use held_back::HeldBack;
 use rules::{OwnNode, Verdict};
 
@@ -146,9 +147,14 @@ impl Gate {
     ///
     /// # Errors
     /// The kernel lacks the primary family, or nothing could be forwarded.
-    pub(super) fn check(&self, supported: &BTreeSet<Family>, options: &ProxyOptions) -> anyhow::Result<()> {
+    pub(super) fn check(
+        &self,
+        supported: &BTreeSet<Family>,
+        options: &ProxyOptions,
+        listening: &Listening,
+    ) -> anyhow::Result<()> {
         match NodeIps::new(self.own.addresses(), options.bind_address) {
-            Some(ips) => families::check(&ips, supported, self.own.pod_cidrs(), options)?,
+            Some(ips) => families::check(&ips, supported, self.own.pod_cidrs(), options, listening)?,
             // What does not fit the primary family is found when it is known. (kube-proxy takes it for IPv4 until then, and
             // ends where the pods of a node have networks of IPv6 only.)
             None => {
@@ -169,6 +175,7 @@ impl Gate {
         mut self,
         supported: BTreeSet<Family>,
         options: ProxyOptions,
+        listening: Listening,
         listener: mpsc::Sender<Vec<Event>>,
     ) -> anyhow::Result<()> {
         let mut together: Vec<Event> = self.held_back.take();
@@ -191,7 +198,7 @@ impl Gate {
                         );
                     }
                     // A new start would come to the same, and nothing that was written depended on others.
-                    Verdict::HasAddresses => self.check(&supported, &options)?,
+                    Verdict::HasAddresses => self.check(&supported, &options, &listening)?,
                     Verdict::StartAnew(why) => bail!(why),
                 }
                 together.extend(event);

@@ -1,6 +1,7 @@
 //! IP families: which one is the primary one, and what in the configuration does not fit (contract 3.6).
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use anyhow::bail;
 use ipnet::IpNet;
@@ -9,6 +10,9 @@ use crate::cluster::node_ips::NodeIps;
 use crate::cluster::types::Family;
 use crate::options::ProxyOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
+
+/// Where the program listens, under the names of the settings; `None`: nowhere.
+pub(super) type Listening = [(&'static str, Option<SocketAddr>); 2];
 
 /// Logs the addresses of the node and the families, and what does not fit.
 ///
@@ -19,6 +23,7 @@ pub(super) fn check(
     supported: &BTreeSet<Family>,
     pod_cidrs: &[IpNet],
     options: &ProxyOptions,
+    listening: &Listening,
 ) -> anyhow::Result<()> {
     tracing::info!(NodeIPs = ?of_both(ips), "Successfully retrieved NodeIPs");
     if ips.primary().is_loopback() {
@@ -33,7 +38,11 @@ pub(super) fn check(
     } else {
         tracing::info!(ipFamily = %primary, "kube-proxy running in single-stack mode");
     }
-    let findings = findings(ips, supported.len() > 1, pod_cidrs, options);
+    let dual_stack = supported.len() > 1;
+    let mut findings = findings(ips, dual_stack, pod_cidrs, options);
+    if !dual_stack {
+        findings.told.extend(listens_in_vain(primary, listening));
+    }
     for finding in &findings.told {
         tracing::error!(err = finding, "Kube-proxy configuration may be incomplete or incorrect");
     }
@@ -89,7 +98,10 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
         LocalDetector::NodeCidr => fatal = wrong("spec.podCIDRs of the Node", pod_cidrs),
         LocalDetector::BridgeInterface(_) | LocalDetector::InterfaceNamePrefix(_) => {}
     }
-    told.extend(wrong("ipvs.excludeCIDRs", &options.exclude_cidrs));
+    // Of two families any may have virtual servers of others.
+    if !dual_stack {
+        told.extend(wrong("ipvs.excludeCIDRs", &options.exclude_cidrs));
+    }
     // With `primary`, a family of which the Node object has no address is served everywhere: that was asked for.
     if let NodePortAddresses { networks, primary: false } = &options.node_port_addresses {
         let families: BTreeSet<_> = networks.iter().map(of).collect();
@@ -113,9 +125,20 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
     Findings { told, fatal }
 }
 
+/// The addresses to listen on that a node of one family does not have.
+fn listens_in_vain(family: Family, listening: &Listening) -> impl Iterator<Item = String> {
+    listening.iter().filter_map(move |(setting, address)| {
+        let address = address.filter(|address| !address.ip().is_unspecified())?;
+        let other = Family::of(address.ip());
+        (other != family).then(|| format!("the only family is {family}, and {setting} is {other}: {address}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOWHERE: Listening = [("healthzBindAddress", None), ("metricsBindAddress", None)];
 
     fn networks(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -157,6 +180,50 @@ mod tests {
         }
     }
 
+    /// With two families, networks to leave alone may be of either, and so may an address to listen on.
+    #[test]
+    fn the_other_family_does_not_fit_where_there_is_one_only() {
+        let (log, _listening) = crate::telemetry::tests::listen();
+        let told = || log.lines_with("Kube-proxy configuration may be incomplete or incorrect");
+        let options = |exclude: &[&str]| ProxyOptions {
+            exclude_cidrs: networks(exclude),
+            node_port_addresses: NodePortAddresses { networks: vec![], primary: true },
+            ..ProxyOptions::default()
+        };
+        let at = |healthz: &str, metrics: &str| {
+            [("healthzBindAddress", healthz.parse().ok()), ("metricsBindAddress", metrics.parse().ok())]
+        };
+        let v4 = [Family::V4].into();
+        let both = Family::ALL.into();
+        for (supported, exclude, listening, wanted) in [
+            (&both, &["fd00::/64"][..], at("[::1]:1", "[fd00::1]:2"), &[][..]),
+            (
+                &v4,
+                &["fd00::/64"],
+                at("[::]:1", ""),
+                &["ipvs.excludeCIDRs has networks of the other one only"],
+            ),
+            (&v4, &["fd00::/64", "10.0.0.0/8"], at("0.0.0.0:1", "127.0.0.1:2"), &[]),
+            (
+                &v4,
+                &[],
+                at("[::1]:1", "[fd00::1]:2"),
+                &[
+                    "the only family is IPv4, and healthzBindAddress is IPv6: [::1]:1",
+                    "the only family is IPv4, and metricsBindAddress is IPv6: [fd00::1]:2",
+                ],
+            ),
+        ] {
+            let before = told().len();
+            check(&primary("192.0.2.1"), supported, &[], &options(exclude), &listening).unwrap();
+            let lines = told().split_off(before);
+            assert_eq!(lines.len(), wanted.len(), "{lines:?}");
+            for (line, wanted) in lines.iter().zip(wanted) {
+                assert!(line.starts_with('E') && line.contains(wanted), "{line}");
+            }
+        }
+    }
+
     #[test]
     fn node_port_addresses_are_looked_at() {
         let both = &["10.244.0.0/16", "fd00:10::/56"][..];
@@ -186,9 +253,10 @@ mod tests {
     fn a_family_that_the_kernel_lacks_cannot_be_the_primary_one() {
         let options = ProxyOptions::default();
         let only_v4 = [Family::V4].into();
-        let error = check(&primary("fd00::1"), &only_v4, &[], &options).unwrap_err();
+        let check = |address, supported| check(&primary(address), supported, &[], &options, &NOWHERE);
+        let error = check("fd00::1", &only_v4).unwrap_err();
         assert_eq!(error.to_string(), "no support for primary IP family IPv6");
-        check(&primary("192.0.2.1"), &only_v4, &[], &options).unwrap();
-        check(&primary("fd00::1"), &Family::ALL.into(), &[], &options).unwrap();
+        check("192.0.2.1", &only_v4).unwrap();
+        check("fd00::1", &Family::ALL.into()).unwrap();
     }
 }

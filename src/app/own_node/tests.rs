@@ -2,6 +2,8 @@ use super::*;
 use crate::api::Change;
 use crate::cluster::types::{Node, ServiceKey};
 
+const NOWHERE: Listening = [("healthzBindAddress", None), ("metricsBindAddress", None)];
+
 fn node(addresses: &[&str], pod_cidrs: &[&str]) -> Node {
     Node {
         name: "here".into(),
@@ -63,7 +65,7 @@ async fn the_start_goes_on_without_a_node_or_its_addresses() {
         let lines = log.lines_with("Timed out");
         assert!(lines.iter().all(|line| line.starts_with('E')), "{lines:?}");
         assert!(lines.last().is_some_and(|line| line.contains(told)), "{told}: {lines:?}");
-        gate.check(&Family::ALL.into(), &by_cluster).unwrap();
+        gate.check(&Family::ALL.into(), &by_cluster, &NOWHERE).unwrap();
     }
     assert_eq!(log.lines_with("Timed out").len(), 3, "once each");
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -172,7 +174,7 @@ async fn passed_on(
     }
     drop(sender);
     let (listener, mut heard) = mpsc::channel(16);
-    let passed = gate.pass_on([Family::V4].into(), options, listener).await;
+    let passed = gate.pass_on([Family::V4].into(), options, NOWHERE, listener).await;
     let problem = passed.err().map(|error| error.to_string());
     let mut events = Vec::new();
     while let Some(together) = heard.recv().await {
@@ -265,7 +267,7 @@ async fn a_complete_set_takes_the_place_of_what_was_held_back_of_its_kind() {
     let options = options(LocalDetector::ClusterCidr);
     let gate = gone_on(&options, told).await;
     let (listener, mut heard) = mpsc::channel(1);
-    gate.pass_on([Family::V4].into(), options, listener).await.unwrap();
+    gate.pass_on([Family::V4].into(), options, NOWHERE, listener).await.unwrap();
     assert_eq!(heard.recv().await, Some(expected));
 }
 
