@@ -47,7 +47,7 @@ pub struct Options {
     pub sync_period: Duration,
     /// Where `/healthz` and `/livez` answer; `None`: nowhere.
     pub healthz_address: Option<SocketAddr>,
-    /// Where `/metrics` and `/proxyMode` answer; `None`: nowhere.
+    /// Where `/metrics` and the pages beside it answer; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// Whether the program ends when one of these is taken, instead of trying again.
     pub bind_address_hard_fail: bool,

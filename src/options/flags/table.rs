@@ -93,7 +93,7 @@ pub(super) static FLAGS: &[Flag] = &[
         |flags, on| flags.cleanup_own = on,
     )
     .beside_file(),
-    switch("init-only", "Do what needs privileges, and exit", |flags, on| flags.init_only = on).beside_file(),
+    switch("init-only", "Set kernel parameters and other things that need privileges, and exit", |flags, on| flags.init_only = on).beside_file(),
     switch(
         "dry-run",
         "Say on standard output what a start with the same settings would change on this node, change nothing, and exit. A \
@@ -185,8 +185,8 @@ pub(super) static FLAGS: &[Flag] = &[
         "ipvs-min-sync-period",
         "duration",
         "1s",
-        "The least time between two writes to the kernel, if it is given. Not given, each change is written at once, whatever \
-         this default of kube-proxy's says",
+        "Minimum time between writes to the kernel. If not set, changes are written at once; the default shown is \
+         kube-proxy's and is not applied",
         Set::Duration(|flags, time| flags.configuration.ipvs.min_sync_period = time),
     ),
     flag(
@@ -276,7 +276,8 @@ pub(super) static FLAGS: &[Flag] = &[
         "metrics-bind-address",
         "ip:port",
         "127.0.0.1:10249",
-        "Where /metrics and /proxyMode answer; empty: nowhere",
+        "Where /metrics, /proxyMode, /configz, /flagz, /statusz, /services and /addresses answer, to whoever asks; empty: \
+         nowhere",
         Set::Text(|flags, text| flags.configuration.metrics_bind_address = text),
     ),
     flag(
@@ -286,7 +287,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "The port of a --metrics-bind-address without one; 0: nowhere. Deprecated",
         Set::Integer(|flags, port| flags.metrics_port = Some(port)),
     ),
-    switch("bind-address-hard-fail", "End with 1 when a port to listen on is taken, instead of trying again", |flags, on| {
+    switch("bind-address-hard-fail", "Exit with status 1 if a listen port is in use, instead of retrying", |flags, on| {
         flags.configuration.bind_address_hard_fail = on;
     }),
     switch("profiling", "Answer /debug/pprof and /debug/flags/v beside /metrics", |flags, on| {
