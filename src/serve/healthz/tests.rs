@@ -56,12 +56,12 @@ fn when_a_family_is_healthy() {
 #[test]
 fn a_node_that_goes_is_alive_but_not_healthy() {
     let clock = Clock(Instant::now());
-    let status = Status { ineligible: Some("the node is being deleted"), ..with([]) };
+    let status = Status { ineligible: Some("the node is being deleted, or is about to be removed by the cluster autoscaler"), ..with([]) };
     assert_eq!(
         healthz(&status, clock.at(0), PERIOD),
         Answer {
             code: 503,
-            body: r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-11-22T15:00:00.5Z","nodeEligible":false,"healthy":false,"reasons":["the node is being deleted"]}"#.into(),
+            body: r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-11-22T15:00:00.5Z","nodeEligible":false,"healthy":false,"reasons":["the node is being deleted, or is about to be removed by the cluster autoscaler"]}"#.into(),
         }
     );
     assert_eq!(
