@@ -40,7 +40,7 @@ pub(super) fn set_up(root: &Path, options: &Options) {
         tracing::info!(
             size,
             nfConntrackMax = most,
-            "IPVS's table of connections is small for so many, and its size is set when ip_vs is loaded: \
+            "IPVS's connection table is small for this nf_conntrack_max; it can only be changed when ip_vs is loaded: \
              options ip_vs conn_tab_bits={bits} in /etc/modprobe.d"
         );
     }

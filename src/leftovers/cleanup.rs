@@ -22,7 +22,7 @@ use crate::kernel::{Outcome, link};
 use crate::state::DEVICE;
 
 /// What a cleanup that may not begin yet did not do.
-const ANYTHING: &str = "anything: nothing was removed";
+const CLEANUP: &str = "cleanup";
 
 /// The way back (`--cleanup-own`): removes our nftables tables and the accept in FORWARD. `kube-ipvs0` and all virtual
 /// servers stay, for the kube-proxy that has them now.
@@ -53,7 +53,7 @@ pub fn clean_own() -> Report {
     if !missing.is_empty() {
         let families = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         report.failed(
-            ANYTHING,
+            CLEANUP,
             format!(
                 "kube-proxy has no rules of its own for {families} on this node, which it writes in its first sync \
                  (for a node without service proxy there is --cleanup)"
@@ -88,7 +88,7 @@ pub fn is_running() -> bool {
 fn runs(report: &mut Report) -> bool {
     match running::is_running() {
         Ok(false) => return false,
-        Ok(true) => report.failed(ANYTHING, "kube-ipvs runs on this node, and would write it again"),
+        Ok(true) => report.failed(CLEANUP, "kube-ipvs runs on this node, and would write it again"),
         Err(error) => report.failed("the list of Unix sockets", error),
     }
     true

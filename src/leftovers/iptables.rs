@@ -240,7 +240,7 @@ fn change_unprinted(
 fn tell(place: Place, plan: Plan, report: &mut Report) {
     let table = plan.table;
     if !plan.accept.is_empty() {
-        report.made(format!("{place} {table}: an accept for traffic of Services in FORWARD"));
+        report.added(format!("{place} {table}: accept rule for Service traffic in FORWARD"));
     }
     report.removed(format!("{place} {table} jumps"), plan.jumps);
     report.removed(format!("{place} {table} chains"), plan.chains);

@@ -15,8 +15,8 @@ pub enum Finding {
         /// Their names.
         names: Vec<String>,
     },
-    /// This was made.
-    Made(String),
+    /// This was added.
+    Added(String),
     /// These are gone, and nobody makes them again though they were of use.
     Lost {
         /// Where.
@@ -51,7 +51,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Removed { what, names } => write!(f, "removed {what}: {}", names.join(", ")),
-            Self::Made(what) => write!(f, "made {what}"),
+            Self::Added(what) => write!(f, "added {what}"),
             Self::Lost { what, rules } => write!(f, "lost in {what}: {}", rules.join(", ")),
             Self::Kept { what, why } => write!(f, "left {what}: {why}"),
             Self::OutOfReach { what, why } | Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
@@ -119,8 +119,8 @@ impl Report {
         }
     }
 
-    pub(super) fn made(&mut self, what: impl Into<String>) {
-        self.findings.push(Finding::Made(what.into()));
+    pub(super) fn added(&mut self, what: impl Into<String>) {
+        self.findings.push(Finding::Added(what.into()));
     }
 
     pub(super) fn kept(&mut self, what: impl Into<String>, why: impl Into<String>) {
@@ -147,20 +147,20 @@ impl Report {
                 Finding::Removed { what, names } => {
                     tracing::info!(what, count = names.len(), names = named(names), "Removed");
                 }
-                Finding::Made(what) => tracing::info!(what, "Made"),
+                Finding::Added(what) => tracing::info!(what, "Added"),
                 Finding::Lost { what, rules } => {
                     tracing::warn!(
                         what,
                         rules = named(rules),
-                        "Drops what no rule accepts, and kube-proxy's rules that accepted health check node ports are \
-                         gone: if these are in use, accept them by a rule of your own"
+                        "INPUT drops what no rule accepts, and kube-proxy's accept rules for health check node ports \
+                         are gone: if those ports are in use, add an accept rule of your own"
                     );
                 }
                 Finding::Kept { what, why } => {
-                    tracing::warn!(what, why, "Leaving what kube-proxy left: it is in use");
+                    tracing::warn!(what, why, "Leaving what kube-proxy left");
                 }
                 Finding::OutOfReach { what, why } | Finding::Failed { what, why } => {
-                    tracing::error!(what, err = why, "Cannot remove or make");
+                    tracing::error!(what, err = why, "Cannot remove what kube-proxy left, or replace it");
                 }
             }
         }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn what_is_out_of_reach_waits_for_programs() {
         let mut report = Report::default();
-        report.made("an accept");
+        report.added("an accept rule");
         report.out_of_reach("iptables-legacy: what may be in its tables nat", "there are no programs");
         assert!(!report.is_complete() && !report.is_worth_another_try());
         assert_eq!(report.clone().out_of_reach_only().findings, report.findings[1..]);
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(report, Report::default(), "nothing is not worth a line");
         report.removed("ipsets", vec!["KUBE-LOOP-BACK".to_owned()]);
         report.kept("iptables-nft nat chain KUBE-MARK-MASQ", "CNI-X -j KUBE-MARK-MASQ uses it");
-        report.made("an accept");
+        report.added("an accept rule");
         assert!(report.is_complete());
         report.failed("ipset KUBE-CLUSTER-IP", "rules refer to it");
         assert!(!report.is_complete());
@@ -215,14 +215,46 @@ mod tests {
     #[test]
     fn what_lasts_is_no_news() {
         let mut before = Report::default();
-        before.made("an accept");
+        before.added("an accept rule");
         before.kept("ipset KUBE-CLUSTER-IP", "rules refer to it");
         before.failed("ipset KUBE-LOOP-BACK", "no memory");
         assert!(before.news(&Report::default()).eq(&before.findings));
         let mut after = before.clone();
         after.failed("ipset KUBE-LOOP-BACK", "no right");
         let news: Vec<_> = after.news(&before).map(ToString::to_string).collect();
-        assert_eq!(news, ["made an accept", "failed ipset KUBE-LOOP-BACK: no right"]);
+        assert_eq!(news, ["added an accept rule", "failed ipset KUBE-LOOP-BACK: no right"]);
+    }
+
+    #[test]
+    fn the_log_says_what_was_done_and_why_not() {
+        let (log, _listening) = crate::telemetry::tests::listen();
+        let mut report = Report::default();
+        report.removed("ipsets", vec!["KUBE-LOOP-BACK".to_owned()]);
+        report.added("iptables-nft filter: accept rule");
+        report.lost("iptables-nft filter INPUT", vec!["KUBE-NODE-PORT -j ACCEPT".to_owned()]);
+        report.kept("device kube-ipvs0", "it is not a dummy");
+        report.out_of_reach("iptables-legacy", "no programs");
+        report.failed("cleanup", "kube-ipvs runs");
+        report.log();
+        let lines = log.lines_with("");
+        let expected = [
+            ('I', r#""Removed" what="ipsets" count=1 names="KUBE-LOOP-BACK""#),
+            ('I', r#""Added" what="iptables-nft filter: accept rule""#),
+            ('W', r#""INPUT drops what no rule accepts, and kube-proxy's accept rules "#),
+            ('W', r#""Leaving what kube-proxy left" what="device kube-ipvs0" why="it is not a dummy""#),
+            (
+                'E',
+                r#""Cannot remove what kube-proxy left, or replace it" what="iptables-legacy" err="no programs""#,
+            ),
+            (
+                'E',
+                r#""Cannot remove what kube-proxy left, or replace it" what="cleanup" err="kube-ipvs runs""#,
+            ),
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, (level, text)) in lines.iter().zip(expected) {
+            assert!(line.starts_with(level) && line.contains(text), "{text}\n{line}");
+        }
     }
 
     #[test]

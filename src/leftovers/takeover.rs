@@ -90,9 +90,9 @@ impl Takeover {
             report.log_news(&before);
             match (before.is_complete(), report.is_complete()) {
                 (true, false) => {
-                    tracing::warn!(every = ?PERIOD, "What cannot be removed or made is tried again");
+                    tracing::warn!(every = ?PERIOD, "What failed is tried again");
                 }
-                (false, true) => tracing::info!("What could not be removed or made is done now"),
+                (false, true) => tracing::info!("Everything that failed before has now succeeded"),
                 _ => {}
             }
             tell(&report);

@@ -83,7 +83,7 @@ fn our_tables() -> String {
 
 fn no_rules_for(families: &str) -> String {
     format!(
-        "failed anything: nothing was removed: kube-proxy has no rules of its own for {families} on this node, which it \
+        "failed cleanup: kube-proxy has no rules of its own for {families} on this node, which it \
          writes in its first sync (for a node without service proxy there is --cleanup)"
     )
 }
@@ -149,8 +149,7 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     shell("ip link add kube-ipvs0 type dummy");
     let sign = Sign::set().expect("nobody else runs");
     assert!(Sign::set().is_err(), "a second one is told");
-    let expected =
-        ["failed anything: nothing was removed: kube-ipvs runs on this node, and would write it again"];
+    let expected = ["failed cleanup: kube-ipvs runs on this node, and would write it again"];
     assert_eq!(said(&clean_own()), expected);
     assert_eq!(said(&clean_all(&[])), expected);
     shell("ip link show kube-ipvs0; nft list table ip kube-ipvs; iptables-nft -t nat -S KUBE-POSTROUTING");

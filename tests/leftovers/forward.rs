@@ -25,7 +25,7 @@ fn the_accept_is_made_once_in_either_iptables() {
     let report = take_over_unguarded();
     let expected: Vec<String> = TOOLS
         .iter()
-        .map(|tool| format!("made {tool} filter: an accept for traffic of Services in FORWARD"))
+        .map(|tool| format!("added {tool} filter: accept rule for Service traffic in FORWARD"))
         .collect();
     assert_eq!(said(&report), expected);
     assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
@@ -50,7 +50,7 @@ fn iptables_that_comes_later_gets_its_accept() {
         let report = watch.look();
         assert_eq!(
             said(&report),
-            [format!("made {tool} filter: an accept for traffic of Services in FORWARD")]
+            [format!("added {tool} filter: accept rule for Service traffic in FORWARD")]
         );
         assert_eq!(said(&watch.look()), [""; 0]);
         assert_eq!(accepts(tool), 1, "{tool}");
@@ -124,7 +124,7 @@ fn an_accept_that_failed_is_tried_again() {
     drop(failing);
     assert_eq!(
         said(&watch.look()),
-        ["made iptables-nft filter: an accept for traffic of Services in FORWARD"]
+        ["added iptables-nft filter: accept rule for Service traffic in FORWARD"]
     );
     assert_eq!(said(&watch.look()), [""; 0]);
     assert_eq!(accepts("iptables-nft"), 1);

@@ -54,7 +54,7 @@ fn a_table_that_is_not_printed_is_taken_over_too() {
     let report = take_over_unguarded();
     let expected = tools.map(|(tool, _)| {
         [
-            format!("made {tool} filter: an accept for traffic of Services in FORWARD"),
+            format!("added {tool} filter: accept rule for Service traffic in FORWARD"),
             format!(
                 "removed {tool} filter jumps: \
                  FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" \
@@ -87,7 +87,7 @@ fn a_table_that_is_not_printed_is_taken_over_too() {
     shell("nft flush chain ip filter FORWARD");
     assert_eq!(
         said(&take_over_unguarded()),
-        ["made iptables-nft filter: an accept for traffic of Services in FORWARD"]
+        ["added iptables-nft filter: accept rule for Service traffic in FORWARD"]
     );
     // And what is ours goes.
     let (success, log) = run("", "--cleanup");

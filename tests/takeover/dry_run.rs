@@ -76,7 +76,7 @@ pub(crate) fn a_dry_run_says_what_the_start_then_does() {
         line("  virtual server TCP 203.0.113.1:80: it is not ours, or in an excluded network");
         let tool = format!("iptables-{}", variant.word());
         assert!(printed.contains(&format!("  remove {tool} filter chains: KUBE-FORWARD, KUBE-IPVS-FILTER")));
-        line(&format!("  make {tool} filter: an accept for traffic of Services in FORWARD"));
+        line(&format!("  add {tool} filter: accept rule for Service traffic in FORWARD"));
         assert!(printed.contains("  remove ipsets that no rule of others' refers to: KUBE-"), "{printed}");
         assert!(printed.contains(":30080\n") && printed.contains("  remove virtual servers: "), "{printed}");
         let kinds = ["delete virtual server", "delete real server", "delete address"];

@@ -150,7 +150,7 @@ impl fmt::Display for Foretold<'_> {
                 write!(f, "remove ipsets that no rule of others' refers to: {}", names.join(", "))
             }
             Finding::Removed { what, names } => write!(f, "remove {what}: {}", names.join(", ")),
-            Finding::Made(what) => write!(f, "make {what}"),
+            Finding::Added(what) => write!(f, "add {what}"),
             Finding::Lost { what, rules } => write!(
                 f,
                 "NOT ACCEPTED ANY MORE in {what}, which drops what no rule accepts (accept it by a rule of your own): {}",

@@ -40,7 +40,7 @@ fn tell_conflicts(conflicts: &[Conflict]) {
             services = named(conflicts.iter().map(|conflict| &conflict.loser)),
             virtual_servers = named(conflicts.iter().map(|conflict| &conflict.server)),
             winners = named(conflicts.iter().map(|conflict| &conflict.winner)),
-            "Services claim what others have: address, protocol and port; the older ones have it"
+            "Some Services ask for an address, protocol and port that older Services already have; the older ones keep them"
         );
         return;
     }

@@ -420,7 +420,7 @@ fn what_is_contested_is_told_together_and_counted() {
         let (log, _listening) = telemetry::tests::listen();
         life.observe([node, services, slices]);
         life.work();
-        let conflicts = log.lines_with("claim");
+        let conflicts = log.lines_with("the older one");
         assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"conflict\"}"), (count / 2).to_string());
         assert_eq!(life.number("kube_ipvs_address_conflicts{kind=\"shared\"}"), "0");
         let addresses = (1..=count / 2).map(|number| NodeAddress {

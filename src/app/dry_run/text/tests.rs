@@ -41,7 +41,7 @@ fn what_is_taken_away_comes_first_and_the_order_is_not_that_of_the_writes() {
             Finding::Kept { what: "ipset KUBE-LOOP-BACK".into(), why: "it is in use".into() },
             Finding::Removed { what: "nftables tables".into(), names: names(&["ip kube-proxy"]) },
             Finding::Removed { what: "ipsets".into(), names: names(&["KUBE-CLUSTER-IP", "KUBE-IPVS-IPS"]) },
-            Finding::Made("iptables-nft filter: an accept".into()),
+            Finding::Added("iptables-nft filter: an accept".into()),
             Finding::Lost {
                 what: "iptables-nft filter INPUT".into(),
                 rules: names(&["KUBE-NODE-PORT -j ACCEPT"]),
