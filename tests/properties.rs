@@ -20,7 +20,7 @@ use kube_ipvs::diff::{self, Step};
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
-use kube_ipvs::reconcile::explain::{Explanation, Standing};
+use kube_ipvs::reconcile::explain::{Explanation, RealServerState, Standing};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::reconcile::rehearse::rehearse;
 use kube_ipvs::state::{
@@ -89,7 +89,7 @@ fn assert_explained(life: &Life, key: &ServiceKey) {
     let is_lost = told.entry_points.iter().any(|point| point.belongs_to.is_some());
     assert_eq!(told.state, if is_lost { Standing::Conflict } else { Standing::Written }, "{told:?}");
     let servers = told.entry_points.iter().flat_map(|point| &point.real_servers);
-    let is_settled = |state| matches!(state, "written" | "draining");
+    let is_settled = |state| matches!(state, RealServerState::Written | RealServerState::Draining);
     assert!(servers.into_iter().all(|real| is_settled(real.state)), "{told:?}");
     for address in &told.addresses {
         let address = ip(&address.address);

@@ -293,7 +293,9 @@ impl Reporter {
     /// Why load balancers should send no new traffic here, by the Node object.
     fn ineligible(&self, cluster: &Cluster) -> Option<&'static str> {
         match cluster.node() {
-            Some(node) if !node.eligible => Some("the node is being deleted, or is about to be removed by the cluster autoscaler"),
+            Some(node) if !node.eligible => {
+                Some("the node is being deleted, or is about to be removed by the cluster autoscaler")
+            }
             None if self.needs_node && cluster.is_complete() => Some("the node has no Node object"),
             _ => None,
         }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 /// An IP family; each makes progress alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,8 +183,8 @@ pub struct Service {
     pub external: Option<Box<External>>,
 }
 
-/// Which endpoints an entry point leads to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which endpoints an entry point leads to. It is shown as in a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Policy {
     /// Those of the whole cluster.
     #[default]

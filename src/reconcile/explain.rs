@@ -3,7 +3,17 @@
 //! It is what the loop believes. The kernel is not read for it: the audit does that all the time, and repairs what it finds.
 //! Addresses, keys and times are texts and numbers as logs and metrics have them.
 
-use serde::Serialize;
+use std::fmt::Display;
+
+use serde::{Serialize, Serializer};
+
+use crate::cluster::types::{Family, Policy, Protocol};
+use crate::state::VirtualServerKey;
+
+/// Shown as in logs and metrics.
+fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,10 +86,10 @@ pub struct Facts {
     #[serde(rename = "loadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
     pub load_balancer_ips: Vec<String>,
     /// `internalTrafficPolicy`.
-    pub internal_traffic_policy: &'static str,
+    pub internal_traffic_policy: Policy,
     /// `externalTrafficPolicy`, where there is a way in from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub external_traffic_policy: Option<&'static str>,
+    pub external_traffic_policy: Option<Policy>,
     /// `sessionAffinity: ClientIP`: for how many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity_seconds: Option<u32>,
@@ -98,7 +108,8 @@ pub struct Slice {
     /// Its name in the Service's namespace.
     pub name: String,
     /// Its family.
-    pub family: String,
+    #[serde(serialize_with = "text")]
+    pub family: Family,
     /// Its ports: `name protocol number`.
     pub ports: Vec<String>,
     /// How many endpoints it has.
@@ -112,22 +123,38 @@ pub struct Port {
     /// Its name, by which slices refer to it; empty for an unnamed one.
     pub name: String,
     /// The family.
-    pub family: String,
+    #[serde(serialize_with = "text")]
+    pub family: Family,
     /// Its protocol.
-    pub protocol: String,
+    #[serde(serialize_with = "text")]
+    pub protocol: Protocol,
     /// Its number.
     pub port: u16,
     /// Its node port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
     /// Which hints decide, of those that the endpoints have.
-    pub hints: &'static str,
+    pub hints: DecidingHints,
     /// How many endpoints new connections go to where the policy is `Cluster`.
     pub used_with_policy_cluster: usize,
     /// The same where it is `Local`.
     pub used_with_policy_local: usize,
     /// All endpoints.
     pub endpoints: Vec<PortEndpoint>,
+}
+
+/// Which hints of its endpoints decide which of them a port leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum DecidingHints {
+    /// Those for nodes.
+    #[serde(rename = "for nodes")]
+    Nodes,
+    /// Those for zones.
+    #[serde(rename = "for zones")]
+    Zones,
+    /// None do.
+    #[serde(rename = "none")]
+    None,
 }
 
 /// An endpoint of a port.
@@ -143,10 +170,30 @@ pub struct PortEndpoint {
     pub local: bool,
     /// Its conditions: of ready, serving, terminating those that hold.
     pub conditions: Vec<&'static str>,
-    /// `used`, or why new connections do not go to it where the policy is `Cluster`.
-    pub policy_cluster: &'static str,
+    /// Whether new connections go to it where the policy is `Cluster`.
+    pub policy_cluster: EndpointUse,
     /// The same where it is `Local`.
-    pub policy_local: &'static str,
+    pub policy_local: EndpointUse,
+}
+
+/// Whether new connections go to an endpoint, or why they do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum EndpointUse {
+    /// They do.
+    #[serde(rename = "used")]
+    Used,
+    /// It is neither ready, nor serving while it ends.
+    #[serde(rename = "not ready")]
+    NotReady,
+    /// It ends, and there are others that are ready.
+    #[serde(rename = "terminating, and others are ready")]
+    OthersAreReady,
+    /// Its hints name other nodes or zones.
+    #[serde(rename = "meant for other nodes or zones, by its hints")]
+    MeantForOthers,
+    /// It is on another node, or it is not known on which.
+    #[serde(rename = "not on this node")]
+    Elsewhere,
 }
 
 /// Where a Service is reached.
@@ -154,19 +201,20 @@ pub struct PortEndpoint {
 #[serde(rename_all = "camelCase")]
 pub struct EntryPoint {
     /// Protocol, address and port, as logs name virtual servers.
-    pub virtual_server: String,
+    #[serde(serialize_with = "text")]
+    pub virtual_server: VirtualServerKey,
     /// What kind it is.
-    pub kind: &'static str,
+    pub kind: EntryPointKind,
     /// How the virtual server and the elements about it do.
     pub state: Standing,
     /// The Service that has it, where it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub belongs_to: Option<String>,
     /// What becomes of new connections, once it is written.
-    pub new_connections: &'static str,
+    pub new_connections: NewConnections,
     /// Which endpoints it leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<&'static str>,
+    pub policy: Option<Policy>,
     /// How a real server is chosen.
     pub scheduler: String,
     /// For how many seconds a client stays with its real server.
@@ -185,6 +233,53 @@ pub struct EntryPoint {
     pub real_servers: Vec<RealServer>,
 }
 
+/// What kind of entry point it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum EntryPointKind {
+    /// A cluster IP.
+    #[serde(rename = "cluster IP")]
+    ClusterIp,
+    /// An external IP.
+    #[serde(rename = "external IP")]
+    ExternalIp,
+    /// A load balancer's address.
+    #[serde(rename = "load balancer")]
+    LoadBalancer,
+    /// A node port on an address of the node.
+    #[serde(rename = "node port")]
+    NodePort,
+    /// Where clients inside the cluster are sent from the others, if not to the cluster IP.
+    #[serde(rename = "for clients inside the cluster that ask an entry point with policy Local")]
+    Inside,
+    /// It is none any more by the Service's newest facts, which were not looked at yet.
+    #[serde(rename = "none any more")]
+    NoneAnyMore,
+}
+
+impl Display for EntryPointKind {
+    /// As it is shown: see there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// What becomes of new connections to an entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum NewConnections {
+    /// They go to real servers.
+    #[serde(rename = "are balanced")]
+    Balanced,
+    /// They are dropped: its policy has no endpoint here, and others have some.
+    #[serde(rename = "are dropped")]
+    Dropped,
+    /// They are refused: there is no endpoint.
+    #[serde(rename = "are refused")]
+    Refused,
+    /// Another Service has the entry point.
+    #[serde(rename = "go to the Service that has it")]
+    OtherService,
+}
+
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -193,11 +288,25 @@ pub struct RealServer {
     pub endpoint: String,
     /// The weight that is wanted.
     pub weight: u32,
-    /// `written`; `waiting` to be written; `draining`; `going`: to be removed next.
-    pub state: &'static str,
+    /// How it does.
+    pub state: RealServerState,
     /// It drains: in how many seconds it goes at the latest. None: its endpoint is still in a slice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goes_in_seconds: Option<u64>,
+}
+
+/// How a real server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RealServerState {
+    /// As wanted.
+    Written,
+    /// Not written yet.
+    Waiting,
+    /// It gets no new connections, and goes when it has none any more.
+    Draining,
+    /// It is removed next.
+    Going,
 }
 
 /// A service address.

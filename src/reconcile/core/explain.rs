@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::explain::{
-    EntryPoint, Explanation, Facts, Object, Port, PortEndpoint, RealServer, ServiceAddress, ServiceExplained,
-    Slice, Standing,
+    DecidingHints, EndpointUse, EntryPoint, EntryPointKind, Explanation, Facts, NewConnections, Object, Port,
+    PortEndpoint, RealServer, RealServerState, ServiceAddress, ServiceExplained, Slice, Standing,
 };
 use super::super::note::Owner;
 use super::super::schedule::Failure;
 use super::Reconciler;
 use crate::cluster::topology::{self, Judged, Judgement, Near, Unused};
-use crate::cluster::types::{EndpointSlice, Family, Policy, Service, ServiceKey, ServicePort};
+use crate::cluster::types::{EndpointSlice, Family, Service, ServiceKey, ServicePort};
 use crate::desired::asked::{Asked, Role};
 use crate::diff::accepts;
 use crate::state::{
@@ -173,20 +173,20 @@ impl<'a> View<'a> {
         let mut sets: Vec<_> = asked.elements.iter().map(|element| element.set_name()).collect();
         sets.dedup();
         EntryPoint {
-            virtual_server: asked.server.to_string(),
-            kind: asked.kind.map_or("none any more", |(role, _)| kind(role)),
+            virtual_server: asked.server,
+            kind: asked.kind.map_or(EntryPointKind::NoneAnyMore, |(role, _)| kind(role)),
             state: if is_ours { standing.unwrap_or(Standing::Written) } else { Standing::Conflict },
             belongs_to: (!is_ours).then(|| asked.owner.to_string()),
             new_connections: if !is_ours {
-                "go to the Service that has it"
+                NewConnections::OtherService
             } else if asked.elements.contains(&Element::Dropped(asked.server)) {
-                findings::DROPPED
+                NewConnections::Dropped
             } else if asked.wanted.real_servers.is_empty() {
-                "are refused"
+                NewConnections::Refused
             } else {
-                "are balanced"
+                NewConnections::Balanced
             },
-            policy: asked.kind.map(|(_, policy)| policy_name(policy)),
+            policy: asked.kind.map(|(_, policy)| policy),
             scheduler: asked.wanted.scheduler.to_string(),
             persistence_seconds: service.affinity_seconds.map(|_| asked.wanted.timeout_seconds),
             allowed_sources: allowed.collect(),
@@ -207,15 +207,15 @@ impl<'a> View<'a> {
             .map(|(real, server)| {
                 let known = there.and_then(|there| there.get(real));
                 let drains_to = |known: &Server| known.weight == Weight::Exactly(0);
-                let (weight, is_written, word) = match server.weight {
-                    Weight::Exactly(weight) => (weight, known == Some(server), "written"),
-                    Weight::DrainIfPresent => (0, known.is_some_and(drains_to), "draining"),
+                let (weight, is_written, then) = match server.weight {
+                    Weight::Exactly(weight) => (weight, known == Some(server), RealServerState::Written),
+                    Weight::DrainIfPresent => (0, known.is_some_and(drains_to), RealServerState::Draining),
                 };
                 let until = drains.get(real).filter(|_| server.weight == Weight::DrainIfPresent);
                 RealServer {
                     endpoint: real.to_string(),
                     weight,
-                    state: if is_written { word } else { "waiting" },
+                    state: if is_written { then } else { RealServerState::Waiting },
                     goes_in_seconds: until.copied().flatten().map(|until| self.seconds_until(until)),
                 }
             })
@@ -225,7 +225,7 @@ impl<'a> View<'a> {
         shown.extend(unwanted.map(|(real, _)| RealServer {
             endpoint: real.to_string(),
             weight: 0,
-            state: "going",
+            state: RealServerState::Going,
             goes_in_seconds: None,
         }));
         shown
@@ -281,20 +281,13 @@ fn texts<T: ToString>(things: &[T]) -> Vec<String> {
     things.iter().map(ToString::to_string).collect()
 }
 
-fn policy_name(policy: Policy) -> &'static str {
-    match policy {
-        Policy::Cluster => "Cluster",
-        Policy::Local => "Local",
-    }
-}
-
-fn kind(role: Role) -> &'static str {
+fn kind(role: Role) -> EntryPointKind {
     match role {
-        Role::Cluster => "cluster IP",
-        Role::External => "external IP",
-        Role::Balanced => "load balancer",
-        Role::NodePort => "node port",
-        Role::Inside => "for clients inside the cluster that ask an entry point with policy Local",
+        Role::Cluster => EntryPointKind::ClusterIp,
+        Role::External => EntryPointKind::ExternalIp,
+        Role::Balanced => EntryPointKind::LoadBalancer,
+        Role::NodePort => EntryPointKind::NodePort,
+        Role::Inside => EntryPointKind::Inside,
     }
 }
 
@@ -304,8 +297,8 @@ fn facts(service: &Service) -> Facts {
         cluster_ips: texts(&service.cluster_ips),
         external_ips: external.map(|external| texts(&external.external_ips)).unwrap_or_default(),
         load_balancer_ips: external.map(|external| texts(&external.load_balancer_ips)).unwrap_or_default(),
-        internal_traffic_policy: policy_name(service.internal_policy),
-        external_traffic_policy: external.map(|external| policy_name(external.policy)),
+        internal_traffic_policy: service.internal_policy,
+        external_traffic_policy: external.map(|external| external.policy),
         session_affinity_seconds: service.affinity_seconds,
         load_balancer_source_ranges: external
             .map(|external| texts(&external.source_ranges))
@@ -318,7 +311,7 @@ fn slice(slice: &EndpointSlice) -> Slice {
     let ports = slice.ports.iter().map(|port| format!("{} {} {}", port.name, port.protocol, port.port));
     Slice {
         name: slice.key.name().to_owned(),
-        family: slice.family.to_string(),
+        family: slice.family,
         ports: ports.map(|port| port.trim_start().to_owned()).collect(),
         endpoints: slice.endpoints.len(),
     }
@@ -330,14 +323,14 @@ fn shown_port(family: Family, port: &ServicePort, judgement: &Judgement<'_>) -> 
     };
     Port {
         name: port.name.to_string(),
-        family: family.to_string(),
-        protocol: port.protocol.to_string(),
+        family,
+        protocol: port.protocol,
         port: port.port,
         node_port: port.node_port,
         hints: match judgement.near {
-            Near::Node => "for nodes",
-            Near::Zone => "for zones",
-            Near::Anywhere => "none",
+            Near::Node => DecidingHints::Nodes,
+            Near::Zone => DecidingHints::Zones,
+            Near::Anywhere => DecidingHints::None,
         },
         used_with_policy_cluster: used(|judged| judged.not_for_cluster),
         used_with_policy_local: used(|judged| judged.not_for_local),
@@ -359,13 +352,13 @@ fn shown_endpoint(judged: &Judged<'_>) -> PortEndpoint {
     }
 }
 
-fn use_of(unused: Option<Unused>) -> &'static str {
+fn use_of(unused: Option<Unused>) -> EndpointUse {
     match unused {
-        None => "used",
-        Some(Unused::NotReady) => "not ready",
-        Some(Unused::OthersAreReady) => "terminating, and others are ready",
-        Some(Unused::MeantForOthers) => "meant for other nodes or zones, by its hints",
-        Some(Unused::Elsewhere) => "not on this node",
+        None => EndpointUse::Used,
+        Some(Unused::NotReady) => EndpointUse::NotReady,
+        Some(Unused::OthersAreReady) => EndpointUse::OthersAreReady,
+        Some(Unused::MeantForOthers) => EndpointUse::MeantForOthers,
+        Some(Unused::Elsewhere) => EndpointUse::Elsewhere,
     }
 }
 

@@ -56,7 +56,10 @@ fn when_a_family_is_healthy() {
 #[test]
 fn a_node_that_goes_is_alive_but_not_healthy() {
     let clock = Clock(Instant::now());
-    let status = Status { ineligible: Some("the node is being deleted, or is about to be removed by the cluster autoscaler"), ..with([]) };
+    let status = Status {
+        ineligible: Some("the node is being deleted, or is about to be removed by the cluster autoscaler"),
+        ..with([])
+    };
     assert_eq!(
         healthz(&status, clock.at(0), PERIOD),
         Answer {

@@ -1,16 +1,16 @@
 //! What is out of the ordinary, in sentences.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::super::explain::{Object, Port, ServiceExplained, Standing};
+use super::super::super::explain::{
+    EntryPoint, EntryPointKind, NewConnections, Object, Port, ServiceExplained, Standing,
+};
 use super::super::Reconciler;
 use crate::cluster::types::{Family, Policy, Service, ServiceKey};
 
 /// So many objects are named in one sentence; all are listed elsewhere.
 const NAMED: usize = 3;
-
-/// What becomes of new connections to an entry point without an endpoint that its policy would have.
-pub(super) const DROPPED: &str = "are dropped";
 
 /// Before the facts are complete nothing is written.
 pub(super) const INCOMPLETE: &str =
@@ -54,14 +54,13 @@ pub(super) fn of(
         let family = Family::of(*address);
         findings.push(format!("{address} is not served: this node's kernel has no {family}."));
     }
-    let served = reconciler.desired.served(service);
-    if *served != *service {
+    if *reconciler.desired.served(service) != *service {
         let addresses = explained.facts.external_ips.join(", ");
         findings.push(format!(
             "The external IPs ({addresses}) are not served: the feature gate AllowServiceExternalIPs is false."
         ));
     }
-    findings.extend(explained.ports.iter().filter_map(|port| port_without(&served, explained, port)));
+    findings.extend(explained.ports.iter().filter_map(|port| port_without(explained, is_looked_at, port)));
     for point in &explained.entry_points {
         if let Some(owner) = &point.belongs_to {
             let server = &point.virtual_server;
@@ -79,7 +78,7 @@ pub(super) fn of(
     }
     for (state, what) in [
         (Standing::Refused, "The kernel refused, and is asked again:"),
-        (Standing::Uncertain, "What the kernel has is uncertain, and is about to be read:"),
+        (Standing::Uncertain, "The kernel's state is not known; it is being read back:"),
         (Standing::Waiting, "Not written yet:"),
     ] {
         let objects: Vec<_> = explained.not_as_wanted.iter().filter(|object| object.state == state).collect();
@@ -103,15 +102,10 @@ fn named(objects: &[&Object]) -> Option<String> {
 }
 
 /// Why a port has no endpoint for new connections.
-fn port_without(service: &Service, explained: &ServiceExplained, port: &Port) -> Option<String> {
+fn port_without(explained: &ServiceExplained, is_looked_at: bool, port: &Port) -> Option<String> {
     let Port { name, family, protocol, port: number, .. } = port;
     let of = format!("Port {number} {protocol} ({family})");
     let slices = || explained.endpoint_slices.iter().filter(|slice| slice.family == *family);
-    let is_external_local = service
-        .external
-        .as_deref()
-        .is_some_and(|external| external.policy == Policy::Local && external.is_reached(service));
-    let is_local = service.internal_policy == Policy::Local || is_external_local;
     if port.endpoints.is_empty() {
         let why = if slices().next().is_none() {
             "the Service has no EndpointSlice of that family".to_owned()
@@ -127,13 +121,46 @@ fn port_without(service: &Service, explained: &ServiceExplained, port: &Port) ->
     if port.used_with_policy_cluster == 0 {
         return Some(format!("{of} has no endpoint that is ready, of {all}."));
     }
-    (is_local && port.used_with_policy_local == 0).then(|| {
-        let are_dropped = explained.entry_points.iter().any(|point| point.new_connections == DROPPED);
-        let what = if are_dropped {
-            "new connections are dropped"
-        } else {
-            "new connections go to other nodes, since pods cannot be told from clients outside"
-        };
-        format!("{of} has no endpoint that is ready on this node: where the policy is Local, {what}.")
-    })
+    // What is asked for at the entry points follows from the last look.
+    if port.used_with_policy_local > 0 || !is_looked_at {
+        return None;
+    }
+    let becomes = without_local_endpoint(explained, port)?;
+    Some(format!("{of} has no endpoint that is ready on this node: where the policy is Local, {becomes}."))
+}
+
+/// What becomes of new connections to the entry points of a port that lead to endpoints on this node, and there are none;
+/// `None`: the Service has no such entry points.
+fn without_local_endpoint(explained: &ServiceExplained, port: &Port) -> Option<String> {
+    const ELSEWHERE: &str = "go to other nodes, since pods cannot be told from clients outside";
+    let is_local = |point: &&EntryPoint| point.policy == Some(Policy::Local) && point.belongs_to.is_none();
+    let points = explained.entry_points.iter().filter(|point| is_of(point, port)).filter(is_local);
+    let (dropped, elsewhere): (Vec<_>, Vec<_>) =
+        points.partition(|point| point.new_connections == NewConnections::Dropped);
+    match (&dropped[..], &elsewhere[..]) {
+        ([], []) => None,
+        (_, []) => Some("new connections are dropped".to_owned()),
+        ([], _) => Some(format!("new connections {ELSEWHERE}")),
+        _ => {
+            let (dropped, elsewhere) = (kinds(&dropped), kinds(&elsewhere));
+            Some(format!(
+                "new connections to the {dropped} are dropped, those to the {elsewhere} {ELSEWHERE}"
+            ))
+        }
+    }
+}
+
+/// Whether an entry point is one of a port, in its family.
+fn is_of(point: &EntryPoint, port: &Port) -> bool {
+    let server = point.virtual_server;
+    let number = if point.kind == EntryPointKind::NodePort { port.node_port } else { Some(port.port) };
+    Family::of(server.address) == port.family
+        && server.protocol == port.protocol
+        && Some(server.port) == number
+}
+
+/// What kinds there are among entry points.
+fn kinds(points: &[&EntryPoint]) -> String {
+    let kinds: BTreeSet<EntryPointKind> = points.iter().map(|point| point.kind).collect();
+    kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::super::super::explain::{Explanation, ServiceExplained, Standing};
+use super::super::super::explain::{
+    DecidingHints, EndpointUse, EntryPointKind, Explanation, NewConnections, RealServerState,
+    ServiceExplained, Standing,
+};
 use super::super::{Next, Reconciler};
 use crate::api::{Change, Event};
 use crate::cluster::types::{
@@ -106,7 +109,12 @@ impl Life {
     }
 
     fn with_options(options: ProxyOptions) -> Self {
-        let supported = Supported { families: [Family::V4].into(), kernel: (6, 12), missing: [].into() };
+        Self::of(&[Family::V4], options)
+    }
+
+    fn of(families: &[Family], options: ProxyOptions) -> Self {
+        let families = families.iter().copied().collect();
+        let supported = Supported { families, kernel: (6, 12), missing: [].into() };
         let reconciler =
             Reconciler::new(options, "here".into(), supported, Duration::ZERO, Duration::from_hours(1));
         Self { reconciler, kernel: MemoryKernel::default(), now: Instant::now() }
@@ -226,7 +234,7 @@ fn without_endpoints_it_says_why() {
         assert_eq!(explained.state, Standing::Written);
         assert_eq!(explained.findings, [format!("Port 80 TCP (IPv4) {wanted}")]);
         let point = &explained.entry_points[0];
-        assert_eq!((point.new_connections, point.real_servers.len()), ("are refused", 0));
+        assert_eq!((point.new_connections, point.real_servers.len()), (NewConnections::Refused, 0));
     }
 }
 
@@ -243,7 +251,11 @@ fn policy_local_without_an_endpoint_here_drops() {
         explained.entry_points.iter().map(|point| (point.kind, point.new_connections)).collect();
     assert_eq!(
         fates,
-        [("cluster IP", "are balanced"), ("node port", "are dropped"), ("load balancer", "are dropped"),]
+        [
+            (EntryPointKind::ClusterIp, NewConnections::Balanced),
+            (EntryPointKind::NodePort, NewConnections::Dropped),
+            (EntryPointKind::LoadBalancer, NewConnections::Dropped),
+        ]
     );
 
     let mut life = Life::with_pods(vec![]);
@@ -254,7 +266,79 @@ fn policy_local_without_an_endpoint_here_drops() {
         "Port 80 TCP (IPv4) has no endpoint that is ready on this node: where the policy is Local, new connections go to \
          other nodes, since pods cannot be told from clients outside."
     );
-    assert!(explained.entry_points.iter().all(|point| point.new_connections == "are balanced"));
+    assert!(explained.entry_points.iter().all(|point| point.new_connections == NewConnections::Balanced));
+}
+
+/// The networks of pods are known of one family only: what is dropped in it goes to other nodes in the other.
+#[test]
+fn each_family_says_what_becomes_of_its_own_connections() {
+    let mut life = Life::of(
+        &Family::ALL,
+        ProxyOptions {
+            cluster_cidrs: vec!["10.244.0.0/16".parse().expect("a network")],
+            ..ProxyOptions::default()
+        },
+    );
+    let mut service = balanced();
+    service.cluster_ips.push(ip("fd00:10:96::1"));
+    service.external.as_deref_mut().expect("a way in").load_balancer_ips.push(ip("2001:db8::1"));
+    // A second port, with an endpoint here: it has nothing to say, and nothing to do with the first.
+    service.ports.push(ServicePort {
+        name: "dns".into(),
+        port: 53,
+        node_port: Some(30053),
+        ..service.ports[0].clone()
+    });
+    life.feed(cluster(vec![service], two().split_off(1)));
+    let of = |name: &str, family, ports: Vec<SlicePort>, endpoint| {
+        let key = SliceKey::new("default", name);
+        let slice = EndpointSlice { key, family, ports, endpoints: vec![endpoint], ..slice(vec![]) };
+        Event::Slice(Change::Upsert(slice))
+    };
+    let dns = vec![SlicePort { name: "dns".into(), protocol: Protocol::Tcp, port: 5353 }];
+    life.feed([
+        of("web-6", Family::V6, slice(vec![]).ports, endpoint("fd00:10:244:1::2", "there")),
+        of("dns-4", Family::V4, dns.clone(), endpoint("10.244.0.3", "here")),
+        of("dns-6", Family::V6, dns, endpoint("fd00:10:244::3", "here")),
+    ]);
+    let findings = life.web().findings;
+    let found: Vec<&String> = findings.iter().filter(|finding| finding.starts_with("Port ")).collect();
+    let none = "has no endpoint that is ready on this node: where the policy is Local, new connections";
+    let (dropped, elsewhere) =
+        ("are dropped.", "go to other nodes, since pods cannot be told from clients outside.");
+    assert_eq!(
+        found,
+        [&format!("Port 80 TCP (IPv4) {none} {dropped}"), &format!("Port 80 TCP (IPv6) {none} {elsewhere}")]
+    );
+}
+
+#[test]
+fn what_an_older_service_has_is_not_said_to_be_dropped() {
+    let older = Service { key: ServiceKey::new("default", "old"), created_seconds: 1, ..balanced() };
+    let mut life = Life::with(vec![older, balanced()], two().split_off(1));
+    let findings = life.web().findings;
+    assert!(
+        findings.iter().any(|finding| finding.contains("belongs to Service default/old")),
+        "{findings:?}"
+    );
+    assert!(!findings.iter().any(|finding| finding.starts_with("Port ")), "{findings:?}");
+    life.feed([Event::Service(Change::Delete(ServiceKey::new("default", "old")))]);
+    let findings = life.web().findings;
+    assert!(findings.iter().any(|finding| finding.ends_with("new connections are dropped.")), "{findings:?}");
+}
+
+#[test]
+fn where_the_entry_points_of_a_port_differ_both_are_named() {
+    let mut life = Life::with_pods(vec![]);
+    let service = Service { internal_policy: Policy::Local, ..balanced() };
+    life.feed(cluster(vec![service], two().split_off(1)));
+    let explained = life.web();
+    assert_eq!(
+        explained.findings[0],
+        "Port 80 TCP (IPv4) has no endpoint that is ready on this node: where the policy is Local, new connections to the \
+         cluster IP are dropped, those to the load balancer and node port go to other nodes, since pods cannot be told from \
+         clients outside."
+    );
 }
 
 #[test]
@@ -273,7 +357,7 @@ fn an_address_of_another_node_is_left_to_it() {
     assert!(explained.findings.contains(&format!(
         "{address} is not put on kube-ipvs0: it belongs to node there, to which it is left."
     )));
-    assert!(!explained.entry_points.iter().any(|point| point.virtual_server.contains(&address)));
+    assert!(!explained.entry_points.iter().any(|point| point.virtual_server.address == ip(&address)));
 }
 
 fn meant_for(endpoint: &mut Endpoint, zone: &str) {
@@ -295,17 +379,20 @@ fn endpoints_that_are_not_used_say_why() {
     ];
     let explained = Life::with(vec![web()], endpoints).web();
     let port = &explained.ports[0];
-    assert_eq!((port.hints, port.used_with_policy_cluster, port.used_with_policy_local), ("for zones", 1, 0));
+    assert_eq!(
+        (port.hints, port.used_with_policy_cluster, port.used_with_policy_local),
+        (DecidingHints::Zones, 1, 0)
+    );
     let why: Vec<_> =
         port.endpoints.iter().map(|endpoint| (endpoint.policy_cluster, endpoint.policy_local)).collect();
-    let elsewhere = "not on this node";
+    let elsewhere = EndpointUse::Elsewhere;
     assert_eq!(
         why,
         [
-            ("used", elsewhere),
-            ("meant for other nodes or zones, by its hints", elsewhere),
-            ("terminating, and others are ready", elsewhere),
-            ("not ready", elsewhere),
+            (EndpointUse::Used, elsewhere),
+            (EndpointUse::MeantForOthers, elsewhere),
+            (EndpointUse::OthersAreReady, elsewhere),
+            (EndpointUse::NotReady, elsewhere),
         ]
     );
     assert_eq!(explained.entry_points[0].real_servers.len(), 1);
@@ -330,7 +417,7 @@ fn what_the_kernel_refuses_is_named_with_its_words_and_when_it_is_tried_again() 
     let states = (explained.entry_points[0].state, explained.addresses[0].state);
     assert_eq!(states, (Standing::Refused, Standing::Waiting));
     assert!(explained.findings[0].starts_with("The kernel refused, and is asked again: virtual server TCP"));
-    assert!(explained.entry_points[0].real_servers.iter().all(|real| real.state == "waiting"));
+    assert!(explained.entry_points[0].real_servers.iter().all(|real| real.state == RealServerState::Waiting));
 
     let troubles = shown(&life.reconciler.explain_troubles());
     assert!(troubles.contains("\"service\": \"default/web\",\n      \"state\": \"refused\"\n"), "{troubles}");
@@ -379,7 +466,7 @@ fn what_is_uncertain_says_so_until_it_is_read() {
     assert_eq!(explained.entry_points[0].state, Standing::Uncertain);
     assert_eq!(
         explained.findings,
-        ["What the kernel has is uncertain, and is about to be read: virtual server TCP 10.96.0.1:80 \
+        ["The kernel's state is not known; it is being read back: virtual server TCP 10.96.0.1:80 \
              (edit_real_server: the kernel's answer was lost)."]
     );
     life.kernel.set_faults(None);
@@ -398,7 +485,10 @@ fn a_real_server_that_drains_says_for_how_long() {
         let explained = life.web();
         assert_eq!(explained.state, Standing::Written);
         let real = explained.entry_points[0].real_servers[0].clone();
-        assert_eq!((&*real.endpoint, real.weight, real.state), ("10.244.0.2:8080", 0, "draining"));
+        assert_eq!(
+            (&*real.endpoint, real.weight, real.state),
+            ("10.244.0.2:8080", 0, RealServerState::Draining)
+        );
         real.goes_in_seconds
     };
     life.feed([puts(not_ready)]);
@@ -448,7 +538,8 @@ fn external_ips_that_are_switched_off_are_named() {
     );
     assert_eq!(explained.state, Standing::Written);
     assert_eq!(explained.facts.external_ips, ["198.51.100.1", "198.51.100.2"], "what the Service says");
-    let points: Vec<_> = explained.entry_points.iter().map(|point| &*point.virtual_server).collect();
+    let points: Vec<_> =
+        explained.entry_points.iter().map(|point| point.virtual_server.to_string()).collect();
     assert_eq!(points, ["TCP 10.96.0.1:80"]);
     assert!(life.address("198.51.100.1").starts_with("No Service that is known here has the address"));
 }
