@@ -365,6 +365,13 @@ fn serve(
             serve::pages::router(Arc::clone(metrics), shown).merge(serve::questions::router(asker)),
         ),
     ];
+    if options.healthz_address.is_some() {
+        let told = serve::healthz::changes::tell(status.clone(), options.sync_period, shutdown.clone());
+        tasks.spawn(async move {
+            told.await;
+            Ok(())
+        });
+    }
     for (name, address, router) in servers {
         if let Some(address) = address {
             let server = serve::http::Server { name, address, hard_fail: options.bind_address_hard_fail };

@@ -7,6 +7,8 @@
 //! that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made there. What else
 //! of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most.
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -48,6 +50,10 @@ struct FamilyBody {
 
 /// The answer to `/healthz`: whether load balancers should send traffic here.
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
+    healthz_of(status, now, sync_period).answer(status, now, Some(status.ineligible.is_none()))
+}
+
+fn healthz_of(status: &Status, now: Moment, sync_period: Duration) -> Health {
     let mut health = Health::of(status, now, sync_period);
     health.demand(status.was_written(), NOT_SYNCED);
     if let Some(why) = status.ineligible {
@@ -57,7 +63,7 @@ pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
         let places = status.drops_replies.join(", ");
         health.demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
     }
-    health.answer(status, now, Some(status.ineligible.is_none()))
+    health
 }
 
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
@@ -77,31 +83,37 @@ const NOT_SYNCED: &str = "not everything has been written to the kernel once sin
 struct Health {
     healthy: bool,
     families: BTreeMap<String, FamilyBody>,
+    /// What is out of order, as it is shown.
     reasons: Vec<String>,
+    /// What makes it unhealthy, without how long it has: the same as long as it is for the same cause.
+    causes: Vec<String>,
 }
 
 impl Health {
     fn of(status: &Status, now: Moment, sync_period: Duration) -> Self {
         let timeout = sync_period * 2;
-        let mut health = Self { healthy: true, families: BTreeMap::new(), reasons: Vec::new() };
+        let mut health =
+            Self { healthy: true, families: BTreeMap::new(), reasons: Vec::new(), causes: Vec::new() };
         for (family, state) in &status.families {
             let waiting = state.unsynced_since.map(|since| now.since(since));
             let overdue = waiting.filter(|waiting| *waiting >= timeout);
             if let Some(waiting) = overdue {
                 let seconds = waiting.as_secs();
-                health.demand(
-                    false,
-                    format!(
-                        "{family}: a change has been waiting for {seconds} s to be written to the kernel"
-                    ),
-                );
+                health.healthy = false;
+                health.causes.push(format!("{family}: a change has been waiting"));
+                health.reasons.push(format!(
+                    "{family}: a change has been waiting for {seconds} s to be written to the kernel"
+                ));
             }
             let body = FamilyBody { last_updated: shown(state.last_synced), healthy: overdue.is_none() };
             health.families.insert(family.to_string(), body);
         }
         for unreadable in status.unreadable.values() {
             let waiting = now.since(unreadable.since);
-            health.healthy &= waiting < timeout;
+            if waiting >= timeout {
+                health.healthy = false;
+                health.causes.push(unreadable.text.clone());
+            }
             health.reasons.push(format!("{}, for {} s", unreadable.text, waiting.as_secs()));
         }
         health
@@ -110,27 +122,35 @@ impl Health {
     /// Healthy only if this holds.
     fn demand(&mut self, holds: bool, otherwise: impl Into<String>) {
         if !holds {
+            let otherwise = otherwise.into();
             self.healthy = false;
-            self.reasons.push(otherwise.into());
+            self.causes.push(otherwise.clone());
+            self.reasons.push(otherwise);
         }
     }
 
-    fn answer(mut self, status: &Status, now: Moment, node_eligible: Option<bool>) -> Answer {
+    /// What fails besides is named, too.
+    fn with_what_fails(mut self, status: &Status) -> Self {
         self.reasons.extend(status.sources.values().cloned());
         self.reasons.extend(status.failures.shown());
         self.reasons.extend(status.takeover.shown());
+        self
+    }
+
+    fn answer(self, status: &Status, now: Moment, node_eligible: Option<bool>) -> Answer {
+        let health = self.with_what_fails(status);
         let last_synced = |state: &FamilyStatus| state.last_synced;
         let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
         let body = Body {
-            last_updated: shown(if self.healthy { Some(now) } else { last }),
+            last_updated: shown(if health.healthy { Some(now) } else { last }),
             current_time: shown(Some(now)),
             node_eligible,
-            healthy: self.healthy,
-            status: self.families,
-            reasons: self.reasons,
+            healthy: health.healthy,
+            status: health.families,
+            reasons: health.reasons,
         };
         let body = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
-        Answer { code: if self.healthy { 200 } else { 503 }, body }
+        Answer { code: if health.healthy { 200 } else { 503 }, body }
     }
 }
 

@@ -219,6 +219,10 @@ pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
             answer.starts_with("HTTP/1.1 503 ") && answer.contains("a change has been waiting for ")
         });
     }
+    let said = |text: &str| wait_for(&format!("{text}\n{}", proxy.log()), 5, || proxy.log().contains(text));
+    said(
+        "\"Health checks are answered with 503\" paths=\"/healthz, /livez\" reasons=\"IPv4: a change has been ",
+    );
     let body = get("127.0.0.1:10256", "/livez");
     assert!(body.contains("\"IPv4\":{\"lastUpdated\":\"0001-01-01T00:00:00Z\",\"healthy\":false}"), "{body}");
     assert!(body.contains("IPv4: a change has been waiting for "), "{body}");
@@ -231,6 +235,7 @@ pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
         let answer = ask("127.0.0.1:10256", "/healthz");
         answer.starts_with("HTTP/1.1 200 ") && !answer.contains("reasons")
     });
+    said("\"Health checks are answered with 200\" path=\"/livez\" unhealthySeconds=");
 }
 
 /// Somebody holds the lock of iptables, where FORWARD drops.
