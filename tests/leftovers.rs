@@ -1,5 +1,7 @@
 //! What kube-proxy leaves, piece by piece, in the kernel: what goes, what stays, and what is said about it.
 
+#[path = "leftovers/back.rs"]
+mod back_again;
 #[path = "leftovers/cleanup.rs"]
 mod cleanup;
 #[path = "leftovers/forward.rs"]
@@ -30,7 +32,14 @@ use lab::{shell, try_shell};
 pub(crate) const MARK: u32 = 0x4000;
 
 fn main() -> std::process::ExitCode {
-    let all = [forward::TESTS, rules::TESTS, unprinted::TESTS, node_ports::TESTS, cleanup::TESTS];
+    let all = [
+        forward::TESTS,
+        rules::TESTS,
+        unprinted::TESTS,
+        node_ports::TESTS,
+        cleanup::TESTS,
+        back_again::TESTS,
+    ];
     lab::run(&all.concat())
 }
 
@@ -54,6 +63,14 @@ pub(crate) fn take_over_unguarded() -> Report {
 
 pub(crate) fn said(report: &Report) -> Vec<String> {
     report.findings.iter().map(ToString::to_string).collect()
+}
+
+/// What is said of what kube-proxy made after the takeover.
+pub(crate) fn back(signs: &str) -> String {
+    format!(
+        "back rules of kube-proxy that came after the takeover ({signs}): end kube-proxy on this node, then restart \
+         kube-ipvs, which removes them"
+    )
 }
 
 pub(crate) fn accepts(tool: &str) -> usize {

@@ -133,6 +133,15 @@ mod tests {
         assert_eq!(codes, (503, false, 200), "a restart would make no accept: {body}");
         assert!(body.contains(r#"["replies of Services are dropped: "#), "{body}");
 
+        // What is to be done is at the end, and a line is cut.
+        let mut report = Report::default();
+        report.back(&vec!["ipset KUBE-6-LOAD-BALANCER-SOURCE-CID".to_owned(); 40]);
+        tell(&report, &status, &metrics);
+        let (codes, body) = answers();
+        let cure = " and 37 more): end kube-proxy on this node, then restart kube-ipvs, which removes them\"";
+        assert!(codes == (200, true, 200) && body.contains(cure), "{body}");
+        number(1);
+
         tell(&Report::default(), &status, &metrics);
         let (codes, body) = answers();
         assert!(codes == (200, true, 200) && !body.contains("reasons"), "{body}");

@@ -7,8 +7,9 @@
 //! | tables `kube-proxy` of the mode nftables | nftables, both families | netlink |
 //! | virtual servers, `kube-ipvs0` | IPVS, rtnetlink | netlink; taken over, but for node ports of Services that are gone; removed by `--cleanup` |
 //!
-//! [`takeover`] removes the first three as soon as our own rules stand, until that succeeds, and keeps the accept in FORWARD;
-//! [`foresee`] says so before; [`cleanup`] is `--cleanup` and `--cleanup-own`. The programs of iptables are started for these purposes only, and
+//! [`takeover`] removes the first three as soon as our own rules stand, until that succeeds, keeps the accept in FORWARD, and says
+//! when a kube-proxy has come after that (`back.rs`); [`foresee`] says before what it would do; [`cleanup`] is `--cleanup`
+//! and `--cleanup-own`. The programs of iptables are started for these purposes only, and
 //! only where iptables has tables: see `tools.rs` for why at all.
 //!
 //! While the program runs on the node ([`running`]), neither cleanup does anything.
@@ -16,6 +17,7 @@
 //! What to remove is decided on data (`names.rs`, `saved.rs`, `seen.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
 //! and what others use of kube-proxy's stays and is named.
 
+mod back;
 pub mod cleanup;
 pub mod foresee;
 mod forward;

@@ -10,6 +10,9 @@ pub(super) const NFTABLES_TABLE: &str = "kube-proxy";
 /// The chain in table nat that masquerades, in its modes ipvs and iptables. A sync fills it, whatever Services there are.
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 
+/// The chain in table nat to which connections go first, in its modes ipvs and iptables. Nobody else makes it.
+pub(super) const SERVICES: &str = "KUBE-SERVICES";
+
 /// Chains in table filter: of the modes ipvs (contract 6.2), iptables and userspace.
 const FILTER_CHAINS: [&str; 11] = [
     "KUBE-EXTERNAL-SERVICES",
@@ -21,7 +24,7 @@ const FILTER_CHAINS: [&str; 11] = [
     "KUBE-NODEPORTS",
     "KUBE-PROXY-CANARY",
     "KUBE-PROXY-FIREWALL",
-    "KUBE-SERVICES",
+    SERVICES,
     "KUBE-SOURCE-RANGES-FIREWALL",
 ];
 /// Chains in table nat. The two `KUBE-MARK-` chains were kubelet's too, which made them anew when it missed them, and
@@ -39,7 +42,7 @@ const NAT_CHAINS: [&str; 13] = [
     "KUBE-PORTALS-HOST",
     POSTROUTING,
     "KUBE-PROXY-CANARY",
-    "KUBE-SERVICES",
+    SERVICES,
 ];
 /// Of the iptables mode, in table nat: one chain per Service port or endpoint, named by a hash.
 const HASHED_CHAINS: [&str; 6] =

@@ -1,9 +1,12 @@
 //! What became of leftovers: for the log, and for an exit status.
 
 use std::fmt;
+use std::time::Duration;
 
 /// How many names a log line holds; more are counted.
 const NAMED: usize = 20;
+/// How many of what kube-proxy made anew are named: what is to be done must fit into a line of `/healthz`.
+const SIGNS_NAMED: usize = 3;
 
 /// One thing that was done, left, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,13 @@ pub enum Finding {
         /// The reason.
         why: String,
     },
+    /// A kube-proxy came after it was taken over from: what it made stays until somebody acts.
+    Back {
+        /// What it made.
+        what: String,
+        /// What is to be done about it.
+        why: String,
+    },
     /// This should have been done, and cannot be as long as the programs for it are not there.
     OutOfReach {
         /// Where and what.
@@ -54,6 +64,7 @@ impl fmt::Display for Finding {
             Self::Added(what) => write!(f, "added {what}"),
             Self::Lost { what, rules } => write!(f, "lost in {what}: {}", rules.join(", ")),
             Self::Kept { what, why } => write!(f, "left {what}: {why}"),
+            Self::Back { what, why } => write!(f, "back {what}: {why}"),
             Self::OutOfReach { what, why } | Self::Failed { what, why } => write!(f, "failed {what}: {why}"),
         }
     }
@@ -69,9 +80,26 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing failed.
+    /// Whether nothing failed, and no kube-proxy came back.
     pub fn is_complete(&self) -> bool {
         self.failures().next().is_none()
+    }
+
+    /// Whether something failed that is tried again.
+    fn has_failed(&self) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| matches!(finding, Finding::OutOfReach { .. } | Finding::Failed { .. }))
+    }
+
+    /// Whether a kube-proxy came back.
+    fn is_back(&self) -> bool {
+        self.findings.iter().any(|finding| matches!(finding, Finding::Back { .. }))
+    }
+
+    /// Whether something of kube-proxy's was left on purpose.
+    pub(super) fn has_kept(&self) -> bool {
+        self.findings.iter().any(|finding| matches!(finding, Finding::Kept { .. }))
     }
 
     /// Whether something failed that may not fail the next time.
@@ -79,10 +107,12 @@ impl Report {
         self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
     }
 
-    /// What failed, and why.
+    /// What is not as it should be, and why: what failed, and a kube-proxy that came back.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.findings.iter().filter_map(|finding| match finding {
-            Finding::OutOfReach { what, why } | Finding::Failed { what, why } => Some((&**what, &**why)),
+            Finding::Back { what, why }
+            | Finding::OutOfReach { what, why }
+            | Finding::Failed { what, why } => Some((&**what, &**why)),
             _ => None,
         })
     }
@@ -103,7 +133,9 @@ impl Report {
         self.findings.iter().filter(|finding| {
             let lasts =
                 matches!(finding, Finding::Kept { .. } | Finding::OutOfReach { .. } | Finding::Failed { .. });
-            !(lasts && before.findings.contains(finding))
+            // Its sets and chains come one by one.
+            let is_still_back = matches!(finding, Finding::Back { .. }) && before.is_back();
+            !(is_still_back || lasts && before.findings.contains(finding))
         })
     }
 
@@ -127,6 +159,16 @@ impl Report {
         self.findings.push(Finding::Kept { what: what.into(), why: why.into() });
     }
 
+    /// `signs` is what kube-proxy made after it was taken over from, if anything.
+    pub(crate) fn back(&mut self, signs: &[String]) {
+        const CURE: &str = "end kube-proxy on this node, then restart kube-ipvs, which removes them";
+        if !signs.is_empty() {
+            let what =
+                format!("rules of kube-proxy that came after the takeover ({})", first(SIGNS_NAMED, signs));
+            self.findings.push(Finding::Back { what, why: CURE.to_owned() });
+        }
+    }
+
     pub(crate) fn failed(&mut self, what: impl Into<String>, why: impl fmt::Display) {
         self.findings.push(Finding::Failed { what: what.into(), why: why.to_string() });
     }
@@ -138,6 +180,18 @@ impl Report {
     /// Writes it to the log.
     pub fn log(&self) {
         self.log_news(&Self::default());
+    }
+
+    /// Writes to the log what this means after `before`, where it is tried again so often.
+    pub(super) fn log_turn(&self, before: &Self, every: Duration) {
+        match (before.has_failed(), self.has_failed()) {
+            (false, true) => tracing::warn!(?every, "What failed is tried again"),
+            (true, false) => tracing::info!("Everything that failed before has now succeeded"),
+            _ => {}
+        }
+        if before.is_back() && !self.is_back() {
+            tracing::info!("What kube-proxy made beside kube-ipvs is gone");
+        }
     }
 
     /// Writes it to the log, but for what stayed or failed for the same reason `before`.
@@ -159,6 +213,9 @@ impl Report {
                 Finding::Kept { what, why } => {
                     tracing::warn!(what, why, "Leaving what kube-proxy left");
                 }
+                Finding::Back { what, why } => {
+                    tracing::warn!(what, cure = why, "kube-proxy was started again beside kube-ipvs");
+                }
                 Finding::OutOfReach { what, why } | Finding::Failed { what, why } => {
                     tracing::error!(what, err = why, "Cannot remove what kube-proxy left, or replace it");
                 }
@@ -168,98 +225,18 @@ impl Report {
 }
 
 fn named(names: &[String]) -> String {
-    let shown = names[..names.len().min(NAMED)].join(", ");
-    match names.len().saturating_sub(NAMED) {
+    first(NAMED, names)
+}
+
+/// So many of them, and how many more there are.
+fn first(shown: usize, names: &[String]) -> String {
+    let more = names.len().saturating_sub(shown);
+    let shown = names[..names.len() - more].join(", ");
+    match more {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_out_of_reach_waits_for_programs() {
-        let mut report = Report::default();
-        report.added("an accept rule");
-        report.out_of_reach("iptables-legacy: what may be in its tables nat", "there are no programs");
-        assert!(!report.is_complete() && !report.is_worth_another_try());
-        assert_eq!(report.clone().out_of_reach_only().findings, report.findings[1..]);
-        report.failed("iptables-nft nat", "locked");
-        assert!(!report.is_complete() && report.is_worth_another_try());
-        let failures: Vec<_> = report.failures().collect();
-        assert_eq!(
-            failures,
-            [
-                ("iptables-legacy: what may be in its tables nat", "there are no programs"),
-                ("iptables-nft nat", "locked")
-            ]
-        );
-    }
-
-    #[test]
-    fn only_a_failure_makes_it_incomplete() {
-        let mut report = Report::default();
-        report.removed("ipsets", vec![]);
-        assert_eq!(report, Report::default(), "nothing is not worth a line");
-        report.removed("ipsets", vec!["KUBE-LOOP-BACK".to_owned()]);
-        report.kept("iptables-nft nat chain KUBE-MARK-MASQ", "CNI-X -j KUBE-MARK-MASQ uses it");
-        report.added("an accept rule");
-        assert!(report.is_complete());
-        report.failed("ipset KUBE-CLUSTER-IP", "rules refer to it");
-        assert!(!report.is_complete());
-        assert_eq!(report.findings[0].to_string(), "removed ipsets: KUBE-LOOP-BACK");
-    }
-
-    #[test]
-    fn what_lasts_is_no_news() {
-        let mut before = Report::default();
-        before.added("an accept rule");
-        before.kept("ipset KUBE-CLUSTER-IP", "rules refer to it");
-        before.failed("ipset KUBE-LOOP-BACK", "no memory");
-        assert!(before.news(&Report::default()).eq(&before.findings));
-        let mut after = before.clone();
-        after.failed("ipset KUBE-LOOP-BACK", "no right");
-        let news: Vec<_> = after.news(&before).map(ToString::to_string).collect();
-        assert_eq!(news, ["added an accept rule", "failed ipset KUBE-LOOP-BACK: no right"]);
-    }
-
-    #[test]
-    fn the_log_says_what_was_done_and_why_not() {
-        let (log, _listening) = crate::telemetry::tests::listen();
-        let mut report = Report::default();
-        report.removed("ipsets", vec!["KUBE-LOOP-BACK".to_owned()]);
-        report.added("iptables-nft filter: accept rule");
-        report.lost("iptables-nft filter INPUT", vec!["KUBE-NODE-PORT -j ACCEPT".to_owned()]);
-        report.kept("device kube-ipvs0", "it is not a dummy");
-        report.out_of_reach("iptables-legacy", "no programs");
-        report.failed("cleanup", "kube-ipvs runs");
-        report.log();
-        let lines = log.lines_with("");
-        let expected = [
-            ('I', r#""Removed" what="ipsets" count=1 names="KUBE-LOOP-BACK""#),
-            ('I', r#""Added" what="iptables-nft filter: accept rule""#),
-            ('W', r#""INPUT drops what no rule accepts, and kube-proxy's accept rules "#),
-            ('W', r#""Leaving what kube-proxy left" what="device kube-ipvs0" why="it is not a dummy""#),
-            (
-                'E',
-                r#""Cannot remove what kube-proxy left, or replace it" what="iptables-legacy" err="no programs""#,
-            ),
-            (
-                'E',
-                r#""Cannot remove what kube-proxy left, or replace it" what="cleanup" err="kube-ipvs runs""#,
-            ),
-        ];
-        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
-        for (line, (level, text)) in lines.iter().zip(expected) {
-            assert!(line.starts_with(level) && line.contains(text), "{text}\n{line}");
-        }
-    }
-
-    #[test]
-    fn long_lists_are_cut() {
-        let names: Vec<_> = (0..23).map(|number| number.to_string()).collect();
-        assert!(named(&names).ends_with("18, 19 and 3 more"), "{}", named(&names));
-    }
-}
+mod tests;

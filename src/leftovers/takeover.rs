@@ -15,6 +15,8 @@
 //! one attempt had no failure; where only programs are missing, when they come or something else is seen to change. The sets of
 //! node ports stay as long as they are needed for that. Each time it is told what fails: health and metrics go by it.
 //!
+//! After that nothing of kube-proxy's is removed: see `back.rs` for why. That some of it came is told.
+//!
 //! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
 
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::back;
 use super::forward::{CHAIN, Forward};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
@@ -35,14 +38,15 @@ use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole::{OUR_TABLE, WholeTables};
 use crate::state::Rules;
 
-/// How often the takeover is tried, and how often it is checked whether somebody has set up iptables. Docker that is
-/// started later, and drops what is forwarded, is noticed so soon; the look costs some microseconds.
+/// How often the takeover is tried, and how often it is looked whether somebody has set up iptables, or started
+/// kube-proxy again. Docker that is started later, and drops what is forwarded, is noticed so soon; the look costs some
+/// microseconds.
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// How often is looked whether a family is written that was not, as long as there is one.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The takeover, until it was complete, and the accept in FORWARD from then on.
+/// The takeover, until it was complete, and from then on the accept in FORWARD and a kube-proxy that comes back.
 pub struct Takeover {
     mark: u32,
     families: BTreeSet<Family>,
@@ -53,6 +57,10 @@ pub struct Takeover {
     tried: BTreeSet<Family>,
     /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
     complete: bool,
+    /// What of kube-proxy's stays since others use it; `None`: that could not be seen yet.
+    kept: Option<back::Signs>,
+    /// What kube-proxy made since then, when that could be seen last.
+    came: Vec<String>,
     /// What waits for programs, and what could be seen before that was tried.
     waiting: Option<(Signs, Report)>,
     forward: ForwardWatch,
@@ -76,6 +84,8 @@ impl Takeover {
             exclude_cidrs,
             tried: BTreeSet::new(),
             complete: false,
+            kept: None,
+            came: Vec::new(),
             waiting: None,
             forward,
         }
@@ -88,13 +98,7 @@ impl Takeover {
         loop {
             let report = self.attempt();
             report.log_news(&before);
-            match (before.is_complete(), report.is_complete()) {
-                (true, false) => {
-                    tracing::warn!(every = ?PERIOD, "What failed is tried again");
-                }
-                (false, true) => tracing::info!("Everything that failed before has now succeeded"),
-                _ => {}
-            }
+            report.log_turn(&before, PERIOD);
             tell(&report);
             before = report;
             self.wait();
@@ -112,10 +116,12 @@ impl Takeover {
         }
     }
 
-    /// Takes over, and looks after the accept in FORWARD once that was complete.
+    /// Takes over; once that was complete it looks after the accept in FORWARD, and whether kube-proxy is back.
     pub fn attempt(&mut self) -> Report {
         if self.complete {
-            return self.forward.look();
+            let mut report = self.forward.look();
+            self.look_for_kube_proxy(&mut report);
+            return report;
         }
         // Before anything is tried, so that what changes meanwhile is noticed the next time.
         let now = signs().ok();
@@ -127,9 +133,25 @@ impl Takeover {
         self.tried = (self.written)();
         let report = take_over(self.mark, &self.families, &self.tried, &self.exclude_cidrs);
         self.complete = report.is_complete();
+        // What nobody kept was removed, and is new even if it came a moment ago.
+        self.kept = if report.has_kept() { back::signs().ok() } else { Some(back::Signs::new()) };
         let waits = !self.complete && report.waits_for_programs();
         self.waiting = now.filter(|_| waits).map(|now| (now, report.clone().out_of_reach_only()));
         report
+    }
+
+    /// Tells of what kube-proxy made after the takeover.
+    fn look_for_kube_proxy(&mut self, report: &mut Report) {
+        match back::signs() {
+            Ok(now) => {
+                let kept = self.kept.get_or_insert_with(|| now.clone());
+                // Once it was gone it was made anew.
+                kept.retain(|sign| now.contains(sign));
+                self.came = now.difference(kept).cloned().collect();
+            }
+            Err(error) => report.failed("what can be seen of kube-proxy", error),
+        }
+        report.back(&self.came);
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Status {
     pub sources: BTreeMap<String, String>,
     /// What fails at the moment, for people.
     pub failures: Failures,
-    /// What of kube-proxy's could not be removed at the last attempt, or made in its place, for people.
+    /// What of kube-proxy's could not be removed at the last attempt, or made in its place, or came since, for people.
     pub takeover: Failures,
     /// The iptables whose FORWARD drops what endpoints answer to clients elsewhere, since no accept for it could be made.
     pub drops_replies: Vec<String>,

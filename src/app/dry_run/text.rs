@@ -156,7 +156,8 @@ impl fmt::Display for Foretold<'_> {
                 "NOT ACCEPTED ANY MORE in {what}, which drops what no rule accepts (accept it by a rule of your own): {}",
                 rules.join(", ")
             ),
-            Finding::Kept { what, why } => write!(f, "{what}: {why}"),
+            // The second is no finding of a takeover that begins.
+            Finding::Kept { what, why } | Finding::Back { what, why } => write!(f, "{what}: {why}"),
             Finding::OutOfReach { what, why } => write!(f, "CANNOT remove or make {what}: {why}"),
             Finding::Failed { what, why } => write!(f, "cannot look at {what}: {why}"),
         }

@@ -18,7 +18,7 @@ pub struct Own {
     address_conflicts: IntGaugeVec,
     /// Objects that the kernel refuses at the moment.
     pub refused_objects: IntGauge,
-    /// What of kube-proxy's could not be removed at the last attempt, or made in its place.
+    /// What of kube-proxy's could not be removed at the last attempt, or made in its place; 1 more if it came back.
     pub takeover_failures: IntGauge,
     /// How often the kernel could not be read.
     pub read_failures_total: IntCounter,
@@ -218,7 +218,7 @@ impl Own {
             ),
             takeover_failures: make.gauge(
                 "kube_ipvs_takeover_failures",
-                "How much of what kube-proxy left could not be removed at the last attempt, or made in its place",
+                "How much of what kube-proxy left could not be removed at the last attempt, or made in its place; a kube-proxy that was started again counts as 1",
             ),
             read_failures_total: make.counter(
                 "kube_ipvs_read_failures_total",
