@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::allocator;
-use crate::cluster::Cluster;
 use crate::cluster::types::Family;
+use crate::cluster::{Cluster, Touched};
 use crate::kernel::{Purged, ReadError};
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::{Note, Verdict};
@@ -24,7 +24,7 @@ use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
 use crate::serve::{Failures, FamilyStatus, Moment, Status, Unreadable};
-use crate::state::{Key, Sysctl};
+use crate::state::{Key, Sysctl, VirtualServerKey};
 use crate::vlog;
 use contested::Contested;
 use numbers::Numbers;
@@ -101,7 +101,32 @@ impl Reporter {
                 Note::Recovered(key) => troubles.recovered.push(key),
                 Note::Conflict(conflict) => contested.conflicts.push(conflict),
                 Note::Shared { shared, owner } => contested.shared.push((shared, owner)),
-                other => self.tell_one(reconciler, other, now),
+                Note::Adopted { virtual_servers, addresses } => {
+                    self.readable();
+                    tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
+                }
+                Note::Queued(family) => self.queued(family, now),
+                Note::QueuedMore(family) => self.queued_more(family, now),
+                Note::Synced { family, triggered_nanoseconds } => {
+                    self.synced(family, &triggered_nanoseconds, now);
+                }
+                Note::FirstSync => self.first_sync(reconciler),
+                Note::HandedOver { waited } => {
+                    self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
+                }
+                Note::Wrote { counts, families, filter_refused, took } => {
+                    self.wrote(&counts, families, &filter_refused, took);
+                }
+                Note::Foreign(servers) => self.foreign(&servers),
+                Note::Unreadable(error) => self.all_unreadable(&error, now),
+                Note::SysctlChanged { sysctl, before, after } => {
+                    tell_sysctl(sysctl, before.as_deref(), &after);
+                }
+                Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
+                Note::Purged(family, purged) => self.purged(family, &purged),
+                Note::Looked(touched) => self.looked(reconciler, &touched),
+                // Its eligibility is looked at with everything else.
+                Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
             }
         }
         self.tell_drift(&drifted);
@@ -111,103 +136,91 @@ impl Reporter {
         self.publish(reconciler);
     }
 
-    fn tell_one(&mut self, reconciler: &Reconciler, note: Note, now: Instant) {
-        match note {
-            Note::Adopted { virtual_servers, addresses } => {
-                self.readable();
-                tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
-            }
-            Note::Queued(family) => {
-                let now = Moment { instant: now, wall: SystemTime::now() };
-                self.queued.entry(family).or_insert(now);
-                self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
-                self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
-            }
-            Note::QueuedMore(family) => {
-                let queued = self.queued.get(&family).map_or_else(Moment::now, |since| since.soon_after(now));
-                let gauge = &self.metrics.kube_proxy.sync_last_queued_timestamp_seconds;
-                gauge.of(family).set(seconds(queued.wall));
-            }
-            Note::Synced { family, triggered_nanoseconds } => {
-                self.synced(family, &triggered_nanoseconds, now);
-            }
-            Note::FirstSync => {
-                let failures = reconciler.schedule().failures().len();
-                // Whoever reads the line may ask at once.
-                self.status.send_modify(|status| status.synced_once = true);
-                tracing::info!(writes = self.written, failures, "First sync complete");
-                let started = Instant::now();
-                allocator::give_back();
-                vlog!(4, took = ?started.elapsed(), "Gave free memory back");
-            }
-            Note::HandedOver { waited } => {
-                self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
-            }
-            Note::Wrote { counts, families, filter_refused, took } => {
-                for family in families {
-                    self.metrics.kube_proxy.sync_duration_seconds.of(family).observe(took.as_secs_f64());
-                    vlog!(4, %family, elapsed = format!("{took:?}"), "syncProxyRules complete");
-                }
-                self.numbers.wrote(&counts, &filter_refused, took);
-                let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
-                self.written += done.map(|(_, count)| count).sum::<u64>();
-                let summary = counts
-                    .iter()
-                    .map(|((kind, verdict), count)| match verdict {
-                        Verdict::Done => format!("{kind}={count}"),
-                        other => format!("{kind}={count}({})", other.as_str()),
-                    })
-                    .collect::<Vec<_>>();
-                vlog!(2, steps = summary.join(" "), "Wrote to the kernel");
-                if let Some(count) = counts.get(&("delete_address", Verdict::Done)) {
-                    vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
-                }
-            }
-            Note::Foreign(servers) => {
-                self.metrics.own.foreign_virtual_servers.set(numbers::gauge(servers.len()));
-                if !servers.is_empty() {
-                    let named = named(servers.iter());
-                    tracing::info!(
-                        count = servers.len(),
-                        servers = named,
-                        "Leaving others' virtual servers alone"
-                    );
-                }
-            }
-            Note::Unreadable(error) => {
-                let text = self.unreadable(&error, now);
-                // Where everything is written it is only the looking that failed.
-                self.status.send_if_modified(|status| {
-                    let waits = status.families.values().any(|family| family.unsynced_since.is_some());
-                    waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
-                });
-            }
-            Note::SysctlChanged { sysctl, before, after } => {
-                tell_sysctl(sysctl, before.as_deref(), &after);
-            }
-            Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
-            Note::Purged(family, purged) => {
-                self.numbers.purged(family, &purged);
-                let Purged { deleted, took, failure } = purged;
-                if let Some(err) = failure {
-                    tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
-                }
-                vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
-            }
-            Note::Looked(touched) => {
-                for service in &touched {
-                    vlog!(4, %service, "Looked at a Service");
-                }
-                self.services.look(reconciler.cluster(), &touched);
-            }
-            // Its eligibility is looked at with everything else.
-            Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
-            Note::Drift(_)
-            | Note::Refused { .. }
-            | Note::Recovered(_)
-            | Note::Conflict(_)
-            | Note::Shared { .. } => unreachable!("told together, see tell()"),
+    /// Something of a family is to be written.
+    fn queued(&mut self, family: Family, now: Instant) {
+        let now = Moment { instant: now, wall: SystemTime::now() };
+        self.queued.entry(family).or_insert(now);
+        self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
+        self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
+    }
+
+    fn queued_more(&self, family: Family, now: Instant) {
+        let queued = self.queued.get(&family).map_or_else(Moment::now, |since| since.soon_after(now));
+        let gauge = &self.metrics.kube_proxy.sync_last_queued_timestamp_seconds;
+        gauge.of(family).set(seconds(queued.wall));
+    }
+
+    fn first_sync(&self, reconciler: &Reconciler) {
+        let failures = reconciler.schedule().failures().len();
+        // Whoever reads the line may ask at once.
+        self.status.send_modify(|status| status.synced_once = true);
+        tracing::info!(writes = self.written, failures, "First sync complete");
+        let started = Instant::now();
+        allocator::give_back();
+        vlog!(4, took = ?started.elapsed(), "Gave free memory back");
+    }
+
+    /// A plan was carried out.
+    fn wrote(
+        &mut self,
+        counts: &BTreeMap<(&'static str, Verdict), u64>,
+        families: BTreeSet<Family>,
+        filter_refused: &BTreeSet<Family>,
+        took: Duration,
+    ) {
+        for family in families {
+            self.metrics.kube_proxy.sync_duration_seconds.of(family).observe(took.as_secs_f64());
+            vlog!(4, %family, elapsed = format!("{took:?}"), "syncProxyRules complete");
         }
+        self.numbers.wrote(counts, filter_refused, took);
+        let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
+        self.written += done.map(|(_, count)| count).sum::<u64>();
+        let summary = counts
+            .iter()
+            .map(|((kind, verdict), count)| match verdict {
+                Verdict::Done => format!("{kind}={count}"),
+                other => format!("{kind}={count}({})", other.as_str()),
+            })
+            .collect::<Vec<_>>();
+        vlog!(2, steps = summary.join(" "), "Wrote to the kernel");
+        if let Some(count) = counts.get(&("delete_address", Verdict::Done)) {
+            vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
+        }
+    }
+
+    /// These virtual servers are not ours.
+    fn foreign(&self, servers: &BTreeSet<VirtualServerKey>) {
+        self.metrics.own.foreign_virtual_servers.set(numbers::gauge(servers.len()));
+        if !servers.is_empty() {
+            let (count, servers) = (servers.len(), named(servers.iter()));
+            tracing::info!(count, servers, "Leaving others' virtual servers alone");
+        }
+    }
+
+    fn purged(&self, family: Family, purged: &Purged) {
+        self.numbers.purged(family, purged);
+        let Purged { deleted, took, failure } = purged;
+        if let Some(err) = failure {
+            tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
+        }
+        vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
+    }
+
+    fn looked(&mut self, reconciler: &Reconciler, touched: &Touched) {
+        for service in touched {
+            vlog!(4, %service, "Looked at a Service");
+        }
+        self.services.look(reconciler.cluster(), touched);
+    }
+
+    /// Nothing could be read of the kernel.
+    fn all_unreadable(&mut self, error: &ReadError, now: Instant) {
+        let text = self.unreadable(error, now);
+        // Where everything is written it is only the looking that failed.
+        self.status.send_if_modified(|status| {
+            let waits = status.families.values().any(|family| family.unsynced_since.is_some());
+            waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
+        });
     }
 
     /// The kernel could not be read: counted, and told where that is new. Returns what there is to tell.
