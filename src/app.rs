@@ -42,6 +42,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry, vlog};
+use happenings::OwnServer;
 use own_node::Waited;
 use report::Reporter;
 use report::services::Services;
@@ -355,12 +356,12 @@ fn serve(
     };
     let servers = [
         (
-            "healthz",
+            OwnServer::Healthz,
             options.healthz_address,
             serve::http::healthz_router(status.clone(), options.sync_period, Arc::clone(metrics)),
         ),
         (
-            "metrics",
+            OwnServer::Metrics,
             options.metrics_address,
             serve::pages::router(Arc::clone(metrics), shown).merge(serve::questions::router(asker)),
         ),
@@ -372,15 +373,16 @@ fn serve(
             Ok(())
         });
     }
-    for (name, address, router) in servers {
+    for (own, address, router) in servers {
         if let Some(address) = address {
+            let name = own.name();
             let server = serve::http::Server { name, address, hard_fail: options.bind_address_hard_fail };
             let (stop, events) = (shutdown.clone(), events.clone());
             tasks.spawn(async move {
                 let served = server.run(router, stop).await;
                 let served = served.with_context(|| format!("cannot serve {name} on {address}"));
                 if let Err(error) = &served {
-                    events.tell(happenings::server_failed(name, format!("{error:#}")));
+                    events.tell(happenings::server_failed(own, format!("{error:#}")));
                 }
                 served
             });

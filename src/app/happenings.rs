@@ -18,11 +18,30 @@ pub(super) fn starting() -> Happening {
     }
 }
 
+/// The servers of the program itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnServer {
+    Healthz,
+    Metrics,
+}
+
+impl OwnServer {
+    /// What it is called in the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Healthz => "healthz",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// A server could not listen, and the program ends because of that.
-pub(super) fn server_failed(server: &str, reason: String) -> Happening {
-    let name =
-        if server == "healthz" { "FailedToStartProxierHealthcheck" } else { "FailedToStartMetricServer" };
-    Happening { regarding: Regarding::Node, warning: true, reason: name, action: START, note: reason }
+pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
+    let reason = match server {
+        OwnServer::Healthz => "FailedToStartProxierHealthcheck",
+        OwnServer::Metrics => "FailedToStartMetricServer",
+    };
+    Happening { regarding: Regarding::Node, warning: true, reason, action: START, note: why }
 }
 
 /// A health check port of a Service cannot be listened on.
