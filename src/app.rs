@@ -202,7 +202,9 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let (kernel, turns) = silent_kernel::Counted::new(kernel);
     tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period / LOOKS_PER_SYNC_PERIOD));
     let needs_node = matches!(options.source, Source::Api { .. });
-    let reporter = Reporter::new(metrics, status, &supported.families, needs_node, services);
+    let node_name = options.node_name.clone();
+    let reporter =
+        Reporter::new(metrics, status, &supported.families, needs_node, services, events, node_name);
     let stop = shutdown.clone();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {

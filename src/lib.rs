@@ -30,7 +30,7 @@
 //!        │                           │  │
 //!  thread "addresses"                │  │
 //!  kernel::node_addresses            │  │
-//!                                    │  └── Notes ──► app::report ──► log
+//!                                    │  └── Notes ──► app::report ──► log, Events
 //!                                    │                    │
 //!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤◄── api::watch::Monitor
 //!  serve::http, serve::pages ◄───────┼────────────────────┤

@@ -54,8 +54,8 @@ use objects::{both_families_come_and_go, services_come_change_and_go, slices_dec
 use refused::{a_wrong_kubeconfig_is_explained, who_is_denied_is_told_what};
 use systemd::the_unit_runs_under_systemd;
 use told::{
-    a_dry_run_asks_the_api_server_and_tells_it_nothing, an_end_for_want_of_an_address_is_told,
-    what_happens_is_told,
+    a_dry_run_asks_the_api_server_and_tells_it_nothing, a_service_whose_address_is_contested_is_told_so,
+    an_end_for_want_of_an_address_is_told, what_happens_is_told,
 };
 
 fn main() -> std::process::ExitCode {
@@ -70,6 +70,7 @@ fn main() -> std::process::ExitCode {
             without_an_api_server_it_waits,
             killed_at_any_moment_it_takes_nothing_away,
             what_happens_is_told,
+            a_service_whose_address_is_contested_is_told_so,
             an_end_for_want_of_an_address_is_told,
             a_dry_run_asks_the_api_server_and_tells_it_nothing,
             the_start_waits_for_the_node,

@@ -16,6 +16,8 @@ use crate::cluster::types::ServiceKey;
 const CONTROLLER: &str = "kube-proxy";
 /// What the API allows in `reportingInstance`, in bytes.
 const LONGEST_INSTANCE: usize = 128;
+/// What the API allows in `note`, in bytes.
+const LONGEST_NOTE: usize = 1024;
 /// How many wait to be told; more are dropped.
 const WAITING: usize = 64;
 /// How often one is tried.
@@ -67,6 +69,13 @@ impl Events {
     pub fn to(client: Client, node_name: Arc<str>) -> (Self, Teller) {
         let (sender, happenings) = mpsc::channel(WAITING);
         (Self { sender: Some(sender) }, Teller { client, node_name, happenings })
+    }
+
+    /// Whoever holds the receiver is told.
+    #[cfg(test)]
+    pub(crate) fn to_channel() -> (Self, mpsc::Receiver<Happening>) {
+        let (sender, happenings) = mpsc::channel(WAITING);
+        (Self { sender: Some(sender) }, happenings)
     }
 
     /// Takes something that happened.
@@ -184,10 +193,12 @@ fn as_event(happening: &Happening, node_name: &str) -> (Event, ObjectReference) 
             ..ObjectReference::default()
         },
     };
+    let mut note = happening.note.clone();
+    note.truncate(note.floor_char_boundary(LONGEST_NOTE));
     let event = Event {
         type_: if happening.warning { EventType::Warning } else { EventType::Normal },
         reason: happening.reason.into(),
-        note: Some(happening.note.clone()),
+        note: Some(note),
         action: happening.action.into(),
         secondary: None,
     };
@@ -258,6 +269,13 @@ mod tests {
         let told = told.lock().unwrap();
         let reasons: Vec<_> = told[3..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(reasons, ["Refused", "Unlucky", "Unlucky", "Last"]);
+    }
+
+    #[test]
+    fn a_long_note_is_cut_to_what_the_api_takes() {
+        let long = Happening { note: "é".repeat(600), ..happening(Regarding::Node, "Long") };
+        let (event, _) = as_event(&long, "here");
+        assert_eq!(event.note, Some("é".repeat(512)));
     }
 
     #[tokio::test(start_paused = true)]

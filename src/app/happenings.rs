@@ -1,8 +1,11 @@
-//! What the API server is told of as Events (contract 10.1), in kube-proxy's words.
+//! What the API server is told of as Events (contract 10.1), in kube-proxy's words, and `AddressConflict`, which is ours.
 //!
 //! One of kube-proxy's is missing: `IPVSDeprecation`. It is about kube-proxy's own ipvs mode.
 
+use std::net::IpAddr;
+
 use crate::api::events::{Happening, Regarding};
+use crate::cluster::types::ServiceKey;
 use crate::serve::service_health::Failed;
 
 const START: &str = "StartKubeProxy";
@@ -42,6 +45,31 @@ pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
         OwnServer::Metrics => "FailedToStartMetricServer",
     };
     Happening { regarding: Regarding::Node, warning: true, reason, action: START, note: why }
+}
+
+/// Older Services have what this one asks for: `held` is protocol, address and port of each, and who has it.
+pub(super) fn address_conflict(service: &ServiceKey, held: &str) -> Happening {
+    contested(service, format!("older Services have what this one asks for, and keep it: {held}"))
+}
+
+/// An external IP of a Service is an address of this node.
+pub(super) fn address_of_node(service: &ServiceKey, address: IpAddr, node_name: &str) -> Happening {
+    contested(
+        service,
+        format!(
+            "external IP {address} is node {node_name}'s own: there it stays the node's, but for the Service's ports"
+        ),
+    )
+}
+
+fn contested(service: &ServiceKey, note: String) -> Happening {
+    Happening {
+        regarding: Regarding::Service(service.clone()),
+        warning: true,
+        reason: "AddressConflict",
+        action: "ServeAddress",
+        note,
+    }
 }
 
 /// A health check port of a Service cannot be listened on.

@@ -1,5 +1,6 @@
 //! What the loop tells → log lines, metrics, health.
 
+mod conflict_events;
 pub(super) mod contested;
 mod listener;
 pub(super) mod numbers;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::allocator;
+use crate::api::events::Events;
 use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
 use crate::kernel::{Purged, ReadError};
@@ -52,12 +54,14 @@ pub(super) struct Reporter {
     /// Whether a node without a Node object is none that load balancers may use: where an API server is asked.
     needs_node: bool,
     services: Services,
+    events: Events,
+    node_name: Arc<str>,
     /// Why the kernel could not be read, and when that was said last.
     unreadable: BTreeMap<String, Instant>,
 }
 
 impl Reporter {
-    /// Health knows the families from the start. None of them waits for the kernel before the facts are complete, however
+    /// `events` is told of addresses that are contested, by the node of this name. Health knows the families from the start. None of them waits for the kernel before the facts are complete, however
     /// long those take to come: a restart would not bring them sooner.
     pub(super) fn new(
         metrics: Arc<Metrics>,
@@ -65,6 +69,8 @@ impl Reporter {
         families: &BTreeSet<Family>,
         needs_node: bool,
         services: Services,
+        events: Events,
+        node_name: Arc<str>,
     ) -> Self {
         vlog!(2, "Not syncing ipvs rules until Services and Endpoints have been received from master");
         let now = Moment::now();
@@ -84,6 +90,8 @@ impl Reporter {
             numbers,
             needs_node,
             services,
+            events,
+            node_name,
             unreadable: BTreeMap::new(),
         }
     }
@@ -131,6 +139,9 @@ impl Reporter {
         }
         self.tell_drift(&drifted);
         troubles.tell();
+        for event in conflict_events::of(&contested, reconciler.cluster(), &self.node_name) {
+            self.events.tell(event);
+        }
         contested.tell();
         self.numbers.take(reconciler);
         self.publish(reconciler);

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use serde_json::{Value, json};
 
 use crate::control_plane::cluster;
+use crate::lab::shell;
 use crate::objects::{service, slice};
 use crate::promtool;
 use crate::proxy::get;
@@ -87,6 +88,40 @@ pub fn a_dry_run_asks_the_api_server_and_tells_it_nothing() {
     assert!(proxy.log().contains(line), "{}", proxy.log());
     assert_eq!(kernel(), before);
     assert_eq!(cluster.events(), events);
+}
+
+/// Whoever made it asks `kubectl describe service`, and not the logs of nodes.
+pub fn a_service_whose_address_is_contested_is_told_so() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let mut proxy = cluster.proxy(&folder, "proxy");
+    proxy.wait_synced();
+    let external = |cluster_ip: &str, address: &str| json!({"clusterIP": cluster_ip, "ports": [{"port": 80}], "externalIPs": [address]});
+    cluster.create(service("older", external("10.96.1.7", "203.0.113.7")));
+    let mut endpoints = slice("older-1", "older", &[("", 8080, "TCP")], &["10.244.0.1"]);
+    endpoints["endpoints"][0]["nodeName"] = json!("node1");
+    cluster.create(endpoints);
+    let serves = || shell("ipvsadm -Sn").contains("-a -t 203.0.113.7:80 -r 10.244.0.1:8080");
+    wait_for(&format!("it is served\n{}", proxy.log()), 30, serves);
+    cluster.create(service("younger", external("10.96.1.8", "203.0.113.7")));
+    cluster.create(service("of-node", external("10.96.1.9", "192.0.2.2")));
+    for (name, note) in [
+        (
+            "younger",
+            "older Services have what this one asks for, and keep it: TCP 203.0.113.7:80 (default/older)",
+        ),
+        (
+            "of-node",
+            "external IP 192.0.2.2 is node node1's own: there it stays the node's, but for the Service's ports",
+        ),
+    ] {
+        let uid = format!("default/{name}");
+        let expected = ["Warning", "AddressConflict", "ServeAddress", "Service", name, &uid];
+        wait_for(&format!("{expected:?}\n{}", proxy.log()), 30, || {
+            cluster.events().iter().any(|event| told(event) == expected && event["note"] == note)
+        });
+    }
+    assert!(!cluster.events().iter().any(|event| event["regarding"]["name"] == "older"), "{}", proxy.log());
 }
 
 /// An address that another program has ends the program where the user wants that, and the API server knows why.

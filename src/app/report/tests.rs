@@ -4,6 +4,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::api::events::Happening;
 use crate::api::{Change, Event};
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, Node, NodeAddress, Policy, Protocol, Service, ServiceKey,
@@ -30,6 +31,8 @@ struct Life {
     reporter: Reporter,
     status: watch::Receiver<Status>,
     metrics: Arc<Metrics>,
+    /// What becomes Events.
+    happenings: mpsc::Receiver<Happening>,
     now: Instant,
 }
 
@@ -50,9 +53,11 @@ impl Life {
         // Nobody opens ports here.
         let (news, _) = mpsc::unbounded_channel();
         let services = Services::new("here".into(), &options, families.clone(), Arc::clone(&metrics), news);
-        let reporter = Reporter::new(Arc::clone(&metrics), publish, &families, false, services);
+        let (events, happenings) = Events::to_channel();
+        let name = "here".into();
+        let reporter = Reporter::new(Arc::clone(&metrics), publish, &families, false, services, events, name);
         let kernel = MemoryKernel::default();
-        Self { reconciler, kernel, reporter, status, metrics, now: Instant::now() }
+        Self { reconciler, kernel, reporter, status, metrics, happenings, now: Instant::now() }
     }
 
     /// Works until there is nothing to do, and tells.
@@ -455,6 +460,27 @@ fn what_is_contested_is_told_together_and_counted() {
             .contains("service=\"default/web2\" virtual_server=\"TCP 10.96.0.1:80\" winner=\"default/web1\""),
         "{conflicts:?}"
     );
+}
+
+#[test]
+fn of_an_address_that_another_service_has_there_is_an_event() {
+    let mut life = Life::new();
+    let [node, services, slices] = webs(2);
+    let (Event::Service(Change::Replace(mut services)), Event::Slice(Change::Replace(mut slices))) =
+        (services, slices)
+    else {
+        unreachable!("Services are the second, slices the third")
+    };
+    services[1].cluster_ips = services[0].cluster_ips.clone();
+    slices[0].endpoints[0].node = Some("here".into());
+    life.observe([node, Event::Service(Change::Replace(services)), Event::Slice(Change::Replace(slices))]);
+    life.work();
+    let event = life.happenings.try_recv().expect("this node has the first endpoint");
+    assert_eq!(event.reason, "AddressConflict");
+    assert!(event.note.ends_with("TCP 10.96.0.1:80 (default/web1)"), "{event:?}");
+    life.now += Duration::from_mins(2);
+    life.work();
+    assert!(life.happenings.try_recv().is_err(), "once");
 }
 
 /// As after `ip_vs` was removed for good.

@@ -1,0 +1,57 @@
+//! Which contested addresses the API server is told of, as Events of the Services that do not get them, or share them with a node:
+//! whoever made the Service finds them there, without the logs of a node. An addition to kube-proxy's Events (contract 10.1).
+//!
+//! All nodes see two Services claim one address, and thousands must not each write an Event. One does, without asking the others:
+//! that on which the first endpoint of the older Service is, by address; if it has none, of the younger. Where neither has
+//! one on a known node, nobody does. (The younger Service is mostly told of before it has any.)
+//!
+//! That an external IP is a node's own is told by that node. So many nodes at most write as the Service lists addresses. Not so
+//! of a load balancer's addresses: to some load balancers (that of K3s) each node's own is one, of each Service.
+
+use std::collections::BTreeMap;
+
+use super::contested::Contested;
+use super::named;
+use crate::api::events::Happening;
+use crate::app::happenings;
+use crate::cluster::Cluster;
+use crate::cluster::types::ServiceKey;
+use crate::desired::claims::Conflict;
+use crate::reconcile::note::Owner;
+
+/// The Events that the node of this name writes of what was found by now.
+pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> Vec<Happening> {
+    let mut by_loser: BTreeMap<&ServiceKey, Vec<&Conflict>> = BTreeMap::new();
+    for conflict in &contested.conflicts {
+        by_loser.entry(&conflict.loser).or_default().push(conflict);
+    }
+    let mut events = Vec::new();
+    for (loser, mut conflicts) in by_loser {
+        conflicts.retain(|conflict| teller(cluster, conflict) == Some(node_name));
+        if !conflicts.is_empty() {
+            let has = |conflict: &&Conflict| format!("{} ({})", conflict.server, conflict.winner);
+            events.push(happenings::address_conflict(loser, &named(conflicts.iter().map(has))));
+        }
+    }
+    for (shared, owner) in &contested.shared {
+        let external = cluster.service(&shared.service).and_then(|service| service.external.as_deref());
+        let is_external = external.is_some_and(|external| external.external_ips.contains(&shared.address));
+        if is_external && matches!(owner, Owner::Node | Owner::NodeObject) {
+            events.push(happenings::address_of_node(&shared.service, shared.address, node_name));
+        }
+    }
+    events
+}
+
+/// The node that tells of a conflict.
+fn teller<'a>(cluster: &'a Cluster, conflict: &Conflict) -> Option<&'a str> {
+    let first = |service: &ServiceKey| {
+        let endpoints = cluster.slices(service).flat_map(|slice| &slice.endpoints);
+        let placed = endpoints.filter_map(|endpoint| Some((endpoint.address, endpoint.node.as_deref()?)));
+        placed.min().map(|(_, node)| node)
+    };
+    first(&conflict.winner).or_else(|| first(&conflict.loser))
+}
+
+#[cfg(test)]
+mod tests;
