@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::entry_points;
 pub use super::entry_points::Role;
 use super::{Claim, Desired};
+use super::{entry_points, ways_inside};
 use crate::cluster::topology::Place;
 use crate::cluster::types::{Policy, Service, ServiceKey};
 use crate::state::{Element, Key, State, VirtualServer, VirtualServerKey};
@@ -32,9 +32,9 @@ impl Desired {
         let service = &*self.served(service);
         let mut kinds = BTreeMap::new();
         for &cluster_ip in &service.cluster_ips {
-            for port in &service.ports {
+            for (port, inside) in ways_inside::of(service, cluster_ip) {
                 let node_ports = self.node.node_port_addresses.iter().copied();
-                for point in entry_points::of(service, port, cluster_ip, node_ports) {
+                for point in entry_points::of(service, port, cluster_ip, inside, node_ports) {
                     kinds.entry(point.server).or_insert((point.role, point.policy));
                 }
             }

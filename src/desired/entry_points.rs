@@ -42,12 +42,13 @@ impl Role {
     }
 }
 
-/// The entry points of one port of a Service, in the family of this cluster IP. Where an address has two roles, the first
-/// one counts.
+/// The entry points of one port of a Service, in the family of this cluster IP; `inside` is the port's way inside
+/// ([`ways_inside`](super::ways_inside)). Where an address has two roles, the first one counts.
 pub(super) fn of<'a>(
     service: &'a Service,
     port: &'a ServicePort,
     cluster_ip: IpAddr,
+    inside: VirtualServerKey,
     node_port_addresses: impl Iterator<Item = IpAddr> + 'a,
 ) -> impl Iterator<Item = EntryPoint> + 'a {
     let server =
@@ -71,42 +72,10 @@ pub(super) fn of<'a>(
     let node_ports = node_port_addresses
         .filter(same_family)
         .filter_map(move |address| Some(point(address, port.node_port?, Role::NodePort)));
-    let inside = inside(service, port, cluster_ip);
     let inside = (inside != cluster.server).then_some(EntryPoint {
         server: inside,
         role: Role::Inside,
         policy: Policy::Cluster,
     });
     std::iter::once(cluster).chain(balanced).chain(others).chain(node_ports).chain(inside)
-}
-
-/// Where clients inside the cluster are sent from external entry points with policy `Local`.
-pub(super) fn inside(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> VirtualServerKey {
-    let local = |policy| policy == Policy::Local;
-    let both = local(service.internal_policy)
-        && service
-            .external
-            .as_deref()
-            .is_some_and(|external| local(external.policy) && external.is_reached(service));
-    let number = if both { unused_port(service, port) } else { port.port };
-    VirtualServerKey { address: cluster_ip, protocol: port.protocol, port: number }
-}
-
-/// A port that the Service does not have: the node port if there is one, since nobody else has it on the cluster IP; else
-/// the highest ones, one for each port of the Service.
-fn unused_port(service: &Service, port: &ServicePort) -> u16 {
-    let is_free = |number: u16| {
-        service.ports.iter().all(|other| other.protocol != port.protocol || other.port != number)
-    };
-    if let Some(number) = port.node_port.filter(|number| is_free(*number)) {
-        return number;
-    }
-    let is_node_port = |number: u16| service.ports.iter().any(|other| other.node_port == Some(number));
-    let index = service.ports.iter().take_while(|other| *other != port).count();
-    // A Service has far fewer ports than there are.
-    (1..=u16::MAX)
-        .rev()
-        .filter(|number| is_free(*number) && !is_node_port(*number))
-        .nth(index)
-        .unwrap_or(u16::MAX)
 }

@@ -4,19 +4,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::entry_points::{EntryPoint, Role, inside};
+use super::entry_points::{EntryPoint, Role};
 use super::node::{Holder, NodeFacts};
 use crate::cluster::topology::Endpoints;
-use crate::cluster::types::{External, Family, Policy, Protocol, Service, ServicePort};
+use crate::cluster::types::{External, Family, Policy, Protocol, Service};
 use crate::cluster::{Cluster, endpoints};
 use crate::state::{Element, VirtualServerKey};
 
-/// The elements about an entry point, in order. `cluster_ip` is the Service's in the entry point's family, `leads` says which
-/// of the chosen endpoints the entry point leads to.
+/// The elements about an entry point, in order. `inside` is where clients inside the cluster are sent from it, if anywhere;
+/// `leads` says which of the chosen endpoints it leads to.
 pub(super) fn of_entry_point(
     service: &Service,
-    port: &ServicePort,
-    cluster_ip: IpAddr,
+    inside: VirtualServerKey,
     point: EntryPoint,
     leads: Policy,
     chosen: &Endpoints,
@@ -35,8 +34,7 @@ pub(super) fn of_entry_point(
         }
         // What is for an address that no device has would leave the node.
         if point.policy == Policy::Local || holder == Some(Holder::NodeObject) {
-            let to = inside(service, port, cluster_ip);
-            elements.push(Element::InCluster(server, to.address, to.port));
+            elements.push(Element::InCluster(server, inside.address, inside.port));
         }
     }
     if point.role == Role::Inside {

@@ -14,6 +14,7 @@ mod sysctls;
 #[cfg(test)]
 mod tests;
 mod virtual_servers;
+mod ways_inside;
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
@@ -260,13 +261,13 @@ impl Desired {
                 }
             }
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
-            for port in &service.ports {
+            for (port, inside) in ways_inside::of(service, cluster_ip) {
                 let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
                 // The entry points of a port have their real servers in common.
                 let of_cluster = LazyCell::new(|| virtual_servers::real_servers(&chosen.cluster));
                 let of_node = LazyCell::new(|| virtual_servers::real_servers(&chosen.local));
                 let node_ports = self.node.node_port_addresses.iter().copied();
-                let points = entry_points::of(service, port, cluster_ip, node_ports);
+                let points = entry_points::of(service, port, cluster_ip, inside, node_ports);
                 for point in points.filter(|point| !self.node.leaves(point)) {
                     let leads = self.node.leads(point, &chosen, &self.options);
                     let real_servers = match leads {
@@ -275,9 +276,7 @@ impl Desired {
                     };
                     let claim = Claim {
                         server: virtual_servers::of_entry_point(service, point, real_servers, &self.options),
-                        elements: filter::of_entry_point(
-                            service, port, cluster_ip, point, leads, &chosen, &self.node,
-                        ),
+                        elements: filter::of_entry_point(service, inside, point, leads, &chosen, &self.node),
                     };
                     request.entry_points.push((point.server, claim));
                 }

@@ -1,0 +1,136 @@
+//! Where clients inside the cluster are sent from external entry points with policy `Local`: for each port of a Service,
+//! one on its cluster IP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::cluster::types::{Policy, Protocol, Service, ServicePort};
+use crate::state::VirtualServerKey;
+
+/// The ports of a Service, each with where clients inside are sent from its external entry points, in the family of this
+/// cluster IP. All at once: which ports are left for this depends on all ports of the Service.
+pub(super) fn of(
+    service: &Service,
+    cluster_ip: IpAddr,
+) -> impl Iterator<Item = (&ServicePort, VirtualServerKey)> {
+    let unused = if needs_unused_ports(service) { unused_ports(service) } else { Vec::new() };
+    service.ports.iter().enumerate().map(move |(index, port)| {
+        let number = unused.get(index).copied().unwrap_or(port.port);
+        (port, VirtualServerKey { address: cluster_ip, protocol: port.protocol, port: number })
+    })
+}
+
+/// Whether the cluster IP's own ports do not reach all endpoints, and somebody is sent there who should.
+fn needs_unused_ports(service: &Service) -> bool {
+    let is_local = |policy| policy == Policy::Local;
+    let from_outside = service.external.as_deref();
+    is_local(service.internal_policy)
+        && from_outside.is_some_and(|external| is_local(external.policy) && external.is_reached(service))
+}
+
+/// For each port one that the Service does not have: the node port if there is one, since nobody else has it on the cluster
+/// IP; else the highest ones, by the port's place among all. A running node's table holds these numbers: another choice
+/// would move its clients.
+fn unused_ports(service: &Service) -> Vec<u16> {
+    let used: BTreeSet<(Protocol, u16)> =
+        service.ports.iter().map(|port| (port.protocol, port.port)).collect();
+    let node_ports: BTreeSet<u16> = service.ports.iter().filter_map(|port| port.node_port).collect();
+    let highest = |protocol| -> Vec<u16> {
+        (1..=u16::MAX)
+            .rev()
+            .filter(|number| !used.contains(&(protocol, *number)) && !node_ports.contains(number))
+            .take(service.ports.len())
+            .collect()
+    };
+    let mut highest_of: BTreeMap<Protocol, Vec<u16>> = BTreeMap::new();
+    let unused = |(index, port): (usize, &ServicePort)| {
+        port.node_port.filter(|number| !used.contains(&(port.protocol, *number))).unwrap_or_else(|| {
+            let numbers = highest_of.entry(port.protocol).or_insert_with(|| highest(port.protocol));
+            // A Service has far fewer ports than there are.
+            numbers.get(index).copied().unwrap_or(u16::MAX)
+        })
+    };
+    service.ports.iter().enumerate().map(unused).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cluster::types::{External, ServiceKey};
+
+    /// How the number was found before all were found at once: the numbers must stay the same.
+    fn one_at_a_time(service: &Service, port: &ServicePort) -> u16 {
+        let is_free = |number: u16| {
+            service.ports.iter().all(|other| other.protocol != port.protocol || other.port != number)
+        };
+        if let Some(number) = port.node_port.filter(|number| is_free(*number)) {
+            return number;
+        }
+        let is_node_port = |number: u16| service.ports.iter().any(|other| other.node_port == Some(number));
+        let index = service.ports.iter().take_while(|other| *other != port).count();
+        (1..=u16::MAX)
+            .rev()
+            .filter(|number| is_free(*number) && !is_node_port(*number))
+            .nth(index)
+            .unwrap_or(u16::MAX)
+    }
+
+    fn protocol() -> impl Strategy<Value = Protocol> {
+        prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
+    }
+
+    /// Mostly such numbers as are chosen for the ways inside.
+    fn number() -> impl Strategy<Value = u16> {
+        prop_oneof![4 => u16::MAX - 40..=u16::MAX, 1 => 1..=u16::MAX]
+    }
+
+    fn service(numbers: BTreeMap<(Protocol, u16), Option<u16>>) -> Service {
+        let port = |((protocol, port), node_port)| ServicePort { name: "".into(), protocol, port, node_port };
+        Service {
+            key: ServiceKey::new("default", "web"),
+            created_seconds: 0,
+            cluster_ips: vec![],
+            ports: numbers.into_iter().map(port).collect(),
+            affinity_seconds: None,
+            internal_policy: Policy::Local,
+            external: Some(Box::new(External {
+                external_ips: vec![IpAddr::from([198, 51, 100, 1])],
+                policy: Policy::Local,
+                ..External::default()
+            })),
+        }
+    }
+
+    fn assert_as_before(service: &Service) {
+        let cluster_ip = IpAddr::from([10, 96, 0, 1]);
+        let found: Vec<(&ServicePort, u16)> = of(service, cluster_ip).map(|(p, way)| (p, way.port)).collect();
+        let expected = service.ports.iter().map(|port| (port, one_at_a_time(service, port)));
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #[test]
+        fn the_numbers_are_those_of_always(
+            numbers in proptest::collection::btree_map(
+                (protocol(), number()), proptest::option::of(number()), 1..40,
+            ),
+            shuffled_by in any::<u64>(),
+        ) {
+            let mut service = service(numbers);
+            let count = u64::try_from(service.ports.len()).expect("a few");
+            service.ports.rotate_left(usize::try_from(shuffled_by % count).expect("a few"));
+            assert_as_before(&service);
+        }
+    }
+
+    /// More ports than numbers are left: the others get the last one, which the Service has.
+    #[test]
+    fn a_service_may_have_all_ports_but_a_few() {
+        let all_but_two = (3..=u16::MAX).map(|port| ((Protocol::Tcp, port), None)).collect();
+        let service = service(all_but_two);
+        let numbers: Vec<u16> = of(&service, IpAddr::from([10, 96, 0, 1])).map(|(_, way)| way.port).collect();
+        assert_eq!(numbers[..3], [2, 1, u16::MAX]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Work by one object grows no faster than the object: who may write a Service must not hold up all the others.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use kube_ipvs::api::{Change, Event};
+use kube_ipvs::cluster::Cluster;
+use kube_ipvs::cluster::types::{External, Family, Policy, Protocol, Service, ServiceKey, ServicePort};
+use kube_ipvs::desired::Desired;
+use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::options::ProxyOptions;
+use rustix::time::{ClockId, clock_gettime};
+
+/// How many times larger the large object is.
+const TIMES: u16 = 16;
+/// How many times longer the work may take: four times more than what grows with the size, for what is sorted and for
+/// memory that does not fit into caches, and a quarter of what grows with its square.
+const LIMIT: f64 = 64.0;
+
+/// For how long this thread has had a processor: unlike the time of day, that does not run while others have it.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("not negative")
+}
+
+/// Work with an object of this size, and with one that is [`TIMES`] as large. `work` gives how long the measured part took.
+fn assert_grows_with_size(small: u16, work: impl Fn(u16) -> Duration) {
+    /// The tests of this program do not measure each other.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // What else the machine does takes caches away: the quickest of several runs counts.
+    let quickest = |size| (0..5).map(|_| work(size)).min().expect("some runs");
+    let (of_small, of_large) = (quickest(small), quickest(small * TIMES));
+    let growth = of_large.as_secs_f64() / of_small.as_secs_f64();
+    assert!(
+        growth < LIMIT,
+        "{small}: {of_small:?}, {TIMES} times as many: {of_large:?}, {growth:.0} times longer"
+    );
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// A Service with so many ports and no endpoints.
+fn service(ports: u16, external: External) -> Service {
+    let port = |number: u16| ServicePort {
+        name: format!("port-{number}").into(),
+        protocol: Protocol::Tcp,
+        port: number,
+        node_port: None,
+    };
+    Service {
+        key: ServiceKey::new("default", "web"),
+        created_seconds: 0,
+        cluster_ips: vec![ip("10.96.0.1")],
+        ports: (1..=ports).map(port).collect(),
+        affinity_seconds: None,
+        internal_policy: Policy::Local,
+        external: Some(Box::new(external)),
+    }
+}
+
+fn desired() -> Desired {
+    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
+    Desired::new(ProxyOptions::default(), "here".into(), supported)
+}
+
+/// Each of its ports has a way inside, on a port that the Service does not have.
+#[test]
+fn a_service_with_many_ports_and_both_policies_local() {
+    assert_grows_with_size(50, |ports| {
+        let external =
+            External { external_ips: vec![ip("198.51.100.1")], policy: Policy::Local, ..External::default() };
+        let service = service(ports, external);
+        let mut cluster = Cluster::default();
+        let touched = cluster.apply(Event::Service(Change::Upsert(service.clone())));
+        let mut desired = desired();
+        let begin = processor_time();
+        desired.update(&cluster, &touched);
+        let asked = desired.asked(&service);
+        let took = processor_time().saturating_sub(begin);
+        assert_eq!(asked.expect("a known Service").len(), 3 * usize::from(ports));
+        took
+    });
+}
