@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{External, Family, Policy, Protocol, Service, ServiceKey, ServicePort};
 use kube_ipvs::desired::Desired;
 use kube_ipvs::desired::settings::Supported;
+use kube_ipvs::diff::diff;
 use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::state::{Element, Scope, State, VirtualServerKey};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How many times larger the large object is.
@@ -84,4 +87,30 @@ fn a_service_with_many_ports_and_both_policies_local() {
         assert_eq!(asked.expect("a known Service").len(), 3 * usize::from(ports));
         took
     });
+}
+
+/// Each network is split, or is one that was split before.
+#[test]
+fn a_load_balancer_whose_many_ranges_all_change() {
+    let server = VirtualServerKey { address: ip("203.0.113.1"), protocol: Protocol::Tcp, port: 80 };
+    let ranges = |count: u16, bits| -> State {
+        let range = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let network = IpNet::new(IpAddr::from([10, high, low, 0]), bits).expect("bits of an address");
+            Element::Allowed(server, network)
+        };
+        State { elements: (0..count).map(range).collect(), ..State::default() }
+    };
+    for (old_bits, new_bits) in [(24, 25), (25, 24)] {
+        assert_grows_with_size(100, |count| {
+            let (actual, wanted) = (ranges(count, old_bits), ranges(count, new_bits));
+            // Nobody has come to look at the old ones yet.
+            let scope: Scope = wanted.keys().collect();
+            let begin = processor_time();
+            let plan = diff(&wanted, &actual, &scope);
+            let took = processor_time().saturating_sub(begin);
+            assert_eq!(plan.steps.len(), 2 * usize::from(count));
+            took
+        });
+    }
 }

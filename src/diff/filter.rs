@@ -45,14 +45,64 @@ fn tells_owner(actual: &State, element: Element) -> bool {
     }
 }
 
-/// The elements that are there and cannot stay beside a new one.
+/// The elements that are there and cannot stay beside a new one. Those that are there do not exclude each other, and elements
+/// are ordered by kind, entry point and then address: rivals are the neighbours, and nothing beyond the first that is none.
 fn rivals(actual: &State, element: Element) -> impl Iterator<Item = Element> {
-    // Elements are ordered by kind and then by entry point: those that may be in the way are its neighbours.
-    let near = move |other: &&Element| {
-        std::mem::discriminant(*other) == std::mem::discriminant(&element)
-            && element.entry_point().is_some_and(|server| other.entry_point() == Some(server))
-    };
-    let before = actual.elements.range(..element).rev().take_while(near);
-    let after = actual.elements.range(element..).take_while(near);
-    before.chain(after).copied().filter(move |other| element.excludes(other))
+    let is_rival = move |other: &&Element| element.excludes(other);
+    let before = actual.elements.range(..element).rev().take_while(is_rival);
+    let after = actual.elements.range(element..).take_while(is_rival);
+    before.chain(after).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cluster::types::Protocol;
+    use crate::state::VirtualServerKey;
+
+    fn network() -> impl Strategy<Value = IpNet> {
+        let v4 = (any::<u8>(), 22..=32u8).prop_map(|(last, bits)| (IpAddr::from([10, 0, 0, last]), bits));
+        let v6 = (any::<u8>(), 118..=128u8)
+            .prop_map(|(last, bits)| (IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]), bits));
+        let all = (any::<IpAddr>(), 0..=32u8);
+        prop_oneof![4 => v4, 2 => v6, 1 => all]
+            .prop_map(|(address, bits)| IpNet::new(address, bits).expect("bits of an address").trunc())
+    }
+
+    fn element() -> impl Strategy<Value = Element> {
+        let server = (1..3u8, 80..82u16).prop_map(|(last, port)| VirtualServerKey {
+            address: IpAddr::from([203, 0, 113, last]),
+            protocol: Protocol::Tcp,
+            port,
+        });
+        (server, network(), 0..8u16).prop_map(|(server, network, kind)| match kind {
+            0 => Element::Restricted(server),
+            1 | 2 => Element::InCluster(server, IpAddr::from([10, 96, 0, 1]), 80 + kind),
+            _ => Element::Allowed(server, network),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rivals_are_those_that_a_walk_through_everything_finds(
+            there in proptest::collection::vec(element(), 0..60),
+            new in element(),
+        ) {
+            let mut actual = State::default();
+            for element in there {
+                if !actual.elements.iter().any(|other| element.excludes(other)) {
+                    actual.elements.insert(element);
+                }
+            }
+            let found: BTreeSet<Element> = rivals(&actual, new).collect();
+            let all = actual.elements.iter().filter(|other| new.excludes(other));
+            prop_assert_eq!(found, all.copied().collect::<BTreeSet<_>>());
+        }
+    }
 }
