@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use kube_ipvs::api::convert::{Converted, Converter};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{External, Family, Policy, Protocol, Service, ServiceKey, ServicePort};
@@ -15,6 +16,7 @@ use kube_ipvs::diff::diff;
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::state::{Element, Scope, State, VirtualServerKey};
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
 
 /// How many times larger the large object is.
 const TIMES: u16 = 16;
@@ -113,4 +115,48 @@ fn a_load_balancer_whose_many_ranges_all_change() {
             took
         });
     }
+}
+
+/// Decodes and converts a Service `default/web` with this spec.
+fn convert(spec: &Value) -> (Service, Duration) {
+    let object = json!({"metadata": {"name": "web"}, "spec": spec}).to_string();
+    let object = serde_json::from_str(&object).expect("a Service");
+    let begin = processor_time();
+    let converted = Converter::new().service(&object);
+    let took = processor_time().saturating_sub(begin);
+    match converted {
+        Converted::Kept { object, .. } => (object, took),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn conversion_of_many_ports() {
+    assert_grows_with_size(500, |count| {
+        let port = |number| json!({"name": format!("port-{number}"), "port": number});
+        let ports: Vec<Value> = (1..=count).map(port).collect();
+        let (service, took) = convert(&json!({"clusterIP": "10.96.0.1", "ports": ports}));
+        assert_eq!(service.ports.len(), usize::from(count));
+        took
+    });
+}
+
+#[test]
+fn conversion_of_many_addresses_and_ranges() {
+    assert_grows_with_size(500, |count| {
+        let of_number = |network: &str, number: u16| format!("{network}.{}.{}", number >> 8, number & 0xff);
+        let addresses: Vec<String> = (1..=count).map(|number| of_number("198.51", number)).collect();
+        // One family is open to all, the other one to many.
+        let open = (1..=count).map(|_| "0.0.0.0/0".to_owned());
+        let ranges: Vec<String> =
+            open.chain((1..=count).map(|number| format!("fd00:{number:x}::/64"))).collect();
+        let (service, took) = convert(&json!({
+            "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+            "externalIPs": addresses, "loadBalancerSourceRanges": ranges,
+        }));
+        let external = service.external.expect("addresses");
+        assert_eq!(external.external_ips.len(), usize::from(count));
+        assert_eq!(external.source_ranges.len(), usize::from(count));
+        took
+    });
 }

@@ -29,6 +29,7 @@ use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};
 
 mod external;
 mod node;
+mod seen;
 mod service;
 mod slice;
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What makes a Service reachable besides its cluster IPs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::seen::Seen;
 use super::service::{can_be_service_address, policy};
 use super::{Not, PORT_NUMBERS, Problem, Subject, port_number};
 use crate::api::objects::{self, SOURCE_RANGES};
@@ -35,6 +37,10 @@ pub(super) fn convert(
             let field = format!("status.loadBalancer.ingress[{index}].ip");
             put(text, &field, subject, &mut load_balancer_ips, problems);
         }
+    }
+    for addresses in [&mut external_ips, &mut load_balancer_ips] {
+        let mut seen = Seen::nothing();
+        addresses.retain(|address| seen.is_new(*address));
     }
     let policy = policy(subject, "spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
     let balanced = spec.type_.as_deref() == Some("LoadBalancer");
@@ -91,7 +97,7 @@ pub(super) fn convert(
     Ok(Some(external))
 }
 
-/// Adds an address, once, or says what is wrong with it.
+/// Adds an address, or says what is wrong with it.
 fn put(
     text: &str,
     field: &str,
@@ -100,7 +106,6 @@ fn put(
     problems: &mut Vec<Problem>,
 ) {
     match sloppy::parse_ip(text).filter(|address| can_be_service_address(*address)) {
-        Some(address) if addresses.contains(&address) => {}
         Some(address) => addresses.push(address),
         None => problems.push(subject.problem(field, format!("{text:?}"), ALLOWED_ADDRESS)),
     }
@@ -132,7 +137,7 @@ fn source_ranges(
         })?;
         ranges.push(range.trunc());
     }
-    let everything: Vec<bool> =
+    let everything: BTreeSet<bool> =
         ranges.iter().filter(|r| r.prefix_len() == 0).map(|r| r.addr().is_ipv4()).collect();
     ranges.retain(|range| !everything.contains(&range.addr().is_ipv4()));
     Ok(IpNet::aggregate(&ranges))

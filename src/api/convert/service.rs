@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::seen::Seen;
 use super::{
     Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol,
 };
@@ -128,6 +129,7 @@ fn ports(
         return Err(refuse("spec.ports".to_owned(), "nothing".to_owned(), "at least one port"));
     }
     let mut ports: Vec<ServicePort> = Vec::with_capacity(written.len());
+    let (mut numbers, mut names) = (Seen::nothing(), Seen::nothing());
     for (index, port) in written.iter().enumerate() {
         let at = |field: &str| format!("spec.ports[{index}].{field}");
         let written = port.port.unwrap_or_default();
@@ -137,17 +139,12 @@ fn ports(
             refuse(at("protocol"), format!("{:?}", port.protocol.as_deref().unwrap_or_default()), PROTOCOLS)
         })?;
         let name = port.name.as_deref().unwrap_or_default();
-        for other in &ports {
-            if other.protocol == protocol && other.port == number {
-                return Err(refuse(at("port"), format!("{number} ({protocol}) again"), "each port once"));
-            }
-            if other.protocol == protocol && &*other.name == name {
-                return Err(refuse(
-                    at("name"),
-                    format!("{name:?} again"),
-                    "a name of its own for each of several ports",
-                ));
-            }
+        if !numbers.is_new((protocol, number)) {
+            return Err(refuse(at("port"), format!("{number} ({protocol}) again"), "each port once"));
+        }
+        if !names.is_new((protocol, name)) {
+            let allowed = "a name of its own for each of several ports";
+            return Err(refuse(at("name"), format!("{name:?} again"), allowed));
         }
         let node_port = match port.node_port {
             None | Some(0) => None,
