@@ -9,12 +9,16 @@ use ipnet::IpNet;
 use kube_ipvs::api::convert::{Converted, Converter};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
-use kube_ipvs::cluster::types::{External, Family, Policy, Protocol, Service, ServiceKey, ServicePort};
+use kube_ipvs::cluster::topology::{self, Place};
+use kube_ipvs::cluster::types::{
+    Endpoint, EndpointSlice, External, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey,
+    SlicePort,
+};
 use kube_ipvs::desired::Desired;
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::diff;
 use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::state::{Element, Scope, State, VirtualServerKey};
+use kube_ipvs::state::{Element, RealServerKey, Scope, State, VirtualServerKey};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -158,5 +162,44 @@ fn conversion_of_many_addresses_and_ranges() {
         assert_eq!(external.external_ips.len(), usize::from(count));
         assert_eq!(external.source_ranges.len(), usize::from(count));
         took
+    });
+}
+
+/// Each of its ports is found in the slice.
+#[test]
+fn endpoints_of_many_ports() {
+    assert_grows_with_size(500, |count| {
+        let service = service(count, External::default());
+        // As a control plane may write them: in another order.
+        let ports = service.ports.iter().rev().map(|port| SlicePort {
+            name: port.name.clone(),
+            protocol: port.protocol,
+            port: port.port,
+        });
+        let endpoint = Endpoint {
+            address: ip("10.244.0.1"),
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            hints: None,
+        };
+        let slice = EndpointSlice {
+            key: SliceKey::new("default", "web-1"),
+            service: service.key.clone(),
+            family: Family::V4,
+            ports: ports.collect(),
+            endpoints: vec![endpoint],
+            triggered_nanoseconds: None,
+        };
+        let mut cluster = Cluster::default();
+        let place = Place { node: "here", zone: None };
+        let begin = processor_time();
+        cluster.apply(Event::Slice(Change::Upsert(slice)));
+        for port in &service.ports {
+            let found = topology::endpoints(&cluster, &service, port, Family::V4, place).cluster;
+            assert_eq!(found, [RealServerKey { address: ip("10.244.0.1"), port: port.port }]);
+        }
+        processor_time().saturating_sub(begin)
     });
 }

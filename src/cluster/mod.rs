@@ -202,6 +202,7 @@ impl Cluster {
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice, touched: &mut Touched) {
+        slice.settle();
         if let Some(known) = self.slices.get_mut(&slice.key)
             && known.service == slice.service
         {

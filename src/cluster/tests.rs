@@ -104,6 +104,33 @@ fn a_slice_may_come_before_its_service_and_move_to_another_one() {
     assert_eq!(usable(&cluster), [0_u8; 0]);
 }
 
+/// A port of the Service takes its number from the one with its name and protocol, wherever that stands.
+#[test]
+fn a_port_is_found_wherever_it_stands_in_a_slice() {
+    let port = |name: &str, protocol, port| SlicePort { name: name.into(), protocol, port };
+    let web = port("web", Protocol::Tcp, 8080);
+    let others = [
+        port("web", Protocol::Udp, 53),
+        port("", Protocol::Tcp, 81),
+        port("a", Protocol::Tcp, 82),
+        port("webs", Protocol::Tcp, 83),
+    ];
+    let with = |ports: Vec<SlicePort>| EndpointSlice { ports, ..slice("one", "a", vec![endpoint(1)]) };
+    let mut cluster = Cluster::default();
+    for place in 0..=others.len() {
+        let mut ports = others.to_vec();
+        ports.insert(place, web.clone());
+        let news = cluster.apply(put(with(ports)));
+        assert_eq!(news.is_empty(), place > 0, "another order is no change");
+        assert_eq!(usable(&cluster), [1]);
+    }
+    cluster.apply(put(with(others.to_vec())));
+    assert_eq!(usable(&cluster), [0_u8; 0]);
+    // No API server lets that pass. The first one counts.
+    cluster.apply(put(with(vec![web, port("web", Protocol::Tcp, 9090)])));
+    assert_eq!(usable(&cluster), [1]);
+}
+
 #[test]
 fn a_complete_set_withdraws_only_what_it_does_not_repeat() {
     let mut cluster = Cluster::default();

@@ -123,13 +123,9 @@ fn merge<'a>(
 ) -> Vec<Known<'a>> {
     let mut merged: Vec<Known<'a>> = Vec::new();
     for slice in cluster.slices(&service.key).filter(|slice| slice.family == family) {
-        let Some(slice_port) =
-            slice.ports.iter().find(|known| known.name == port.name && known.protocol == port.protocol)
-        else {
-            continue;
-        };
+        let Some(number) = slice.port(port) else { continue };
         merged.extend(slice.endpoints.iter().map(|endpoint| Known {
-            key: RealServerKey { address: endpoint.address, port: slice_port.port },
+            key: RealServerKey { address: endpoint.address, port: number },
             endpoint,
             local: endpoint.node.as_deref() == Some(place.node),
         }));

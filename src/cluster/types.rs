@@ -242,13 +242,28 @@ pub struct EndpointSlice {
     pub service: ServiceKey,
     /// The family of its endpoints.
     pub family: Family,
-    /// Its ports; each holds for every endpoint.
+    /// Its ports; each holds for every endpoint. A [`Cluster`](super::Cluster) has them in order, each name and protocol once.
     pub ports: Vec<SlicePort>,
     /// Its endpoints, in the slice's order.
     pub endpoints: Vec<Endpoint>,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in nanoseconds since 1970: when the change
     /// that led to this slice happened. Feeds the network programming latency.
     pub triggered_nanoseconds: Option<i64>,
+}
+
+impl EndpointSlice {
+    /// Puts the ports in order; of several with one name and protocol the first one counts.
+    pub(super) fn settle(&mut self) {
+        self.ports.sort_by(|left, right| left.key().cmp(&right.key()));
+        self.ports.dedup_by(|later, kept| later.key() == kept.key());
+    }
+
+    /// The port on its endpoints that serves a Service port. The slice is one of a [`Cluster`](super::Cluster).
+    pub(super) fn port(&self, port: &ServicePort) -> Option<u16> {
+        let key = (&*port.name, port.protocol);
+        let index = self.ports.binary_search_by(|known| known.key().cmp(&key)).ok()?;
+        Some(self.ports[index].port)
+    }
 }
 
 /// A port of an EndpointSlice.
@@ -260,6 +275,13 @@ pub struct SlicePort {
     pub protocol: Protocol,
     /// The port on the endpoint, never 0.
     pub port: u16,
+}
+
+impl SlicePort {
+    /// What a Service port is found by.
+    fn key(&self) -> (&str, Protocol) {
+        (&self.name, self.protocol)
+    }
 }
 
 /// One endpoint of a slice: the first of its addresses, and its conditions with the API's defaults applied
