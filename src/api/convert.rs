@@ -10,7 +10,8 @@
 //!
 //! * In a **Service** the whole object is refused. Its addresses and ports are few and written by people; half of a
 //!   Service is a surprise, and its source can go on with the last good one. Only addresses besides the cluster IPs are
-//!   left out one by one: most of them are written by controllers, and the cluster IP must not go because of them. Where
+//!   left out one by one: most of them are written by controllers, and the cluster IP must not go because of them; so are
+//!   those beyond what a node can hold. Where
 //!   a source range is nonsense, nobody may use the load balancer's addresses: half of a restriction is none.
 //! * In an **EndpointSlice** the endpoint or port is left out, and the object is kept with the problem. A slice holds
 //!   up to 1,000 endpoints written by a controller; to refuse 999 good ones for a bad one would turn a small mistake
@@ -28,6 +29,7 @@ use super::objects::{self, ObjectMeta};
 use crate::cluster::types::{EndpointSlice, Node, Protocol, Service};
 
 mod external;
+mod limit;
 mod node;
 mod seen;
 mod service;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::seen::Seen;
 use super::service::{can_be_service_address, policy};
-use super::{Not, PORT_NUMBERS, Problem, Subject, port_number};
+use super::{Not, PORT_NUMBERS, Problem, Subject, limit, port_number};
 use crate::api::objects::{self, SOURCE_RANGES};
 use crate::cluster::types::{External, Policy, ServicePort};
 use crate::sloppy;
@@ -94,6 +94,7 @@ pub(super) fn convert(
             problems.push(problem);
         }
     }
+    limit::apply(&mut external, ports.len(), subject, problems);
     Ok(Some(external))
 }
 

@@ -340,6 +340,27 @@ fn the_annotation_for_source_ranges_counts_where_there_is_no_field() {
     assert_eq!(annotated(", loadBalancerSourceRanges: [10.0.0.0/8]"), nets(&["10.0.0.0/8"]));
 }
 
+/// 58 KB that would be 2,000,000 virtual servers.
+#[test]
+fn a_service_with_many_ports_at_many_addresses() {
+    let ports: Vec<String> = (1..=1_000).map(|port| format!("{{port: {port}, name: p{port}}}")).collect();
+    let addresses: Vec<String> = (0..2_000).map(|n| format!("198.51.{}.{}", n / 250, n % 250)).collect();
+    let fields = format!(
+        "clusterIP: 10.0.0.1, ports: [{}], externalIPs: [{}]",
+        ports.join(", "),
+        addresses.join(", ")
+    );
+    let Converted::Kept { object, problems } = spec(&fields) else { panic!("not kept") };
+    assert_eq!(object.ports.len(), 1_000);
+    assert_eq!(object.external.expect("addresses").external_ips.len(), 65);
+    let [problem] = &problems[..] else { panic!("{} problems", problems.len()) };
+    assert_eq!(
+        problem.to_string(),
+        "Service default/web: spec.externalIPs: found 2000 addresses with 1000 ports, allowed 65 addresses: \
+         those from outside times ports are at most 65536; the ones behind are not served"
+    );
+}
+
 #[test]
 fn a_service_without_a_name_or_of_a_new_type() {
     let line = refused(service("{metadata: {namespace: shop}, spec: {clusterIP: 10.0.0.1}}"));
