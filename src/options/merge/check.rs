@@ -128,10 +128,18 @@ impl Check<'_> {
         trimmed.to_lowercase().into()
     }
 
+    /// Any name that a kernel can have a scheduler by: which ones it has is found out when it is asked for this one.
     pub(super) fn scheduler(&mut self, scheduler: &str) -> Arc<str> {
+        /// `IP_VS_SCHEDNAME_MAXLEN` of Linux, less the byte that ends it.
+        const LONGEST: usize = 15;
         if scheduler.is_empty() {
             self.notices.push(Notice::info("IPVS scheduler not specified, use rr by default", String::new()));
             return ProxyOptions::default().scheduler;
+        }
+        if scheduler.len() > LONGEST || scheduler.contains('\0') {
+            let allowed =
+                "must not be longer than 15 bytes, nor have a zero byte: no name of a scheduler has";
+            self.invalid(names::SCHEDULER, scheduler, allowed);
         }
         scheduler.into()
     }

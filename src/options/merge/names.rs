@@ -11,6 +11,7 @@ pub(super) const CONTENT_TYPE: Name = name("kube-api-content-type", "clientConne
 pub(super) const BURST: Name = name("kube-api-burst", "clientConnection.burst");
 pub(super) const HOSTNAME_OVERRIDE: Name = name("hostname-override", "hostnameOverride");
 pub(super) const MODE: Name = name("proxy-mode", "mode");
+pub(super) const SCHEDULER: Name = name("ipvs-scheduler", "ipvs.scheduler");
 pub(super) const TCP_TIMEOUT: Name = name("ipvs-tcp-timeout", "ipvs.tcpTimeout");
 pub(super) const TCP_FIN_TIMEOUT: Name = name("ipvs-tcpfin-timeout", "ipvs.tcpFinTimeout");
 pub(super) const UDP_TIMEOUT: Name = name("ipvs-udp-timeout", "ipvs.udpTimeout");

@@ -143,3 +143,21 @@ fn wrong_fields_are_named() {
          files or an API server"
     );
 }
+
+#[test]
+fn a_scheduler_has_a_name_that_a_kernel_can_have_it_by() {
+    let longest = "fifteen-letters";
+    assert_eq!(
+        &*with_flags(&[&format!("--ipvs-scheduler={longest}")]).unwrap().options.proxy.scheduler,
+        longest
+    );
+    let allowed = "must not be longer than 15 bytes, nor have a zero byte: no name of a scheduler has";
+    assert_eq!(
+        with_flags(&[&format!("--ipvs-scheduler={longest}-")]).unwrap_err().to_string(),
+        format!("--ipvs-scheduler: Invalid value: \"fifteen-letters-\": {allowed}")
+    );
+    assert_eq!(
+        with_file(&[], r#"ipvs: {scheduler: "r\0r"}"#).unwrap_err().to_string(),
+        format!(r#"KubeProxyConfiguration.ipvs.scheduler: Invalid value: "r\0r": {allowed}"#)
+    );
+}
