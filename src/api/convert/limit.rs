@@ -1,46 +1,61 @@
 //! How many ways from outside one Service may have.
 
+use std::net::IpAddr;
+
 use super::{Problem, Subject};
 use crate::cluster::types::External;
 
-/// Each port at each address is an entry point with a virtual server of its own, and the API limits neither: an object of
-/// 58 KB with 1,000 ports and 2,000 addresses would take more than 1 GB on each node. So many is what each of kube-proxy's
-/// ipsets holds, of all Services together (contract 12.7).
-const MOST_ENTRY_POINTS: usize = 65_536;
+/// Each port at each address is an entry point with a virtual server of its own, and each range of a load balancer's address
+/// an element of a set for each of its entry points. The API limits none of them: an object of 58 KB with 1,000 ports and
+/// 2,000 addresses would take more than 1 GB on each node. So many is what each of kube-proxy's ipsets holds, of all Services
+/// together (contract 12.7).
+const MOST_ENTRIES: usize = 65_536;
 
 /// Leaves out the last addresses of a Service with so many ports, where there are too many: first `externalIPs`, which
-/// whoever writes the Service writes, too, then the load balancer's.
+/// whoever writes the Service writes, too, then the load balancer's. Ranges are never left out: half of a restriction is
+/// none.
 pub(super) fn apply(
     external: &mut External,
     port_count: usize,
     subject: Subject<'_>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut left = MOST_ENTRY_POINTS / port_count.max(1);
-    for (field, addresses) in [
-        ("status.loadBalancer.ingress", &mut external.load_balancer_ips),
-        ("spec.externalIPs", &mut external.external_ips),
-    ] {
-        let count = addresses.len();
-        if count > left {
+    let ranges_of = |is_ipv4| {
+        external.source_ranges.iter().filter(|range| range.addr().is_ipv4() == is_ipv4).count().max(1)
+    };
+    let (of_ipv4, of_ipv6) = (ranges_of(true), ranges_of(false));
+    let restricted = |address: &IpAddr| port_count * if address.is_ipv4() { of_ipv4 } else { of_ipv6 };
+    let open = |_: &IpAddr| port_count;
+    let mut left = MOST_ENTRIES;
+    let mut shorten = |addresses: &mut Vec<IpAddr>, entries: &dyn Fn(&IpAddr) -> usize, field| {
+        let fits = |address: &&IpAddr| {
+            let rest = left.checked_sub(entries(address));
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        let (found, kept) = (addresses.len(), addresses.iter().take_while(fits).count());
+        if kept < found {
             problems.push(subject.problem(
                 field,
-                format!("{count} addresses with {port_count} ports"),
+                format!("{found} addresses with {port_count} ports"),
                 format!(
-                    "{left} addresses: those from outside times ports are at most {MOST_ENTRY_POINTS}; \
-                     the ones behind are not served"
+                    "{kept}: addresses from outside times ports, and times source ranges where there are some, \
+                     are at most {MOST_ENTRIES}; those behind are not served"
                 ),
             ));
-            addresses.truncate(left);
+            addresses.truncate(kept);
             addresses.shrink_to_fit();
         }
-        left -= addresses.len();
-    }
+    };
+    shorten(&mut external.load_balancer_ips, &restricted, "status.loadBalancer.ingress");
+    shorten(&mut external.external_ips, &open, "spec.externalIPs");
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
+
+    use ipnet::IpNet;
 
     use super::*;
 
@@ -49,54 +64,49 @@ mod tests {
         (0..count).map(|number| Ipv4Addr::from_bits(first + number).into()).collect()
     }
 
-    #[test]
-    fn the_last_addresses_are_left_out_and_those_of_the_load_balancer_last() {
+    /// What is left of addresses of a load balancer and external IPs, and what is said.
+    fn left(ports: usize, balanced: u32, others: u32, ranges: &[IpNet]) -> (usize, usize, Vec<String>) {
         let subject = Subject { kind: "Service", namespace: Some("default"), name: "web" };
-        for (ports, balanced, others, kept, lines) in [
-            (16, 4_000, 96, (4_000, 96), &[][..]),
-            (
-                1_000,
-                0,
-                2_000,
-                (0, 65),
-                &[
-                    "Service default/web: spec.externalIPs: found 2000 addresses with 1000 ports, allowed 65 addresses: \
-                 those from outside times ports are at most 65536; the ones behind are not served",
-                ],
-            ),
-            (
-                16,
-                4_000,
-                97,
-                (4_000, 96),
-                &[
-                    "Service default/web: spec.externalIPs: found 97 addresses with 16 ports, allowed 96 addresses: \
-                 those from outside times ports are at most 65536; the ones behind are not served",
-                ],
-            ),
-            (
-                65_537,
-                1,
-                1,
-                (0, 0),
-                &[
-                    "Service default/web: status.loadBalancer.ingress: found 1 addresses with 65537 ports, allowed 0 addresses: \
-                 those from outside times ports are at most 65536; the ones behind are not served",
-                    "Service default/web: spec.externalIPs: found 1 addresses with 65537 ports, allowed 0 addresses: \
-                 those from outside times ports are at most 65536; the ones behind are not served",
-                ],
-            ),
-        ] {
-            let mut external = External {
-                load_balancer_ips: addresses(18, balanced),
-                external_ips: addresses(51, others),
-                ..External::default()
-            };
-            let mut problems = Vec::new();
-            apply(&mut external, ports, subject, &mut problems);
-            assert_eq!(external.load_balancer_ips, addresses(18, kept.0));
-            assert_eq!(external.external_ips, addresses(51, kept.1));
-            assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), lines);
-        }
+        let mut external = External {
+            load_balancer_ips: addresses(18, balanced),
+            external_ips: addresses(51, others),
+            source_ranges: ranges.to_vec(),
+            ..External::default()
+        };
+        let mut problems = Vec::new();
+        apply(&mut external, ports, subject, &mut problems);
+        let (balanced, others) = (external.load_balancer_ips.len(), external.external_ips.len());
+        assert_eq!(external.load_balancer_ips[..], addresses(18, 10_000)[..balanced], "the first ones");
+        assert_eq!(external.external_ips[..], addresses(51, 10_000)[..others], "the first ones");
+        assert_eq!(external.source_ranges, ranges);
+        let said = |problem: &Problem| format!("{}: {}", problem.field, problem.found);
+        (balanced, others, problems.iter().map(said).collect())
+    }
+
+    #[test]
+    fn external_ips_are_left_out_before_addresses_of_the_load_balancer() {
+        let nothing: Vec<String> = Vec::new();
+        assert_eq!(left(16, 4_000, 96, &[]), (4_000, 96, nothing));
+        let others = "spec.externalIPs: 97 addresses with 16 ports".to_owned();
+        assert_eq!(left(16, 4_000, 97, &[]), (4_000, 96, vec![others]));
+        let balanced = "status.loadBalancer.ingress: 4097 addresses with 16 ports".to_owned();
+        let others = "spec.externalIPs: 1 addresses with 16 ports".to_owned();
+        assert_eq!(left(16, 4_097, 1, &[]), (4_096, 0, vec![balanced, others]));
+        assert_eq!(left(65_537, 1, 0, &[]).0, 0, "not even one fits");
+    }
+
+    #[test]
+    fn ranges_count_at_each_port_of_a_load_balancers_address_of_their_family() {
+        let range = |number: u16| IpNet::from(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, number]));
+        let range4 = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            IpNet::from(IpAddr::from([10, 0, high, low]))
+        };
+        let other_family: Vec<IpNet> = (0..100).map(range).collect();
+        assert_eq!(left(64, 1_000, 24, &other_family), (1_000, 24, vec![]));
+        let ranges: Vec<IpNet> = (0..512).map(range4).chain(other_family).collect();
+        assert_eq!(left(64, 1, 512, &ranges), (1, 512, vec![]));
+        let said = "status.loadBalancer.ingress: 3 addresses with 64 ports".to_owned();
+        assert_eq!(left(64, 3, 0, &ranges), (2, 0, vec![said]));
     }
 }

@@ -356,8 +356,9 @@ fn a_service_with_many_ports_at_many_addresses() {
     let [problem] = &problems[..] else { panic!("{} problems", problems.len()) };
     assert_eq!(
         problem.to_string(),
-        "Service default/web: spec.externalIPs: found 2000 addresses with 1000 ports, allowed 65 addresses: \
-         those from outside times ports are at most 65536; the ones behind are not served"
+        "Service default/web: spec.externalIPs: found 2000 addresses with 1000 ports, allowed 65: \
+         addresses from outside times ports, and times source ranges where there are some, are at most 65536; \
+         those behind are not served"
     );
 }
 
