@@ -1,6 +1,9 @@
 //! The objects in `deploy/`, decoded as strictly as an API server with field validation does: a field that the type
 //! does not have is an error.
 
+#[path = "deploy/documents.rs"]
+mod documents;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +16,8 @@ use kube_ipvs::options::{Command, Source, from_args};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
+
+use documents::{MANUAL, document, procedures};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -395,22 +400,8 @@ fn setting_the_image_sets_it_for_all_containers() {
     assert!(count >= 5, "{count}");
 }
 
-/// The commands in the README, one code block each.
-fn procedures() -> Vec<String> {
-    let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
-    let mut blocks = vec![String::new()];
-    for line in readme.lines() {
-        match line.strip_prefix("    ") {
-            Some(command) => blocks.last_mut().expect("the first one").extend([command, "\n"]),
-            None => blocks.push(String::new()),
-        }
-    }
-    blocks.retain(|block| !block.is_empty());
-    blocks
-}
-
 #[test]
-fn whatever_the_readme_applies_has_its_image_set_before() {
+fn whatever_the_manual_applies_has_its_image_set_before() {
     let mut applied = BTreeSet::new();
     for procedure in procedures() {
         for (position, _) in procedure.match_indices("kubectl apply -k deploy/") {
@@ -705,9 +696,7 @@ fn what_is_looked_for_in_the_log_is_in_the_program() {
             }
         }
     }
-    for document in
-        [Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), folder("systemd/kube-ipvs.service")]
-    {
+    for document in [document(MANUAL), folder("systemd/kube-ipvs.service")] {
         let text = read(&document);
         let looked_for: Vec<&str> = text
             .split(" -e ")

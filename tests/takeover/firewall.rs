@@ -28,9 +28,9 @@ const TABLE: &str = "table inet filter {
   }
 }";
 
-/// The commands of the README, with the networks of these hosts.
+/// The commands of `deploy/README.md`, with the networks of these hosts.
 fn commands() -> Vec<String> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../deploy/README.md");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("    nft add rule inet filter "));
     let here = |line: &str| {
         let line =
