@@ -121,7 +121,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
     let options = &merged.options;
     // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(report::numbers::metrics());
     let (source, events, teller) = open_source(options, &metrics).await?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;

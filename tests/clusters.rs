@@ -84,8 +84,8 @@ impl Life {
         for note in self.reconciler.take_notes() {
             match note {
                 Note::Wrote { counts, .. } => {
-                    let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
-                    writes += done.map(|(_, count)| count).sum::<u64>();
+                    let done = counts.iter().filter(|(_, verdict, _)| *verdict == Verdict::Done);
+                    writes += done.map(|(.., count)| count).sum::<u64>();
                 }
                 Note::Refused { key, text, .. } => refused.push(format!("{key}: {text}")),
                 Note::Unreadable(error) => refused.push(error.to_string()),

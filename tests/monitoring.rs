@@ -13,6 +13,8 @@ mod promtool;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube_ipvs::diff::StepKind;
+use kube_ipvs::reconcile::note::Verdict;
 use kube_ipvs::serve::metrics::Metrics;
 use kube_ipvs::serve::metrics::watches::{WatchNumbers, Watches};
 
@@ -25,7 +27,7 @@ fn deployed(name: &str) -> PathBuf {
 
 /// Every metric that there is, as the page of a running proxy has it once it has talked to the API server.
 fn page() -> String {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(&StepKind::ALL.map(StepKind::as_str), &Verdict::ALL.map(Verdict::as_str));
     let numbers = || WatchNumbers { healthy: true, ..WatchNumbers::default() };
     metrics.add(Watches::new(vec![("services".to_owned(), Box::new(numbers))]));
     metrics.client.observe("GET", "192.0.2.1:6443", Some(200), Duration::from_millis(20));

@@ -441,7 +441,7 @@ proptest! {
         let notes = next.settle();
         prop_assert_eq!(kernel.take_written(), vec![]);
         let wrote = notes.iter().any(|note| match note {
-            Note::Wrote { counts, .. } => counts.keys().any(|(_, verdict)| *verdict == Verdict::Done),
+            Note::Wrote { counts, .. } => counts.iter().any(|(_, verdict, _)| verdict == Verdict::Done),
             _ => false,
         });
         prop_assert!(!wrote);

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::report::contested::Contested;
+use super::report::numbers;
 use super::{
     AUDITS_PER_SYNC_PERIOD, LISTS, ROOT, begin_log, carry_out, end, listen, one_ends, open_source,
     stop_on_signals, supported, system,
@@ -33,7 +34,6 @@ use crate::options::merge::Merged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::Note;
 use crate::reconcile::rehearse::{Rehearsal, rehearse};
-use crate::serve::metrics::Metrics;
 use text::Foreseen;
 
 /// Prints what a start would change, as soon as the facts are complete.
@@ -47,7 +47,7 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
 }
 
 async fn look(mut merged: Merged) -> anyhow::Result<()> {
-    let (source, _, _) = open_source(&merged.options, &Arc::new(Metrics::new())).await?;
+    let (source, _, _) = open_source(&merged.options, &Arc::new(numbers::metrics())).await?;
     let mut kernel = LinuxKernel::open_to_read().context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     let supported = supported(&mut merged.options, |_| None);

@@ -19,9 +19,10 @@ use crate::allocator;
 use crate::api::events::Events;
 use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
+use crate::diff::StepKind;
 use crate::kernel::{Purged, ReadError};
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::note::{Note, Verdict};
+use crate::reconcile::note::{Note, Verdict, WriteCounts};
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
@@ -174,7 +175,7 @@ impl Reporter {
     /// A plan was carried out.
     fn wrote(
         &mut self,
-        counts: &BTreeMap<(&'static str, Verdict), u64>,
+        counts: &WriteCounts,
         families: BTreeSet<Family>,
         filter_refused: &BTreeSet<Family>,
         took: Duration,
@@ -184,17 +185,18 @@ impl Reporter {
             vlog!(4, %family, elapsed = format!("{took:?}"), "syncProxyRules complete");
         }
         self.numbers.wrote(counts, filter_refused, took);
-        let done = counts.iter().filter(|((_, verdict), _)| *verdict == Verdict::Done);
-        self.written += done.map(|(_, count)| count).sum::<u64>();
+        let done = counts.iter().filter(|(_, verdict, _)| *verdict == Verdict::Done);
+        self.written += done.map(|(.., count)| count).sum::<u64>();
         let summary = counts
             .iter()
-            .map(|((kind, verdict), count)| match verdict {
+            .map(|(kind, verdict, count)| match verdict {
                 Verdict::Done => format!("{kind}={count}"),
                 other => format!("{kind}={count}({})", other.as_str()),
             })
             .collect::<Vec<_>>();
         vlog!(2, steps = summary.join(" "), "Wrote to the kernel");
-        if let Some(count) = counts.get(&("delete_address", Verdict::Done)) {
+        let count = counts.of(StepKind::DeleteAddress, Verdict::Done);
+        if count > 0 {
             vlog!(2, interface = "kube-ipvs0", count, "Removing addresses");
         }
     }

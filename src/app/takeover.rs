@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_fails_is_seen_until_it_succeeds() {
         let (status, looked_at) = watch::channel(Status { synced_once: true, ..Status::default() });
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&[], &[]);
         let answers = || {
             let (status, now) = (looked_at.borrow(), Moment::now());
             let period = Duration::from_secs(30);

@@ -41,7 +41,7 @@ async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that(
     let command = from_args(words.into_iter().map(Into::into), std::iter::empty());
     let Ok(Command::Run(merged)) = command else { panic!("{command:?}") };
     let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-    let (metrics, told) = (Arc::new(Metrics::new()), Arc::default());
+    let (metrics, told) = (Arc::new(Metrics::new(&[], &[])), Arc::default());
     let client = server_without_answers(&told);
     let (_status, looked_at) = watch::channel(serve::Status::default());
     let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());

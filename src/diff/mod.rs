@@ -11,6 +11,7 @@ mod address;
 mod apply;
 mod filter;
 mod ipvs;
+mod kind;
 pub mod order;
 pub mod plan;
 pub mod purge;
@@ -18,6 +19,7 @@ pub mod purge;
 mod tests;
 
 pub use accept::accepts;
+pub use kind::StepKind;
 pub use plan::{Phase, Plan, PlannedStep, Step};
 
 use crate::state::{Key, Scope, State};

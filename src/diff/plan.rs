@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
+use super::StepKind;
 use crate::cluster::types::Family;
 use crate::state::{
     Element, Key, RealServer, RealServerKey, RuleSettings, Sysctl, Timeouts, VirtualServer, VirtualServerKey,
@@ -81,25 +82,25 @@ impl Step {
         }
     }
 
-    /// What kind of write it is: the label `kind` of the metric that counts writes, and the word in logs.
-    pub fn kind(&self) -> &'static str {
+    /// What kind of write it is.
+    pub fn kind(&self) -> StepKind {
         match self {
-            Self::SetSysctl(..) => "set_sysctl",
-            Self::AddDevice => "add_device",
-            Self::SetTimeouts(_) => "set_timeouts",
-            Self::InstallRules(..) => "install_rules",
-            Self::DeleteElement(_) => "delete_element",
-            Self::AddElement(_) => "add_element",
-            Self::AddVirtualServer(..) => "add_virtual_server",
-            Self::EditVirtualServer(..) => "edit_virtual_server",
-            Self::AddRealServer(..) => "add_real_server",
-            Self::EditRealServer(..) => "edit_real_server",
-            Self::DeleteRealServer(..) => "delete_real_server",
-            Self::AddAddress(_) => "add_address",
-            Self::EditAddress(_) => "edit_address",
-            Self::AddRoute(_) => "add_route",
-            Self::DeleteAddress(_) => "delete_address",
-            Self::DeleteVirtualServer(_) => "delete_virtual_server",
+            Self::SetSysctl(..) => StepKind::SetSysctl,
+            Self::AddDevice => StepKind::AddDevice,
+            Self::SetTimeouts(_) => StepKind::SetTimeouts,
+            Self::InstallRules(..) => StepKind::InstallRules,
+            Self::DeleteElement(_) => StepKind::DeleteElement,
+            Self::AddElement(_) => StepKind::AddElement,
+            Self::AddVirtualServer(..) => StepKind::AddVirtualServer,
+            Self::EditVirtualServer(..) => StepKind::EditVirtualServer,
+            Self::AddRealServer(..) => StepKind::AddRealServer,
+            Self::EditRealServer(..) => StepKind::EditRealServer,
+            Self::DeleteRealServer(..) => StepKind::DeleteRealServer,
+            Self::AddAddress(_) => StepKind::AddAddress,
+            Self::EditAddress(_) => StepKind::EditAddress,
+            Self::AddRoute(_) => StepKind::AddRoute,
+            Self::DeleteAddress(_) => StepKind::DeleteAddress,
+            Self::DeleteVirtualServer(_) => StepKind::DeleteVirtualServer,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the reconciler has to tell: for the log, for metrics, for health.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use crate::cluster::Touched;
 use crate::cluster::types::Family;
 use crate::desired::Shared;
 use crate::desired::claims::Conflict;
+use crate::diff::StepKind;
 use crate::kernel::{Outcome, Purged, ReadError};
 use crate::state::{Key, RealServerKey, Sysctl, VirtualServerKey};
 
@@ -46,7 +47,7 @@ pub enum Note {
     /// A plan was carried out.
     Wrote {
         /// How many steps of which kind had which verdict.
-        counts: BTreeMap<(&'static str, Verdict), u64>,
+        counts: WriteCounts,
         /// The families that it was about; what they share is about all.
         families: BTreeSet<Family>,
         /// The families of which it refused something in the packet filter.
@@ -68,7 +69,7 @@ pub enum Note {
         /// What is not as wanted.
         key: Key,
         /// What kind of step it was.
-        kind: &'static str,
+        kind: StepKind,
         /// Which real server of the key it was about, if about one; there may be others.
         real_server: Option<RealServerKey>,
         /// Why.
@@ -126,6 +127,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All, in order.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::Unknown, Self::Skipped];
+
     /// The verdict of an outcome.
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
@@ -137,12 +141,55 @@ impl Verdict {
     }
 
     /// The label's value.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
             Self::Unknown => "unknown",
             Self::Skipped => "skipped",
         }
+    }
+}
+
+/// How many steps of each kind had which verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteCounts(Box<[[u64; Verdict::ALL.len()]; StepKind::ALL.len()]>);
+
+impl WriteCounts {
+    /// Counts one more.
+    pub fn add(&mut self, kind: StepKind, verdict: Verdict) {
+        self.0[kind as usize][verdict as usize] += 1;
+    }
+
+    /// How many there were.
+    pub fn of(&self, kind: StepKind, verdict: Verdict) -> u64 {
+        self.0[kind as usize][verdict as usize]
+    }
+
+    /// Those that there were, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (StepKind, Verdict, u64)> {
+        let all = StepKind::ALL.into_iter().flat_map(|kind| Verdict::ALL.map(|verdict| (kind, verdict)));
+        all.map(|(kind, verdict)| (kind, verdict, self.of(kind, verdict))).filter(|(.., count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_and_verdict_has_a_count_of_its_own() {
+        let mut counts = WriteCounts::default();
+        for (times, kind) in StepKind::ALL.into_iter().enumerate() {
+            for verdict in Verdict::ALL {
+                (0..=times).for_each(|_| counts.add(kind, verdict));
+            }
+        }
+        let expected = StepKind::ALL.into_iter().zip(1..);
+        let expected: Vec<_> =
+            expected.flat_map(|(kind, count)| Verdict::ALL.map(|verdict| (kind, verdict, count))).collect();
+        assert_eq!(counts.iter().collect::<Vec<_>>(), expected);
+        let words: BTreeSet<_> = StepKind::ALL.into_iter().map(StepKind::as_str).collect();
+        assert_eq!(words.len(), StepKind::ALL.len());
     }
 }

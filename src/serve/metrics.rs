@@ -31,17 +31,12 @@ pub struct Metrics {
     pub client: Client,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// All of them, at zero.
-    pub fn new() -> Self {
+    /// All of them, at zero. Writes will be counted by these kinds and verdicts.
+    pub fn new(write_kinds: &[&str], verdicts: &[&str]) -> Self {
         let make = Maker::default();
-        let (kube_proxy, own, client) = (KubeProxy::new(&make), Own::new(&make), Client::new(&make));
+        let own = Own::new(&make, write_kinds, verdicts);
+        let (kube_proxy, client) = (KubeProxy::new(&make), Client::new(&make));
         build::describe(&make);
         make.register(ProcessCollector::new().expect(VALID));
         build::count(&make);

@@ -137,7 +137,7 @@ fn drains(step: &Step) -> bool {
 /// The kind of a step in words: the log's and the metrics', and which of them only drains.
 fn kind(step: &Step) -> String {
     let drains = if drains(step) { " to weight 0" } else { "" };
-    step.kind().replace('_', " ") + drains
+    step.kind().as_str().replace('_', " ") + drains
 }
 
 /// A finding of the takeover in words for what has not happened yet.

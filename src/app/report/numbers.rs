@@ -1,20 +1,26 @@
 //! The part of the news that is numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::types::Family;
+use crate::diff::StepKind;
 use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::drain::Ended;
-use crate::reconcile::note::Verdict;
+use crate::reconcile::note::{Verdict, WriteCounts};
 use crate::reconcile::progress::Changes;
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::{AddressConflict, DrainEnd, DriftKind, ObjectKind};
 use crate::state::Key;
 use crate::vlog;
+
+/// The metrics of this program, with all that it may count.
+pub(in crate::app) fn metrics() -> Metrics {
+    Metrics::new(&StepKind::ALL.map(StepKind::as_str), &Verdict::ALL.map(Verdict::as_str))
+}
 
 /// Turns totals of the loop into steps of counters.
 pub(super) struct Numbers {
@@ -31,16 +37,11 @@ impl Numbers {
     }
 
     /// What a plan did.
-    pub(super) fn wrote(
-        &self,
-        counts: &BTreeMap<(&'static str, Verdict), u64>,
-        filter_refused: &BTreeSet<Family>,
-        took: Duration,
-    ) {
+    pub(super) fn wrote(&self, counts: &WriteCounts, filter_refused: &BTreeSet<Family>, took: Duration) {
         let Metrics { own, kube_proxy, .. } = &*self.metrics;
         own.apply_duration_seconds.observe(took.as_secs_f64());
-        for ((kind, verdict), count) in counts {
-            own.count_writes(kind, verdict.as_str(), *count);
+        for (kind, verdict, count) in counts.iter() {
+            own.count_writes(kind.as_str(), verdict.as_str(), count);
         }
         for family in filter_refused {
             kube_proxy.filter_failures_total.of(*family).inc();

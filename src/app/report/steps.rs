@@ -23,7 +23,7 @@ pub(super) fn log(reconciler: &Reconciler, plan: &Plan, outcomes: &[Outcome]) {
             LEVEL,
             service = named(reconciler.services_of(&key)),
             object = %key,
-            kind = step.kind(),
+            kind = step.kind().as_str(),
             endpoint = step.real_server().map(tracing::field::display),
             weight = weight(step),
             verdict = Verdict::of(outcome).as_str(),

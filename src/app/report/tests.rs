@@ -48,7 +48,7 @@ impl Life {
         let options = ProxyOptions::default();
         let reconciler =
             Reconciler::new(options.clone(), "here".into(), supported, min_sync_period, audit_period);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(numbers::metrics());
         let (publish, status) = watch::channel(Status::default());
         // Nobody opens ports here.
         let (news, _) = mpsc::unbounded_channel();

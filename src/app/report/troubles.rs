@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{NAMED, named};
+use crate::diff::StepKind;
 use crate::reconcile::core::Reconciler;
 use crate::state::{Key, RealServerKey};
 
@@ -10,7 +11,7 @@ use crate::state::{Key, RealServerKey};
 #[derive(Default)]
 pub(super) struct Troubles {
     /// What was refused, by kind of step and reason.
-    refused: BTreeMap<(&'static str, String), Vec<Trouble>>,
+    refused: BTreeMap<(StepKind, String), Vec<Trouble>>,
     /// What is as wanted now.
     pub(super) recovered: Vec<Key>,
 }
@@ -28,7 +29,7 @@ impl Troubles {
         &mut self,
         reconciler: &Reconciler,
         key: Key,
-        kind: &'static str,
+        kind: StepKind,
         real_server: Option<RealServerKey>,
         text: String,
     ) {
@@ -45,7 +46,14 @@ impl Troubles {
             if count > NAMED {
                 let services = named(troubles.iter().map(|trouble| &trouble.services));
                 let objects = named(troubles.iter().map(|trouble| &trouble.key));
-                tracing::error!(count, kind, objects, services, err, "The kernel refuses; trying again");
+                tracing::error!(
+                    count,
+                    kind = kind.as_str(),
+                    objects,
+                    services,
+                    err,
+                    "The kernel refuses; trying again"
+                );
                 continue;
             }
             for Trouble { key, real_server, services } in troubles {
@@ -55,7 +63,7 @@ impl Troubles {
                         service = services, virtual_server = %key, %endpoint, err, "Failed to sync endpoint for service"
                     ),
                     None => {
-                        tracing::error!(service = services, object = %key, kind, err, "The kernel refuses; trying again");
+                        tracing::error!(service = services, object = %key, kind = kind.as_str(), err, "The kernel refuses; trying again");
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! What answers of the kernel mean: outcomes of a plan, and what an audit read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::super::audit::Look;
-use super::super::note::{Note, Verdict};
+use super::super::note::{Note, Verdict, WriteCounts};
 use super::super::refusals;
 use super::super::schedule::Urgency;
 use super::Reconciler;
@@ -30,8 +30,7 @@ impl Reconciler {
     pub(super) fn take_outcomes(&mut self, plan: &Plan, scope: &Scope, outcomes: Vec<Outcome>, now: Instant) {
         assert_eq!(plan.steps.len(), outcomes.len(), "one outcome per step");
         let (mut troubled, mut refused) = (BTreeSet::new(), BTreeSet::new());
-        let mut counts: BTreeMap<(&'static str, Verdict), u64> = BTreeMap::new();
-        let mut run: Option<((&'static str, Verdict), u64)> = None;
+        let mut counts = WriteCounts::default();
         let (mut families, mut filter_refused) = (BTreeSet::new(), BTreeSet::new());
         for (planned, outcome) in plan.steps.iter().zip(outcomes) {
             let key = planned.step.key();
@@ -48,16 +47,7 @@ impl Reconciler {
                     _ => {}
                 }
             }
-            let kind = (planned.step.kind(), verdict);
-            match &mut run {
-                // Steps of one kind follow each other.
-                Some((known, count)) if *known == kind => *count += 1,
-                _ => {
-                    if let Some((known, count)) = run.replace((kind, 1)) {
-                        *counts.entry(known).or_default() += count;
-                    }
-                }
-            }
+            counts.add(planned.step.kind(), verdict);
             match outcome {
                 Outcome::Done => {
                     if let diff::Step::SetSysctl(sysctl, after) = &planned.step {
@@ -98,9 +88,6 @@ impl Reconciler {
                     }
                 }
             }
-        }
-        if let Some((kind, count)) = run {
-            *counts.entry(kind).or_default() += count;
         }
         let took = self.took(now);
         self.schedule.took(scope.len(), took);

@@ -54,7 +54,7 @@ fn parts(answer: &str) -> (&str, Vec<String>, &str) {
 async fn health_follows_the_status() {
     let address = free_address();
     let (publish, status) = watch::channel(Status { synced_once: true, ..Status::default() });
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(&[], &[]));
     let shutdown = CancellationToken::new();
     let router = healthz_router(status, PERIOD, Arc::clone(&metrics));
     let server = start(address, router, &shutdown);

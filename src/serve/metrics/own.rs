@@ -154,30 +154,9 @@ impl AddressConflict {
     }
 }
 
-/// The kinds of writes, as plans name them. They exist from the start, so that zero can be told from unknown.
-pub(super) const WRITE_KINDS: [&str; 16] = [
-    "set_sysctl",
-    "add_device",
-    "set_timeouts",
-    "install_rules",
-    "delete_element",
-    "add_element",
-    "add_virtual_server",
-    "edit_virtual_server",
-    "add_real_server",
-    "edit_real_server",
-    "delete_real_server",
-    "add_address",
-    "edit_address",
-    "add_route",
-    "delete_address",
-    "delete_virtual_server",
-];
-/// What becomes of a write: the label `verdict`.
-pub(super) const VERDICTS: [&str; 4] = ["done", "refused", "unknown", "skipped"];
-
 impl Own {
-    pub(super) fn new(make: &Maker) -> Self {
+    /// Writes are counted by these kinds and verdicts: all exist from the start, so that zero can be told from unknown.
+    pub(super) fn new(make: &Maker, write_kinds: &[&str], verdicts: &[&str]) -> Self {
         let metrics = Self {
             writes_total: make.counters(
                 "kube_ipvs_writes_total",
@@ -235,8 +214,8 @@ impl Own {
                 apply_buckets(),
             ),
         };
-        for kind in WRITE_KINDS {
-            for verdict in VERDICTS {
+        for kind in write_kinds {
+            for verdict in verdicts {
                 metrics.writes_total.with_label_values(&[kind, verdict]);
             }
         }

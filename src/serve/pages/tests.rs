@@ -17,7 +17,7 @@ struct Served {
 
 impl Served {
     async fn start(profiling: bool) -> Self {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(&[], &[]));
         metrics.kube_proxy.service_changes_total.inc();
         let flags = [("v", "2"), ("proxy-mode", "ipvs")].map(|(name, value)| (name.into(), value.into()));
         let shown = Shown {

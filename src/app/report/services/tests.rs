@@ -65,7 +65,7 @@ struct World {
 
 impl World {
     fn new(options: &ProxyOptions) -> Self {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(&[], &[]));
         let (sender, news) = mpsc::unbounded_channel();
         let families = Family::ALL.into();
         let services = Services::new(NODE.into(), options, families, Arc::clone(&metrics), sender);
