@@ -15,7 +15,7 @@
 //!   is cut after it lived is no failure: it is opened again within a second.
 //! * **A version that the server fails at is left**: after three such failures to go on from it, a complete set is asked for.
 //! * **A cluster that was restored from a backup is believed**, after some silent watches and as many consistent reads.
-//! * **One bad object stops no other**: each is decoded by itself, and what makes no sense is skipped with one warning.
+//! * **One bad object stops no other**: each is decoded by itself, and what is invalid is skipped with one warning.
 //! * **Errors are said once**, then when they change, with verb and resource; the present one is in [`Status`].
 //!
 //! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is

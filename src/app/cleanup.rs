@@ -85,8 +85,8 @@ fn tell_settings(configured_seconds: u32) {
     let estimation = sysctl::read(Sysctl::VsRunEstimation).ok().flatten();
     if estimation.is_some_and(|value| value.trim() == "0") {
         tracing::warn!(
-            "The rates of IPVS are not estimated, which kube-ipvs may have switched off and kube-proxy does not switch on; they are \
-             again with: sysctl -w net.ipv4.vs.run_estimation=1"
+            "IPVS rate estimation is off; kube-ipvs may have switched it off, and kube-proxy does not switch it on. To turn it on: \
+             sysctl -w net.ipv4.vs.run_estimation=1"
         );
     }
 }

@@ -194,7 +194,7 @@ impl Gate {
                     Verdict::Unusable(problem) => {
                         tracing::error!(
                             err = problem,
-                            "The Node object is of no use; going on with what it said before"
+                            "The Node object cannot be used; keeping its previous version"
                         );
                     }
                     // A new start would come to the same, and nothing that was written depended on others.

@@ -152,7 +152,7 @@ impl Session {
         timeout(patience(), self.task).await.expect("the source does not end").unwrap()
     }
 
-    /// How many objects make no sense now.
+    /// How many objects are invalid now.
     pub fn refused_now(&self, of: Of) -> u64 {
         self.monitors[of as usize].counters.refused_now.load(Ordering::Relaxed)
     }

@@ -277,7 +277,7 @@ impl<K: Kind> Cycle<K> {
         if let Some(seen) = self.seen.as_ref().filter(|seen| version.is_older_than(seen)) {
             tracing::warn!(
                 resource = %K::RESOURCE, offered = %version, %seen,
-                "The API server insists on an older state than was seen before: believing that it was restored"
+                "The API server returned an older state than before; assuming it was restored from a backup"
             );
         }
         let objects = set.len();
@@ -370,13 +370,13 @@ impl<K: Kind> Cycle<K> {
 
     /// Decodes and converts an object, and drops it. Only an object without a name is a failure.
     ///
-    /// An object that makes no sense counts as one that does not exist, also where it made sense before. The
+    /// An invalid object counts as one that does not exist, also where it made sense before. The
     /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
     /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
     /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
     fn judge<'a>(&mut self, object: Encoded<'a>) -> Result<Judged<K>, Failure> {
-        const SKIPPED: &str = "Skipping an object that makes no sense";
-        const PARTLY: &str = "Skipping a part of an object that makes no sense";
+        const SKIPPED: &str = "Skipping an invalid object";
+        const PARTLY: &str = "Skipping an invalid part of an object";
         Counters::count(&self.report.counters.events_received);
         let counters = &self.report.counters;
         let (metadata, converted) = match object.decode::<K::Object<'_>>() {

@@ -27,7 +27,7 @@ pub struct Counters {
     pub events_received: AtomicU64,
     /// Of these, objects that are none of this proxy's business.
     pub objects_ignored: AtomicU64,
-    /// Of these, objects that make no sense, or of which a part makes none, or that could not be decoded.
+    /// Of these, objects that are invalid, or of which a part is, or that could not be decoded.
     pub objects_refused: AtomicU64,
     /// Objects of which that is so now: the one number here that falls again.
     pub refused_now: AtomicU64,

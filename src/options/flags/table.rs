@@ -68,7 +68,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "file",
         "",
         "A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON. Its settings replace their flags. \
-         When the file is written to or renamed, the program ends with 1, to be started anew",
+         When the file is written to or renamed, the program exits with status 1, to be started anew",
         Set::Path(|flags, path| flags.config = (!path.as_os_str().is_empty()).then_some(path)),
     )
     .beside_file(),

@@ -13,7 +13,7 @@ pub struct WatchNumbers {
     pub events: u64,
     /// Of these, those that are none of this proxy's business.
     pub ignored: u64,
-    /// Of these, those that make no sense, or of which a part does not.
+    /// Of these, those that are invalid, or of which a part is.
     pub refused: u64,
     /// Objects of which that is so at the moment.
     pub refused_now: u64,
@@ -49,7 +49,7 @@ const COUNTERS: [(&str, &str, Number); 5] = [
     }),
     (
         "kube_ipvs_watch_refused_total",
-        "Objects received that make no sense, or of which a part does not",
+        "Objects received that are invalid, or of which a part is",
         |numbers| numbers.refused,
     ),
     ("kube_ipvs_watch_relists_total", "Complete sets of objects received after the first one", |numbers| {
@@ -66,7 +66,7 @@ const GAUGES: [(&str, &str, Number); 2] = [
     }),
     (
         "kube_ipvs_watch_refused_objects",
-        "Objects that make no sense at the moment, or of which a part does not",
+        "Objects that are invalid at the moment, or of which a part is",
         |numbers| numbers.refused_now,
     ),
 ];

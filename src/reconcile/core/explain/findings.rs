@@ -20,8 +20,8 @@ pub(super) const INCOMPLETE: &str =
 pub(super) fn unknown(reconciler: &Reconciler, key: &ServiceKey) -> String {
     let unknown = format!(
         "No Service {:?} in namespace {:?} is known here. Not known are those without a cluster IP (headless, or of type \
-         ExternalName), those with the label service.kubernetes.io/service-proxy-name, and those that make no sense, which \
-         the log names.",
+         ExternalName), those with the label service.kubernetes.io/service-proxy-name, and invalid ones, which the log \
+         names.",
         key.name(),
         key.namespace()
     );
