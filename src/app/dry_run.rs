@@ -16,15 +16,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::report::contested::Contested;
 use super::report::numbers;
-use super::{
-    AUDITS_PER_SYNC_PERIOD, LISTS, ROOT, begin_log, carry_out, end, listen, one_ends, open_source,
-    stop_on_signals, supported, system,
-};
+use super::source::{self, LISTS};
+use super::supported::supported;
+use super::tasks::Tasks;
+use super::{AUDITS_PER_SYNC_PERIOD, ROOT, begin_log, carry_out, system};
 use crate::api::Event;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::node_addresses;
@@ -47,17 +45,17 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
 }
 
 async fn look(mut merged: Merged) -> anyhow::Result<()> {
-    let (source, _, _) = open_source(&merged.options, &Arc::new(numbers::metrics())).await?;
+    let (source, _, _) = source::open(&merged.options, &Arc::new(numbers::metrics())).await?;
     let mut kernel = LinuxKernel::open_to_read().context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     let supported = supported(&mut merged.options, |_| None);
     let options = &merged.options;
-    let shutdown = CancellationToken::new();
-    stop_on_signals(shutdown.clone())?;
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let mut tasks = Tasks::new();
+    tasks.end_on_signals()?;
+    let shutdown = tasks.shutdown();
     let (sender, heard) = mpsc::channel(LISTS);
     sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;
-    let known = listen(source, options, &supported, sender, &shutdown, &mut tasks).await;
+    let known = source::listen(source, options, &supported, sender, &mut tasks).await;
     let mut reconciler = Reconciler::new(
         options.proxy.clone(),
         options.node_name.clone(),
@@ -69,7 +67,7 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
         // All arms are cancel-safe.
         Ok(true) => tokio::select! {
             rehearsal = when_complete(&mut reconciler, &mut kernel, heard) => rehearsal.map(Some),
-            ended = one_ends(&mut tasks) => ended.map(|()| None),
+            ended = tasks.one_ends() => ended.map(|()| None),
             () = shutdown.cancelled() => Ok(None),
         },
         ended => ended.map(|_| None),
@@ -79,7 +77,7 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
         known.map_or(Ok(()), |rehearsal| show(rehearsal, &reconciler, &mut kernel, options))
     });
     // The reason, if there is one, is that of a task.
-    end(shown, tasks, &shutdown).await?;
+    tasks.end(shown).await?;
     if known { Ok(()) } else { bail!("stopped before all was known of the cluster") }
 }
 

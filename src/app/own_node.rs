@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::TOGETHER;
+use super::source::TOGETHER;
 use crate::api::Event;
 use crate::cluster::node_ips::NodeIps;
 use crate::cluster::types::Family;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -6,10 +7,17 @@ use std::time::Duration;
 use http::Method;
 use kube::Client;
 use kube::client::Body;
+use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use super::*;
+use crate::api::events::Events;
+use crate::api::manifests::ManifestSource;
+use crate::api::watch::ApiSource;
+use crate::cluster::types::Family;
+use crate::desired::settings::Supported;
 use crate::options::{Command, from_args};
+use crate::serve::metrics::Metrics;
 
 /// An API server that takes Events, and answers nothing else: it tells of no Node. The reasons of the Events are kept.
 fn server_without_answers(told: &Arc<Mutex<Vec<String>>>) -> Client {
@@ -44,21 +52,17 @@ async fn an_address_in_use_ends_the_wait_for_the_node_where_the_user_wants_that(
     let (metrics, told) = (Arc::new(Metrics::new(&[], &[])), Arc::default());
     let client = server_without_answers(&told);
     let (_status, looked_at) = watch::channel(serve::Status::default());
-    let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let mut tasks = Tasks::new();
     let (events, teller) = Events::to(client.clone(), "here".into());
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        teller.run(stop).await;
-        Ok(())
-    });
+    tasks.accompany(teller.run(tasks.shutdown()));
     let (asker, _) = serve::questions::channel();
-    serve(&merged, &metrics, asker, &looked_at, &events, &shutdown, &mut tasks);
+    servers::start(&merged, &metrics, asker, &looked_at, &events, &mut tasks);
 
     let source = Opened::Api(Box::new(ApiSource::new(client, "here".into())));
     let (sender, _heard) = mpsc::channel(LISTS);
     let ended = async {
-        let listened = listen(source, &merged.options, &supported, sender, &shutdown, &mut tasks).await;
-        end(listened.map(|_| ()), tasks, &shutdown).await
+        let listened = source::listen(source, &merged.options, &supported, sender, &mut tasks).await;
+        tasks.end(listened.map(|_| ())).await
     };
     let ended = tokio::time::timeout(Duration::from_secs(1), ended).await.expect("it ends at once");
     let error = format!("{:#}", ended.unwrap_err());
@@ -78,29 +82,4 @@ async fn what_is_wrong_with_the_manifests_is_said_once() {
         format!("{:#}", ended.unwrap_err()),
         "manifests: /does/not/exist: No such file or directory (os error 2)"
     );
-}
-
-#[test]
-fn a_family_that_is_switched_off_is_none_of_this_kernels() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let put = |path: &str, text: &str| {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    let has_v6 = || supported_families(root, |_| None).contains(&Family::V6);
-    assert!(!has_v6(), "a kernel without it");
-    put("proc/net/if_inet6", "");
-    assert!(has_v6());
-    for devices in ["all", "default"] {
-        let path = format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6");
-        put(&path, "1\n");
-        assert!(!has_v6(), "{devices}");
-        put(&path, "0\n");
-        assert!(has_v6(), "{devices}");
-    }
-    let refused = |_| Some(Refusal { errno: 95, text: "Operation not supported".to_owned() });
-    assert_eq!(supported_families(root, refused), [Family::V4].into(), "no packet filter for it");
-    assert_eq!(supported_families(root, |_| None), Family::ALL.into());
 }

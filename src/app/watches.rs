@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use super::tasks::Tasks;
 use crate::api::client::{Exchange, Observer};
 use crate::api::watch::Monitor;
 use crate::serve::Status;
@@ -26,16 +26,13 @@ pub(super) fn follow(
     monitors: Vec<Monitor>,
     metrics: &Metrics,
     status: &watch::Sender<Status>,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
+    tasks: &mut Tasks,
 ) {
     let numbers = monitors.iter().map(|monitor| (monitor.resource.to_string(), read(monitor.clone())));
     metrics.add(Watches::new(numbers.collect()));
     for monitor in monitors {
         let status = status.clone();
-        tasks.spawn(async move {
-            publish(monitor, &status).await;
-            Ok(())
-        });
+        tasks.accompany(async move { publish(monitor, &status).await });
     }
 }
 

@@ -1,0 +1,84 @@
+//! What this node's kernel has.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{ROOT, init_only, system};
+use crate::cluster::types::Family;
+use crate::desired::Desired;
+use crate::desired::settings::Supported;
+use crate::kernel::{Refusal, sysctl, version};
+use crate::options::Options;
+
+/// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
+pub(super) fn supported(
+    options: &mut Options,
+    lacks_rules: impl FnOnce(Family) -> Option<Refusal>,
+) -> Supported {
+    let kernel = version::running();
+    let processors = system::processors(Path::new(ROOT));
+    options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
+    let families = supported_families(Path::new(ROOT), lacks_rules);
+    let mut supported = Supported { families, kernel, missing: BTreeSet::new() };
+    let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
+    supported.missing =
+        init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
+    if !supported.missing.is_empty() {
+        let names = supported.missing.iter().map(|sysctl| sysctl.path()).collect::<Vec<_>>().join(", ");
+        tracing::warn!(entries = names, "This kernel does not have these parameters");
+    }
+    supported
+}
+
+/// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
+/// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
+/// It is left out too where the kernel has no packet filter for it (contract 3.6).
+pub(super) fn supported_families(
+    root: &Path,
+    lacks_rules: impl FnOnce(Family) -> Option<Refusal>,
+) -> BTreeSet<Family> {
+    let is_off = |devices: &str| {
+        let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+    };
+    let mut families = BTreeSet::from([Family::V4]);
+    if root.join("proc/net/if_inet6").exists() && !is_off("all") && !is_off("default") {
+        match lacks_rules(Family::V6) {
+            None => _ = families.insert(Family::V6),
+            Some(refusal) => {
+                tracing::warn!(err = %refusal, "This kernel has no packet filter for IPv6: it is left out");
+            }
+        }
+    }
+    families
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_is_switched_off_is_none_of_this_kernels() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let put = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let has_v6 = || supported_families(root, |_| None).contains(&Family::V6);
+        assert!(!has_v6(), "a kernel without it");
+        put("proc/net/if_inet6", "");
+        assert!(has_v6());
+        for devices in ["all", "default"] {
+            let path = format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6");
+            put(&path, "1\n");
+            assert!(!has_v6(), "{devices}");
+            put(&path, "0\n");
+            assert!(has_v6(), "{devices}");
+        }
+        let refused = |_| Some(Refusal { errno: 95, text: "Operation not supported".to_owned() });
+        assert_eq!(supported_families(root, refused), [Family::V4].into(), "no packet filter for it");
+        assert_eq!(supported_families(root, |_| None), Family::ALL.into());
+    }
+}
