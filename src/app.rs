@@ -3,8 +3,8 @@
 pub mod cleanup;
 mod config_file;
 pub mod dry_run;
-mod happenings;
 mod init_only;
+mod kubernetes_events;
 mod own_node;
 mod report;
 mod servers;
@@ -146,7 +146,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         // Cancel-safe: the program ends.
         tasks.spawn(async move { stop.run_until_cancelled(changed).await.unwrap_or(Ok(())) });
     }
-    events.tell(happenings::starting());
+    events.tell(kubernetes_events::starting());
     takeover::after_first_sync(&status, &metrics, &options.proxy, supported.families.clone());
 
     let reconciler = Reconciler::new(
@@ -162,7 +162,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let (node_name, tells) = (options.node_name.clone(), events.clone());
     tasks.accompany(async move {
         let failed = |failed: &service_health::Failed<'_>| {
-            tells.tell(happenings::health_check_failed(&node_name, failed));
+            tells.tell(kubernetes_events::health_check_failed(&node_name, failed));
         };
         service_health::run(ports, health, failed, stop).await;
     });

@@ -44,7 +44,7 @@ const PURE: [&str; 25] = [
     "leftovers/forward.rs",
     "leftovers/names.rs",
     "leftovers/plan.rs",
-    "leftovers/saved.rs",
+    "leftovers/iptables_save.rs",
     "leftovers/seen.rs",
     "options",
     "reconcile/core.rs",

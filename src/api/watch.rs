@@ -25,9 +25,9 @@
 //! in it, `encoding` how they are written, in `protobuf` or `json`, `kinds` what is watched, `status` what others see,
 //! `failure`, `explanation` and `version` its words.
 
+mod api_status;
 mod cycle;
 mod encoding;
-mod explanation;
 mod failure;
 mod frames;
 mod http;

@@ -10,7 +10,7 @@
 
 mod families;
 mod held_back;
-mod here;
+mod host_network;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -162,7 +162,7 @@ impl Gate {
             }
         }
         if !self.own.addresses().is_empty() {
-            tokio::spawn(here::look_for(self.own.addresses().to_vec()));
+            tokio::spawn(host_network::look_for(self.own.addresses().to_vec()));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use super::happenings::{self, OwnServer};
+use super::kubernetes_events::{self, OwnServer};
 use super::tasks::Tasks;
 use crate::api::events::Events;
 use crate::options::configz;
@@ -54,7 +54,7 @@ pub(super) fn start(
                 let served = server.run(router, stop).await;
                 let served = served.with_context(|| format!("cannot serve {name} on {address}"));
                 if let Err(error) = &served {
-                    events.tell(happenings::server_failed(own, format!("{error:#}")));
+                    events.tell(kubernetes_events::server_failed(own, format!("{error:#}")));
                 }
                 served
             });

@@ -14,7 +14,7 @@ use std::io;
 use super::names::{self, NFTABLES_TABLE, SERVICES};
 use crate::cluster::types::Family;
 use crate::kernel::ipset::IpSets;
-use crate::kernel::nft::whole::WholeTables;
+use crate::kernel::nft::any_table::WholeTables;
 
 /// What only kube-proxy makes, by place and name: `ipset KUBE-CLUSTER-IP`.
 pub(super) type Signs = BTreeSet<String>;

@@ -5,7 +5,7 @@
 //! our own does not help. kube-proxy has one in `KUBE-FORWARD`, in all circumstances; ours stands only where it is
 //! needed, so that on most nodes iptables is not touched at all.
 
-use super::saved::{Rule, Table};
+use super::iptables_save::{Rule, Table};
 use super::seen;
 
 /// Our chain.
@@ -116,12 +116,12 @@ pub(super) fn drops_the_rest(table: &Table, built_in: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::saved;
+    use super::super::iptables_save;
     use super::*;
 
     fn filter(policy: &str, rules: &str) -> Table {
         let text = format!("*filter\n:FORWARD {policy} [0:0]\n{rules}COMMIT\n");
-        saved::read(&text).expect("a readable text").pop().expect("a table")
+        iptables_save::read(&text).expect("a readable text").pop().expect("a table")
     }
 
     #[test]

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::forward::{self, Forward};
+use super::iptables_save::Table;
 use super::names;
 use super::plan::{self, Plan, plan};
 use super::report::Report;
-use super::saved::Table;
 use super::seen;
 use super::sets::why;
 use super::tools::{Place, Tool, ToolError, Variant};
 use crate::cluster::types::Family;
 use crate::kernel::Outcome;
-use crate::kernel::nft::whole::WholeTables;
+use crate::kernel::nft::any_table::WholeTables;
 
 /// The tables that kube-proxy uses. Filter comes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
 /// kube-proxy ended, and rejects new ones on its own; what is left in nat repeats what our own rules do.

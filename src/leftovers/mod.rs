@@ -14,7 +14,7 @@
 //!
 //! While the program runs on the node ([`running`]), neither cleanup does anything.
 //!
-//! What to remove is decided on data (`names.rs`, `saved.rs`, `seen.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
+//! What to remove is decided on data (`names.rs`, `iptables_save.rs`, `seen.rs`, `plan.rs`, `forward.rs`); what others made is never touched,
 //! and what others use of kube-proxy's stays and is named.
 
 mod back;
@@ -22,12 +22,12 @@ pub mod cleanup;
 pub mod foresee;
 mod forward;
 mod iptables;
+mod iptables_save;
 mod names;
 mod node_ports;
 mod plan;
 pub mod report;
 pub mod running;
-mod saved;
 mod seen;
 mod sets;
 pub mod takeover;

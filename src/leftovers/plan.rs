@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::forward::{self, Forward};
+use super::iptables_save::{Rule, Table};
 use super::names;
-use super::saved::{Rule, Table};
 
 /// The changes to one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,11 +130,11 @@ fn is_jump(rule: &Rule) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::saved;
+    use super::super::iptables_save;
     use super::*;
 
     fn table(text: &str) -> Table {
-        let tables = saved::read(text).expect("a readable text");
+        let tables = iptables_save::read(text).expect("a readable text");
         tables.into_iter().next().expect("a table")
     }
 

@@ -5,8 +5,8 @@
 //! kube-proxy's rules are in force all the same. Here they are brought into the form of what is printed, as far as that is
 //! needed to tell a jump from somebody's use of a chain. Pure.
 
-use super::saved::{Chain, Rule, Table};
-use crate::kernel::nft::whole::{Contents, FoundRule, FoundStep};
+use super::iptables_save::{Chain, Rule, Table};
+use crate::kernel::nft::any_table::{Contents, FoundRule, FoundStep};
 
 /// What stands for what a match of iptables looks at.
 pub(super) const SOMETHING: &str = "...";

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::saved::{self, Table, Unreadable};
+use super::iptables_save::{self, Table, Unreadable};
 use crate::cluster::types::Family;
 
 /// Where they are, beside the folders of `PATH`, which may be short in a service's environment.
@@ -132,7 +132,7 @@ impl Tool {
     /// All tables that there are. Asking for all makes none, unlike asking for one.
     pub(super) fn save(&self) -> Result<Vec<Table>, ToolError> {
         let printed = run(&self.save, &[], "")?;
-        saved::read(&String::from_utf8_lossy(&printed))
+        iptables_save::read(&String::from_utf8_lossy(&printed))
             .map_err(|error| ToolError::Unreadable { program: self.save.clone(), error })
     }
 

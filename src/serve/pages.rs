@@ -2,7 +2,7 @@
 
 mod debug;
 mod slis;
-mod z;
+mod zpages;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use axum::response::Response;
 use axum::routing::any;
 
 use self::slis::Slis;
-use self::z::{Flagz, Statusz};
+use self::zpages::{Flagz, Statusz};
 use super::Moment;
 use super::http::{JSON, TEXT, not_found, typed};
 use super::metrics::Metrics;
@@ -60,10 +60,13 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
         .route("/healthz/ping", any(ping))
         .route("/proxyMode", any(async || typed(TEXT, "ipvs")))
         .route("/configz", any(async move || typed(JSON, configz)))
-        .route("/flagz", any(async move |headers: HeaderMap| z::answer(&headers, &*flagz, Instant::now())))
+        .route(
+            "/flagz",
+            any(async move |headers: HeaderMap| zpages::answer(&headers, &*flagz, Instant::now())),
+        )
         .route(
             "/statusz",
-            any(async move |headers: HeaderMap| z::answer(&headers, &*statusz, Instant::now())),
+            any(async move |headers: HeaderMap| zpages::answer(&headers, &*statusz, Instant::now())),
         )
         .fallback(not_found);
     match profiling {

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
-use super::explanation::Explanation;
+use super::api_status::Explanation;
 use super::failure::Failure;
 use super::version::Version;
 use super::{json, protobuf};

@@ -18,8 +18,8 @@ use kube::Client;
 use kube::client::Body;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::api_status::refusal;
 use super::encoding::Encoding;
-use super::explanation::refusal;
 use super::failure::Failure;
 
 /// How much of an error's body is read, in bytes.

@@ -4,8 +4,8 @@
 //! (k8s.io/apimachinery/pkg/runtime `Unknown`). A list is one such object; its items have no envelopes of their own. An
 //! event of a watch is a message without an envelope, with the object in one.
 
+use super::api_status::Explanation;
 use super::encoding::{Encoded, Page, WatchEvent, malformed};
-use super::explanation::Explanation;
 use super::failure::Failure;
 use super::version::Version;
 use crate::api::objects::Text;

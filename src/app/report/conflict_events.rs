@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::contested::Contested;
 use super::named;
 use crate::api::events::Happening;
-use crate::app::happenings;
+use crate::app::kubernetes_events;
 use crate::cluster::Cluster;
 use crate::cluster::types::ServiceKey;
 use crate::desired::claims::Conflict;
@@ -30,14 +30,14 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
         conflicts.retain(|conflict| teller(cluster, conflict) == Some(node_name));
         if !conflicts.is_empty() {
             let has = |conflict: &&Conflict| format!("{} ({})", conflict.server, conflict.winner);
-            events.push(happenings::address_conflict(loser, &named(conflicts.iter().map(has))));
+            events.push(kubernetes_events::address_conflict(loser, &named(conflicts.iter().map(has))));
         }
     }
     for (shared, owner) in &contested.shared {
         let external = cluster.service(&shared.service).and_then(|service| service.external.as_deref());
         let is_external = external.is_some_and(|external| external.external_ips.contains(&shared.address));
         if is_external && matches!(owner, Owner::Node | Owner::NodeObject) {
-            events.push(happenings::address_of_node(&shared.service, shared.address, node_name));
+            events.push(kubernetes_events::address_of_node(&shared.service, shared.address, node_name));
         }
     }
     events

@@ -49,13 +49,13 @@
 //!
 //! A table has no owner flag and stays when the program ends.
 
-mod phrase;
+pub mod any_table;
+mod expressions;
 mod read;
 mod rules;
 mod sets;
 #[cfg(test)]
 mod tests;
-pub mod whole;
 mod wire;
 
 use std::collections::BTreeSet;

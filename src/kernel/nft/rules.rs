@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::phrase::Phrase;
+use super::expressions::Phrase;
 use super::sets::{
     self, ALLOWED, CLUSTER_ADDRESSES, DROP, EXTERNAL_ADDRESSES, HAIRPIN, HEALTH_CHECKS, IN_CLUSTER, INTERNAL,
     MASQUERADE, NUMBERED, OWNED, REFUSE, RESTRICTED, SHARED_ADDRESSES, Set,
