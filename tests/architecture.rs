@@ -49,7 +49,7 @@ const PURE: [&str; 25] = [
     "options",
     "reconcile/core.rs",
     "reconcile/core",
-    "reconcile/explain.rs",
+    "reconcile/explanation.rs",
     "reconcile/first.rs",
     "reconcile/note.rs",
     "reconcile/purge.rs",

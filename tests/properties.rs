@@ -20,7 +20,7 @@ use kube_ipvs::diff::{self, Step};
 use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Work};
-use kube_ipvs::reconcile::explain::{Explanation, RealServerState, Standing};
+use kube_ipvs::reconcile::explanation::{Explanation, RealServerState, Standing};
 use kube_ipvs::reconcile::note::{Note, Verdict};
 use kube_ipvs::reconcile::rehearse::rehearse;
 use kube_ipvs::state::{

@@ -10,7 +10,7 @@ use super::tasks::Tasks;
 use crate::api::events::Events;
 use crate::options::configz;
 use crate::options::merge::Merged;
-use crate::reconcile::explain::Explanation;
+use crate::reconcile::explanation::Explanation;
 use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::{serve, telemetry};

@@ -5,7 +5,7 @@
 mod audit;
 pub mod core;
 pub mod drain;
-pub mod explain;
+pub mod explanation;
 mod first;
 pub mod note;
 mod picture;

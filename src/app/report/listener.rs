@@ -7,7 +7,7 @@ use crate::diff::Plan;
 use crate::kernel::Outcome;
 use crate::reconcile::Listener;
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::explain::Explanation;
+use crate::reconcile::explanation::Explanation;
 use crate::reconcile::note::Note;
 use crate::serve::questions::{About, Question};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::super::explain::{
+use super::super::explanation::{
     DecidingHints, EndpointUse, EntryPoint, EntryPointKind, Explanation, Facts, NewConnections, Object, Port,
     PortEndpoint, RealServer, RealServerState, ServiceAddress, ServiceExplained, Slice, Standing,
 };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::super::super::explain::{
+use super::super::super::explanation::{
     AddressEntryPoint, AddressExplained, Explanation, Standing, TroubledService, TroubledServices,
 };
 use super::super::Reconciler;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::super::explain::{
+use super::super::super::explanation::{
     EntryPoint, EntryPointKind, NewConnections, Object, Port, ServiceExplained, Standing,
 };
 use super::super::Reconciler;

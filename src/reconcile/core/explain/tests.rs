@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::super::super::explain::{
+use super::super::super::explanation::{
     DecidingHints, EndpointUse, EntryPointKind, Explanation, NewConnections, RealServerState,
     ServiceExplained, Standing,
 };
