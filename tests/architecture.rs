@@ -64,7 +64,22 @@ const PURE: [&str; 25] = [
     "state.rs",
     "state",
 ];
-const IMPURE: [&str; 6] = ["tokio", "netlink", "Instant::now", "SystemTime", "TcpStream", "kube::"];
+const IMPURE: [&str; 11] = [
+    "tokio",
+    "netlink",
+    "Instant::now",
+    "SystemTime",
+    "TcpStream",
+    "UdpSocket",
+    "std::thread",
+    "kube::",
+    "std::fs",
+    "tracing::",
+    "vlog!",
+];
+/// The configuration file is read, and what there is to tell of settings is logged, where they are.
+const EXCEPTIONS: [(&str, &str); 3] =
+    [("options/file.rs", "std::fs"), ("options/flags.rs", "tracing::"), ("options/settings.rs", "tracing::")];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a folder of sources") {
@@ -117,7 +132,8 @@ fn nothing_uses_what_comes_after_it() {
 #[test]
 fn pure_modules_know_no_runtime_socket_or_clock() {
     let bad = offences(|name, line| {
-        PURE.iter().any(|pure| name.starts_with(pure)) && IMPURE.iter().any(|word| line.contains(word))
+        PURE.iter().any(|pure| name.starts_with(pure))
+            && IMPURE.iter().any(|word| line.contains(word) && !EXCEPTIONS.contains(&(name, *word)))
     });
     assert!(bad.is_empty(), "these are not pure:\n{}", bad.join("\n"));
 }
