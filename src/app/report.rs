@@ -38,7 +38,7 @@ use troubles::Troubles;
 const KERNEL: &str = "kernel";
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
-/// After this time a failure to read the kernel that lasts, or has come again, is told once more.
+/// After this time a failure to read the kernel, or to purge, that lasts, or has come again, is told once more.
 const TELL_AGAIN: Duration = Duration::from_hours(1);
 
 /// Passes on what the loop tells.
@@ -57,8 +57,8 @@ pub(super) struct Reporter {
     services: Services,
     events: Events,
     node_name: Arc<str>,
-    /// Why the kernel could not be read, and when that was said last.
-    unreadable: BTreeMap<String, Instant>,
+    /// What failed of reading and purging, and when that was said last.
+    failed: BTreeMap<String, Instant>,
 }
 
 impl Reporter {
@@ -93,7 +93,7 @@ impl Reporter {
             services,
             events,
             node_name,
-            unreadable: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -132,7 +132,8 @@ impl Reporter {
                     tell_sysctl(sysctl, before.as_deref(), &after);
                 }
                 Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
-                Note::Purged(family, purged) => self.purged(family, &purged),
+                Note::Purged(family, purged) => self.purged(family, &purged, now),
+                Note::AuditRound => self.numbers.audited(SystemTime::now()),
                 Note::Looked(touched) => self.looked(reconciler, &touched),
                 // Its eligibility is looked at with everything else.
                 Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
@@ -210,10 +211,12 @@ impl Reporter {
         }
     }
 
-    fn purged(&self, family: Family, purged: &Purged) {
+    fn purged(&mut self, family: Family, purged: &Purged, now: Instant) {
         self.numbers.purged(family, purged);
         let Purged { deleted, took, failure } = purged;
-        if let Some(err) = failure {
+        if let Some(err) = failure
+            && self.is_news(format!("{family}: {err}"), now)
+        {
             tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
         }
         vlog!(2, %family, deleted, took = format!("{took:?}"), "Purged connection tracking");
@@ -241,12 +244,20 @@ impl Reporter {
         let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         let text = format!("{error}: {source}");
         self.metrics.own.read_failures_total.inc();
-        let told = self.unreadable.get(&text);
-        if told.is_none_or(|told| now.saturating_duration_since(*told) >= TELL_AGAIN) {
+        if self.is_news(text.clone(), now) {
             tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
-            self.unreadable.insert(text.clone(), now);
         }
         text
+    }
+
+    /// Whether a failure that lasts, or comes again, is to be told: it was not for a while.
+    fn is_news(&mut self, failure: String, now: Instant) -> bool {
+        let told = self.failed.get(&failure);
+        let is_news = told.is_none_or(|told| now.saturating_duration_since(*told) >= TELL_AGAIN);
+        if is_news {
+            self.failed.insert(failure, now);
+        }
+        is_news
     }
 
     /// Of what everything stands on this could not be read, and all else could.

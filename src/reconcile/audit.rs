@@ -51,6 +51,8 @@ pub(super) struct Audit {
     was_asked: bool,
     /// What is still to come in this round before the virtual servers.
     round: VecDeque<Look>,
+    /// Whether a round has ended that nobody was told of.
+    round_ended: bool,
     /// The last virtual server that was read in this round; `None` before the first.
     last: Option<VirtualServerKey>,
     /// Virtual servers that surprised the last list: read first.
@@ -69,6 +71,7 @@ impl Audit {
             asked: VecDeque::new(),
             was_asked: false,
             round: VecDeque::new(),
+            round_ended: false,
             last: None,
             surprising: Vec::new(),
             rest: SHORT_REST,
@@ -118,9 +121,16 @@ impl Audit {
         self.last = slice.last().copied();
         if slice.is_empty() {
             self.begin_round();
+            self.round_ended = true;
             return self.round.pop_front();
         }
         Some(read(slice))
+    }
+
+    /// Whether everything was read back once more since this was asked last. (The first round, after all was read at the
+    /// start, is of the virtual servers only.)
+    pub(super) fn take_round_ended(&mut self) -> bool {
+        std::mem::take(&mut self.round_ended)
     }
 
     /// What was looked at took so long: the next look waits in proportion. Not if that one was asked for; and what it found

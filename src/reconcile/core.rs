@@ -322,7 +322,11 @@ impl Reconciler {
         if let Some(servers) = self.drains.due(now) {
             return self.start(Task::Count, Work::Count(servers));
         }
-        match self.audit.due(now, &self.actual) {
+        let look = self.audit.due(now, &self.actual);
+        if self.audit.take_round_ended() {
+            self.notes.push(Note::AuditRound);
+        }
+        match look {
             Some(Look::Read(selection)) => {
                 return self.start(Task::Audit(selection.clone()), Work::Read(selection));
             }

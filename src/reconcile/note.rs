@@ -94,6 +94,8 @@ pub enum Note {
     Unreadable(ReadError),
     /// It was looked whether what everything stands on is there; these parts of it could not be read.
     LookedFor(Vec<ReadError>),
+    /// The audit has read everything back once more.
+    AuditRound,
     /// Connection tracking of a family was purged of stale entries.
     Purged(Family, Purged),
 }

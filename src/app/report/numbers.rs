@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cluster::types::Family;
 use crate::diff::StepKind;
@@ -46,6 +46,12 @@ impl Numbers {
         for family in filter_refused {
             kube_proxy.filter_failures_total.of(*family).inc();
         }
+    }
+
+    /// The audit has read everything back.
+    pub(super) fn audited(&self, now: SystemTime) {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.metrics.own.audit_round_timestamp_seconds.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// What a purge of connection tracking did.

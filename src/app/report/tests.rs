@@ -548,3 +548,34 @@ fn what_is_refused_together_is_told_together() {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("Failed to sync endpoint for service") && errors[0].contains("endpoint="));
 }
+
+#[test]
+fn connection_tracking_that_cannot_be_purged_is_said_once_in_an_hour() {
+    let mut life = Life::new();
+    let (log, _listening) = telemetry::tests::listen();
+    let mut fails = |text: &str, later: Duration| {
+        let purged = Purged { failure: Some(text.to_owned()), ..Purged::default() };
+        life.reporter.tell(&life.reconciler, vec![Note::Purged(Family::V4, purged)], life.now + later);
+        log.lines_with("Cannot purge").len()
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(fails("operation not supported", second), 1);
+    assert_eq!(fails("operation not supported", 10 * second), 1);
+    assert_eq!(fails("no memory", 20 * second), 2, "another failure is news");
+    assert_eq!(fails("operation not supported", Duration::from_hours(1) + second), 3);
+}
+
+#[test]
+fn when_the_audit_had_read_everything_back_is_told() {
+    let mut life = Life::at_pace(Duration::ZERO, Duration::from_secs(1));
+    life.observe(web());
+    life.work();
+    assert_eq!(life.number("kube_ipvs_audit_round_timestamp_seconds"), "0", "what is read first is no audit");
+    let end = life.now + Duration::from_mins(1);
+    while life.now < end {
+        life.now += Duration::from_secs(1);
+        life.work();
+    }
+    let told = life.number("kube_ipvs_audit_round_timestamp_seconds");
+    assert!(told.parse::<u64>().expect("a number") > 1_700_000_000, "{told}");
+}

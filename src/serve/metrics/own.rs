@@ -20,6 +20,8 @@ pub struct Own {
     pub refused_objects: IntGauge,
     /// What of kube-proxy's could not be removed at the last attempt, or made in its place; 1 more if it came back.
     pub takeover_failures: IntGauge,
+    /// When the audit had read everything back, in seconds since 1970; 0: not yet.
+    pub audit_round_timestamp_seconds: IntGauge,
     /// How often the kernel could not be read.
     pub read_failures_total: IntCounter,
     /// From looking at a change to handing a plan to the kernel: not the time before, while the loop waits for the kernel.
@@ -198,6 +200,10 @@ impl Own {
             takeover_failures: make.gauge(
                 "kube_ipvs_takeover_failures",
                 "How much of what kube-proxy left could not be removed at the last attempt, or made in its place; a kube-proxy that was started again counts as 1",
+            ),
+            audit_round_timestamp_seconds: make.gauge(
+                "kube_ipvs_audit_round_timestamp_seconds",
+                "When the audit had last read back everything that was written; 0 before the first time",
             ),
             read_failures_total: make.counter(
                 "kube_ipvs_read_failures_total",
