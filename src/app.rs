@@ -43,9 +43,6 @@ const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
 const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 
-/// How often it is looked whether the kernel answers.
-const LOOKS_PER_SYNC_PERIOD: u32 = 2;
-
 /// How long the end waits for what blocks: a name server that does not answer, a file system that hangs.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -174,7 +171,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         news,
     );
     let (kernel, turns) = silent_kernel::Counted::new(kernel);
-    tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period / LOOKS_PER_SYNC_PERIOD));
+    tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period));
     let needs_node = matches!(options.source, Source::Api { .. });
     let node_name = options.node_name.clone();
     let reporter =

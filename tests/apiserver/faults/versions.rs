@@ -135,7 +135,7 @@ async fn a_restored_cluster_is_believed(each_watch: Option<Fault>) {
     let begun = Instant::now();
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert!((300..600).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    assert_eq!(log.with("believing that it was restored").len(), 1);
+    assert_eq!(log.with("assuming it was restored from a backup").len(), 1);
     let asked = asked(&server);
     let watches = asked.iter().filter(|asked| *asked == "Watch@105").count();
     assert_eq!(watches, if each_watch.is_some() { 10 } else { 3 }, "{asked:?}");
