@@ -13,7 +13,7 @@ COPY tests tests
 COPY benches benches
 # What the metrics and the log call this build, beside its version; `make image` says it.
 ARG COMMIT=
-RUN KUBE_IPVS_COMMIT="$COMMIT" cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
+RUN GIT_COMMIT="$COMMIT" cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
 	&& cp "target/$(uname -m)-unknown-linux-musl/release/kube-ipvs" /kube-ipvs
 
 FROM debian:bookworm-slim AS files

@@ -76,9 +76,9 @@ pub mod sloppy;
 pub mod state;
 pub mod telemetry;
 
-/// The commit that this program was built from, as whoever built it says in `KUBE_IPVS_COMMIT`; empty where nobody did. Two builds
+/// The commit that this program was built from, as whoever built it says in `GIT_COMMIT`; empty where nobody did. Two builds
 /// of one version are told apart by it. Not asked of git by a build script: the image is built without the repository.
-pub const COMMIT: &str = match option_env!("KUBE_IPVS_COMMIT") {
+pub const COMMIT: &str = match option_env!("GIT_COMMIT") {
     Some(commit) => commit,
     None => "",
 };

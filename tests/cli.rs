@@ -248,7 +248,7 @@ fn the_readme_names_every_set_of_the_table() {
 }
 
 /// What the program is built from: `.ci/run` says something, so that it can be told from nothing.
-const COMMIT: &str = match option_env!("KUBE_IPVS_COMMIT") {
+const COMMIT: &str = match option_env!("GIT_COMMIT") {
     Some(commit) => commit,
     None => "",
 };
@@ -278,7 +278,7 @@ fn the_image_is_built_with_the_commit() {
     assert!(read("Makefile").contains("docker build --build-arg COMMIT=\"$$(git describe"));
     let dockerfile = read("Dockerfile");
     let (_, rest) = dockerfile.split_once("\nARG COMMIT=\n").expect("the argument");
-    assert!(rest.starts_with("RUN KUBE_IPVS_COMMIT=\"$COMMIT\" cargo build"), "{rest}");
+    assert!(rest.starts_with("RUN GIT_COMMIT=\"$COMMIT\" cargo build"), "{rest}");
 }
 
 /// The flags of the README's table with their defaults.

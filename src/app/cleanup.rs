@@ -85,7 +85,7 @@ fn tell_settings(configured_seconds: u32) {
     let estimation = sysctl::read(Sysctl::VsRunEstimation).ok().flatten();
     if estimation.is_some_and(|value| value.trim() == "0") {
         tracing::warn!(
-            "IPVS rate estimation is off; kube-ipvs may have switched it off, and kube-proxy does not switch it on. To turn it on: \
+            "IPVS rate estimation is off; kube-ipvs may have switched it off, and kube-proxy does not switch it on; it is turned on with: \
              sysctl -w net.ipv4.vs.run_estimation=1"
         );
     }

@@ -28,8 +28,8 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
         &["process_", "go_", "kubernetes_", "registered_", "hidden_", "disabled_"],
         "The process",
         "`go_goroutines` and `go_threads` are tasks and threads, for dashboards of Kubernetes components; the other `go_*`\n\
-         metrics are about Go's memory and do not exist here. Nor does `kubernetes_feature_enabled`: no feature can be switched.\n\
-         `git_commit` is what `KUBE_IPVS_COMMIT` said when the program was built, as `make image` lets it, and empty otherwise.",
+         metrics are about Go's memory and do not exist here. Nor does `kubernetes_feature_enabled`: the one gate that counts, `AllowServiceExternalIPs`, is on `/flagz`.\n\
+         `git_commit` is what `GIT_COMMIT` said when the program was built, as `make image` lets it, and empty otherwise.",
     ),
 ];
 
