@@ -1,4 +1,4 @@
-//! Wires the pieces: start order, threads, shutdown. The only file that knows all others.
+//! Wires the pieces: start order, threads, shutdown. Only this file and its folder know all others.
 
 pub mod cleanup;
 mod config_file;

@@ -50,8 +50,8 @@
 //!   programs of iptables after the first complete sync, and tells health and metrics what failed, and the thread "config",
 //!   which waits for the configuration file to change.
 //! * The task "health changes" ([`serve::healthz::changes`]) sleeps until the status changes, or what waits makes the node
-//!   unhealthy, and says in the log what health checks are answered then. Another looks twice in each sync period whether the
-//!   kernel came back from what the loop asked it (`app::silent_kernel`).
+//!   unhealthy, and says in the log what health checks are answered then. Another looks twice in each sync period, but no more
+//!   often than every ten seconds, whether the kernel came back from what the loop asked it (`app::silent_kernel`).
 //! * What the API server tells goes through `app::own_node` on its way: the start waits there for the own Node, half a minute.
 //! * The model is not locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
 //!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do questions

@@ -91,8 +91,8 @@ const LOOKS_PER_SYNC_PERIOD: u32 = 2;
 /// A look comes no sooner after another: to read all of a large cluster at the start may take seconds.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// Looks all the time whether the kernel is still in the same turn, for ever. Two looks that find the same turn are a kernel that does not answer: that is part of
-/// the status until it does, and makes the node unhealthy when it lasts (`healthz`).
+/// Looks whether the kernel is still in the same turn, for ever. Two looks that find the same turn are a kernel that does not
+/// answer: that is part of the status until it does, and makes the node unhealthy when it lasts (`healthz`).
 pub(super) async fn watch(turns: Turns, status: watch::Sender<Status>, sync_period: Duration) {
     let period = (sync_period / LOOKS_PER_SYNC_PERIOD).max(SHORTEST);
     let mut looks = Looks::default();

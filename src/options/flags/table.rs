@@ -276,7 +276,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "metrics-bind-address",
         "ip:port",
         "127.0.0.1:10249",
-        "Where /metrics, /proxyMode, /configz, /flagz, /statusz, /services and /addresses answer, to whoever asks; empty: \
+        "Where /metrics, /metrics/slis, /proxyMode, /configz, /flagz, /statusz, /services and /addresses answer, to whoever asks; empty: \
          nowhere",
         Set::Text(|flags, text| flags.configuration.metrics_bind_address = text),
     ),
