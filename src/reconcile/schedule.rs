@@ -322,10 +322,16 @@ impl Schedule {
 
     /// A key was not worked on because another one was not done: it is tried again together with that one.
     pub fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
-        match self.failures.get(prerequisite).map(|failure| (failure.due, failure.is_single)) {
-            Some((due, is_single)) => {
+        match self
+            .failures
+            .get(prerequisite)
+            .map(|failure| (failure.due, failure.is_single, failure.attempts))
+        {
+            // The attempts, too: they decide which retries come sooner with another one, and these two must come together. What
+            // a step needs is known inside one plan only.
+            Some((due, is_single, attempts)) => {
                 let text = format!("waits for {prerequisite}");
-                self.set_failure(key, Failure { attempts: 1, text, is_single, announced: false, due });
+                self.set_failure(key, Failure { attempts, text, is_single, announced: false, due });
             }
             // Its state is uncertain: it is read before anything is taken.
             None => self.add(Urgency::Change, key.clone()),

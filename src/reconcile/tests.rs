@@ -286,6 +286,26 @@ fn what_fails_for_ever_is_tried_again_together() {
 }
 
 #[test]
+fn what_waits_for_another_key_is_never_tried_without_it() {
+    let mut now = Instant::now();
+    let mut schedule = Schedule::default();
+    // Each even key is refused, and the odd one behind it waits for it.
+    let pairs: Vec<_> = (0..20).map(|number| (key(2 * number), key(2 * number + 1))).collect();
+    let mut taken: Scope = pairs.iter().flat_map(|(first, second)| [first.clone(), second.clone()]).collect();
+    for round in 0..200 {
+        for (first, second) in &pairs {
+            assert_eq!(taken.contains(first), taken.contains(second), "round {round}: {first}, {second}");
+            if taken.contains(first) {
+                schedule.fail(first, "no".to_owned(), true, now);
+                schedule.wait_for(second, first);
+            }
+        }
+        now = schedule.next_due(None).expect("a retry");
+        taken = schedule.take(now);
+    }
+}
+
+#[test]
 fn a_first_surprise_is_settled_at_once_and_a_second_waits() {
     let now = Instant::now();
     let mut schedule = Schedule::default();
