@@ -450,3 +450,25 @@ fn answers_that_are_lost_each_time_do_not_keep_everything_else_waiting() {
         port: 80
     }));
 }
+
+#[test]
+fn a_slice_that_comes_again_says_nothing_about_how_long_changes_take() {
+    let mut life = settled(1, NEVER);
+    let port = |name: &str, port| SlicePort { name: name.into(), protocol: Protocol::Tcp, port };
+    let ports = |number| EndpointSlice {
+        ports: vec![port("web", 8080), port("", 8081), port("admin", 8082)],
+        ..slice(number, &["10.244.0.1"])
+    };
+    life.feed([Event::Slice(Change::Upsert(ports(0)))]);
+    life.pass(Duration::from_secs(1));
+    life.reconciler.take_notes();
+    // The same, in whatever order its ports are; and one that is new.
+    life.feed([Event::Slice(Change::Upsert(ports(0)))]);
+    life.feed(appears(7));
+    life.pass(Duration::from_secs(1));
+    let synced = life.reconciler.take_notes().into_iter().find_map(|note| match note {
+        Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
+        _ => None,
+    });
+    assert_eq!(synced, Some(vec![7]));
+}

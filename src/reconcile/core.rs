@@ -199,14 +199,12 @@ impl Reconciler {
 
     /// Takes in an event. It only marks what to look at again.
     pub fn observe(&mut self, event: Event) {
-        if self.adopted
-            && let Event::Slice(Change::Upsert(slice)) = &event
-            && let Some(triggered) = slice.triggered_nanoseconds
-            && self.families.contains(&slice.family)
-            && self.cluster.slice(&slice.key) != Some(slice)
-        {
-            self.progress.triggered(slice.family, triggered);
-        }
+        let triggered = match &event {
+            Event::Slice(Change::Upsert(slice)) if self.families.contains(&slice.family) => {
+                slice.triggered_nanoseconds.map(|triggered| (slice.family, triggered))
+            }
+            _ => None,
+        };
         let about = match &event {
             Event::Service(_) => Progress::services_changed,
             Event::Slice(_) => Progress::slices_changed,
@@ -228,6 +226,9 @@ impl Reconciler {
         // Before, nothing is looked at: then everything will be.
         if self.adopted {
             if !touched.is_empty() {
+                if let Some((family, triggered)) = triggered {
+                    self.progress.triggered(family, triggered);
+                }
                 self.queued();
             }
             self.touched.extend(touched);
