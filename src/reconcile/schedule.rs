@@ -322,14 +322,10 @@ impl Schedule {
 
     /// A key was not worked on because another one was not done: it is tried again together with that one.
     pub fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
-        match self
-            .failures
-            .get(prerequisite)
-            .map(|failure| (failure.due, failure.is_single, failure.attempts))
-        {
-            // The attempts, too: they decide which retries come sooner with another one, and these two must come together. What
-            // a step needs is known inside one plan only.
-            Some((due, is_single, attempts)) => {
+        match self.failures.get(prerequisite) {
+            // The attempts as the other's, too: they decide which retries come sooner with another one, and these two must
+            // come together. What a step needs is known inside one plan only.
+            Some(&Failure { attempts, is_single, due, .. }) => {
                 let text = format!("waits for {prerequisite}");
                 self.set_failure(key, Failure { attempts, text, is_single, announced: false, due });
             }
