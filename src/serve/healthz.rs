@@ -74,32 +74,29 @@ pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
 
 /// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
 pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
-    status.was_written() && status.lets_replies_through() && Health::of(status, now, sync_period).healthy
+    status.was_written() && status.lets_replies_through() && Health::of(status, now, sync_period).is_healthy()
 }
 
 const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";
 
 /// The judgement, and what it rests on.
 struct Health {
-    healthy: bool,
     families: BTreeMap<String, FamilyBody>,
     /// What is out of order, as it is shown.
     reasons: Vec<String>,
-    /// What makes it unhealthy, without how long it has: the same as long as it is for the same cause.
+    /// What makes it unhealthy, without how long it has: the same as long as it is for the same cause. None: it is healthy.
     causes: Vec<String>,
 }
 
 impl Health {
     fn of(status: &Status, now: Moment, sync_period: Duration) -> Self {
         let timeout = sync_period * 2;
-        let mut health =
-            Self { healthy: true, families: BTreeMap::new(), reasons: Vec::new(), causes: Vec::new() };
+        let mut health = Self { families: BTreeMap::new(), reasons: Vec::new(), causes: Vec::new() };
         for (family, state) in &status.families {
             let waiting = state.unsynced_since.map(|since| now.since(since));
             let overdue = waiting.filter(|waiting| *waiting >= timeout);
             if let Some(waiting) = overdue {
                 let seconds = waiting.as_secs();
-                health.healthy = false;
                 health.causes.push(format!("{family}: a change has been waiting"));
                 health.reasons.push(format!(
                     "{family}: a change has been waiting for {seconds} s to be written to the kernel"
@@ -111,7 +108,6 @@ impl Health {
         for unreadable in status.unreadable.values() {
             let waiting = now.since(unreadable.since);
             if waiting >= timeout {
-                health.healthy = false;
                 health.causes.push(unreadable.text.clone());
             }
             health.reasons.push(format!("{}, for {} s", unreadable.text, waiting.as_secs()));
@@ -119,11 +115,14 @@ impl Health {
         health
     }
 
+    fn is_healthy(&self) -> bool {
+        self.causes.is_empty()
+    }
+
     /// Healthy only if this holds.
     fn demand(&mut self, holds: bool, otherwise: impl Into<String>) {
         if !holds {
             let otherwise = otherwise.into();
-            self.healthy = false;
             self.causes.push(otherwise.clone());
             self.reasons.push(otherwise);
         }
@@ -142,15 +141,15 @@ impl Health {
         let last_synced = |state: &FamilyStatus| state.last_synced;
         let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
         let body = Body {
-            last_updated: shown(if health.healthy { Some(now) } else { last }),
+            last_updated: shown(if health.is_healthy() { Some(now) } else { last }),
             current_time: shown(Some(now)),
             node_eligible,
-            healthy: health.healthy,
+            healthy: health.is_healthy(),
             status: health.families,
             reasons: health.reasons,
         };
-        let body = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
-        Answer { code: if health.healthy { 200 } else { 503 }, body }
+        let text = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
+        Answer { code: if body.healthy { 200 } else { 503 }, body: text }
     }
 }
 

@@ -113,7 +113,7 @@ impl Told {
 impl Answer {
     /// Whether it is 503 for other causes than said before. That it is 200 again is said here.
     fn look(&mut self, health: &Health, now: Moment) -> bool {
-        if health.healthy {
+        if health.is_healthy() {
             if let Some(since) = self.unhealthy_since.take() {
                 self.causes.clear();
                 let seconds = now.since(since).as_secs();
