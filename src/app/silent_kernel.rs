@@ -98,12 +98,8 @@ pub(super) async fn watch(turns: Turns, status: watch::Sender<Status>, sync_peri
     let mut looks = Looks::default();
     loop {
         tokio::time::sleep(period).await;
-        looks.look(&turns, &status, now());
+        looks.look(&turns, &status, Moment::now());
     }
-}
-
-fn now() -> Moment {
-    Moment { instant: tokio::time::Instant::now().into_std(), wall: std::time::SystemTime::now() }
 }
 
 /// What the last look found.

@@ -49,7 +49,7 @@ impl Kernel for Stuck {
 
 /// The status of a node where all is well.
 fn well() -> watch::Sender<Status> {
-    let now = now();
+    let now = Moment::now();
     let family = FamilyStatus { last_synced: Some(now), ..FamilyStatus::default() };
     watch::Sender::new(Status {
         families: [(Family::V4, family)].into(),
@@ -66,7 +66,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     let stuck = Stuck { asked, go: waits, kernel: MemoryKernel::default() };
     let (mut kernel, turns) = Counted::new(stuck);
     let status = well();
-    let (mut looks, mut now) = (Looks::default(), now());
+    let (mut looks, mut now) = (Looks::default(), Moment::now());
     let mut pass = |looks: &mut Looks, seconds| {
         for _ in 0..seconds / 15 {
             now = now.soon_after(now.instant + Duration::from_secs(15));
@@ -100,7 +100,7 @@ async fn a_kernel_that_is_asked_all_the_time_answers() {
         // Inside at each look, and each time for another question.
         let mut inside = None;
         kernel.turn(|kernel| {
-            looks.look(&turns, &status, now());
+            looks.look(&turns, &status, Moment::now());
             inside = turns.inside();
             kernel.foundations(None)
         });
