@@ -25,9 +25,13 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
     for conflict in &contested.conflicts {
         by_loser.entry(&conflict.loser).or_default().push(conflict);
     }
+    // Each Service is looked through once, however many entry points it has in common with another.
+    let mut first_nodes = BTreeMap::new();
+    let mut first = |service| *first_nodes.entry(service).or_insert_with(|| first_node(cluster, service));
     let mut events = Vec::new();
     for (loser, mut conflicts) in by_loser {
-        conflicts.retain(|conflict| teller(cluster, conflict) == Some(node_name));
+        conflicts
+            .retain(|conflict| first(&conflict.winner).or_else(|| first(&conflict.loser)) == Some(node_name));
         if !conflicts.is_empty() {
             let has = |conflict: &&Conflict| format!("{} ({})", conflict.server, conflict.winner);
             events.push(kubernetes_events::address_conflict(loser, &named(conflicts.iter().map(has))));
@@ -43,14 +47,11 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
     events
 }
 
-/// The node that tells of a conflict.
-fn teller<'a>(cluster: &'a Cluster, conflict: &Conflict) -> Option<&'a str> {
-    let first = |service: &ServiceKey| {
-        let endpoints = cluster.slices(service).flat_map(|slice| &slice.endpoints);
-        let placed = endpoints.filter_map(|endpoint| Some((endpoint.address, endpoint.node.as_deref()?)));
-        placed.min().map(|(_, node)| node)
-    };
-    first(&conflict.winner).or_else(|| first(&conflict.loser))
+/// The node on which the first endpoint of a Service is, by address, of those on a known node.
+fn first_node<'a>(cluster: &'a Cluster, service: &ServiceKey) -> Option<&'a str> {
+    let endpoints = cluster.slices(service).flat_map(|slice| &slice.endpoints);
+    let placed = endpoints.filter_map(|endpoint| Some((endpoint.address, endpoint.node.as_deref()?)));
+    placed.min().map(|(_, node)| node)
 }
 
 #[cfg(test)]
