@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::names::{self, NFTABLES_TABLE, SERVICES};
+use super::sets::name_of;
+use super::tools::{Place, Variant};
 use crate::cluster::types::Family;
 use crate::kernel::ipset::IpSets;
 use crate::kernel::nft::any_table::WholeTables;
@@ -31,15 +33,11 @@ pub(super) fn signs() -> io::Result<Signs> {
     }
     let mut nftables = WholeTables::open()?;
     for family in Family::ALL {
-        let (tables, iptables) = match family {
-            Family::V4 => ("ip", "iptables-nft"),
-            Family::V6 => ("ip6", "ip6tables-nft"),
-        };
         if nftables.exists(family, NFTABLES_TABLE)? {
-            signs.insert(format!("nftables table {tables} {NFTABLES_TABLE}"));
+            signs.insert(format!("nftables table {}", name_of(family, NFTABLES_TABLE)));
         }
         if nftables.chain(family, "nat", SERVICES)?.is_some() {
-            signs.insert(format!("{iptables} nat chain {SERVICES}"));
+            signs.insert(format!("{} nat chain {SERVICES}", Place { variant: Variant::Nft, family }));
         }
     }
     Ok(signs)

@@ -90,7 +90,8 @@ pub(super) fn foresee_table(tables: &mut WholeTables, family: Family, table: &st
     }
 }
 
-fn name_of(family: Family, table: &str) -> String {
+/// A table of nftables with its family, as nft names both.
+pub(super) fn name_of(family: Family, table: &str) -> String {
     match family {
         Family::V4 => format!("ip {table}"),
         Family::V6 => format!("ip6 {table}"),
