@@ -3,6 +3,8 @@
 
 #[path = "deploy/documents.rs"]
 mod documents;
+#[path = "deploy/procedures.rs"]
+mod procedures;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +18,6 @@ use kube_ipvs::options::{Command, Source, from_args};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
-
-use documents::{MANUAL, document, procedures};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -400,40 +400,6 @@ fn setting_the_image_sets_it_for_all_containers() {
     assert!(count >= 5, "{count}");
 }
 
-#[test]
-fn whatever_the_manual_applies_has_its_image_set_before() {
-    let mut applied = BTreeSet::new();
-    for procedure in procedures() {
-        for (position, _) in procedure.match_indices("kubectl apply -k deploy/") {
-            let (before, rest) = procedure.split_at(position);
-            let name = rest["kubectl apply -k deploy/".len()..]
-                .split_whitespace()
-                .next()
-                .expect("a folder")
-                .trim_end_matches(')');
-            let sets = |image: &str| {
-                let command = format!("(cd deploy/{name} && kustomize edit set image {image})");
-                assert!(before.contains(&command), "{name}: no {command}:\n{procedure}");
-            };
-            if !kustomization(&folder(name)).images.is_empty() {
-                sets("kube-ipvs=REGISTRY/kube-ipvs:TAG");
-            }
-            // Where it cannot be pulled, the work is done and `rollout status` waits for ever.
-            if images(&built(&folder(name), None)).iter().any(|image| image == PAUSE) {
-                let (registry, image) = PAUSE.rsplit_once('/').expect("a registry");
-                let name = image.split(':').next().expect("a name");
-                sets(&format!("{registry}/{name}=REGISTRY/{image}"));
-            }
-            applied.insert(name.to_owned());
-        }
-    }
-    let all: BTreeSet<_> = kustomizations()
-        .iter()
-        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
-        .collect();
-    assert_eq!(applied, all, "each folder is in a procedure");
-}
-
 /// Where kubeadm made the cluster there is one, which knows the API server.
 #[test]
 fn a_configuration_that_is_to_be_edited_comes_with_nothing_else() {
@@ -465,63 +431,6 @@ fn the_canary_and_kube_proxy_share_no_node() {
     assert_eq!(ours, theirs);
 }
 
-/// Whether one procedure, and no more, has all of these in this order.
-fn has_in_order(parts: &[&str]) -> bool {
-    let is_it = |procedure: &String| {
-        let mut left = procedure.as_str();
-        parts.iter().all(|part| match left.split_once(part) {
-            Some((_, behind)) => {
-                left = behind;
-                true
-            }
-            None => false,
-        })
-    };
-    procedures().iter().filter(|procedure| is_it(procedure)).count() == 1
-}
-
-/// Terms are a list without keys, which a patch replaces: those of EKS would be gone, and kube-proxy on nodes that are none.
-#[test]
-fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
-    let mut value = kubeadms();
-    let theirs = r#"{"spec": {"template": {"spec": {"affinity": {"nodeAffinity": {
-        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
-            {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}]}]}}}}}}}"#;
-    merge(&mut value, &serde_json::from_str(theirs).expect("JSON"));
-    let patch = folder("canary/kube-proxy-patch.yaml");
-    merge(&mut value, &yaml(&patch));
-    assert!(!format!("{value:?}").contains("fargate"), "nothing to warn of");
-    let look = "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.affinity}'";
-    assert!(has_in_order(&[
-        look,
-        "--patch-file deploy/canary/kube-proxy-patch.yaml",
-        "apply -k deploy/canary"
-    ]));
-    assert!(read(&patch).contains(look));
-}
-
-/// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
-#[test]
-fn after_an_upgrade_the_canary_is_started_anew() {
-    assert!(has_in_order(&[
-        "patch daemonset kube-proxy --patch-file deploy/canary/kube-proxy-patch.yaml",
-        "rollout status daemonset/kube-proxy",
-        "rollout restart daemonset/kube-ipvs-canary",
-    ]));
-    assert_eq!(daemonset("canary/daemonset.yaml").metadata.name.as_deref(), Some("kube-ipvs-canary"));
-}
-
-/// Without their label, its nodes get what the `DaemonSet` kube-proxy has: that must be our image by then.
-#[test]
-fn the_canary_ends_when_the_image_is_everywhere() {
-    assert!(has_in_order(&[
-        "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.containers[*].image}'",
-        "label node NODE kube-ipvs/canary-  ",
-        "rollout status daemonset/kube-proxy",
-        "delete -k deploy/canary",
-    ]));
-}
-
 /// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
 #[test]
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
@@ -541,81 +450,6 @@ fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
         ours.termination_grace_period_seconds = whole.termination_grace_period_seconds;
         assert_eq!(&ours, whole, "{file}");
     }
-}
-
-/// It waits on each node for kube-proxy: applied later, our sets decide without anybody who keeps them up to date.
-#[test]
-fn the_roll_back_comes_before_kube_proxy() {
-    let procedure = procedures().into_iter().find(|text| text.contains("apply -k deploy/roll-back"));
-    let procedure = procedure.expect("the way back");
-    let position = |part: &str| procedure.find(part).unwrap_or_else(|| panic!("{part}:\n{procedure}"));
-    let order = [
-        "apply -k deploy/roll-back",
-        // Nodes that are not Ready would hold up all others.
-        QUARTER,
-        "set image daemonset/kube-proxy kube-proxy=registry.k8s.io",
-        "rollout status daemonset/kube-proxy",
-        "rollout status daemonset/kube-ipvs-cleanup",
-        "delete -k deploy/roll-back",
-    ]
-    .map(position);
-    assert!(order.is_sorted(), "{order:?}:\n{procedure}");
-}
-
-const QUARTER: &str = "\"maxUnavailable\":\"25%\"";
-
-/// One pod may be unavailable, where nothing else is said: that of a node that is not Ready is it, and nothing goes on.
-#[test]
-fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
-    let text = procedures().concat();
-    let patches = text.lines().filter_map(|line| line.split_once("patch daemonset kube-proxy -p '"));
-    let limits: Vec<_> = patches
-        .map(|(_, rest)| {
-            let (patch, _) = rest.split_once('\'').expect("the end of the patch");
-            let mut merged = kubeadms();
-            let template = merged["spec"]["template"].clone();
-            merge(&mut merged, &serde_json::from_str(patch).expect("JSON"));
-            // Not what would start a rollout by itself.
-            assert_eq!(merged["spec"]["template"], template, "{patch}");
-            let daemonset: DaemonSet = strict(&merged).unwrap_or_else(|error| panic!("{patch}: {error}"));
-            let strategy = daemonset.spec.update_strategy.expect("a strategy");
-            strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
-        })
-        .collect();
-    // For the switch and what takes it back, and for the way back.
-    let quarter = || IntOrString::String("25%".to_owned());
-    assert_eq!(limits, [quarter(), IntOrString::Int(1), quarter()]);
-}
-
-/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.
-#[test]
-fn the_mode_is_changed_right_before_the_image() {
-    let is_switch = |text: &String| text.contains("kube-proxy=REGISTRY/kube-ipvs:TAG");
-    let procedure = procedures().into_iter().find(is_switch).expect("the switch");
-    let lines: Vec<&str> = procedure.lines().collect();
-    let edit = lines.iter().position(|line| line.contains("edit configmap kube-proxy")).expect("the mode");
-    assert!(lines[edit + 1].contains("set image daemonset/kube-proxy"), "{procedure}");
-    assert!(lines[..edit].iter().any(|line| line.contains("probe-patch.yaml")), "{procedure}");
-}
-
-/// kops and GCE start kube-proxy by programs that the image does not have.
-#[test]
-fn the_container_of_a_static_pod_starts_what_the_image_has() {
-    let blocks: Vec<_> =
-        procedures().into_iter().filter(|text| text.starts_with("image: REGISTRY/kube-ipvs:TAG\n")).collect();
-    let [block] = &blocks[..] else { panic!("{blocks:?}") };
-    let container: Container =
-        strict(&serde_yaml::from_str(block).expect("YAML")).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(container.name, "kube-proxy");
-    assert_eq!(container.command, Some(vec!["/usr/local/bin/kube-proxy".to_owned()]));
-    assert!(read(&folder("image/files.sh")).contains("$root/usr/local/bin/kube-proxy"));
-    assert_eq!(container.security_context.and_then(|context| context.privileged), Some(true));
-    let words = container.args.expect("flags");
-    let merged = match from_args(words.iter().map(Into::into), std::iter::empty()) {
-        Ok(Command::Run(merged)) => merged,
-        other => panic!("{other:?}"),
-    };
-    assert!(matches!(merged.options.source, Source::Api { kubeconfig: Some(_), master: Some(_), .. }));
 }
 
 /// `kubectl describe pod` has the end of the log then, also when the container before is gone.
@@ -644,73 +478,6 @@ fn what_ended_one_of_our_containers_is_told_by_its_pod() {
         }
     }
     assert_eq!(count, 8);
-}
-
-/// What a unit is told in its head: both ways, in an order that leaves no node without rules.
-#[test]
-fn the_unit_has_its_steps_in_its_head() {
-    let unit = read(&folder("systemd/kube-ipvs.service"));
-    let (head, rest) = unit.split_once("[Unit]").expect("a unit");
-    assert!(head.lines().all(|line| line.is_empty() || line.starts_with('#')), "{head}");
-    let mut left = head;
-    for step in [
-        "apt install iptables",
-        "install -m 755 kube-ipvs /usr/local/bin/",
-        "systemctl daemon-reload",
-        "systemctl disable --now kube-proxy",
-        // Not while kube-proxy runs: it ends when its configuration is written.
-        "mode: ipvs",
-        "systemctl enable --now kube-ipvs",
-        "First sync complete",
-        "Cannot remove what kube-proxy left",
-        "Leaving what kube-proxy left",
-        "INPUT drops what no rule accepts",
-        "way back",
-        "systemctl disable --now kube-ipvs",
-        "systemctl enable --now kube-proxy",
-        "kube-ipvs --cleanup-own",
-        "another mode",
-        "kube-ipvs --cleanup\n",
-        "systemctl enable --now kube-proxy",
-    ] {
-        let (_, behind) = left.split_once(step).unwrap_or_else(|| panic!("{step} is not in:\n{left}"));
-        left = behind;
-    }
-    // What the steps go by.
-    assert!(
-        rest.contains("Conflicts=kube-proxy.service") && rest.contains("ExecStart=/usr/local/bin/kube-ipvs")
-    );
-}
-
-/// What the procedures look for in the log, the program says.
-#[test]
-fn what_is_looked_for_in_the_log_is_in_the_program() {
-    let mut sources = String::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                sources += &read(&path);
-            }
-        }
-    }
-    for document in [document(MANUAL), folder("systemd/kube-ipvs.service")] {
-        let text = read(&document);
-        let looked_for: Vec<&str> = text
-            .split(" -e ")
-            .skip(1)
-            .filter_map(|rest| {
-                rest.strip_prefix(['"', '\''])?.split(['"', '\'']).find(|word| !word.is_empty())
-            })
-            .collect();
-        assert!(looked_for.len() >= 5, "{}: {looked_for:?}", document.display());
-        for words in looked_for {
-            assert!(sources.contains(words), "{}: nobody says {words:?}", document.display());
-        }
-    }
 }
 
 /// The command lines in the objects are understood, and the file in the configuration map with them.

@@ -1,0 +1,249 @@
+//! What the manual and the unit tell people to do: the commands, and their order.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube_ipvs::options::{Command, Source, from_args};
+
+use crate::documents::{MANUAL, document, procedures};
+use crate::{
+    PAUSE, built, daemonset, folder, images, kubeadms, kustomization, kustomizations, merge, read, strict,
+    yaml,
+};
+
+/// A quarter of the nodes at a time.
+const QUARTER: &str = "\"maxUnavailable\":\"25%\"";
+
+#[test]
+fn whatever_the_manual_applies_has_its_image_set_before() {
+    let mut applied = BTreeSet::new();
+    for procedure in procedures() {
+        for (position, _) in procedure.match_indices("kubectl apply -k deploy/") {
+            let (before, rest) = procedure.split_at(position);
+            let name = rest["kubectl apply -k deploy/".len()..]
+                .split_whitespace()
+                .next()
+                .expect("a folder")
+                .trim_end_matches(')');
+            let sets = |image: &str| {
+                let command = format!("(cd deploy/{name} && kustomize edit set image {image})");
+                assert!(before.contains(&command), "{name}: no {command}:\n{procedure}");
+            };
+            if !kustomization(&folder(name)).images.is_empty() {
+                sets("kube-ipvs=REGISTRY/kube-ipvs:TAG");
+            }
+            // Where it cannot be pulled, the work is done and `rollout status` waits for ever.
+            if images(&built(&folder(name), None)).iter().any(|image| image == PAUSE) {
+                let (registry, image) = PAUSE.rsplit_once('/').expect("a registry");
+                let name = image.split(':').next().expect("a name");
+                sets(&format!("{registry}/{name}=REGISTRY/{image}"));
+            }
+            applied.insert(name.to_owned());
+        }
+    }
+    let all: BTreeSet<_> = kustomizations()
+        .iter()
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(applied, all, "each folder is in a procedure");
+}
+
+/// The first of these that the text does not have behind those before it.
+fn first_missing<'a>(text: &str, parts: &[&'a str]) -> Option<&'a str> {
+    let mut left = text;
+    parts.iter().copied().find(|part| match left.split_once(part) {
+        Some((_, behind)) => {
+            left = behind;
+            false
+        }
+        None => true,
+    })
+}
+
+/// Whether one procedure, and no more, has all of these in this order.
+fn has_in_order(parts: &[&str]) -> bool {
+    procedures().iter().filter(|procedure| first_missing(procedure, parts).is_none()).count() == 1
+}
+
+/// Terms are a list without keys, which a patch replaces: those of EKS would be gone, and kube-proxy on nodes that are none.
+#[test]
+fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
+    let mut value = kubeadms();
+    let theirs = r#"{"spec": {"template": {"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}]}]}}}}}}}"#;
+    merge(&mut value, &serde_json::from_str(theirs).expect("JSON"));
+    let patch = folder("canary/kube-proxy-patch.yaml");
+    merge(&mut value, &yaml(&patch));
+    assert!(!format!("{value:?}").contains("fargate"), "nothing to warn of");
+    let look = "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.affinity}'";
+    assert!(has_in_order(&[
+        look,
+        "--patch-file deploy/canary/kube-proxy-patch.yaml",
+        "apply -k deploy/canary"
+    ]));
+    assert!(read(&patch).contains(look));
+}
+
+/// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
+#[test]
+fn after_an_upgrade_the_canary_is_started_anew() {
+    assert!(has_in_order(&[
+        "patch daemonset kube-proxy --patch-file deploy/canary/kube-proxy-patch.yaml",
+        "rollout status daemonset/kube-proxy",
+        "rollout restart daemonset/kube-ipvs-canary",
+    ]));
+    assert_eq!(daemonset("canary/daemonset.yaml").metadata.name.as_deref(), Some("kube-ipvs-canary"));
+}
+
+/// Without their label, its nodes get what the `DaemonSet` kube-proxy has: that must be our image by then.
+#[test]
+fn the_canary_ends_when_the_image_is_everywhere() {
+    assert!(has_in_order(&[
+        "get daemonset kube-proxy -o jsonpath='{.spec.template.spec.containers[*].image}'",
+        "label node NODE kube-ipvs/canary-  ",
+        "rollout status daemonset/kube-proxy",
+        "delete -k deploy/canary",
+    ]));
+}
+
+/// It waits on each node for kube-proxy: applied later, our sets decide without anybody who keeps them up to date.
+#[test]
+fn the_roll_back_comes_before_kube_proxy() {
+    let procedure = procedures().into_iter().find(|text| text.contains("apply -k deploy/roll-back"));
+    let procedure = procedure.expect("the way back");
+    let position = |part: &str| procedure.find(part).unwrap_or_else(|| panic!("{part}:\n{procedure}"));
+    let order = [
+        "apply -k deploy/roll-back",
+        // Nodes that are not Ready would hold up all others.
+        QUARTER,
+        "set image daemonset/kube-proxy kube-proxy=registry.k8s.io",
+        "rollout status daemonset/kube-proxy",
+        "rollout status daemonset/kube-ipvs-cleanup",
+        "delete -k deploy/roll-back",
+    ]
+    .map(position);
+    assert!(order.is_sorted(), "{order:?}:\n{procedure}");
+}
+
+/// One pod may be unavailable, where nothing else is said: that of a node that is not Ready is it, and nothing goes on.
+#[test]
+fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
+    let text = procedures().concat();
+    let patches = text.lines().filter_map(|line| line.split_once("patch daemonset kube-proxy -p '"));
+    let limits: Vec<_> = patches
+        .map(|(_, rest)| {
+            let (patch, _) = rest.split_once('\'').expect("the end of the patch");
+            let mut merged = kubeadms();
+            let template = merged["spec"]["template"].clone();
+            merge(&mut merged, &serde_json::from_str(patch).expect("JSON"));
+            // Not what would start a rollout by itself.
+            assert_eq!(merged["spec"]["template"], template, "{patch}");
+            let daemonset: DaemonSet = strict(&merged).unwrap_or_else(|error| panic!("{patch}: {error}"));
+            let strategy = daemonset.spec.update_strategy.expect("a strategy");
+            strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
+        })
+        .collect();
+    // For the switch and what takes it back, and for the way back.
+    let quarter = || IntOrString::String("25%".to_owned());
+    assert_eq!(limits, [quarter(), IntOrString::Int(1), quarter()]);
+}
+
+/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.
+#[test]
+fn the_mode_is_changed_right_before_the_image() {
+    let is_switch = |text: &String| text.contains("kube-proxy=REGISTRY/kube-ipvs:TAG");
+    let procedure = procedures().into_iter().find(is_switch).expect("the switch");
+    let lines: Vec<&str> = procedure.lines().collect();
+    let edit = lines.iter().position(|line| line.contains("edit configmap kube-proxy")).expect("the mode");
+    assert!(lines[edit + 1].contains("set image daemonset/kube-proxy"), "{procedure}");
+    assert!(lines[..edit].iter().any(|line| line.contains("probe-patch.yaml")), "{procedure}");
+}
+
+/// kops and GCE start kube-proxy by programs that the image does not have.
+#[test]
+fn the_container_of_a_static_pod_starts_what_the_image_has() {
+    let blocks: Vec<_> =
+        procedures().into_iter().filter(|text| text.starts_with("image: REGISTRY/kube-ipvs:TAG\n")).collect();
+    let [block] = &blocks[..] else { panic!("{blocks:?}") };
+    let container: Container =
+        strict(&serde_yaml::from_str(block).expect("YAML")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(container.name, "kube-proxy");
+    assert_eq!(container.command, Some(vec!["/usr/local/bin/kube-proxy".to_owned()]));
+    assert!(read(&folder("image/files.sh")).contains("$root/usr/local/bin/kube-proxy"));
+    assert_eq!(container.security_context.and_then(|context| context.privileged), Some(true));
+    let words = container.args.expect("flags");
+    let merged = match from_args(words.iter().map(Into::into), std::iter::empty()) {
+        Ok(Command::Run(merged)) => merged,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(merged.options.source, Source::Api { kubeconfig: Some(_), master: Some(_), .. }));
+}
+
+/// What a unit is told in its head: both ways, in an order that leaves no node without rules.
+#[test]
+fn the_unit_has_its_steps_in_its_head() {
+    let unit = read(&folder("systemd/kube-ipvs.service"));
+    let (head, rest) = unit.split_once("[Unit]").expect("a unit");
+    assert!(head.lines().all(|line| line.is_empty() || line.starts_with('#')), "{head}");
+    let steps = [
+        "apt install iptables",
+        "install -m 755 kube-ipvs /usr/local/bin/",
+        "systemctl daemon-reload",
+        "systemctl disable --now kube-proxy",
+        // Not while kube-proxy runs: it ends when its configuration is written.
+        "mode: ipvs",
+        "systemctl enable --now kube-ipvs",
+        "First sync complete",
+        "Cannot remove what kube-proxy left",
+        "Leaving what kube-proxy left",
+        "INPUT drops what no rule accepts",
+        "way back",
+        "systemctl disable --now kube-ipvs",
+        "systemctl enable --now kube-proxy",
+        "kube-ipvs --cleanup-own",
+        "another mode",
+        "kube-ipvs --cleanup\n",
+        "systemctl enable --now kube-proxy",
+    ];
+    assert_eq!(first_missing(head, &steps), None, "{head}");
+    // What the steps go by.
+    assert!(
+        rest.contains("Conflicts=kube-proxy.service") && rest.contains("ExecStart=/usr/local/bin/kube-ipvs")
+    );
+}
+
+/// What the procedures look for in the log, the program says.
+#[test]
+fn what_is_looked_for_in_the_log_is_in_the_program() {
+    let mut sources = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources += &read(&path);
+            }
+        }
+    }
+    for document in [document(MANUAL), folder("systemd/kube-ipvs.service")] {
+        let text = read(&document);
+        let looked_for: Vec<&str> = text
+            .split(" -e ")
+            .skip(1)
+            .filter_map(|rest| {
+                rest.strip_prefix(['"', '\''])?.split(['"', '\'']).find(|word| !word.is_empty())
+            })
+            .collect();
+        assert!(looked_for.len() >= 5, "{}: {looked_for:?}", document.display());
+        for words in looked_for {
+            assert!(sources.contains(words), "{}: nobody says {words:?}", document.display());
+        }
+    }
+}
