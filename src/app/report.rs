@@ -62,8 +62,9 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// `events` is told of addresses that are contested, by the node of this name. Health knows the families from the start. None of them waits for the kernel before the facts are complete, however
-    /// long those take to come: a restart would not bring them sooner.
+    /// `events` is told of addresses that are contested, by the node of this name. Health knows the families from the start.
+    /// None of them waits for the kernel before the facts are complete, however long those take to come: a restart would
+    /// not bring them sooner.
     pub(super) fn new(
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,

@@ -33,10 +33,7 @@ pub(super) fn supported(
 /// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
 /// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
 /// It is left out too where the kernel has no packet filter for it (contract 3.6).
-pub(super) fn supported_families(
-    root: &Path,
-    lacks_rules: impl FnOnce(Family) -> Option<Refusal>,
-) -> BTreeSet<Family> {
+fn supported_families(root: &Path, lacks_rules: impl FnOnce(Family) -> Option<Refusal>) -> BTreeSet<Family> {
     let is_off = |devices: &str| {
         let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")

@@ -79,7 +79,8 @@ impl LinuxKernel {
         Self::of(probe::open()?)
     }
 
-    /// Opens it for those who only read: what is not loaded stays so, but for `nf_tables`.
+    /// Opens it for those who only read: what is not loaded stays so, but for `nf_tables`, and
+    /// `nf_conntrack_netlink` when stale entries are counted.
     ///
     /// # Errors
     /// As for [`LinuxKernel::open`].

@@ -22,8 +22,8 @@ const RECHECK_SOON: Duration = Duration::from_secs(1);
 /// A file that no event told of and that is younger than this may still be in the making.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The largest file that is read, in bytes: more than 100,000 Services with ten endpoints each need. A hole in a file may be of any size, and
-/// costs nothing before it is read.
+/// The largest file that is read, in bytes: more than 100,000 Services with ten endpoints each need. A hole in a file may be
+/// of any size, and costs nothing before it is read.
 const MOST_BYTES: u64 = 1 << 30;
 
 /// By what a file is recognised as unchanged.
