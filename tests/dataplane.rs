@@ -9,6 +9,8 @@
 mod changes;
 #[path = "dataplane/cluster.rs"]
 mod cluster;
+#[path = "dataplane/conformance.rs"]
+mod conformance;
 #[path = "common/host.rs"]
 mod host;
 #[path = "common/lab.rs"]
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
             .chain(changes::rows())
             .chain(neighbours::rows())
             .chain(nodes::rows())
-            .chain(table::rows())
+            .chain(conformance::rows())
             .collect()
     })
 }

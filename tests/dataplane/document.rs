@@ -7,9 +7,10 @@ use std::path::Path;
 
 use kube_ipvs::cluster::types::Protocol;
 
-use super::{FOUND, Found, Happened, PARTS, Question, SERVICES, SeenAs, clients};
+use super::FOUND;
 use crate::cluster::{Entry, Service};
 use crate::reference::Seen;
+use crate::table::{Found, Happened, PARTS, Question, SERVICES, SeenAs, clients};
 use crate::topology::find;
 
 const HEAD: &str = "\

@@ -176,7 +176,7 @@ impl Service {
     }
 
     /// It and its slices.
-    pub(super) fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         let mut items = vec![self.object()];
         items.extend(Family::ALL.map(|family| self.slice(family)));
         json!({"apiVersion": "v1", "kind": "List", "items": items})

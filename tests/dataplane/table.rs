@@ -1,31 +1,25 @@
 //! The whole table: every client, through every entry, with every policy, to Services with endpoints on both nodes, on
-//! one, and without any that is ready, by every protocol and family. What is to happen says [`reference`]; what
-//! happened is written down in `CONFORMANCE.md` ([`document`]).
-
-mod document;
+//! one, and without any that is ready, by every protocol and family. What is to happen says [`reference`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
-use libtest_mimic::Trial;
 
-use crate::cluster::{self, Condition, Entry, Policy, Service};
+use crate::cluster::{self, Cluster, Condition, Entry, Policy, Service};
 use crate::reference::{self, Fate, Reached, Seen};
 use crate::talk::{self, Answer, Conversation, PROTOCOLS};
 use crate::topology::{Place, find};
-use crate::{CLUSTER, row};
 
 /// A pod beside the endpoint on one node and one on the other, a node with that endpoint and one without, and clients
 /// outside that come in through each of them.
 const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
 
 /// Requests of a row that is answered: with the scheduler `rr` each of two endpoints gets half of them.
-const REQUESTS: usize = 4;
+pub(crate) const REQUESTS: usize = 4;
 /// How often a row is tried: see [`Question::ask_repeatedly`].
 const ATTEMPTS: usize = 3;
 /// How long an answer may take that comes: so that a lost segment or two are sent again.
@@ -42,7 +36,7 @@ const IMPATIENCE: Duration = Duration::from_millis(1800);
 const WAITING: usize = 360;
 
 /// The parts of the table: a word and a title, what the Services have in common, and with which policies they come.
-static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
+pub(crate) static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
     let both = Service::exposed("", 0, &["pod-1a", "pod-2a"]);
     let ending = |pods: &[&'static str]| Service {
         conditions: pods.iter().map(|pod| (*pod, Condition::ServingTerminating)).collect(),
@@ -88,9 +82,9 @@ const RANGES: [&str; 8] = [
     "2001:db8::2/128",
 ];
 
-struct Part {
-    word: &'static str,
-    title: &'static str,
+pub(crate) struct Part {
+    pub(crate) word: &'static str,
+    pub(crate) title: &'static str,
     service: Service,
     policies: &'static [(Policy, Policy)],
 }
@@ -127,7 +121,7 @@ pub(crate) static SERVICES: LazyLock<Vec<(&str, Service)>> = LazyLock::new(|| {
 });
 
 /// Who asks it. Where nothing else is the matter, endpoints do as well, and reach themselves too.
-fn clients(service: &Service) -> impl Iterator<Item = &'static str> {
+pub(crate) fn clients(service: &Service) -> impl Iterator<Item = &'static str> {
     let ask = service.name.starts_with("both-nodes");
     let endpoints = service.endpoints.iter().copied().filter(move |_| ask);
     CLIENTS.into_iter().chain(endpoints)
@@ -135,23 +129,26 @@ fn clients(service: &Service) -> impl Iterator<Item = &'static str> {
 
 /// A row of the table.
 #[derive(Clone, Copy)]
-struct Question {
-    service: &'static Service,
-    entry: Entry,
-    client: &'static Place,
-    protocol: Protocol,
-    family: Family,
+pub(crate) struct Question {
+    pub(crate) service: &'static Service,
+    pub(crate) entry: Entry,
+    pub(crate) client: &'static Place,
+    pub(crate) protocol: Protocol,
+    pub(crate) family: Family,
 }
 
 /// The order of the answers.
-type Id = (&'static str, Entry, &'static str, Protocol, Family);
+pub(crate) type Id = (&'static str, Entry, &'static str, Protocol, Family);
 
 /// What happened, and how often.
-type Found = BTreeMap<Happened, usize>;
+pub(crate) type Found = BTreeMap<Happened, usize>;
+
+/// Whether what was found is what is to be found: where it is not, the question is asked again.
+pub(crate) type IsRight = fn(&Question, &Found) -> bool;
 
 /// What happened to a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Happened {
+pub(crate) enum Happened {
     /// Who answered, and what it saw.
     Answered(String, SeenAs),
     Refused,
@@ -162,17 +159,17 @@ enum Happened {
 
 /// What an endpoint saw.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum SeenAs {
+pub(crate) enum SeenAs {
     What(Seen),
     Other(std::net::IpAddr),
 }
 
 impl Question {
-    fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         SERVICES.iter().flat_map(|(_, service)| Self::of(service))
     }
 
-    fn of(service: &'static Service) -> impl Iterator<Item = Self> {
+    pub(crate) fn of(service: &'static Service) -> impl Iterator<Item = Self> {
         Entry::ALL.into_iter().flat_map(move |entry| {
             clients(service).flat_map(move |client| {
                 PROTOCOLS.into_iter().flat_map(move |protocol| {
@@ -182,7 +179,7 @@ impl Question {
         })
     }
 
-    fn id(&self) -> Id {
+    pub(crate) fn id(&self) -> Id {
         (&self.service.name, self.entry, self.client.name, self.protocol, self.family)
     }
 
@@ -208,14 +205,14 @@ impl Question {
 
     /// Asks so often as a row that is answered does, and again where something is amiss, for the reason that
     /// [`cluster::Cluster::ask`] has.
-    fn ask_repeatedly(&self) -> Found {
-        let host = CLUSTER.host(self.client.name);
-        let expected = self.expected(REQUESTS);
-        let patience = if expected.contains_key(&Happened::Silence) { BRIEFLY } else { PATIENCE };
+    fn ask_repeatedly(&self, cluster: &Cluster, is_right: IsRight) -> Found {
+        let host = cluster.host(self.client.name);
+        let patience =
+            if self.expected(REQUESTS).contains_key(&Happened::Silence) { BRIEFLY } else { PATIENCE };
         let mut found = Found::new();
         for _ in 0..ATTEMPTS {
             found = host.run(self.ask(REQUESTS, patience));
-            if found == expected {
+            if is_right(self, &found) {
                 break;
             }
         }
@@ -242,7 +239,7 @@ impl Question {
     }
 
     /// What is to be found, by so many requests.
-    fn expected(&self, times: usize) -> Found {
+    pub(crate) fn expected(&self, times: usize) -> Found {
         let happens = match reference::fate(self.service, self.entry, self.client) {
             Fate::Reaches(endpoints) => {
                 let happens = |reached: &Reached| match reached {
@@ -264,25 +261,29 @@ impl Question {
     }
 
     /// Whether there is an endpoint to be reached.
-    fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         matches!(reference::fate(self.service, self.entry, self.client), Fate::Reaches(_))
     }
 
-    fn endpoints(&self) -> &'static str {
+    /// How many requests it is made of.
+    pub(crate) fn requests(&self) -> usize {
+        if self.is_answered() { REQUESTS } else { 1 }
+    }
+
+    pub(crate) fn endpoints(&self) -> &'static str {
         SERVICES.iter().find(|(_, service)| service.name == self.service.name).expect("one of them").0
     }
 }
 
-/// All that was found. Who is answered asks alone, so that the endpoints of a Service take turns; who is not waits with
-/// others.
-static FOUND: LazyLock<BTreeMap<Id, Found>> = LazyLock::new(|| {
+/// Asks all. Who is answered asks alone, so that the endpoints of a Service take turns; who is not waits with others.
+pub(crate) fn ask_all(cluster: &Cluster, is_right: IsRight) -> BTreeMap<Id, Found> {
     let (answered, waiting): (Vec<_>, Vec<_>) = Question::all().partition(Question::is_answered);
     let mut found = BTreeMap::new();
     thread::scope(|scope| {
         let of_a_service = answered.chunk_by(|left, right| left.service.name == right.service.name);
         let asking: Vec<_> = of_a_service
             .map(|questions| {
-                let ask = |question: &Question| (question.id(), question.ask_repeatedly());
+                let ask = |question: &Question| (question.id(), question.ask_repeatedly(cluster, is_right));
                 scope.spawn(move || questions.iter().map(ask).collect::<Vec<_>>())
             })
             .collect();
@@ -293,33 +294,16 @@ static FOUND: LazyLock<BTreeMap<Id, Found>> = LazyLock::new(|| {
     for together in waiting.chunks(WAITING) {
         let started: Vec<_> = together
             .iter()
-            .map(|question| CLUSTER.host(question.client.name).start(question.ask(1, IMPATIENCE)))
+            .map(|question| cluster.host(question.client.name).start(question.ask(1, IMPATIENCE)))
             .collect();
         for (question, result) in together.iter().zip(started) {
             let mut happened: Found = result.recv().expect("a result");
             // Which of so many gets the processor when is up to the kernel: who was told late asks again, alone.
-            if happened != question.expected(1) {
-                happened = CLUSTER.host(question.client.name).run(question.ask(1, IMPATIENCE));
+            if !is_right(question, &happened) {
+                happened = cluster.host(question.client.name).run(question.ask(1, IMPATIENCE));
             }
             found.insert(question.id(), happened);
         }
     }
     found
-});
-
-pub(crate) fn rows() -> impl Iterator<Item = Trial> {
-    let questions = Question::all().map(|question| {
-        let Question { service, entry, client, protocol, family } = question;
-        let policies = format!("internal-{}/external-{}", service.internal, service.external);
-        let words: [&dyn fmt::Display; 7] =
-            [&"table", &question.endpoints(), &policies, &entry, &client.name, &protocol, &family];
-        row(&words, move || {
-            let requests = if question.is_answered() { REQUESTS } else { 1 };
-            assert_eq!(FOUND[&question.id()], question.expected(requests), "found, and expected");
-        })
-    });
-    questions.chain([Trial::test("table/as-committed", || {
-        document::compare(&document::text());
-        Ok(())
-    })])
 }
