@@ -1,6 +1,6 @@
 //! Taking over from kube-proxy, and giving back, on two nodes with live traffic and with other people's rules beside it.
 //!
-//! What kube-proxy leaves is made from the contract (`takeover/kube_proxy.rs`): one node has it in iptables-legacy, the
+//! What kube-proxy leaves was recorded from the real one (`takeover/kube_proxy.rs`): one node has it in iptables-legacy, the
 //! other in iptables-nft, and FORWARD drops in the same place.
 
 #[path = "dataplane/cluster.rs"]
@@ -13,6 +13,7 @@ mod firewall;
 #[path = "common/host.rs"]
 mod host;
 #[path = "takeover/kube_proxy.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
 mod kube_proxy;
 #[path = "common/lab.rs"]
 mod lab;
@@ -39,31 +40,13 @@ use kube_ipvs::cluster::types::{Family, Protocol};
 use self::cluster::{Cluster, Service};
 use self::dry_run::{a_dry_run_says_what_the_start_then_does, a_dry_run_that_cannot_know_says_why};
 use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
-use self::kube_proxy::{Mode, Variant};
+use self::kube_proxy::{Mode, Sync, Variant};
+use self::others::{KUBE_PROXYS, OURS};
 use self::proxy::{Proxy, eventually};
 use self::traffic::Traffic;
 use self::upgrade::rules_of_another_version_are_replaced_under_traffic;
 
 const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
-/// Names that only kube-proxy gives.
-const KUBE_PROXYS: [&str; 14] = [
-    "KUBE-SERVICES",
-    "KUBE-FORWARD",
-    "KUBE-POSTROUTING",
-    "KUBE-MARK-MASQ",
-    "KUBE-NODE",
-    "KUBE-LOAD-BALANCER",
-    "KUBE-PROXY-",
-    "KUBE-IPVS-FILTER",
-    "KUBE-IPVS-OUT",
-    "KUBE-SVC-",
-    "KUBE-SEP-",
-    "KUBE-CLUSTER-IP",
-    "KUBE-6-",
-    "kube-proxy",
-];
-const OURS: [&str; 2] = ["KUBE-IPVS-FORWARD", "kube-ipvs"];
-
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
         from_ipvs_mode_and_back,
@@ -90,21 +73,15 @@ struct Before {
 impl Before {
     fn new(mode: Mode) -> Self {
         let service = Service::new("both", 10, &["pod-1a", "pod-2a"]);
-        // kube-proxy's last sync was before this one had endpoints (iptables, nftables) or was made (ipvs): what it
-        // left refuses it.
+        // kube-proxy's last sync was before this one had endpoints: what it left refuses it.
         let new = Service::new("new", 11, &["pod-1a", "pod-2a"]);
-        let without_endpoints = Service::new("new", 11, &[]);
-        let known = match mode {
-            Mode::Ipvs => vec![&service],
-            Mode::Iptables | Mode::Nftables => vec![&service, &without_endpoints],
-        };
         let cluster = Cluster::without_proxies(&[service.clone(), new]);
         let mut others = Vec::new();
         for (node, variant) in NODES {
             let host = cluster.host(node);
             others::set_up(host, variant, mode);
             others.push(others::seen(host));
-            kube_proxy::leave(host, node, mode, variant, &known);
+            kube_proxy::leave(host, node, mode, variant, Sync::Before);
             assert_ne!(others::left(host, &KUBE_PROXYS), Vec::<String>::new());
         }
         Self { cluster, service, others }
@@ -191,9 +168,8 @@ fn from_ipvs_mode_and_back() {
         let (status, log) = proxy.terminate();
         assert_eq!(status, Some(0), "{log}");
     }
-    let new = Service::new("new", 11, &["pod-1a", "pod-2a"]);
     for (node, variant) in NODES {
-        kube_proxy::leave(before.cluster.host(node), node, Mode::Ipvs, variant, &[&before.service, &new]);
+        kube_proxy::leave(before.cluster.host(node), node, Mode::Ipvs, variant, Sync::After);
     }
     traffic.go_on();
     for (node, _) in NODES {
@@ -314,9 +290,8 @@ fn cleanup_leaves_nothing_but_what_is_others() {
     }
     for (node, variant) in NODES {
         let host = before.cluster.host(node);
-        let without_endpoints = Service::new("new", 11, &[]);
-        for mode in [Mode::Ipvs, Mode::Iptables, Mode::Nftables] {
-            kube_proxy::leave(host, node, mode, variant, &[&before.service, &without_endpoints]);
+        for mode in Mode::ALL {
+            kube_proxy::leave(host, node, mode, variant, Sync::Before);
         }
         let log = before.run(node, &["--cleanup", "--ipvs-exclude-cidrs", "10.96.0.11/32"], 0);
         let all: Vec<&str> = KUBE_PROXYS.into_iter().chain(OURS).collect();

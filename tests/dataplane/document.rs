@@ -18,7 +18,8 @@ const HEAD: &str = "\
 
 Written by the test program `dataplane`, from packets: `REGENERATE=1 cargo test --test dataplane -- table/as-committed`.
 Each cell is what TCP, UDP and SCTP do, over IPv4 and IPv6, where that is the same; where it is not, the cell says so. The
-same program compares every one of these connections with what Kubernetes' reference promises (`reference.rs`).
+same program compares every one of these connections with what Kubernetes' reference promises (`reference.rs`), and `make compare` compares
+that with what a real kube-proxy does, in iptables and in nftables mode.
 
 Two nodes, kube-ipvs on both. `pod-1a` and `pod-1b` run on `node-1`, `pod-2a` and `pod-2b` on `node-2`; clients outside come
 in through the node of their number, and for them `NodePort-own` is that node's.

@@ -25,7 +25,7 @@ case $memory in *[!0-9]* | '') echo "lab: LAB_MEMORY=$memory: a number of MiB is
 case $timeout in *[!0-9]* | '') echo "lab: LAB_TIMEOUT=$timeout: a number of seconds is wanted" >&2; exit 2 ;; esac
 
 # What the demo and the tests look at the kernel with.
-"$here/packages.sh" ip=iproute2 ipvsadm=ipvsadm nft=nftables conntrack=conntrack iptables=iptables ipset=ipset \
+"$here/packages.sh" ip=iproute2 ipvsadm=ipvsadm nft=nftables conntrack=conntrack iptables=iptables ipset=ipset nfacct=nfacct \
 	update-ca-certificates=ca-certificates \
 	socat=socat tcpdump=tcpdump ping=iputils-ping sysctl=procps || exit 125
 

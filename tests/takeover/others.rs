@@ -4,6 +4,26 @@
 use crate::host::Host;
 use crate::kube_proxy::{Mode, Variant};
 
+/// Names that only kube-proxy gives.
+pub(crate) const KUBE_PROXYS: [&str; 14] = [
+    "KUBE-SERVICES",
+    "KUBE-FORWARD",
+    "KUBE-POSTROUTING",
+    "KUBE-MARK-MASQ",
+    "KUBE-NODE",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-PROXY-",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT",
+    "KUBE-SVC-",
+    "KUBE-SEP-",
+    "KUBE-CLUSTER-IP",
+    "KUBE-6-",
+    "kube-proxy",
+];
+/// Names that only kube-ipvs gives.
+pub(crate) const OURS: [&str; 2] = ["KUBE-IPVS-FORWARD", "kube-ipvs"];
+
 /// Sets it up. FORWARD drops, in this variant of iptables, what nobody accepts; the network plugin accepts what goes
 /// to and comes from pods as new connections. kube-proxy accepts the replies, but in nftables mode, where somebody else
 /// must.
@@ -23,6 +43,12 @@ pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
     );
     for (tool, pods, sets) in [("iptables", "10.244.0.0/16", true), ("ip6tables", "fd00:10:244::/56", false)]
     {
+        // kube-proxy's iptables mode makes this chain too, and leaves it to kubelet when it goes.
+        let localnet = if sets {
+            "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"
+        } else {
+            ""
+        };
         let admins =
             if sets { "-A INPUT -m set --match-set admins src -p tcp --dport 22 -j ACCEPT\n" } else { "" };
         let replies = match mode {
@@ -47,13 +73,13 @@ COMMIT
 :KUBE-ROUTER-INPUT - [0:0]
 :DOCKER-USER - [0:0]
 -A INPUT -j KUBE-FIREWALL
+-A OUTPUT -j KUBE-FIREWALL
 -A INPUT -m comment --comment "kube-router netpol" -j KUBE-ROUTER-INPUT
 {admins}-A FORWARD -j DOCKER-USER
 -A FORWARD -s {pods} -m conntrack --ctstate NEW -m comment --comment "a \"quoted\" word" -j ACCEPT
 -A FORWARD -d {pods} -m conntrack --ctstate NEW -j ACCEPT
 {replies}-A DOCKER-USER -j RETURN
--A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -p tcp --dport 1 -j DROP
-COMMIT
+{localnet}COMMIT
 "#
         );
         host.shell(format!("{tool}-{}-restore --noflush <<'END'\n{rules}END\n", variant.word()));

@@ -1,0 +1,70 @@
+//! What the tests of taking over have for a kube-proxy's state is what the real one leaves.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::NODES;
+use crate::cluster::Cluster;
+use crate::control_plane::ControlPlane;
+use crate::host::Host;
+use crate::kube_proxy::{Mode, Sync, Variant, file, record};
+use crate::program::KubeProxy;
+
+pub(crate) fn ipvs_mode_leaves_what_is_recorded() {
+    as_recorded(Mode::Ipvs, Sync::Before);
+    as_recorded(Mode::Ipvs, Sync::After);
+}
+
+pub(crate) fn iptables_mode_leaves_what_is_recorded() {
+    as_recorded(Mode::Iptables, Sync::Before);
+}
+
+pub(crate) fn nftables_mode_leaves_what_is_recorded() {
+    as_recorded(Mode::Nftables, Sync::Before);
+}
+
+fn as_recorded(mode: Mode, sync: Sync) {
+    let cluster = Cluster::without_proxies([]);
+    let control_plane = ControlPlane::start(&cluster);
+    for service in sync.services() {
+        control_plane.create(&service.manifest());
+    }
+    for (node, variant) in NODES {
+        cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
+        let proxy = KubeProxy::start(&cluster, &control_plane, node, mode, variant);
+        let left = at_rest(cluster.host(node), variant);
+        drop(proxy);
+        let file = file(node, mode, sync);
+        if std::env::var_os("REGENERATE").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, left).unwrap();
+            continue;
+        }
+        let recorded = fs::read_to_string(&file).unwrap();
+        let (recorded_words, words) = (words(&recorded), words(&left));
+        assert!(recorded_words == words, "{} has:\n{recorded}\nand this is left:\n{left}", file.display());
+    }
+}
+
+/// What is there when a second sync would have been: what it is told of networks may come after the first.
+fn at_rest(host: &Host, variant: Variant) -> String {
+    let mut last = String::new();
+    for _ in 0..10 {
+        let now = record(host, variant);
+        if words(&now) == words(&last) {
+            return now;
+        }
+        last = now;
+        // More than `--*-min-sync-period`.
+        thread::sleep(Duration::from_secs(2));
+    }
+    panic!("it goes on changing:\n{last}");
+}
+
+/// Its words, in any order: the kernel lists the elements of sets as it finds them.
+fn words(text: &str) -> Vec<&str> {
+    let mut words: Vec<_> = text.split([' ', '\n', '\t', ',']).filter(|word| !word.is_empty()).collect();
+    words.sort_unstable();
+    words
+}

@@ -1,0 +1,226 @@
+//! What is the same with the real kube-proxy: the state of the kernel, and what becomes of connections.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use kube_ipvs::cluster::types::Protocol;
+use serde_json::Value;
+
+use crate::anything::{self, Anything};
+use crate::cluster::{Cluster, Entry, Policy, Service};
+use crate::control_plane::ControlPlane;
+use crate::kube_proxy::{Mode, Variant};
+use crate::program::KubeProxy;
+use crate::table::{self, Found, Happened, Question, ask_all};
+use crate::topology::Kind;
+use crate::{NODES, start_ours};
+
+/// Every virtual server, with its real servers, flags and weights, and every address is that of kube-proxy, but for what the
+/// README names: what nobody serves has no virtual server, and what is `Local` has a second one for clients inside.
+pub(crate) fn ipvs_mode_has_the_same_state() {
+    let cluster = Cluster::without_proxies([]);
+    let sticky = |name: &str, number, external| Service {
+        affinity_seconds: Some(10_800),
+        external,
+        ..Service::exposed(name, number, &["pod-1a", "pod-2a"])
+    };
+    let more = [sticky("sticky", 13, Policy::Cluster), sticky("sticky-local", 12, Policy::Local)];
+    let services = table::SERVICES.iter().map(|(_, service)| service).chain(&more);
+    let objects = services.flat_map(|service| service.manifest()["items"].as_array().cloned().unwrap());
+    has_the_same_state(&cluster, &objects.collect::<Vec<_>>());
+}
+
+/// The same of whatever the API server takes.
+pub(crate) fn of_anything_ipvs_mode_makes_the_same_state() {
+    let cluster = Cluster::without_proxies([]);
+    let objects = anything::all()
+        .into_iter()
+        .flat_map(|Anything { service, slices }| [service].into_iter().chain(slices));
+    has_the_same_state(&cluster, &objects.collect::<Vec<_>>());
+}
+
+fn has_the_same_state(cluster: &Cluster, objects: &[Value]) {
+    let control_plane = ControlPlane::start(cluster);
+    for object in objects {
+        control_plane.create_one(object);
+    }
+    for (node, variant) in NODES {
+        let proxy = KubeProxy::start(cluster, &control_plane, node, Mode::Ipvs, variant);
+        let theirs = State::of(cluster, node);
+        drop(proxy);
+        // What it would take over, it would let drain first.
+        cluster.host(node).shell("ipvsadm -C; ip link del kube-ipvs0");
+        let proxy = start_ours(cluster, node, control_plane.kubeconfig());
+        let ours = State::of(cluster, node);
+        proxy.kill();
+        let mut different = Vec::new();
+        for (name, server) in &theirs.servers {
+            let reached =
+                if leads_elsewhere(node, name, server, objects) { &[][..] } else { &server.real_servers[..] };
+            let expected = (!reached.is_empty()).then_some(server);
+            if ours.servers.get(name) != expected {
+                different.push(format!("{name}: {expected:?}, ours {:?}", ours.servers.get(name)));
+            }
+        }
+        for (name, server) in &ours.servers {
+            if !theirs.servers.contains_key(name) && !is_for_clients_inside(name, objects) {
+                different.push(format!("{name}: ours {server:?}"));
+            }
+        }
+        assert!(theirs.servers.len() > 200, "{:#?}", theirs.servers);
+        assert!(
+            different.is_empty(),
+            "{node}: {} of {}: {different:#?}",
+            different.len(),
+            theirs.servers.len()
+        );
+        assert_eq!(ours.addresses, theirs.addresses, "{node}");
+    }
+}
+
+/// What is to be compared of a node.
+struct State {
+    addresses: Vec<String>,
+    /// By `-t 10.96.0.10:80`.
+    servers: BTreeMap<String, Server>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Server {
+    /// `-s rr -p 10800`.
+    flags: String,
+    /// `-r 10.244.1.10:8080 -m -w 1`.
+    real_servers: Vec<String>,
+}
+
+impl State {
+    fn of(cluster: &Cluster, node: &str) -> Self {
+        let addresses = cluster.host(node).shell("ip -o addr show kube-ipvs0 | awk '{ print $4 }' | sort");
+        let mut servers: BTreeMap<String, Server> = BTreeMap::new();
+        for line in cluster.host(node).shell("ipvsadm -Sn | sort").lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let (name, rest) = (words[1..3].join(" "), words[3..].join(" "));
+            let server = servers.entry(name).or_default();
+            if words[0] == "-A" { server.flags = rest } else { server.real_servers.push(rest) }
+        }
+        Self { addresses: addresses.lines().map(str::to_owned).collect(), servers }
+    }
+}
+
+/// The address and port of a virtual or a real server.
+fn socket_address(words: &str) -> SocketAddr {
+    words.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{words}"))
+}
+
+fn array(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    array(value).filter_map(Value::as_str)
+}
+
+/// Whether a virtual server is of policy `Local` and leads to other nodes, since this one has no endpoint for it: kube-ipvs has
+/// none then.
+fn leads_elsewhere(node: &str, name: &str, server: &Server, objects: &[Value]) -> bool {
+    let at = socket_address(name);
+    let Some((service, policy)) = objects.iter().find_map(|object| Some((object, policy(object, at)?)))
+    else {
+        return false;
+    };
+    let slices = objects.iter().filter(|object| {
+        object["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+    });
+    let is_here = |real_server: SocketAddr| {
+        slices.clone().any(|slice| {
+            let has_port = array(&slice["ports"]).any(|port| port["port"] == real_server.port());
+            let is_it = |endpoint: &Value| endpoint["addresses"][0] == real_server.ip().to_string();
+            has_port
+                && array(&slice["endpoints"]).any(|endpoint| is_it(endpoint) && endpoint["nodeName"] == node)
+        })
+    };
+    policy == "Local" && !server.real_servers.iter().any(|words| is_here(socket_address(words)))
+}
+
+/// The policy of a Service for what is asked there, if that is the Service's.
+fn policy(service: &Value, at: SocketAddr) -> Option<&Value> {
+    let (spec, ip) = (&service["spec"], at.ip().to_string());
+    if strings(&spec["clusterIPs"]).any(|other| other == ip) {
+        return Some(&spec["internalTrafficPolicy"]);
+    }
+    let ingress = array(&service["status"]["loadBalancer"]["ingress"]);
+    let mut outside =
+        strings(&spec["externalIPs"]).chain(ingress.filter_map(|ingress| ingress["ip"].as_str()));
+    let mut ports = array(&spec["ports"]);
+    (outside.any(|other| other == ip) || ports.any(|port| port["nodePort"] == at.port()))
+        .then_some(&spec["externalTrafficPolicy"])
+}
+
+/// Whether a virtual server is what clients inside are led to that ask something of policy `Local`: at the cluster IP.
+fn is_for_clients_inside(name: &str, objects: &[Value]) -> bool {
+    let at = socket_address(name);
+    let ip = at.ip().to_string();
+    objects.iter().any(|object| {
+        let spec = &object["spec"];
+        let declared = array(&spec["ports"]).any(|port| port["port"] == at.port());
+        spec["externalTrafficPolicy"] == "Local"
+            && strings(&spec["clusterIPs"]).any(|other| other == ip)
+            && !declared
+    })
+}
+
+/// What `dataplane/reference.rs` says of every connection, kube-proxy's iptables mode does. But where a node itself asks what
+/// nobody serves, the error that it sends itself gets lost: kube-ipvs's reaches it, since the address is its own.
+pub(crate) fn the_reference_is_what_iptables_mode_does() {
+    does_what_the_reference_says(Mode::Iptables, |question, found| {
+        let lost = question.client.kind == Kind::Node && !question.is_answered();
+        let nothing = [Happened::Silence, Happened::Trouble("No route to host (os error 113)".to_owned())];
+        is_expected(question, found) || lost && found.keys().all(|happened| nothing.contains(happened))
+    });
+}
+
+/// The same of its nftables mode. Beside that it does not masquerade what a pod sends to itself past another node.
+pub(crate) fn the_reference_is_what_nftables_mode_does() {
+    does_what_the_reference_says(Mode::Nftables, |question, found| {
+        let lost = question.client.kind == Kind::Node
+            && question.protocol == Protocol::Udp
+            && !question.is_answered();
+        let back = question.entry == Entry::OtherNodePort
+            && question.service.external == Policy::Local
+            && question.service.endpoints.contains(&question.client.name);
+        let mut expected = question.expected(question.requests());
+        if lost || back {
+            expected.insert(Happened::Silence, 1);
+        }
+        found.keys().all(|happened| expected.contains_key(happened))
+    });
+}
+
+/// Endpoints are picked at random: of those that are to be found, not each need be.
+fn is_expected(question: &Question, found: &Found) -> bool {
+    let expected = question.expected(question.requests());
+    found.keys().all(|happened| expected.contains_key(happened))
+}
+
+fn does_what_the_reference_says(mode: Mode, is_right: fn(&Question, &Found) -> bool) {
+    let cluster = Cluster::without_proxies([]);
+    let control_plane = ControlPlane::start(&cluster);
+    for (_, service) in table::SERVICES.iter() {
+        control_plane.create(&service.manifest());
+    }
+    let proxies = NODES.map(|(node, _)| {
+        // Of these modes it is the node's.
+        cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
+        KubeProxy::start(&cluster, &control_plane, node, mode, Variant::Nft)
+    });
+    let found = ask_all(&cluster, is_right);
+    let wrong: Vec<_> = Question::all()
+        .filter(|question| !is_right(question, &found[&question.id()]))
+        .map(|question| {
+            let (found, expected) = (&found[&question.id()], question.expected(question.requests()));
+            format!("{:?}: found {found:?}, expected {expected:?}", question.id())
+        })
+        .collect();
+    drop(proxies);
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), found.len(), wrong.join("\n"));
+}
