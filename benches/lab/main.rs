@@ -15,7 +15,7 @@
 //! Each figure is the least of several rounds: whatever else the machine does only adds to it.
 //!
 //! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes, `-- --machinery` only what
-//! needs the API machinery. Without `--bench` (as
+//! needs the API machinery (`-- --machinery 1000x10` at that size). Without `--bench` (as
 //! `cargo test --benches` starts it) it measures nothing.
 
 mod churn;
@@ -55,7 +55,10 @@ fn main() -> ExitCode {
     let result = match words[..] {
         _ if words.contains(&"--bench") => suite::run(match () {
             () if words.contains(&"--quick") => Part::Quick,
-            () if words.contains(&"--machinery") => Part::Machinery,
+            () if words.contains(&"--machinery") => {
+                let size = words.iter().find_map(|word| word.parse().ok());
+                Part::Machinery(size.unwrap_or(suite::MACHINERY))
+            }
             () => Part::Everything,
         }),
         ["generate", size, folder] => size.parse().and_then(|size| input::write(size, Path::new(folder))),
