@@ -24,6 +24,7 @@ fn service(number: u32) -> Service {
     let [_, high, middle, low] = number.to_be_bytes();
     Service {
         key: ServiceKey::new("default", format!("service-{number}")),
+        uid: None,
         created_seconds: i64::from(number),
         cluster_ips: vec![[10, 96 + high, middle, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],

@@ -62,6 +62,7 @@ fn service(ports: u16, external: External) -> Service {
     };
     Service {
         key: ServiceKey::new("default", "web"),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: (1..=ports).map(port).collect(),

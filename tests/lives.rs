@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
     Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Uid,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Step;
@@ -38,6 +39,7 @@ fn service(number: u16) -> Service {
     let [high, low] = number.to_be_bytes();
     Service {
         key: ServiceKey::new("default", format!("s{number}")),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![[10, 96, high, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
@@ -449,6 +451,19 @@ fn answers_that_are_lost_each_time_do_not_keep_everything_else_waiting() {
         protocol: Protocol::Tcp,
         port: 80
     }));
+}
+
+/// Within one second another Service of the same name came in place of one: nothing of it goes away in between.
+#[test]
+fn a_service_that_is_made_anew_as_it_was_is_not_written_again() {
+    let mut life = settled(2, NEVER);
+    let before = life.kernel.state();
+    let anew = Service { uid: Uid::parse("0c5a7bde-f012-4034-8967-89abcdef0100"), ..service(1) };
+    life.feed([Event::Service(Change::Upsert(anew.clone()))]);
+    let notes = life.settle();
+    assert!(!notes.iter().any(|note| matches!(note, Note::Wrote { .. })), "{notes:?}");
+    assert_eq!(life.kernel.state(), before);
+    assert_eq!(life.reconciler.cluster().service(&anew.key), Some(&anew), "Events are about the new one");
 }
 
 #[test]

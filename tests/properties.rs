@@ -312,6 +312,7 @@ fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, Te
 fn changes_that_never_stop_leave_nothing_waiting() {
     let service = Service {
         key: ServiceKey::new("default", "a"),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],

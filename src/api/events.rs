@@ -10,7 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::types::ServiceKey;
+use crate::cluster::types::{ServiceKey, Uid};
 
 /// Who reports: the name that people filter by.
 const CONTROLLER: &str = "kube-proxy";
@@ -50,7 +50,12 @@ pub enum Regarding {
     /// This node.
     Node,
     /// A Service.
-    Service(ServiceKey),
+    Service {
+        /// Its name.
+        key: ServiceKey,
+        /// Which of that name.
+        uid: Option<Uid>,
+    },
 }
 
 /// Takes what happens, and never waits.
@@ -177,21 +182,20 @@ fn tell_refusal(error: &kube::Error, reason: &str, refused_before: &mut bool) {
 }
 
 fn as_event(happening: &Happening, node_name: &str) -> (Event, ObjectReference) {
-    // kube-proxy does not know the uid of either, and puts a name there: `kubectl describe` finds Events of a node by it.
-    let regarding = match &happening.regarding {
-        Regarding::Node => ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(node_name.into()),
-            uid: Some(node_name.into()),
-            ..ObjectReference::default()
-        },
-        Regarding::Service(key) => ObjectReference {
-            kind: Some("Service".into()),
-            namespace: Some(key.namespace().to_owned()),
-            name: Some(key.name().to_owned()),
-            uid: Some(key.to_string()),
-            ..ObjectReference::default()
-        },
+    // `kubectl describe` asks for Events of a Service by name and uid; for those of a node by a uid that is its name.
+    let (kind, namespace, name, uid) = match &happening.regarding {
+        Regarding::Node => ("Node", None, node_name, Some(node_name.to_owned())),
+        Regarding::Service { key, uid } => {
+            ("Service", Some(key.namespace()), key.name(), uid.map(|uid| uid.to_string()))
+        }
+    };
+    let regarding = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some(kind.into()),
+        namespace: namespace.map(Into::into),
+        name: Some(name.into()),
+        uid,
+        ..ObjectReference::default()
     };
     let mut note = happening.note.clone();
     note.truncate(note.floor_char_boundary(LONGEST_NOTE));
@@ -249,7 +253,8 @@ mod tests {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(teller.run(shutdown.clone()));
         events.tell(happening(Regarding::Node, "Starting"));
-        events.tell(happening(Regarding::Service(ServiceKey::new("kube-system", "dns")), "Failed"));
+        let dns = Regarding::Service { key: ServiceKey::new("kube-system", "dns"), uid: None };
+        events.tell(happening(dns, "Failed"));
         tokio::time::sleep(PAUSE / 2).await;
         status.store(200, Ordering::Relaxed);
         tokio::time::sleep(PAUSE * 2).await;
@@ -269,6 +274,26 @@ mod tests {
         let told = told.lock().unwrap();
         let reasons: Vec<_> = told[3..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(reasons, ["Refused", "Unlucky", "Unlucky", "Last"]);
+    }
+
+    #[test]
+    fn what_an_event_is_about_is_named_as_kubectl_looks_for_it() {
+        let reference = |regarding| {
+            let (_, reference) = as_event(&happening(regarding, "Test"), "here");
+            serde_json::to_value(reference).unwrap()
+        };
+        assert_eq!(
+            reference(Regarding::Node),
+            serde_json::json!({"apiVersion": "v1", "kind": "Node", "name": "here", "uid": "here"})
+        );
+        let service = |uid| Regarding::Service { key: ServiceKey::new("shop", "web"), uid };
+        let unknown =
+            serde_json::json!({"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web"});
+        assert_eq!(reference(service(None)), unknown);
+        let uid = "0c5a7bde-f012-4034-8967-89abcdef0100";
+        let mut known = unknown;
+        known["uid"] = uid.into();
+        assert_eq!(reference(service(Uid::parse(uid))), known);
     }
 
     #[test]

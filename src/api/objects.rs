@@ -117,6 +117,7 @@ objects! {
     ObjectMeta<'a> {
         namespace: Text<'a>,
         name: Text<'a>,
+        uid: Text<'a>,
         resource_version: Text<'a>,
         creation_timestamp: Time,
         deletion_timestamp: Time,

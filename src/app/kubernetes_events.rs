@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 
 use crate::api::events::{Happening, Regarding};
-use crate::cluster::types::ServiceKey;
 use crate::serve::service_health::Failed;
 
 const START: &str = "StartKubeProxy";
@@ -47,13 +46,13 @@ pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
     Happening { regarding: Regarding::Node, warning: true, reason, action: START, note: why }
 }
 
-/// Older Services have what this one asks for: `held` is protocol, address and port of each, and who has it.
-pub(super) fn address_conflict(service: &ServiceKey, held: &str) -> Happening {
+/// Older Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
+pub(super) fn address_conflict(service: Regarding, held: &str) -> Happening {
     contested(service, format!("older Services have what this one asks for, and keep it: {held}"))
 }
 
 /// An external IP of a Service is an address of this node.
-pub(super) fn address_of_node(service: &ServiceKey, address: IpAddr, node_name: &str) -> Happening {
+pub(super) fn address_of_node(service: Regarding, address: IpAddr, node_name: &str) -> Happening {
     contested(
         service,
         format!(
@@ -62,21 +61,15 @@ pub(super) fn address_of_node(service: &ServiceKey, address: IpAddr, node_name: 
     )
 }
 
-fn contested(service: &ServiceKey, note: String) -> Happening {
-    Happening {
-        regarding: Regarding::Service(service.clone()),
-        warning: true,
-        reason: "AddressConflict",
-        action: "ServeAddress",
-        note,
-    }
+fn contested(regarding: Regarding, note: String) -> Happening {
+    Happening { regarding, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
 }
 
 /// A health check port of a Service cannot be listened on.
 pub(super) fn health_check_failed(node_name: &str, failed: &Failed<'_>) -> Happening {
-    let Failed { service, address, error } = failed;
+    let Failed { service, uid, address, error } = failed;
     Happening {
-        regarding: Regarding::Service((*service).clone()),
+        regarding: Regarding::Service { key: (*service).clone(), uid: *uid },
         warning: true,
         reason: "FailedToStartServiceHealthcheck",
         action: "Listen",

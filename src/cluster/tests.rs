@@ -20,6 +20,7 @@ fn port() -> ServicePort {
 fn service(name: &str) -> Service {
     Service {
         key: ServiceKey::new("default", name),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![port()],

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
+mod uid;
+pub use uid::Uid;
+
 /// An IP family; each makes progress alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -168,6 +171,8 @@ keys! {
 pub struct Service {
     /// Its name.
     pub key: ServiceKey,
+    /// Which of the objects of this name it is; `None` where the source does not say. For Events about it.
+    pub uid: Option<Uid>,
     /// Seconds since 1970 at which the object was created; 0 where the source does not say. The older of two
     /// Services that claim the same address, protocol and port has it.
     pub created_seconds: i64,

@@ -26,6 +26,7 @@ fn tcp(address: &str, port: u16) -> VirtualServerKey {
 fn service(external: External, node_port: Option<u16>) -> Service {
     Service {
         key: ServiceKey::new("default", "web"),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port }],

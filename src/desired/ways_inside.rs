@@ -90,6 +90,7 @@ mod tests {
         let port = |((protocol, port), node_port)| ServicePort { name: "".into(), protocol, port, node_port };
         Service {
             key: ServiceKey::new("default", "web"),
+            uid: None,
             created_seconds: 0,
             cluster_ips: vec![],
             ports: numbers.into_iter().map(port).collect(),

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::connections::{self, Limits};
 use super::http::{JSON, listen_on_one_family, typed};
 use super::{Moment, Status, healthz};
-use crate::cluster::types::{Family, ServiceKey};
+use crate::cluster::types::{Family, ServiceKey, Uid};
 use crate::vlog;
 
 /// How long to wait after a port could not be listened on.
@@ -39,6 +39,8 @@ pub struct Wanted {
     pub port: u16,
     /// How many addresses are ready on this node.
     pub local_endpoints: usize,
+    /// Which Service of its name asks for it.
+    pub uid: Option<Uid>,
 }
 
 /// Where the ports of one family are listened on.
@@ -73,6 +75,8 @@ pub struct Health {
 pub struct Failed<'a> {
     /// Whose it is.
     pub service: &'a ServiceKey,
+    /// Which of that name.
+    pub uid: Option<Uid>,
     /// Where.
     pub address: SocketAddr,
     /// Why.
@@ -160,8 +164,13 @@ impl Servers {
         };
         let port = self.ports.entry(key.clone()).or_insert_with(|| {
             vlog!(2, %service, port = wanted.port, "Opening healthcheck");
-            Port::new(wanted.port)
+            Port::new(wanted)
         });
+        if port.uid != wanted.uid {
+            // Nobody was told of it yet.
+            port.failures.clear();
+            port.uid = wanted.uid;
+        }
         port.number = wanted.port;
         port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
     }
@@ -201,6 +210,7 @@ fn sockets(addresses: &BTreeMap<Family, Addresses>, family: Family, port: u16) -
 /// The servers of one family of a Service.
 struct Port {
     number: u16,
+    uid: Option<Uid>,
     local_endpoints: Arc<AtomicUsize>,
     open: BTreeMap<SocketAddr, JoinHandle<()>>,
     /// What could not be opened, and why.
@@ -208,8 +218,14 @@ struct Port {
 }
 
 impl Port {
-    fn new(number: u16) -> Self {
-        Self { number, local_endpoints: Arc::default(), open: BTreeMap::new(), failures: BTreeMap::new() }
+    fn new(wanted: &Wanted) -> Self {
+        Self {
+            number: wanted.port,
+            uid: wanted.uid,
+            local_endpoints: Arc::default(),
+            open: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        }
     }
 
     /// Has these sockets open.
@@ -240,7 +256,7 @@ impl Port {
                         tracing::error!(
                             %service, port = address.port(), %address, err = %error, "Failed to start healthcheck"
                         );
-                        failed(&Failed { service, address, error: &error });
+                        failed(&Failed { service, uid: self.uid, address, error: &error });
                     }
                 }
             }

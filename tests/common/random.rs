@@ -101,6 +101,7 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
             }
             Service {
                 key,
+                uid: None,
                 created_seconds,
                 cluster_ips: v4.into_iter().chain(v6).map(ip).collect(),
                 ports,

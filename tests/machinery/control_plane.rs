@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -168,6 +168,34 @@ impl ControlPlane {
         events
     }
 
+    /// The reasons of the Events that `kubectl describe service` shows: it asks in core/v1, by what the Service is called
+    /// and by its uid.
+    pub fn described(&self, service: &str) -> Vec<String> {
+        let uid = self.uid(service);
+        let selector = format!(
+            "involvedObject.name={service},involvedObject.namespace=default,involvedObject.kind=Service,\
+             involvedObject.uid={uid}"
+        );
+        let mut reasons = Vec::new();
+        self.as_admin("Event of core/v1", async |api| {
+            let list = api.list(&ListParams::default().fields(&selector)).await?;
+            reasons =
+                list.items.iter().map(|event| event.data["reason"].as_str().unwrap().to_owned()).collect();
+            Ok(())
+        });
+        reasons
+    }
+
+    /// The uid of a Service.
+    pub fn uid(&self, service: &str) -> String {
+        let mut uid = String::new();
+        self.as_admin("Service", async |api| {
+            uid = api.get_metadata(service).await?.metadata.uid.expect("the API server gives one");
+            Ok(())
+        });
+        uid
+    }
+
     /// Creates a Service or EndpointSlice in `default`.
     pub fn create(&self, object: Value) {
         let object: DynamicObject = serde_json::from_value(object).unwrap();
@@ -246,6 +274,7 @@ impl ControlPlane {
         let resource = match kind {
             "Service" => ApiResource::erase::<Service>(&()),
             "Event" => ApiResource::erase::<Event>(&()),
+            "Event of core/v1" => ApiResource::erase::<CoreEvent>(&()),
             "EndpointSlice" => ApiResource::erase::<EndpointSlice>(&()),
             "Node" => ApiResource::erase::<Node>(&()),
             other => panic!("{other} is no kind that tests use"),

@@ -11,13 +11,14 @@ use crate::promtool;
 use crate::proxy::get;
 use crate::tools::{kernel, wait_for};
 
-/// Type, reason, action, regarding kind, name and uid of an Event.
-fn told(event: &Value) -> [&str; 6] {
+/// Type, reason, action, regarding API version, kind, name and uid of an Event.
+fn told(event: &Value) -> [&str; 7] {
     let regarding = &event["regarding"];
     [
         &event["type"],
         &event["reason"],
         &event["action"],
+        &regarding["apiVersion"],
         &regarding["kind"],
         &regarding["name"],
         &regarding["uid"],
@@ -31,16 +32,19 @@ pub fn what_happens_is_told() {
     let _holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 31000)).unwrap();
     let mut proxy = cluster.proxy(&folder, "proxy");
     proxy.wait_synced();
-    cluster.create(service(
-        "balanced",
-        json!({
-            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
-            "clusterIP": "10.96.1.9", "ports": [{"port": 80}],
-        }),
-    ));
-    let starting = ["Normal", "Starting", "StartKubeProxy", "Node", "node1", "node1"];
-    let failed =
-        ["Warning", "FailedToStartServiceHealthcheck", "Listen", "Service", "balanced", "default/balanced"];
+    let balanced = || {
+        service(
+            "balanced",
+            json!({
+                "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+                "clusterIP": "10.96.1.9", "ports": [{"port": 80}],
+            }),
+        )
+    };
+    cluster.create(balanced());
+    let uid = cluster.uid("balanced");
+    let starting = ["Normal", "Starting", "StartKubeProxy", "v1", "Node", "node1", "node1"];
+    let failed = ["Warning", "FailedToStartServiceHealthcheck", "Listen", "v1", "Service", "balanced", &uid];
     for expected in [starting, failed] {
         wait_for(&format!("{expected:?}\n{}", proxy.log()), 30, || {
             cluster.events().iter().any(|event| told(event) == expected)
@@ -55,6 +59,13 @@ pub fn what_happens_is_told() {
         "node node1 failed to start healthcheck \"default/balanced\" on port 31000: 0.0.0.0:31000: \
          Address already in use (os error 98)"
     );
+    assert_eq!(cluster.described("balanced"), ["FailedToStartServiceHealthcheck"]);
+    cluster.delete("Service", "balanced");
+    cluster.create(balanced());
+    assert_ne!(cluster.uid("balanced"), uid);
+    wait_for(&format!("the new one is told of\n{}", proxy.log()), 30, || {
+        cluster.described("balanced") == ["FailedToStartServiceHealthcheck"]
+    });
     assert!(proxy.log().contains("\"Failed to start healthcheck\" service=\"default/balanced\" port=31000"));
 
     let page = get("127.0.0.1:10249", "/metrics");
@@ -115,11 +126,12 @@ pub fn a_service_whose_address_is_contested_is_told_so() {
             "external IP 192.0.2.2 is node node1's own: there it stays the node's, but for the Service's ports",
         ),
     ] {
-        let uid = format!("default/{name}");
-        let expected = ["Warning", "AddressConflict", "ServeAddress", "Service", name, &uid];
+        let uid = cluster.uid(name);
+        let expected = ["Warning", "AddressConflict", "ServeAddress", "v1", "Service", name, &uid];
         wait_for(&format!("{expected:?}\n{}", proxy.log()), 30, || {
             cluster.events().iter().any(|event| told(event) == expected && event["note"] == note)
         });
+        assert_eq!(cluster.described(name), ["AddressConflict"]);
     }
     assert!(!cluster.events().iter().any(|event| event["regarding"]["name"] == "older"), "{}", proxy.log());
 }
@@ -131,7 +143,8 @@ pub fn an_end_for_want_of_an_address_is_told() {
     let _holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10256)).unwrap();
     let mut proxy = cluster.proxy_with(&folder, "proxy", &["--bind-address-hard-fail"]);
     assert_eq!(proxy.wait(), Some(1), "{}", proxy.log());
-    let expected = ["Warning", "FailedToStartProxierHealthcheck", "StartKubeProxy", "Node", "node1", "node1"];
+    let expected =
+        ["Warning", "FailedToStartProxierHealthcheck", "StartKubeProxy", "v1", "Node", "node1", "node1"];
     let events = cluster.events();
     let event = events.iter().find(|event| told(event) == expected);
     let event = event.unwrap_or_else(|| panic!("{events:?}\n{}", proxy.log()));

@@ -7,7 +7,7 @@ use super::{
     Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol,
 };
 use crate::api::objects::{self, PROXY_NAME};
-use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort};
+use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort, Uid};
 use crate::sloppy;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given: three hours.
@@ -49,6 +49,7 @@ pub(super) fn convert(
         )?,
         external: external::convert(subject, object, spec, &ports, &mut problems)?.map(Box::new),
         ports,
+        uid: object.metadata.uid.as_deref().and_then(Uid::parse),
         created_seconds: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         key: ServiceKey::new(subject.namespace.unwrap_or_default(), subject.name),
     };

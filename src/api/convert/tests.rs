@@ -2,7 +2,7 @@ use k8s_openapi::serde::Deserialize;
 
 use super::*;
 use crate::cluster::types::{
-    Endpoint, External, Family, Hints, Policy, ServiceKey, ServicePort, SliceKey, SlicePort,
+    Endpoint, External, Family, Hints, Policy, ServiceKey, ServicePort, SliceKey, SlicePort, Uid,
 };
 
 fn read<'a, T: Deserialize<'a>>(yaml: &'a str) -> T {
@@ -67,7 +67,8 @@ fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
 fn a_whole_service() {
     let converted = service(
         r#"
-metadata: {namespace: shop, name: web, creationTimestamp: "2026-03-01T00:00:05Z"}
+metadata:
+  {namespace: shop, name: web, uid: 0c5a7bde-f012-4034-8967-89abcdef0100, creationTimestamp: "2026-03-01T00:00:05Z"}
 spec:
   type: ClusterIP
   clusterIP: 10.96.0.7
@@ -85,6 +86,7 @@ spec:
         kept(converted),
         Service {
             key: ServiceKey::new("shop", "web"),
+            uid: Uid::parse("0c5a7bde-f012-4034-8967-89abcdef0100"),
             created_seconds: 1_772_323_205,
             cluster_ips: ips(&["10.96.0.7", "fd00::7"]),
             ports: vec![
@@ -103,7 +105,10 @@ spec:
 fn defaults_of_a_service() {
     let service = kept(with_port("clusterIP: 10.96.0.7"));
     assert_eq!(service.key, ServiceKey::new("default", "web"));
-    assert_eq!(service.created_seconds, 0);
+    assert_eq!((service.uid, service.created_seconds), (None, 0));
+    let strange =
+        "{metadata: {name: web, uid: the-first}, spec: {ports: [{port: 80}], clusterIP: 10.96.0.7}}";
+    assert_eq!(kept(self::service(strange)), service, "a uid that is none is as good as none");
     assert_eq!(service.affinity_seconds, None);
     assert_eq!(
         service.ports,

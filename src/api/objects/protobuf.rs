@@ -205,8 +205,8 @@ messages! {
     NodeStatus<'a> { 5: addresses }
     NodeAddress<'a> { 1: type_, 2: address }
     ObjectMeta<'a> {
-        1: name, 3: namespace, 6: resource_version, 8: creation_timestamp, 9: deletion_timestamp, 11: labels,
-        12: annotations,
+        1: name, 3: namespace, 5: uid, 6: resource_version, 8: creation_timestamp, 9: deletion_timestamp,
+        11: labels, 12: annotations,
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::contested::Contested;
 use super::named;
-use crate::api::events::Happening;
+use crate::api::events::{Happening, Regarding};
 use crate::app::kubernetes_events;
 use crate::cluster::Cluster;
 use crate::cluster::types::ServiceKey;
@@ -28,20 +28,28 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
     // Each Service is looked through once, however many entry points it has in common with another.
     let mut first_nodes = BTreeMap::new();
     let mut first = |service| *first_nodes.entry(service).or_insert_with(|| first_node(cluster, service));
+    let about = |key: &ServiceKey| {
+        let uid = cluster.service(key).and_then(|service| service.uid);
+        Regarding::Service { key: key.clone(), uid }
+    };
     let mut events = Vec::new();
     for (loser, mut conflicts) in by_loser {
         conflicts
             .retain(|conflict| first(&conflict.winner).or_else(|| first(&conflict.loser)) == Some(node_name));
         if !conflicts.is_empty() {
             let has = |conflict: &&Conflict| format!("{} ({})", conflict.server, conflict.winner);
-            events.push(kubernetes_events::address_conflict(loser, &named(conflicts.iter().map(has))));
+            events.push(kubernetes_events::address_conflict(about(loser), &named(conflicts.iter().map(has))));
         }
     }
     for (shared, owner) in &contested.shared {
         let external = cluster.service(&shared.service).and_then(|service| service.external.as_deref());
         let is_external = external.is_some_and(|external| external.external_ips.contains(&shared.address));
         if is_external && matches!(owner, Owner::Node | Owner::NodeObject) {
-            events.push(kubernetes_events::address_of_node(&shared.service, shared.address, node_name));
+            events.push(kubernetes_events::address_of_node(
+                about(&shared.service),
+                shared.address,
+                node_name,
+            ));
         }
     }
     events

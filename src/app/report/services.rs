@@ -76,6 +76,7 @@ impl Services {
             let mut wanted = BTreeMap::new();
             for family in self.families.clone() {
                 let service = cluster.service(key).filter(|service| has(service, family));
+                let uid = service.and_then(|service| service.uid);
                 // Most Services have nothing that depends on it, and some have thousands of endpoints.
                 let local = service
                     .filter(|service| depends_on_place(service))
@@ -83,7 +84,7 @@ impl Services {
                     .unwrap_or_default();
                 let external = service.and_then(|service| service.external.as_deref());
                 if let Some(port) = external.and_then(|external| external.health_check_node_port) {
-                    wanted.insert(family, Wanted { port, local_endpoints: local.ready_addresses });
+                    wanted.insert(family, Wanted { port, local_endpoints: local.ready_addresses, uid });
                 }
                 let lacks = local.usable_anywhere && !local.usable_here;
                 let internal = service.map(|service| service.internal_policy);

@@ -113,6 +113,7 @@ fn webs(count: u8) -> [Event; 3] {
     let key = |number: u8| ServiceKey::new("default", format!("web{number}"));
     let service = |number: u8| Service {
         key: key(number),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],

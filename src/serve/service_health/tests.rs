@@ -25,8 +25,9 @@ impl Running {
         let shutdown = CancellationToken::new();
         let hear = move |failed: &Failed<'_>| {
             told.lock().unwrap().push(format!(
-                "{} {}: {}",
+                "{} {:?} {}: {}",
                 failed.service,
+                failed.uid,
                 failed.address,
                 failed.error.kind()
             ));
@@ -46,7 +47,7 @@ impl Running {
 }
 
 fn service(name: &str, families: &[(Family, u16, usize)]) -> News {
-    let wanted = |&(family, port, local_endpoints)| (family, Wanted { port, local_endpoints });
+    let wanted = |&(family, port, local_endpoints)| (family, Wanted { port, local_endpoints, uid: None });
     News::Service(ServiceKey::new("default", name), families.iter().map(wanted).collect())
 }
 
@@ -185,7 +186,7 @@ async fn a_port_in_use_is_told_of_once_and_tried_again() {
     let running = Running::start();
     running.want("a", &[(Family::V4, port, 1)]);
     running.want("a", &[(Family::V4, port, 2)]);
-    let expected = [format!("default/a 0.0.0.0:{port}: address in use")];
+    let expected = [format!("default/a None 0.0.0.0:{port}: address in use")];
     while *running.failed.lock().unwrap() != expected {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -197,6 +198,25 @@ async fn a_port_in_use_is_told_of_once_and_tried_again() {
     tokio::time::sleep(RETRY * 2).await;
     tokio::time::resume();
     until("127.0.0.1", port, "HTTP/1.1 200 ").await;
+}
+
+/// It is another Service, whoever was told of the one before, and no news where the port is taken as before.
+#[tokio::test]
+async fn of_a_port_in_use_each_service_of_its_name_is_told() {
+    let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let running = Running::start();
+    let uids = ["0c5a7bde-f012-4034-8967-89abcdef0100", "0c5a7bde-f012-4034-8967-89abcdef0101"];
+    for text in uids {
+        let wanted = Wanted { port, local_endpoints: 1, uid: Uid::parse(text) };
+        let news = News::Service(ServiceKey::new("default", "a"), [(Family::V4, wanted)].into());
+        running.news.send(vec![news.clone()]).unwrap();
+        running.news.send(vec![news]).unwrap();
+    }
+    let expected = uids.map(|uid| format!("default/a Some({uid}) 0.0.0.0:{port}: address in use"));
+    while *running.failed.lock().unwrap() != expected {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ fn entry(key: &str, value: &str) -> Vec<u8> {
 fn slice() -> Vec<u8> {
     let metadata = message(|writer| {
         bytes(writer, 1, "web-1");
+        bytes(writer, 5, "0c5a7bde-f012-4034-8967-89abcdef0100");
         number(writer, 7, 3);
         bytes(writer, 8, message(|writer| number(writer, 1, 1_700_000_000)));
         bytes(writer, 11, entry("app", "web"));
@@ -61,9 +62,11 @@ fn slice() -> Vec<u8> {
 fn what_is_used_is_read_and_the_rest_passed_over() {
     let encoded = slice();
     let slice: EndpointSlice<'_> = decode(&encoded).unwrap();
-    let ObjectMeta { name, namespace, creation_timestamp, deletion_timestamp, labels, annotations, .. } =
-        slice.metadata;
+    let ObjectMeta {
+        name, namespace, uid, creation_timestamp, deletion_timestamp, labels, annotations, ..
+    } = slice.metadata;
     assert_eq!((name.as_deref(), namespace.as_deref()), (Some("web-1"), None));
+    assert_eq!(uid.as_deref(), Some("0c5a7bde-f012-4034-8967-89abcdef0100"));
     assert_eq!(creation_timestamp.unwrap().0.as_second(), 1_700_000_000);
     assert_eq!((deletion_timestamp, annotations), (None, None));
     let labels = labels.unwrap();

@@ -3,10 +3,13 @@ use std::net::IpAddr;
 use super::*;
 use crate::api::events::Regarding;
 use crate::api::{Change, Event};
-use crate::cluster::types::{Endpoint, EndpointSlice, External, Family, Policy, Protocol, Service, SliceKey};
+use crate::cluster::types::{
+    Endpoint, EndpointSlice, External, Family, Policy, Protocol, Service, SliceKey, Uid,
+};
 use crate::desired::Shared;
 use crate::state::VirtualServerKey;
 
+const UID: &str = "0c5a7bde-f012-4034-8967-89abcdef0100";
 const NODES: [&str; 3] = ["one", "two", "three"];
 
 fn ip(text: &str) -> IpAddr {
@@ -62,7 +65,7 @@ fn of_two_services_with_one_address_one_node_tells() {
     let [event] = &of(&found, &cluster, "two")[..] else { panic!("one") };
     assert_eq!(
         (&event.regarding, event.reason, event.warning),
-        (&Regarding::Service(key("young")), "AddressConflict", true)
+        (&Regarding::Service { key: key("young"), uid: None }, "AddressConflict", true)
     );
     assert_eq!(
         event.note,
@@ -78,6 +81,7 @@ fn of_two_services_with_one_address_one_node_tells() {
 fn of_an_external_ip_that_is_its_own_the_node_tells() {
     let service = |name: &str, external: External| Service {
         key: key(name),
+        uid: Uid::parse(UID),
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: Vec::new(),
@@ -107,6 +111,8 @@ fn of_an_external_ip_that_is_its_own_the_node_tells() {
         let shared = vec![shared(name, owner.clone())];
         let events = of(&Contested { conflicts: Vec::new(), shared }, &cluster, "one");
         assert_eq!(events.len(), usize::from(writes), "{name} {owner:?}");
+        let about = Regarding::Service { key: key(name), uid: Uid::parse(UID) };
+        assert!(events.iter().all(|event| event.regarding == about), "{events:?}");
         let note = "external IP 192.168.0.1 is node one's own: there it stays the node's, but for the Service's ports";
         assert!(events.iter().all(|event| event.note == note && event.warning), "{events:?}");
     }

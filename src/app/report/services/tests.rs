@@ -2,6 +2,7 @@ use super::*;
 use crate::api::{Change, Event};
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey, SlicePort,
+    Uid,
 };
 
 use crate::telemetry;
@@ -15,6 +16,7 @@ fn ip(text: &str) -> IpAddr {
 fn balanced(name: &str, port: Option<u16>) -> Service {
     Service {
         key: ServiceKey::new("default", name),
+        uid: None,
         created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1"), ip("fd00:10:96::1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
@@ -88,7 +90,7 @@ impl World {
 }
 
 fn wanted(v4: usize, v6: usize) -> BTreeMap<Family, Wanted> {
-    let of = |local_endpoints| Wanted { port: 30000, local_endpoints };
+    let of = |local_endpoints| Wanted { port: 30000, local_endpoints, uid: None };
     [(Family::V4, of(v4)), (Family::V6, of(v6))].into()
 }
 
@@ -154,6 +156,17 @@ fn a_port_that_passes_to_another_service_is_told_of_at_once() {
     let [opened, closed] = keys;
     let expected = vec![News::Service(opened, wanted(0, 0)), News::Service(closed, BTreeMap::new())];
     assert_eq!(world.news.try_recv(), Ok(expected));
+}
+
+#[test]
+fn a_service_that_is_made_anew_is_told_of_anew() {
+    let mut world = World::new(&ProxyOptions::default());
+    world.hear(Event::Service(Change::Upsert(balanced("web", Some(30000)))));
+    let uid = Uid::parse("0c5a7bde-f012-4034-8967-89abcdef0100");
+    let anew = Service { uid, ..balanced("web", Some(30000)) };
+    let families = wanted(0, 0).into_iter().map(|(family, wanted)| (family, Wanted { uid, ..wanted }));
+    let expected = [News::Service(ServiceKey::new("default", "web"), families.collect())];
+    assert_eq!(world.hear(Event::Service(Change::Upsert(anew))), expected);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn ip(text: &str) -> IpAddr {
 fn web() -> Service {
     Service {
         key: ServiceKey::new("default", "web"),
+        uid: None,
         created_seconds: 7,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
