@@ -2,10 +2,11 @@
 //!
 //! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing
 //! waiting it is healthy, however long ago the last write was. As long may the kernel leave unanswered whether what
-//! everything stands on is there: nobody would see that it is not. The node is unhealthy too until all that is known of the
-//! cluster has been written once: a load balancer must not send traffic where nothing forwards it (kube-proxy says
-//! that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made there. What else
-//! of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most.
+//! everything stands on is there: nobody would see that it is not. To `/healthz` the proxy is unhealthy too until all
+//! that is known of the cluster has been written once: a load balancer must not send traffic where nothing forwards it
+//! (kube-proxy says that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made
+//! there. What else of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most. A
+//! node that is not eligible is answered for with 503, and `healthy` stays what the proxy is, as kube-proxy has it.
 
 pub mod changes;
 
@@ -50,18 +51,14 @@ struct FamilyBody {
 
 /// The answer to `/healthz`: whether load balancers should send traffic here.
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    healthz_of(status, now, sync_period).answer(status, now, Some(status.ineligible.is_none()))
+    let healthy = forwards(status, now, sync_period);
+    healthz_of(status, now, sync_period).answer(status, now, healthy, Some(status.ineligible.is_none()))
 }
 
 fn healthz_of(status: &Status, now: Moment, sync_period: Duration) -> Health {
-    let mut health = Health::of(status, now, sync_period);
-    health.demand(status.was_written(), NOT_SYNCED);
+    let mut health = Health::of_forwarding(status, now, sync_period);
     if let Some(why) = status.ineligible {
         health.demand(false, why);
-    }
-    if !status.lets_replies_through() {
-        let places = status.drops_replies.join(", ");
-        health.demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
     }
     health
 }
@@ -69,12 +66,14 @@ fn healthz_of(status: &Status, now: Moment, sync_period: Duration) -> Health {
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
 /// an API server that cannot be reached yet, or whose first lists take long: nothing waits to be written then.
 pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    Health::of(status, now, sync_period).answer(status, now, None)
+    let health = Health::of(status, now, sync_period);
+    let healthy = health.is_healthy();
+    health.answer(status, now, healthy, None)
 }
 
 /// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
 pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
-    status.was_written() && status.lets_replies_through() && Health::of(status, now, sync_period).is_healthy()
+    Health::of_forwarding(status, now, sync_period).is_healthy()
 }
 
 const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";
@@ -115,6 +114,18 @@ impl Health {
         health
     }
 
+    /// The same, and whether packets are forwarded.
+    fn of_forwarding(status: &Status, now: Moment, sync_period: Duration) -> Self {
+        let mut health = Self::of(status, now, sync_period);
+        health.demand(status.was_written(), NOT_SYNCED);
+        if !status.lets_replies_through() {
+            let places = status.drops_replies.join(", ");
+            health
+                .demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
+        }
+        health
+    }
+
     fn is_healthy(&self) -> bool {
         self.causes.is_empty()
     }
@@ -136,20 +147,22 @@ impl Health {
         self
     }
 
-    fn answer(self, status: &Status, now: Moment, node_eligible: Option<bool>) -> Answer {
+    /// 200 if nothing makes it unhealthy; `healthy` is what the proxy alone is.
+    fn answer(self, status: &Status, now: Moment, healthy: bool, node_eligible: Option<bool>) -> Answer {
+        let code = if self.is_healthy() { 200 } else { 503 };
         let health = self.with_what_fails(status);
         let last_synced = |state: &FamilyStatus| state.last_synced;
         let last = status.families.values().filter_map(last_synced).max_by_key(|moment| moment.instant);
         let body = Body {
-            last_updated: shown(if health.is_healthy() { Some(now) } else { last }),
+            last_updated: shown(if code == 200 { Some(now) } else { last }),
             current_time: shown(Some(now)),
             node_eligible,
-            healthy: health.is_healthy(),
+            healthy,
             status: health.families,
             reasons: health.reasons,
         };
         let text = serde_json::to_string(&body).expect("texts, truth values and maps with text keys");
-        Answer { code: if body.healthy { 200 } else { 503 }, body: text }
+        Answer { code, body: text }
     }
 }
 

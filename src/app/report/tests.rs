@@ -211,7 +211,7 @@ fn a_node_that_the_api_server_does_not_have_is_not_eligible() {
     life.reporter.needs_node = true;
     life.work();
     let (code, body) = life.health(Duration::ZERO);
-    let why = r#""nodeEligible":false,"healthy":false"#;
+    let why = r#""nodeEligible":false,"healthy":true"#;
     assert!(code == 503 && body.contains(why) && body.contains("the node has no Node object"), "{body}");
     assert_eq!(life.life(Duration::ZERO), 200, "a restart brings no Node");
     let node = Node { name: "here".into(), addresses: vec![], zone: None, pod_cidrs: vec![], eligible: true };

@@ -54,7 +54,7 @@ fn when_a_family_is_healthy() {
 }
 
 #[test]
-fn a_node_that_goes_is_alive_but_not_healthy() {
+fn a_node_that_goes_is_answered_for_with_503_and_its_proxy_is_healthy() {
     let clock = Clock(Instant::now());
     let status = Status {
         ineligible: Some("the node is being deleted, or is about to be removed by the cluster autoscaler"),
@@ -64,9 +64,12 @@ fn a_node_that_goes_is_alive_but_not_healthy() {
         healthz(&status, clock.at(0), PERIOD),
         Answer {
             code: 503,
-            body: r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-11-22T15:00:00.5Z","nodeEligible":false,"healthy":false,"reasons":["the node is being deleted, or is about to be removed by the cluster autoscaler"]}"#.into(),
+            body: r#"{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"2026-11-22T15:00:00.5Z","nodeEligible":false,"healthy":true,"reasons":["the node is being deleted, or is about to be removed by the cluster autoscaler"]}"#.into(),
         }
     );
+    let unwritten = healthz(&Status { synced_once: false, ..status.clone() }, clock.at(0), PERIOD);
+    assert_eq!(unwritten.code, 503);
+    assert!(unwritten.body.contains(r#""nodeEligible":false,"healthy":false"#), "{}", unwritten.body);
     assert_eq!(
         livez(&status, clock.at(0), PERIOD),
         Answer {
