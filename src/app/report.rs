@@ -82,7 +82,7 @@ impl Reporter {
                 metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(*family).set(seconds(now.wall));
             }
         });
-        let numbers = Numbers::new(Arc::clone(&metrics));
+        let numbers = Numbers::new(Arc::clone(&metrics), families.len());
         Self {
             metrics,
             status,

@@ -25,6 +25,8 @@ pub(in crate::app) fn metrics() -> Metrics {
 /// Turns totals of the loop into steps of counters.
 pub(super) struct Numbers {
     metrics: Arc<Metrics>,
+    /// How many families are served.
+    families: u64,
     /// As counted before.
     changes: Changes,
     /// As counted before.
@@ -32,8 +34,9 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, changes: Changes::default(), ended: Ended::default() }
+    /// Where so many families are served.
+    pub(super) fn new(metrics: Arc<Metrics>, families: usize) -> Self {
+        Self { metrics, families: families as u64, changes: Changes::default(), ended: Ended::default() }
     }
 
     /// What a plan did.
@@ -65,7 +68,9 @@ impl Numbers {
     pub(super) fn take(&mut self, reconciler: &Reconciler) {
         let Metrics { own, kube_proxy, .. } = &*self.metrics;
         let (old, new) = (self.changes, reconciler.changes());
-        kube_proxy.service_changes_total.inc_by(new.services - old.services);
+        // kube-proxy has a proxier for each family, and each of them counts all. A slice is of one family, and of those
+        // that wait only the number that was set last is seen.
+        kube_proxy.service_changes_total.inc_by((new.services - old.services) * self.families);
         kube_proxy.endpoint_changes_total.inc_by(new.slices - old.slices);
         kube_proxy.service_changes_pending.set(gauge(new.services_pending));
         kube_proxy.endpoint_changes_pending.set(gauge(new.slices_pending));

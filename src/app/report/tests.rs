@@ -41,9 +41,17 @@ impl Life {
         Self::at_pace(Duration::ZERO, Duration::from_hours(1))
     }
 
+    /// One that serves these families.
+    fn of(families: &BTreeSet<Family>) -> Self {
+        Self::of_at_pace(families, Duration::ZERO, Duration::from_hours(1))
+    }
+
     /// One that writes so often, and audits so often.
     fn at_pace(min_sync_period: Duration, audit_period: Duration) -> Self {
-        let families: BTreeSet<_> = Family::ALL.into();
+        Self::of_at_pace(&Family::ALL.into(), min_sync_period, audit_period)
+    }
+
+    fn of_at_pace(families: &BTreeSet<Family>, min_sync_period: Duration, audit_period: Duration) -> Self {
         let supported = Supported { families: families.clone(), kernel: (6, 12), missing: BTreeSet::new() };
         let options = ProxyOptions::default();
         let reconciler =
@@ -55,7 +63,7 @@ impl Life {
         let services = Services::new("here".into(), &options, families.clone(), Arc::clone(&metrics), news);
         let (events, happenings) = Events::to_channel();
         let name = "here".into();
-        let reporter = Reporter::new(Arc::clone(&metrics), publish, &families, false, services, events, name);
+        let reporter = Reporter::new(Arc::clone(&metrics), publish, families, false, services, events, name);
         let kernel = MemoryKernel::default();
         Self { reconciler, kernel, reporter, status, metrics, happenings, now: Instant::now() }
     }
@@ -173,6 +181,22 @@ fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     assert_eq!(life.number("kube_ipvs_objects{kind=\"virtual_server\"}"), "1");
     assert_eq!(life.number("kube_ipvs_objects{kind=\"real_server\"}"), "2");
     assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "0");
+}
+
+/// As kube-proxy counts them, which has a proxier for each family: all of them hear of each Service, one of each slice.
+#[test]
+fn each_family_counts_the_changes_of_services() {
+    for (families, services) in [(BTreeSet::from(Family::ALL), "2"), ([Family::V4].into(), "1")] {
+        let mut life = Life::of(&families);
+        life.observe(web());
+        life.reporter.tell(&life.reconciler, Vec::new(), life.now);
+        assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_total"), services);
+        assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "1");
+        assert_eq!(life.number("kubeproxy_sync_proxy_rules_endpoint_changes_total"), "1");
+        life.work();
+        assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_total"), services);
+        assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "0");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct KubeProxy {
     pub endpoint_changes_total: IntCounter,
     /// Services with changes that are not written yet.
     pub service_changes_pending: IntGauge,
-    /// Changes of Services.
+    /// Changes of Services, once for each family that is served.
     pub service_changes_total: IntCounter,
     no_local_endpoints: IntGaugeVec,
     /// Writes to the packet filter that the kernel refused. There is no `iptables-restore` here; what an alert on this
