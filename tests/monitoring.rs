@@ -59,7 +59,7 @@ const CONTRACT: [(&str, &str, &[&str], usize); 22] = [
     ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram", &["ip_family"], 15),
     ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "gauge", &["ip_family"], 0),
     ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", &["ip_family"], 0),
-    ("kubeproxy_network_programming_duration_seconds", "histogram", &["ip_family"], 80),
+    ("kubeproxy_network_programming_duration_seconds", "histogram", &["ip_family"], 81),
     ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", "gauge", &[], 0),
     ("kubeproxy_sync_proxy_rules_endpoint_changes_total", "counter", &[], 0),
     ("kubeproxy_sync_proxy_rules_service_changes_pending", "gauge", &[], 0),

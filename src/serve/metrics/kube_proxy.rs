@@ -150,8 +150,8 @@ pub(super) fn sync_buckets() -> Vec<f64> {
     prometheus::exponential_buckets(0.001, 2.0, 15).expect("positive and growing")
 }
 
-/// 0.25, 0.5, each second to 59, every 5 to 115, every 30 to 300.
+/// 0, 0.25, 0.5, each second to 59, every 5 to 115, every 30 to 300.
 pub(super) fn programming_buckets() -> Vec<f64> {
     let seconds = (1..60).chain((60..120).step_by(5)).chain((120..=300).step_by(30)).map(f64::from);
-    [0.25, 0.5].into_iter().chain(seconds).collect()
+    [0.0, 0.25, 0.5].into_iter().chain(seconds).collect()
 }

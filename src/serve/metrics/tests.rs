@@ -74,10 +74,11 @@ fn the_process_is_on_the_page() {
 }
 
 #[test]
-fn buckets_are_those_of_the_contract() {
+fn buckets_are_those_of_kube_proxy() {
     let buckets = programming_buckets();
-    assert_eq!(buckets.len(), 2 + 59 + 12 + 7);
+    assert_eq!(buckets.len(), 3 + 59 + 12 + 7);
     assert!(buckets.is_sorted_by(|left, right| left < right));
-    assert_eq!((buckets[61], buckets[72], buckets[73], buckets[79]), (60.0, 115.0, 120.0, 300.0));
+    assert_eq!((buckets[0], buckets[1], buckets[2], buckets[3]), (0.0, 0.25, 0.5, 1.0));
+    assert_eq!((buckets[62], buckets[73], buckets[74], buckets[80]), (60.0, 115.0, 120.0, 300.0));
     assert!((sync_buckets()[14] - 16.384).abs() < 1e-9);
 }
