@@ -33,6 +33,14 @@ impl Served {
 
     /// Status, content type, body.
     async fn ask(&self, method: &str, path: &str, accept: &str, body: &str) -> (u16, String, String) {
+        let (head, body) = self.ask_whole(method, path, accept, body).await;
+        let content_type =
+            head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+        (head[9..12].parse().unwrap(), content_type.to_owned(), body)
+    }
+
+    /// Head, with the end of its last line, and body.
+    async fn ask_whole(&self, method: &str, path: &str, accept: &str, body: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let length = body.len();
         let request = format!(
@@ -42,9 +50,7 @@ impl Served {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let content_type =
-            head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
-        (head[9..12].parse().unwrap(), content_type.to_owned(), body.to_owned())
+        (format!("{head}\r\n"), body.to_owned())
     }
 
     async fn get(&self, path: &str) -> (u16, String, String) {
@@ -114,25 +120,58 @@ async fn z_pages_are_for_people_and_for_programs() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
+}
 
-    let accept = |kind| format!("Accept: application/json;v=v1beta1;g=config.k8s.io;as={kind}\r\n");
-    let (_, content_type, body) = served.ask("GET", "/flagz", &accept("Flagz"), "").await;
-    assert_eq!(content_type, JSON);
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+#[tokio::test]
+async fn z_pages_have_a_structured_form_by_its_full_name() {
+    let served = Served::start(false).await;
+    let accept = |encoding, version, kind| {
+        format!("Accept: application/{encoding};v={version};g=config.k8s.io;as={kind}\r\n")
+    };
+    let flagz = serde_json::json!({
+        "kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "kube-proxy"},
+        "flags": {"proxy-mode": "ipvs", "v": "2"},
+    });
+    let (_, content_type, body) = served.ask("GET", "/flagz", &accept("json", "v1beta1", "Flagz"), "").await;
+    assert_eq!(content_type, "application/json;g=config.k8s.io;v=v1beta1;as=Flagz");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), flagz);
+    let (_, content_type, body) = served.ask("GET", "/flagz", &accept("yaml", "v1beta1", "Flagz"), "").await;
+    assert_eq!(content_type, "application/yaml;g=config.k8s.io;v=v1beta1;as=Flagz");
     assert_eq!(
         body,
-        serde_json::json!({
-            "kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "kube-proxy"},
-            "flags": {"proxy-mode": "ipvs", "v": "2"},
-        })
+        "apiVersion: config.k8s.io/v1beta1\nflags:\n  proxy-mode: ipvs\n  v: '2'\nkind: Flagz\nmetadata:\n  \
+         name: kube-proxy\n"
     );
-    let (_, _, body) = served.ask("GET", "/statusz", &accept("Statusz"), "").await;
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((&body["kind"], &body["uptimeSeconds"]), (&"Statusz".into(), &0.into()));
-    assert!(body["startTime"].as_str().unwrap().ends_with('Z'), "{body}");
+    for version in ["v1alpha1", "v1beta1"] {
+        let (_, content_type, body) =
+            served.ask("GET", "/statusz", &accept("json", version, "Statusz"), "").await;
+        assert_eq!(content_type, format!("application/json;g=config.k8s.io;v={version};as=Statusz"));
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["kind"], &body["uptimeSeconds"]), (&"Statusz".into(), &0.into()));
+        assert_eq!(body["apiVersion"], format!("config.k8s.io/{version}"));
+        assert!(body["startTime"].as_str().unwrap().ends_with('Z'), "{body}");
+    }
+    let (code, content_type, _) = served.ask("GET", "/statusz", "Accept:\r\n", "").await;
+    assert_eq!((code, &*content_type), (200, TEXT));
     let (code, _, body) = served.ask("GET", "/statusz", "Accept: application/json\r\n", "").await;
     assert_eq!(code, 406);
-    assert!(body.contains("application/json;v=v1alpha1|v1beta1;g=config.k8s.io;as=Statusz"), "{body}");
+    assert!(body.contains(";g=config.k8s.io;v=v1alpha1|v1beta1;as=Statusz"), "{body}");
+}
+
+#[tokio::test]
+async fn who_asks_for_an_old_version_is_warned() {
+    let served = Served::start(false).await;
+    for (page, kind) in [("statusz", "Statusz"), ("flagz", "Flagz")] {
+        for (version, is_old) in [("v1alpha1", true), ("v1beta1", false)] {
+            let accept = format!("Accept: application/json;v={version};g=config.k8s.io;as={kind}\r\n");
+            let (head, _) = served.ask_whole("GET", &format!("/{page}"), &accept, "").await;
+            let warning = format!(
+                "\r\nwarning: 299 - \"This version of the {page} endpoint is deprecated. \
+                 Please use a newer version.\"\r\n"
+            );
+            assert_eq!(head.contains(&warning), is_old, "{head}");
+        }
+    }
 }
 
 #[tokio::test]

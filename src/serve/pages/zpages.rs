@@ -1,26 +1,30 @@
 //! `/statusz` and `/flagz`: for people as text, for programs in a structured form that is asked for by name
-//! (KEP-4827, KEP-4828): `Accept: application/json;v=v1beta1;g=config.k8s.io;as=Statusz`.
+//! (KEP-4827, KEP-4828): `Accept: application/json;v=v1beta1;g=config.k8s.io;as=Statusz`, or `application/yaml` with the
+//! same parameters.
+
+mod form;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use axum::http::header::ACCEPT;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{CONTENT_TYPE, WARNING};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use self::form::{Encoding, Form, GROUP, VERSIONS};
 use super::super::Moment;
-use super::super::http::{JSON, TEXT, typed};
+use super::super::http::{TEXT, typed};
 use super::{paths, plain};
 use crate::telemetry;
 
 /// What the component calls itself: dashboards know it by this name.
 const COMPONENT: &str = "kube-proxy";
-const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
+const NOTICE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
                        guarantees and is for debugging purposes only.";
-/// Both versions have the same fields.
-const VERSIONS: [&str; 2] = ["v1alpha1", "v1beta1"];
+/// What others should not ask for any more.
+const DEPRECATED: &str = "v1alpha1";
 
 /// A page in two forms.
 pub(super) trait Page {
@@ -38,21 +42,11 @@ pub(super) trait Page {
 pub(super) fn answer<P: Page>(headers: &HeaderMap, page: &P, now: Instant) -> Response {
     match Form::accepted(headers, P::KIND) {
         Some(Form::Text) => typed(TEXT, page.text(now)),
-        Some(Form::Structured(version)) => {
-            let mut object = json!({
-                "kind": P::KIND,
-                "apiVersion": format!("config.k8s.io/{version}"),
-                "metadata": {"name": COMPONENT},
-            });
-            if let (Value::Object(object), Value::Object(mut fields)) = (&mut object, page.fields(now)) {
-                object.append(&mut fields);
-            }
-            typed(JSON, object.to_string())
-        }
+        Some(Form::Structured(encoding, version)) => structured(page, now, encoding, version),
         None => plain(
             StatusCode::NOT_ACCEPTABLE,
             format!(
-                "only text/plain and application/json;v={};g=config.k8s.io;as={} are offered\n",
+                "only text/plain and, with ;g={GROUP};v={};as={}, application/json and application/yaml are offered\n",
                 VERSIONS.join("|"),
                 P::KIND
             ),
@@ -60,38 +54,32 @@ pub(super) fn answer<P: Page>(headers: &HeaderMap, page: &P, now: Instant) -> Re
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Structured(&'static str),
-}
-
-impl Form {
-    /// The first form that is accepted and exists. Qualities are not looked at: there is little to choose from.
-    fn accepted(headers: &HeaderMap, kind: &str) -> Option<Self> {
-        let accepted: Vec<_> =
-            headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        if accepted.is_empty() {
-            return Some(Self::Text);
-        }
-        accepted.iter().flat_map(|value| value.split(',')).find_map(|range| Self::of(range, kind))
+fn structured<P: Page>(page: &P, now: Instant, encoding: Encoding, version: &str) -> Response {
+    let mut object = json!({
+        "kind": P::KIND,
+        "apiVersion": format!("{GROUP}/{version}"),
+        "metadata": {"name": COMPONENT},
+    });
+    if let (Value::Object(object), Value::Object(mut fields)) = (&mut object, page.fields(now)) {
+        object.append(&mut fields);
     }
-
-    /// The form that a media range stands for.
-    fn of(range: &str, kind: &str) -> Option<Self> {
-        let mut parts = range.split(';').map(str::trim);
-        match parts.next()? {
-            "*/*" | "text/*" | "text/plain" => Some(Self::Text),
-            "application/json" => {
-                let parameters: BTreeMap<_, _> = parts.filter_map(|part| part.split_once('=')).collect();
-                let is = |name, value| parameters.get(name) == Some(&value);
-                let named = is("g", "config.k8s.io") && is("as", kind);
-                let version = parameters.get("v").filter(|_| named)?;
-                VERSIONS.into_iter().find(|known| known == version).map(Self::Structured)
-            }
-            _ => None,
-        }
+    let text = match encoding {
+        Encoding::Json => format!("{object}\n"),
+        Encoding::Yaml => serde_yaml::to_string(&object).expect("texts, numbers and maps with text keys"),
+    };
+    let mut response = typed(encoding.media_type(), text);
+    let headers = response.headers_mut();
+    let header = |text: String| HeaderValue::try_from(text).expect("letters and punctuation");
+    let content_type = format!("{};g={GROUP};v={version};as={}", encoding.media_type(), P::KIND);
+    headers.insert(CONTENT_TYPE, header(content_type));
+    if version == DEPRECATED {
+        let name = P::KIND.to_lowercase();
+        let text = format!(
+            "299 - \"This version of the {name} endpoint is deprecated. Please use a newer version.\""
+        );
+        headers.insert(WARNING, header(text));
     }
+    response
 }
 
 /// What this program is, and since when.
@@ -118,7 +106,7 @@ impl Page for Statusz {
         let up = self.up_seconds(now);
         let (hours, minutes, seconds) = (up / 3600, up / 60 % 60, up % 60);
         format!(
-            "\n{COMPONENT} statusz\n{WARNING}\n\nStarted: {started}\nUp: {hours} hr {minutes:02} min {seconds:02} sec\n\
+            "\n{COMPONENT} statusz\n{NOTICE}\n\nStarted: {started}\nUp: {hours} hr {minutes:02} min {seconds:02} sec\n\
              Go version: {GO_VERSION}\nBinary version: {VERSION}\nEmulation version: {EMULATED}\nPaths: {}\n",
             paths(self.profiling).join(" ")
         )
@@ -157,7 +145,7 @@ impl Page for Flagz {
     const KIND: &'static str = "Flagz";
 
     fn text(&self, _: Instant) -> String {
-        let mut text = format!("\n{COMPONENT} flagz\n{WARNING}\n\n");
+        let mut text = format!("\n{COMPONENT} flagz\n{NOTICE}\n\n");
         for (name, value) in &self.flags {
             writeln!(text, "{name}={value}").expect("writing to a String cannot fail");
         }
@@ -166,41 +154,5 @@ impl Page for Flagz {
 
     fn fields(&self, _: Instant) -> Value {
         json!({ "flags": self.flags })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forms_are_negotiated() {
-        for (accept, form) in [
-            (None, Some(Form::Text)),
-            (Some("*/*"), Some(Form::Text)),
-            (Some("text/plain"), Some(Form::Text)),
-            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Some(Form::Text)),
-            (Some("application/json"), None),
-            (Some("application/json;v=v1beta1"), None),
-            (Some("application/json;v=v1beta1;g=config.k8s.io"), None),
-            (Some("application/json;v=v1beta1;g=config.k8s.io;as=Flagz"), None),
-            (Some("application/json;v=v9;g=config.k8s.io;as=Statusz"), None),
-            (
-                Some("application/json;v=v1beta1;g=config.k8s.io;as=Statusz"),
-                Some(Form::Structured("v1beta1")),
-            ),
-            (
-                Some("application/json; as=Statusz; g=config.k8s.io; v=v1alpha1"),
-                Some(Form::Structured("v1alpha1")),
-            ),
-            (Some("application/json, text/plain"), Some(Form::Text)),
-            (Some("image/png"), None),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(accept) = accept {
-                headers.insert(ACCEPT, accept.parse().unwrap());
-            }
-            assert_eq!(Form::accepted(&headers, "Statusz"), form, "{accept:?}");
-        }
     }
 }
