@@ -5,7 +5,7 @@ use super::make::Maker;
 pub(super) fn describe(make: &Maker) {
     let build = make.gauges(
         "kubernetes_build_info",
-        "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, \
+        "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, \
          build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
         &[
             "major",
@@ -34,5 +34,7 @@ pub(super) fn count(make: &Maker) {
     );
     make.counter("hidden_metrics_total", "[BETA] The count of hidden metrics.");
     make.counter("disabled_metrics_total", "[BETA] The count of disabled metrics.");
-    registered.with_label_values(&["", "ALPHA"]).inc_by(make.alpha());
+    for (level, count) in make.levels() {
+        registered.with_label_values(&["", &*level]).inc_by(count);
+    }
 }

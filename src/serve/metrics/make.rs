@@ -1,6 +1,7 @@
 //! Makes metrics and registers them.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use prometheus::core::{AtomicU64, Collector, GenericCounter};
 use prometheus::{
@@ -37,19 +38,23 @@ pub(super) const VALID: &str = "the names of metrics and labels are valid";
 #[derive(Default)]
 pub(super) struct Maker {
     pub(super) registry: Registry,
-    /// How many have the stability level ALPHA in their help text, as Kubernetes components put it.
-    alpha: Cell<u64>,
+    /// How many have which stability level in their help text, as Kubernetes components put it.
+    levels: RefCell<BTreeMap<String, u64>>,
 }
 
 impl Maker {
-    pub(super) fn alpha(&self) -> u64 {
-        self.alpha.get()
+    /// How many there are by now of each stability level.
+    pub(super) fn levels(&self) -> BTreeMap<String, u64> {
+        self.levels.borrow().clone()
     }
 
     pub(super) fn register(&self, metric: impl Collector + 'static) {
-        let alpha =
-            metric.desc().iter().filter(|description| description.help.starts_with("[ALPHA]")).count();
-        self.alpha.set(self.alpha.get() + alpha as u64);
+        for description in metric.desc() {
+            if let Some((level, _)) = description.help.strip_prefix('[').and_then(|help| help.split_once(']'))
+            {
+                *self.levels.borrow_mut().entry(level.to_owned()).or_default() += 1;
+            }
+        }
         self.registry.register(Box::new(metric)).expect("no two metrics have one name");
     }
 
