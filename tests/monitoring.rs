@@ -55,7 +55,7 @@ fn promtool_is_heard() {
 }
 
 /// Contract 9: name, type, labels, number of buckets.
-const CONTRACT: [(&str, &str, &[&str], usize); 22] = [
+const CONTRACT: [(&str, &str, &[&str], usize); 23] = [
     ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram", &["ip_family"], 15),
     ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "gauge", &["ip_family"], 0),
     ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", &["ip_family"], 0),
@@ -73,6 +73,7 @@ const CONTRACT: [(&str, &str, &[&str], usize); 22] = [
     ("process_cpu_seconds_total", "counter", &[], 0),
     ("process_resident_memory_bytes", "gauge", &[], 0),
     ("process_start_time_seconds", "gauge", &[], 0),
+    ("process_virtual_memory_max_bytes", "gauge", &[], 0),
     ("go_goroutines", "gauge", &[], 0),
     ("rest_client_requests_total", "counter", &["code", "host", "method"], 0),
     ("rest_client_request_duration_seconds", "histogram", &["host", "verb"], 12),

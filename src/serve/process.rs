@@ -7,12 +7,14 @@ use std::fs;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge};
+use rustix::process::{Resource, getrlimit};
 
 /// Reads /proc/self when it is asked.
 pub(super) struct ProcessCollector {
     cpu_seconds: Counter,
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
+    most_virtual_bytes: Gauge,
     open_files: Gauge,
     most_files: Gauge,
     start_seconds: Gauge,
@@ -41,6 +43,10 @@ impl ProcessCollector {
             cpu_seconds: cpu_counter(),
             resident_bytes: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
             virtual_bytes: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
+            most_virtual_bytes: Gauge::new(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+            )?,
             open_files: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
             most_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
             start_seconds: Gauge::new(
@@ -59,11 +65,12 @@ impl ProcessCollector {
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 9] {
+    fn parts(&self) -> [&dyn Collector; 10] {
         [
             &self.cpu_seconds,
             &self.resident_bytes,
             &self.virtual_bytes,
+            &self.most_virtual_bytes,
             &self.open_files,
             &self.most_files,
             &self.start_seconds,
@@ -95,8 +102,10 @@ impl Collector for ProcessCollector {
         let tasks = runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         self.tasks.set(as_float(tasks as u64));
         self.open_files.set(open_files);
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        self.most_files.set(limit.map_or(f64::INFINITY, as_float));
+        let limit = |resource| getrlimit(resource).current;
+        self.most_files.set(limit(Resource::Nofile).map_or(f64::INFINITY, as_float));
+        // What Go programs say where there is no limit.
+        self.most_virtual_bytes.set(as_float(limit(Resource::As).unwrap_or(u64::MAX)));
         let gauges = self.parts().into_iter().skip(1).flat_map(Collector::collect);
         cpu_seconds.collect().into_iter().chain(gauges).collect()
     }
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn this_process_has_numbers() {
         let families = ProcessCollector::new().unwrap().collect();
-        assert_eq!(families.len(), 9);
+        assert_eq!(families.len(), 10);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let numbers = numbers().unwrap();
         assert!((now - numbers.start_seconds).abs() < 3600.0, "{numbers:?}");

@@ -62,6 +62,7 @@ fn the_process_is_on_the_page() {
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",
         "process_virtual_memory_bytes",
+        "process_virtual_memory_max_bytes",
         "process_open_fds",
         "process_max_fds",
         "process_start_time_seconds",
