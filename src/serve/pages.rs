@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use axum::routing::any;
@@ -37,12 +38,15 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
     let slis = Arc::new(Slis::new());
     let page = async move || typed(PROMETHEUS, metrics.text());
     let configz = serde_json::json!({ "kubeproxy.config.k8s.io": configuration }).to_string();
-    let ping = {
-        let slis = Arc::clone(&slis);
-        async move || {
-            slis.pinged();
-            typed(TEXT, "ok")
-        }
+    let (all_checks, one_check) = (Arc::clone(&slis), Arc::clone(&slis));
+    let healthz = async move |RawQuery(query): RawQuery| {
+        all_checks.pinged();
+        let is_verbose = has_parameter(query.as_deref().unwrap_or_default(), "verbose");
+        typed(TEXT, if is_verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" })
+    };
+    let ping = async move || {
+        one_check.pinged();
+        typed(TEXT, "ok")
     };
     let slis_page = async move |method: Method| match method {
         Method::DELETE => {
@@ -56,7 +60,7 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
     let router = Router::new()
         .route("/metrics", any(page))
         .route("/metrics/slis", any(slis_page))
-        .route("/healthz", any(ping.clone()))
+        .route("/healthz", any(healthz))
         .route("/healthz/ping", any(ping))
         .route("/proxyMode", any(async || typed(TEXT, "ipvs")))
         .route("/configz", any(async move || typed(JSON, configz)))
@@ -73,6 +77,11 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
         Some(set_verbosity) => debug::routes(router, set_verbosity),
         None => router,
     }
+}
+
+/// Whether a query has this parameter, whatever its value.
+fn has_parameter(query: &str, name: &str) -> bool {
+    query.split('&').any(|parameter| parameter.split('=').next() == Some(name))
 }
 
 /// The pages' addresses, for `/statusz`.

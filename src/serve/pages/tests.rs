@@ -73,7 +73,11 @@ async fn every_page_answers() {
     for (path, content_type, body) in [
         ("/proxyMode", TEXT, "ipvs"),
         ("/healthz", TEXT, "ok"),
+        ("/healthz?verbose", TEXT, "[+]ping ok\nhealthz check passed\n"),
+        ("/healthz?a=b&verbose=", TEXT, "[+]ping ok\nhealthz check passed\n"),
+        ("/healthz?verbosely&a=verbose", TEXT, "ok"),
         ("/healthz/ping", TEXT, "ok"),
+        ("/healthz/ping?verbose", TEXT, "ok"),
         ("/configz", JSON, r#"{"kubeproxy.config.k8s.io":{"Mode":"ipvs"}}"#),
     ] {
         assert_eq!(served.get(path).await, (200, content_type.to_owned(), body.to_owned()), "{path}");
