@@ -265,6 +265,10 @@ fn the_last_one_wins_and_lists_grow() {
             "ipvs.excludeCIDRs",
             json!(["a", "b", "c"]),
         ),
+        // Quotes that a manifest handed on.
+        (&["--ipvs-exclude-cidrs=\"a\",\"b\""], "ipvs.excludeCIDRs", json!(["a", "b"])),
+        (&["--nodeport-addresses=\"a\""], "nodePortAddresses", json!(["a"])),
+        (&["--feature-gates=A=true,,B=false,"], "featureGates", json!({"A": true, "B": false})),
         (&["--feature-gates=A=true", "--feature-gates=A=false"], "featureGates", json!({"A": false})),
         (&["--v", "4", "--v", "2"], "logging.verbosity", json!(2)),
         (&["-v", "4"], "logging.verbosity", json!(4)),
@@ -354,6 +358,10 @@ fn what_is_wrong_is_one_clear_line() {
         (&["--version=1.2"], "--version: Invalid value: \"1.2\": must be true, false or raw"),
         (&["--version="], "--version: Invalid value: \"\": must be true, false or raw"),
         (&["--manifests="], "--manifests: Invalid value: \"\": must be the path of a file or a folder"),
+        (
+            &["--ipvs-exclude-cidrs=\"a"],
+            "--ipvs-exclude-cidrs: Invalid value: \"\\\"a\": must end with a quote where an item begins with one",
+        ),
         (&["-v"], "flag needs a value: --v <level>"),
         (&["-v", "high"], "--v: Invalid value: \"high\": must be a whole number"),
     ] {

@@ -25,7 +25,7 @@ pub(super) enum Set {
     Float(fn(&mut Flags, f32)),
     /// A duration with its unit.
     Duration(fn(&mut Flags, GoDuration)),
-    /// Texts, separated by commas; given again, it adds to them.
+    /// Texts, a line of CSV; given again, it adds to them.
     List(fn(&mut Flags, Vec<String>)),
     /// `name=true`, separated by commas; given again, it adds to them.
     Gates(fn(&mut Flags, Vec<(String, bool)>)),
@@ -90,20 +90,17 @@ impl Set {
             }
             Self::List(set) => {
                 let text = text(value)?;
-                set(flags, list(text));
+                set(flags, fields(text)?);
                 text.to_owned()
             }
             Self::Gates(set) => {
                 let text = text(value)?;
-                set(flags, list(text).iter().map(|gate| named_switch(gate)).collect::<Result<_, _>>()?);
+                set(flags, pairs(text).map(named_switch).collect::<Result<_, _>>()?);
                 text.to_owned()
             }
             Self::Modules(set) => {
                 let text = text(value)?;
-                set(
-                    flags,
-                    list(text).iter().map(|module| module_verbosity(module)).collect::<Result<_, _>>()?,
-                );
+                set(flags, pairs(text).map(module_verbosity).collect::<Result<_, _>>()?);
                 text.to_owned()
             }
         })
@@ -114,8 +111,35 @@ fn text(value: &OsStr) -> Result<&str, String> {
     value.to_str().ok_or_else(|| "must be UTF-8".to_owned())
 }
 
-fn list(text: &str) -> Vec<String> {
-    text.split(',').filter(|_| !text.is_empty()).map(str::to_owned).collect()
+/// The parts of a list that is no CSV. A comma too many says nothing.
+fn pairs(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').filter(|pair| !pair.is_empty())
+}
+
+/// The fields of the first line that has any, read as Go's `encoding/csv` reads it: pflag looks at no other line.
+fn fields(text: &str) -> Result<Vec<String>, &'static str> {
+    let lines = text.replace("\r\n", "\n");
+    let mut rest = lines.trim_start_matches('\n').chars().peekable();
+    let mut fields = Vec::from_iter(rest.peek().map(|_| String::new()));
+    let (mut quoted, mut complete) = (false, false);
+    while let (Some(character), Some(field)) = (rest.next(), fields.last_mut()) {
+        match character {
+            '"' if quoted && rest.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' if quoted => (quoted, complete) = (false, true),
+            character if quoted => field.push(character),
+            '\n' => break,
+            ',' => {
+                fields.push(String::new());
+                complete = false;
+            }
+            '"' if field.is_empty() && !complete => quoted = true,
+            _ if complete || character == '"' => {
+                return Err("quotes must stand around whole items of the list");
+            }
+            _ => field.push(character),
+        }
+    }
+    if quoted { Err("must end with a quote where an item begins with one") } else { Ok(fields) }
 }
 
 /// Go's `strconv.ParseBool`.
@@ -170,6 +194,43 @@ fn float(text: &str) -> Result<f32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_a_line_of_csv() {
+        let around = Err("quotes must stand around whole items of the list");
+        let unclosed = Err("must end with a quote where an item begins with one");
+        for (text, wanted) in [
+            ("", Ok(&[][..])),
+            ("a", Ok(&["a"])),
+            ("a, b", Ok(&["a", " b"])),
+            ("a,,b,", Ok(&["a", "", "b", ""])),
+            (",", Ok(&["", ""])),
+            (r#""10.0.0.0/8""#, Ok(&["10.0.0.0/8"])),
+            (r#""a","b",c"#, Ok(&["a", "b", "c"])),
+            (r#""a,b""#, Ok(&["a,b"])),
+            (r#""c""d","""","""#, Ok(&["c\"d", "\"", ""])),
+            ("a,b\n", Ok(&["a", "b"])),
+            ("a,b\r\n", Ok(&["a", "b"])),
+            ("\n\na\nb", Ok(&["a"])),
+            ("\"a\nb\",c", Ok(&["a\nb", "c"])),
+            (r#"a""b"#, around),
+            (r#" "a""#, around),
+            (r#""a"b"#, around),
+            (r#""a" "#, around),
+            (r#""""a"#, unclosed),
+            (r#""a,b"#, unclosed),
+            (r#"a,""#, unclosed),
+        ] {
+            let wanted = wanted.map(|fields| fields.iter().map(ToString::to_string).collect());
+            assert_eq!(fields(text), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_comma_too_many_says_nothing_where_a_list_is_no_csv() {
+        assert_eq!(pairs(",a=1,,b=2,").collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!(pairs("").count(), 0);
+    }
 
     #[test]
     fn numbers() {
