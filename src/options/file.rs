@@ -1,8 +1,8 @@
 //! The configuration file: a `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`, YAML or JSON.
 //!
 //! Decoded as kube-proxy does it (contract 2.2): what is only unknown or said twice is a line in the log; a syntax
-//! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. The fields are those of
-//! [`super::configuration`].
+//! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. Mappings may merge others (`<<: *common`).
+//! The fields are those of [`super::configuration`].
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use super::configuration::{Configuration, Header, Loose};
+use super::configuration::{Configuration, Header, Loose, MERGE};
 use super::settings::Notice;
 
 /// What a configuration file says.
@@ -62,29 +62,27 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
     header.check().map_err(FileError::Decode)?;
 
     let mut deviations = Vec::new();
-    let mut configuration: Configuration =
-        match first_document(text, |path| deviations.push(format!("unknown field {path:?}"))) {
-            Ok(configuration) => configuration,
-            Err(strict) => {
-                let strict = strict.to_string();
-                let lenient = deduplicated(text).and_then(|text| {
-                    deviations.clear();
-                    first_document(&text, |path| deviations.push(format!("unknown field {path:?}")))
-                });
-                // Where nothing was said twice, both errors are about the same thing, and the first knows the line.
-                match lenient {
-                    Ok(configuration) => {
-                        deviations.insert(0, strict);
-                        configuration
-                    }
-                    Err(_) if !strict.contains("duplicate") => return Err(FileError::Decode(strict)),
-                    Err(lenient) => {
-                        let lenient = without_place(&lenient);
-                        return Err(FileError::Lenient { lenient, strict });
-                    }
+    let mut unknown = Vec::new();
+    let strict = first_document(text, |path| unknown.push(path)).map_err(|error| error.to_string());
+    let mut configuration: Configuration = match strict {
+        Ok(configuration) if !unknown.iter().any(|path| path.ends_with(MERGE)) => configuration,
+        strict => {
+            unknown.clear();
+            match (lenient(text, |path| unknown.push(path)), strict) {
+                (Ok(configuration), strict) => {
+                    deviations.extend(strict.err());
+                    configuration
                 }
+                (Err(lenient), Ok(_)) => return Err(FileError::Decode(lenient)),
+                // Where nothing was said twice, both errors are about the same thing, and the first knows the line.
+                (Err(_), Err(strict)) if !strict.contains("duplicate") => {
+                    return Err(FileError::Decode(strict));
+                }
+                (Err(lenient), Err(strict)) => return Err(FileError::Lenient { lenient, strict }),
             }
-        };
+        }
+    };
+    deviations.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
 
     let mut notices = Vec::new();
     if !deviations.is_empty() {
@@ -114,10 +112,11 @@ fn readable(path: &serde_ignored::Path<'_>) -> String {
     path.to_string().replace("?.", "").replace(".?", "")
 }
 
-/// The same document, in which only the last value of a field that is said several times is left.
-fn deduplicated(text: &str) -> Result<String, serde_yaml::Error> {
-    let value: Loose = first_document(text, |_| ())?;
-    serde_yaml::to_string::<Value>(&value.0)
+/// The settings where the last value of a field that is said several times counts, and where mappings merge others.
+fn lenient(text: &str, unknown: impl FnMut(String)) -> Result<Configuration, String> {
+    let value: Loose = first_document(text, |_| ()).map_err(|error| error.to_string())?;
+    let text = serde_yaml::to_string::<Value>(&value.0).map_err(|error| error.to_string())?;
+    first_document(&text, unknown).map_err(|error| without_place(&error))
 }
 
 /// An error without its line, which would be that of a text that the user never saw.

@@ -11,9 +11,12 @@ use serde_yaml::Value;
 
 use crate::options::duration::GoDuration;
 
-/// Any value; where a mapping in it says a key twice, the last one wins.
+/// Any value; where a mapping in it says a key twice, the last one wins, and what it merges (`<<`) is in it.
 #[derive(Debug)]
 pub(in crate::options) struct Loose(pub(in crate::options) Value);
+
+/// The key of what a mapping merges.
+pub(in crate::options) const MERGE: &str = "<<";
 
 /// `logging.flushFrequency`: a duration as a text, or a whole number of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,7 +223,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// Takes any value; where a mapping says a key twice, the last one wins (the library's own `Value` refuses that).
+/// Takes any value, as [`Loose`] has it (the library's own `Value` refuses a key that is said twice).
 struct AnyValue<T>(PhantomData<T>);
 
 impl<T: FromValue> AnyValue<T> {
@@ -271,8 +274,32 @@ impl<'de, T: FromValue> Visitor<'de> for AnyValue<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<T, A::Error> {
         let mut map = serde_yaml::Mapping::new();
         while let Some((Loose(key), Loose(value))) = entries.next_entry()? {
-            map.insert(key, value);
+            if key == MERGE {
+                merge(&mut map, value).map_err(A::Error::custom)?;
+            } else {
+                map.insert(key, value);
+            }
         }
         Self::convert(Value::Mapping(map))
     }
+}
+
+/// Adds what a mapping merges, as Go's library does it: a key that is said again wins wherever it came from, where YAML
+/// has it that a mapping's own keys win. They come after the merge in every file that anybody writes.
+fn merge(map: &mut serde_yaml::Mapping, value: Value) -> Result<(), String> {
+    let merged = match value {
+        Value::Sequence(items) => items,
+        other => vec![other],
+    };
+    // The first of a list wins.
+    for value in merged.into_iter().rev() {
+        let Value::Mapping(entries) = value else {
+            return Err(format!(
+                "{MERGE} merges a mapping or a list of mappings, found {}",
+                describe(&value)
+            ));
+        };
+        map.extend(entries);
+    }
+    Ok(())
 }

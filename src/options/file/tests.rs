@@ -64,6 +64,56 @@ fn the_last_of_duplicates_wins() {
     );
 }
 
+/// What came of these with kube-proxy 1.37.
+#[test]
+fn mappings_merge_others() {
+    for (body, scheduler, strict_arp) in [
+        ("x: &x {scheduler: sh}\nipvs: {<<: *x}", "sh", false),
+        ("ipvs: {<<: {scheduler: lc}}", "lc", false),
+        ("x: &x {ipvs: {scheduler: sh}}\n<<: *x", "sh", false),
+        ("x: &x {ipvs: {scheduler: sh}}\n<<: *x\nipvs: {strictARP: true}", "", true),
+        // What is said last wins.
+        ("x: &x {scheduler: sh, strictARP: true}\nipvs: {<<: *x, scheduler: rr}", "rr", true),
+        ("x: &x {scheduler: sh, strictARP: true}\nipvs: {scheduler: rr, <<: *x}", "sh", true),
+        ("ipvs: {scheduler: rr, <<: {scheduler: sh, strictARP: true}, scheduler: lc}", "lc", true),
+        ("x: &x {scheduler: sh, scheduler: lc}\nipvs: {<<: *x}", "lc", false),
+        // Of a list, the first.
+        ("x: &x {scheduler: sh}\nz: &z {scheduler: lc, strictARP: true}\nipvs: {<<: [*x, *z]}", "sh", true),
+        ("x: &x {scheduler: sh}\nz: &z {strictARP: true}\nipvs: {<<: *x, <<: *z}", "sh", true),
+        ("x: &x {scheduler: sh}\nz: &z {<<: *x, strictARP: true}\nipvs: {<<: *z}", "sh", true),
+    ] {
+        let ipvs = configuration(body).ipvs;
+        assert_eq!((&*ipvs.scheduler, ipvs.strict_arp), (scheduler, strict_arp), "{body}");
+    }
+    let gates = configuration("x: &x {A: true, B: true}\nfeatureGates: {<<: *x, B: false}").feature_gates;
+    assert_eq!(gates, [("A".to_owned(), true), ("B".to_owned(), false)].into());
+}
+
+#[test]
+fn what_is_merged_is_no_unknown_field() {
+    let notices = parse_body("x: &x {scheduler: sh, bogus: 1}\nipvs: {<<: *x}").unwrap().notices;
+    let detail = "unknown field \"x\", unknown field \"ipvs.bogus\"".to_owned();
+    assert_eq!(notices, [Notice::info("Using lenient decoding as strict decoding failed", detail)]);
+    assert_eq!(parse_body("ipvs: {<<: {scheduler: sh}}").unwrap().notices, []);
+}
+
+#[test]
+fn only_mappings_can_be_merged() {
+    let wanted = "failed to decode: ipvs: << merges a mapping or a list of mappings, found";
+    for (body, found) in [
+        ("ipvs: {<<: 5}", "the number 5 at line 3 column 7"),
+        ("ipvs: {<<: }", "null at line 3 column 7"),
+        ("ipvs: {<<: [{scheduler: lc}, x]}", "\"x\" at line 3 column 7"),
+    ] {
+        assert_eq!(parse_body(body).unwrap_err().to_string(), format!("{wanted} {found}"), "{body}");
+    }
+    // What it merges is of a wrong type: there is no line to name, for the field may stand on none.
+    assert_eq!(
+        parse_body("x: &x {strictARP: maybe}\nipvs: {<<: *x}").unwrap_err().to_string(),
+        "failed to decode: ipvs.strictARP: must be true or false, found \"maybe\""
+    );
+}
+
 #[test]
 fn what_is_wrong_is_named_with_field_and_line() {
     for (body, line) in [
