@@ -36,6 +36,9 @@ static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 /// The target of lines without structure, whose text stands as it is: `FLAG: --v="1"`.
 pub const PLAIN: &str = "kube_ipvs::plain";
 
+/// The field with the level of `-v` that a line belongs to, where [`vlog!`](crate::vlog) wrote it.
+const LEVEL: &str = "v";
+
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -69,7 +72,7 @@ pub fn v(level: u8) -> bool {
 macro_rules! vlog {
     ($level:expr, $($event:tt)+) => {
         if $crate::telemetry::v($level) {
-            ::tracing::info!($($event)+);
+            ::tracing::info!(v = $level, $($event)+);
         }
     };
 }
@@ -187,7 +190,9 @@ struct Fields {
 
 impl Fields {
     fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        write!(self.values, " {}={value}", field.name()).expect("writing to a String cannot fail");
+        if field.name() != LEVEL {
+            write!(self.values, " {}={value}", field.name()).expect("writing to a String cannot fail");
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl Flags {
 pub fn log_values(values: &[(&'static str, String)]) {
     for (name, value) in values {
         // The target of lines that stand without quotes: `crate::telemetry::PLAIN`.
-        tracing::info!(target: "kube_ipvs::plain", "FLAG: --{name}={value:?}");
+        tracing::info!(target: "kube_ipvs::plain", v = 1, "FLAG: --{name}={value:?}");
     }
 }
 

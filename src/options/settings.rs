@@ -45,8 +45,9 @@ impl Notice {
         let (message, detail) = (self.message, self.detail.as_str());
         match (self.level, detail) {
             (Level::Detail, _) if verbosity < 1 => {}
-            (Level::Detail | Level::Info, "") => tracing::info!("{message}"),
-            (Level::Detail | Level::Info, _) => tracing::info!(detail, "{message}"),
+            (Level::Detail, _) => tracing::info!(v = 1, detail, "{message}"),
+            (Level::Info, "") => tracing::info!("{message}"),
+            (Level::Info, _) => tracing::info!(detail, "{message}"),
             (Level::Warning, _) => tracing::warn!(detail, "{message}"),
         }
     }

@@ -1,11 +1,11 @@
 //! The log as JSON, one object per line, as Kubernetes' components write it with `--logging-format=json`:
 //!
 //! ```text
-//! {"ts":1795359845000.043,"caller":"merge.rs:42","msg":"Using ipvs Proxier","ipFamily":"IPv4"}
+//! {"ts":1795359845000.043,"caller":"merge.rs:42","msg":"Using ipvs Proxier","v":0,"ipFamily":"IPv4"}
 //! ```
 //!
 //! `ts` is in milliseconds since 1970. Warnings and errors have `"level"`, which klog's lines have in their first
-//! letter; the level of `-v` that a line belongs to is not told.
+//! letter; all others have `"v"`, the level of `-v` that they belong to.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -16,39 +16,47 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 
-use super::{causes, source};
+use super::{LEVEL, causes, level_of, source};
 
 /// Writes an event as a line.
 pub(super) fn write_line(now: SystemTime, writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let metadata = event.metadata();
-    let milliseconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0;
-    write!(writer, "{{\"ts\":{milliseconds:.3}")?;
-    match *metadata.level() {
-        Level::ERROR => write!(writer, ",\"level\":\"error\"")?,
-        Level::WARN => write!(writer, ",\"level\":\"warning\"")?,
-        _ => {}
-    }
-    let caller = format!("{}:{}", source(metadata.file().unwrap_or("unknown")), metadata.line().unwrap_or(1));
     let mut fields = Fields::default();
     event.record(&mut fields);
-    writeln!(writer, ",\"caller\":{},\"msg\":{}{}}}", json(&caller), json(&fields.message), fields.values)
+    let (level, verbosity) = match *metadata.level() {
+        Level::ERROR => (",\"level\":\"error\"", String::new()),
+        Level::WARN => (",\"level\":\"warning\"", String::new()),
+        _ => ("", format!(",\"v\":{}", fields.level.unwrap_or_else(|| json(&level_of(metadata))))),
+    };
+    let milliseconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0;
+    let caller = format!("{}:{}", source(metadata.file().unwrap_or("unknown")), metadata.line().unwrap_or(1));
+    let (caller, message, values) = (json(&caller), json(&fields.message), fields.values);
+    writeln!(
+        writer,
+        "{{\"ts\":{milliseconds:.3}{level},\"caller\":{caller},\"msg\":{message}{verbosity}{values}}}"
+    )
 }
 
 fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("a text, a number or a truth value")
 }
 
-/// The message, and `,"key":value` for all else.
+/// The message, what the event says of its level, and `,"key":value` for all else.
 #[derive(Default)]
 struct Fields {
     message: String,
+    level: Option<String>,
     values: String,
 }
 
 impl Fields {
     fn put(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
-        write!(self.values, ",{}:{}", json(field.name()), json(value))
-            .expect("writing to a String cannot fail");
+        if field.name() == LEVEL {
+            self.level = Some(json(value));
+        } else {
+            write!(self.values, ",{}:{}", json(field.name()), json(value))
+                .expect("writing to a String cannot fail");
+        }
     }
 }
 

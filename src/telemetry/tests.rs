@@ -121,6 +121,31 @@ fn lines_are_klogs() {
     ] {
         assert_eq!(shown(verbosity), wanted, "-v={verbosity}");
     }
+
+    set_verbosity(8);
+    let leveled = |format| {
+        lines_of(format, 1, || {
+            let level: u8 = 3;
+            vlog!(level, interface = "kube-ipvs0", "v3");
+            vlog!(0, "v0");
+            tracing::debug!("debug");
+            tracing::info!(target: "hyper", "other info");
+            tracing::warn!("warn");
+        })
+    };
+    let after = |lines: Vec<String>, mark: &str| -> Vec<String> {
+        lines.iter().map(|line| line.split_once(mark).unwrap().1.to_owned()).collect()
+    };
+    let wanted = [r#""v3" interface="kube-ipvs0""#, r#""v0""#, r#""debug""#, r#""other info""#, r#""warn""#];
+    assert_eq!(after(leveled(Format::Text), "] "), wanted);
+    let wanted = [
+        r#""v3","v":3,"interface":"kube-ipvs0"}"#,
+        r#""v0","v":0}"#,
+        r#""debug","v":4}"#,
+        r#""other info","v":4}"#,
+        r#""warn"}"#,
+    ];
+    assert_eq!(after(leveled(Format::Json), "\"msg\":"), wanted);
     set_verbosity(0);
 }
 
@@ -141,7 +166,7 @@ fn lines_may_be_json() {
     });
     let wanted = [
         format!(
-            r#"{{"ts":1795359845000.043,"caller":"tests.rs:{line}","msg":"Using \"ipvs\" Proxier","ipFamily":"IPv4","count":3,"ratio":0.5,"ok":true}}"#
+            r#"{{"ts":1795359845000.043,"caller":"tests.rs:{line}","msg":"Using \"ipvs\" Proxier","v":0,"ipFamily":"IPv4","count":3,"ratio":0.5,"ok":true}}"#
         ),
         format!(
             r#"{{"ts":1795359845000.043,"level":"error","caller":"tests.rs:{}","msg":"outer","err":"cannot read all from the kernel: inner","at":"[::]:1"}}"#,
