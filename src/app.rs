@@ -87,15 +87,19 @@ pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
 /// Starts the log, and tells what there is to tell about the settings.
 pub(crate) fn begin_log(merged: &Merged) {
     let Options { verbosity, log_format, .. } = merged.options;
-    let format = match log_format {
-        LogFormat::Text => telemetry::Format::Text,
-        LogFormat::Json => telemetry::Format::Json,
-    };
-    telemetry::init(verbosity, format);
+    telemetry::init(verbosity, format_of(log_format));
     if telemetry::v(1) {
         flags::log_values(&merged.flag_values);
     }
     merged.notices.iter().for_each(|notice| notice.log(verbosity));
+}
+
+/// The log's format, as the settings have it.
+pub fn format_of(format: LogFormat) -> telemetry::Format {
+    match format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    }
 }
 
 async fn start(mut merged: Merged) -> anyhow::Result<()> {

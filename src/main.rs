@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use kube_ipvs::options::{self, Command, UsageError};
-use kube_ipvs::telemetry::{self, Format};
+use kube_ipvs::telemetry;
 use kube_ipvs::{allocator, app, open_files};
 
 /// musl's own allocator takes one lock for all threads, and gives memory back at every turn.
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            telemetry::init(0, Format::Text);
+            telemetry::init(0, app::format_of(error.log_format()));
             error.to_string()
         }
     };

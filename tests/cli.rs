@@ -178,6 +178,30 @@ fn other_errors_are_one_line_of_the_log() {
 }
 
 #[test]
+fn what_is_wrong_is_told_as_the_log_is_to_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    std::fs::write(&file, format!("{header}logging: {{format: json}}\noomScoreAdj: 5000\n")).expect("a file");
+    let config = format!("--config={}", file.display());
+    for words in [&["--logging-format=json", "--oom-score-adj=5000"][..], &[&config]] {
+        let (code, _, error) = run(words);
+        assert_eq!(code, Some(1), "{words:?}");
+        let line: serde_json::Value = serde_json::from_str(&error).unwrap_or_else(|_| panic!("{error}"));
+        assert_eq!((&line["level"], &line["msg"]), (&"error".into(), &"command failed".into()), "{error}");
+        let told = line["err"].as_str().unwrap_or_default();
+        assert!(told.starts_with("failed validate: ") && told.contains("5000"), "{error}");
+    }
+    // The flag counts beside the file. What cannot be read says nothing about the log.
+    for words in
+        [&[&config, "--logging-format=text"][..], &["--logging-format=json", "--config=/does/not/exist"]]
+    {
+        let (code, _, error) = run(words);
+        assert!(code == Some(1) && error.starts_with('E'), "{words:?}: {error}");
+    }
+}
+
+#[test]
 fn the_settings_can_be_written_and_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));

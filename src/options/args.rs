@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::LogFormat;
 use super::file::{self, FileError};
 use super::flags::{self, VersionForm};
 use super::merge::{self, Merged, Problems};
@@ -41,6 +42,16 @@ pub enum UsageError {
     /// Values are wrong.
     #[error("failed validate: {0}")]
     Invalid(Problems),
+}
+
+impl UsageError {
+    /// How the log is written that this goes to: text until all settings are known, as for kube-proxy.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Invalid(problems) => problems.log_format,
+            Self::Flags(_) | Self::File { .. } => LogFormat::Text,
+        }
+    }
 }
 
 /// Reads the command line (without the program's name), the environment, and the configuration file where one is

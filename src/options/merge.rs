@@ -18,7 +18,7 @@ use super::flags::Flags;
 use super::listen;
 use super::proxy::ProxyOptions;
 use super::settings::{Notice, Origin};
-use super::{Options, Source};
+use super::{LogFormat, Options, Source};
 use crate::state::Timeouts;
 
 /// The options, and what should be told about how they came to be.
@@ -36,11 +36,16 @@ pub struct Merged {
 
 /// What is wrong with the settings: one line for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(pub Vec<String>);
+pub struct Problems {
+    /// One text for each.
+    pub texts: Vec<String>,
+    /// How they said that the log is written, for it is where this is told.
+    pub log_format: LogFormat,
+}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        f.write_str(&self.texts.join("; "))
     }
 }
 
@@ -148,9 +153,9 @@ pub fn merge(
         config_file: flags.config.clone(),
         init_only: flags.init_only,
     };
-    let problems = check.problems;
-    if !problems.is_empty() {
-        return Err(Problems(problems));
+    let texts = check.problems;
+    if !texts.is_empty() {
+        return Err(Problems { texts, log_format: options.log_format });
     }
     Ok(Merged { options, configuration, notices, flag_values: flags.values() })
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::options::conntrack::ConntrackOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::options::settings::Level;
-use crate::options::{Estimator, LogFormat, file, flags};
+use crate::options::{Estimator, file, flags};
 
 fn flags(words: &[&str]) -> Flags {
     flags::parse(words.iter().map(std::ffi::OsString::from)).unwrap()
@@ -284,5 +284,5 @@ fn our_own_options_come_from_the_file_or_the_environment() {
     assert_eq!(merged.options.proxy.drain_deadline, Duration::from_mins(2));
     let variables = [("KUBE_IPVS_DRAIN_DEADLINE".into(), "2".into())].into_iter();
     let problems = merge(flags(&["-v=-1"]), None, variables, "h").unwrap_err();
-    assert_eq!(problems.0.len(), 2, "{problems}");
+    assert_eq!(problems.texts.len(), 2, "{problems}");
 }
