@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::kubernetes_events::{self, OwnServer};
 use super::tasks::Tasks;
 use crate::api::events::Events;
-use crate::options::configz;
+use crate::options::file;
 use crate::options::merge::Merged;
 use crate::reconcile::explanation::Explanation;
 use crate::serve::metrics::Metrics;
@@ -26,7 +26,7 @@ pub(super) fn start(
 ) {
     let options = &merged.options;
     let shown = serve::pages::Shown {
-        configuration: configz::configz(&merged.configuration),
+        configuration: file::json(&merged.configuration),
         flags: merged.flag_values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         profiling: options.profiling.then_some(telemetry::set_verbosity),
     };

@@ -140,7 +140,7 @@ pub struct Configuration {
     #[serde(deserialize_with = "read")]
     pub show_hidden_metrics_for_version: String,
     /// Windows.
-    #[serde(deserialize_with = "read")]
+    #[serde(deserialize_with = "read", skip_serializing_if = "std::ops::Not::not")]
     pub windows_run_as_service: bool,
     /// Windows.
     #[serde(deserialize_with = "section")]

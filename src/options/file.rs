@@ -97,6 +97,12 @@ pub fn text(configuration: &Configuration) -> String {
     serde_yaml::to_string(configuration).expect("texts, numbers, truth values, lists and mappings")
 }
 
+/// The same in JSON, on one line: what `/configz` shows, as kube-proxy does since 1.36 (before, it showed the names of its
+/// own types: contract 8.3).
+pub fn json(configuration: &Configuration) -> String {
+    serde_json::to_string(configuration).expect("texts, numbers, truth values, lists and mappings")
+}
+
 /// The first document of the text, as Go's YAML library reads it; `unknown` is told the paths of unknown fields.
 fn first_document<'de, T: Deserialize<'de>>(
     text: &'de str,

@@ -5,7 +5,6 @@
 
 pub mod args;
 pub mod configuration;
-pub mod configz;
 pub mod conntrack;
 pub mod duration;
 pub mod file;

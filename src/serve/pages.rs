@@ -24,8 +24,8 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What there is to show.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
-    /// The settings as kube-proxy's internal type has them, for `/configz`.
-    pub configuration: serde_json::Value,
+    /// The settings as a configuration file in JSON, for `/configz`.
+    pub configuration: String,
     /// The command line's flags and their values, for `/flagz`.
     pub flags: Vec<(String, String)>,
     /// Whether `/debug/*` answers: with what sets the level of the log.
@@ -37,7 +37,7 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
     let Shown { configuration, flags, profiling } = shown;
     let slis = Arc::new(Slis::new());
     let page = async move || typed(PROMETHEUS, metrics.text());
-    let configz = serde_json::json!({ "kubeproxy.config.k8s.io": configuration }).to_string();
+    let configz = format!("{{\"kubeproxy.config.k8s.io\":{configuration}}}");
     let (all_checks, one_check) = (Arc::clone(&slis), Arc::clone(&slis));
     let healthz = async move |RawQuery(query): RawQuery| {
         all_checks.pinged();

@@ -111,8 +111,9 @@ pub(crate) fn pages_show_what_the_program_was_told() {
     let address = "127.0.0.1:10249";
     let configz: serde_json::Value = serde_json::from_str(&get(address, "/configz")).expect("JSON");
     let shown = &configz["kubeproxy.config.k8s.io"];
-    assert_eq!(shown["Mode"], "ipvs", "{configz}");
-    assert_eq!(shown["IPVS"]["Scheduler"], "wlc", "{configz}");
+    assert_eq!(shown["kind"], "KubeProxyConfiguration", "{configz}");
+    assert_eq!(shown["mode"], "ipvs", "{configz}");
+    assert_eq!(shown["ipvs"]["scheduler"], "wlc", "{configz}");
     let flags = get(address, "/flagz");
     for flag in ["ipvs-scheduler=wlc", "v=2", "profiling=true"] {
         assert!(flags.lines().any(|line| line == flag), "{flag}\n{flags}");

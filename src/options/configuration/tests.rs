@@ -166,7 +166,7 @@ fn rows() -> Vec<Row> {
         text("winkernel.networkName", ""),
         text("winkernel.rootHnsEndpointName", ""),
         text("winkernel.sourceVip", ""),
-        switch("windowsRunAsService"),
+        Row { default: Value::Null, accepts: &[("true", "true")], ..switch("windowsRunAsService") },
         text("detectLocalMode", "ClusterCIDR"),
         text("detectLocal.bridgeInterface", ""),
         text("detectLocal.interfaceNamePrefix", ""),
@@ -294,6 +294,7 @@ fn every_field_is_in_the_table_of_this_test() {
     };
     all.feature_gates.insert("A".to_owned(), true);
     all.logging.vmodule.push(ModuleVerbosity::default());
+    all.windows_run_as_service = true;
     all.logging.options.json.split_stream = true;
     all.logging.options.text.split_stream = true;
     let mut found = Vec::new();
@@ -326,12 +327,28 @@ fn the_defaults_as_a_file() {
     insta::assert_snapshot!(file::text(&file::parse(HEADER).unwrap().configuration));
 }
 
+/// JSON is YAML.
 #[test]
-fn the_defaults_as_configz() {
-    let configuration = file::parse(HEADER).unwrap().configuration;
-    insta::assert_snapshot!(
-        serde_json::to_string_pretty(&crate::options::configz::configz(&configuration)).unwrap()
-    );
+fn what_configz_shows_is_the_configuration_file() {
+    let configuration = file::parse(&format!(
+        "{HEADER}ipvs: {{scheduler: wlc, tcpTimeout: 15m}}\nclientConnection: {{qps: 0.1}}\n\
+         kubeIPVS: {{drainDeadline: 5s}}"
+    ));
+    let configuration = configuration.unwrap().configuration;
+    let json = file::json(&configuration);
+    assert_eq!(file::parse(&json).unwrap(), file::Loaded { configuration, notices: vec![] }, "{json}");
+    for shown in [
+        r#""apiVersion":"kubeproxy.config.k8s.io/v1alpha1""#,
+        r#""kind":"KubeProxyConfiguration""#,
+        r#""mode":"ipvs""#,
+        r#""scheduler":"wlc""#,
+        r#""tcpTimeout":"15m0s""#,
+        r#""excludeCIDRs":null"#,
+        r#""qps":0.1}"#,
+        r#""drainDeadline":"5s""#,
+    ] {
+        assert!(json.contains(shown), "{shown}: {json}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Served {
         metrics.kube_proxy.service_changes_total.inc();
         let flags = [("v", "2"), ("proxy-mode", "ipvs")].map(|(name, value)| (name.into(), value.into()));
         let shown = Shown {
-            configuration: serde_json::json!({"Mode": "ipvs"}),
+            configuration: r#"{"mode":"ipvs"}"#.to_owned(),
             flags: flags.to_vec(),
             profiling: profiling.then_some(|level| VERBOSITY.store(level, Ordering::Relaxed)),
         };
@@ -78,7 +78,7 @@ async fn every_page_answers() {
         ("/healthz?verbosely&a=verbose", TEXT, "ok"),
         ("/healthz/ping", TEXT, "ok"),
         ("/healthz/ping?verbose", TEXT, "ok"),
-        ("/configz", JSON, r#"{"kubeproxy.config.k8s.io":{"Mode":"ipvs"}}"#),
+        ("/configz", JSON, r#"{"kubeproxy.config.k8s.io":{"mode":"ipvs"}}"#),
     ] {
         assert_eq!(served.get(path).await, (200, content_type.to_owned(), body.to_owned()), "{path}");
     }
