@@ -66,7 +66,10 @@ fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(command);
+    let ended = runtime.block_on(async {
+        tasks::ignore_user_signals()?;
+        command.await
+    });
     // Dropped, it would wait without limit.
     runtime.shutdown_timeout(FAREWELL);
     ended

@@ -113,25 +113,55 @@ fn run(words: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// A pipe with a name, `file` in `folder`.
+fn pipe(folder: &tempfile::TempDir, file: &str) -> std::path::PathBuf {
+    let pipe = folder.path().join(file);
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    pipe
+}
+
+/// The pipe's writing end, when the program reads it; then it waits for what is written, which is nothing.
+fn when_it_reads(pipe: &std::path::Path) -> Option<std::fs::File> {
+    let mut writable = std::fs::OpenOptions::new();
+    let writable = writable.write(true).custom_flags(libc::O_NONBLOCK);
+    (0..1000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        writable.open(pipe).ok()
+    })
+}
+
+#[test]
+fn it_goes_on_at_signals_that_mean_nothing() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = pipe(&folder, "kubeconfig");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+        .arg("--kubeconfig")
+        .arg(&kubeconfig)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("kube-ipvs can be started");
+    let writer = when_it_reads(&kubeconfig);
+    for signal in [Signal::USR1, Signal::USR2] {
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+    }
+    drop(writer.expect("it reads its kubeconfig"));
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1), "the kubeconfig was empty, which is what ends it: {status}");
+}
+
 #[test]
 fn the_program_may_open_as_many_files_as_the_system_lets_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = folder.path().join("config");
-    let made = std::process::Command::new("mkfifo").arg(&config).status().expect("mkfifo");
-    assert!(made.success());
+    let config = pipe(&folder, "config");
     let mut child = std::process::Command::new("sh")
         .args(["-c", "ulimit -S -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kube-ipvs"), "--config"])
         .arg(&config)
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("kube-ipvs can be started");
-    // Refused until the program reads its configuration; then it waits for what is written, which is nothing.
-    let mut writable = std::fs::OpenOptions::new();
-    let writable = writable.write(true).custom_flags(libc::O_NONBLOCK);
-    let writer = (0..1000).find_map(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        writable.open(&config).ok()
-    });
+    let writer = when_it_reads(&config);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
     child.kill().expect("it waits");
     child.wait().expect("it ends");

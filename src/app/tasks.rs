@@ -7,6 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::vlog;
 
+/// Goes on at SIGUSR1 and SIGUSR2, as kube-proxy does: nothing is meant by them here, and by default they kill.
+pub(super) fn ignore_user_signals() -> anyhow::Result<()> {
+    for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // The handler stays when nobody waits for the signal any more.
+        drop(signal(kind).context("cannot ignore SIGUSR1 and SIGUSR2")?);
+    }
+    Ok(())
+}
+
 /// Tasks of which the first that ends, ends all.
 pub(super) struct Tasks {
     running: JoinSet<anyhow::Result<()>>,
