@@ -28,10 +28,21 @@ const NOT_A_SWITCH: &[(&str, &str)] = &[
     ("1", "must be true or false, found the number 1"),
     ("[true]", "must be true or false, found a list"),
 ];
-const NUMBERS: &[(&str, &str)] = &[("7", "7"), ("-7", "-7"), ("2147483647", "2147483647")];
+const NUMBERS: &[(&str, &str)] = &[
+    ("7", "7"),
+    ("-7", "-7"),
+    ("2147483647", "2147483647"),
+    ("14.0", "14"),
+    ("-7.", "-7"),
+    ("1e2", "100"),
+    ("10e-1", "1"),
+];
 const NOT_A_NUMBER: &[(&str, &str)] = &[
     ("'7'", "must be a whole number, found \"7\""),
     ("1.5", "must be a whole number, found the number 1.5"),
+    ("1e-1", "must be a whole number, found the number 0.1"),
+    (".inf", "must be a whole number, found the number .inf"),
+    ("3e9", "Invalid value: 3000000000: must be within -2147483648 and 2147483647"),
     ("2147483648", "Invalid value: 2147483648: must be within -2147483648 and 2147483647"),
     ("true", "must be a whole number, found the truth value true"),
 ];

@@ -64,14 +64,15 @@ impl FromValue for bool {
     }
 }
 
-/// A whole number: all of them have 32 bits and a sign.
+/// A whole number: all of them have 32 bits and a sign. `14.0` and `1e2` are whole, too.
 impl FromValue for i64 {
     fn from_value(value: Value) -> Result<Self, String> {
         if value.is_null() {
             return Ok(0);
         }
-        let number =
-            value.as_i64().ok_or_else(|| format!("must be a whole number, found {}", describe(&value)))?;
+        let whole = |number: f64| number.to_string().parse().ok();
+        let number = value.as_i64().or_else(|| value.as_f64().and_then(whole));
+        let number = number.ok_or_else(|| format!("must be a whole number, found {}", describe(&value)))?;
         if i32::try_from(number).is_err() {
             return Err(format!("Invalid value: {number}: must be within {} and {}", i32::MIN, i32::MAX));
         }

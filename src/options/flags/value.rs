@@ -166,7 +166,8 @@ fn module_verbosity(text: &str) -> Result<ModuleVerbosity, String> {
     Ok(ModuleVerbosity { file_pattern: pattern.to_owned(), verbosity })
 }
 
-/// Go's `strconv.ParseInt` with base 0, for 32 bits: `14`, `0x0e`, `0o16`, `016`, `0b1110`.
+/// Go's `strconv.ParseInt` with base 0, for 32 bits: `14`, `0x0e`, `0o16`, `016`, `0b1110`; one `_` may stand between
+/// digits, and behind what says the base.
 fn integer(text: &str) -> Result<i64, String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -180,7 +181,9 @@ fn integer(text: &str) -> Result<i64, String> {
         [b'0', _, ..] => (8, &lower[1..]),
         _ => (10, lower.as_str()),
     };
-    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+    let misplaced = digits.ends_with('_') || digits.contains("__") || radix == 10 && digits.starts_with('_');
+    let digits = digits.replace('_', "");
+    if misplaced || digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return Err("must be a whole number".to_owned());
     }
     let number = i32::from_str_radix(&format!("{sign}{digits}"), radix);
@@ -243,6 +246,19 @@ mod tests {
             ("-1", Ok(-1)),
             ("+1", Ok(1)),
             ("0", Ok(0)),
+            ("00", Ok(0)),
+            ("131_072", Ok(131_072)),
+            ("0x_1_f", Ok(31)),
+            ("0_16", Ok(14)),
+            ("0o_16", Ok(14)),
+            ("0b1_0", Ok(2)),
+            ("_1", Err("must be a whole number")),
+            ("1_", Err("must be a whole number")),
+            ("1__0", Err("must be a whole number")),
+            ("0_", Err("must be a whole number")),
+            ("0__7", Err("must be a whole number")),
+            ("0x10_", Err("must be a whole number")),
+            ("-_1", Err("must be a whole number")),
             ("2147483647", Ok(2_147_483_647)),
             ("2147483648", Err("must be within -2147483648 and 2147483647")),
             ("08", Err("must be a whole number")),
