@@ -262,9 +262,10 @@ fn the_settings_can_be_written_and_read_back() {
     let (code, _, log) = run(&[&config, &write(&second), "--ipvs-tcp-timeout=1s"]);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(std::fs::read_to_string(&second).expect("the file"), text);
-    // At -v=0 nobody is told of flags.
-    let (code, _, log) = run(&[&write(&second)]);
+    // At -v=0 nobody is told of flags. A mode that is not said is this program's.
+    let (code, _, log) = run(&[&write(&second), "--proxy-mode="]);
     assert!(code == Some(0) && !log.contains("FLAG"), "{log}");
+    assert!(std::fs::read_to_string(&second).expect("the file").contains("\nmode: ipvs\n"));
 }
 
 fn readme() -> String {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::GoDuration;
 use super::own::Own;
-pub(super) use defaults::PROTOBUF;
+pub(super) use defaults::{MODE, PROTOBUF};
 pub(super) use value::{FromValue, Loose, MERGE, read, section};
 
 /// What every Kubernetes object begins with.

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use self::check::Check;
-use super::configuration::{Configuration, Logging};
+use super::configuration::{Configuration, Logging, MODE};
 use super::duration::GoDuration;
 use super::file::Loaded;
 use super::flags::Flags;
@@ -72,6 +72,10 @@ pub fn merge(
             (configuration, notices)
         }
     };
+    // Of flags alone it may be empty, which stands for another mode where a kube-proxy reads what is written to a file.
+    if configuration.mode.is_empty() {
+        MODE.clone_into(&mut configuration.mode);
+    }
     match configuration.own.read_environment(environment) {
         Ok(more) => notices.extend(more),
         Err(problem) => problems.push(problem),

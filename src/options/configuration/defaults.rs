@@ -6,7 +6,8 @@ use crate::options::duration::GoDuration;
 use crate::options::listen;
 use crate::sloppy::parse_ip;
 
-const MODE: &str = "ipvs";
+/// The mode of this program.
+pub(in crate::options) const MODE: &str = "ipvs";
 const LOCAL_MODE: &str = "ClusterCIDR";
 /// How objects come from the API server, and how they come fastest.
 pub(in crate::options) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
