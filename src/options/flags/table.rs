@@ -350,7 +350,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "level",
         "0",
         "How much is logged",
-        Set::Integer(|flags, level| flags.configuration.logging.verbosity = level),
+        Set::Level(|flags, level| flags.configuration.logging.verbosity = level),
     )
     .beside_file(),
     flag(

@@ -68,6 +68,12 @@ fn number(flag: &'static str, field: &'static str, default: i64) -> Row {
     Row { flag, field, default: default.into(), accepts: NUMBERS, rejects: NOT_A_NUMBER }
 }
 
+fn level(flag: &'static str, field: &'static str, default: i64) -> Row {
+    let accepts = &[("7", "7"), ("010", "10")];
+    let rejects = &[("0x1F", "must be a whole number"), ("1_0", "must be a whole number")];
+    Row { accepts, rejects, ..number(flag, field, default) }
+}
+
 fn time(flag: &'static str, field: &'static str, default: &str) -> Row {
     Row { flag, field, default: default.into(), accepts: TIMES, rejects: NOT_A_TIME }
 }
@@ -142,7 +148,7 @@ fn rows() -> Vec<Row> {
                 ("=true", "must be a list of names with a truth value each, such as A=true,B=false"),
             ],
         },
-        number("v", "logging.verbosity", 0),
+        level("v", "logging.verbosity", 0),
         Row {
             flag: "vmodule",
             field: "logging.vmodule",

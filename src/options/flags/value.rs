@@ -21,6 +21,8 @@ pub(super) enum Set {
     AddPath(fn(&mut Flags, PathBuf)),
     /// A whole number of 32 bits, with a sign.
     Integer(fn(&mut Flags, i64)),
+    /// A level of the log: such a number in decimal digits, and nothing else.
+    Level(fn(&mut Flags, i64)),
     /// A number.
     Float(fn(&mut Flags, f32)),
     /// A duration with its unit.
@@ -75,6 +77,11 @@ impl Set {
             }
             Self::Integer(set) => {
                 let number = integer(text(value)?)?;
+                set(flags, number);
+                number.to_string()
+            }
+            Self::Level(set) => {
+                let number = level(text(value)?)?;
                 set(flags, number);
                 number.to_string()
             }
@@ -161,8 +168,8 @@ fn named_switch(text: &str) -> Result<(String, bool), String> {
 
 fn module_verbosity(text: &str) -> Result<ModuleVerbosity, String> {
     let allowed = "must be a list of patterns with a level each, such as watch=4,core*=2";
-    let (pattern, level) = text.split_once('=').filter(|(pattern, _)| !pattern.is_empty()).ok_or(allowed)?;
-    let verbosity = integer(level).ok().filter(|level| *level >= 0).ok_or(allowed)?;
+    let (pattern, number) = text.split_once('=').filter(|(pattern, _)| !pattern.is_empty()).ok_or(allowed)?;
+    let verbosity = level(number).ok().filter(|level| *level >= 0).ok_or(allowed)?;
     Ok(ModuleVerbosity { file_pattern: pattern.to_owned(), verbosity })
 }
 
@@ -186,7 +193,21 @@ fn integer(text: &str) -> Result<i64, String> {
     if misplaced || digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return Err("must be a whole number".to_owned());
     }
-    let number = i32::from_str_radix(&format!("{sign}{digits}"), radix);
+    in_32_bits(&format!("{sign}{digits}"), radix)
+}
+
+/// Go's `strconv.ParseUint` with base 10, where levels of the log are read with it: `010` is ten. The sign is read to be
+/// refused in better words ([`crate::options::merge`]).
+fn level(text: &str) -> Result<i64, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err("must be a whole number".to_owned());
+    }
+    in_32_bits(text, 10)
+}
+
+fn in_32_bits(number: &str, radix: u32) -> Result<i64, String> {
+    let number = i32::from_str_radix(number, radix);
     number.map(i64::from).map_err(|_| format!("must be within {} and {}", i32::MIN, i32::MAX))
 }
 
@@ -195,79 +216,4 @@ fn float(text: &str) -> Result<f32, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_are_a_line_of_csv() {
-        let around = Err("quotes must stand around whole items of the list");
-        let unclosed = Err("must end with a quote where an item begins with one");
-        for (text, wanted) in [
-            ("", Ok(&[][..])),
-            ("a", Ok(&["a"])),
-            ("a, b", Ok(&["a", " b"])),
-            ("a,,b,", Ok(&["a", "", "b", ""])),
-            (",", Ok(&["", ""])),
-            (r#""10.0.0.0/8""#, Ok(&["10.0.0.0/8"])),
-            (r#""a","b",c"#, Ok(&["a", "b", "c"])),
-            (r#""a,b""#, Ok(&["a,b"])),
-            (r#""c""d","""","""#, Ok(&["c\"d", "\"", ""])),
-            ("a,b\n", Ok(&["a", "b"])),
-            ("a,b\r\n", Ok(&["a", "b"])),
-            ("\n\na\nb", Ok(&["a"])),
-            ("\"a\nb\",c", Ok(&["a\nb", "c"])),
-            (r#"a""b"#, around),
-            (r#" "a""#, around),
-            (r#""a"b"#, around),
-            (r#""a" "#, around),
-            (r#""""a"#, unclosed),
-            (r#""a,b"#, unclosed),
-            (r#"a,""#, unclosed),
-        ] {
-            let wanted = wanted.map(|fields| fields.iter().map(ToString::to_string).collect());
-            assert_eq!(fields(text), wanted, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_comma_too_many_says_nothing_where_a_list_is_no_csv() {
-        assert_eq!(pairs(",a=1,,b=2,").collect::<Vec<_>>(), ["a=1", "b=2"]);
-        assert_eq!(pairs("").count(), 0);
-    }
-
-    #[test]
-    fn numbers() {
-        for (text, wanted) in [
-            ("14", Ok(14)),
-            ("0x1F", Ok(31)),
-            ("016", Ok(14)),
-            ("0o16", Ok(14)),
-            ("0b1110", Ok(14)),
-            ("-1", Ok(-1)),
-            ("+1", Ok(1)),
-            ("0", Ok(0)),
-            ("00", Ok(0)),
-            ("131_072", Ok(131_072)),
-            ("0x_1_f", Ok(31)),
-            ("0_16", Ok(14)),
-            ("0o_16", Ok(14)),
-            ("0b1_0", Ok(2)),
-            ("_1", Err("must be a whole number")),
-            ("1_", Err("must be a whole number")),
-            ("1__0", Err("must be a whole number")),
-            ("0_", Err("must be a whole number")),
-            ("0__7", Err("must be a whole number")),
-            ("0x10_", Err("must be a whole number")),
-            ("-_1", Err("must be a whole number")),
-            ("2147483647", Ok(2_147_483_647)),
-            ("2147483648", Err("must be within -2147483648 and 2147483647")),
-            ("08", Err("must be a whole number")),
-            ("0x", Err("must be a whole number")),
-            ("0x+1", Err("must be a whole number")),
-            ("1.0", Err("must be a whole number")),
-            ("", Err("must be a whole number")),
-        ] {
-            assert_eq!(integer(text), wanted.map_err(str::to_owned), "{text:?}");
-        }
-    }
-}
+mod tests;
