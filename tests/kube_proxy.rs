@@ -60,7 +60,8 @@ use self::recordings::{
 };
 use self::same::{
     ipvs_mode_has_the_same_state, of_anything_ipvs_mode_makes_the_same_state,
-    the_reference_is_what_iptables_mode_does, the_reference_is_what_nftables_mode_does,
+    of_changes_it_makes_the_same_state, the_reference_is_what_iptables_mode_does,
+    the_reference_is_what_nftables_mode_does,
 };
 use self::switch::{from_iptables_mode_and_back, from_ipvs_mode_and_back, from_nftables_mode_and_back};
 
@@ -80,6 +81,7 @@ fn main() -> std::process::ExitCode {
             from_nftables_mode_and_back,
             ipvs_mode_has_the_same_state,
             of_anything_ipvs_mode_makes_the_same_state,
+            of_changes_it_makes_the_same_state,
             the_reference_is_what_iptables_mode_does,
             the_reference_is_what_nftables_mode_does,
         ],

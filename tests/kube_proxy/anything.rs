@@ -27,10 +27,17 @@ pub(crate) fn zone(node: &str) -> &'static str {
     ZONES[usize::from(node == "node-2")]
 }
 
-pub(crate) fn all() -> Vec<Anything> {
+impl Anything {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &Value> {
+        [&self.service].into_iter().chain(&self.slices)
+    }
+}
+
+/// Two clusters with Services of the same names.
+pub(crate) fn two() -> [Vec<Anything>; 2] {
     let mut runner = TestRunner::deterministic();
     let mut one = |number| anything(number).new_tree(&mut runner).expect("a value").current();
-    (1..=SERVICES).map(&mut one).collect()
+    [(); 2].map(|()| (1..=SERVICES).map(&mut one).collect())
 }
 
 fn anything(number: u16) -> impl Strategy<Value = Anything> {

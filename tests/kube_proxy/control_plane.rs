@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use kube_ipvs::cluster::types::Family;
 use serde_json::{Value, json};
@@ -83,18 +83,29 @@ impl ControlPlane {
         assert!(hidden, "default/kubernetes cannot be labelled");
     }
 
-    /// Creates an object, with its status.
-    pub(crate) fn create_one(&self, value: &Value) {
-        let object: DynamicObject = serde_json::from_value(value.clone()).unwrap();
+    fn api(&self, object: &Value) -> Api<DynamicObject> {
         let client = self.admin.clone();
-        let api: Api<DynamicObject> = match value["kind"].as_str().unwrap() {
+        match object["kind"].as_str().unwrap() {
             "Node" => Api::all_with(client, &ApiResource::erase::<Node>(&())),
             "Service" => Api::default_namespaced_with(client, &ApiResource::erase::<Service>(&())),
             "EndpointSlice" => {
                 Api::default_namespaced_with(client, &ApiResource::erase::<EndpointSlice>(&()))
             }
             other => panic!("{other} is no kind that tests use"),
-        };
+        }
+    }
+
+    /// Deletes an object.
+    pub(crate) fn delete_one(&self, object: &Value) {
+        let (api, name) = (self.api(object), object["metadata"]["name"].as_str().unwrap().to_owned());
+        let deleted = self.there(async move { api.delete(&name, &DeleteParams::default()).await.map(drop) });
+        deleted.unwrap_or_else(|error| panic!("{error}: {object}"));
+    }
+
+    /// Creates an object, with its status.
+    pub(crate) fn create_one(&self, value: &Value) {
+        let object: DynamicObject = serde_json::from_value(value.clone()).unwrap();
+        let api = self.api(value);
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
         let status = value["status"].clone();
         let created = self.there(async move {

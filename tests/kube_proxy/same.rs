@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use kube_ipvs::cluster::types::Protocol;
 use serde_json::Value;
@@ -33,9 +35,8 @@ pub(crate) fn ipvs_mode_has_the_same_state() {
 /// The same of whatever the API server takes.
 pub(crate) fn of_anything_ipvs_mode_makes_the_same_state() {
     let cluster = Cluster::without_proxies([]);
-    let objects = anything::all()
-        .into_iter()
-        .flat_map(|Anything { service, slices }| [service].into_iter().chain(slices));
+    let [services, _] = anything::two();
+    let objects = services.iter().flat_map(Anything::objects).cloned();
     has_the_same_state(&cluster, &objects.collect::<Vec<_>>());
 }
 
@@ -45,40 +46,58 @@ fn has_the_same_state(cluster: &Cluster, objects: &[Value]) {
         control_plane.create_one(object);
     }
     for (node, variant) in NODES {
-        let proxy = KubeProxy::start(cluster, &control_plane, node, Mode::Ipvs, variant);
-        let theirs = State::of(cluster, node);
-        drop(proxy);
-        // What it would take over, it would let drain first.
-        cluster.host(node).shell("ipvsadm -C; ip link del kube-ipvs0");
+        let theirs = State::of_theirs(cluster, &control_plane, node, variant);
         let proxy = start_ours(cluster, node, control_plane.kubeconfig());
         let ours = State::of(cluster, node);
         proxy.kill();
-        let mut different = Vec::new();
-        for (name, server) in &theirs.servers {
-            let reached =
-                if leads_elsewhere(node, name, server, objects) { &[][..] } else { &server.real_servers[..] };
-            let expected = (!reached.is_empty()).then_some(server);
-            if ours.servers.get(name) != expected {
-                different.push(format!("{name}: {expected:?}, ours {:?}", ours.servers.get(name)));
-            }
-        }
-        for (name, server) in &ours.servers {
-            if !theirs.servers.contains_key(name) && !is_for_clients_inside(name, objects) {
-                different.push(format!("{name}: ours {server:?}"));
-            }
-        }
-        assert!(theirs.servers.len() > 200, "{:#?}", theirs.servers);
-        assert!(
-            different.is_empty(),
-            "{node}: {} of {}: {different:#?}",
-            different.len(),
-            theirs.servers.len()
-        );
-        assert_eq!(ours.addresses, theirs.addresses, "{node}");
+        ours.assert_same(&theirs, node, objects);
     }
 }
 
+/// And so it is when a third of them was deleted and made anew, and another third got other endpoints: what kube-ipvs made of
+/// the changes is what kube-proxy makes of what there is in the end.
+pub(crate) fn of_changes_it_makes_the_same_state() {
+    let cluster = Cluster::without_proxies([]);
+    let control_plane = ControlPlane::start(&cluster);
+    let [before, after] = anything::two();
+    for object in before.iter().flat_map(Anything::objects) {
+        control_plane.create_one(object);
+    }
+    let proxies = NODES.map(|(node, _)| start_ours(&cluster, node, control_plane.kubeconfig()));
+    let mut objects = Vec::new();
+    for (index, (old, new)) in before.iter().zip(&after).enumerate() {
+        let service = if index % 3 == 0 { &new.service } else { &old.service };
+        if index % 3 == 0 {
+            control_plane.delete_one(&old.service);
+            control_plane.create_one(service);
+        }
+        objects.push(service.clone());
+        let slices = if index % 3 < 2 { &new.slices } else { &old.slices };
+        if index % 3 < 2 {
+            for slice in &old.slices {
+                control_plane.delete_one(slice);
+            }
+            for slice in slices {
+                control_plane.create_one(slice);
+            }
+        }
+        objects.extend(slices.iter().cloned());
+    }
+    // Endpoints that are gone drain: every five seconds it is looked whether somebody uses them still.
+    let states = NODES.map(|(node, _)| State::at_rest(&cluster, node, Duration::from_secs(12)));
+    drop(proxies);
+    for ((node, variant), ours) in NODES.into_iter().zip(states) {
+        cluster.host(node).shell(EMPTY);
+        let theirs = State::of_theirs(&cluster, &control_plane, node, variant);
+        ours.without_draining().assert_same(&theirs, node, &objects);
+    }
+}
+
+/// So that nobody takes over what another has left, and lets it drain first.
+const EMPTY: &str = "ipvsadm -C; ip link del kube-ipvs0";
+
 /// What is to be compared of a node.
+#[derive(PartialEq, Eq)]
 struct State {
     addresses: Vec<String>,
     /// By `-t 10.96.0.10:80`.
@@ -94,6 +113,65 @@ struct Server {
 }
 
 impl State {
+    /// That of kube-proxy, which is gone then, and its state of IPVS too.
+    fn of_theirs(
+        cluster: &Cluster,
+        control_plane: &ControlPlane,
+        node: &'static str,
+        variant: Variant,
+    ) -> Self {
+        let proxy = KubeProxy::start(cluster, control_plane, node, Mode::Ipvs, variant);
+        // Its first sync may not know the node's zone yet. After that it writes once a second at most.
+        let state = Self::at_rest(cluster, node, Duration::from_secs(3));
+        drop(proxy);
+        cluster.host(node).shell(EMPTY);
+        state
+    }
+
+    /// When two looks with this pause between them see the same.
+    fn at_rest(cluster: &Cluster, node: &str, pause: Duration) -> Self {
+        let mut last = Self::of(cluster, node);
+        for _ in 0..10 {
+            thread::sleep(pause);
+            let now = Self::of(cluster, node);
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+        panic!("{node} goes on changing");
+    }
+
+    /// Without what gets no new connections: endpoints that were used before, and that a slice still has.
+    fn without_draining(mut self) -> Self {
+        for server in self.servers.values_mut() {
+            server.real_servers.retain(|real_server| !real_server.ends_with("-w 0"));
+        }
+        self.servers.retain(|_, server| !server.real_servers.is_empty());
+        self
+    }
+
+    fn assert_same(&self, theirs: &Self, node: &str, objects: &[Value]) {
+        let mut different = Vec::new();
+        for (name, server) in &theirs.servers {
+            let elsewhere = leads_elsewhere(node, name, server, objects);
+            let expected = (!elsewhere && !server.real_servers.is_empty()).then_some(server);
+            let found = self.servers.get(name);
+            if found != expected {
+                different.push(format!("{name}: {expected:?}, ours {found:?}"));
+            }
+        }
+        for (name, server) in &self.servers {
+            if !theirs.servers.contains_key(name) && !is_for_clients_inside(name, objects) {
+                different.push(format!("{name}: ours {server:?}"));
+            }
+        }
+        let all = theirs.servers.len();
+        assert!(all > 200, "{:#?}", theirs.servers);
+        assert!(different.is_empty(), "{node}: {} of {all}: {different:#?}", different.len());
+        assert_eq!(self.addresses, theirs.addresses, "{node}");
+    }
+
     fn of(cluster: &Cluster, node: &str) -> Self {
         let addresses = cluster.host(node).shell("ip -o addr show kube-ipvs0 | awk '{ print $4 }' | sort");
         let mut servers: BTreeMap<String, Server> = BTreeMap::new();
