@@ -119,7 +119,7 @@ async fn z_pages_are_for_people_and_for_programs() {
         "kube-proxy statusz",
         "Up: 0 hr 00 min 00 sec",
         concat!("Binary version: ", env!("CARGO_PKG_VERSION")),
-        "Emulation version: 1.36",
+        "Emulation version: 1.37",
         "Paths: /addresses/ /configz /flagz /healthz /healthz/ping /metrics /metrics/slis /proxyMode /services /services/ /statusz",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");

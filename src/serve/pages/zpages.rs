@@ -127,8 +127,8 @@ impl Page for Statusz {
 /// The field must be there; this is no Go program.
 const GO_VERSION: &str = "none";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The kube-proxy that this program behaves like.
-const EMULATED: &str = "1.36";
+/// The kube-proxy that this program behaves like: the one that `make compare` runs beside it.
+const EMULATED: &str = "1.37";
 
 /// The flags of the command line.
 pub(super) struct Flagz {
