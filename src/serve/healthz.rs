@@ -51,16 +51,9 @@ struct FamilyBody {
 
 /// The answer to `/healthz`: whether load balancers should send traffic here.
 pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    let healthy = forwards(status, now, sync_period);
-    healthz_of(status, now, sync_period).answer(status, now, healthy, Some(status.ineligible.is_none()))
-}
-
-fn healthz_of(status: &Status, now: Moment, sync_period: Duration) -> Health {
-    let mut health = Health::of_forwarding(status, now, sync_period);
-    if let Some(why) = status.ineligible {
-        health.demand(false, why);
-    }
-    health
+    let health = Health::of_forwarding(status, now, sync_period);
+    let healthy = health.is_healthy();
+    health.and_of_the_node(status).answer(status, now, healthy, Some(status.ineligible.is_none()))
 }
 
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
@@ -124,6 +117,14 @@ impl Health {
                 .demand(false, format!("replies of Services are dropped: FORWARD of {places} accepts none"));
         }
         health
+    }
+
+    /// The same, and whether the node is eligible.
+    fn and_of_the_node(mut self, status: &Status) -> Self {
+        if let Some(why) = status.ineligible {
+            self.demand(false, why);
+        }
+        self
     }
 
     fn is_healthy(&self) -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Health, NOT_SYNCED, healthz_of};
+use super::{Health, NOT_SYNCED};
 use crate::serve::{Moment, Status};
 
 /// How long after a change it looks: a change of a Service waits, and is written, within that time, and others come with it.
@@ -87,7 +87,7 @@ impl Told {
 
     /// Says what is new: in one line why, for both, since what makes `/livez` unhealthy does so with `/healthz`.
     fn look(&mut self, status: &Status, now: Moment, sync_period: Duration) {
-        let healthz = healthz_of(status, now, sync_period);
+        let healthz = Health::of_forwarding(status, now, sync_period).and_of_the_node(status);
         let livez = Health::of(status, now, sync_period);
         let worse: Vec<&str> = [(&mut self.healthz, &healthz), (&mut self.livez, &livez)]
             .into_iter()
