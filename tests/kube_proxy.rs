@@ -50,9 +50,11 @@ mod topology;
 mod traffic;
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use self::cluster::Cluster;
-use self::kube_proxy::Variant;
+use self::kube_proxy::NODES;
 use self::proxy::Proxy;
 use self::recordings::{
     iptables_mode_leaves_what_is_recorded, ipvs_mode_leaves_what_is_recorded,
@@ -65,8 +67,19 @@ use self::same::{
 };
 use self::switch::{from_iptables_mode_and_back, from_ipvs_mode_and_back, from_nftables_mode_and_back};
 
-/// The nodes, and which iptables each has.
-const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
+/// When two looks with this pause between them see the same.
+fn at_rest<T>(pause: Duration, look: impl Fn() -> T, is_same: impl Fn(&T, &T) -> bool) -> T {
+    let mut last = look();
+    for _ in 0..10 {
+        thread::sleep(pause);
+        let now = look();
+        if is_same(&last, &now) {
+            return now;
+        }
+        last = now;
+    }
+    panic!("it goes on changing");
+}
 
 fn main() -> std::process::ExitCode {
     let missing = real_apiserver::assets().and_then(|_| program::path()).err();

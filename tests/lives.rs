@@ -299,6 +299,14 @@ fn nothing_spins_while_changes_are_held_back() {
     assert!(life.kernel.state().virtual_servers.len() > 100);
 }
 
+/// When the changes were triggered that the first sync of IPv4 wrote, of those that are told of.
+fn synced_triggers(life: &mut Life) -> Option<Vec<i64>> {
+    life.reconciler.take_notes().into_iter().find_map(|note| match note {
+        Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
+        _ => None,
+    })
+}
+
 #[test]
 fn a_sysctl_that_may_not_be_written_is_done_without() {
     let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
@@ -312,11 +320,7 @@ fn a_sysctl_that_may_not_be_written_is_done_without() {
     life.reconciler.take_notes();
     life.feed(appears(7));
     life.pass(Duration::from_secs(1));
-    let synced = life.reconciler.take_notes().into_iter().find_map(|note| match note {
-        Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
-        _ => None,
-    });
-    assert_eq!(synced, Some(vec![7]));
+    assert_eq!(synced_triggers(&mut life), Some(vec![7]));
     let failing = life.reconciler.schedule().failures();
     assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_) | Key::Timeouts)));
 }
@@ -481,9 +485,5 @@ fn a_slice_that_comes_again_says_nothing_about_how_long_changes_take() {
     life.feed([Event::Slice(Change::Upsert(ports(0)))]);
     life.feed(appears(7));
     life.pass(Duration::from_secs(1));
-    let synced = life.reconciler.take_notes().into_iter().find_map(|note| match note {
-        Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
-        _ => None,
-    });
-    assert_eq!(synced, Some(vec![7]));
+    assert_eq!(synced_triggers(&mut life), Some(vec![7]));
 }

@@ -33,20 +33,18 @@ mod traffic;
 mod upgrade;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 
 use self::cluster::{Cluster, Service};
 use self::dry_run::{a_dry_run_says_what_the_start_then_does, a_dry_run_that_cannot_know_says_why};
 use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
-use self::kube_proxy::{Mode, Sync, Variant};
+use self::kube_proxy::{Mode, NODES, Sync};
 use self::others::{KUBE_PROXYS, OURS};
-use self::proxy::{Proxy, eventually};
+use self::proxy::Proxy;
 use self::traffic::Traffic;
 use self::upgrade::rules_of_another_version_are_replaced_under_traffic;
 
-const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
         from_ipvs_mode_and_back,
@@ -101,18 +99,12 @@ impl Before {
     }
 
     fn wait_until_taken_over(&self, node: &str, proxy: &Proxy) {
-        let mut left = Vec::new();
-        let gone = eventually(Duration::from_secs(20), || {
-            left = others::left(self.cluster.host(node), &KUBE_PROXYS);
-            left.is_empty()
-        });
-        assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
+        others::wait_until_taken_over(self.cluster.host(node), node, proxy);
     }
 
     fn assert_others_are_the_same(&self) {
         for ((node, _), before) in NODES.iter().zip(&self.others) {
-            let after = others::seen(self.cluster.host(node));
-            assert!(*before == after, "{node} before:\n{before}\nafter:\n{after}");
+            others::assert_same(self.cluster.host(node), node, before);
         }
     }
 

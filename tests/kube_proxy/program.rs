@@ -54,6 +54,8 @@ impl KubeProxy {
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
+        // Its ipvs mode sees to it, and leaves it to the node in the others.
+        cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
         let child = cluster.host(node).run(move || command.spawn().unwrap());
         let proxy = Self { node, child, log };
         proxy.wait_synced(cluster);

@@ -1,15 +1,13 @@
 //! What the tests of taking over have for a kube-proxy's state is what the real one leaves.
 
 use std::fs;
-use std::thread;
 use std::time::Duration;
 
-use crate::NODES;
 use crate::cluster::Cluster;
 use crate::control_plane::ControlPlane;
-use crate::host::Host;
-use crate::kube_proxy::{Mode, Sync, Variant, file, record};
+use crate::kube_proxy::{Mode, Sync, file, record};
 use crate::program::KubeProxy;
+use crate::{NODES, at_rest};
 
 pub(crate) fn ipvs_mode_leaves_what_is_recorded() {
     as_recorded(Mode::Ipvs, Sync::Before);
@@ -31,9 +29,10 @@ fn as_recorded(mode: Mode, sync: Sync) {
         control_plane.create(&service.manifest());
     }
     for (node, variant) in NODES {
-        cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
         let proxy = KubeProxy::start(&cluster, &control_plane, node, mode, variant);
-        let left = at_rest(cluster.host(node), variant);
+        // What it is told of networks may come after its first sync; the pause is more than `--*-min-sync-period`.
+        let look = || record(cluster.host(node), variant);
+        let left = at_rest(Duration::from_secs(2), look, |last, now| words(last) == words(now));
         drop(proxy);
         let file = file(node, mode, sync);
         if std::env::var_os("REGENERATE").is_some() {
@@ -45,21 +44,6 @@ fn as_recorded(mode: Mode, sync: Sync) {
         let (recorded_words, words) = (words(&recorded), words(&left));
         assert!(recorded_words == words, "{} has:\n{recorded}\nand this is left:\n{left}", file.display());
     }
-}
-
-/// What is there when a second sync would have been: what it is told of networks may come after the first.
-fn at_rest(host: &Host, variant: Variant) -> String {
-    let mut last = String::new();
-    for _ in 0..10 {
-        let now = record(host, variant);
-        if words(&now) == words(&last) {
-            return now;
-        }
-        last = now;
-        // More than `--*-min-sync-period`.
-        thread::sleep(Duration::from_secs(2));
-    }
-    panic!("it goes on changing:\n{last}");
 }
 
 /// Its words, in any order: the kernel lists the elements of sets as it finds them.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::Duration;
 
 use kube_ipvs::cluster::types::Protocol;
@@ -15,7 +14,7 @@ use crate::kube_proxy::{Mode, Variant};
 use crate::program::KubeProxy;
 use crate::table::{self, Found, Happened, Question, ask_all};
 use crate::topology::Kind;
-use crate::{NODES, start_ours};
+use crate::{NODES, at_rest, start_ours};
 
 /// Every virtual server, with its real servers, flags and weights, and every address is that of kube-proxy, but for what the
 /// README names: what nobody serves has no virtual server, and what is `Local` has a second one for clients inside.
@@ -128,18 +127,8 @@ impl State {
         state
     }
 
-    /// When two looks with this pause between them see the same.
     fn at_rest(cluster: &Cluster, node: &str, pause: Duration) -> Self {
-        let mut last = Self::of(cluster, node);
-        for _ in 0..10 {
-            thread::sleep(pause);
-            let now = Self::of(cluster, node);
-            if now == last {
-                return now;
-            }
-            last = now;
-        }
-        panic!("{node} goes on changing");
+        at_rest(pause, || Self::of(cluster, node), Self::eq)
     }
 
     /// Without what gets no new connections: endpoints that were used before, and that a slice still has.
@@ -286,11 +275,7 @@ fn does_what_the_reference_says(mode: Mode, is_right: fn(&Question, &Found) -> b
     for (_, service) in table::SERVICES.iter() {
         control_plane.create(&service.manifest());
     }
-    let proxies = NODES.map(|(node, _)| {
-        // Of these modes it is the node's.
-        cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
-        KubeProxy::start(&cluster, &control_plane, node, mode, Variant::Nft)
-    });
+    let proxies = NODES.map(|(node, _)| KubeProxy::start(&cluster, &control_plane, node, mode, Variant::Nft));
     let found = ask_all(&cluster, is_right);
     let wrong: Vec<_> = Question::all()
         .filter(|question| !is_right(question, &found[&question.id()]))

@@ -1,13 +1,10 @@
 //! From the real kube-proxy to kube-ipvs and back, under traffic, with other people's rules beside it.
 
-use std::time::Duration;
-
 use crate::cluster::{Cluster, Service};
 use crate::control_plane::ControlPlane;
 use crate::kube_proxy::Mode;
 use crate::others::{self, KUBE_PROXYS, OURS};
 use crate::program::KubeProxy;
-use crate::proxy::eventually;
 use crate::traffic::Traffic;
 use crate::{NODES, start_ours};
 
@@ -33,7 +30,6 @@ fn there_and_back(mode: Mode) {
     }
     let before = NODES.map(|(node, variant)| {
         let host = cluster.host(node);
-        host.shell("sysctl -qw net.ipv4.ip_forward=1");
         others::set_up(host, variant, mode);
         others::seen(host)
     });
@@ -47,18 +43,12 @@ fn there_and_back(mode: Mode) {
 
     let ours = NODES.map(|(node, _)| {
         let proxy = start_ours(&cluster, node, control_plane.kubeconfig());
-        let mut left = Vec::new();
-        let gone = eventually(Duration::from_secs(30), || {
-            left = others::left(cluster.host(node), &KUBE_PROXYS);
-            left.is_empty()
-        });
-        assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
+        others::wait_until_taken_over(cluster.host(node), node, &proxy);
         proxy
     });
     traffic.go_on();
     for ((node, _), before) in NODES.iter().zip(&before) {
-        let after = others::seen(cluster.host(node));
-        assert!(*before == after, "{node} before:\n{before}\nafter:\n{after}");
+        others::assert_same(cluster.host(node), node, before);
     }
 
     for proxy in ours {

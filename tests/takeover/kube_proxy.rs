@@ -24,6 +24,9 @@ pub(crate) enum Variant {
     Nft,
 }
 
+/// The nodes, and which iptables kube-proxy used on each.
+pub(crate) const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("node-2", Variant::Nft)];
+
 /// When its last sync was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {

@@ -1,8 +1,11 @@
 //! What else is on a node, and must be the same afterwards: kubelet's chains, Docker's, a network plugin's, an
 //! administrator's.
 
+use std::time::Duration;
+
 use crate::host::Host;
 use crate::kube_proxy::{Mode, Variant};
+use crate::proxy::{Proxy, eventually};
 
 /// Names that only kube-proxy gives.
 pub(crate) const KUBE_PROXYS: [&str; 14] = [
@@ -97,6 +100,22 @@ pub(crate) fn seen(host: &Host) -> String {
          echo '== nftables'; nft list table inet admin; nft list tables | grep -v -e kube-ipvs
          echo '== ipvs'; ipvsadm -Sn | grep -e 203.0.113 -e :9000; ip link show type dummy | grep -v kube-ipvs0 | grep -c dummy || true",
     )
+}
+
+/// It must be what it was.
+pub(crate) fn assert_same(host: &Host, node: &str, before: &str) {
+    let after = seen(host);
+    assert!(before == after, "{node} before:\n{before}\nafter:\n{after}");
+}
+
+/// Waits until nothing of kube-proxy is left.
+pub(crate) fn wait_until_taken_over(host: &Host, node: &str, proxy: &Proxy) {
+    let mut left = Vec::new();
+    let gone = eventually(Duration::from_secs(20), || {
+        left = self::left(host, &KUBE_PROXYS);
+        left.is_empty()
+    });
+    assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
 }
 
 /// What is left of kube-proxy, or of ours by these names.
