@@ -68,7 +68,7 @@ pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Resu
             |message| Ok(decode(message, device, family)),
         )
     };
-    Ok(settled(read, |item| *item)?.into_iter().collect())
+    Ok(settled(read, PartialEq::eq)?.into_iter().collect())
 }
 
 /// What kube-proxy gives its addresses (`brd` is the address itself), and for IPv6 a preferred lifetime of 0, so

@@ -465,19 +465,22 @@ impl Socket {
 /// Dumps until the answer came in one datagram, which the kernel fills under its lock, or two answers in a row name
 /// the same objects in the same order. For what the kernel does not mark ([`Socket::dump`] looks at its mark), or not
 /// in time: a walk by position misses an object when one before it goes between two datagrams, but then the one that
-/// went is in this answer and not in the next.
+/// went is in this answer and not in the next. The same where a hash table grows under the walk: the order is another one
+/// then.
 ///
 /// # Errors
 /// Those of `dump`, or that there was no peace long enough.
-pub fn settled<T, N: PartialEq>(
+pub fn settled<T>(
     mut dump: impl FnMut() -> io::Result<Dump<T>>,
-    name: impl Fn(&T) -> N,
+    are_same: impl Fn(&T, &T) -> bool,
 ) -> io::Result<Vec<T>> {
     let mut previous: Option<Vec<T>> = None;
     for _ in 0..DUMP_ATTEMPTS {
         let Dump { items, datagrams } = dump()?;
-        let same = |previous: &Vec<T>| previous.iter().map(&name).eq(items.iter().map(&name));
-        if datagrams <= 1 || previous.as_ref().is_some_and(same) {
+        let all_same = |previous: &Vec<T>| {
+            previous.len() == items.len() && previous.iter().zip(&items).all(|(a, b)| are_same(a, b))
+        };
+        if datagrams <= 1 || previous.as_ref().is_some_and(all_same) {
             return Ok(items);
         }
         previous = Some(items);

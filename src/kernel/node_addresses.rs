@@ -267,7 +267,7 @@ fn list(socket: &mut Socket) -> io::Result<Interfaces> {
                 |message| Ok(decode(message, None)),
             )
         },
-        Clone::clone,
+        PartialEq::eq,
     )?;
     for link in links {
         interfaces.take_in(link);
@@ -281,7 +281,7 @@ fn list(socket: &mut Socket) -> io::Result<Interfaces> {
                 |message| Ok(decode(message, ours)),
             )
         };
-        for address in settled(read, Clone::clone)? {
+        for address in settled(read, PartialEq::eq)? {
             interfaces.take_in(address);
         }
     }

@@ -151,7 +151,7 @@ impl Ipvs {
     pub fn list(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
         let body = |out: &mut Body<'_>| wire::command(out, Command::GetService);
         let servers = self.ask(|socket, family| {
-            settled(|| socket.dump(family, body, wire::decode_service), |(key, _)| *key)
+            settled(|| socket.dump(family, body, wire::decode_service), |(a, _), (b, _)| a == b)
         })?;
         Ok(servers.into_iter().collect())
     }
@@ -246,7 +246,7 @@ impl Ipvs {
             wire::service(out, key, None);
         };
         let decode = |message: Message<'_>| wire::decode_dest(message, Family::of(key.address)).map(Some);
-        self.ask(|socket, family| settled(|| socket.dump(family, body, decode), |dest| dest.key))
+        self.ask(|socket, family| settled(|| socket.dump(family, body, decode), |a, b| a.key == b.key))
     }
 }
 

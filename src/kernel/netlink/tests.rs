@@ -123,7 +123,7 @@ fn an_answer_in_many_datagrams_is_believed_when_it_is_repeated() {
     let run = |answers: &[(&[u16], usize)]| {
         let mut answers =
             answers.iter().map(|(items, datagrams)| Dump { items: items.to_vec(), datagrams: *datagrams });
-        let result = settled(|| Ok(answers.next().expect("no more answers were needed")), |item| *item);
+        let result = settled(|| Ok(answers.next().expect("no more answers were needed")), PartialEq::eq);
         (result.ok(), answers.count())
     };
     assert_eq!(run(&[(&[1, 2], 1), (&[3], 1)]), (Some(vec![1, 2]), 1));
