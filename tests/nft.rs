@@ -18,8 +18,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::diff::Step;
-use kube_ipvs::kernel::Outcome;
 use kube_ipvs::kernel::nft::Tables;
+use kube_ipvs::kernel::{Outcome, version};
 use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, VirtualServerKey};
 
 use self::packets::{
@@ -275,7 +275,9 @@ fn every_kind_of_damage_is_seen() {
         };
         let table = format!("{} kube-ipvs", name(family));
         let expected = (Some(Rules::Intact(settings(Some(network)))), set(&elements(family)));
-        for (damage, why) in DAMAGES {
+        // One element for all other keys is something that Linux has since 5.13.
+        let is_possible = |damage: &str| !damage.contains("{ *") || version::running() >= (5, 13);
+        for (damage, why) in DAMAGES.iter().filter(|(damage, _)| is_possible(damage)) {
             let install = Step::InstallRules(family, settings(Some(network)), elements(family));
             done(&mut tables, &[install]);
             assert_eq!(tables.read(family).unwrap(), expected);
