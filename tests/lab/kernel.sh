@@ -2,12 +2,19 @@
 # kernel.sh   prints the path of a User-Mode Linux kernel with IPVS, built once into the user's cache folder.
 #
 # LAB_KERNEL=FILE               use this kernel, build nothing
+# LAB_KERNEL=FILE.tar.xz        build from these sources
 # LAB_KERNEL=linux-source-X.Y   build from this package instead of the newest one that the distribution offers
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 die() { echo "lab: $*" >&2; exit 1; }
 
 case ${LAB_KERNEL:-} in
+*/*.tar.*)
+	archive=$(realpath "$LAB_KERNEL")
+	[ -r "$archive" ] || die "LAB_KERNEL=$LAB_KERNEL is not a file that can be read"
+	# Not a name that is taken for the newest one when nothing is asked for.
+	LAB_KERNEL=from-$(basename "$archive" | sed 's/\.tar\..*//')
+	;;
 */*)
 	[ -x "$LAB_KERNEL" ] || die "LAB_KERNEL=$LAB_KERNEL is not an executable file"
 	echo "$LAB_KERNEL"
@@ -45,8 +52,9 @@ flock -n 9 || { echo "lab: another run is building the kernel, waiting for it" >
 if [ ! -x "$dir/linux" ]; then
 	# What is left of a run that was killed: who builds a kernel has the lock. Such a run's `make` may still be writing there.
 	rm -rf "$cache"/.build-linux-* || true
-	"$here/packages.sh" "$package" flex bison bc libelf-dev libssl-dev libc6-dev xz=xz-utils make gcc >&2
-	archive=$(find /usr/src -maxdepth 1 -name "$package.tar.*" | head -n 1)
+	[ -n "${archive:-}" ] || "$here/packages.sh" "$package" >&2
+	"$here/packages.sh" flex bison bc libelf-dev libssl-dev libc6-dev xz=xz-utils make gcc >&2
+	archive=${archive:-$(find /usr/src -maxdepth 1 -name "$package.tar.*" | head -n 1)}
 	[ -n "$archive" ] || die "package $package left no archive in /usr/src"
 	work=$(mktemp -d "$cache/.build-linux-XXXXXX")
 	trap 'rm -rf "$work" "$work.log"' EXIT
