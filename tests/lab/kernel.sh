@@ -8,6 +8,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 die() { echo "lab: $*" >&2; exit 1; }
 
+archive= # the caller may have a variable of that name
 case ${LAB_KERNEL:-} in
 */*.tar.*)
 	archive=$(realpath "$LAB_KERNEL")
@@ -52,7 +53,7 @@ flock -n 9 || { echo "lab: another run is building the kernel, waiting for it" >
 if [ ! -x "$dir/linux" ]; then
 	# What is left of a run that was killed: who builds a kernel has the lock. Such a run's `make` may still be writing there.
 	rm -rf "$cache"/.build-linux-* || true
-	[ -n "${archive:-}" ] || "$here/packages.sh" "$package" >&2
+	[ -n "$archive" ] || "$here/packages.sh" "$package" >&2
 	"$here/packages.sh" flex bison bc libelf-dev libssl-dev libc6-dev xz=xz-utils make gcc >&2
 	archive=${archive:-$(find /usr/src -maxdepth 1 -name "$package.tar.*" | head -n 1)}
 	[ -n "$archive" ] || die "package $package left no archive in /usr/src"
