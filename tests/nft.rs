@@ -275,9 +275,12 @@ fn every_kind_of_damage_is_seen() {
         };
         let table = format!("{} kube-ipvs", name(family));
         let expected = (Some(Rules::Intact(settings(Some(network)))), set(&elements(family)));
-        // One element for all other keys is something that Linux has since 5.13.
-        let is_possible = |damage: &str| !damage.contains("{ *") || version::running() >= (5, 13);
-        for (damage, why) in DAMAGES.iter().filter(|(damage, _)| is_possible(damage)) {
+        for (damage, why) in DAMAGES {
+            // One element for all other keys is something that Linux has since 5.13.
+            if damage.contains("{ *") && version::running() < (5, 13) {
+                println!("left out, this kernel cannot be damaged so: {damage}");
+                continue;
+            }
             let install = Step::InstallRules(family, settings(Some(network)), elements(family));
             done(&mut tables, &[install]);
             assert_eq!(tables.read(family).unwrap(), expected);
