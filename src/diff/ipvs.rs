@@ -31,15 +31,15 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
     if wanted.real_servers == actual.real_servers {
         return;
     }
-    for (&server_key, &server) in &wanted.real_servers {
-        match (server.weight, actual.real_servers.get(&server_key)) {
-            (Weight::Exactly(_), None) => draft.add(Step::AddRealServer(key, server_key, server)),
-            (Weight::Exactly(_), Some(known)) if *known != server => {
-                draft.add(Step::EditRealServer(key, server_key, server));
+    for (server_key, server, known) in wanted.real_servers.beside(&actual.real_servers) {
+        match (server.weight, known) {
+            (Weight::Exactly(_), None) => draft.add(Step::AddRealServer(key, *server_key, *server)),
+            (Weight::Exactly(_), Some(known)) if known != server => {
+                draft.add(Step::EditRealServer(key, *server_key, *server));
             }
             (Weight::DrainIfPresent, Some(known)) if known.weight != Weight::Exactly(0) => {
                 let drained = RealServer { weight: Weight::Exactly(0), ..*known };
-                draft.add(Step::EditRealServer(key, server_key, drained));
+                draft.add(Step::EditRealServer(key, *server_key, drained));
             }
             (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}
         }

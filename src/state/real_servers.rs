@@ -14,16 +14,28 @@ use super::{RealServer, RealServerKey};
 pub struct RealServers(Arc<LiteMap<RealServerKey, RealServer>>);
 
 impl RealServers {
-    /// Those that the other list does not have, by one walk through both.
+    /// Each with the one of the same key in the other list, if there is one, by one walk through both.
+    pub fn beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a RealServerKey, &'a RealServer, Option<&'a RealServer>)> {
+        let mut others = other.iter().peekable();
+        self.iter().map(move |(key, server)| {
+            // Nearly all are in both, and equality is seen sooner than order.
+            let known = others.next_if(|(other, _)| *other == key).or_else(|| {
+                while others.next_if(|(other, _)| *other < key).is_some() {}
+                others.next_if(|(other, _)| *other == key)
+            });
+            (key, server, known.map(|(_, known)| known))
+        })
+    }
+
+    /// Those that the other list does not have.
     pub fn without<'a>(
         &'a self,
         other: &'a Self,
     ) -> impl Iterator<Item = (&'a RealServerKey, &'a RealServer)> {
-        let mut others = other.keys().peekable();
-        self.iter().filter(move |(key, _)| {
-            while others.next_if(|other| other < key).is_some() {}
-            others.peek() != Some(key)
-        })
+        self.beside(other).filter_map(|(key, server, known)| known.is_none().then_some((key, server)))
     }
 
     /// Shares the other's list if it is the same.
