@@ -37,8 +37,8 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
 const HEAD: &str = "\
 # Metrics
 
-What `/metrics` has, in Prometheus' text format 0.0.4. Made from the page itself by `cargo test --test monitoring`
-with `REGENERATE=1`.
+What `/metrics` has, in Prometheus' text format 0.0.4, compressed with gzip for those who take that. Made from the
+page itself by `cargo test --test monitoring` with `REGENERATE=1`.
 
 By default it answers on 127.0.0.1:10249 only, and so to nobody outside of the node: `metricsBindAddress: 0.0.0.0:10249` lets
 Prometheus in ([scrape.yaml](scrape.yaml)). [rules.yaml](rules.yaml) has alerts.

@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -53,6 +54,19 @@ impl Served {
         (format!("{head}\r\n"), body.to_owned())
     }
 
+    /// Head and body of a page, for somebody who takes these encodings.
+    async fn ask_encoded(&self, path: &str, encodings: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // In HTTP 1.0 there are no chunks.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nAccept-Encoding: {encodings}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end + 2].to_vec()).unwrap();
+        (head, answer.split_off(end + 4))
+    }
+
     async fn get(&self, path: &str) -> (u16, String, String) {
         self.ask("GET", path, "", "").await
     }
@@ -62,6 +76,32 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+#[tokio::test]
+async fn who_takes_compressed_metrics_gets_them() {
+    let served = Served::start(false).await;
+    // Only then is there a number on the second page.
+    served.get("/healthz").await;
+    for (path, line) in [
+        ("/metrics", "kubeproxy_sync_proxy_rules_service_changes_total 1\n"),
+        ("/metrics/slis", "# TYPE kubernetes_healthcheck gauge\n"),
+    ] {
+        // As Prometheus asks.
+        let (head, body) = served.ask_encoded(path, "gzip").await;
+        assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{path}: {head}");
+        assert!(head.contains("\r\nvary: accept-encoding\r\n"), "{path}: {head}");
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&*body).read_to_string(&mut text).unwrap();
+        assert!(text.contains(line), "{path}: {text}");
+        for encodings in ["identity", "gzip;q=0", "br"] {
+            let (head, body) = served.ask_encoded(path, encodings).await;
+            assert!(!head.contains("content-encoding"), "{path}, {encodings}: {head}");
+            assert!(String::from_utf8(body).unwrap().contains(line), "{path}, {encodings}");
+        }
+    }
+    let (head, _) = served.ask_encoded("/configz", "gzip").await;
+    assert!(!head.contains("content-encoding"), "{head}");
 }
 
 #[tokio::test]
