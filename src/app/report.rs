@@ -47,8 +47,6 @@ pub(super) struct Reporter {
     status: watch::Sender<Status>,
     /// When this program began. Who says that a change was made before says nothing about how long it took.
     started: SystemTime,
-    /// Since when something of a family waits to be written.
-    queued: BTreeMap<Family, Moment>,
     /// Writes done since the start: the first sync says how many it took.
     written: u64,
     numbers: Numbers,
@@ -87,7 +85,6 @@ impl Reporter {
             metrics,
             status,
             started: now.wall,
-            queued: BTreeMap::new(),
             written: 0,
             numbers,
             needs_node,
@@ -151,17 +148,21 @@ impl Reporter {
     }
 
     /// Something of a family is to be written.
-    fn queued(&mut self, family: Family, now: Instant) {
+    fn queued(&self, family: Family, now: Instant) {
         let now = Moment { instant: now, wall: SystemTime::now() };
-        self.queued.entry(family).or_insert(now);
         self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
         self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
     }
 
     fn queued_more(&self, family: Family, now: Instant) {
-        let queued = self.queued.get(&family).map_or_else(Moment::now, |since| since.soon_after(now));
+        let queued = self.unsynced_since(family).map_or_else(Moment::now, |since| since.soon_after(now));
         let gauge = &self.metrics.kube_proxy.sync_last_queued_timestamp_seconds;
         gauge.of(family).set(seconds(queued.wall));
+    }
+
+    /// Since when something of a family waits to be written.
+    fn unsynced_since(&self, family: Family) -> Option<Moment> {
+        self.status.borrow().families.get(&family)?.unsynced_since
     }
 
     fn first_sync(&self, reconciler: &Reconciler) {
@@ -285,11 +286,10 @@ impl Reporter {
         self.status.send_if_modified(|status| status.sources.remove(KERNEL).is_some());
     }
 
-    fn synced(&mut self, family: Family, triggered_nanoseconds: &[i64], now: Instant) {
+    fn synced(&self, family: Family, triggered_nanoseconds: &[i64], now: Instant) {
         self.readable();
         let metrics = &self.metrics.kube_proxy;
-        let started = self.queued.remove(&family);
-        let now = started.map_or_else(Moment::now, |started| started.soon_after(now));
+        let now = self.unsynced_since(family).map_or_else(Moment::now, |since| since.soon_after(now));
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));
         for &triggered in triggered_nanoseconds {
             let triggered = UNIX_EPOCH + Duration::from_nanos(u64::try_from(triggered).unwrap_or(0));
@@ -299,7 +299,7 @@ impl Reporter {
                 metrics.network_programming_duration_seconds.of(family).observe(latency.as_secs_f64());
             }
         }
-        self.status.send_modify(|status| status.families.entry(family).or_default().synced(now, now));
+        self.status.send_modify(|status| status.families.entry(family).or_default().synced(now));
     }
 
     /// One line for all drift found at once: a flushed table is one event, not ten thousand.

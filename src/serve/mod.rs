@@ -114,8 +114,6 @@ impl Default for Status {
 /// How one IP family does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyStatus {
-    /// The last time something was to be written.
-    pub last_queued: Option<Moment>,
     /// Since when something waits to be written; `None`: nothing does.
     pub unsynced_since: Option<Moment>,
     /// The last time all that was to be written was written.
@@ -125,14 +123,13 @@ pub struct FamilyStatus {
 impl FamilyStatus {
     /// Something is to be written.
     pub fn queued(&mut self, now: Moment) {
-        self.last_queued = Some(now);
         self.unsynced_since.get_or_insert(now);
     }
 
-    /// All that was to be written when this sync `started` was written. What was queued since then still waits.
-    pub fn synced(&mut self, started: Moment, now: Moment) {
+    /// All that was to be written was written. What came meanwhile is told of afterwards, as queued.
+    pub fn synced(&mut self, now: Moment) {
         self.last_synced = Some(now);
-        self.unsynced_since = self.last_queued.filter(|queued| queued.instant > started.instant);
+        self.unsynced_since = None;
     }
 }
 

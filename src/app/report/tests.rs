@@ -299,6 +299,31 @@ fn a_sync_takes_no_longer_because_it_had_to_wait() {
 }
 
 #[test]
+fn what_comes_while_the_kernel_works_waits_from_the_end_of_that_on() {
+    let mut life = Life::new();
+    life.observe(web());
+    life.work();
+    life.observe(webs(2));
+    let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is something to write") };
+    life.observe(webs(3));
+    life.now += Duration::from_millis(500);
+    let answer = work.carry_out(&mut life.kernel);
+    life.reconciler.complete(answer, life.now);
+    let notes = life.reconciler.take_notes();
+    life.reporter.tell(&life.reconciler, notes, life.now);
+    for (family, status) in &life.status.borrow().families {
+        assert_eq!(status.last_synced.unwrap().instant, life.now, "{family}");
+        assert_eq!(status.unsynced_since.unwrap().instant, life.now, "{family}");
+    }
+    life.now += Duration::from_millis(500);
+    life.work();
+    for (family, status) in &life.status.borrow().families {
+        assert_eq!(status.last_synced.unwrap().instant, life.now, "{family}");
+        assert_eq!(status.unsynced_since, None, "{family}");
+    }
+}
+
+#[test]
 fn the_last_change_is_told_of_while_the_first_waits() {
     let series = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"}";
     let queued = |life: &Life| life.number(series).parse::<f64>().unwrap();

@@ -27,13 +27,9 @@ fn with(families: impl IntoIterator<Item = (Family, FamilyStatus)>) -> Status {
 #[test]
 fn when_a_family_is_healthy() {
     let clock = Clock(Instant::now());
-    let waiting = |since| FamilyStatus {
-        last_queued: Some(clock.at(since)),
-        unsynced_since: Some(clock.at(since)),
-        last_synced: Some(clock.at(0)),
-    };
-    let idle =
-        FamilyStatus { last_queued: Some(clock.at(0)), last_synced: Some(clock.at(1)), ..Default::default() };
+    let waiting =
+        |since| FamilyStatus { unsynced_since: Some(clock.at(since)), last_synced: Some(clock.at(0)) };
+    let idle = FamilyStatus { last_synced: Some(clock.at(1)), ..Default::default() };
     for (what, status, now, code) in [
         ("nothing to report", with([]), 10_000, 200),
         ("idle for ever", with([(Family::V4, idle)]), 10_000_000, 200),
@@ -87,7 +83,7 @@ fn before_the_first_sync_it_lives_but_is_not_healthy() {
     let unsynced = Status { synced_once: false, ..with([(Family::V4, family)]) };
     let refused = Status { synced_once: true, ..unsynced.clone() };
     let mut written = refused.clone();
-    written.families.entry(Family::V4).or_default().synced(clock.at(0), clock.at(1));
+    written.families.entry(Family::V4).or_default().synced(clock.at(1));
     for (what, status, now, health, life) in [
         ("nothing reported", Status::default(), 0, 503, 200),
         ("at the start", unsynced.clone(), 59, 503, 200),
@@ -135,7 +131,7 @@ fn bodies() {
     let clock = Clock(Instant::now());
     let mut v4 = FamilyStatus::default();
     v4.queued(clock.at(1));
-    v4.synced(clock.at(2), clock.at(3));
+    v4.synced(clock.at(3));
     let mut v6 = FamilyStatus::default();
     v6.queued(clock.at(10));
     let status = Status { synced_once: false, ..with([(Family::V4, v4), (Family::V6, v6)]) };
@@ -154,24 +150,23 @@ fn bodies() {
 fn a_clock_that_is_set_back_is_no_illness() {
     let clock = Clock(Instant::now());
     let mut family = FamilyStatus::default();
-    family.synced(clock.at(50), clock.at(50));
+    family.synced(clock.at(50));
     family.queued(clock.at(100));
     let later = Moment { instant: clock.at(110).instant, wall: UNIX_EPOCH };
     assert_eq!(healthz(&with([(Family::V4, family)]), later, PERIOD).code, 200);
 }
 
 #[test]
-fn what_is_queued_during_a_sync_still_waits() {
+fn what_waits_longest_counts() {
     let clock = Clock(Instant::now());
     let mut family = FamilyStatus::default();
     family.queued(clock.at(1));
     family.queued(clock.at(2));
     assert_eq!(family.unsynced_since, Some(clock.at(1)), "the oldest counts");
-    family.queued(clock.at(5));
-    family.synced(clock.at(3), clock.at(6));
-    assert_eq!((family.unsynced_since, family.last_synced), (Some(clock.at(5)), Some(clock.at(6))));
-    family.synced(clock.at(7), clock.at(8));
-    assert_eq!((family.unsynced_since, family.last_synced), (None, Some(clock.at(8))));
+    family.synced(clock.at(6));
+    assert_eq!((family.unsynced_since, family.last_synced), (None, Some(clock.at(6))));
+    family.queued(clock.at(7));
+    assert_eq!((family.unsynced_since, family.last_synced), (Some(clock.at(7)), Some(clock.at(6))));
 }
 
 #[test]

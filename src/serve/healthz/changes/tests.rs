@@ -48,8 +48,7 @@ impl Life {
     }
 
     fn sync(&self) {
-        self.publish
-            .send_modify(|status| status.families.entry(Family::V4).or_default().synced(now(), now()));
+        self.publish.send_modify(|status| status.families.entry(Family::V4).or_default().synced(now()));
     }
 }
 
