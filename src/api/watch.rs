@@ -23,7 +23,7 @@
 //!
 //! Files: `cycle` the loop, `strategy` how to ask for a complete set, `http` a request and its answer, `frames` the events
 //! in it, `encoding` how they are written, in `protobuf` or `json`, `kinds` what is watched, `status` what others see,
-//! `failure`, `explanation` and `version` its words.
+//! `failure`, `api_status` and `version` its words.
 
 mod api_status;
 mod cycle;
