@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
 /// How long to wait after the system had no connection for us.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After this time why there is none is said once more.
+const SAY_AGAIN: Duration = Duration::from_hours(1);
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +87,10 @@ impl Drop for Admitted {
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits) -> io::Result<()> {
     let free = Arc::new(Semaphore::new(limits.connections));
     let peers = Peers::default();
+    let mut said = None;
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, peer) = accept(&listener).await;
+        let (stream, peer) = accept(|| listener.accept(), &mut said).await;
         let Some(admitted) = peers.admit(peer, limits.connections_of_one_peer) else { continue };
         let router = router.clone();
         tokio::spawn(async move {
@@ -97,11 +100,17 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits)
     }
 }
 
-/// The next connection, and whose it is. Why there is none is said once, then by change.
-async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
-    let mut said = None;
+/// Why there was no connection, and when that was said last.
+type Said = Option<(String, Instant)>;
+
+/// The next connection, and whose it is. Why there is none is said once in an hour, and when it changes: one comes now and
+/// then also where the system has too few for all.
+async fn accept<S, F>(mut next: impl FnMut() -> F, said: &mut Said) -> (S, IpAddr)
+where
+    F: Future<Output = io::Result<(S, SocketAddr)>>,
+{
     loop {
-        match listener.accept().await {
+        match next().await {
             Ok((stream, peer)) => return (stream, peer.ip().to_canonical()),
             // It was gone before we looked.
             Err(error)
@@ -113,10 +122,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
                 ) => {}
             Err(error) => {
                 let error = error.to_string();
-                if said.as_ref() != Some(&error) {
+                if said.as_ref().is_none_or(|(text, at)| *text != error || at.elapsed() >= SAY_AGAIN) {
                     tracing::error!(err = error, "Cannot accept connections, trying again each second");
+                    *said = Some((error, Instant::now()));
                 }
-                said = Some(error);
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -143,15 +152,15 @@ async fn converse(stream: TcpStream, router: Router, patience: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::collections::VecDeque;
 
     use axum::body::Bytes;
     use axum::routing::any;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::Instant;
 
     use super::super::http::listen_on_one_family;
     use super::*;
+    use crate::telemetry;
 
     const SOON: Duration = Duration::from_millis(200);
 
@@ -269,11 +278,34 @@ mod tests {
         assert!(told(address, &request).await.0.starts_with("HTTP/1.1 200 OK"), "there is room again");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn why_there_are_no_connections_is_said_once() {
+        const EMFILE: i32 = 24;
+        const ENFILE: i32 = 23;
+        let (log, _listening) = telemetry::tests::listen();
+        let mut said = None;
+        let peer = "192.0.2.1:1".parse().unwrap();
+        // Between two refusals there is a connection: somebody else has closed one.
+        for (refused, after, lines) in [
+            ([EMFILE; 3].as_slice(), Duration::ZERO, 1),
+            (&[EMFILE], Duration::ZERO, 1),
+            (&[ENFILE], Duration::ZERO, 2),
+            (&[], SAY_AGAIN, 2),
+            (&[ENFILE, ENFILE], Duration::ZERO, 3),
+        ] {
+            tokio::time::sleep(after).await;
+            let refused = refused.iter().map(|errno| Err(io::Error::from_raw_os_error(*errno)));
+            let mut answers: VecDeque<_> = refused.chain([Ok(((), peer))]).collect();
+            accept(|| std::future::ready(answers.pop_front().unwrap()), &mut said).await;
+            assert_eq!(log.lines_with("Cannot accept").len(), lines, "{:?}", log.lines());
+        }
+    }
+
     #[tokio::test]
     async fn who_is_gone_without_a_word_is_noticed() {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = accept(&listener).await;
+        let (stream, _) = accept(|| listener.accept(), &mut None).await;
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
