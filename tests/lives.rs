@@ -129,7 +129,7 @@ fn a_change_that_finds_no_device_or_table_has_everything_made_again() {
         }
         let missing: Vec<Key> = before.keys().filter(|key| !after.same(&before, key)).collect();
         assert_eq!(missing, []);
-        assert!(life.reconciler.schedule().failures().is_empty());
+        assert!(life.reconciler.failures().is_empty());
     }
 }
 
@@ -181,12 +181,12 @@ fn what_cannot_be_read_of_one_family_keeps_nothing_of_the_other_from_being_repai
     life.pass(Duration::from_secs(5));
     let now = life.kernel.state();
     assert!(now.rules.contains_key(&Family::V4) && now.elements.is_superset(&before.elements));
-    assert!(life.reconciler.schedule().is_settled(Family::V4));
-    assert!(!life.reconciler.schedule().is_settled(Family::V6));
+    assert!(life.reconciler.is_settled(Family::V4));
+    assert!(!life.reconciler.is_settled(Family::V6));
     life.kernel.set_unreadable([]);
     life.pass(Duration::from_mins(2));
     assert!(life.kernel.state().rules.contains_key(&Family::V6));
-    assert!(life.reconciler.schedule().is_settled(Family::V6));
+    assert!(life.reconciler.is_settled(Family::V6));
 }
 
 #[test]
@@ -260,9 +260,9 @@ fn a_device_that_cannot_be_made_is_no_small_matter() {
     life.feed(appears(3));
     life.pass(Duration::from_mins(5));
     for family in Family::ALL {
-        assert!(!life.reconciler.schedule().is_settled(family), "{family}");
+        assert!(!life.reconciler.is_settled(family), "{family}");
     }
-    assert!(life.reconciler.schedule().failures().contains_key(&Key::Device));
+    assert!(life.reconciler.failures().contains_key(&Key::Device));
     life.kernel.set_faults(None);
     life.pass(Duration::from_mins(2));
     life.settle();
@@ -321,7 +321,7 @@ fn a_sysctl_that_may_not_be_written_is_done_without() {
     life.feed(appears(7));
     life.pass(Duration::from_secs(1));
     assert_eq!(synced_triggers(&mut life), Some(vec![7]));
-    let failing = life.reconciler.schedule().failures();
+    let failing = life.reconciler.failures();
     assert!(!failing.is_empty() && failing.keys().all(|key| matches!(key, Key::Sysctl(_) | Key::Timeouts)));
 }
 
@@ -351,7 +351,7 @@ fn a_sysctl_that_forwarding_needs_is_not_done_without() {
         })));
         life.feed(cluster(1));
         life.pass(Duration::from_secs(1));
-        assert!(Family::ALL.iter().all(|family| !life.reconciler.schedule().is_settled(*family)), "{needed}");
+        assert!(Family::ALL.iter().all(|family| !life.reconciler.is_settled(*family)), "{needed}");
     }
 }
 
@@ -369,8 +369,8 @@ fn a_sysctl_that_forwarding_needs_and_the_kernel_lacks_is_not_done_without() {
         })));
         life.feed(cluster(1));
         life.pass(Duration::from_secs(1));
-        assert!(Family::ALL.iter().all(|family| !life.reconciler.schedule().is_settled(*family)), "{needed}");
-        let failing = life.reconciler.schedule().failures();
+        assert!(Family::ALL.iter().all(|family| !life.reconciler.is_settled(*family)), "{needed}");
+        let failing = life.reconciler.failures();
         assert!(failing.keys().eq([&Key::Sysctl(needed)]), "{failing:?}");
         assert!(failing[&Key::Sysctl(needed)].text.contains("No such file"), "{failing:?}");
     }
@@ -397,14 +397,14 @@ fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
     ]);
     life.pass(Duration::from_millis(10));
     assert_eq!(life.reconciler.draining(), 3, "and the two that the other one had");
-    assert!(!life.reconciler.schedule().failures().is_empty());
+    assert!(!life.reconciler.failures().is_empty());
 
     for number in 0..2 {
         life.feed([Event::Service(Change::Delete(service(number).key))]);
     }
     life.pass(Duration::from_millis(10));
     assert_eq!(life.reconciler.draining(), 0);
-    assert!(life.reconciler.schedule().failures().is_empty(), "{:?}", life.reconciler.schedule());
+    assert!(life.reconciler.failures().is_empty(), "{:?}", life.reconciler.failures());
     assert!(life.kernel.state().virtual_servers.contains_key(&first), "it is not removed");
     let end = life.now + Duration::from_mins(1);
     while life.now < end {

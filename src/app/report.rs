@@ -166,7 +166,7 @@ impl Reporter {
     }
 
     fn first_sync(&self, reconciler: &Reconciler) {
-        let failures = reconciler.schedule().failures().len();
+        let failures = reconciler.failures().len();
         // Whoever reads the line may ask at once.
         self.status.send_modify(|status| status.synced_once = true);
         tracing::info!(writes = self.written, failures, "First sync complete");
@@ -317,7 +317,7 @@ impl Reporter {
 
     fn publish(&self, reconciler: &Reconciler) {
         self.status.send_if_modified(|status| {
-            let failures = reconciler.schedule().failures();
+            let failures = reconciler.failures();
             let line = |(key, failure): (&Key, &Failure)| format!("{key}: {}", failure.text);
             let new = Failures::first(failures.iter().map(line), failures.len());
             let ineligible = self.ineligible(reconciler.cluster());

@@ -23,7 +23,7 @@ use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
 use super::refusals;
-use super::schedule::{Schedule, Urgency};
+use super::schedule::{Failure, Schedule, Urgency};
 use crate::api::{Change, Event};
 use crate::cluster::types::{Family, ServiceKey};
 use crate::cluster::{Cluster, Touched};
@@ -250,9 +250,15 @@ impl Reconciler {
         &self.actual
     }
 
-    /// The keys that the kernel refused, and why.
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+    /// The keys that are not as wanted because the kernel refused something, and why.
+    pub fn failures(&self) -> &BTreeMap<Key, Failure> {
+        self.schedule.failures()
+    }
+
+    /// Whether everything of a family, and of what the families share, that was looked at is as wanted, or is single
+    /// objects that the kernel refuses.
+    pub fn is_settled(&self, family: Family) -> bool {
+        self.schedule.is_settled(family)
     }
 
     /// How many real servers the virtual servers in the picture have.

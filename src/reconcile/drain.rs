@@ -17,13 +17,13 @@ use crate::cluster::types::Protocol;
 use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How often the connections of draining servers are counted.
-pub const POLL: Duration = Duration::from_secs(5);
+pub(super) const POLL: Duration = Duration::from_secs(5);
 /// For how many virtual servers at once: each is a question to the kernel, and a change that comes meanwhile waits.
 const AT_ONCE: usize = 32;
 
 /// The real servers that drain.
 #[derive(Clone, Debug)]
-pub struct Drains {
+pub(super) struct Drains {
     /// How long a real server may drain whose endpoint is gone.
     deadline: Duration,
     servers: BTreeMap<(VirtualServerKey, RealServerKey), Drain>,
@@ -55,7 +55,7 @@ struct Drain {
 
 impl Drains {
     /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
-    pub fn new(deadline: Duration) -> Self {
+    pub(super) fn new(deadline: Duration) -> Self {
         Self {
             deadline,
             servers: BTreeMap::new(),
@@ -69,7 +69,7 @@ impl Drains {
     /// drain; leaves out virtual servers without any real server (a port without endpoints is refused by a rule; an
     /// empty virtual server would flood the kernel's log). `in_slices` says which endpoints, of some in order, a slice still
     /// has.
-    pub fn complete(
+    pub(super) fn complete(
         &mut self,
         wanted: &mut State,
         actual: &State,
@@ -120,19 +120,22 @@ impl Drains {
     }
 
     /// Whether any real server of this virtual server drains.
-    pub fn concerns(&self, key: &VirtualServerKey) -> bool {
+    pub(super) fn concerns(&self, key: &VirtualServerKey) -> bool {
         self.servers.range((*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST)).next().is_some()
     }
 
     /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has its
     /// endpoint, and it stays.
-    pub fn of(&self, key: &VirtualServerKey) -> impl Iterator<Item = (RealServerKey, Option<Instant>)> {
+    pub(super) fn of(
+        &self,
+        key: &VirtualServerKey,
+    ) -> impl Iterator<Item = (RealServerKey, Option<Instant>)> {
         let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
         self.servers.range(ids).map(|((_, real), drain)| (*real, drain.until))
     }
 
     /// Forgets the drains of a virtual server that is not wanted any more.
-    pub fn forget(&mut self, key: &VirtualServerKey) {
+    pub(super) fn forget(&mut self, key: &VirtualServerKey) {
         let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
         let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
         for id in gone {
@@ -153,27 +156,22 @@ impl Drains {
     }
 
     /// How many have ended since the start.
-    pub fn ended(&self) -> Ended {
+    pub(super) fn ended(&self) -> Ended {
         self.ended
     }
 
     /// How many real servers drain.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.servers.len()
     }
 
-    /// Whether none drains.
-    pub fn is_empty(&self) -> bool {
-        self.servers.is_empty()
-    }
-
     /// When [`Drains::due`] will have something again after it had nothing.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.poll
     }
 
     /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
-    pub fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
+    pub(super) fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
         if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
             let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some());
             self.round = gone.map(|((key, _), _)| *key).collect();
@@ -185,7 +183,7 @@ impl Drains {
 
     /// Takes in how many connections real servers have, and says which virtual servers must be compared again. A real
     /// server that is not counted is unknown, not idle.
-    pub fn counted(
+    pub(super) fn counted(
         &mut self,
         counts: &BTreeMap<(VirtualServerKey, RealServerKey), u64>,
         now: Instant,

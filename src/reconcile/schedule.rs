@@ -26,7 +26,7 @@ const MOST_PIECE: usize = 2048;
 
 /// How urgent a key is; the first is worked on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// What everything stands on: the device, kernel parameters, the fixed rules.
     Settings,
     /// At start: the Services that everything else needs to start.
@@ -153,7 +153,7 @@ impl Queue {
 
 /// What waits to be worked on.
 #[derive(Clone, Debug, Default)]
-pub struct Schedule {
+pub(super) struct Schedule {
     queues: BTreeMap<Urgency, Queue>,
     /// Keys of the first fill that are worked on at once.
     piece: usize,
@@ -173,12 +173,12 @@ struct Suspects {
 
 impl Schedule {
     /// Puts a key into a queue.
-    pub fn add(&mut self, urgency: Urgency, key: Key) {
+    pub(super) fn add(&mut self, urgency: Urgency, key: Key) {
         self.queues.entry(urgency).or_default().insert(key);
     }
 
     /// Puts keys into a queue, in whatever order they come.
-    pub fn add_all(&mut self, urgency: Urgency, keys: Vec<Key>) {
+    pub(super) fn add_all(&mut self, urgency: Urgency, keys: Vec<Key>) {
         if !keys.is_empty() {
             self.queues.entry(urgency).or_default().insert_all(keys);
         }
@@ -186,7 +186,7 @@ impl Schedule {
 
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
     /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
-    pub fn take(&mut self, now: Instant) -> Scope {
+    pub(super) fn take(&mut self, now: Instant) -> Scope {
         self.take_retries(now);
         let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
         while let Some(mut entry) = self.queues.first_entry() {
@@ -235,7 +235,7 @@ impl Schedule {
 
     /// The kernel took so long for so many keys: the next piece is made to fit. It grows and shrinks by steps, since one
     /// piece says little about the next; addresses follow virtual servers.
-    pub fn took(&mut self, keys: usize, took: Duration) {
+    pub(super) fn took(&mut self, keys: usize, took: Duration) {
         if keys < LEAST_PIECE {
             return;
         }
@@ -246,38 +246,38 @@ impl Schedule {
     }
 
     /// Whether there is something to take now.
-    pub fn has_work(&self, now: Instant) -> bool {
+    pub(super) fn has_work(&self, now: Instant) -> bool {
         !self.queues.is_empty() || self.retries.first().is_some_and(|(due, _)| *due <= now)
     }
 
     /// The most urgent queue that is not empty.
-    pub fn most_urgent(&self) -> Option<Urgency> {
+    pub(super) fn most_urgent(&self) -> Option<Urgency> {
         self.queues.keys().next().copied()
     }
 
     /// Marks a key as uncertain: it must be read before it is compared again.
-    pub fn suspect(&mut self, key: Key) {
+    pub(super) fn suspect(&mut self, key: Key) {
         self.suspects.entry(Part::of(&key)).or_default().keys.insert(key);
     }
 
     /// The keys of which it is uncertain what the kernel has.
-    pub fn all_uncertain(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn all_uncertain(&self) -> impl Iterator<Item = &Key> {
         self.suspects.values().flat_map(|suspects| &suspects.keys)
     }
 
     /// Whether it is uncertain what the kernel has of a key.
-    pub fn is_suspect(&self, key: &Key) -> bool {
+    pub(super) fn is_suspect(&self, key: &Key) -> bool {
         self.suspects.get(&Part::of(key)).is_some_and(|suspects| suspects.keys.contains(key))
     }
 
     /// The uncertain keys of the first part whose are to be read now.
-    pub fn suspects(&self, now: Instant) -> Option<&Scope> {
+    pub(super) fn suspects(&self, now: Instant) -> Option<&Scope> {
         let first = self.suspects.values().find(|suspects| suspects.due.is_none_or(|due| due <= now));
         first.map(|suspects| &suspects.keys)
     }
 
     /// All uncertain keys of one part were read: they are certain again, and are compared next.
-    pub fn certain(&mut self, keys: Scope) {
+    pub(super) fn certain(&mut self, keys: Scope) {
         if let Some(key) = keys.first() {
             self.suspects.remove(&Part::of(key));
         }
@@ -291,7 +291,7 @@ impl Schedule {
     }
 
     /// These uncertain keys of one part could not be read.
-    pub fn still_uncertain(&mut self, keys: &Scope, now: Instant) {
+    pub(super) fn still_uncertain(&mut self, keys: &Scope, now: Instant) {
         if let Some(key) = keys.first()
             && let Some(suspects) = self.suspects.get_mut(&Part::of(key))
         {
@@ -302,7 +302,7 @@ impl Schedule {
 
     /// The kernel refused what a key needs, for a reason that `is_single`, its own, or may be everyone's: it is tried
     /// again later. Says whether that should be told: the first failure, or another text.
-    pub fn fail(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
+    pub(super) fn fail(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         let news = self.failures.get(key).is_none_or(|known| !known.announced || known.text != text);
         let attempts = self.failures.get(key).map_or(0, |known| known.attempts).saturating_add(1);
         let due = now + backoff(attempts, key);
@@ -312,7 +312,7 @@ impl Schedule {
 
     /// The kernel refused a step because our picture of the key was wrong. Once, that is settled by reading and
     /// trying again at once; then it is a failure like any other. Says whether it should be told.
-    pub fn surprise(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
+    pub(super) fn surprise(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         if self.failures.contains_key(key) {
             return self.fail(key, text, is_single, now);
         }
@@ -321,7 +321,7 @@ impl Schedule {
     }
 
     /// A key was not worked on because another one was not done: it is tried again together with that one.
-    pub fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
+    pub(super) fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
         match self.failures.get(prerequisite) {
             // The attempts as the other's, too: they decide which retries come sooner with another one, and these two must
             // come together. What a step needs is known inside one plan only.
@@ -345,20 +345,20 @@ impl Schedule {
     }
 
     /// A key is as wanted. Says whether that should be told.
-    pub fn succeed(&mut self, key: &Key) -> bool {
+    pub(super) fn succeed(&mut self, key: &Key) -> bool {
         let Some(failure) = self.failures.remove(key) else { return false };
         self.retries.remove(&(failure.due, key.clone()));
         failure.announced
     }
 
     /// The keys that are not as wanted because the kernel refused something.
-    pub fn failures(&self) -> &BTreeMap<Key, Failure> {
+    pub(super) fn failures(&self) -> &BTreeMap<Key, Failure> {
         &self.failures
     }
 
     /// When there will be something to do, if nothing happens before. Retries wait as changes do where those are held back
     /// until `hold`.
-    pub fn next_due(&self, hold: Option<Instant>) -> Option<Instant> {
+    pub(super) fn next_due(&self, hold: Option<Instant>) -> Option<Instant> {
         let reread = self.suspects.values().filter_map(|suspects| suspects.due);
         let retry = self.retries.first().map(|(due, _)| hold.map_or(*due, |hold| hold.max(*due)));
         retry.into_iter().chain(reread).min()
@@ -366,7 +366,7 @@ impl Schedule {
 
     /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel
     /// refuses.
-    pub fn is_settled(&self, family: Family) -> bool {
+    pub(super) fn is_settled(&self, family: Family) -> bool {
         let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
         !self.queues.values().any(|queue| queue.concerns(family))
             && !self.suspects.values().any(|suspects| suspects.keys.iter().any(concerns))

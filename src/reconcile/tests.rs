@@ -175,7 +175,7 @@ fn a_removed_udp_endpoint_goes_at_once_and_a_server_without_any_is_not_made() {
     let mut wanted = state(Protocol::Udp, &[]);
     drains.complete(&mut wanted, &state(Protocol::Udp, &[(1, LIVE)]), Instant::now(), gone);
     assert_eq!(wanted, State::default());
-    assert!(drains.is_empty());
+    assert_eq!(drains.len(), 0);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn an_endpoint_that_comes_back_forgets_its_drain() {
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
     drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE)]));
-    assert!(drains.is_empty());
+    assert_eq!(drains.len(), 0);
     assert_eq!(drains.ended(), Ended { overtaken: 1, ..Ended::default() });
 }
 

@@ -83,15 +83,14 @@ impl Life {
         for _ in 0..5000 {
             let worked = self.step();
             notes.extend(self.reconciler.take_notes());
-            let schedule = self.reconciler.schedule();
             // What is refused still counts as settled, and is still to be tried again.
-            let settled = Family::ALL.iter().all(|family| schedule.is_settled(*family))
-                && schedule.failures().is_empty();
+            let settled = Family::ALL.iter().all(|family| self.reconciler.is_settled(*family))
+                && self.reconciler.failures().is_empty();
             if !worked && settled && !self.reconciler.actual().rules.is_empty() {
                 return notes;
             }
         }
-        panic!("does not settle: {:?}", self.reconciler.schedule());
+        panic!("does not settle: {:?}", self.reconciler.failures());
     }
 
     /// Lives on for so long.

@@ -104,7 +104,7 @@ impl Numbers {
         // Most kernel parameters that may not be written are done without.
         let is_done_without =
             |(key, failure): &(&Key, &Failure)| matches!(key, Key::Sysctl(_)) && failure.is_single;
-        let failures = reconciler.schedule().failures().iter();
+        let failures = reconciler.failures().iter();
         own.refused_objects.set(gauge(failures.filter(|failure| !is_done_without(failure)).count()));
     }
 }
