@@ -4,7 +4,7 @@
 //! and it applies the API's defaults itself (protocol TCP, unnamed ports `""`, conditions, the affinity timeout,
 //! namespace `default`), so that an object from a file, which no API server has seen, means what it means in a cluster.
 //!
-//! An object can be [`Kept`](Converted::Kept), [`Ignored`] (none of ours, nothing to say about it) or
+//! An object can be [`Kept`](Converted::Kept), [`Ignored`](Converted::Ignored) (none of ours, nothing to say about it) or
 //! [`Refused`](Converted::Refused) (nonsense: one line that names the field, what was found, what is allowed).
 //! How much a piece of nonsense takes with it:
 //!
@@ -47,45 +47,10 @@ pub enum Converted<T> {
         /// What was left out of it; nearly always empty.
         problems: Vec<Problem>,
     },
-    /// A sound object that this proxy has nothing to do with. If it was ours before, it is gone now.
-    Ignored(Ignored),
+    /// A sound object that this proxy has nothing to do with: no reason to warn of it. If it was ours before, it is gone now.
+    Ignored,
     /// Nonsense. Says nothing about whether an older, good version should go on.
     Refused(Problem),
-}
-
-/// Why an object is none of ours. No reason to warn of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ignored {
-    /// A Service with `clusterIP: None`.
-    Headless,
-    /// A Service of type `ExternalName`.
-    ExternalName,
-    /// A Service that has no cluster IP yet.
-    NoClusterIp,
-    /// A Service with the label `service.kubernetes.io/service-proxy-name`, whatever its value (KEP-2447).
-    OtherProxy,
-    /// An EndpointSlice of address type `FQDN`.
-    Fqdn,
-    /// An EndpointSlice without the label `kubernetes.io/service-name`, or with an empty one.
-    NoService,
-    /// An EndpointSlice with the label `service.kubernetes.io/headless`, whatever its value.
-    HeadlessSlice,
-}
-
-impl fmt::Display for Ignored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Headless => "headless Service",
-            Self::ExternalName => "Service of type ExternalName",
-            Self::NoClusterIp => "Service without a cluster IP",
-            Self::OtherProxy => "Service of another proxy (label service.kubernetes.io/service-proxy-name)",
-            Self::Fqdn => "EndpointSlice of address type FQDN",
-            Self::NoService => "EndpointSlice without a Service (label kubernetes.io/service-name)",
-            Self::HeadlessSlice => {
-                "EndpointSlice of a headless Service (label service.kubernetes.io/headless)"
-            }
-        })
-    }
 }
 
 /// What is wrong with an object. `Display` gives one line:
@@ -142,14 +107,14 @@ impl Converter {
 
 /// Why a conversion ended early.
 enum Not {
-    Ours(Ignored),
+    Ours,
     Good(Problem),
 }
 
 fn settle<T>(result: Result<(T, Vec<Problem>), Not>) -> Converted<T> {
     match result {
         Ok((object, problems)) => Converted::Kept { object, problems },
-        Err(Not::Ours(reason)) => Converted::Ignored(reason),
+        Err(Not::Ours) => Converted::Ignored,
         Err(Not::Good(problem)) => Converted::Refused(problem),
     }
 }

@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use super::seen::Seen;
-use super::{
-    Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol,
-};
+use super::{Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol};
 use crate::api::objects::{self, PROXY_NAME};
 use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort, Uid};
 use crate::sloppy;
@@ -23,12 +21,12 @@ pub(super) fn convert(
     let spec = object.spec.as_ref().unwrap_or(&none);
 
     if label(&object.metadata, PROXY_NAME).is_some() {
-        return Err(Not::Ours(Ignored::OtherProxy));
+        return Err(Not::Ours);
     }
     let mut problems = Vec::new();
     match spec.type_.as_deref() {
         None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => {}
-        Some("ExternalName") => return Err(Not::Ours(Ignored::ExternalName)),
+        Some("ExternalName") => return Err(Not::Ours),
         // Said, but no reason to withdraw a cluster IP: whatever the type will mean, this part of it is known.
         Some(other) => problems.push(subject.problem(
             "spec.type",
@@ -63,11 +61,11 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<
     let single = spec.cluster_ip.as_deref().unwrap_or_default();
     let several = spec.cluster_ips.as_deref().unwrap_or_default();
     if single == "None" || several.iter().any(|address| &**address == "None") {
-        return Err(Not::Ours(Ignored::Headless));
+        return Err(Not::Ours);
     }
     let written: Vec<(String, &str)> = if several.is_empty() {
         if single.is_empty() {
-            return Err(Not::Ours(Ignored::NoClusterIp));
+            return Err(Not::Ours);
         }
         vec![("spec.clusterIP".to_owned(), single)]
     } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Ignored, Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
+use super::{Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
 use crate::api::objects::{self, HEADLESS, ObjectMeta, SERVICE_NAME, TRIGGER_TIME};
 use crate::cluster::types::{Endpoint, EndpointSlice, Family, Hints, ServiceKey, SliceKey, SlicePort};
 use crate::sloppy;
@@ -16,16 +16,16 @@ pub(super) fn convert(
 ) -> Result<(EndpointSlice, Vec<Problem>), Not> {
     let subject = Subject::namespaced("EndpointSlice", &object.metadata)?;
     if label(&object.metadata, HEADLESS).is_some() {
-        return Err(Not::Ours(Ignored::HeadlessSlice));
+        return Err(Not::Ours);
     }
     let service = match label(&object.metadata, SERVICE_NAME) {
         Some(name) if !name.is_empty() => name,
-        _ => return Err(Not::Ours(Ignored::NoService)),
+        _ => return Err(Not::Ours),
     };
     let family = match object.address_type.as_deref().unwrap_or_default() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
-        "FQDN" => return Err(Not::Ours(Ignored::Fqdn)),
+        "FQDN" => return Err(Not::Ours),
         other => {
             let found = if other.is_empty() { "nothing".to_owned() } else { format!("{other:?}") };
             return Err(Not::Good(subject.problem("addressType", found, "IPv4, IPv6 or FQDN")));

@@ -285,7 +285,7 @@ impl Reader<'_> {
                     self.problem(&problem, Some(&key), item);
                 }
             }
-            Converted::Ignored(_) => self.content.ignored += 1,
+            Converted::Ignored => self.content.ignored += 1,
             Converted::Refused(problem) => {
                 let name = metadata.name.as_deref().filter(|name| !name.is_empty());
                 let key = name.map(|name| kind.key(metadata.namespace.as_deref(), name));

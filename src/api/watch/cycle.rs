@@ -408,7 +408,7 @@ impl<K: Kind> Cycle<K> {
                 }
                 Some(object)
             }
-            Ok(Converted::Ignored(_)) => {
+            Ok(Converted::Ignored) => {
                 Counters::count(&counters.objects_ignored);
                 self.complaints.settled(&key);
                 None
