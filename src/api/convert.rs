@@ -106,16 +106,16 @@ impl Converter {
 }
 
 /// Why a conversion ended early.
-enum Not {
-    Ours,
-    Good(Problem),
+enum Rejected {
+    Ignored,
+    Refused(Problem),
 }
 
-fn settle<T>(result: Result<(T, Vec<Problem>), Not>) -> Converted<T> {
+fn settle<T>(result: Result<(T, Vec<Problem>), Rejected>) -> Converted<T> {
     match result {
         Ok((object, problems)) => Converted::Kept { object, problems },
-        Err(Not::Ours) => Converted::Ignored,
-        Err(Not::Good(problem)) => Converted::Refused(problem),
+        Err(Rejected::Ignored) => Converted::Ignored,
+        Err(Rejected::Refused(problem)) => Converted::Refused(problem),
     }
 }
 
@@ -129,20 +129,20 @@ struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// The subject of an object that lives in a namespace: `default`, when it names none.
-    fn namespaced(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
+    fn namespaced(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Rejected> {
         let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         Self { kind, namespace: Some(namespace.unwrap_or("default")), name: "" }.named(metadata)
     }
 
     /// The subject of an object that lives in none.
-    fn global(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
+    fn global(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Rejected> {
         Self { kind, namespace: None, name: "" }.named(metadata)
     }
 
-    fn named(self, metadata: &'a ObjectMeta<'_>) -> Result<Self, Not> {
+    fn named(self, metadata: &'a ObjectMeta<'_>) -> Result<Self, Rejected> {
         match metadata.name.as_deref() {
             Some(name) if !name.is_empty() => Ok(Self { name, ..self }),
-            _ => Err(Not::Good(Self { name: "(no name)", ..self }.problem(
+            _ => Err(Rejected::Refused(Self { name: "(no name)", ..self }.problem(
                 "metadata.name",
                 "nothing",
                 "a name",

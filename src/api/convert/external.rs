@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::seen::Seen;
 use super::service::{can_be_service_address, policy};
-use super::{Not, PORT_NUMBERS, Problem, Subject, limit, port_number};
+use super::{PORT_NUMBERS, Problem, Rejected, Subject, limit, port_number};
 use crate::api::objects::{self, SOURCE_RANGES};
 use crate::cluster::types::{External, Policy, ServicePort};
 use crate::sloppy;
@@ -21,7 +21,7 @@ pub(super) fn convert(
     spec: &objects::ServiceSpec<'_>,
     ports: &[ServicePort],
     problems: &mut Vec<Problem>,
-) -> Result<Option<External>, Not> {
+) -> Result<Option<External>, Rejected> {
     let mut external_ips = Vec::new();
     for (index, text) in spec.external_ips.as_deref().unwrap_or_default().iter().enumerate() {
         put(text, &format!("spec.externalIPs[{index}]"), subject, &mut external_ips, problems);

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{Not, Problem, Subject, Texts, label};
+use super::{Problem, Rejected, Subject, Texts, label};
 use crate::api::objects::{self, ZONE};
 use crate::cluster::types::Node;
 use crate::sloppy;
@@ -8,7 +8,10 @@ use crate::sloppy;
 /// The cluster autoscaler is about to delete the node: load balancers should leave it (contract 8.2).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
-pub(super) fn convert(texts: &mut Texts, object: &objects::Node<'_>) -> Result<(Node, Vec<Problem>), Not> {
+pub(super) fn convert(
+    texts: &mut Texts,
+    object: &objects::Node<'_>,
+) -> Result<(Node, Vec<Problem>), Rejected> {
     let subject = Subject::global("Node", &object.metadata)?;
     let written = object.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
     let mut addresses = Vec::new();

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::seen::Seen;
-use super::{Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, external, label, port_number, protocol};
+use super::{
+    PORT_NUMBERS, PROTOCOLS, Problem, Rejected, Subject, Texts, external, label, port_number, protocol,
+};
 use crate::api::objects::{self, PROXY_NAME};
 use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort, Uid};
 use crate::sloppy;
@@ -15,18 +17,18 @@ const LONGEST_AFFINITY_SECONDS: i32 = 86_400;
 pub(super) fn convert(
     texts: &mut Texts,
     object: &objects::Service<'_>,
-) -> Result<(Service, Vec<Problem>), Not> {
+) -> Result<(Service, Vec<Problem>), Rejected> {
     let subject = Subject::namespaced("Service", &object.metadata)?;
     let none = objects::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&none);
 
     if label(&object.metadata, PROXY_NAME).is_some() {
-        return Err(Not::Ours);
+        return Err(Rejected::Ignored);
     }
     let mut problems = Vec::new();
     match spec.type_.as_deref() {
         None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => {}
-        Some("ExternalName") => return Err(Not::Ours),
+        Some("ExternalName") => return Err(Rejected::Ignored),
         // Said, but no reason to withdraw a cluster IP: whatever the type will mean, this part of it is known.
         Some(other) => problems.push(subject.problem(
             "spec.type",
@@ -56,16 +58,16 @@ pub(super) fn convert(
 
 /// The addresses, primary first: `clusterIPs`, else `clusterIP`; where `ipFamilies` is given, those that it has a
 /// family for (contract 4.3).
-fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Vec<IpAddr>, Not> {
+fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Vec<IpAddr>, Rejected> {
     const ALLOWED: &str = "an IP address that can be a service address, or None";
     let single = spec.cluster_ip.as_deref().unwrap_or_default();
     let several = spec.cluster_ips.as_deref().unwrap_or_default();
     if single == "None" || several.iter().any(|address| &**address == "None") {
-        return Err(Not::Ours);
+        return Err(Rejected::Ignored);
     }
     let written: Vec<(String, &str)> = if several.is_empty() {
         if single.is_empty() {
-            return Err(Not::Ours);
+            return Err(Rejected::Ignored);
         }
         vec![("spec.clusterIP".to_owned(), single)]
     } else {
@@ -79,8 +81,9 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<
 
     let mut addresses: Vec<IpAddr> = Vec::with_capacity(written.len());
     for (index, (field, text)) in written.into_iter().enumerate() {
-        let refuse =
-            |allowed: String| Not::Good(subject.problem(field.as_str(), format!("{text:?}"), allowed));
+        let refuse = |allowed: String| {
+            Rejected::Refused(subject.problem(field.as_str(), format!("{text:?}"), allowed))
+        };
         let address = sloppy::parse_ip(text)
             .filter(|address| can_be_service_address(*address))
             .ok_or_else(|| refuse(ALLOWED.to_owned()))?;
@@ -120,10 +123,11 @@ fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,
     spec: &objects::ServiceSpec<'_>,
-) -> Result<Vec<ServicePort>, Not> {
+) -> Result<Vec<ServicePort>, Rejected> {
     let written = spec.ports.as_deref().unwrap_or_default();
-    let refuse =
-        |field: String, found: String, allowed: &str| Not::Good(subject.problem(field, found, allowed));
+    let refuse = |field: String, found: String, allowed: &str| {
+        Rejected::Refused(subject.problem(field, found, allowed))
+    };
     if written.is_empty() {
         return Err(refuse("spec.ports".to_owned(), "nothing".to_owned(), "at least one port"));
     }
@@ -158,15 +162,17 @@ fn ports(
 }
 
 /// A traffic policy; `Cluster` is the API's default.
-pub(super) fn policy(subject: Subject<'_>, field: &str, text: Option<&str>) -> Result<Policy, Not> {
+pub(super) fn policy(subject: Subject<'_>, field: &str, text: Option<&str>) -> Result<Policy, Rejected> {
     match text {
         None | Some("" | "Cluster") => Ok(Policy::Cluster),
         Some("Local") => Ok(Policy::Local),
-        Some(other) => Err(Not::Good(subject.problem(field, format!("{other:?}"), "Cluster or Local"))),
+        Some(other) => {
+            Err(Rejected::Refused(subject.problem(field, format!("{other:?}"), "Cluster or Local")))
+        }
     }
 }
 
-fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Option<u32>, Not> {
+fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Option<u32>, Rejected> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => Ok(None),
         Some("ClientIP") => {
@@ -175,15 +181,17 @@ fn affinity(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Opt
                 config.and_then(|config| config.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
             match u32::try_from(seconds) {
                 Ok(seconds @ 1..) if seconds <= LONGEST_AFFINITY_SECONDS.unsigned_abs() => Ok(Some(seconds)),
-                _ => Err(Not::Good(subject.problem(
+                _ => Err(Rejected::Refused(subject.problem(
                     "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
                     seconds,
                     format!("1 to {LONGEST_AFFINITY_SECONDS}"),
                 ))),
             }
         }
-        Some(other) => {
-            Err(Not::Good(subject.problem("spec.sessionAffinity", format!("{other:?}"), "ClientIP or None")))
-        }
+        Some(other) => Err(Rejected::Refused(subject.problem(
+            "spec.sessionAffinity",
+            format!("{other:?}"),
+            "ClientIP or None",
+        ))),
     }
 }

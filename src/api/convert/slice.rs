@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Not, PORT_NUMBERS, PROTOCOLS, Problem, Subject, Texts, label, port_number, protocol};
+use super::{PORT_NUMBERS, PROTOCOLS, Problem, Rejected, Subject, Texts, label, port_number, protocol};
 use crate::api::objects::{self, HEADLESS, ObjectMeta, SERVICE_NAME, TRIGGER_TIME};
 use crate::cluster::types::{Endpoint, EndpointSlice, Family, Hints, ServiceKey, SliceKey, SlicePort};
 use crate::sloppy;
@@ -13,22 +13,22 @@ use crate::sloppy;
 pub(super) fn convert(
     texts: &mut Texts,
     object: &objects::EndpointSlice<'_>,
-) -> Result<(EndpointSlice, Vec<Problem>), Not> {
+) -> Result<(EndpointSlice, Vec<Problem>), Rejected> {
     let subject = Subject::namespaced("EndpointSlice", &object.metadata)?;
     if label(&object.metadata, HEADLESS).is_some() {
-        return Err(Not::Ours);
+        return Err(Rejected::Ignored);
     }
     let service = match label(&object.metadata, SERVICE_NAME) {
         Some(name) if !name.is_empty() => name,
-        _ => return Err(Not::Ours),
+        _ => return Err(Rejected::Ignored),
     };
     let family = match object.address_type.as_deref().unwrap_or_default() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
-        "FQDN" => return Err(Not::Ours),
+        "FQDN" => return Err(Rejected::Ignored),
         other => {
             let found = if other.is_empty() { "nothing".to_owned() } else { format!("{other:?}") };
-            return Err(Not::Good(subject.problem("addressType", found, "IPv4, IPv6 or FQDN")));
+            return Err(Rejected::Refused(subject.problem("addressType", found, "IPv4, IPv6 or FQDN")));
         }
     };
     let namespace = subject.namespace.unwrap_or_default();
