@@ -47,8 +47,11 @@
 //!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
 //!   another thread and wait for its answer costs more than to encode it. So has the socket that hears of the node's
 //!   addresses a thread: it only waits, and goes with the process; and so do the thread "takeover", which waits for the
-//!   programs of iptables after the first complete sync, and tells health and metrics what failed, and the thread "config",
-//!   which waits for the configuration file to change.
+//!   programs of iptables after the first complete sync (a thread "iptables" talks to each, and is not waited for where one
+//!   hangs), and tells health and metrics what failed, and the thread "config", which waits for the configuration file to
+//!   change.
+//! * Where something may block for long in a task, the runtime's pool of threads does it: manifests are looked at and read
+//!   there (`api::manifests`), and the name of the API server is resolved.
 //! * The task "health changes" ([`serve::healthz::changes`]) sleeps until the status changes, or what waits makes the node
 //!   unhealthy, and says in the log what health checks are answered then. Another looks twice in each sync period, but no more
 //!   often than every ten seconds, whether the kernel came back from what the loop asked it (`app::silent_kernel`).
