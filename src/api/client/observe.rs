@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, Uri};
@@ -57,51 +57,31 @@ pub(super) struct Observed<S> {
 
 impl<S, B, R> Service<Request<B>> for Observed<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>, Future: Send + 'static>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Observing<S::Future>;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Observing {
-            method: request.method().clone(),
-            host: Arc::clone(&self.host),
-            observer: Arc::clone(&self.observer),
-            begun: Instant::now(),
-            answer: Box::pin(self.inner.call(request)),
-        }
-    }
-}
-
-/// A request that is under way.
-pub(super) struct Observing<F> {
-    method: Method,
-    host: Arc<str>,
-    observer: Observer,
-    begun: Instant,
-    answer: Pin<Box<F>>,
-}
-
-impl<F, R, E> Future for Observing<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let answer = ready!(self.answer.as_mut().poll(context));
-        (self.observer)(&Exchange {
-            method: &self.method,
-            host: &self.host,
-            status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
-            took: self.begun.elapsed(),
-        });
-        Poll::Ready(answer)
+        let method = request.method().clone();
+        let (host, observer) = (Arc::clone(&self.host), Arc::clone(&self.observer));
+        let begun = Instant::now();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            observer(&Exchange {
+                method: &method,
+                host: &host,
+                status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+                took: begun.elapsed(),
+            });
+            answer
+        })
     }
 }
 
