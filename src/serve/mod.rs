@@ -51,8 +51,8 @@ impl Moment {
     }
 }
 
-/// How the node does: what health answers are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the node does: what health answers are made of. By default nothing is reported, and nothing known against the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The IP families of the node, once the loop has started; before, nothing says anything about health.
     pub families: BTreeMap<Family, FamilyStatus>,
@@ -92,22 +92,6 @@ impl Status {
     /// objects that it refuses.
     pub fn was_written(&self) -> bool {
         self.synced_once && self.families.values().all(|family| family.last_synced.is_some())
-    }
-}
-
-impl Default for Status {
-    /// Nothing reported, and nothing known against the node.
-    fn default() -> Self {
-        Self {
-            families: BTreeMap::new(),
-            synced_once: false,
-            ineligible: None,
-            sources: BTreeMap::new(),
-            failures: Failures::default(),
-            takeover: Failures::default(),
-            drops_replies: Vec::new(),
-            unreadable: BTreeMap::new(),
-        }
     }
 }
 
