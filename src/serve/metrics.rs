@@ -11,7 +11,7 @@ pub mod own;
 pub mod watches;
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
 use self::client::Client;
 use self::kube_proxy::KubeProxy;
@@ -53,13 +53,14 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format 0.0.4.
     pub fn text(&self) -> String {
-        let mut text = Vec::new();
-        let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        if let Err(error) = encoded {
-            tracing::error!(err = &error as &dyn std::error::Error, "Failed to encode the metrics");
-        }
-        String::from_utf8(text).expect("names, labels and numbers are UTF-8")
+        text(&self.registry)
     }
+}
+
+/// What is registered in Prometheus' text format 0.0.4.
+pub(super) fn text(registry: &Registry) -> String {
+    let gathered = registry.gather();
+    TextEncoder::new().encode_to_string(&gathered).expect("what is gathered has names and numbers")
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! `/metrics/slis`: the results of health checks, as every Kubernetes component has them. The one check here is the one
 //! of kube-proxy, that the program answers.
 
-use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use crate::serve::metrics;
 
 /// The results.
 pub(super) struct Slis {
@@ -46,8 +48,6 @@ impl Slis {
 
     /// In Prometheus' text format 0.0.4.
     pub(super) fn text(&self) -> String {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("a Vec takes everything");
-        String::from_utf8(text).expect("names, labels and numbers are UTF-8")
+        metrics::text(&self.registry)
     }
 }
