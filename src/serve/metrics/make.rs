@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use prometheus::core::{AtomicU64, Collector, GenericCounter};
+use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -99,7 +99,7 @@ impl Maker {
         PerFamily::new(|family| gauges.with_label_values(&[family.to_string()]))
     }
 
-    pub(super) fn counter_per_family(&self, name: &str, help: &str) -> PerFamily<GenericCounter<AtomicU64>> {
+    pub(super) fn counter_per_family(&self, name: &str, help: &str) -> PerFamily<IntCounter> {
         let counters = self.counters(name, help, &[FAMILY]);
         PerFamily::new(|family| counters.with_label_values(&[family.to_string()]))
     }
