@@ -146,11 +146,6 @@ impl Cluster {
         self.slices_of.get(service).into_iter().flatten().map(|key| &self.slices[key])
     }
 
-    /// The slice of this name.
-    pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
-        self.slices.get(key)
-    }
-
     /// How many EndpointSlices there are.
     pub fn slice_count(&self) -> usize {
         self.slices.len()

@@ -1,6 +1,6 @@
 //! Random clusters: few names, addresses and ports, so that everything gets in everything's way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use kube_ipvs::api::{Change, Event};
@@ -191,9 +191,8 @@ pub(crate) fn complete() -> [Event; 3] {
 
 /// The complete sets of a cluster, as a source sends them at start.
 pub(crate) fn everything(cluster: &Cluster) -> [Event; 4] {
-    let keys: BTreeSet<_> =
-        (0..5u8).map(|number| SliceKey::new("default", format!("slice{number}"))).collect();
-    let slices = keys.iter().filter_map(|key| cluster.slice(key).cloned()).collect();
+    let of = |name: &str| cluster.slices(&ServiceKey::new("default", name)).cloned().collect::<Vec<_>>();
+    let slices = ["s0", "s1", "s2", "s3", "kubernetes"].into_iter().flat_map(of).collect();
     let services = cluster.services().cloned().collect();
     [
         Event::NodeAddresses(cluster.node_addresses().clone()),
