@@ -254,6 +254,15 @@ pub struct Timeouts {
     pub udp_seconds: u32,
 }
 
+impl fmt::Display for Timeouts {
+    /// `tcp 900 tcpfin kept udp 300`: one that is zero is not set.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |seconds: u32| if seconds == 0 { "kept".to_owned() } else { seconds.to_string() };
+        let Self { tcp_seconds, tcp_fin_seconds, udp_seconds } = *self;
+        write!(f, "tcp {} tcpfin {} udp {}", shown(tcp_seconds), shown(tcp_fin_seconds), shown(udp_seconds))
+    }
+}
+
 /// The fixed rules of our nftables table of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rules {
@@ -494,6 +503,13 @@ pub struct VirtualServer {
     pub netmask_bits: u8,
     /// The real servers.
     pub real_servers: RealServers,
+}
+
+impl fmt::Display for VirtualServer {
+    /// `rr flags 0x1 timeout 10800`, without its real servers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} flags {:#x} timeout {}", self.scheduler, self.flags, self.timeout_seconds)
+    }
 }
 
 impl VirtualServer {

@@ -111,26 +111,17 @@ impl fmt::Display for Step {
             Weight::Exactly(weight) => weight.to_string(),
             Weight::DrainIfPresent => "drain".to_owned(),
         };
-        let settings = |server: &VirtualServer| {
-            format!("{} flags {:#x} timeout {}", server.scheduler, server.flags, server.timeout_seconds)
-        };
         match self {
             Self::SetSysctl(sysctl, value) => write!(f, "set sysctl {sysctl} = {value}"),
             Self::AddDevice => write!(f, "add device {}", crate::state::DEVICE),
-            Self::SetTimeouts(timeouts) => write!(
-                f,
-                "set timeouts tcp {} tcpfin {} udp {}",
-                timeouts.tcp_seconds, timeouts.tcp_fin_seconds, timeouts.udp_seconds
-            ),
+            Self::SetTimeouts(timeouts) => write!(f, "set timeouts {timeouts}"),
             Self::InstallRules(family, _, elements) => {
                 write!(f, "install {family} rules with {} elements", elements.len())
             }
             Self::DeleteElement(element) => write!(f, "delete element {element}"),
             Self::AddElement(element) => write!(f, "add element {element}"),
-            Self::AddVirtualServer(key, server) => write!(f, "add virtual server {key} {}", settings(server)),
-            Self::EditVirtualServer(key, server) => {
-                write!(f, "edit virtual server {key} {}", settings(server))
-            }
+            Self::AddVirtualServer(key, server) => write!(f, "add virtual server {key} {server}"),
+            Self::EditVirtualServer(key, server) => write!(f, "edit virtual server {key} {server}"),
             Self::AddRealServer(key, real, server) => {
                 write!(f, "add real server {key} -> {real} weight {}", weight(server))
             }

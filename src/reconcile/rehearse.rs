@@ -87,16 +87,8 @@ fn before(step: &Step, actual: &State) -> Option<String> {
     let real_server = |key, real| actual.virtual_servers.get(key)?.real_servers.get(real);
     match step {
         Step::SetSysctl(sysctl, _) => actual.sysctls.get(sysctl).cloned(),
-        Step::SetTimeouts(_) => {
-            let timeouts = actual.timeouts;
-            Some(format!(
-                "tcp {} tcpfin {} udp {}, of which 0 keeps one",
-                timeouts.tcp_seconds, timeouts.tcp_fin_seconds, timeouts.udp_seconds
-            ))
-        }
-        Step::EditVirtualServer(key, _) => actual.virtual_servers.get(key).map(|server| {
-            format!("{} flags {:#x} timeout {}", server.scheduler, server.flags, server.timeout_seconds)
-        }),
+        Step::SetTimeouts(_) => Some(actual.timeouts.to_string()),
+        Step::EditVirtualServer(key, _) => actual.virtual_servers.get(key).map(ToString::to_string),
         Step::EditRealServer(key, real, _) => match real_server(key, real)? {
             RealServer { weight: Weight::Exactly(weight), .. } => Some(format!("weight {weight}")),
             RealServer { weight: Weight::DrainIfPresent, .. } => Some("weight 0".to_owned()),
