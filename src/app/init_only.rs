@@ -7,7 +7,7 @@ use super::report;
 use crate::desired::Desired;
 use crate::diff::{Step, diff};
 use crate::kernel::{Kernel, Outcome, Selection};
-use crate::state::{Key, Scope};
+use crate::state::Scope;
 
 /// Writes the settings that do not depend on any object, but for the rules: the device, parameters, timeouts.
 ///
@@ -39,14 +39,6 @@ pub(super) fn initialize(kernel: &mut dyn Kernel, desired: &Desired) -> anyhow::
     }
     tracing::info!("System initialized and --init-only specified");
     Ok(())
-}
-
-/// The kernel parameters that are wanted of a kernel.
-pub(super) fn wanted_sysctls(desired: &Desired) -> impl Iterator<Item = crate::state::Sysctl> {
-    desired.setting_keys().into_iter().filter_map(|key| match key {
-        Key::Sysctl(sysctl) => Some(sysctl),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{ROOT, init_only, system};
+use super::{ROOT, system};
 use crate::cluster::types::Family;
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::kernel::{Refusal, sysctl, version};
 use crate::options::Options;
+use crate::state::Key;
 
 /// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
 pub(super) fn supported(
@@ -21,8 +22,11 @@ pub(super) fn supported(
     let families = supported_families(Path::new(ROOT), lacks_rules);
     let mut supported = Supported { families, kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
-    supported.missing =
-        init_only::wanted_sysctls(&desired).filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
+    let wanted = desired.setting_keys().into_iter().filter_map(|key| match key {
+        Key::Sysctl(sysctl) => Some(sysctl),
+        _ => None,
+    });
+    supported.missing = wanted.filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
     if !supported.missing.is_empty() {
         let names = supported.missing.iter().map(|sysctl| sysctl.path()).collect::<Vec<_>>().join(", ");
         tracing::warn!(entries = names, "This kernel does not have these parameters");
