@@ -1,9 +1,11 @@
 //! What the source tells while the start waits for the Node, which may be for days.
 
 use std::collections::{BTreeMap, HashMap};
-use std::mem::{Discriminant, discriminant};
+use std::mem::discriminant;
+use std::sync::Arc;
 
 use crate::api::{Change, Event};
+use crate::cluster::types::{ServiceKey, SliceKey};
 
 /// Events in the order in which they came, but for those that later ones make void: of each object the last one counts, and
 /// a complete set is all that there is of its kind.
@@ -11,21 +13,20 @@ use crate::api::{Change, Event};
 pub(super) struct HeldBack {
     events: BTreeMap<u64, Event>,
     /// Where the last event about an object is.
-    places: HashMap<(Discriminant<Event>, String), u64>,
+    places: HashMap<ObjectKey, u64>,
     next: u64,
 }
 
 impl HeldBack {
     /// Adds one.
     pub(super) fn put(&mut self, event: Event) {
-        let kind = discriminant(&event);
-        if let Some(object) = object_of(&event) {
-            if let Some(void) = self.places.insert((kind, object), self.next) {
+        if let Some(object) = ObjectKey::of(&event) {
+            if let Some(void) = self.places.insert(object, self.next) {
                 self.events.remove(&void);
             }
         } else {
-            self.events.retain(|_, held| discriminant(held) != kind);
-            self.places.retain(|(held, _), _| *held != kind);
+            self.events.retain(|_, held| discriminant(held) != discriminant(&event));
+            self.places.retain(|_, place| self.events.contains_key(place));
         }
         self.events.insert(self.next, event);
         self.next += 1;
@@ -37,28 +38,38 @@ impl HeldBack {
     }
 }
 
-/// The object that an event is about; `None`: all of its kind.
-fn object_of(event: &Event) -> Option<String> {
-    fn of<K: std::fmt::Debug, T>(change: &Change<K, T>, key: impl Fn(&T) -> K) -> Option<String> {
-        match change {
-            Change::Replace(_) => None,
-            Change::Upsert(object) => Some(format!("{:?}", key(object))),
-            Change::Delete(key) => Some(format!("{key:?}")),
+/// What an event may be about.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum ObjectKey {
+    Service(ServiceKey),
+    Slice(SliceKey),
+    Node(Arc<str>),
+    OtherNode(Arc<str>),
+}
+
+impl ObjectKey {
+    /// The object that an event is about; `None`: all of its kind.
+    fn of(event: &Event) -> Option<Self> {
+        fn of<K: Clone, T>(change: &Change<K, T>, key: impl Fn(&T) -> &K) -> Option<K> {
+            match change {
+                Change::Replace(_) => None,
+                Change::Upsert(object) => Some(key(object).clone()),
+                Change::Delete(key) => Some(key.clone()),
+            }
         }
-    }
-    match event {
-        Event::Service(change) => of(change, |service| service.key.clone()),
-        Event::Slice(change) => of(change, |slice| slice.key.clone()),
-        Event::Node(change) => of(change, |node| node.name.clone()),
-        Event::OtherNode(change) => of(change, |node| node.name.clone()),
-        Event::NodeAddresses(_) => None,
+        match event {
+            Event::Service(change) => of(change, |service| &service.key).map(Self::Service),
+            Event::Slice(change) => of(change, |slice| &slice.key).map(Self::Slice),
+            Event::Node(change) => of(change, |node| &node.name).map(Self::Node),
+            Event::OtherNode(change) => of(change, |node| &node.name).map(Self::OtherNode),
+            Event::NodeAddresses(_) => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::types::ServiceKey;
 
     fn gone(name: &str) -> Event {
         Event::Service(Change::Delete(ServiceKey::new("default", name)))
