@@ -19,26 +19,26 @@ use crate::kernel::ipset::IpSets;
 use crate::kernel::nft::any_table::WholeTables;
 
 /// What only kube-proxy makes, by place and name: `ipset KUBE-CLUSTER-IP`.
-pub(super) type Signs = BTreeSet<String>;
+pub(super) type Traces = BTreeSet<String>;
 
 /// What there is of it.
 ///
 /// # Errors
 /// Those of the kernel or of the sockets.
-pub(super) fn signs() -> io::Result<Signs> {
-    let mut signs = Signs::new();
+pub(super) fn traces() -> io::Result<Traces> {
+    let mut traces = Traces::new();
     if let Some(mut sets) = IpSets::open()? {
         let theirs = sets.names()?.into_iter().filter(|name| names::is_set(name));
-        signs.extend(theirs.map(|name| format!("ipset {name}")));
+        traces.extend(theirs.map(|name| format!("ipset {name}")));
     }
     let mut nftables = WholeTables::open()?;
     for family in Family::ALL {
         if nftables.exists(family, NFTABLES_TABLE)? {
-            signs.insert(format!("nftables table {}", name_of(family, NFTABLES_TABLE)));
+            traces.insert(format!("nftables table {}", name_of(family, NFTABLES_TABLE)));
         }
         if nftables.chain(family, "nat", SERVICES)?.is_some() {
-            signs.insert(format!("{} nat chain {SERVICES}", Place { variant: Variant::Nft, family }));
+            traces.insert(format!("{} nat chain {SERVICES}", Place { variant: Variant::Nft, family }));
         }
     }
-    Ok(signs)
+    Ok(traces)
 }

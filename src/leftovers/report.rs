@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How many names a log line holds; more are counted.
 const NAMED: usize = 20;
 /// How many of what kube-proxy made anew are named: what is to be done must fit into a line of `/healthz`.
-const SIGNS_NAMED: usize = 3;
+const TRACES_NAMED: usize = 3;
 
 /// One thing that was done, left, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,12 +159,12 @@ impl Report {
         self.findings.push(Finding::Kept { what: what.into(), why: why.into() });
     }
 
-    /// `signs` is what kube-proxy made after it was taken over from, if anything.
-    pub(crate) fn back(&mut self, signs: &[String]) {
+    /// `traces` is what kube-proxy made after it was taken over from, if anything.
+    pub(crate) fn back(&mut self, traces: &[String]) {
         const CURE: &str = "end kube-proxy on this node, then restart kube-ipvs, which removes them";
-        if !signs.is_empty() {
+        if !traces.is_empty() {
             let what =
-                format!("rules of kube-proxy that came after the takeover ({})", first(SIGNS_NAMED, signs));
+                format!("rules of kube-proxy that came after the takeover ({})", first(TRACES_NAMED, traces));
             self.findings.push(Finding::Back { what, why: CURE.to_owned() });
         }
     }

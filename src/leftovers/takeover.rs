@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::back;
+use super::back::{Traces, traces};
 use super::forward::{CHAIN, Forward};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
@@ -58,11 +58,11 @@ pub struct Takeover {
     /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
     complete: bool,
     /// What of kube-proxy's stays since others use it; `None`: that could not be seen yet.
-    kept: Option<back::Signs>,
+    kept: Option<Traces>,
     /// What kube-proxy made since then, when that could be seen last.
     came: Vec<String>,
     /// What waits for programs, and what could be seen before that was tried.
-    waiting: Option<(Signs, Report)>,
+    waiting: Option<(Vec<Visible>, Report)>,
     forward: ForwardWatch,
 }
 
@@ -124,7 +124,7 @@ impl Takeover {
             return report;
         }
         // Before anything is tried, so that what changes meanwhile is noticed the next time.
-        let now = signs().ok();
+        let now = visible().ok();
         if let (Some((then, report)), Some(now)) = (&self.waiting, &now)
             && then == now
         {
@@ -134,7 +134,7 @@ impl Takeover {
         let report = take_over(self.mark, &self.families, &self.tried, &self.exclude_cidrs);
         self.complete = report.is_complete();
         // What nobody kept was removed, and is new even if it came a moment ago.
-        self.kept = if report.has_kept() { back::signs().ok() } else { Some(back::Signs::new()) };
+        self.kept = if report.has_kept() { traces().ok() } else { Some(Traces::new()) };
         let waits = !self.complete && report.waits_for_programs();
         self.waiting = now.filter(|_| waits).map(|now| (now, report.clone().out_of_reach_only()));
         report
@@ -142,11 +142,11 @@ impl Takeover {
 
     /// Tells of what kube-proxy made after the takeover.
     fn look_for_kube_proxy(&mut self, report: &mut Report) {
-        match back::signs() {
+        match traces() {
             Ok(now) => {
                 let kept = self.kept.get_or_insert_with(|| now.clone());
                 // Once it was gone it was made anew.
-                kept.retain(|sign| now.contains(sign));
+                kept.retain(|trace| now.contains(trace));
                 self.came = now.difference(kept).cloned().collect();
             }
             Err(error) => report.failed("what can be seen of kube-proxy", error),
@@ -229,7 +229,7 @@ pub struct ForwardWatch {
     mark: u32,
     /// What could be seen when nothing was to be done, or could be without programs that are missing; and these. `None`: there
     /// was no such look yet.
-    known: Option<(Signs, Report)>,
+    known: Option<(Vec<Visible>, Report)>,
 }
 
 impl ForwardWatch {
@@ -242,7 +242,7 @@ impl ForwardWatch {
     pub fn look(&mut self) -> Report {
         let mut report = Report::default();
         // Before iptables is looked at, so that what changes meanwhile is noticed the next time.
-        let now = match signs() {
+        let now = match visible() {
             Ok(now) => now,
             Err(error) => {
                 report.failed("what can be seen of iptables", error);
@@ -275,13 +275,22 @@ impl ForwardWatch {
     }
 }
 
-/// What can be seen of iptables without a program: which tables there are, whether there may be programs for them and, of
-/// iptables-nft, whether FORWARD drops and our chain stands. The policy of iptables-legacy cannot be seen; but who sets it up later makes its table
-/// first. (Docker drops only where forwarding was off before it came, and we switch it on.)
+/// What can be seen of the iptables of one place without a program. The policy of iptables-legacy cannot be seen; but who
+/// sets it up later makes its table first. (Docker drops only where forwarding was off before it came, and we switch it on.)
 #[derive(Debug, PartialEq, Eq)]
-struct Signs(Vec<(Vec<String>, [bool; 3])>);
+struct Visible {
+    /// Which tables there are.
+    tables: Vec<String>,
+    /// Whether there may be programs for them.
+    has_programs: bool,
+    /// Of iptables-nft, whether FORWARD drops.
+    drops: bool,
+    /// Of iptables-nft, whether our chain stands.
+    has_chain: bool,
+}
 
-fn signs() -> io::Result<Signs> {
+/// The same of all places.
+fn visible() -> io::Result<Vec<Visible>> {
     let mut nftables = WholeTables::open()?;
     let look = |place: Place| {
         let tables = iptables::tables_in_use(place, &mut nftables)?;
@@ -289,10 +298,12 @@ fn signs() -> io::Result<Signs> {
             Variant::Legacy => Ok(None),
             Variant::Nft => nftables.chain(place.family, "filter", name),
         };
-        let drops = chain("FORWARD")?.is_some_and(|chain| chain.drops);
-        let has_chain = chain(CHAIN)?.is_some();
-        let has_programs = !tables.is_empty() && Tool::may_be_there(place);
-        Ok((tables, [drops, has_chain, has_programs]))
+        Ok(Visible {
+            drops: chain("FORWARD")?.is_some_and(|chain| chain.drops),
+            has_chain: chain(CHAIN)?.is_some(),
+            has_programs: !tables.is_empty() && Tool::may_be_there(place),
+            tables,
+        })
     };
-    Place::all().map(look).collect::<io::Result<_>>().map(Signs)
+    Place::all().map(look).collect()
 }
