@@ -93,7 +93,7 @@ async fn when_complete(
         for event in together {
             reconciler.observe(event);
         }
-        let rehearsal = rehearse(reconciler, kernel, Instant::now()).context("a dry run looks once")?;
+        let rehearsal = rehearse(reconciler, kernel, Instant::now()).context("dry run")?;
         if let Some(rehearsal) = rehearsal {
             return Ok(rehearsal);
         }

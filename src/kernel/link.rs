@@ -108,9 +108,9 @@ pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
         Some(Verdict::Errno(refusal)) if refusal.is(Errno::ADDRNOTAVAIL) => Ok(true),
         Some(Verdict::Errno(refusal)) if refusal.is(Errno::OPNOTSUPP) => Ok(false),
         Some(Verdict::Errno(refusal)) => Err(io::Error::other(refusal.text)),
-        Some(Verdict::Done) => {
-            Err(io::Error::other("device kube-ipvs-probe was made against all rules: remove it"))
-        }
+        Some(Verdict::Done) => Err(io::Error::other(
+            "device kube-ipvs-probe was created although its hardware address is invalid: remove it",
+        )),
         Some(Verdict::Unknown) | None => Err(io::Error::other("the answer was lost")),
     }
 }

@@ -100,7 +100,7 @@ impl fmt::Display for Unusable {
                 )?,
                 Lack::NotLoaded(Feature { name, module, .. }) => write!(
                     f,
-                    "{name} is not loaded, and who only looks loads nothing: run `modprobe {module}` as root on the node, \
+                    "{name} is not loaded, and a dry run loads no modules: run `modprobe {module}` as root on the node, \
                      which changes no traffic, and try again"
                 )?,
                 Lack::Unclear(what, error) => write!(f, "{what}: {error}")?,
@@ -298,7 +298,7 @@ mod tests {
         let not_loaded = Unusable(vec![Lack::NotLoaded(&IPVS)]).to_string();
         assert!(
             not_loaded.ends_with(
-                "IPVS is not loaded, and who only looks loads nothing: run `modprobe ip_vs` as root on \
+                "IPVS is not loaded, and a dry run loads no modules: run `modprobe ip_vs` as root on \
              the node, which changes no traffic, and try again"
             ),
             "{not_loaded}"

@@ -23,8 +23,8 @@ use crate::cluster::types::ServiceKey;
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What may be the matter.
-const WHY: &str = "The program has only begun and waits for this node's Node object, or the kernel takes long for what it was \
-                   asked to write. /healthz says more.";
+const WHY: &str = "The program has just started and is waiting for this node's Node object, or the kernel takes long for \
+                   what it was asked to write. /healthz says more.";
 /// Questions that wait for the loop at once: more are turned away.
 const WAITING: usize = 4;
 

@@ -97,7 +97,7 @@ pub(super) static FLAGS: &[Flag] = &[
     switch(
         "dry-run",
         "Say on standard output what a start with the same settings would change on this node, change nothing, and exit. A \
-         running kube-proxy, or another one of this program, does not mind",
+         running kube-proxy, or another one of this program, is not disturbed",
         |flags, on| flags.dry_run = on,
     )
     .beside_file(),
