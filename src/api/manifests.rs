@@ -3,7 +3,7 @@
 //! A path that is given is a file, or a folder whose `*.yaml`, `*.yml` and `*.json` are read: not hidden ones, and
 //! not those in folders below it (`kubectl apply -f` does the same; a folder kept aside for drafts should not take
 //! effect). Symbolic links are followed. In the files: kinds Service (v1), EndpointSlice (discovery.k8s.io/v1) and Node
-//! (v1), and lists of them; others are counted and left alone. Nothing invents what a cluster's controllers would have
+//! (v1), and lists of them; others are left alone. Nothing invents what a cluster's controllers would have
 //! added: a Service needs its `clusterIP`, and its endpoints come from slices.
 //!
 //! Folders are watched, and what appears or changes applies at once, at the cost of reading the file that changed (so
@@ -28,7 +28,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use tokio::io::Interest;
@@ -70,23 +69,6 @@ pub enum Error {
     Inotify(io::Error),
 }
 
-/// Numbers about the manifests, for metrics. All but the first say how things stand now.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// How many times a file was read; only grows.
-    pub files_read: AtomicU64,
-    /// Files in use, broken ones included.
-    pub files: AtomicU64,
-    /// Files that cannot be read.
-    pub broken_files: AtomicU64,
-    /// Objects of kinds that are not ours.
-    pub other_kinds: AtomicU64,
-    /// Objects of our kinds that this proxy has nothing to do with (headless Services, ...).
-    pub ignored: AtomicU64,
-    /// Objects that cannot be used.
-    pub refused: AtomicU64,
-}
-
 /// The source.
 #[derive(Debug)]
 pub struct ManifestSource {
@@ -98,7 +80,6 @@ pub struct ManifestSource {
     /// The devices (`st_dev`) that the folders of both were on when something was there.
     devices: HashMap<PathBuf, u64>,
     node_name: Arc<str>,
-    counters: Arc<Counters>,
     converter: Converter,
     store: Store,
     /// Whether the complete sets were given to anybody.
@@ -123,7 +104,6 @@ impl ManifestSource {
             singles: BTreeSet::new(),
             devices: HashMap::new(),
             node_name: node_name.into(),
-            counters: Arc::default(),
             converter: Converter::new(),
             store: Store::default(),
             loaded: false,
@@ -133,11 +113,6 @@ impl ManifestSource {
             unsettled: false,
             recheck_at: Instant::now(),
         }
-    }
-
-    /// The numbers about this source; they go on changing.
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
     }
 
     /// Reads everything and begins to watch: the complete sets, one `Replace` for each kind. Blocks.
@@ -179,7 +154,6 @@ impl ManifestSource {
             }
             bytes += self.stamps.get(file).map_or(0, |stamp| stamp.size_bytes);
         }
-        self.count();
         if !broken.is_empty() {
             return Err(Error::Broken(broken));
         }

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::read::{self, Broken};
@@ -91,7 +90,6 @@ impl ManifestSource {
             self.recheck(&mut news);
         }
         self.digest(news);
-        self.count();
         let soon = Instant::now() + self.recheck_period();
         self.recheck_at = if recheck { soon } else { self.recheck_at.min(soon) };
         Ok(self.store.changes(Instant::now()))
@@ -228,7 +226,6 @@ impl ManifestSource {
             }
             Err(error) => Err(unreadable(&error)),
         };
-        self.counters.files_read.fetch_add(1, Ordering::Relaxed);
         match content {
             Ok(content) => self.store.readable(file, content),
             Err(broken) => self.store.unreadable(file, broken).into_iter().collect(),
@@ -270,18 +267,6 @@ impl ManifestSource {
         if self.amiss.remove(path).is_some() {
             tracing::info!("{}: is watched again", path.display());
         }
-    }
-
-    pub(super) fn count(&self) {
-        let totals = self.store.totals();
-        let set = |counter: &std::sync::atomic::AtomicU64, value: usize| {
-            counter.store(value as u64, Ordering::Relaxed);
-        };
-        set(&self.counters.files, totals.files);
-        set(&self.counters.broken_files, totals.broken);
-        set(&self.counters.other_kinds, totals.other_kinds);
-        set(&self.counters.ignored, totals.ignored);
-        set(&self.counters.refused, totals.refused);
     }
 }
 

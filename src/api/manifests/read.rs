@@ -31,12 +31,6 @@ pub(super) struct Content {
     pub(super) nameless: usize,
     /// What to tell the user.
     pub(super) remarks: Vec<Remark>,
-    /// Objects of kinds that are not ours.
-    pub(super) other_kinds: usize,
-    /// Objects of our kinds that a proxy has nothing to do with: headless, `ExternalName`, ...
-    pub(super) ignored: usize,
-    /// Objects that cannot be used.
-    pub(super) refused: usize,
 }
 
 /// An object of a file.
@@ -285,7 +279,7 @@ impl Reader<'_> {
                     self.problem(&problem, Some(&key), item);
                 }
             }
-            Converted::Ignored => self.content.ignored += 1,
+            Converted::Ignored => {}
             Converted::Refused(problem) => {
                 let name = metadata.name.as_deref().filter(|name| !name.is_empty());
                 let key = name.map(|name| kind.key(metadata.namespace.as_deref(), name));
@@ -330,7 +324,6 @@ impl Reader<'_> {
     }
 
     fn unusable(&mut self, key: Option<ObjectKey>) {
-        self.content.refused += 1;
         match key {
             Some(key) => self.content.unusable.push(key),
             None => self.content.nameless += 1,

@@ -51,19 +51,6 @@ struct File {
     /// The remarks that the user has been told, and that still hold.
     told: HashSet<String>,
     broken: bool,
-    other_kinds: usize,
-    ignored: usize,
-    refused: usize,
-}
-
-/// How things stand over all files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) files: usize,
-    pub(super) broken: usize,
-    pub(super) other_kinds: usize,
-    pub(super) ignored: usize,
-    pub(super) refused: usize,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +67,6 @@ pub(super) struct Store {
     departed: HashMap<Arc<Path>, (File, Option<Instant>)>,
     /// The objects that may differ from what was sent.
     touched: BTreeSet<ObjectKey>,
-    totals: Totals,
 }
 
 impl Store {
@@ -139,15 +125,7 @@ impl Store {
             }
             told.insert(remark.text);
         }
-        let file = File {
-            objects,
-            told,
-            broken: false,
-            other_kinds: content.other_kinds,
-            ignored: content.ignored,
-            refused: content.refused,
-        };
-        self.put(path, file);
+        self.files.insert(path, File { objects, told, broken: false });
         notices
     }
 
@@ -159,13 +137,13 @@ impl Store {
             let consequence = if file.objects.is_empty() { "" } else { KEPT };
             Notice::Warning(format!("{}{remark}{consequence}", path.display()))
         });
-        self.put(path, file);
+        self.files.insert(path, file);
         notice
     }
 
     /// A file is gone.
     pub(super) fn gone(&mut self, path: &Path) {
-        if let Some((path, file)) = self.remove(path) {
+        if let Some((path, file)) = self.files.remove_entry(path) {
             for key in file.objects.keys() {
                 self.disclaim(key.clone(), &path);
             }
@@ -244,12 +222,9 @@ impl Store {
         self.files.keys().map(|path| &**path)
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        self.totals
-    }
-
     fn take(&mut self, path: &Path) -> (Arc<Path>, File) {
-        self.remove(path).or_else(|| self.back(path)).unwrap_or_else(|| (path.into(), File::default()))
+        let known = self.files.remove_entry(path).or_else(|| self.back(path));
+        known.unwrap_or_else(|| (path.into(), File::default()))
     }
 
     /// A file that was gone for a short time, with what it had, but for objects that another file has by now.
@@ -261,25 +236,6 @@ impl Store {
             self.touched.insert(key.clone());
         }
         Some((path, file))
-    }
-
-    fn remove(&mut self, path: &Path) -> Option<(Arc<Path>, File)> {
-        let (path, file) = self.files.remove_entry(path)?;
-        self.totals.files -= 1;
-        self.totals.broken -= usize::from(file.broken);
-        self.totals.other_kinds -= file.other_kinds;
-        self.totals.ignored -= file.ignored;
-        self.totals.refused -= file.refused;
-        Some((path, file))
-    }
-
-    fn put(&mut self, path: Arc<Path>, file: File) {
-        self.totals.files += 1;
-        self.totals.broken += usize::from(file.broken);
-        self.totals.other_kinds += file.other_kinds;
-        self.totals.ignored += file.ignored;
-        self.totals.refused += file.refused;
-        self.files.insert(path, file);
     }
 
     fn current(&self, key: &ObjectKey) -> Option<&Arc<Object>> {

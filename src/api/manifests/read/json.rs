@@ -122,7 +122,7 @@ fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>)
                 Err(_) => reader.unclear(Unclear::no_items(), &item),
             }
         }
-        Type::Other => reader.content.other_kinds += 1,
+        Type::Other => {}
         Type::Unclear(unclear) => reader.unclear(unclear, &item),
     }
 }

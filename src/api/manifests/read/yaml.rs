@@ -52,7 +52,7 @@ fn object(item: &YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
                 }
             });
         }
-        Type::Other => reader.content.other_kinds += 1,
+        Type::Other => {}
         Type::Unclear(unclear) => reader.unclear(unclear, item),
     }
 }
