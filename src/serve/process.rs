@@ -11,7 +11,8 @@ use rustix::process::{Resource, getrlimit};
 
 /// Reads /proc/self when it is asked.
 pub(super) struct ProcessCollector {
-    cpu_seconds: Counter,
+    /// For their descriptions: the values are made anew at each scrape, since two may run at once.
+    counters: [Counter; 3],
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
     most_virtual_bytes: Gauge,
@@ -40,7 +41,7 @@ struct Numbers {
 impl ProcessCollector {
     pub(super) fn new() -> prometheus::Result<Self> {
         Ok(Self {
-            cpu_seconds: cpu_counter(),
+            counters: counters(),
             resident_bytes: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
             virtual_bytes: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
             most_virtual_bytes: Gauge::new(
@@ -65,9 +66,8 @@ impl ProcessCollector {
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 10] {
+    fn gauges(&self) -> [&dyn Collector; 9] {
         [
-            &self.cpu_seconds,
             &self.resident_bytes,
             &self.virtual_bytes,
             &self.most_virtual_bytes,
@@ -83,15 +83,13 @@ impl ProcessCollector {
 
 impl Collector for ProcessCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.parts().into_iter().flat_map(|part| part.desc()).collect()
+        let gauges = self.gauges().into_iter().flat_map(Collector::desc);
+        self.counters.iter().flat_map(Collector::desc).chain(gauges).collect()
     }
 
     /// Nothing where /proc cannot be read: no number is better than a wrong one.
     fn collect(&self) -> Vec<MetricFamily> {
         let (Some(numbers), Some(open_files)) = (numbers(), open_files()) else { return Vec::new() };
-        // Two scrapes may run at once, and a counter cannot be set: one of each scrape's own.
-        let cpu_seconds = cpu_counter();
-        cpu_seconds.inc_by(numbers.cpu_seconds);
         self.resident_bytes.set(numbers.resident_bytes);
         self.virtual_bytes.set(numbers.virtual_bytes);
         self.start_seconds.set(numbers.start_seconds);
@@ -106,14 +104,26 @@ impl Collector for ProcessCollector {
         self.most_files.set(limit(Resource::Nofile).map_or(f64::INFINITY, as_float));
         // What Go programs say where there is no limit.
         self.most_virtual_bytes.set(as_float(limit(Resource::As).unwrap_or(u64::MAX)));
-        let gauges = self.parts().into_iter().skip(1).flat_map(Collector::collect);
-        cpu_seconds.collect().into_iter().chain(gauges).collect()
+        let network = fs::read_to_string("/proc/self/net/netstat").ok();
+        let octets = |name| octets(network.as_deref()?, name);
+        let counted = [Some(numbers.cpu_seconds), octets("InOctets"), octets("OutOctets")];
+        let counters = counters().into_iter().zip(counted).filter_map(|(counter, counted)| {
+            counter.inc_by(counted?);
+            Some(counter.collect())
+        });
+        counters.flatten().chain(self.gauges().into_iter().flat_map(Collector::collect)).collect()
     }
 }
 
-fn cpu_counter() -> Counter {
-    Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
-        .expect("the name is valid")
+/// The time of the processor, what was received, and what was sent. The latter two are, as in Go programs, those of the whole
+/// network namespace, which is the node's where the pod has its network.
+fn counters() -> [Counter; 3] {
+    [
+        ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+        ("process_network_receive_bytes_total", "Number of bytes received by the process over the network."),
+        ("process_network_transmit_bytes_total", "Number of bytes sent by the process over the network."),
+    ]
+    .map(|(name, help)| Counter::new(name, help).expect("the name is valid"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric; exact up to 2^53")]
@@ -153,6 +163,14 @@ fn parse(stat: &str, status: &str, system: &str) -> Option<Numbers> {
     })
 }
 
+/// One of the numbers of IP in /proc/self/net/netstat: a line of names, and one of numbers in the same order.
+fn octets(netstat: &str, name: &str) -> Option<f64> {
+    let mut lines =
+        netstat.lines().filter_map(|line| line.strip_prefix("IpExt: ")).map(str::split_whitespace);
+    let mut named = lines.next()?.zip(lines.next()?);
+    named.find_map(|(other, number)| (other == name).then(|| number.parse().ok().map(as_float))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,9 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn reads_what_the_network_counts() {
+        let netstat = "TcpExt: SyncookiesSent InOctets\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 5077443 61\n";
+        assert_eq!(octets(netstat, "InOctets"), Some(5_077_443.0));
+        assert_eq!(octets(netstat, "OutOctets"), Some(61.0));
+        assert_eq!(octets(netstat, "InMcastOctets"), None);
+        assert_eq!(octets("IpExt: InOctets\n", "InOctets"), None);
+        assert_eq!(octets("", "InOctets"), None);
+    }
+
+    #[test]
     fn this_process_has_numbers() {
-        let families = ProcessCollector::new().unwrap().collect();
-        assert_eq!(families.len(), 10);
+        let collector = ProcessCollector::new().unwrap();
+        let families = collector.collect();
+        assert_eq!(families.len(), 12);
+        assert_eq!(collector.desc().len(), 12);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let numbers = numbers().unwrap();
         assert!((now - numbers.start_seconds).abs() < 3600.0, "{numbers:?}");

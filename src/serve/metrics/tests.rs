@@ -65,6 +65,8 @@ fn the_process_is_on_the_page() {
         "process_virtual_memory_max_bytes",
         "process_open_fds",
         "process_max_fds",
+        "process_network_receive_bytes_total",
+        "process_network_transmit_bytes_total",
         "process_start_time_seconds",
         "kube_ipvs_resident_memory_peak_bytes",
         "go_goroutines",
