@@ -31,6 +31,7 @@ fn page() -> String {
     let numbers = || WatchNumbers { healthy: true, ..WatchNumbers::default() };
     metrics.add(Watches::new(vec![("services".to_owned(), Box::new(numbers))]));
     metrics.client.observe("GET", "192.0.2.1:6443", Some(200), Duration::from_millis(20));
+    metrics.client.observe_sizes("POST", "192.0.2.1:6443", 205, 482);
     metrics.text()
 }
 

@@ -16,8 +16,11 @@ use crate::serve::metrics::watches::{Read, WatchNumbers, Watches};
 pub(super) fn observer(metrics: &Arc<Metrics>) -> Observer {
     let metrics = Arc::clone(metrics);
     Arc::new(move |exchange| {
-        let Exchange { method, host, status, took } = exchange;
+        let Exchange { method, host, status, took, request_bytes, response_bytes } = exchange;
         metrics.client.observe(method.as_str(), host, *status, *took);
+        if let Some(response_bytes) = response_bytes {
+            metrics.client.observe_sizes(method.as_str(), host, *request_bytes, *response_bytes);
+        }
     })
 }
 

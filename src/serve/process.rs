@@ -127,7 +127,7 @@ fn counters() -> [Counter; 3] {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric; exact up to 2^53")]
-fn as_float(number: u64) -> f64 {
+pub(super) fn as_float(number: u64) -> f64 {
     number as f64
 }
 

@@ -73,6 +73,8 @@ pub fn what_happens_is_told() {
     for series in [
         &*format!("rest_client_requests_total{{code=\"200\",host=\"{host}\",method=\"GET\"}}"),
         &*format!("rest_client_requests_total{{code=\"201\",host=\"{host}\",method=\"POST\"}}"),
+        &*format!("rest_client_request_size_bytes_count{{host=\"{host}\",verb=\"POST\"}}"),
+        &*format!("rest_client_response_size_bytes_count{{host=\"{host}\",verb=\"POST\"}}"),
         "kube_ipvs_watch_healthy{resource=\"services\"} 1",
         "kube_ipvs_watch_events_total{resource=\"endpointslices.discovery.k8s.io\"}",
     ] {

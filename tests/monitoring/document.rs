@@ -23,7 +23,8 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
     (
         &["rest_client_"],
         "The client of the API server",
-        "There after the first request. Sizes, retries and waiting for a rate limiter are not counted.",
+        "There after the first request; sizes after the first one whose answer comes whole, which is that of an Event, not a watch.
+Retries, waiting for a rate limiter and credential plugins are not counted.",
     ),
     (
         &["process_", "go_", "kubernetes_", "registered_", "hidden_", "disabled_"],

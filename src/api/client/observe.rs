@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use hyper::body::Body;
 use tower::Service;
 
 /// A request, and what became of it.
@@ -20,6 +22,10 @@ pub struct Exchange<'a> {
     pub status: Option<u16>,
     /// How long it took until the answer began. A watch goes on for minutes after that.
     pub took: Duration,
+    /// How many bytes were sent, without the head.
+    pub request_bytes: u64,
+    /// How many bytes the answer has, without its head, if that says so: one that is written while it is made does not.
+    pub response_bytes: Option<u64>,
 }
 
 /// Hears of requests; must not block.
@@ -57,6 +63,7 @@ pub(super) struct Observed<S> {
 
 impl<S, B, R> Service<Request<B>> for Observed<S>
 where
+    B: Body,
     S: Service<Request<B>, Response = Response<R>, Future: Send + 'static>,
 {
     type Response = S::Response;
@@ -70,6 +77,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.method().clone();
         let (host, observer) = (Arc::clone(&self.host), Arc::clone(&self.observer));
+        let request_bytes = request.body().size_hint().lower();
         let begun = Instant::now();
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -79,10 +87,16 @@ where
                 host: &host,
                 status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
                 took: begun.elapsed(),
+                request_bytes,
+                response_bytes: answer.as_ref().ok().and_then(|answer| length(answer.headers())),
             });
             answer
         })
     }
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -98,18 +112,31 @@ mod tests {
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let hears = Arc::clone(&told);
         let observer: Observer = Arc::new(move |exchange| {
-            let Exchange { method, host, status, .. } = exchange;
-            hears.lock().unwrap().push(format!("{method} {host} {status:?}"));
+            let Exchange { method, host, status, request_bytes, response_bytes, .. } = exchange;
+            let sizes = format!("{request_bytes} {response_bytes:?}");
+            hears.lock().unwrap().push(format!("{method} {host} {status:?} {sizes}"));
         });
-        let server = service_fn(async |request: Request<()>| match request.uri().path() {
+        let server = service_fn(async |request: Request<String>| match request.uri().path() {
             "/bad" => Err("broken"),
+            "/whole" => Ok(Response::builder().header(CONTENT_LENGTH, "482").body(()).unwrap()),
             _ => Ok(Response::builder().status(404).body(()).unwrap()),
         });
-        for (url, path) in [("https://kubernetes", "/good"), ("http://192.0.2.1:8080", "/bad")] {
+        for (url, path, body) in [
+            ("https://kubernetes", "/good", ""),
+            ("http://192.0.2.1:8080", "/bad", ""),
+            ("http://192.0.2.1:8080", "/whole", "an Event"),
+        ] {
             let client = Layer::new(&url.parse().unwrap(), Arc::clone(&observer)).layer(server);
-            let answer = client.oneshot(Request::get(path).body(()).unwrap()).await;
-            assert_eq!(answer.is_ok(), path == "/good");
+            let answer = client.oneshot(Request::get(path).body(body.to_owned()).unwrap()).await;
+            assert_eq!(answer.is_ok(), path != "/bad");
         }
-        assert_eq!(*told.lock().unwrap(), ["GET kubernetes:443 Some(404)", "GET 192.0.2.1:8080 None"]);
+        assert_eq!(
+            *told.lock().unwrap(),
+            [
+                "GET kubernetes:443 Some(404) 0 None",
+                "GET 192.0.2.1:8080 None 0 None",
+                "GET 192.0.2.1:8080 Some(200) 8 Some(482)",
+            ]
+        );
     }
 }

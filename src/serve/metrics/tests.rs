@@ -49,6 +49,7 @@ fn the_whole_page() {
     own.apply_duration_seconds.observe(0.000_15);
     client.observe("GET", "192.0.2.1:6443", Some(200), std::time::Duration::from_millis(20));
     client.observe("POST", "192.0.2.1:6443", None, std::time::Duration::from_secs(2));
+    client.observe_sizes("POST", "192.0.2.1:6443", 205, 482);
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let commit = format!("git_commit=\"{}\"", crate::COMMIT);
     let page = stable(&metrics).replace(&platform, "PLATFORM").replace(&commit, "git_commit=\"COMMIT\"");
