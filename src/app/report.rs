@@ -8,6 +8,7 @@ pub(super) mod services;
 mod steps;
 mod troubles;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -99,6 +100,8 @@ impl Reporter {
     pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
         let (mut troubles, mut contested) = (Troubles::default(), Contested::default());
+        // Most have several families, at the same time.
+        let moment = LazyCell::new(|| Moment { instant: now, wall: SystemTime::now() });
         for note in notes {
             match note {
                 Note::Drift(key) => drifted.push(key),
@@ -112,7 +115,7 @@ impl Reporter {
                     self.readable();
                     tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
                 }
-                Note::Queued(family) => self.queued(family, now),
+                Note::Queued(family) => self.queued(family, *moment),
                 Note::QueuedMore(family) => self.queued_more(family, now),
                 Note::Synced { family, triggered_nanoseconds } => {
                     self.synced(family, &triggered_nanoseconds, now);
@@ -148,8 +151,7 @@ impl Reporter {
     }
 
     /// Something of a family is to be written.
-    fn queued(&self, family: Family, now: Instant) {
-        let now = Moment { instant: now, wall: SystemTime::now() };
+    fn queued(&self, family: Family, now: Moment) {
         self.metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(family).set(seconds(now.wall));
         self.status.send_modify(|status| status.families.entry(family).or_default().queued(now));
     }

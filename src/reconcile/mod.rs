@@ -142,9 +142,9 @@ fn work<L: Listener>(
                         () = shutdown.cancelled() => None,
                     }
                 };
-                let heard = wait(news, now, until).flatten();
-                now = Instant::now();
-                match heard {
+                let (heard, looked) = wait(news, now, until);
+                now = looked;
+                match heard.flatten() {
                     Some(Heard::Events(Some(together))) => observe(&mut reconciler, together),
                     Some(Heard::Events(None)) => break,
                     Some(Heard::Question(question)) => listener.answer(&reconciler, question, now),

@@ -17,19 +17,20 @@ impl Wake for Unpark {
     }
 }
 
-/// What the future comes to; `None`: it did not from `now` until this moment. It is polled once at least, and dropped in the
-/// end, so it must be cancel-safe. It must not need a runtime to be polled.
-pub(super) fn wait<F: Future>(future: F, mut now: Instant, until: Instant) -> Option<F::Output> {
+/// What the future comes to; `None`: it did not from `now` until this moment. And what time it was at the last look, which
+/// need not be asked for again. The future is polled once at least, and dropped in the end, so it must be cancel-safe. It
+/// must not need a runtime to be polled.
+pub(super) fn wait<F: Future>(future: F, mut now: Instant, until: Instant) -> (Option<F::Output>, Instant) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return Some(output);
+            return (Some(output), now);
         }
         let left = until.saturating_duration_since(now);
         if left.is_zero() {
-            return None;
+            return (None, now);
         }
         thread::park_timeout(left);
         now = Instant::now();
@@ -52,9 +53,12 @@ mod tests {
             sender.blocking_send(7).expect("somebody listens");
         });
         let far = Instant::now() + Duration::from_hours(1);
-        assert_eq!(wait(receiver.recv(), Instant::now(), far), Some(Some(7)));
+        let start = Instant::now();
+        let (received, now) = wait(receiver.recv(), start, far);
+        assert_eq!(received, Some(Some(7)));
+        assert!(now > start && now <= Instant::now(), "the time when it came");
         sending.join().expect("the other thread");
-        assert_eq!(wait(receiver.recv(), Instant::now(), far), Some(None), "all senders are gone");
+        assert_eq!(wait(receiver.recv(), now, far), (Some(None), now), "all senders are gone");
     }
 
     #[test]
@@ -62,11 +66,12 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(1);
         let start = Instant::now();
         let until = start + Duration::from_millis(20);
-        assert_eq!(wait(receiver.recv(), start, until), None);
-        assert!(Instant::now() >= until);
+        let (received, now) = wait(receiver.recv(), start, until);
+        assert_eq!(received, None);
+        assert!(now >= until && now <= Instant::now());
         sender.try_send(7).expect("there is room");
         assert_eq!(
-            wait(receiver.recv(), until, start),
+            wait(receiver.recv(), until, start).0,
             Some(Some(7)),
             "what is there is taken even when it is late"
         );
