@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::Purged;
 use super::bytes::{family_number, octets, read_octets};
-use super::netlink::{Attribute, Body, Frames, Message, Socket, Verdict};
+use super::netlink::{Attribute, Body, Frames, Message, Socket, Verdict, lost};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::purge::{Flow, Purge};
 use crate::state::{RealServerKey, VirtualServerKey};
@@ -106,7 +106,7 @@ fn delete(socket: &mut Socket, family: Family, entries: &[Entry]) -> (u64, Optio
                 // It went by itself.
                 Verdict::Errno(refusal) if refusal.is(Errno::NOENT) => {}
                 Verdict::Errno(refusal) => failure = Some(format!("deleting an entry: {refusal}")),
-                Verdict::Unknown => failure = Some("deleting an entry: the answer was lost".to_owned()),
+                Verdict::Unknown => failure = Some(format!("deleting an entry: {}", lost())),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::netlink::{Attribute, CREATE, EXCLUSIVE, Frames, Message, Socket, Verdict};
+use super::netlink::{Attribute, CREATE, EXCLUSIVE, Frames, Message, Socket, Verdict, lost, malformed};
 use super::{Outcome, Refusal};
 use crate::state::DEVICE;
 
@@ -111,14 +111,26 @@ pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
         Some(Verdict::Done) => Err(io::Error::other(
             "device kube-ipvs-probe was created although its hardware address is invalid: remove it",
         )),
-        Some(Verdict::Unknown) | None => Err(io::Error::other("the answer was lost")),
+        Some(Verdict::Unknown) | None => Err(lost()),
     }
 }
 
 fn decode(message: Message<'_>) -> io::Result<Link> {
     let index = message.payload.get(4..).and_then(<[u8]>::first_chunk).copied().map(u32::from_ne_bytes);
-    let index = index.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let index = index.ok_or_else(|| malformed("a device"))?;
     let info = message.attributes(HEADER_LENGTH).get(INFO);
     let kind = info.and_then(|info| info.nested().get(KIND)).and_then(Attribute::text).unwrap_or_default();
     Ok(Link { index, kind: kind.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_cut_off_says_what_it_is_about() {
+        let message = Message { kind: NEW_LINK, flags: 0, sequence: 1, payload: &[0; 7] };
+        let error = decode(message).expect_err("no number");
+        assert_eq!(error.to_string(), "the kernel described a device in a form not known here");
+    }
 }

@@ -318,7 +318,7 @@ impl Socket {
                     _ => decode(message).transpose(),
                 })
                 .collect(),
-            Received::Overrun | Received::Nothing => Err(io::Error::other("the answer was lost")),
+            Received::Overrun | Received::Nothing => Err(lost()),
         };
         // The rest of the dump ends with the socket.
         self.reopen()?;
@@ -407,7 +407,7 @@ impl Socket {
                         found = decode(message)?.or(found);
                     }
                 }
-                Received::Overrun | Received::Nothing => return Err(io::Error::other("the answer was lost")),
+                Received::Overrun | Received::Nothing => return Err(lost()),
             }
         }
     }
@@ -486,6 +486,17 @@ pub fn settled<T>(
         previous = Some(items);
     }
     Err(restless())
+}
+
+/// An object that the kernel described without something that it always says, or with a value that is not known here.
+pub(super) fn malformed(what: &str) -> io::Error {
+    let text = format!("the kernel described {what} in a form not known here");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// The kernel's answer was lost: what was asked for may have been done, or not.
+pub(super) fn lost() -> io::Error {
+    io::Error::other("the answer was lost")
 }
 
 fn restless() -> io::Error {

@@ -273,7 +273,7 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
             }
             Some(Outcome::Refused(refusal)) if refusal.is(Errno::EXIST) => {}
             Some(Outcome::Refused(refusal)) => return Err(io::Error::from_raw_os_error(refusal.errno)),
-            _ => return Err(io::Error::other("the answer was lost")),
+            _ => return Err(netlink::lost()),
         }
     }
     Err(io::Error::other(format!("every port of {PROBE_ADDRESS} has a virtual server")))

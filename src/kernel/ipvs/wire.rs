@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::kernel::bytes;
-use crate::kernel::netlink::{Attribute, Body, Frames, Message};
+use crate::kernel::netlink::{Attribute, Body, Frames, Message, malformed};
 use crate::state::{
     RealServer, RealServerKey, RealServers, Timeouts, VirtualServer, VirtualServerKey, Weight,
 };
@@ -197,7 +197,7 @@ pub(super) fn decode_info(message: Message<'_>) -> Option<u32> {
 /// do not know; such ones are none of ours.
 pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(VirtualServerKey, VirtualServer)>> {
     let outer = message.attributes(GENERIC_HEADER_LENGTH);
-    let attributes = outer.get(SERVICE).ok_or_else(|| malformed("virtual server"))?.nested();
+    let attributes = outer.get(SERVICE).ok_or_else(|| malformed("a virtual server"))?.nested();
     if attributes.get(SERVICE_MARK).is_some() {
         return Ok(None);
     }
@@ -207,7 +207,7 @@ pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(Virtual
         let protocol = attributes.get(SERVICE_PROTOCOL)?.u16()?;
         Some((address, protocol, attributes.get(SERVICE_PORT)?.be16()?))
     };
-    let (address, protocol, port) = key().ok_or_else(|| malformed("virtual server"))?;
+    let (address, protocol, port) = key().ok_or_else(|| malformed("a virtual server"))?;
     let Some(protocol) = u8::try_from(protocol).ok().and_then(Protocol::from_number) else { return Ok(None) };
     let server = || {
         let flags = attributes.get(SERVICE_FLAGS)?.u32()? & !HASHED;
@@ -224,7 +224,7 @@ pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(Virtual
             real_servers: RealServers::default(),
         })
     };
-    let server = server().ok_or_else(|| malformed("virtual server"))?;
+    let server = server().ok_or_else(|| malformed("a virtual server"))?;
     Ok(Some((VirtualServerKey { address, protocol, port }, server)))
 }
 
@@ -260,14 +260,7 @@ pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<De
                 + u64::from(number(DEST_INACTIVE_CONNECTIONS)?),
         })
     };
-    decode().ok_or_else(|| malformed("real server"))
-}
-
-fn malformed(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("the kernel described a {what} in a form not known here"),
-    )
+    decode().ok_or_else(|| malformed("a real server"))
 }
 
 fn family_number(address: IpAddr) -> u16 {

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::read::{existing, malformed};
+use super::read::existing;
 use super::rules::TABLE;
 use super::wire::{self, FIXED_LENGTH, Transaction};
 use crate::cluster::types::Family;
-use crate::kernel::netlink::{Attribute, Attributes, Commit, Message, Protocol, Socket};
+use crate::kernel::netlink::{Attribute, Attributes, Commit, Message, Protocol, Socket, malformed};
 use crate::kernel::{Outcome, Refusal};
 
 /// The name of our own tables, one of each family.
@@ -150,7 +150,7 @@ impl WholeTables {
             |body| wire::fixed_part(body, family),
             |message| Ok(message.attributes(FIXED_LENGTH).get(wire::GENERATION).and_then(Attribute::be32)),
         )?;
-        let generation = generation.ok_or_else(|| malformed("the generation"))?;
+        let generation = generation.ok_or_else(|| malformed("the generation of nftables"))?;
         let mut chains = self.chains(family)?;
         chains.retain(|chain| chain.table == table);
         let dump = self.socket.dump(

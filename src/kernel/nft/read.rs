@@ -13,7 +13,7 @@ use super::rules::{Chain, Ruleset, TABLE, Variant, settings_of};
 use super::sets::{self, Encoded, Set};
 use super::wire::{self, FIXED_LENGTH};
 use crate::cluster::types::Family;
-use crate::kernel::netlink::{Attribute, Attributes, Body, Message, Socket, settled};
+use crate::kernel::netlink::{Attribute, Attributes, Body, Message, Socket, malformed, settled};
 use crate::state::{Element, RuleSettings, Rules};
 
 /// How often the reading is begun anew when the table is replaced meanwhile.
@@ -161,11 +161,6 @@ pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>
     }
 }
 
-/// What a message about an existing object lacks.
-pub(super) fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer about {what} is incomplete"))
-}
-
 /// What a question about something of this family and these names holds.
 fn named<const N: usize>(family: Family, names: [(u16, &str); N]) -> impl Fn(&mut Body<'_>) {
     move |body| {
@@ -186,7 +181,7 @@ fn read_table(socket: &mut Socket, family: Family) -> io::Result<Option<FoundTab
             number(wire::table::FLAGS),
             number(wire::table::USE),
         );
-        let (Some(handle), Some(flags), Some(objects)) = found else { return Err(malformed("the table")) };
+        let (Some(handle), Some(flags), Some(objects)) = found else { return Err(malformed("a table")) };
         Ok(Some(FoundTable { handle, flags, objects }))
     }))
 }
