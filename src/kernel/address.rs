@@ -95,7 +95,7 @@ fn header(body: &mut Body<'_>, device: u32, address: IpAddr) {
 }
 
 /// `struct ifaddrmsg`.
-fn fixed(family: Family, prefix: u8, device: u32) -> [u8; HEADER_LENGTH] {
+pub(super) fn fixed(family: Family, prefix: u8, device: u32) -> [u8; HEADER_LENGTH] {
     let [a, b, c, d] = device.to_ne_bytes();
     [family_number(family), prefix, 0, SCOPE_GLOBAL, a, b, c, d]
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::address;
-use super::bytes::{family_number, family_of, read_octets};
+use super::bytes::{family_of, read_octets};
 use super::link;
 use super::netlink::multicast::{Heard, Multicast};
 use super::netlink::{Attribute, Message, Protocol, Socket, settled};
@@ -277,7 +277,7 @@ fn list(socket: &mut Socket) -> io::Result<Interfaces> {
         let read = || {
             socket.dump(
                 address::GET_ADDRESS,
-                |body| body.fixed(&[family_number(family), 0, 0, 0, 0, 0, 0, 0]),
+                |body| body.fixed(&address::fixed(family, 0, 0)),
                 |message| Ok(decode(message, ours)),
             )
         };
