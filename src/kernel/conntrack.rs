@@ -16,18 +16,18 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::Purged;
-use super::bytes::{family_number, octets, read_octets};
+use super::bytes::{octets, read_octets};
 use super::netlink::{Attribute, Body, Frames, Message, Socket, Verdict, lost};
+use super::nfnetlink::{self, header, is_of_family, kind};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::purge::{Flow, Purge};
 use crate::state::{RealServerKey, VirtualServerKey};
 
-/// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`. (A request to delete that names no tuple
-/// deletes everything.)
-const GET: u16 = 1 << 8 | 1;
-const DELETE: u16 = 1 << 8 | 2;
-/// Length of `struct nfgenmsg`.
-const HEADER_LENGTH: usize = 4;
+/// `NFNL_SUBSYS_CTNETLINK`.
+const SUBSYSTEM: u16 = 1;
+/// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`. (A request to delete that names no tuple deletes everything.)
+const GET: u16 = kind(SUBSYSTEM, 1);
+const DELETE: u16 = kind(SUBSYSTEM, 2);
 /// `CTA_*`.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -95,7 +95,7 @@ fn delete(socket: &mut Socket, family: Family, entries: &[Entry]) -> (u64, Optio
         frames.clear();
         for entry in part {
             frames.push(DELETE, 0, |body| {
-                body.fixed(&header(family));
+                header(body, family);
                 body.attribute(TUPLE_ORIGINAL, &entry.tuple);
                 body.be32(ID, entry.id);
             });
@@ -113,14 +113,9 @@ fn delete(socket: &mut Socket, family: Family, entries: &[Entry]) -> (u64, Optio
     (deleted, failure)
 }
 
-/// `struct nfgenmsg`.
-fn header(family: Family) -> [u8; HEADER_LENGTH] {
-    [family_number(family), 0, 0, 0]
-}
-
 /// Asks for the entries of UDP; `only`: those that were sent to this address.
 fn request(body: &mut Body<'_>, family: Family, only: Option<IpAddr>) {
-    body.fixed(&header(family));
+    header(body, family);
     body.nest(TUPLE_ORIGINAL, |body| {
         if let Some(address) = only {
             body.nest(TUPLE_IP, |body| body.attribute(destination(family), octets(address).as_ref()));
@@ -149,10 +144,10 @@ fn destination(family: Family) -> u16 {
 
 /// An entry of UDP outside of zones; `None`: another.
 fn decode(message: Message<'_>, family: Family) -> Option<Entry> {
-    let attributes = message.attributes(HEADER_LENGTH);
+    let attributes = nfnetlink::attributes(&message);
     let original = attributes.get(TUPLE_ORIGINAL)?;
     let reply = attributes.get(TUPLE_REPLY)?;
-    if message.payload.first() != Some(&family_number(family))
+    if !is_of_family(&message, family)
         || attributes.get(ZONE).is_some()
         || original.nested().get(TUPLE_ZONE).is_some()
     {
@@ -197,7 +192,7 @@ mod tests {
         };
         let mut frames = Frames::new();
         frames.push(0, 0, |body| {
-            body.fixed(&header(Family::V4));
+            header(body, Family::V4);
             tuple(body, TUPLE_ORIGINAL, ([192, 0, 2, 1], 1024), ([10, 96, 0, 10], 53));
             tuple(body, TUPLE_REPLY, ([10, 244, 1, 2], 5353), ([192, 0, 2, 1], 1024));
             body.be32(ID, 7);

@@ -6,15 +6,14 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::netlink::{Attribute, Body, Frames, Message, Protocol, Socket, Verdict};
+use super::nfnetlink::{attributes, header, kind};
 use super::{Outcome, Refusal};
 
 /// `NFNL_SUBSYS_IPSET`.
 const SUBSYSTEM: u16 = 6;
 /// `IPSET_CMD_DESTROY`, `IPSET_CMD_LIST`.
-const DESTROY: u16 = SUBSYSTEM << 8 | 3;
-const LIST: u16 = SUBSYSTEM << 8 | 7;
-/// Length of `struct nfgenmsg`.
-const HEADER_LENGTH: usize = 4;
+const DESTROY: u16 = kind(SUBSYSTEM, 3);
+const LIST: u16 = kind(SUBSYSTEM, 7);
 /// `IPSET_ATTR_*` of a message.
 mod attribute {
     pub(super) const PROTOCOL: u16 = 1;
@@ -102,16 +101,16 @@ impl IpSets {
 }
 
 fn head(out: &mut Body<'_>) {
-    out.fixed(&[0; HEADER_LENGTH]);
+    header(out, None);
     out.u8(attribute::PROTOCOL, PROTOCOL);
 }
 
 fn name_of(message: Message<'_>) -> Option<String> {
-    message.attributes(HEADER_LENGTH).get(attribute::NAME).and_then(Attribute::text).map(str::to_owned)
+    attributes(&message).get(attribute::NAME).and_then(Attribute::text).map(str::to_owned)
 }
 
 fn ports_of(message: Message<'_>) -> Vec<u16> {
-    let Some(elements) = message.attributes(HEADER_LENGTH).get(attribute::ELEMENTS) else {
+    let Some(elements) = attributes(&message).get(attribute::ELEMENTS) else {
         return Vec::new();
     };
     let elements = elements.nested().filter(|element| element.kind == attribute::DATA);

@@ -12,6 +12,7 @@ pub(crate) mod link;
 pub mod linux;
 pub mod memory;
 pub mod netlink;
+mod nfnetlink;
 pub mod nft;
 pub mod node_addresses;
 pub mod probe;

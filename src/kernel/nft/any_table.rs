@@ -4,10 +4,10 @@ use std::io;
 
 use super::read::existing;
 use super::rules::TABLE;
-use super::wire::{self, FIXED_LENGTH, Transaction};
+use super::wire::{self, Transaction};
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Attributes, Commit, Message, Protocol, Socket, malformed};
-use crate::kernel::{Outcome, Refusal};
+use crate::kernel::{Outcome, Refusal, nfnetlink};
 
 /// The name of our own tables, one of each family.
 pub const OUR_TABLE: &str = TABLE;
@@ -100,7 +100,7 @@ impl WholeTables {
         let answer = self.socket.get(
             wire::GET_TABLE,
             |body| {
-                wire::fixed_part(body, family);
+                nfnetlink::header(body, family);
                 body.text(wire::table::NAME, table);
             },
             |_| Ok(Some(())),
@@ -133,8 +133,8 @@ impl WholeTables {
     pub fn chains(&mut self, family: Family) -> io::Result<Vec<FoundChain>> {
         let dump = self.socket.dump(
             wire::GET_CHAIN,
-            |body| wire::fixed_part(body, family),
-            |message| Ok(wire::is_of_family(message.payload, family).then(|| found(message)).flatten()),
+            |body| nfnetlink::header(body, family),
+            |message| Ok(nfnetlink::is_of_family(&message, family).then(|| found(message)).flatten()),
         )?;
         Ok(dump.items)
     }
@@ -147,8 +147,8 @@ impl WholeTables {
         // First: what changes while the rest is read makes a removal fail, and so does a mixture of before and after.
         let generation = self.socket.get(
             wire::GET_GENERATION,
-            |body| wire::fixed_part(body, family),
-            |message| Ok(message.attributes(FIXED_LENGTH).get(wire::GENERATION).and_then(Attribute::be32)),
+            |body| nfnetlink::header(body, family),
+            |message| Ok(nfnetlink::attributes(&message).get(wire::GENERATION).and_then(Attribute::be32)),
         )?;
         let generation = generation.ok_or_else(|| malformed("the generation of nftables"))?;
         let mut chains = self.chains(family)?;
@@ -156,15 +156,15 @@ impl WholeTables {
         let dump = self.socket.dump(
             wire::GET_RULE,
             |body| {
-                wire::fixed_part(body, family);
+                nfnetlink::header(body, family);
                 body.text(wire::rule::TABLE, table);
             },
             |message| {
                 let is_of_table =
-                    message.attributes(FIXED_LENGTH).get(wire::rule::TABLE).and_then(Attribute::text)
+                    nfnetlink::attributes(&message).get(wire::rule::TABLE).and_then(Attribute::text)
                         == Some(table);
                 // Not every kernel filters.
-                if !is_of_table || !wire::is_of_family(message.payload, family) {
+                if !is_of_table || !nfnetlink::is_of_family(&message, family) {
                     return Ok(None);
                 }
                 found_rule(message).map(Some).ok_or_else(|| malformed("a rule"))
@@ -205,7 +205,7 @@ impl WholeTables {
         existing(self.socket.get(
             wire::GET_CHAIN,
             |body| {
-                wire::fixed_part(body, family);
+                nfnetlink::header(body, family);
                 body.text(wire::chain::TABLE, table);
                 body.text(wire::chain::NAME, chain);
             },
@@ -217,7 +217,7 @@ impl WholeTables {
 fn found(message: Message<'_>) -> Option<FoundChain> {
     /// `NF_DROP`.
     const POLICY_DROP: u32 = 0;
-    let attributes: Attributes<'_> = message.attributes(FIXED_LENGTH);
+    let attributes: Attributes<'_> = nfnetlink::attributes(&message);
     let text = |kind| attributes.get(kind).and_then(Attribute::text).map(str::to_owned);
     Some(FoundChain {
         table: text(wire::chain::TABLE)?,
@@ -228,7 +228,7 @@ fn found(message: Message<'_>) -> Option<FoundChain> {
 }
 
 fn found_rule(message: Message<'_>) -> Option<FoundRule> {
-    let attributes = message.attributes(FIXED_LENGTH);
+    let attributes = nfnetlink::attributes(&message);
     let expressions = attributes.get(wire::rule::EXPRESSIONS).map(Attribute::nested);
     Some(FoundRule {
         chain: attributes.get(wire::rule::CHAIN).and_then(Attribute::text)?.to_owned(),

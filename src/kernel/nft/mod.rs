@@ -66,7 +66,7 @@ use rustix::io::Errno;
 use self::rules::{NOTE, Ruleset, Variant};
 use self::wire::Transaction;
 use super::netlink::{Body, Commit, Protocol, Socket};
-use super::{Outcome, Refusal};
+use super::{Outcome, Refusal, nfnetlink};
 use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::state::{Element, Inside, RuleSettings, Rules};
@@ -96,7 +96,7 @@ impl Tables {
 
     /// Whether the kernel has `nf_tables`: its generation can be asked for.
     pub(super) fn supported(&mut self) -> io::Result<bool> {
-        let body = |out: &mut Body<'_>| out.fixed(&[0; wire::FIXED_LENGTH]);
+        let body = |out: &mut Body<'_>| nfnetlink::header(out, None);
         match self.socket.get(wire::GET_GENERATION, body, |_| Ok(Some(()))) {
             Ok(answer) => Ok(answer.is_some()),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(false),

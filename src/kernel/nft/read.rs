@@ -11,9 +11,10 @@ use rustix::io::Errno;
 
 use super::rules::{Chain, Ruleset, TABLE, Variant, settings_of};
 use super::sets::{self, Encoded, Set};
-use super::wire::{self, FIXED_LENGTH};
+use super::wire;
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Attributes, Body, Message, Socket, malformed, settled};
+use crate::kernel::nfnetlink;
 use crate::state::{Element, RuleSettings, Rules};
 
 /// How often the reading is begun anew when the table is replaced meanwhile.
@@ -164,7 +165,7 @@ pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>
 /// What a question about something of this family and these names holds.
 fn named<const N: usize>(family: Family, names: [(u16, &str); N]) -> impl Fn(&mut Body<'_>) {
     move |body| {
-        wire::fixed_part(body, family);
+        nfnetlink::header(body, family);
         for (kind, name) in names {
             body.text(kind, name);
         }
@@ -174,7 +175,7 @@ fn named<const N: usize>(family: Family, names: [(u16, &str); N]) -> impl Fn(&mu
 fn read_table(socket: &mut Socket, family: Family) -> io::Result<Option<FoundTable>> {
     let body = named(family, [(wire::table::NAME, TABLE)]);
     existing(socket.get(wire::GET_TABLE, body, |message| {
-        let attributes = message.attributes(FIXED_LENGTH);
+        let attributes = nfnetlink::attributes(&message);
         let number = |kind| attributes.get(kind).and_then(Attribute::be32);
         let found = (
             attributes.get(wire::table::HANDLE).and_then(Attribute::be64),
@@ -189,7 +190,7 @@ fn read_table(socket: &mut Socket, family: Family) -> io::Result<Option<FoundTab
 fn inspect_set(socket: &mut Socket, family: Family, wanted: &Set) -> Result<(), Unfit> {
     let body = named(family, [(wire::set::TABLE, TABLE), (wire::set::NAME, wanted.name)]);
     let found = existing(socket.get(wire::GET_SET, body, |message| {
-        let attributes = message.attributes(FIXED_LENGTH);
+        let attributes = nfnetlink::attributes(&message);
         let number = |kind| attributes.get(kind).and_then(Attribute::be32);
         let description = attributes.get(wire::set::DESCRIPTION).map(Attribute::nested);
         let most = description.and_then(|attributes| attributes.get(wire::set::SIZE)?.be32());
@@ -207,7 +208,7 @@ fn inspect_set(socket: &mut Socket, family: Family, wanted: &Set) -> Result<(), 
 fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<(), Unfit> {
     let body = named(family, [(wire::chain::TABLE, TABLE), (wire::chain::NAME, wanted.name)]);
     let found = existing(socket.get(wire::GET_CHAIN, body, |message| {
-        let attributes = message.attributes(FIXED_LENGTH);
+        let attributes = nfnetlink::attributes(&message);
         let text = |kind| attributes.get(kind).and_then(Attribute::text).map(str::to_owned);
         let hook = attributes.get(wire::chain::HOOK).map(Attribute::nested);
         let in_hook = |kind| hook.as_ref()?.get(kind)?.be32();
@@ -228,9 +229,9 @@ fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<
 /// The rules of all chains of the table, those of a chain in order.
 fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>> {
     let dump = socket.dump(wire::GET_RULE, named(family, [(wire::rule::TABLE, TABLE)]), |message| {
-        let attributes = message.attributes(FIXED_LENGTH);
+        let attributes = nfnetlink::attributes(&message);
         let table = attributes.get(wire::rule::TABLE).and_then(Attribute::text);
-        if !wire::is_of_family(message.payload, family) || table != Some(TABLE) {
+        if !nfnetlink::is_of_family(&message, family) || table != Some(TABLE) {
             // A kernel that does not filter.
             return Ok(None);
         }
@@ -262,7 +263,7 @@ fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<V
 
 /// The elements in a message about elements.
 pub(super) fn elements_of(message: Message<'_>) -> Vec<Encoded> {
-    let list = message.attributes(FIXED_LENGTH).get(wire::elements::LIST);
+    let list = nfnetlink::attributes(&message).get(wire::elements::LIST);
     let found = list.into_iter().flat_map(Attribute::nested).map(|element| {
         let element = element.nested();
         let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());

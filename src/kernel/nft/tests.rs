@@ -7,6 +7,7 @@ use super::wire::{self, Expression, Field, Transaction, comment, comment_of};
 use super::*;
 use crate::cluster::types::Protocol;
 use crate::kernel::netlink::{Attribute, Attributes, Message};
+use crate::kernel::nfnetlink;
 use crate::state::{InterfaceName, VirtualServerKey};
 
 fn settings(masquerade_all: bool, pods: Option<&str>) -> RuleSettings {
@@ -128,7 +129,7 @@ fn any_number_of_elements_of_every_kind_is_written() {
         // The first and the last enclose the others.
         for index in 1..frames.len() - 1 {
             let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
-            let name = message.attributes(wire::FIXED_LENGTH).get(wire::elements::SET).unwrap();
+            let name = nfnetlink::attributes(&message).get(wire::elements::SET).unwrap();
             let set = sets::of(family).into_iter().find(|set| Some(set.name) == name.text()).unwrap();
             let found = elements_of(message);
             assert!(!found.is_empty());

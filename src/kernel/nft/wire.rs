@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use super::rules::{Chain, Rule, Ruleset, TABLE};
 use super::sets::{Encoded, Part, Parts, Set, encode};
 use crate::cluster::types::Family;
-use crate::kernel::bytes::family_number;
 use crate::kernel::netlink::{APPEND, Attribute, Attributes, Body, CREATE, EXCLUSIVE, Frames};
+use crate::kernel::nfnetlink::{header, kind};
 use crate::state::Element;
 
 /// `NFNL_SUBSYS_NFTABLES`.
@@ -20,42 +20,40 @@ const BATCH_BEGIN: u16 = 0x10;
 /// `NFNL_MSG_BATCH_END`.
 const BATCH_END: u16 = 0x11;
 /// `NFT_MSG_NEWTABLE`.
-const NEW_TABLE: u16 = SUBSYSTEM << 8;
+const NEW_TABLE: u16 = kind(SUBSYSTEM, 0);
 /// `NFT_MSG_GETTABLE`.
-pub(super) const GET_TABLE: u16 = SUBSYSTEM << 8 | 1;
+pub(super) const GET_TABLE: u16 = kind(SUBSYSTEM, 1);
 /// `NFT_MSG_DELTABLE`.
-const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
+const DELETE_TABLE: u16 = kind(SUBSYSTEM, 2);
 /// `NFT_MSG_NEWCHAIN`.
-const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
+const NEW_CHAIN: u16 = kind(SUBSYSTEM, 3);
 /// `NFT_MSG_GETCHAIN`.
-pub(super) const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
+pub(super) const GET_CHAIN: u16 = kind(SUBSYSTEM, 4);
 /// `NFT_MSG_DELCHAIN`.
-const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
+const DELETE_CHAIN: u16 = kind(SUBSYSTEM, 5);
 /// `NFT_MSG_NEWRULE`.
-const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const NEW_RULE: u16 = kind(SUBSYSTEM, 6);
 /// `NFT_MSG_GETRULE`.
-pub(super) const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
+pub(super) const GET_RULE: u16 = kind(SUBSYSTEM, 7);
 /// `NFT_MSG_DELRULE`.
-const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
+const DELETE_RULE: u16 = kind(SUBSYSTEM, 8);
 /// `NFT_MSG_NEWSET`.
-const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+const NEW_SET: u16 = kind(SUBSYSTEM, 9);
 /// `NFT_MSG_GETSET`.
-pub(super) const GET_SET: u16 = SUBSYSTEM << 8 | 0xa;
+pub(super) const GET_SET: u16 = kind(SUBSYSTEM, 0xa);
 /// `NFT_MSG_NEWSETELEM`.
-const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xc;
+const NEW_ELEMENTS: u16 = kind(SUBSYSTEM, 0xc);
 /// `NFT_MSG_GETSETELEM`.
-pub(super) const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xd;
+pub(super) const GET_ELEMENTS: u16 = kind(SUBSYSTEM, 0xd);
 /// `NFT_MSG_DELSETELEM`.
-const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 0xe;
+const DELETE_ELEMENTS: u16 = kind(SUBSYSTEM, 0xe);
 /// `NFT_MSG_GETGEN`.
-pub(super) const GET_GENERATION: u16 = SUBSYSTEM << 8 | 0x10;
+pub(super) const GET_GENERATION: u16 = kind(SUBSYSTEM, 0x10);
 
 /// `NFTA_GEN_ID`.
 pub(super) const GENERATION: u16 = 1;
 /// `NFNL_BATCH_GENID`.
 const BATCH_GENERATION: u16 = 1;
-/// Length of `struct nfgenmsg`.
-pub(super) const FIXED_LENGTH: usize = 4;
 /// `NFTA_LIST_ELEM`: an item of any list.
 const LIST_ITEM: u16 = 1;
 /// `NF_ACCEPT`, a chain's policy.
@@ -264,16 +262,6 @@ fn user_data_entry(data: &mut Vec<u8>, kind: u8, value: &[u8]) {
     data.extend_from_slice(value);
 }
 
-/// `struct nfgenmsg`.
-pub(super) fn fixed_part(body: &mut Body<'_>, family: Family) {
-    body.fixed(&[family_number(family), 0, 0, 0]);
-}
-
-/// Whether a message's fixed part names this family.
-pub(super) fn is_of_family(payload: &[u8], family: Family) -> bool {
-    payload.first() == Some(&family_number(family))
-}
-
 /// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
 #[derive(Debug)]
 pub(super) struct Transaction {
@@ -312,7 +300,7 @@ impl Transaction {
 
     fn push(&mut self, kind: u16, flags: u16, family: Family, body: impl FnOnce(&mut Body<'_>)) {
         self.frames.push(kind, flags, |message| {
-            fixed_part(message, family);
+            header(message, family);
             body(message);
         });
     }
