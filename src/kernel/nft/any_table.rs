@@ -215,15 +215,13 @@ impl WholeTables {
 }
 
 fn found(message: Message<'_>) -> Option<FoundChain> {
-    /// `NF_DROP`.
-    const POLICY_DROP: u32 = 0;
     let attributes: Attributes<'_> = nfnetlink::attributes(&message);
     let text = |kind| attributes.get(kind).and_then(Attribute::text).map(str::to_owned);
     Some(FoundChain {
         table: text(wire::chain::TABLE)?,
         name: text(wire::chain::NAME)?,
         is_base: attributes.get(wire::chain::HOOK).is_some(),
-        drops: attributes.get(wire::chain::POLICY).and_then(Attribute::be32) == Some(POLICY_DROP),
+        drops: attributes.get(wire::chain::POLICY).and_then(Attribute::be32) == Some(wire::verdict::DROP),
     })
 }
 
@@ -264,7 +262,7 @@ fn found_step(expression: Attribute<'_>) -> Option<FoundStep> {
 fn found_verdict(data: &Attributes<'_>) -> Option<FoundStep> {
     let verdict = data.get(wire::verdict::DATA)?.nested().get(wire::verdict::VERDICT)?.nested();
     let chain = || verdict.get(wire::verdict::CHAIN).and_then(Attribute::text).map(str::to_owned);
-    match verdict.get(wire::verdict::CODE).and_then(Attribute::be32)?.cast_signed() {
+    match verdict.get(wire::verdict::CODE).and_then(Attribute::be32)? {
         wire::verdict::ACCEPT => Some(FoundStep::Accept),
         wire::verdict::DROP => Some(FoundStep::Drop),
         wire::verdict::RETURN => Some(FoundStep::Return),

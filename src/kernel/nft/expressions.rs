@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 
-use super::wire::{Expression, Field};
+use super::wire::{Expression, Field, verdict};
 use crate::cluster::types::{Family, Protocol};
 use crate::kernel::bytes::{address_length, family_number, octets};
 use crate::state::Inside;
@@ -128,10 +128,6 @@ const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
 /// `NFT_LOOKUP_F_INV`.
 const NOT_IN_SET: u32 = 1;
-/// `NF_DROP`, `NF_ACCEPT`, `NFT_RETURN`.
-const VERDICT_DROP: u32 = 0;
-const VERDICT_ACCEPT: u32 = 1;
-const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
 /// `NF_NAT_RANGE_MAP_IPS`, `NF_NAT_RANGE_PROTO_SPECIFIED`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const WITH_ADDRESS: u32 = 1 << 0;
 const WITH_PORT: u32 = 1 << 1;
@@ -278,9 +274,9 @@ impl Phrase {
                 let flags = random.then(|| Field::number(1, FULLY_RANDOM));
                 vec![expression("masq", flags.into_iter().collect())]
             }
-            Self::Accept => vec![verdict(VERDICT_ACCEPT)],
-            Self::Return => vec![verdict(VERDICT_RETURN)],
-            Self::Drop => vec![verdict(VERDICT_DROP)],
+            Self::Accept => vec![end(verdict::ACCEPT)],
+            Self::Return => vec![end(verdict::RETURN)],
+            Self::Drop => vec![end(verdict::DROP)],
             Self::Reject => {
                 let code = Field::bytes(2, &[header.port_unreachable]);
                 vec![expression("reject", vec![Field::number(1, REJECT_WITH_ICMP), code])]
@@ -378,9 +374,11 @@ fn lookup_with(set: &str, more: Field) -> Expression {
     expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set), more])
 }
 
-fn verdict(code: u32) -> Expression {
-    let verdict = Field::nest(2, vec![Field::nest(2, vec![Field::number(1, code)])]);
-    expression("immediate", vec![Field::number(1, VERDICT), verdict])
+/// The end of a rule.
+fn end(code: u32) -> Expression {
+    let verdict = Field::nest(verdict::VERDICT, vec![Field::number(verdict::CODE, code)]);
+    let data = Field::nest(verdict::DATA, vec![verdict]);
+    expression("immediate", vec![Field::number(verdict::REGISTER, VERDICT), data])
 }
 
 /// Packet mark = packet mark & mask ^ xor.

@@ -222,7 +222,7 @@ fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<
     let name = wanted.name;
     ensure(found.is_some(), || format!("chain {name} is missing"))?;
     let kind = Some(wanted.kind.to_owned());
-    let wanted = (kind, Some(wanted.hook), Some(wanted.priority), Some(wire::POLICY_ACCEPT));
+    let wanted = (kind, Some(wanted.hook), Some(wanted.priority), Some(wire::verdict::ACCEPT));
     ensure(found == Some(wanted), || format!("chain {name} has another type, hook, priority or policy"))
 }
 

@@ -56,8 +56,6 @@ pub(super) const GENERATION: u16 = 1;
 const BATCH_GENERATION: u16 = 1;
 /// `NFTA_LIST_ELEM`: an item of any list.
 const LIST_ITEM: u16 = 1;
-/// `NF_ACCEPT`, a chain's policy.
-pub(super) const POLICY_ACCEPT: u32 = 1;
 
 /// `NFTA_TABLE_*`.
 pub(super) mod table {
@@ -94,22 +92,23 @@ pub(super) mod expression {
     pub(crate) const DATA: u16 = 2;
 }
 
-/// `NFTA_IMMEDIATE_*`, `NFTA_DATA_*`, `NFTA_VERDICT_*`.
+/// `NFTA_IMMEDIATE_*`, `NFTA_DATA_*`, `NFTA_VERDICT_*`, and the verdicts; chains have the first two as policies.
 pub(super) mod verdict {
+    pub(crate) const REGISTER: u16 = 1;
     pub(crate) const DATA: u16 = 2;
     pub(crate) const VERDICT: u16 = 2;
     pub(crate) const CODE: u16 = 1;
     pub(crate) const CHAIN: u16 = 2;
     /// `NF_DROP`.
-    pub(crate) const DROP: i32 = 0;
+    pub(crate) const DROP: u32 = 0;
     /// `NF_ACCEPT`.
-    pub(crate) const ACCEPT: i32 = 1;
+    pub(crate) const ACCEPT: u32 = 1;
     /// `NFT_JUMP`.
-    pub(crate) const JUMP: i32 = -3;
+    pub(crate) const JUMP: u32 = (-3_i32).cast_unsigned();
     /// `NFT_GOTO`.
-    pub(crate) const GO_TO: i32 = -4;
+    pub(crate) const GO_TO: u32 = (-4_i32).cast_unsigned();
     /// `NFT_RETURN`.
-    pub(crate) const RETURN: i32 = -5;
+    pub(crate) const RETURN: u32 = (-5_i32).cast_unsigned();
 }
 
 /// `NFTA_MATCH_*`, `NFTA_TARGET_*`: what iptables-nft takes from iptables as it is.
@@ -404,7 +403,7 @@ impl Transaction {
             body.text(chain::TABLE, table);
             body.text(chain::NAME, chain.name);
             body.text(chain::TYPE, chain.kind);
-            body.be32(chain::POLICY, POLICY_ACCEPT);
+            body.be32(chain::POLICY, verdict::ACCEPT);
             body.nest(chain::HOOK, |body| {
                 body.be32(chain::HOOK_NUMBER, chain.hook);
                 body.attribute(chain::HOOK_PRIORITY, &chain.priority.to_be_bytes());
