@@ -94,7 +94,12 @@ pub enum Commit {
     Done,
     /// The kernel did nothing of it: the indices of the messages that it objected to (that of the first message,
     /// which begins the transaction, where it objected to the whole), with its reasons.
-    Refused(Vec<(usize, Refusal)>),
+    Refused {
+        /// What it said first.
+        first: (usize, Refusal),
+        /// What it said then, if it said more.
+        others: Vec<(usize, Refusal)>,
+    },
     /// The kernel's answer was lost.
     Unknown,
 }
@@ -238,7 +243,7 @@ impl Socket {
         let sent = self.raise_send_buffer(frames.byte_length());
         let sent = sent.and_then(|()| self.send(frames.slice(0, frames.len())));
         if let Err(error) = sent {
-            return Commit::Refused(vec![(0, refusal(&error, None))]);
+            return Commit::Refused { first: (0, refusal(&error, None)), others: Vec::new() };
         }
         let mut refusals = Vec::new();
         let mut complete = true;
@@ -262,10 +267,11 @@ impl Socket {
                 }
             }
         }
-        match (refusals.is_empty(), answered && complete) {
-            (false, _) => Commit::Refused(refusals),
-            (true, true) => Commit::Done,
-            (true, false) => Commit::Unknown,
+        let mut refusals = refusals.into_iter();
+        match refusals.next() {
+            Some(first) => Commit::Refused { first, others: refusals.collect() },
+            None if answered && complete => Commit::Done,
+            None => Commit::Unknown,
         }
     }
 

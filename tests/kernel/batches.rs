@@ -103,13 +103,13 @@ fn a_transaction_that_is_lost_is_unknown() {
     };
     let mut socket = Socket::open(netlink::Protocol::Netfilter).expect("a socket");
     assert_eq!(socket.transaction(&mut transaction(&["one", "two"])), netlink::Commit::Done);
-    let netlink::Commit::Refused(refusals) =
+    let netlink::Commit::Refused { first, others } =
         socket.transaction(&mut transaction(&["three", "one", "four", "two"]))
     else {
         panic!("not refused")
     };
     assert_eq!(
-        refusals.iter().map(|(index, refusal)| (*index, refusal.errno)).collect::<Vec<_>>(),
+        [first].iter().chain(&others).map(|(index, refusal)| (*index, refusal.errno)).collect::<Vec<_>>(),
         [(2, 17), (4, 17)]
     );
     let tables = shell("nft list tables");

@@ -7,7 +7,7 @@ use super::rules::TABLE;
 use super::wire::{self, Transaction};
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Attributes, Commit, Message, Protocol, Socket, malformed};
-use crate::kernel::{Outcome, Refusal, nfnetlink};
+use crate::kernel::{Outcome, nfnetlink};
 
 /// The name of our own tables, one of each family.
 pub const OUR_TABLE: &str = TABLE;
@@ -119,10 +119,7 @@ impl WholeTables {
         match self.socket.transaction(&mut transaction.finish()) {
             Commit::Done => Outcome::Done,
             Commit::Unknown => Outcome::Unknown,
-            Commit::Refused(refusals) => Outcome::Refused(refusals.into_iter().next().map_or_else(
-                || Refusal::of(&io::Error::other("refused without a reason")),
-                |(_, refusal)| refusal,
-            )),
+            Commit::Refused { first: (_, refusal), .. } => Outcome::Refused(refusal),
         }
     }
 

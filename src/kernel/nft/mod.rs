@@ -186,17 +186,16 @@ impl Tables {
 
     /// Carries out a transaction in the best variant that the kernel accepts.
     fn in_best_variant(&mut self, transaction: impl Fn(Variant) -> Transaction) -> Outcome {
-        let mut refusal = None;
+        let mut objection = None;
         for variant in Variant::ALL {
             match self.socket.transaction(&mut transaction(variant).finish()) {
                 Commit::Done => return Outcome::Done,
                 Commit::Unknown => return Outcome::Unknown,
                 // The objection to the best variant says most.
-                Commit::Refused(refusals) => refusal = refusal.or(refusals.into_iter().next()),
+                Commit::Refused { first: (_, refusal), .. } => objection = objection.or(Some(refusal)),
             }
         }
-        let (_, refusal) = refusal.expect("every variant was refused, for a reason");
-        Outcome::Refused(refusal)
+        Outcome::Refused(objection.expect("there are variants, and each was refused"))
     }
 
     /// Carries out changes of elements in one transaction, or in as many as their isolation needs.
@@ -210,7 +209,7 @@ impl Tables {
                     _ => {}
                 }
             }
-            let refusals = match self.socket.transaction(&mut transaction.finish()) {
+            let (first, others) = match self.socket.transaction(&mut transaction.finish()) {
                 Commit::Done => {
                     for index in changes {
                         outcomes[index] = Outcome::Done;
@@ -218,19 +217,19 @@ impl Tables {
                     return;
                 }
                 Commit::Unknown => return,
-                Commit::Refused(refusals) => refusals,
+                Commit::Refused { first, others } => (first, others),
             };
             // The kernel tries all messages of a transaction, and names each that it objects to. Message 0 opens the
             // transaction, the others are one change each.
             let mut refused = BTreeSet::new();
-            for (message, refusal) in &refusals {
+            for (message, refusal) in std::iter::once(&first).chain(&others) {
                 if let Some(index) = message.checked_sub(1).and_then(|change| changes.get(change)) {
                     refused.insert(*index);
                     outcomes[*index] = Outcome::Refused(refusal.clone());
                 }
             }
             if refused.is_empty() {
-                return self.split(steps, &changes, refusals, outcomes);
+                return self.split(steps, &changes, &first.1, outcomes);
             }
             changes.retain(|index| !refused.contains(index));
         }
@@ -238,15 +237,7 @@ impl Tables {
 
     /// After an objection to a whole transaction: which of its halves was meant? Without the right to change
     /// anything, neither.
-    fn split(
-        &mut self,
-        steps: &[&Step],
-        changes: &[usize],
-        refusals: Vec<(usize, Refusal)>,
-        outcomes: &mut [Outcome],
-    ) {
-        let refusal = refusals.into_iter().next().map(|(_, refusal)| refusal);
-        let refusal = refusal.expect("a transaction is refused for a reason");
+    fn split(&mut self, steps: &[&Step], changes: &[usize], refusal: &Refusal, outcomes: &mut [Outcome]) {
         if changes.len() == 1 || refusal.is(Errno::PERM) {
             for index in changes {
                 outcomes[*index] = Outcome::Refused(refusal.clone());
