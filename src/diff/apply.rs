@@ -1,16 +1,7 @@
 //! What a state is after a step.
 
-use super::plan::{Plan, Step};
+use super::plan::Step;
 use crate::state::{Address, RealServers, Rules, State, VirtualServer};
-
-impl Plan {
-    /// Changes a state as if every step had been done.
-    pub fn apply_to(&self, state: &mut State) {
-        for planned in &self.steps {
-            planned.step.apply_to(state);
-        }
-    }
-}
 
 impl Step {
     /// Changes a state as the kernel changes when it does this step; how many real servers more there are then.

@@ -1,9 +1,9 @@
 //! Wanted − actual → steps.
 //!
 //! [`diff`] compares two states, key by key, and says what must be written in which order ([`order`]) to get from one
-//! to the other; [`Plan::apply_to`](plan::Plan::apply_to) says what a state is after a plan. One law joins them, and is
-//! tested as a property: after a plan was applied, [`accepts`] holds and another diff is empty. What is no state, and
-//! must be done after it, is in [`purge`].
+//! to the other; [`Step::apply_to`] says what a state is after a step. One law joins them, and is tested as a property:
+//! after all steps of a plan, [`accepts`] holds and another diff is empty. What is no state, and must be done after it,
+//! is in [`purge`].
 //! Pure: no clock, no I/O, and no knowledge of whose an object is: the scope holds only what is ours.
 
 pub mod accept;

@@ -45,7 +45,9 @@ fn plan(actual: &State, wanted: &State) -> Plan {
     let scope: Scope = actual.keys().chain(wanted.keys()).collect();
     let plan = diff(wanted, actual, &scope);
     let mut after = actual.clone();
-    plan.apply_to(&mut after);
+    for planned in &plan.steps {
+        planned.step.apply_to(&mut after);
+    }
     assert!(accepts(wanted, &after, &scope), "{plan:?}");
     assert!(diff(wanted, &after, &scope).is_empty(), "{plan:?}");
     plan
