@@ -525,6 +525,12 @@ impl VirtualServer {
         matches!(&*self.scheduler, "mh" | "sh" | "dh")
     }
 
+    /// The same without its real servers.
+    #[must_use]
+    pub fn without_real_servers(&self) -> Self {
+        Self { real_servers: RealServers::default(), scheduler: Arc::clone(&self.scheduler), ..*self }
+    }
+
     /// Whether everything but the real servers is equal.
     pub fn same_settings(&self, other: &Self) -> bool {
         self.scheduler == other.scheduler

@@ -1,7 +1,7 @@
 //! What a state is after a step.
 
 use super::plan::Step;
-use crate::state::{Address, RealServers, Rules, State, VirtualServer};
+use crate::state::{Address, Rules, State, VirtualServer};
 
 impl Step {
     /// Changes a state as the kernel changes when it does this step; how many real servers more there are then.
@@ -35,17 +35,12 @@ impl Step {
                 state.elements.insert(*element);
             }
             Self::AddVirtualServer(key, server) => {
-                let server = VirtualServer {
-                    real_servers: RealServers::default(),
-                    scheduler: server.scheduler.clone(),
-                    ..*server
-                };
-                more -= count(state.virtual_servers.insert(*key, server));
+                more -= count(state.virtual_servers.insert(*key, server.without_real_servers()));
             }
             Self::EditVirtualServer(key, server) => {
                 if let Some(known) = state.virtual_servers.get_mut(key) {
                     let real_servers = std::mem::take(&mut known.real_servers);
-                    *known = VirtualServer { real_servers, scheduler: server.scheduler.clone(), ..*server };
+                    *known = VirtualServer { real_servers, ..server.without_real_servers() };
                 }
             }
             Self::AddRealServer(key, server_key, server) | Self::EditRealServer(key, server_key, server) => {

@@ -2,29 +2,24 @@
 
 use super::order::Draft;
 use super::plan::Step;
-use crate::state::{RealServer, RealServers, State, VirtualServer, VirtualServerKey, Weight};
+use crate::state::{RealServer, State, VirtualServer, VirtualServerKey, Weight};
 
 pub(super) fn virtual_server(wanted: &State, actual: &State, key: VirtualServerKey, draft: &mut Draft) {
     match (wanted.virtual_servers.get(&key), actual.virtual_servers.get(&key)) {
         (None, None) => {}
         (None, Some(_)) => draft.add(Step::DeleteVirtualServer(key)),
         (Some(wanted), None) => {
-            let settings = settings_of(wanted);
-            real_servers(key, wanted, &settings, draft);
-            draft.add(Step::AddVirtualServer(key, settings));
+            let bare = wanted.without_real_servers();
+            real_servers(key, wanted, &bare, draft);
+            draft.add(Step::AddVirtualServer(key, bare));
         }
         (Some(wanted), Some(actual)) => {
             if !wanted.same_settings(actual) {
-                draft.add(Step::EditVirtualServer(key, settings_of(wanted)));
+                draft.add(Step::EditVirtualServer(key, wanted.without_real_servers()));
             }
             real_servers(key, wanted, actual, draft);
         }
     }
-}
-
-/// A virtual server without its real servers: those have steps of their own.
-fn settings_of(server: &VirtualServer) -> VirtualServer {
-    VirtualServer { real_servers: RealServers::default(), scheduler: server.scheduler.clone(), ..*server }
 }
 
 fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualServer, draft: &mut Draft) {
