@@ -15,7 +15,7 @@ use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
 use crate::state::part::Part;
-use crate::state::{RealServerKey, State, VirtualServerKey};
+use crate::state::{Key, RealServerKey, State, VirtualServerKey};
 
 /// A kernel in memory. Clones share one state: a test keeps one to look on and to meddle.
 #[derive(Clone, Default)]
@@ -245,33 +245,11 @@ impl Kernel for MemoryKernel {
             Selection::Tables(family) => inner.readable([Part::Table(*family)])?,
             Selection::Keys(keys) => inner.readable(keys.iter().map(Part::of))?,
         }
-        let mut state = inner.state.clone();
-        let of = |family: Family| move |address: std::net::IpAddr| Family::of(address) == family;
+        let mut state = State::default();
+        let mut take = |key: &Key| state.copy(key, &inner.state);
         match selection {
-            Selection::Everything => {}
-            Selection::Settings => {
-                state = State {
-                    device: state.device,
-                    sysctls: state.sysctls,
-                    timeouts: state.timeouts,
-                    ..State::default()
-                };
-            }
-            Selection::Addresses(family) => {
-                state.addresses.retain(|address, _| of(*family)(*address));
-                state = State { addresses: state.addresses, ..State::default() };
-            }
-            Selection::Tables(family) => {
-                state.rules.retain(|known, _| known == family);
-                state.elements.retain(|element| element.family() == *family);
-                state = State { rules: state.rules, elements: state.elements, ..State::default() };
-            }
-            Selection::Keys(keys) => {
-                let all = std::mem::take(&mut state);
-                for key in keys {
-                    state.copy(key, &all);
-                }
-            }
+            Selection::Keys(keys) => keys.iter().for_each(take),
+            _ => inner.state.keys().filter(|key| selection.covers(key)).for_each(|key| take(&key)),
         }
         Ok(state)
     }
