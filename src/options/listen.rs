@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use crate::sloppy::parse_ip;
 
 /// Where a server listens when nothing is said: the port, and an address for each family of `bindAddress`.
-pub(super) struct Default {
+pub(super) struct DefaultAddress {
     pub(super) port: u16,
     pub(super) v4: &'static str,
     pub(super) v6: &'static str,
 }
 
-pub(super) const HEALTHZ: Default = Default { port: 10256, v4: "0.0.0.0:10256", v6: "[::]:10256" };
-pub(super) const METRICS: Default = Default { port: 10249, v4: "127.0.0.1:10249", v6: "[::1]:10249" };
+pub(super) const HEALTHZ: DefaultAddress =
+    DefaultAddress { port: 10256, v4: "0.0.0.0:10256", v6: "[::]:10256" };
+pub(super) const METRICS: DefaultAddress =
+    DefaultAddress { port: 10249, v4: "127.0.0.1:10249", v6: "[::1]:10249" };
 
 /// Appends the port to an address that has none; anything else stays as it is.
 pub(super) fn append_port(text: &mut String, port: u16) {

@@ -342,22 +342,21 @@ impl Check<'_> {
     }
 
     pub(super) fn healthz_address(&mut self, text: &str) -> Option<SocketAddr> {
-        self.listen_address(names::HEALTHZ_ADDRESS, text, &listen::HEALTHZ)
+        self.listen_address(names::HEALTHZ_ADDRESS, text, listen::HEALTHZ.v4)
     }
 
     pub(super) fn metrics_address(&mut self, text: &str) -> Option<SocketAddr> {
-        self.listen_address(names::METRICS_ADDRESS, text, &listen::METRICS)
+        self.listen_address(names::METRICS_ADDRESS, text, listen::METRICS.v4)
     }
 
     /// Empty, which only a flag can be: nowhere.
-    fn listen_address(&mut self, name: Name, text: &str, default: &listen::Default) -> Option<SocketAddr> {
+    fn listen_address(&mut self, name: Name, text: &str, example: &str) -> Option<SocketAddr> {
         if text.is_empty() {
             return None;
         }
         let address = listen::parse(text);
         if address.is_none() {
-            let allowed =
-                format!("must be an IP address with a port from 1 to 65535, such as {}", default.v4);
+            let allowed = format!("must be an IP address with a port from 1 to 65535, such as {example}");
             self.invalid(name, text, &allowed);
         }
         address
