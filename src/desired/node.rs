@@ -126,10 +126,8 @@ impl NodeFacts {
         match &options.local_detector {
             LocalDetector::ClusterCidr => first(&options.cluster_cidrs),
             LocalDetector::NodeCidr => first(&self.pod_cidrs),
-            LocalDetector::BridgeInterface(name) => InterfaceName::new(name).map(Inside::Interface),
-            LocalDetector::InterfaceNamePrefix(prefix) => {
-                InterfaceName::new(prefix).map(Inside::InterfacePrefix)
-            }
+            LocalDetector::BridgeInterface(name) => Some(Inside::Interface(*name)),
+            LocalDetector::InterfaceNamePrefix(prefix) => Some(Inside::InterfacePrefix(*prefix)),
         }
     }
 }

@@ -591,8 +591,8 @@ fn the_rules_know_what_is_inside_and_the_nodes_address() {
     for (local_detector, inside) in [
         (LocalDetector::ClusterCidr, Inside::Network("10.244.0.0/16".parse().expect("a network"))),
         (LocalDetector::NodeCidr, Inside::Network("10.244.7.0/24".parse().expect("a network"))),
-        (LocalDetector::BridgeInterface("cni0".into()), Inside::Interface(name("cni0"))),
-        (LocalDetector::InterfaceNamePrefix("cali".into()), Inside::InterfacePrefix(name("cali"))),
+        (LocalDetector::BridgeInterface(name("cni0")), Inside::Interface(name("cni0"))),
+        (LocalDetector::InterfaceNamePrefix(name("cali")), Inside::InterfacePrefix(name("cali"))),
     ] {
         let options =
             ProxyOptions { local_detector, cluster_cidrs: cidrs.clone(), ..ProxyOptions::default() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::state::Timeouts;
+use crate::state::{InterfaceName, Timeouts};
 
 /// What the wanted kernel state depends on, beside the cluster's objects. Its `Default` is what holds where nothing is
 /// said.
@@ -84,9 +84,9 @@ pub enum LocalDetector {
     /// local.
     NodeCidr,
     /// It comes in by this interface.
-    BridgeInterface(Arc<str>),
+    BridgeInterface(InterfaceName),
     /// It comes in by an interface whose name begins so.
-    InterfaceNamePrefix(Arc<str>),
+    InterfaceNamePrefix(InterfaceName),
 }
 
 /// On which of the node's addresses node ports are served (contract 4.5, and the words of kube-proxy 1.37, which stand for

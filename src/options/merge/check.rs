@@ -228,13 +228,13 @@ impl Check<'_> {
             "NodeCIDR" => LocalDetector::NodeCidr,
             "BridgeInterface" => {
                 let name = &interfaces.bridge_interface;
-                self.interface(names::BRIDGE_INTERFACE, name, "BridgeInterface");
-                LocalDetector::BridgeInterface(name.as_str().into())
+                let name = self.interface(names::BRIDGE_INTERFACE, name, "BridgeInterface");
+                name.map_or(LocalDetector::ClusterCidr, LocalDetector::BridgeInterface)
             }
             "InterfaceNamePrefix" => {
                 let prefix = &interfaces.interface_name_prefix;
-                self.interface(names::INTERFACE_NAME_PREFIX, prefix, "InterfaceNamePrefix");
-                LocalDetector::InterfaceNamePrefix(prefix.as_str().into())
+                let prefix = self.interface(names::INTERFACE_NAME_PREFIX, prefix, "InterfaceNamePrefix");
+                prefix.map_or(LocalDetector::ClusterCidr, LocalDetector::InterfaceNamePrefix)
             }
             mode => {
                 let allowed = "must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or empty";
@@ -245,7 +245,11 @@ impl Check<'_> {
         (detector, Vec::new())
     }
 
-    fn interface(&mut self, name: Name, text: &str, mode: &str) {
+    fn interface(&mut self, name: Name, text: &str, mode: &str) -> Option<InterfaceName> {
+        let interface = InterfaceName::new(text);
+        if interface.is_some() {
+            return interface;
+        }
         if text.is_empty() {
             let mode_is = names::DETECT_LOCAL_MODE.at(self.origin);
             self.problems.push(format!(
@@ -256,10 +260,11 @@ impl Check<'_> {
             self.invalid(name, text, "must not be longer than 15 bytes: no name of an interface of Linux is");
         } else if text.contains(|character: char| character == '/' || character.is_whitespace()) {
             self.invalid(name, text, "must not contain a slash or white space: no name of an interface does");
-        } else if InterfaceName::new(text).is_none() {
+        } else {
             // Linux takes such names. Without this the rules would know no pod by it, and nobody would be told.
             self.invalid(name, text, "must be of printable ASCII characters without a quotation mark");
         }
+        None
     }
 
     pub(super) fn conntrack(&mut self, configuration: &Configuration) -> ConntrackOptions {

@@ -12,6 +12,11 @@ use crate::options::conntrack::ConntrackOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::options::settings::Level;
 use crate::options::{Estimator, file, flags};
+use crate::state::InterfaceName;
+
+fn interface(name: &str) -> InterfaceName {
+    InterfaceName::new(name).unwrap()
+}
 
 fn flags(words: &[&str]) -> Flags {
     flags::parse(words.iter().map(std::ffi::OsString::from)).unwrap()
@@ -186,7 +191,7 @@ conntrack:
             timeouts: Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 5 },
             tracked_tcp_seconds: 3_600,
             exclude_cidrs: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
-            local_detector: LocalDetector::InterfaceNamePrefix("cali".into()),
+            local_detector: LocalDetector::InterfaceNamePrefix(interface("cali")),
             // Of another mode.
             cluster_cidrs: vec![],
             masquerade_all: true,

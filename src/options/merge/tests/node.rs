@@ -12,11 +12,11 @@ fn pods_are_known_in_four_ways() {
         (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=x"], LocalDetector::NodeCidr),
         (
             &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
-            LocalDetector::BridgeInterface("cni0".into()),
+            LocalDetector::BridgeInterface(interface("cni0")),
         ),
         (
             &["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"],
-            LocalDetector::InterfaceNamePrefix("veth".into()),
+            LocalDetector::InterfaceNamePrefix(interface("veth")),
         ),
     ] {
         assert_eq!(with_flags(words).unwrap().options.proxy.local_detector, wanted, "{words:?}");
