@@ -28,7 +28,7 @@ use crate::desired::Desired;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses};
 use crate::options::merge::Merged;
-use crate::options::{LogFormat, Options, Source, file, flags};
+use crate::options::{Options, Source, file, flags};
 use crate::reconcile::core::Reconciler;
 use crate::serve::service_health;
 use crate::{reconcile, serve, telemetry};
@@ -90,19 +90,11 @@ pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
 /// Starts the log, and tells what there is to tell about the settings.
 pub(crate) fn begin_log(merged: &Merged) {
     let Options { verbosity, log_format, .. } = merged.options;
-    telemetry::init(verbosity, format_of(log_format));
+    telemetry::init(verbosity, log_format);
     if telemetry::v(1) {
         flags::log_values(&merged.flag_values);
     }
     merged.notices.iter().for_each(|notice| notice.log(verbosity));
-}
-
-/// The log's format, as the settings have it.
-pub fn format_of(format: LogFormat) -> telemetry::Format {
-    match format {
-        LogFormat::Text => telemetry::Format::Text,
-        LogFormat::Json => telemetry::Format::Json,
-    }
 }
 
 async fn start(mut merged: Merged) -> anyhow::Result<()> {

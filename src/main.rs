@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            telemetry::init(0, app::format_of(error.log_format()));
+            telemetry::init(0, error.log_format());
             error.to_string()
         }
     };

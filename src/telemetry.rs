@@ -30,6 +30,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::options::LogFormat;
+
 /// What `-v` said.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 
@@ -39,17 +41,8 @@ pub const PLAIN: &str = "kube_ipvs::plain";
 /// The field with the level of `-v` that a line belongs to, where [`vlog!`](crate::vlog) wrote it.
 const LEVEL: &str = "v";
 
-/// How lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// klog's text format.
-    Text,
-    /// One JSON object per line: as with `--logging-format=json`.
-    Json,
-}
-
 /// Starts logging to standard error. Called again, it changes the level only.
-pub fn init(verbosity: u8, format: Format) {
+pub fn init(verbosity: u8, format: LogFormat) {
     set_verbosity(verbosity);
     // An error says that there is a log already.
     let lines = Lines { format, process: std::process::id(), now: SystemTime::now };
@@ -104,7 +97,7 @@ fn level_of(metadata: &Metadata<'_>) -> u8 {
 
 /// Writes lines.
 struct Lines {
-    format: Format,
+    format: LogFormat,
     process: u32,
     now: fn() -> SystemTime,
 }
@@ -121,8 +114,8 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         match self.format {
-            Format::Text => self.write_text(&mut writer, event),
-            Format::Json => json::write_line((self.now)(), &mut writer, event),
+            LogFormat::Text => self.write_text(&mut writer, event),
+            LogFormat::Json => json::write_line((self.now)(), &mut writer, event),
         }
     }
 }

@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("reconcile", &RECONCILE),
     ("state", &["cluster::types"]),
     ("sloppy", &[]),
-    ("telemetry", &["telemetry"]),
+    ("telemetry", &["telemetry", "options::LogFormat"]),
     ("api", &["api", "cluster::types", "sloppy", "telemetry"]),
     ("cluster", &["cluster", "api::{Change, Event}", "state"]),
     ("desired", &["desired", "cluster", "options::ProxyOptions", "options::proxy", "state"]),

@@ -34,7 +34,7 @@ impl Written {
 /// line first whether anybody listens to it, and keeps the answer for all threads.
 fn keep_a_second_listener() {
     static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
-    let lines = Lines { format: Format::Text, process: 1, now: || UNIX_EPOCH };
+    let lines = Lines { format: LogFormat::Text, process: 1, now: || UNIX_EPOCH };
     SECOND.get_or_init(|| tracing::Dispatch::new(subscriber(lines, io::sink)));
 }
 
@@ -43,13 +43,13 @@ pub(crate) fn listen() -> (Written, tracing::subscriber::DefaultGuard) {
     keep_a_second_listener();
     let written = Written::default();
     let writer = written.clone();
-    let lines = Lines { format: Format::Text, process: 1, now: || UNIX_EPOCH };
+    let lines = Lines { format: LogFormat::Text, process: 1, now: || UNIX_EPOCH };
     let guard = tracing::subscriber::set_default(subscriber(lines, move || writer.clone()));
     (written, guard)
 }
 
 /// What is logged by `events`, line by line.
-fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> {
+fn lines_of(format: LogFormat, process: u32, events: impl FnOnce()) -> Vec<String> {
     let written = Written::default();
     let writer = written.clone();
     let now = || UNIX_EPOCH + Duration::from_nanos(1_795_359_845_000_042_999);
@@ -63,7 +63,7 @@ fn lines_of(format: Format, process: u32, events: impl FnOnce()) -> Vec<String> 
 #[test]
 fn lines_are_klogs() {
     let line = line!() + 2;
-    let lines = lines_of(Format::Text, 12345, || {
+    let lines = lines_of(LogFormat::Text, 12345, || {
         tracing::info!(ipFamily = "IPv4", "Using ipvs Proxier");
         tracing::warn!(count = 3_u64, delta = -1, ratio = 0.5, ok = true, "a {}", "b");
         tracing::error!(err = %"no \"x\"\nhere", "command failed");
@@ -95,7 +95,7 @@ fn lines_are_klogs() {
 
     let shown = |verbosity| {
         set_verbosity(verbosity);
-        let lines = lines_of(Format::Text, 1, || {
+        let lines = lines_of(LogFormat::Text, 1, || {
             tracing::info!("info");
             vlog!(2, interface = "kube-ipvs0", "v2");
             tracing::debug!("debug");
@@ -137,7 +137,7 @@ fn lines_are_klogs() {
         lines.iter().map(|line| line.split_once(mark).unwrap().1.to_owned()).collect()
     };
     let wanted = [r#""v3" interface="kube-ipvs0""#, r#""v0""#, r#""debug""#, r#""other info""#, r#""warn""#];
-    assert_eq!(after(leveled(Format::Text), "] "), wanted);
+    assert_eq!(after(leveled(LogFormat::Text), "] "), wanted);
     let wanted = [
         r#""v3","v":3,"interface":"kube-ipvs0"}"#,
         r#""v0","v":0}"#,
@@ -145,21 +145,21 @@ fn lines_are_klogs() {
         r#""other info","v":4}"#,
         r#""warn"}"#,
     ];
-    assert_eq!(after(leveled(Format::Json), "\"msg\":"), wanted);
+    assert_eq!(after(leveled(LogFormat::Json), "\"msg\":"), wanted);
     set_verbosity(0);
 }
 
 #[test]
 fn lines_without_structure_have_no_quotes() {
     let line = line!() + 1;
-    let lines = lines_of(Format::Text, 1, || tracing::info!(target: PLAIN, "FLAG: --v={:?}", "0"));
+    let lines = lines_of(LogFormat::Text, 1, || tracing::info!(target: PLAIN, "FLAG: --v={:?}", "0"));
     assert_eq!(lines, [format!(r#"I1122 15:04:05.000042       1 tests.rs:{line}] FLAG: --v="0""#)]);
 }
 
 #[test]
 fn lines_may_be_json() {
     let line = line!() + 2;
-    let lines = lines_of(Format::Json, 1, || {
+    let lines = lines_of(LogFormat::Json, 1, || {
         tracing::info!(ipFamily = "IPv4", count = 3, ratio = 0.5, ok = true, "Using \"ipvs\" Proxier");
         let outer = crate::kernel::ReadError { what: "all", source: io::Error::other("inner") };
         tracing::error!(err = &outer as &dyn Error, at = %"[::]:1", "outer");
@@ -179,7 +179,7 @@ fn lines_may_be_json() {
 #[test]
 fn the_process_has_seven_places() {
     let place = |process| {
-        let mut lines = lines_of(Format::Text, process, || tracing::warn!("x"));
+        let mut lines = lines_of(LogFormat::Text, process, || tracing::warn!("x"));
         lines.remove(0).split("tests.rs").next().unwrap().to_owned()
     };
     assert_eq!(place(1), "W1122 15:04:05.000042       1 ");

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use kube_ipvs::api::client::connect;
 use kube_ipvs::api::watch::Settings;
-use kube_ipvs::telemetry::{self, Format};
+use kube_ipvs::options::LogFormat;
+use kube_ipvs::telemetry;
 use tokio::process::Command;
 
 use crate::common::fake_apiserver::{FakeApiServer, Kind};
@@ -141,7 +142,7 @@ const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
 /// If this is such a child: connects, says what comes of it, and is done.
 pub fn as_child() -> Option<ExitCode> {
     let master = std::env::var(CHILD).ok()?;
-    telemetry::init(0, Format::Text);
+    telemetry::init(0, LogFormat::Text);
     crate::session::on_the_clock(async {
         match connect(None, Some(master.as_str()).filter(|master| !master.is_empty())).await {
             Ok(_) => println!("ok"),
