@@ -5,6 +5,7 @@ mod config_file;
 pub mod dry_run;
 mod init_only;
 mod kubernetes_events;
+mod log;
 mod own_node;
 mod report;
 mod servers;
@@ -28,10 +29,10 @@ use crate::desired::Desired;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses};
 use crate::options::merge::Merged;
-use crate::options::{Options, Source, file, flags};
+use crate::options::{Source, file};
 use crate::reconcile::core::Reconciler;
 use crate::serve::service_health;
-use crate::{reconcile, serve, telemetry};
+use crate::{reconcile, serve};
 use report::Reporter;
 use report::services::Services;
 use source::{LISTS, Opened};
@@ -52,7 +53,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting, or ends it, as one line. The data plane stays as it is then, too. The parameters that
 /// are set once, at the start, may have been set: a broken manifest is found after that.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
-    begin_log(&merged);
+    log::begin(&merged);
     let commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty());
     tracing::info!(version = concat!("v", env!("CARGO_PKG_VERSION")), commit, "Version info");
     carry_out(start(merged))
@@ -80,21 +81,11 @@ fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
 /// # Errors
 /// It cannot be written.
 pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
-    begin_log(merged);
+    log::begin(merged);
     std::fs::write(path, file::text(&merged.configuration))
         .with_context(|| format!("--write-config-to={}", path.display()))?;
     tracing::info!(file = %path.display(), "Wrote configuration");
     Ok(())
-}
-
-/// Starts the log, and tells what there is to tell about the settings.
-pub(crate) fn begin_log(merged: &Merged) {
-    let Options { verbosity, log_format, .. } = merged.options;
-    telemetry::init(verbosity, log_format);
-    if telemetry::v(1) {
-        flags::log_values(&merged.flag_values);
-    }
-    merged.notices.iter().for_each(|notice| notice.log(verbosity));
 }
 
 async fn start(mut merged: Merged) -> anyhow::Result<()> {

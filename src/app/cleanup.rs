@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::begin_log;
+use super::log;
 use crate::kernel::ipvs::Ipvs;
 use crate::kernel::sysctl;
 use crate::leftovers::cleanup;
@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(10);
 /// # Errors
 /// If anything could not be removed; what, and why, is in the log.
 pub fn all(merged: &Merged) -> anyhow::Result<()> {
-    begin_log(merged);
+    log::begin(merged);
     let deadline = Instant::now() + END;
     while cleanup::is_running() && Instant::now() < deadline {
         thread::sleep(LOOK);
@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # Errors
 /// As for [`all`]; among them that it waited for too long.
 pub fn own(merged: &Merged) -> anyhow::Result<()> {
-    begin_log(merged);
+    log::begin(merged);
     let deadline = Instant::now() + PATIENCE;
     let mut before = Report::default();
     let report = loop {

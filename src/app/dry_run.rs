@@ -22,7 +22,7 @@ use super::report::numbers;
 use super::source::{self, LISTS};
 use super::supported::supported;
 use super::tasks::Tasks;
-use super::{AUDITS_PER_SYNC_PERIOD, ROOT, begin_log, carry_out, system};
+use super::{AUDITS_PER_SYNC_PERIOD, ROOT, carry_out, log, system};
 use crate::api::Event;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::node_addresses;
@@ -40,7 +40,7 @@ use text::Foreseen;
 /// Whatever would keep the start from its first sync; that the kernel cannot be read; that IPVS is not loaded, which a start
 /// would load; or that it was asked to stop before the facts were complete.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
-    begin_log(&merged);
+    log::begin(&merged);
     carry_out(look(merged))
 }
 

@@ -144,14 +144,6 @@ impl Flags {
     }
 }
 
-/// Logs the values of all flags, as kube-proxy does from `-v=1` on: `FLAG: --v="1"`.
-pub fn log_values(values: &[(&'static str, String)]) {
-    for (name, value) in values {
-        // The target of lines that stand without quotes: `crate::telemetry::PLAIN`.
-        tracing::info!(target: "kube_ipvs::plain", v = 1, "FLAG: --{name}={value:?}");
-    }
-}
-
 fn command() -> clap::Command {
     let command = clap::Command::new("kube-ipvs")
         .no_binary_name(true)

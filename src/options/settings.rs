@@ -39,18 +39,6 @@ impl Notice {
     pub fn warning(message: &'static str, detail: String) -> Self {
         Self { level: Level::Warning, message, detail }
     }
-
-    /// Writes it to the log, if that much is logged.
-    pub fn log(&self, verbosity: u8) {
-        let (message, detail) = (self.message, self.detail.as_str());
-        match (self.level, detail) {
-            (Level::Detail, _) if verbosity < 1 => {}
-            (Level::Detail, _) => tracing::info!(v = 1, detail, "{message}"),
-            (Level::Info, "") => tracing::info!("{message}"),
-            (Level::Info, _) => tracing::info!(detail, "{message}"),
-            (Level::Warning, _) => tracing::warn!(detail, "{message}"),
-        }
-    }
 }
 
 /// Where a setting came from: what an error about it is named after.
