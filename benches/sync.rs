@@ -3,12 +3,15 @@
 //! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
 //! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size.
 
+#[path = "../tests/common/facts.rs"]
+mod facts;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Plan;
@@ -23,28 +26,17 @@ const CHANGES: u32 = 500;
 fn service(number: u32) -> Service {
     let [_, high, middle, low] = number.to_be_bytes();
     Service {
-        key: ServiceKey::new("default", format!("service-{number}")),
-        uid: None,
         created_seconds: i64::from(number),
         cluster_ips: vec![[10, 96 + high, middle, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..facts::service(ServiceKey::new("default", format!("service-{number}")))
     }
 }
 
 fn slice(number: u32, endpoints: u32) -> EndpointSlice {
     let endpoints = (0..endpoints).map(|endpoint| {
         let [a, b, c, d] = (number * (ENDPOINTS + 1) + endpoint).to_be_bytes();
-        Endpoint {
-            address: [10 + a, 128 + b, c, d].into(),
-            ready: true,
-            serving: true,
-            terminating: false,
-            node: None,
-            hints: None,
-        }
+        facts::endpoint([10 + a, 128 + b, c, d].into())
     });
     EndpointSlice {
         key: SliceKey::new("default", format!("service-{number}-1")),

@@ -1,5 +1,8 @@
 //! Work by one object grows no faster than the object: who may write a Service must not hold up all the others.
 
+#[path = "common/facts.rs"]
+mod facts;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -11,8 +14,7 @@ use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::topology::{self, Place};
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, External, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey,
-    SlicePort,
+    EndpointSlice, External, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::Desired;
 use kube_ipvs::desired::settings::Supported;
@@ -61,14 +63,11 @@ fn service(ports: u16, external: External) -> Service {
         node_port: None,
     };
     Service {
-        key: ServiceKey::new("default", "web"),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: (1..=ports).map(port).collect(),
-        affinity_seconds: None,
         internal_policy: Policy::Local,
         external: Some(Box::new(external)),
+        ..facts::service(ServiceKey::new("default", "web"))
     }
 }
 
@@ -177,14 +176,7 @@ fn endpoints_of_many_ports() {
             protocol: port.protocol,
             port: port.port,
         });
-        let endpoint = Endpoint {
-            address: ip("10.244.0.1"),
-            ready: true,
-            serving: true,
-            terminating: false,
-            node: None,
-            hints: None,
-        };
+        let endpoint = facts::endpoint(ip("10.244.0.1"));
         let slice = EndpointSlice {
             key: SliceKey::new("default", "web-1"),
             service: service.key.clone(),

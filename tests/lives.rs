@@ -1,5 +1,7 @@
 //! What single things that go wrong come to, in whole lives of the loop against a kernel in memory.
 
+#[path = "common/facts.rs"]
+mod facts;
 #[path = "common/life.rs"]
 mod life;
 
@@ -9,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
-    Uid,
+    EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort, Uid,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Step;
@@ -38,27 +39,15 @@ fn ip(text: &str) -> IpAddr {
 fn service(number: u16) -> Service {
     let [high, low] = number.to_be_bytes();
     Service {
-        key: ServiceKey::new("default", format!("s{number}")),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![[10, 96, high, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..facts::service(ServiceKey::new("default", format!("s{number}")))
     }
 }
 
 /// Its slice, with these endpoints.
 fn slice(number: u16, endpoints: &[&str]) -> EndpointSlice {
-    let endpoint = |address: &&str| Endpoint {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        hints: None,
-        node: None,
-    };
+    let endpoint = |address: &&str| facts::endpoint(ip(address));
     EndpointSlice {
         key: SliceKey::new("default", format!("s{number}")),
         service: ServiceKey::new("default", format!("s{number}")),

@@ -1,6 +1,8 @@
 //! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
 //! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
 
+#[path = "common/facts.rs"]
+mod facts;
 #[path = "common/life.rs"]
 mod life;
 #[path = "common/random.rs"]
@@ -12,7 +14,7 @@ use std::time::Duration;
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{
-    Endpoint, EndpointSlice, Family, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
+    EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
 use kube_ipvs::desired::Desired;
 use kube_ipvs::diff::purge::Flow;
@@ -311,24 +313,12 @@ fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, Te
 #[test]
 fn changes_that_never_stop_leave_nothing_waiting() {
     let service = Service {
-        key: ServiceKey::new("default", "a"),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..facts::service(ServiceKey::new("default", "a"))
     };
     let change = |number: u8| {
-        let endpoint = Endpoint {
-            address: ip(&format!("10.244.0.{number}")),
-            ready: true,
-            serving: true,
-            terminating: false,
-            hints: None,
-            node: None,
-        };
+        let endpoint = facts::endpoint(ip(&format!("10.244.0.{number}")));
         Event::Slice(Change::Upsert(EndpointSlice {
             key: SliceKey::new("default", "a"),
             service: service.key.clone(),

@@ -4,6 +4,8 @@
 //! of. It says which Services an event concerns and nothing about what to do with them. Pure: no clock, no I/O.
 
 pub mod endpoints;
+#[cfg(test)]
+pub(crate) mod examples;
 pub mod local;
 pub mod node_ips;
 pub mod topology;

@@ -2,10 +2,9 @@ use std::net::IpAddr;
 
 use super::topology::{Endpoints, Place};
 use super::types::{
-    Endpoint, EndpointSlice, Family, Hints, Policy, Protocol, Service, ServiceKey, ServicePort, SliceKey,
-    SlicePort,
+    Endpoint, EndpointSlice, Family, Hints, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
-use super::{Cluster, Touched, endpoints, topology};
+use super::{Cluster, Touched, endpoints, examples, topology};
 use crate::api::{Change, Event};
 use crate::state::RealServerKey;
 
@@ -19,26 +18,14 @@ fn port() -> ServicePort {
 
 fn service(name: &str) -> Service {
     Service {
-        key: ServiceKey::new("default", name),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![port()],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..examples::service(ServiceKey::new("default", name))
     }
 }
 
 fn endpoint(number: u8) -> Endpoint {
-    Endpoint {
-        address: ip(&format!("10.244.0.{number}")),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        hints: None,
-    }
+    examples::endpoint(ip(&format!("10.244.0.{number}")))
 }
 
 fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {

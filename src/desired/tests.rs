@@ -5,6 +5,7 @@ use super::settings::Supported;
 use super::{Desired, Shared};
 use crate::api::{Change, Event};
 use crate::cluster::Cluster;
+use crate::cluster::examples;
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, Family, Node, NodeAddress, NodeAddresses, Policy,
     Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
@@ -25,26 +26,18 @@ fn tcp(address: &str, port: u16) -> VirtualServerKey {
 
 fn service(external: External, node_port: Option<u16>) -> Service {
     Service {
-        key: ServiceKey::new("default", "web"),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
         external: Some(Box::new(external)),
+        ..examples::service(ServiceKey::new("default", "web"))
     }
 }
 
 /// Endpoints 10.244.0.N on these nodes.
 fn slice(nodes: &[&str]) -> EndpointSlice {
     let endpoint = |(number, node): (u8, &&str)| Endpoint {
-        address: ip(&format!("10.244.0.{number}")),
-        ready: true,
-        serving: true,
-        terminating: false,
         node: Some((*node).into()),
-        hints: None,
+        ..examples::endpoint(ip(&format!("10.244.0.{number}")))
     };
     EndpointSlice {
         key: SliceKey::new("default", "web-1"),

@@ -58,6 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cluster::examples;
     use crate::cluster::types::{External, ServiceKey};
 
     /// How the number was found before all were found at once: the numbers must stay the same.
@@ -89,18 +90,14 @@ mod tests {
     fn service(numbers: BTreeMap<(Protocol, u16), Option<u16>>) -> Service {
         let port = |((protocol, port), node_port)| ServicePort { name: "".into(), protocol, port, node_port };
         Service {
-            key: ServiceKey::new("default", "web"),
-            uid: None,
-            created_seconds: 0,
-            cluster_ips: vec![],
             ports: numbers.into_iter().map(port).collect(),
-            affinity_seconds: None,
             internal_policy: Policy::Local,
             external: Some(Box::new(External {
                 external_ips: vec![IpAddr::from([198, 51, 100, 1])],
                 policy: Policy::Local,
                 ..External::default()
             })),
+            ..examples::service(ServiceKey::new("default", "web"))
         }
     }
 

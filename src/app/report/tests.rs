@@ -6,9 +6,10 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::api::events::Happening;
 use crate::api::{Change, Event};
+use crate::cluster::examples;
 use crate::cluster::types::{
-    AddressScope, Endpoint, EndpointSlice, Node, NodeAddress, Policy, Protocol, Service, ServiceKey,
-    ServicePort, SliceKey, SlicePort,
+    AddressScope, EndpointSlice, Node, NodeAddress, Protocol, Service, ServiceKey, ServicePort, SliceKey,
+    SlicePort,
 };
 use crate::desired::settings::Supported;
 use crate::diff::Step;
@@ -120,23 +121,11 @@ fn web() -> [Event; 3] {
 fn webs(count: u8) -> [Event; 3] {
     let key = |number: u8| ServiceKey::new("default", format!("web{number}"));
     let service = |number: u8| Service {
-        key: key(number),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..examples::service(key(number))
     };
-    let endpoint = |number: u8| Endpoint {
-        address: IpAddr::from([10, 244, 0, number]),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        hints: None,
-    };
+    let endpoint = |number: u8| examples::endpoint(IpAddr::from([10, 244, 0, number]));
     let slice = |number: u8| EndpointSlice {
         key: SliceKey::new("default", format!("web{number}-1")),
         service: key(number),

@@ -3,9 +3,8 @@ use std::net::IpAddr;
 use super::*;
 use crate::api::events::Regarding;
 use crate::api::{Change, Event};
-use crate::cluster::types::{
-    Endpoint, EndpointSlice, External, Family, Policy, Protocol, Service, SliceKey, Uid,
-};
+use crate::cluster::examples;
+use crate::cluster::types::{Endpoint, EndpointSlice, External, Family, Protocol, Service, SliceKey, Uid};
 use crate::desired::Shared;
 use crate::state::VirtualServerKey;
 
@@ -80,14 +79,10 @@ fn of_two_services_with_one_address_one_node_tells() {
 #[test]
 fn of_an_external_ip_that_is_its_own_the_node_tells() {
     let service = |name: &str, external: External| Service {
-        key: key(name),
         uid: Uid::parse(UID),
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1")],
-        ports: Vec::new(),
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
         external: Some(Box::new(external)),
+        ..examples::service(key(name))
     };
     let node = ip("192.168.0.1");
     let mut cluster = Cluster::default();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::{Change, Event};
+use crate::cluster::examples;
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, NodeAddress, Protocol, ServicePort, SliceKey, SlicePort,
     Uid,
@@ -15,30 +16,19 @@ fn ip(text: &str) -> IpAddr {
 
 fn balanced(name: &str, port: Option<u16>) -> Service {
     Service {
-        key: ServiceKey::new("default", name),
-        uid: None,
-        created_seconds: 0,
         cluster_ips: vec![ip("10.96.0.1"), ip("fd00:10:96::1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
         external: Some(Box::new(External {
             policy: Policy::Local,
             health_check_node_port: port,
             ..External::default()
         })),
+        ..examples::service(ServiceKey::new("default", name))
     }
 }
 
 fn endpoint(address: &str, node: &str) -> Endpoint {
-    Endpoint {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: Some(node.into()),
-        hints: None,
-    }
+    Endpoint { node: Some(node.into()), ..examples::endpoint(ip(address)) }
 }
 
 fn slice(name: &str, service: &str, endpoints: Vec<Endpoint>) -> Event {

@@ -10,6 +10,7 @@ use super::super::super::explanation::{
 };
 use super::super::{Next, Reconciler};
 use crate::api::{Change, Event};
+use crate::cluster::examples;
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, Family, Hints, Node, NodeAddress, Policy, Protocol,
     Service, ServiceKey, ServicePort, SliceKey, SlicePort,
@@ -28,14 +29,10 @@ fn ip(text: &str) -> IpAddr {
 
 fn web() -> Service {
     Service {
-        key: ServiceKey::new("default", "web"),
-        uid: None,
         created_seconds: 7,
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        affinity_seconds: None,
-        internal_policy: Policy::Cluster,
-        external: None,
+        ..examples::service(ServiceKey::new("default", "web"))
     }
 }
 
@@ -54,14 +51,7 @@ fn balanced() -> Service {
 }
 
 fn endpoint(address: &str, node: &str) -> Endpoint {
-    Endpoint {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: Some(node.into()),
-        hints: None,
-    }
+    Endpoint { node: Some(node.into()), ..examples::endpoint(ip(address)) }
 }
 
 fn slice(endpoints: Vec<Endpoint>) -> EndpointSlice {
