@@ -14,6 +14,7 @@ use kube_ipvs::api::client::connect;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::runtime::{Builder, Runtime};
 
 /// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine, and half a minute in the lab.
 const READY: Duration = Duration::from_mins(3);
@@ -66,6 +67,18 @@ impl RealApiServer {
             std::process::Command::new("cp").arg("-r").arg(data).arg(folder.path().join("etcd")).status();
         assert!(copied.unwrap().success(), "{} can be copied", data.display());
         Self::start_in(folder, Ipv4Addr::LOCALHOST, flags).await
+    }
+
+    /// The same for callers without a runtime: with one for it, and a client of `admin`.
+    #[allow(dead_code, reason = "each test program uses its own part of this")]
+    pub fn with_runtime(address: Ipv4Addr, flags: &[&str]) -> (Runtime, Self, kube::Client) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (server, admin) = runtime.block_on(async {
+            let server = Self::start_at(address, flags).await;
+            let admin = server.client("admin").await;
+            (server, admin)
+        });
+        (runtime, server, admin)
     }
 
     async fn start_in(folder: TempDir, address: Ipv4Addr, flags: &[&str]) -> Self {

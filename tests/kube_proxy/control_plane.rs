@@ -10,7 +10,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::{Api, Client};
 use kube_ipvs::cluster::types::Family;
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::NODES;
 use crate::anything;
@@ -34,12 +34,7 @@ impl ControlPlane {
     pub(crate) fn start(cluster: &Cluster) -> Self {
         cluster.host("lan").shell(format!("ip addr add {ADDRESS}/24 dev lan"));
         let control_plane = cluster.host("lan").run(|| {
-            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let (server, admin) = runtime.block_on(async {
-                let server = RealApiServer::start_at(ADDRESS, &[RANGES]).await;
-                let admin = server.client("admin").await;
-                (server, admin)
-            });
+            let (runtime, server, admin) = RealApiServer::with_runtime(ADDRESS, &[RANGES]);
             Self { runtime, server, admin }
         });
         for (node, _) in NODES {

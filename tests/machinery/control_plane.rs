@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, Pat
 use kube::{Api, Client};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::lab::shell;
 use crate::pods::in_namespace_of;
@@ -98,12 +98,7 @@ impl ControlPlane {
     fn start() -> Self {
         there(|| {
             shell(&format!("ip addr add {ADDRESS}/32 dev lo"));
-            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let (server, admin) = runtime.block_on(async {
-                let server = RealApiServer::start_at(ADDRESS, &[RANGES]).await;
-                let admin = server.client("admin").await;
-                (server, admin)
-            });
+            let (runtime, server, admin) = RealApiServer::with_runtime(ADDRESS, &[RANGES]);
             let control_plane = Self { runtime, server, admin };
             // All tests' nodes are this one, one after the other.
             control_plane.create_node();
