@@ -121,22 +121,8 @@ fn put(folder: &Path, name: &str, text: &str) {
 
 fn start(folder: &Path, name: &str) -> Proxy {
     let manifests = folder.join("manifests").to_string_lossy().into_owned();
-    Proxy::start(
-        folder,
-        name,
-        &[
-            "--manifests",
-            &manifests,
-            "--hostname-override",
-            "node1",
-            "--proxy-mode",
-            "ipvs",
-            "--cluster-cidr",
-            "10.244.0.0/16,fd00:10:244::/56",
-            "-v",
-            "2",
-        ],
-    )
+    let pods = "10.244.0.0/16,fd00:10:244::/56";
+    Proxy::on_node(folder, name, "node1", pods, &["--manifests", &manifests])
 }
 
 /// A folder with `manifests/web.yaml`, and a proxy that has made its state.

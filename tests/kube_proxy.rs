@@ -106,19 +106,7 @@ fn start_ours(cluster: &Cluster, node: &'static str, kubeconfig: PathBuf) -> Pro
     let mut proxy = cluster.host(node).run(move || {
         let folder = tempfile::tempdir().unwrap().keep();
         let kubeconfig = kubeconfig.to_string_lossy();
-        let arguments = [
-            "--kubeconfig",
-            &kubeconfig,
-            "--hostname-override",
-            node,
-            "--proxy-mode",
-            "ipvs",
-            "--cluster-cidr",
-            topology::POD_NETWORKS,
-            "-v",
-            "2",
-        ];
-        Proxy::start(&folder, node, &arguments)
+        Proxy::on_node(&folder, node, node, topology::POD_NETWORKS, &["--kubeconfig", &kubeconfig])
     });
     proxy.wait_synced();
     proxy

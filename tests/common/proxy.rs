@@ -19,6 +19,13 @@ impl Proxy {
         Self::spawn(folder, name, Command::new(env!("CARGO_BIN_EXE_kube-ipvs")).args(arguments))
     }
 
+    /// Starts it on a node of this name, with these networks of pods, and told more by these arguments.
+    #[allow(dead_code, reason = "each test program uses its own part of this")]
+    pub(crate) fn on_node(folder: &Path, name: &str, node: &str, pods: &str, more: &[&str]) -> Self {
+        let usual = ["--hostname-override", node, "--proxy-mode", "ipvs", "--cluster-cidr", pods, "-v", "2"];
+        Self::start(folder, name, &[&usual, more].concat())
+    }
+
     /// Starts it by shell lines that end with it, with these variables, in mount points of its own.
     #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub(crate) fn of_shell(folder: &Path, name: &str, lines: &str, variables: &[(&str, &str)]) -> Self {

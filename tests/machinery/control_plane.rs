@@ -298,17 +298,6 @@ fn node(spec: &Value) -> Value {
 /// Starts kube-ipvs in the caller's namespace with this kubeconfig, and more arguments.
 pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path, more: &[&str]) -> Proxy {
     let kubeconfig = kubeconfig.to_string_lossy();
-    let usual = [
-        "--kubeconfig",
-        &kubeconfig,
-        "--hostname-override",
-        NODE,
-        "--proxy-mode",
-        "ipvs",
-        "--cluster-cidr",
-        "10.244.0.0/16,fd00:10:244::/56",
-        "-v",
-        "2",
-    ];
-    Proxy::start(folder.path(), name, &[&usual, more].concat())
+    let more = [&["--kubeconfig", &*kubeconfig], more].concat();
+    Proxy::on_node(folder.path(), name, NODE, "10.244.0.0/16,fd00:10:244::/56", &more)
 }
