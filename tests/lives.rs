@@ -240,6 +240,29 @@ fn what_a_list_misses_is_read_soon_however_long_the_list_took() {
     }
 }
 
+/// A look that costs a millisecond takes 200 where many want the processor.
+#[test]
+fn what_is_damaged_on_a_busy_node_is_found_as_soon_as_on_others() {
+    let mut life = settled(3, Duration::from_secs(1));
+    let before = life.kernel.state();
+    life.kernel.meddle(|state| {
+        state.addresses.pop_first();
+    });
+    let begun = life.now;
+    while life.kernel.state() != before {
+        match life.reconciler.next(life.now) {
+            Next::Work(work) => {
+                let answer = work.carry_out(&mut life.kernel);
+                life.now += Duration::from_millis(200);
+                life.reconciler.spent(Duration::from_millis(1));
+                life.reconciler.complete(answer, life.now);
+            }
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+        assert!(life.now < begun + Duration::from_secs(30));
+    }
+}
+
 #[test]
 fn a_device_that_cannot_be_made_is_no_small_matter() {
     let mut life = settled(3, NEVER);

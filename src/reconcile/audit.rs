@@ -12,14 +12,14 @@ use crate::state::{Key, Scope, State, VirtualServerKey};
 /// Virtual servers that are read back in one tick.
 const SLICE: usize = 128;
 
-/// The audit reads for at most one part in so many of the time: `LONG_REST` in a large cluster, where there is always
+/// The audit takes at most one part in so many of a processor: `LONG_REST` in a large cluster, where there is always
 /// something to read; `SHORT_REST` in others, where a round is a few looks and should find soon what is wrong.
 const LONG_REST: u32 = 2500;
 const SHORT_REST: u32 = 500;
 /// A cluster with more virtual servers is large.
 const LARGE: usize = 8 * SLICE;
-/// No look waits for longer than this, in periods: how long a look took says nothing of what it costs where the kernel let
-/// it wait, for a lock that somebody else held, or did not answer at all.
+/// No look waits for longer than this, in periods, whatever the last one cost: the kernel may spin for a lock that somebody
+/// else holds.
 const LONGEST_REST: u32 = 300;
 
 /// After so many periods it is asked whether what everything stands on is there: a round through everything takes minutes
@@ -57,7 +57,7 @@ pub(super) struct Audit {
     last: Option<VirtualServerKey>,
     /// Virtual servers that surprised the last list: read first.
     surprising: Vec<VirtualServerKey>,
-    /// How many times as long as a look took the next one waits.
+    /// How many times as long as a look cost the next one waits.
     rest: u32,
 }
 
@@ -133,13 +133,14 @@ impl Audit {
         std::mem::take(&mut self.round_ended)
     }
 
-    /// What was looked at took so long: the next look waits in proportion. Not if that one was asked for; and what it found
-    /// is read soon.
-    pub(super) fn took(&mut self, took: Duration, now: Instant) {
+    /// The last look cost so much of the processor: the next one waits in proportion. Not for how long it took: on a busy node
+    /// that is mostly the time of others, and what is damaged there would stay so for minutes. Not if it was asked for,
+    /// either; and what it found is read soon.
+    pub(super) fn cost(&mut self, cost: Duration, now: Instant) {
         if !self.surprising.is_empty() {
             self.due = self.due.map(|due| due.min(now + self.period));
         } else if !self.was_asked {
-            let rest = took.saturating_mul(self.rest).min(self.period * LONGEST_REST);
+            let rest = cost.saturating_mul(self.rest).min(self.period * LONGEST_REST);
             self.due = self.due.max(Some(now + rest));
         }
     }

@@ -148,6 +148,8 @@ pub struct Reconciler {
     in_flight: Option<Task>,
     /// When it was handed out.
     handed_out: Option<Instant>,
+    /// What the piece of work in flight has cost, if that is known: see [`Reconciler::spent`].
+    spent: Option<Duration>,
     progress: Progress,
     notes: Vec<Note>,
     synced_once: bool,
@@ -191,6 +193,7 @@ impl Reconciler {
             adopt_again: None,
             in_flight: None,
             handed_out: None,
+            spent: None,
             progress: Progress::default(),
             notes: Vec::new(),
             synced_once: false,
@@ -353,13 +356,19 @@ impl Reconciler {
         Next::Wait(due.into_iter().flatten().min())
     }
 
+    /// The piece of work in flight has cost so much processor time, which is less than it took where the kernel or the
+    /// processor was waited for. Said before [`Reconciler::complete`]; what nobody says this of has cost what it took.
+    pub fn spent(&mut self, processor: Duration) {
+        self.spent = Some(processor);
+    }
+
     /// Takes in what became of the piece of work in flight.
     ///
     /// # Panics
     /// If the answer is not of the form that belongs to the work.
     pub fn complete(&mut self, answer: Answer, now: Instant) {
         let is_part_of_audit = matches!(self.in_flight, Some(Task::Audit(_) | Task::List));
-        let took = self.took(now);
+        let cost = self.spent.take().unwrap_or_else(|| self.took(now));
         match (self.in_flight.take().expect("an answer follows a piece of work"), answer) {
             (Task::Adopt, Answer::State(read)) => self.adopt(read, now),
             (Task::Reread(scope), Answer::State(Ok(state))) => {
@@ -399,7 +408,7 @@ impl Reconciler {
         }
         if is_part_of_audit {
             // Behind what was found: that is looked at soon.
-            self.audit.took(took, now);
+            self.audit.cost(cost, now);
         }
     }
 

@@ -9,6 +9,7 @@ pub mod explanation;
 mod first;
 pub mod note;
 mod picture;
+mod processor;
 pub mod progress;
 mod purge;
 mod refusals;
@@ -121,7 +122,12 @@ fn work<L: Listener>(
         }
         match next {
             Next::Work(work) => {
+                // Not for each change: this clock is a system call on every machine.
+                let begun = (!matches!(work, Work::Apply(_))).then(processor::time_used);
                 let answer = work.carry_out(&mut *kernel);
+                if let Some(begun) = begun {
+                    reconciler.spent(processor::time_used().saturating_sub(begun));
+                }
                 now = Instant::now();
                 if let (Work::Apply(plan), Answer::Outcomes(outcomes)) = (&work, &answer) {
                     listener.wrote(&reconciler, plan, outcomes);

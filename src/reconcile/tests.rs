@@ -373,10 +373,10 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     audit.start(now);
     now += second;
     assert_eq!(next_look(&mut audit, &State::default()), now);
-    audit.took(Duration::from_micros(10), now);
+    audit.cost(Duration::from_micros(10), now);
     now += second;
     assert_eq!(next_look(&mut audit, &State::default()), now, "never more often than this");
-    audit.took(Duration::from_millis(20), now);
+    audit.cost(Duration::from_millis(20), now);
     now += 10 * second;
     let many = (1..=2000).map(|port| VirtualServerKey { port, ..server_key(Protocol::Tcp) });
     let server = VirtualServer {
@@ -389,23 +389,23 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     let large =
         State { virtual_servers: many.map(|key| (key, server.clone())).collect(), ..State::default() };
     assert_eq!(next_look(&mut audit, &large), now);
-    audit.took(Duration::from_millis(20), now);
+    audit.cost(Duration::from_millis(20), now);
     now += 50 * second;
     assert_eq!(next_look(&mut audit, &State::default()), now, "longer in a large cluster");
     audit.look_at(vec![server_key(Protocol::Tcp)]);
-    // Only then is known how long that took.
-    audit.took(second, now);
+    // Only then is known what that cost.
+    audit.cost(second, now);
     assert_eq!(next_look(&mut audit, &large), now + second, "what surprised is read soon");
 }
 
 #[test]
-fn a_look_that_waited_for_the_kernel_does_not_hold_up_the_audit_for_hours() {
+fn a_look_that_cost_much_for_once_does_not_hold_up_the_audit_for_hours() {
     let second = Duration::from_secs(1);
     let start = Instant::now();
     let mut audit = Audit::new(second, [Family::V4].into());
     audit.start(start);
     let now = next_look(&mut audit, &State::default());
-    audit.took(Duration::from_secs(5), now);
+    audit.cost(Duration::from_secs(5), now);
     assert_eq!(next_look(&mut audit, &State::default()), now + 300 * second);
 }
 
@@ -420,16 +420,16 @@ fn what_is_asked_for_is_looked_at_at_once_and_does_not_hold_up_the_audit() {
     for _ in 0..3 {
         audit.look(vec![tables.clone()]);
         assert_eq!(audit.due(start, &State::default()), Some(tables.clone()));
-        audit.took(Duration::from_mins(1), start);
+        audit.cost(Duration::from_mins(1), start);
     }
     let now = next_look(&mut audit, &State::default());
     assert_eq!(now, start + second);
-    audit.took(Duration::from_secs(5), now);
+    audit.cost(Duration::from_secs(5), now);
     // What it finds is read soon, however long the audit rests just then.
     audit.look(vec![Look::List]);
     assert_eq!(audit.due(now, &State::default()), Some(Look::List));
     audit.look_at(vec![server_key(Protocol::Tcp)]);
-    audit.took(Duration::from_millis(1), now);
+    audit.cost(Duration::from_millis(1), now);
     assert_eq!(next_look(&mut audit, &State::default()), now + second);
 }
 
@@ -440,7 +440,7 @@ fn what_everything_stands_on_is_asked_for_however_long_an_audit_rests() {
     let mut audit = Audit::new(second, [Family::V4].into());
     audit.start(start);
     assert!(audit.due(start + second, &State::default()).is_some());
-    audit.took(Duration::from_mins(1), start + second);
+    audit.cost(Duration::from_mins(1), start + second);
     let server = state(Protocol::Tcp, &[(1, LIVE)]);
     for round in 1..=3 {
         let due = start + round * 10 * second;
