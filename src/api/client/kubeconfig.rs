@@ -17,6 +17,7 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         }
         other => Error::Parse { file: file.into(), reason: first_line(&other.to_string()) },
     })?;
+    check_names(file, &kubeconfig)?;
     let current = current(file, &kubeconfig)?;
     let cluster = kubeconfig
         .clusters
@@ -77,6 +78,24 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
 /// The settings that `--master` alone makes: a server, and no credentials.
 pub(super) fn of_master(url: &str) -> Result<Config, Error> {
     server_url(url, false).map(Config::new).map_err(|problem| master_error(url, problem))
+}
+
+/// Checks that no list has a name twice: kube's client would take the first, whatever is in it, and client-go takes no such
+/// file.
+fn check_names(file: &Path, kubeconfig: &Kubeconfig) -> Result<(), Error> {
+    let lists: [(&str, Vec<&str>); 3] = [
+        ("contexts", kubeconfig.contexts.iter().map(|named| named.name.as_str()).collect()),
+        ("clusters", kubeconfig.clusters.iter().map(|named| named.name.as_str()).collect()),
+        ("users", kubeconfig.auth_infos.iter().map(|named| named.name.as_str()).collect()),
+    ];
+    for (field, mut names) in lists {
+        names.sort_unstable();
+        if let Some([twice, _]) = names.array_windows().find(|[name, next]| name == next) {
+            let problem = format!("{twice:?} is there twice, allowed each name once");
+            return Err(Error::Field { file: file.into(), field: field.into(), problem });
+        }
+    }
+    Ok(())
 }
 
 /// The names that the current context leads to.

@@ -121,6 +121,22 @@ async fn errors_name_file_and_field() {
     }
 }
 
+/// Which of them was meant, nobody knows: client-go takes no such file either.
+#[tokio::test]
+async fn a_name_that_is_there_twice_is_refused() {
+    let text = kubeconfig("{server: 'http://127.0.0.1:1'}", "{}");
+    for (list, once, twice) in [
+        ("contexts", "contexts: [", "contexts: [{name: here}, "),
+        ("clusters", "clusters: [", "clusters: [{name: lab}, "),
+        ("users", "users: [", "users: [{name: proxy}, "),
+    ] {
+        let name = twice.rsplit(' ').nth(1).unwrap().trim_end_matches("},");
+        let expected =
+            format!("--kubeconfig ./kubeconfig: {list}: {name:?} is there twice, allowed each name once");
+        assert_eq!(verdict(&text.replace(once, twice), None).await, expected);
+    }
+}
+
 #[tokio::test]
 async fn an_unreadable_file_and_one_of_another_shape_are_told_apart() {
     let missing = connect(Some(Path::new("/nonexistent/kubeconfig")), None).await.err().unwrap();
