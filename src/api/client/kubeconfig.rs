@@ -10,6 +10,10 @@ use super::{Error, first_line};
 
 /// Reads the settings, and those files of which kube's client would not name the field.
 pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Config, Origin), Error> {
+    if ends_within_a_character(file) {
+        let reason = "the text is UTF-16, and ends within a character".into();
+        return Err(Error::Parse { file: file.into(), reason });
+    }
     let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| match error {
         KubeconfigError::ReadConfig(error, _) => Error::Read { file: file.into(), error },
         KubeconfigError::Parse(error) => {
@@ -78,6 +82,13 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
 /// The settings that `--master` alone makes: a server, and no credentials.
 pub(super) fn of_master(url: &str) -> Result<Config, Error> {
     server_url(url, false).map(Config::new).map_err(|problem| master_error(url, problem))
+}
+
+/// Whether a file is in UTF-16 and has an odd number of bytes, at which kube's reader panics. A pipe can be read once, and is
+/// not looked at.
+fn ends_within_a_character(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() % 2 == 1)
+        && std::fs::read(file).is_ok_and(|text| matches!(text[..], [0xff, 0xfe, ..] | [0xfe, 0xff, ..]))
 }
 
 /// Checks that no list has a name twice: kube's client would take the first, whatever is in it, and client-go takes no such

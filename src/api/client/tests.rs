@@ -144,6 +144,10 @@ async fn an_unreadable_file_and_one_of_another_shape_are_told_apart() {
         format!("{:#}", anyhow::Error::from(missing)),
         "--kubeconfig /nonexistent/kubeconfig: No such file or directory (os error 2)"
     );
+    let half = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&half, b"\xff\xfea\0b").unwrap();
+    let half = connect(Some(half.path()), None).await.err().unwrap().to_string();
+    assert!(half.ends_with(": not a kubeconfig: the text is UTF-16, and ends within a character"), "{half}");
     let broken = verdict("clusters: {a: b}\n", None).await;
     assert!(broken.starts_with("--kubeconfig ./kubeconfig: not a kubeconfig: "), "{broken}");
     assert_eq!(broken.lines().count(), 1, "{broken}");
