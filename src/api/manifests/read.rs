@@ -76,8 +76,13 @@ pub(super) fn read(
         Broken::new(Some(line), "found bytes that are no UTF-8, allowed YAML or JSON in UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader =
-        Reader { converter: &mut *converter, own_node, content: Content::default(), located: 0, depth: 0 };
+    let mut reader = Reader {
+        converter: &mut *converter,
+        own_node,
+        content: Content::default(),
+        lines_left: Reader::MOST_LOCATED,
+        depth: 0,
+    };
     if json || text.trim_start().starts_with('{') {
         match json::read(text, &mut reader) {
             Ok(()) => return Ok(reader.finish()),
@@ -85,6 +90,7 @@ pub(super) fn read(
             Err(_) => reader.content = Content::default(), // YAML in flow style begins like this too
         }
     }
+    reader.lines_left = (Reader::MOST_WALKED_BYTES / text.len().max(1)).clamp(1, Reader::MOST_LOCATED);
     yaml::read(text, &mut reader)?;
     Ok(reader.finish())
 }
@@ -222,8 +228,8 @@ struct Reader<'c> {
     converter: &'c mut Converter,
     own_node: &'c str,
     content: Content,
-    /// How many lines were looked up.
-    located: usize,
+    /// How many lines are looked up yet.
+    lines_left: usize,
     /// How many lists deep the reading is.
     depth: usize,
 }
@@ -233,6 +239,8 @@ impl Reader<'_> {
     const DEEPEST: usize = 16;
     /// Finding a line costs a walk through the file: not for each of thousands of bad objects.
     const MOST_LOCATED: usize = 50;
+    /// How much of YAML is walked through for that: of a large file only the first lines are looked up.
+    const MOST_WALKED_BYTES: usize = 4 << 20;
 
     fn object(&mut self, kind: Kind, item: &impl Item) {
         match kind {
@@ -331,8 +339,8 @@ impl Reader<'_> {
     }
 
     fn remark(&mut self, text: String, key: Option<ObjectKey>, item: &impl Item, path: &[path::Step]) {
-        self.located += 1;
-        let line = (self.located <= Self::MOST_LOCATED).then(|| item.line(path)).flatten();
+        let line = (self.lines_left > 0).then(|| item.line(path)).flatten();
+        self.lines_left = self.lines_left.saturating_sub(1);
         self.content.remarks.push(Remark { line, text, key });
     }
 

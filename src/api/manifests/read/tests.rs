@@ -296,3 +296,15 @@ fn lists_without_end() {
         assert_eq!(remarks(&content), [":1: items: found lists in lists, allowed 16 of them"]);
     }
 }
+
+/// The line of one costs a walk through all of YAML.
+#[test]
+fn of_a_large_file_few_lines_are_looked_up() {
+    let bad = SERVICE.replace("port: 80", "port: 0");
+    for (size, wanted) in [(1_000, Reader::MOST_LOCATED), (1 << 20, 3), (5 << 20, 1)] {
+        let documents = format!("{bad}---").repeat(Reader::MOST_LOCATED + 10);
+        let content = yaml(&format!("# {}\n{documents}", "x".repeat(size)));
+        let located = content.remarks.iter().filter(|remark| remark.line.is_some()).count();
+        assert_eq!(located, wanted, "{size}");
+    }
+}
