@@ -7,6 +7,8 @@ mod facts;
 mod life;
 #[path = "common/random.rs"]
 mod random;
+#[path = "properties/strange.rs"]
+mod strange;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
