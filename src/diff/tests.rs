@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Plan, Step, accepts, diff, order};
-use crate::cluster::types::Protocol;
+use super::{Plan, Step, StepKind, accepts, diff, order};
+use crate::cluster::types::{Family, Protocol};
 use crate::state::{
-    Element, Key, RealServer, RealServerKey, Scope, State, VirtualServer, VirtualServerKey, Weight,
+    Address, Element, Key, RealServer, RealServerKey, RuleSettings, Rules, Scope, State, VirtualServer,
+    VirtualServerKey, Weight,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -48,6 +49,7 @@ fn plan(actual: &State, wanted: &State) -> Plan {
     for planned in &plan.steps {
         planned.step.apply_to(&mut after);
     }
+    assert_eq!(after, *wanted, "{plan:?}");
     assert!(accepts(wanted, &after, &scope), "{plan:?}");
     assert!(diff(wanted, &after, &scope).is_empty(), "{plan:?}");
     plan
@@ -137,13 +139,106 @@ fn ownership_is_told_first_and_given_up_last() {
     assert!(needs(&unmade, &give_up, |step| *step == Step::DeleteVirtualServer(server)));
 }
 
+/// The table of a family is made in one transaction, long before the virtual servers that go.
+#[test]
+fn a_table_made_anew_still_tells_whose_the_virtual_servers_are_that_go() {
+    let (cluster_ip, shared, node) = (ip("10.96.0.1"), ip("203.0.113.1"), tcp("192.168.0.1", 30_080));
+    let telling = [
+        Element::ClusterAddress(cluster_ip),
+        Element::ExternalAddress(shared),
+        Element::SharedAddress(shared),
+        Element::Owned(node),
+    ];
+    let others = [
+        Element::ClusterAddress(ip("10.96.0.2")),
+        Element::ExternalAddress(ip("203.0.113.2")),
+        Element::Owned(tcp("192.168.0.1", 30_081)),
+        Element::Masquerade(node),
+        Element::Hairpin(ip("10.244.0.1")),
+    ];
+    let servers = [(tcp("10.96.0.1", 80), 1), (tcp("203.0.113.1", 80), 1), (node, 1)];
+    let mut before = state(&[&telling[..], &others].concat(), &servers);
+    before.rules.insert(Family::V4, Rules::Other("somebody changed it".into()));
+    let mut after = State::default();
+    let settings =
+        RuleSettings { masquerade_mark: 0x4000, masquerade_all: false, inside: None, node_address: None };
+    after.rules.insert(Family::V4, Rules::Intact(settings));
+
+    let plan = plan(&before, &after);
+    let installed = plan.steps.iter().find_map(|planned| match &planned.step {
+        Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect::<BTreeSet<_>>()),
+        _ => None,
+    });
+    assert_eq!(installed, Some(telling.into()));
+    for element in telling {
+        assert!(needs(&plan, &Step::DeleteElement(element), |step| matches!(
+            step,
+            Step::DeleteVirtualServer(_)
+        )));
+    }
+}
+
+#[test]
+fn a_real_server_needs_its_virtual_server() {
+    let (web, db) = (tcp("10.96.0.1", 80), tcp("10.96.0.2", 5432));
+    let made = plan(&state(&[], &[(db, 1)]), &state(&[], &[(web, 2), (db, 3)]));
+    for planned in &made.steps {
+        if let Step::AddRealServer(server, ..) = planned.step {
+            let is_of = |step: &Step| matches!(step, Step::AddVirtualServer(made, _) if *made == server);
+            assert_eq!(needs(&made, &planned.step, is_of), server == web, "{planned:?}");
+        }
+    }
+}
+
+/// Connections go on: nothing is made anew.
+#[test]
+fn a_virtual_server_is_changed_in_place_whatever_is_different() {
+    let server = tcp("10.96.0.1", 80);
+    let before = state(&[], &[(server, 2)]);
+    let changes: [fn(&mut VirtualServer); 4] = [
+        |server| server.scheduler = "lc".into(),
+        |server| server.flags = VirtualServer::PERSISTENT,
+        |server| server.timeout_seconds = 60,
+        |server| server.netmask_bits = 24,
+    ];
+    for change in changes {
+        let mut after = before.clone();
+        after.virtual_servers.values_mut().for_each(change);
+        let plan = plan(&before, &after);
+        assert!(
+            matches!(&plan.steps[..], [only] if only.step.kind() == StepKind::EditVirtualServer),
+            "{plan:?}"
+        );
+    }
+}
+
+/// One port that works is enough to attract traffic, and an address that has one already waits for none.
+#[test]
+fn an_address_needs_the_first_of_its_virtual_servers() {
+    let (first, second) = (tcp("10.96.0.1", 80), tcp("10.96.0.1", 443));
+    let with_address = |servers: &[(VirtualServerKey, u8)]| {
+        let mut state = state(&[], servers);
+        state.addresses.insert(first.address, Address::wanted(first.address));
+        state
+    };
+    let add = Step::AddAddress(first.address);
+    let made = plan(&State::default(), &with_address(&[(first, 1), (second, 1)]));
+    let needed = |port| {
+        needs(&made, &add, |step| matches!(step, Step::AddVirtualServer(server, _) if server.port == port))
+    };
+    assert!(needed(80) && !needed(443));
+
+    let beside = plan(&state(&[], &[(first, 1)]), &with_address(&[(first, 1), (second, 1)]));
+    assert!(!needs(&beside, &add, |_| true));
+}
+
 /// Once an address is shared, a virtual server there is ours only if it is owned.
 #[test]
 fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
     let address = ip("203.0.113.1");
     let (kept, gone) = (tcp("203.0.113.1", 80), tcp("203.0.113.1", 81));
     let mut before = state(&[Element::ExternalAddress(address)], &[(kept, 1), (gone, 1)]);
-    before.addresses.insert(address, crate::state::Address::wanted(address));
+    before.addresses.insert(address, Address::wanted(address));
     let shared = Element::SharedAddress(address);
     let after = state(&[Element::ExternalAddress(address), shared, Element::Owned(kept)], &[(kept, 1)]);
     let plan = plan(&before, &after);
