@@ -1,3 +1,5 @@
+mod node;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -390,53 +392,6 @@ fn an_address_of_another_node_is_left_to_it() {
 }
 
 #[test]
-fn node_ports_follow_the_nodes_addresses() {
-    let networks = |list: &[&str]| {
-        let networks = list.iter().map(|network| network.parse().expect("a network")).collect();
-        let node_port_addresses = NodePortAddresses { networks, primary: false };
-        ProxyOptions { node_port_addresses, ..ProxyOptions::default() }
-    };
-    let primary = |list| {
-        let ProxyOptions { node_port_addresses, .. } = networks(list);
-        let node_port_addresses = NodePortAddresses { primary: true, ..node_port_addresses };
-        ProxyOptions { node_port_addresses, ..ProxyOptions::default() }
-    };
-    let all = [("127.0.0.1", "lo"), ("192.168.0.1", "eth0"), ("10.9.0.1", "eth1")];
-    let node = Node {
-        name: "here".into(),
-        addresses: vec![ip("10.9.0.1")],
-        zone: None,
-        pod_cidrs: vec![],
-        eligible: true,
-    };
-    for (options, wanted) in [
-        (networks(&[]), &["10.9.0.1", "192.168.0.1"][..]),
-        (networks(&["0.0.0.0/0"]), &["10.9.0.1", "192.168.0.1"]),
-        (networks(&["192.168.0.0/16", "127.0.0.0/8"]), &["192.168.0.1"]),
-        (networks(&["172.16.0.0/12"]), &[]),
-        (networks(&["fd00::/8"]), &["10.9.0.1", "192.168.0.1"]),
-        (primary(&[]), &["10.9.0.1"]),
-        (primary(&["192.168.0.0/16"]), &["10.9.0.1", "192.168.0.1"]),
-        (primary(&["127.0.0.0/8", "::1/128"]), &["10.9.0.1"]),
-        (primary(&["0.0.0.0/0", "::/0"]), &["10.9.0.1", "192.168.0.1"]),
-        // Said, and nothing of it can be served: not everywhere then, as in kube-proxy.
-        (networks(&["127.0.0.0/8", "::1/128"]), &[]),
-    ] {
-        let mut world = World::new(options, service(External::default(), Some(30_080)), &["here"]);
-        world.tell(Event::Node(Change::Upsert(node.clone())));
-        world.tell(Event::NodeAddresses(addresses(&all)));
-        let servers: Vec<String> = world
-            .state()
-            .virtual_servers
-            .into_keys()
-            .filter(|server| server.port == 30_080)
-            .map(|server| server.address.to_string())
-            .collect();
-        assert_eq!(servers, wanted);
-    }
-}
-
-#[test]
 fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass() {
     let ranges = |list: &[&str]| External {
         external_ips: vec![ip("198.51.100.1")],
@@ -568,47 +523,4 @@ fn a_loser_restricts_nobody() {
     world.tell(Event::Service(Change::Delete(ServiceKey::new("default", "web"))));
     assert!(!world.has(Element::Masquerade(server)) && world.has(Element::Restricted(server)));
     assert!(world.has(Element::InCluster(server, ip("10.96.0.2"), 80)));
-}
-
-#[test]
-fn the_rules_know_what_is_inside_and_the_nodes_address() {
-    let name = |name| InterfaceName::new(name).expect("a name");
-    let cidrs = vec!["10.244.0.0/16".parse().expect("a network")];
-    let node = Node {
-        name: "here".into(),
-        addresses: vec![ip("192.168.0.9")],
-        zone: None,
-        pod_cidrs: vec!["10.244.7.0/24".parse().expect("a network")],
-        eligible: true,
-    };
-    for (local_detector, inside) in [
-        (LocalDetector::ClusterCidr, Inside::Network("10.244.0.0/16".parse().expect("a network"))),
-        (LocalDetector::NodeCidr, Inside::Network("10.244.7.0/24".parse().expect("a network"))),
-        (LocalDetector::BridgeInterface(name("cni0")), Inside::Interface(name("cni0"))),
-        (LocalDetector::InterfaceNamePrefix(name("cali")), Inside::InterfacePrefix(name("cali"))),
-    ] {
-        let options =
-            ProxyOptions { local_detector, cluster_cidrs: cidrs.clone(), ..ProxyOptions::default() };
-        let mut world = World::new(options, service(External::default(), None), &[]);
-        world.tell(Event::Node(Change::Upsert(node.clone())));
-        world.tell(Event::NodeAddresses(addresses(&[
-            ("10.244.7.1", "cni0"),
-            ("192.168.0.9", "eth0"),
-            ("192.168.0.1", "eth0"),
-        ])));
-        let Rules::Intact(settings) = &world.state().rules[&Family::V4] else {
-            panic!("not as we make them")
-        };
-        assert_eq!(settings.inside, Some(inside));
-        assert_eq!(
-            settings.node_address,
-            Some("192.168.0.9".parse().expect("an address")),
-            "the Node object's"
-        );
-        assert!(world.has(Element::Numbered(name("cni0"))) && world.has(Element::Numbered(name("eth0"))));
-        let Rules::Intact(settings) = &world.state().rules[&Family::V6] else {
-            panic!("not as we make them")
-        };
-        assert_eq!(settings.node_address, None);
-    }
 }
