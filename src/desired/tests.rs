@@ -524,3 +524,19 @@ fn a_loser_restricts_nobody() {
     assert!(!world.has(Element::Masquerade(server)) && world.has(Element::Restricted(server)));
     assert!(world.has(Element::InCluster(server, ip("10.96.0.2"), 80)));
 }
+
+/// Whoever has the entry point may ask for no element about it at all.
+#[test]
+fn elements_go_and_come_with_the_service_that_has_the_entry_point() {
+    let local =
+        Service { internal_policy: Policy::Local, created_seconds: 1, ..service(External::default(), None) };
+    let mut world = World::new(ProxyOptions::default(), local, &["there"]);
+    let server = tcp("10.96.0.1", 80);
+    assert!(world.has(Element::Dropped(server)));
+    let older = Service { key: ServiceKey::new("default", "older"), ..service(External::default(), None) };
+    world.tell(Event::Service(Change::Upsert(older.clone())));
+    assert_eq!(world.desired.owner(&server), Some(&older.key));
+    assert!(!world.has(Element::Dropped(server)));
+    world.tell(Event::Service(Change::Delete(older.key)));
+    assert!(world.has(Element::Dropped(server)));
+}
