@@ -1,3 +1,6 @@
+mod counted;
+mod node;
+
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -212,34 +215,6 @@ fn facts_that_do_not_come_are_no_reason_for_a_restart() {
     life.observe([services, slices, node]);
     life.work();
     assert_eq!(life.life(an_hour), 503, "the Node was the last that was waited for");
-}
-
-/// Files need no Node; the API server has one of each node that is there, and kube-proxy sends load balancers away from others.
-#[test]
-fn a_node_that_the_api_server_does_not_have_is_not_eligible() {
-    let mut life = Life::new();
-    life.observe(web());
-    life.work();
-    assert_eq!(life.health(Duration::ZERO).0, 200, "manifests");
-    life.reporter.needs_node = true;
-    life.work();
-    let (code, body) = life.health(Duration::ZERO);
-    let why = r#""nodeEligible":false,"healthy":true"#;
-    assert!(code == 503 && body.contains(why) && body.contains("the node has no Node object"), "{body}");
-    assert_eq!(life.life(Duration::ZERO), 200, "a restart brings no Node");
-    let node = Node { name: "here".into(), addresses: vec![], zone: None, pod_cidrs: vec![], eligible: true };
-    life.observe([Event::Node(Change::Upsert(node))]);
-    life.work();
-    assert_eq!(life.health(Duration::ZERO).0, 200, "it need not have addresses");
-}
-
-#[test]
-fn before_the_lists_came_nothing_is_said_about_the_node() {
-    let mut life = Life::new();
-    life.reporter.needs_node = true;
-    life.work();
-    let (code, body) = life.health(Duration::ZERO);
-    assert!(code == 503 && !body.contains("Node object"), "{body}");
 }
 
 #[test]
