@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended, POLL};
 use super::picture::Picture;
+use super::refusals;
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::kernel::Selection;
 use crate::state::{
-    Key, RealServer, RealServerKey, RealServers, Scope, State, VirtualServer, VirtualServerKey, Weight,
+    Address, Element, Key, RealServer, RealServerKey, RealServers, Scope, State, VirtualServer,
+    VirtualServerKey, Weight,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -199,6 +201,10 @@ fn the_picture_counts_real_servers() {
     assert_eq!(picture.real_servers(), 2);
     picture.apply(&Step::AddRealServer(server_key(Protocol::Tcp), real_key(3), RealServer::with(LIVE)));
     assert_eq!(picture.real_servers(), 3);
+    picture.apply(&Step::DeleteRealServer(server_key(Protocol::Tcp), real_key(2)));
+    assert_eq!(picture.real_servers(), 2);
+    picture.apply(&Step::DeleteRealServer(server_key(Protocol::Tcp), real_key(9)));
+    assert_eq!(picture.real_servers(), 2, "it was not there");
     picture.copy(&key, &state(Protocol::Tcp, &[(1, LIVE)]));
     assert_eq!(picture.real_servers(), 1);
     picture.copy(&key, &none);
@@ -229,6 +235,124 @@ fn urgent_keys_come_first_and_uncertain_ones_wait() {
     schedule.certain(Scope::from([key(3)]));
     assert_eq!(schedule.take(now), Scope::from([key(3)]));
     assert!(schedule.is_settled(Family::V4));
+}
+
+/// What a start has to write goes in pieces, and each family makes progress alone.
+#[test]
+fn a_family_is_settled_after_its_last_piece() {
+    let now = Instant::now();
+    let v6 = |number: u16| Key::Address(ip(&format!("fd00::{number}")));
+    let v4 = |number: u16| Key::Address(ip(&format!("10.96.0.{number}")));
+    let mut schedule = Schedule::default();
+    let keys: Vec<Key> = (1..=200).map(v4).chain((1..=200).map(v6)).collect();
+    schedule.add_all(Urgency::Bulk, keys);
+    let mut seen = Vec::new();
+    while !schedule.take(now).is_empty() {
+        seen.push((schedule.is_settled(Family::V4), schedule.is_settled(Family::V6)));
+    }
+    // 128 at once: addresses of IPv4 come first.
+    assert_eq!(seen, [(false, false), (true, false), (true, false), (true, true)]);
+
+    // What is no family's is everybody's.
+    schedule.add(Urgency::Change, Key::Device);
+    assert!(!schedule.is_settled(Family::V4) && !schedule.is_settled(Family::V6));
+}
+
+/// Changes that come while the kernel works on a piece wait for its end.
+#[test]
+fn pieces_grow_and_shrink_with_the_time_that_the_kernel_takes() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    let piece = |schedule: &Schedule| {
+        let mut schedule = schedule.clone();
+        schedule.add_all(
+            Urgency::Bulk,
+            (0..5000).map(|number| Key::Address(ip(&format!("fd00::{number}")))).collect(),
+        );
+        schedule.take(now).len()
+    };
+    assert_eq!(piece(&schedule), 128);
+    for (keys, milliseconds, expected) in [
+        (128, 1, 256),
+        (256, 5, 256),
+        (256, 4, 320),
+        // So few say nothing.
+        (31, 1000, 320),
+        (320, 1000, 80),
+        (80, 1000, 32),
+        (32, 1000, 32),
+    ] {
+        schedule.took(keys, Duration::from_millis(milliseconds));
+        assert_eq!(piece(&schedule), expected, "{keys} keys took {milliseconds} ms");
+    }
+    for _ in 0..10 {
+        schedule.took(piece(&schedule), Duration::ZERO);
+    }
+    assert_eq!(piece(&schedule), 2048);
+}
+
+/// Keys that wait are taken in order from whichever end, whether they came together or one by one.
+#[test]
+fn what_comes_later_is_taken_where_it_belongs() {
+    let (now, all) = (Instant::now(), 0..=255);
+    for urgency in [Urgency::Bulk, Urgency::Removal] {
+        let mut schedule = Schedule::default();
+        schedule.add_all(urgency, all.clone().filter(|number| number % 3 == 0).map(key).collect());
+        for number in all.clone().filter(|number| number % 3 != 0) {
+            schedule.add(urgency, key(number));
+            schedule.add(urgency, key(0));
+        }
+        let (first, second) = (schedule.take(now), schedule.take(now));
+        let (low, high): (Scope, Scope) = ((0..128).map(key).collect(), (128..=255).map(key).collect());
+        assert_eq!((first, second), if urgency == Urgency::Bulk { (low, high) } else { (high, low) });
+        assert!(schedule.take(now).is_empty() && schedule.is_settled(Family::V4));
+    }
+}
+
+/// One Service that no kernel takes must not make every node unhealthy; a kernel that takes none must.
+#[test]
+fn refused_objects_are_few_where_more_of_their_kind_stand() {
+    let now = Instant::now();
+    let address = |number: u8| IpAddr::from([10, 96, 0, number]);
+    let server = |number| VirtualServerKey { address: address(number), ..server_key(Protocol::Tcp) };
+    let kinds: [fn(u8) -> Key; 3] = [
+        |number| Key::Address(IpAddr::from([10, 96, 0, number])),
+        |number| Key::Element(Element::ClusterAddress(IpAddr::from([10, 96, 0, number]))),
+        |number| {
+            Key::VirtualServer(VirtualServerKey {
+                address: [10, 96, 0, number].into(),
+                ..server_key(Protocol::Tcp)
+            })
+        },
+    ];
+    // All kinds of 1 to 5 are there.
+    let mut actual = state(Protocol::Tcp, &[(1, LIVE)]);
+    let value = actual.virtual_servers[&server(1)].clone();
+    for number in 1..=5 {
+        actual.virtual_servers.insert(server(number), value.clone());
+        actual.elements.insert(Element::ClusterAddress(address(number)));
+        actual.addresses.insert(address(number), Address::wanted(address(number)));
+    }
+    for kind in kinds {
+        let few = |refused: &[u8], unwanted: &[u8]| {
+            let mut schedule = Schedule::default();
+            for number in refused {
+                schedule.fail(&kind(*number), "Invalid argument".into(), true, now);
+            }
+            let wanted = |key: &Key| !unwanted.iter().any(|number| kind(*number) == *key);
+            refusals::are_few(schedule.failures(), &actual, wanted, Family::V4)
+        };
+        assert!(few(&[], &[1, 2, 3, 4, 5]), "none is refused");
+        assert!(few(&[6], &[]) && few(&[6, 7, 8, 9], &[]));
+        assert!(!few(&[6, 7, 8, 9, 10], &[]), "as many as stand");
+        assert!(!few(&[6], &[1, 2, 3, 4, 5]), "what stands is not wanted");
+        assert!(few(&[4, 5], &[]) && !few(&[3, 4, 5], &[]), "what is there may be wrong");
+    }
+    // Of the other family nothing is said.
+    let mut schedule = Schedule::default();
+    schedule.fail(&Key::Address(ip("fd00::1")), "Permission denied".into(), true, now);
+    assert!(refusals::are_few(schedule.failures(), &actual, |_| true, Family::V4));
+    assert!(!refusals::are_few(schedule.failures(), &actual, |_| true, Family::V6));
 }
 
 #[test]
