@@ -25,6 +25,7 @@ fn wrong_flags_are_named() {
         (&["--healthz-bind-address=1.2.3.4:0"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:0": {LISTEN}"#)),
         (&["--healthz-bind-address=1.2.3.4:65536"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:65536": {LISTEN}"#)),
         (&["--healthz-bind-address=1.2.3.4:+1"], format!(r#"--healthz-bind-address: Invalid value: "1.2.3.4:+1": {LISTEN}"#)),
+        (&["--healthz-bind-address=1:2:3:4:5:6:7:8:9"], format!(r#"--healthz-bind-address: Invalid value: "1:2:3:4:5:6:7:8:9": {LISTEN}"#)),
         (&["--healthz-bind-address=:10256"], format!(r#"--healthz-bind-address: Invalid value: ":10256": {LISTEN}"#)),
         (&["--healthz-port=65536"], r#"--healthz-port: Invalid value: "65536": must be within 0 and 65535"#.into()),
         (&["--metrics-port=-1"], r#"--metrics-port: Invalid value: "-1": must be within 0 and 65535"#.into()),
