@@ -93,11 +93,14 @@ impl Life {
         panic!("does not settle: {:?}", self.reconciler.failures());
     }
 
-    /// Lives on for so long.
+    /// Lives on for so long; what is due later is left to come.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.step();
+            match self.reconciler.next(self.now) {
+                Next::Work(work) => self.work(&work),
+                Next::Wait(due) => self.now = due.map_or(end, |due| due.clamp(self.now, end)),
+            }
         }
     }
 

@@ -1,0 +1,70 @@
+//! When connection tracking is purged.
+
+use kube_ipvs::diff::purge::Flow;
+use kube_ipvs::state::RealServerKey;
+
+use super::*;
+
+/// A cluster with DNS, whose endpoint is this.
+fn with_dns(endpoint: &str) -> [Event; 3] {
+    let mut dns = service(0);
+    dns.ports[0].protocol = Protocol::Udp;
+    let mut endpoints = slice(0, &[endpoint]);
+    endpoints.ports[0].protocol = Protocol::Udp;
+    [
+        Event::Service(Change::Replace(vec![dns])),
+        Event::Slice(Change::Replace(vec![endpoints])),
+        Event::Node(Change::Replace(vec![])),
+    ]
+}
+
+/// An entry of connection tracking: what was sent to DNS went to this endpoint.
+fn dns_flow(endpoint: &str) -> Flow {
+    let destination = VirtualServerKey { address: ip("10.96.0.0"), protocol: Protocol::Udp, port: 80 };
+    Flow { destination, replies_from: RealServerKey { address: ip(endpoint), port: 8080 } }
+}
+
+/// The program before may have written everything, and ended before it purged.
+#[test]
+fn a_start_that_has_nothing_to_write_purges_what_was_left_stale_all_the_same() {
+    let mut before = Life::new(MemoryKernel::default());
+    before.feed(with_dns("10.244.0.1"));
+    before.settle();
+    let (stale, live) = (dns_flow("10.244.0.9"), dns_flow("10.244.0.1"));
+    before.kernel.track(stale);
+    before.kernel.track(live);
+    before.kernel.take_written();
+
+    let mut after = Life::new(before.kernel.clone());
+    after.feed(with_dns("10.244.0.1"));
+    after.settle();
+    assert!(after.kernel.take_written().is_empty());
+    assert_eq!(after.kernel.flows(), [live].into());
+}
+
+#[test]
+fn a_purge_that_fails_is_told_and_done_again() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    let stale = dns_flow("10.244.0.1");
+    life.kernel.track(stale);
+    life.feed(with_dns("10.244.0.2"));
+    let purge = loop {
+        match life.reconciler.next(life.now) {
+            Next::Work(work @ Work::Purge(_)) => break work,
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("there is something to purge"),
+        }
+    };
+    life.reconciler.take_notes();
+    life.kernel.fail_reads(1);
+    life.work(&purge);
+    let notes = life.reconciler.take_notes();
+    let is_failure =
+        |note: &Note| matches!(note, Note::Purged(Family::V4, purged) if purged.failure.is_some());
+    assert!(notes.iter().any(is_failure), "{notes:?}");
+    assert_eq!(life.kernel.flows(), [stale].into());
+    life.pass(Duration::from_secs(11));
+    assert!(life.kernel.flows().is_empty());
+}
