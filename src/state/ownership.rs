@@ -20,3 +20,42 @@ pub(crate) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
 pub(crate) fn is_excluded(networks: &[IpNet], key: &VirtualServerKey) -> bool {
     networks.iter().any(|network| network.contains(&key.address))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::Address;
+    use super::*;
+    use crate::cluster::types::Protocol;
+
+    #[test]
+    fn a_virtual_server_is_ours_where_something_of_ours_says_so() {
+        let address = |last: u8| IpAddr::from([203, 0, 113, last]);
+        let server = |last, port| VirtualServerKey { address: address(last), protocol: Protocol::Tcp, port };
+        let key = server(1, 80);
+        let shared = Element::SharedAddress(address(1));
+        for (elements, on_device, ours) in [
+            (&[][..], None, false),
+            (&[], Some(address(1)), true),
+            (&[], Some(address(2)), false),
+            (&[Element::ClusterAddress(address(1))], None, true),
+            (&[Element::ExternalAddress(address(1))], None, true),
+            (&[Element::ClusterAddress(address(2)), Element::ExternalAddress(address(2))], None, false),
+            // Another device has the address too: what is there may be somebody's.
+            (&[Element::ClusterAddress(address(1)), shared], None, false),
+            (&[Element::ExternalAddress(address(1)), shared], None, false),
+            (&[Element::ExternalAddress(address(1)), shared, Element::Owned(key)], None, true),
+            (&[Element::ExternalAddress(address(1)), shared, Element::Owned(server(1, 81))], None, false),
+            (&[shared], None, false),
+            (&[Element::Owned(key)], None, true),
+        ] {
+            let state = State {
+                elements: elements.iter().copied().collect(),
+                addresses: on_device.iter().map(|address| (*address, Address::wanted(*address))).collect(),
+                ..State::default()
+            };
+            assert_eq!(is_ours(&state, &key), ours, "{elements:?} {on_device:?}");
+        }
+    }
+}
