@@ -48,3 +48,44 @@ fn addresses_of(service: &Service) -> impl Iterator<Item = IpAddr> {
 fn node_ports_of(service: &Service) -> impl Iterator<Item = u16> {
     service.ports.iter().filter_map(|port| port.node_port)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Change, Event};
+    use crate::cluster::types::{Policy, Protocol, ServiceKey, ServicePort};
+
+    fn service(key: &str, last: u8, port: u16, node_port: Option<u16>) -> Service {
+        let (namespace, name) = key.split_once('/').expect("namespace/name");
+        Service {
+            key: ServiceKey::new(namespace, name),
+            uid: None,
+            created_seconds: 0,
+            cluster_ips: vec![IpAddr::from([10, 96, 0, last])],
+            ports: vec![ServicePort { name: "".into(), protocol: Protocol::Udp, port, node_port }],
+            affinity_seconds: None,
+            internal_policy: Policy::Cluster,
+            external: None,
+        }
+    }
+
+    #[test]
+    fn the_api_and_dns_come_first_and_whoever_is_in_their_way() {
+        let mut cluster = Cluster::default();
+        for service in [
+            service("default/kubernetes", 1, 443, None),
+            service("default/other", 2, 443, None),
+            service("kube-system/dns", 3, 53, Some(30_053)),
+            service("kube-system/metrics", 4, 443, None),
+            service("apps/dns", 5, 53, None),
+            service("apps/same-node-port", 6, 80, Some(30_053)),
+            service("apps/same-address-as-that", 6, 81, None),
+        ] {
+            cluster.apply(Event::Service(Change::Upsert(service)));
+        }
+        let found: Vec<String> = services(&cluster).iter().map(ToString::to_string).collect();
+        let needed = ["default/kubernetes", "kube-system/dns"];
+        let in_the_way = ["apps/same-address-as-that", "apps/same-node-port"];
+        assert_eq!(found, [in_the_way, needed].concat());
+    }
+}
