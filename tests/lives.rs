@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
-    AddressScope, EndpointSlice, Family, NodeAddress, Protocol, Service, ServiceKey, ServicePort, SliceKey,
-    SlicePort, Uid,
+    AddressScope, EndpointSlice, Family, Node, NodeAddress, Protocol, Service, ServiceKey, ServicePort,
+    SliceKey, SlicePort, Uid,
 };
 use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::diff::Step;
@@ -284,6 +284,35 @@ fn a_device_that_cannot_be_made_is_no_small_matter() {
     life.pass(Duration::from_mins(2));
     life.settle();
     assert_eq!(life.kernel.state().addresses.len(), 4);
+}
+
+/// Nodes tell of themselves all the time.
+#[test]
+fn another_node_is_looked_at_again_where_its_addresses_are_others() {
+    let options = ProxyOptions { watch_all_nodes: true, ..options() };
+    let mut life = Life::at_pace(options, MemoryKernel::default(), Duration::ZERO, NEVER);
+    let node = |address: &str| Node {
+        name: "there".into(),
+        addresses: vec![ip(address)],
+        zone: None,
+        pod_cidrs: vec![],
+        eligible: true,
+    };
+    life.feed(cluster(1));
+    life.feed([Event::OtherNode(Change::Replace(vec![node("192.168.0.2")]))]);
+    life.settle();
+    for (address, is_news) in [("192.168.0.2", false), ("192.168.0.3", true), ("192.168.0.3", false)] {
+        life.reconciler.take_notes();
+        life.feed([Event::OtherNode(Change::Upsert(node(address)))]);
+        let notes = life.reconciler.take_notes();
+        assert_eq!(
+            notes.iter().any(|note| matches!(note, Note::NodeChanged)),
+            is_news,
+            "{address}: {notes:?}"
+        );
+    }
+    let there = life.reconciler.cluster().other_node("there");
+    assert_eq!(there, Some(&[ip("192.168.0.3")][..]));
 }
 
 /// The start goes in pieces, and no piece waits for another one's time.
