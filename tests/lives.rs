@@ -4,6 +4,8 @@
 mod facts;
 #[path = "common/life.rs"]
 mod life;
+#[path = "lives/others.rs"]
+mod others;
 #[path = "lives/purges.rs"]
 mod purges;
 #[path = "lives/surprises.rs"]
