@@ -3,8 +3,8 @@
 //! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
 //! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size.
 
-#[path = "../tests/common/facts.rs"]
-mod facts;
+#[path = "../src/cluster/examples.rs"]
+mod examples;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,14 +29,14 @@ fn service(number: u32) -> Service {
         created_seconds: i64::from(number),
         cluster_ips: vec![[10, 96 + high, middle, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        ..facts::service(ServiceKey::new("default", format!("service-{number}")))
+        ..examples::service(ServiceKey::new("default", format!("service-{number}")))
     }
 }
 
 fn slice(number: u32, endpoints: u32) -> EndpointSlice {
     let endpoints = (0..endpoints).map(|endpoint| {
         let [a, b, c, d] = (number * (ENDPOINTS + 1) + endpoint).to_be_bytes();
-        facts::endpoint([10 + a, 128 + b, c, d].into())
+        examples::endpoint([10 + a, 128 + b, c, d].into())
     });
     EndpointSlice {
         key: SliceKey::new("default", format!("service-{number}-1")),

@@ -63,6 +63,10 @@
 //!   first task that fails ends the program; a panic aborts it in release builds. A proxy that lost a part must be
 //!   restarted, not limp.
 
+/// What tests outside of the library have in common with those inside names it as they do.
+#[cfg(test)]
+extern crate self as kube_ipvs;
+
 pub mod allocator;
 pub mod api;
 pub mod app;

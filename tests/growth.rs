@@ -1,7 +1,7 @@
 //! Work by one object grows no faster than the object: who may write a Service must not hold up all the others.
 
-#[path = "common/facts.rs"]
-mod facts;
+#[path = "../src/cluster/examples.rs"]
+mod examples;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -67,7 +67,7 @@ fn service(ports: u16, external: External) -> Service {
         ports: (1..=ports).map(port).collect(),
         internal_policy: Policy::Local,
         external: Some(Box::new(external)),
-        ..facts::service(ServiceKey::new("default", "web"))
+        ..examples::service(ServiceKey::new("default", "web"))
     }
 }
 
@@ -176,7 +176,7 @@ fn endpoints_of_many_ports() {
             protocol: port.protocol,
             port: port.port,
         });
-        let endpoint = facts::endpoint(ip("10.244.0.1"));
+        let endpoint = examples::endpoint(ip("10.244.0.1"));
         let slice = EndpointSlice {
             key: SliceKey::new("default", "web-1"),
             service: service.key.clone(),

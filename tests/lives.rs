@@ -1,7 +1,7 @@
 //! What single things that go wrong come to, in whole lives of the loop against a kernel in memory.
 
-#[path = "common/facts.rs"]
-mod facts;
+#[path = "../src/cluster/examples.rs"]
+mod examples;
 #[path = "common/life.rs"]
 mod life;
 #[path = "lives/others.rs"]
@@ -48,13 +48,13 @@ fn service(number: u16) -> Service {
     Service {
         cluster_ips: vec![[10, 96, high, low].into()],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        ..facts::service(ServiceKey::new("default", format!("s{number}")))
+        ..examples::service(ServiceKey::new("default", format!("s{number}")))
     }
 }
 
 /// Its slice, with these endpoints.
 fn slice(number: u16, endpoints: &[&str]) -> EndpointSlice {
-    let endpoint = |address: &&str| facts::endpoint(ip(address));
+    let endpoint = |address: &&str| examples::endpoint(ip(address));
     EndpointSlice {
         key: SliceKey::new("default", format!("s{number}")),
         service: ServiceKey::new("default", format!("s{number}")),

@@ -1,8 +1,8 @@
 //! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
 //! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
 
-#[path = "common/facts.rs"]
-mod facts;
+#[path = "../src/cluster/examples.rs"]
+mod examples;
 #[path = "common/life.rs"]
 mod life;
 #[path = "common/random.rs"]
@@ -317,10 +317,10 @@ fn changes_that_never_stop_leave_nothing_waiting() {
     let service = Service {
         cluster_ips: vec![ip("10.96.0.1")],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        ..facts::service(ServiceKey::new("default", "a"))
+        ..examples::service(ServiceKey::new("default", "a"))
     };
     let change = |number: u8| {
-        let endpoint = facts::endpoint(ip(&format!("10.244.0.{number}")));
+        let endpoint = examples::endpoint(ip(&format!("10.244.0.{number}")));
         Event::Slice(Change::Upsert(EndpointSlice {
             key: SliceKey::new("default", "a"),
             service: service.key.clone(),

@@ -1,8 +1,8 @@
-//! Facts for tests: what a test does not speak of is as in most clusters.
+//! Facts for tests, those outside the library too: what a test does not speak of is as in most clusters.
 
 use std::net::IpAddr;
 
-use super::types::{Endpoint, Policy, Service, ServiceKey};
+use kube_ipvs::cluster::types::{Endpoint, Policy, Service, ServiceKey};
 
 /// A Service without addresses and ports.
 pub(crate) fn service(key: ServiceKey) -> Service {

@@ -53,19 +53,15 @@ fn node_ports_of(service: &Service) -> impl Iterator<Item = u16> {
 mod tests {
     use super::*;
     use crate::api::{Change, Event};
-    use crate::cluster::types::{Policy, Protocol, ServiceKey, ServicePort};
+    use crate::cluster::examples;
+    use crate::cluster::types::{Protocol, ServiceKey, ServicePort};
 
     fn service(key: &str, last: u8, port: u16, node_port: Option<u16>) -> Service {
         let (namespace, name) = key.split_once('/').expect("namespace/name");
         Service {
-            key: ServiceKey::new(namespace, name),
-            uid: None,
-            created_seconds: 0,
             cluster_ips: vec![IpAddr::from([10, 96, 0, last])],
             ports: vec![ServicePort { name: "".into(), protocol: Protocol::Udp, port, node_port }],
-            affinity_seconds: None,
-            internal_policy: Policy::Cluster,
-            external: None,
+            ..examples::service(ServiceKey::new(namespace, name))
         }
     }
 
