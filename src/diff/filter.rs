@@ -1,20 +1,39 @@
 //! The difference of our nftables tables.
 
-use super::order::{Draft, serves};
+use super::order::{Draft, servers_at, serves};
 use super::plan::Step;
 use crate::cluster::types::Family;
-use crate::state::{Element, Rules, State};
+use crate::state::{Element, Key, Rules, Scope, State, VirtualServerKey};
 
 /// Rules that are not exactly ours are made anew, elements included. Keys sort rules before elements, so this comes
 /// before any element of the family. What says whose a virtual server is stays until that is gone.
-pub(super) fn rules(wanted: &State, actual: &State, family: Family, draft: &mut Draft) {
+pub(super) fn rules(wanted: &State, actual: &State, family: Family, scope: &Scope, draft: &mut Draft) {
     let Some(Rules::Intact(settings)) = wanted.rules.get(&family) else { return };
     if actual.rules.get(&family) != wanted.rules.get(&family) {
-        let kept =
-            actual.elements.difference(&wanted.elements).filter(|element| tells_owner(actual, **element));
-        let elements = wanted.elements.iter().chain(kept).filter(|element| element.family() == family);
-        draft.add(Step::InstallRules(family, settings.clone(), elements.copied().collect()));
+        let of_family = |element: &Element| element.family() == family;
+        let kept = actual.elements.difference(&wanted.elements).copied();
+        let kept = kept.filter(|element| tells_owner(actual, *element));
+        let orphans: Vec<Element> = orphans(wanted, actual, scope).filter(of_family).collect();
+        for orphan in &orphans {
+            draft.delete(*orphan);
+        }
+        let elements = wanted.elements.iter().copied().chain(kept).filter(of_family).chain(orphans);
+        draft.add(Step::InstallRules(family, settings.clone(), elements.collect()));
     }
+}
+
+/// What owns the virtual servers that go, and whose address is shared from now on: that it was not is all that said whose
+/// they are. A table that is made anew has these until they are gone.
+fn orphans<'a>(wanted: &'a State, actual: &'a State, scope: &'a Scope) -> impl Iterator<Item = Element> {
+    let shared_now = wanted.elements.difference(&actual.elements).filter_map(|element| match element {
+        Element::SharedAddress(address) => Some(*address),
+        _ => None,
+    });
+    let gone = move |server: &VirtualServerKey| {
+        scope.contains(&Key::VirtualServer(*server)) && !wanted.virtual_servers.contains_key(server)
+    };
+    let servers = shared_now.flat_map(move |address| servers_at(actual, address)).filter(gone);
+    servers.map(Element::Owned).filter(|element| !actual.elements.contains(element))
 }
 
 pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &mut Draft) {

@@ -49,7 +49,7 @@ pub fn diff(wanted: &State, actual: &State, scope: &Scope) -> Plan {
                     draft.add(Step::SetTimeouts(wanted.timeouts));
                 }
             }
-            Key::Rules(family) => filter::rules(wanted, actual, *family, &mut draft),
+            Key::Rules(family) => filter::rules(wanted, actual, *family, scope, &mut draft),
             Key::Element(element) => filter::element(wanted, actual, *element, &mut draft),
             Key::VirtualServer(server) => ipvs::virtual_server(wanted, actual, *server, &mut draft),
             Key::Address(address) => address::address(wanted, actual, *address, &mut draft),

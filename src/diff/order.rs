@@ -124,10 +124,15 @@ impl Draft {
 
 /// Whether an address has a virtual server already.
 pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
+    servers_at(actual, address).next().is_some()
+}
+
+/// The virtual servers that an address has already.
+pub(super) fn servers_at(actual: &State, address: IpAddr) -> impl Iterator<Item = VirtualServerKey> {
     use crate::cluster::types::Protocol::{Sctp, Tcp};
     let first = VirtualServerKey { address, protocol: Tcp, port: 0 };
     let last = VirtualServerKey { address, protocol: Sctp, port: u16::MAX };
-    actual.virtual_servers.range(first..=last).next().is_some()
+    actual.virtual_servers.range(first..=last).map(|(server, _)| *server)
 }
 
 /// What the phase of a step depends on besides the step.

@@ -247,6 +247,51 @@ fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
     assert!(phase(&plan, |step| matches!(step, Step::DeleteAddress(_))) > called);
 }
 
+/// Also where the table is made anew with it, in one transaction before everything else.
+#[test]
+fn a_table_made_anew_owns_what_goes_from_an_address_that_is_shared_now() {
+    let address = ip("203.0.113.1");
+    let (kept, gone, others) = (tcp("203.0.113.1", 80), tcp("203.0.113.1", 81), tcp("203.0.113.1", 82));
+    // Of a family whose table stays.
+    let gone6 = tcp("fd00::1", 81);
+    let services = [Element::ExternalAddress(address), Element::ExternalAddress(gone6.address)];
+    let mut before = state(&services, &[(kept, 1), (gone, 1), (others, 1), (gone6, 1)]);
+    for address in [address, gone6.address] {
+        before.addresses.insert(address, Address::wanted(address));
+    }
+    let shared = [services[0], Element::SharedAddress(address), Element::Owned(kept)];
+    let shared6 = [services[1], Element::SharedAddress(gone6.address)];
+    let mut after = state(&[&shared[..], &shared6].concat(), &[(kept, 1)]);
+    let settings = RuleSettings {
+        masquerade_mark: 0x4000,
+        masquerade_all: false,
+        inside: None,
+        node_address: Some(std::net::Ipv4Addr::new(203, 0, 113, 1)),
+    };
+    after.rules.insert(Family::V4, Rules::Intact(settings));
+    let mut scope: Scope = before.keys().chain(after.keys()).collect();
+    // Nobody wants it, and it is not ours.
+    scope.remove(&Key::VirtualServer(others));
+
+    let plan = diff(&after, &before, &scope);
+    let installed = plan.steps.iter().find_map(|planned| match &planned.step {
+        Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect::<BTreeSet<_>>()),
+        _ => None,
+    });
+    assert_eq!(installed, Some(shared.into_iter().chain([Element::Owned(gone)]).collect()));
+    let give_up = Step::DeleteElement(Element::Owned(gone));
+    assert!(needs(&plan, &give_up, |step| *step == Step::DeleteVirtualServer(gone)));
+    let given_up = plan.steps.iter().filter(|planned| matches!(planned.step, Step::DeleteElement(_)));
+    assert_eq!(given_up.count(), 1, "{plan:?}");
+
+    let mut there = before.clone();
+    for planned in &plan.steps {
+        planned.step.apply_to(&mut there);
+    }
+    assert_eq!(there.elements, after.elements);
+    assert!(diff(&after, &there, &scope).is_empty(), "{there:?}");
+}
+
 #[test]
 fn nodes_begin_with_different_real_servers() {
     let server = tcp("10.96.0.1", 80);
