@@ -23,17 +23,19 @@ pub(super) fn rules(wanted: &State, actual: &State, family: Family, scope: &Scop
 }
 
 /// What owns the virtual servers that go, and whose address is shared from now on: that it was not is all that said whose
-/// they are. A table that is made anew has these until they are gone.
+/// they are. A table that is made anew has these until they are gone. What is wanted is no orphan: an entry point without
+/// endpoints has no virtual server, and is owned.
 fn orphans<'a>(wanted: &'a State, actual: &'a State, scope: &'a Scope) -> impl Iterator<Item = Element> {
     let shared_now = wanted.elements.difference(&actual.elements).filter_map(|element| match element {
         Element::SharedAddress(address) => Some(*address),
         _ => None,
     });
-    let gone = move |server: &VirtualServerKey| {
+    let goes = move |server: &VirtualServerKey| {
         scope.contains(&Key::VirtualServer(*server)) && !wanted.virtual_servers.contains_key(server)
     };
-    let servers = shared_now.flat_map(move |address| servers_at(actual, address)).filter(gone);
-    servers.map(Element::Owned).filter(|element| !actual.elements.contains(element))
+    let servers = shared_now.flat_map(move |address| servers_at(actual, address)).filter(goes);
+    let is_new = |element: &Element| !wanted.elements.contains(element) && !actual.elements.contains(element);
+    servers.map(Element::Owned).filter(is_new)
 }
 
 pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &mut Draft) {

@@ -252,14 +252,16 @@ fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
 fn a_table_made_anew_owns_what_goes_from_an_address_that_is_shared_now() {
     let address = ip("203.0.113.1");
     let (kept, gone, others) = (tcp("203.0.113.1", 80), tcp("203.0.113.1", 81), tcp("203.0.113.1", 82));
+    // Its Service stays, and has no endpoint.
+    let idle = tcp("203.0.113.1", 83);
     // Of a family whose table stays.
     let gone6 = tcp("fd00::1", 81);
     let services = [Element::ExternalAddress(address), Element::ExternalAddress(gone6.address)];
-    let mut before = state(&services, &[(kept, 1), (gone, 1), (others, 1), (gone6, 1)]);
+    let mut before = state(&services, &[(kept, 1), (gone, 1), (idle, 1), (others, 1), (gone6, 1)]);
     for address in [address, gone6.address] {
         before.addresses.insert(address, Address::wanted(address));
     }
-    let shared = [services[0], Element::SharedAddress(address), Element::Owned(kept)];
+    let shared = [services[0], Element::SharedAddress(address), Element::Owned(kept), Element::Owned(idle)];
     let shared6 = [services[1], Element::SharedAddress(gone6.address)];
     let mut after = state(&[&shared[..], &shared6].concat(), &[(kept, 1)]);
     let settings = RuleSettings {
