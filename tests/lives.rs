@@ -2,6 +2,8 @@
 
 #[path = "../src/cluster/examples.rs"]
 mod examples;
+#[path = "lives/killed.rs"]
+mod killed;
 #[path = "common/life.rs"]
 mod life;
 #[path = "lives/others.rs"]

@@ -12,7 +12,7 @@ use super::super::schedule::Urgency;
 use super::{Next, Reconciler, Task, Work};
 use crate::cluster::Touched;
 use crate::kernel::{ReadError, Selection};
-use crate::state::{Key, State, VirtualServerKey, ownership};
+use crate::state::{Element, Key, State, VirtualServerKey, ownership};
 
 /// The wait after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -84,11 +84,24 @@ impl Reconciler {
         self.notes.push(Note::Foreign(self.foreign.clone()));
         self.audit.start(now);
 
-        // Where nothing was written first. Otherwise they are compared again, and nothing comes of that.
-        self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
-        self.schedule.add_all(Urgency::Bulk, update.scope);
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
-        self.schedule.add_all(Urgency::Removal, self.actual.keys().filter(unwanted).collect());
+        let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
+        let (orphans, unwanted): (Vec<_>, Vec<_>) =
+            unwanted.into_iter().partition(|key| self.is_shared_from_now_on(key));
+        // The settings where nothing was written first. Otherwise they are compared again, and nothing comes of that.
+        // With them, since a table is made with the addresses that are shared: once they are, these would be nobody's if
+        // this life ended before the rest is removed.
+        let settings = self.desired.setting_keys();
+        self.schedule.add_all(Urgency::Settings, settings.into_iter().chain(orphans).collect());
+        self.schedule.add_all(Urgency::Bulk, update.scope);
+        self.schedule.add_all(Urgency::Removal, unwanted);
         self.progress.looked();
+    }
+
+    /// Whether it is a virtual server whose address will be among the shared ones, and is not yet.
+    fn is_shared_from_now_on(&self, key: &Key) -> bool {
+        let Key::VirtualServer(server) = key else { return false };
+        let shared = Element::SharedAddress(server.address);
+        self.desired.wants(&Key::Element(shared)) && !self.actual.elements.contains(&shared)
     }
 }
