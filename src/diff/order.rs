@@ -129,10 +129,7 @@ pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
 
 /// The virtual servers that an address has already.
 pub(super) fn servers_at(actual: &State, address: IpAddr) -> impl Iterator<Item = VirtualServerKey> {
-    use crate::cluster::types::Protocol::{Sctp, Tcp};
-    let first = VirtualServerKey { address, protocol: Tcp, port: 0 };
-    let last = VirtualServerKey { address, protocol: Sctp, port: u16::MAX };
-    actual.virtual_servers.range(first..=last).map(|(server, _)| *server)
+    actual.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
 }
 
 /// What the phase of a step depends on besides the step.

@@ -45,14 +45,28 @@ fn state(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
 fn plan(actual: &State, wanted: &State) -> Plan {
     let scope: Scope = actual.keys().chain(wanted.keys()).collect();
     let plan = diff(wanted, actual, &scope);
-    let mut after = actual.clone();
-    for planned in &plan.steps {
-        planned.step.apply_to(&mut after);
-    }
+    let after = done(&plan, actual);
     assert_eq!(after, *wanted, "{plan:?}");
     assert!(accepts(wanted, &after, &scope), "{plan:?}");
     assert!(diff(wanted, &after, &scope).is_empty(), "{plan:?}");
     plan
+}
+
+/// What a state is after all steps of a plan.
+fn done(plan: &Plan, before: &State) -> State {
+    let mut after = before.clone();
+    for planned in &plan.steps {
+        planned.step.apply_to(&mut after);
+    }
+    after
+}
+
+/// The elements that a table is made anew with.
+fn installed(plan: &Plan) -> Option<BTreeSet<Element>> {
+    plan.steps.iter().find_map(|planned| match &planned.step {
+        Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect()),
+        _ => None,
+    })
 }
 
 /// The phase of the only step that is so.
@@ -165,11 +179,7 @@ fn a_table_made_anew_still_tells_whose_the_virtual_servers_are_that_go() {
     after.rules.insert(Family::V4, Rules::Intact(settings));
 
     let plan = plan(&before, &after);
-    let installed = plan.steps.iter().find_map(|planned| match &planned.step {
-        Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect::<BTreeSet<_>>()),
-        _ => None,
-    });
-    assert_eq!(installed, Some(telling.into()));
+    assert_eq!(installed(&plan), Some(telling.into()));
     for element in telling {
         assert!(needs(&plan, &Step::DeleteElement(element), |step| matches!(
             step,
@@ -276,20 +286,13 @@ fn a_table_made_anew_owns_what_goes_from_an_address_that_is_shared_now() {
     scope.remove(&Key::VirtualServer(others));
 
     let plan = diff(&after, &before, &scope);
-    let installed = plan.steps.iter().find_map(|planned| match &planned.step {
-        Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect::<BTreeSet<_>>()),
-        _ => None,
-    });
-    assert_eq!(installed, Some(shared.into_iter().chain([Element::Owned(gone)]).collect()));
+    assert_eq!(installed(&plan), Some(shared.into_iter().chain([Element::Owned(gone)]).collect()));
     let give_up = Step::DeleteElement(Element::Owned(gone));
     assert!(needs(&plan, &give_up, |step| *step == Step::DeleteVirtualServer(gone)));
     let given_up = plan.steps.iter().filter(|planned| matches!(planned.step, Step::DeleteElement(_)));
     assert_eq!(given_up.count(), 1, "{plan:?}");
 
-    let mut there = before.clone();
-    for planned in &plan.steps {
-        planned.step.apply_to(&mut there);
-    }
+    let there = done(&plan, &before);
     assert_eq!(there.elements, after.elements);
     assert!(diff(&after, &there, &scope).is_empty(), "{there:?}");
 }

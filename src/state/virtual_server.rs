@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::RealServers;
@@ -16,6 +17,14 @@ pub struct VirtualServerKey {
     pub protocol: Protocol,
     /// The port.
     pub port: u16,
+}
+
+impl VirtualServerKey {
+    /// From the first to the last of all keys with this address, as they are ordered.
+    pub(crate) fn all_at(address: IpAddr) -> RangeInclusive<Self> {
+        let first = Self { address, protocol: Protocol::Tcp, port: 0 };
+        first..=Self { address, protocol: Protocol::Sctp, port: u16::MAX }
+    }
 }
 
 impl fmt::Display for VirtualServerKey {

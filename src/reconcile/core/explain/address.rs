@@ -9,7 +9,7 @@ use super::super::super::explanation::{
 };
 use super::super::Reconciler;
 use super::View;
-use crate::cluster::types::{Protocol, ServiceKey};
+use crate::cluster::types::ServiceKey;
 use crate::state::{Element, Key, Scope, VirtualServerKey, Weight};
 
 /// So many troubled Services are listed. Whatever fails for all fails for thousands.
@@ -24,16 +24,15 @@ impl Reconciler {
     /// Nothing is: a sentence that says so.
     pub fn explain_address(&self, address: IpAddr, now: Instant) -> Result<Explanation, String> {
         let services: BTreeSet<&ServiceKey> = self.desired.services_at(address).collect();
-        let first = VirtualServerKey { address, protocol: Protocol::Tcp, port: 0 };
-        let last = VirtualServerKey { address, protocol: Protocol::Sctp, port: u16::MAX };
+        let all = VirtualServerKey::all_at(address);
         // Node ports are in no index by address: but each has an element that says that it is ours.
-        let owned = self.actual.elements.range(Element::Owned(first)..=Element::Owned(last));
+        let owned = self.actual.elements.range(Element::Owned(*all.start())..=Element::Owned(*all.end()));
         let owned = owned.filter_map(|element| element.entry_point());
-        let there = self.actual.virtual_servers.range(first..=last).map(|(key, _)| *key);
+        let there = self.actual.virtual_servers.range(all.clone()).map(|(key, _)| *key);
         let asked = services.iter().flat_map(|service| self.desired.virtual_servers_of(service));
         let servers: BTreeSet<VirtualServerKey> =
             owned.chain(there).chain(asked.filter(|server| server.address == address)).collect();
-        let foreign: Vec<_> = self.foreign.range(first..=last).map(ToString::to_string).collect();
+        let foreign: Vec<_> = self.foreign.range(all).map(ToString::to_string).collect();
         if services.is_empty() && servers.is_empty() && foreign.is_empty() {
             let before = if self.cluster.is_complete() { "" } else { super::findings::INCOMPLETE };
             let text = format!("No Service that is known here has the address {address}. {before}");
