@@ -31,7 +31,7 @@ use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
     VirtualServerKey, Weight,
 };
-use life::{Life, options, supported};
+use life::{Life, kill_before, options, supported};
 use proptest::prelude::*;
 use random::{NODE, complete, event, everything, ip, node_addresses, service_key};
 
@@ -270,7 +270,7 @@ fn moved(events: &[Event]) -> bool {
 }
 
 /// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
-fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, TestCaseError> {
+fn crashes(before: &[Event], change: &[Event], crash_at: usize) -> Result<bool, TestCaseError> {
     let kernel = MemoryKernel::default();
     let mut life = Life::new(kernel.clone());
     let mut cluster = Cluster::default();
@@ -280,11 +280,7 @@ fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, Te
     }
     life.settle();
     kernel.take_written();
-    let mut count = 0;
-    kernel.set_faults(Some(Box::new(move |_| {
-        count += 1;
-        (count >= crash_at).then_some(Fault::LoseRequest)
-    })));
+    kill_before(&kernel, crash_at);
     for event in change {
         cluster.apply(event.clone());
         life.feed([event.clone()]);
@@ -293,7 +289,7 @@ fn crashes(before: &[Event], change: &[Event], crash_at: u32) -> Result<bool, Te
         life.step();
     }
     drop(life);
-    let crashed = kernel.take_written().len() + 1 == crash_at as usize;
+    let crashed = kernel.take_written().len() + 1 == crash_at;
 
     kernel.set_faults(None);
     let mut next = Life::new(kernel.clone());

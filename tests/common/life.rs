@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kube_ipvs::api::Event;
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::desired::settings::Supported;
-use kube_ipvs::kernel::memory::MemoryKernel;
+use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
 use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 use kube_ipvs::reconcile::note::Note;
@@ -28,6 +28,15 @@ pub(crate) fn options() -> ProxyOptions {
 
 pub(crate) fn supported() -> Supported {
     Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() }
+}
+
+/// Has the kernel hear of no step from the n-th on: as if the program were killed before it.
+pub(crate) fn kill_before(kernel: &MemoryKernel, step: usize) {
+    let mut count = 0;
+    kernel.set_faults(Some(Box::new(move |_| {
+        count += 1;
+        (count >= step).then_some(Fault::LoseRequest)
+    })));
 }
 
 /// A reconciler with its kernel and its own time.

@@ -1,5 +1,6 @@
 //! Lives that end in the middle of their start.
 
+use super::life::kill_before;
 use super::*;
 
 /// Two Services at one address, which the node gets while nobody runs, and one of them goes.
@@ -29,11 +30,7 @@ fn what_goes_from_an_address_that_is_the_nodes_now_is_not_left_to_nobody() {
             kernel.take_written();
 
             let mut killed = Life::with(settings.clone(), kernel.clone());
-            let mut count = 0;
-            kernel.set_faults(Some(Box::new(move |_| {
-                count += 1;
-                (count >= killed_at).then_some(Fault::LoseRequest)
-            })));
+            kill_before(&kernel, killed_at);
             killed.feed(now());
             for _ in 0..20 {
                 killed.step();
