@@ -61,8 +61,15 @@ impl DerefMut for RealServers {
 }
 
 impl FromIterator<(RealServerKey, RealServer)> for RealServers {
+    /// Of several with one key the last counts.
     fn from_iter<I: IntoIterator<Item = (RealServerKey, RealServer)>>(items: I) -> Self {
-        Self(Arc::new(items.into_iter().collect()))
+        let items: Vec<_> = items.into_iter().collect();
+        // Nearly always they are in order, which is seen sooner than it is made.
+        Self(Arc::new(if items.is_sorted_by(|(left, _), (right, _)| left < right) {
+            LiteMap::from_sorted_store_unchecked(items)
+        } else {
+            items.into_iter().collect()
+        }))
     }
 }
 
