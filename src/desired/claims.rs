@@ -60,6 +60,17 @@ impl Request {
         Some(&self.entry_points[index].1)
     }
 
+    /// Whether everything but the virtual servers at its entry points is equal.
+    fn same_but_servers(&self, other: &Self) -> bool {
+        self.created_seconds == other.created_seconds
+            && self.entry_points.len() == other.entry_points.len()
+            && self.entry_points.iter().zip(&other.entry_points).all(|((server, claim), (other, others))| {
+                server == other && claim.elements == others.elements
+            })
+            && self.addresses == other.addresses
+            && self.elements == other.elements
+    }
+
     /// The entry points.
     fn servers(&self) -> impl Iterator<Item = VirtualServerKey> {
         self.entry_points.iter().map(|(server, _)| *server)
@@ -170,9 +181,20 @@ pub(super) struct Claims {
 impl Claims {
     /// Replaces what a Service asks for; `None`: it is gone. Adds the keys that this may change to the update.
     pub(super) fn put(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {
-        if self.requests.get(service) == request.as_ref() {
-            return;
-        }
+        let request = match (self.requests.get_mut(service), request) {
+            (None, None) => return,
+            // Nothing new or, as nearly always, other endpoints: who claims what stays as it is.
+            (Some(known), Some(new)) if known.same_but_servers(&new) => {
+                for ((server, claim), (_, new)) in known.entry_points.iter_mut().zip(new.entry_points) {
+                    if claim.server != new.server {
+                        claim.server = new.server;
+                        update.scope.push(Key::VirtualServer(*server));
+                    }
+                }
+                return;
+            }
+            (_, request) => request,
+        };
         // Where nobody else claims an entry point and there are no elements about it, there will be none.
         let is_contested = |server: &VirtualServerKey| {
             let claimants = self.claimants.get(server);
