@@ -13,6 +13,9 @@
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
 //!
+//! Inside a phase the order is free; steps about virtual servers come in that of the kernel's table
+//! ([`VirtualServerKey::chain`]).
+//!
 //! Additions come before deletions throughout, but for elements that would be in each other's way: the ranges of an
 //! entry point, and where a way inside the cluster leads, change in one transaction.
 
@@ -24,7 +27,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::plan::{Needs, Phase, Plan, PlannedStep, Step};
 use crate::cluster::types::Family;
-use crate::state::{Element, State, VirtualServerKey, Weight};
+use crate::state::{Element, Key, State, VirtualServerKey, Weight};
 
 /// Steps in no order yet.
 #[derive(Debug, Default)]
@@ -59,8 +62,15 @@ impl Draft {
     /// Puts the steps in order and says which needs which.
     pub(super) fn into_plan(mut self, actual: &State) -> Plan {
         let phases = Phases::of(&self.steps);
-        // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes.
-        self.steps.sort_by_key(|step| (phases.phase(step), matches!(step, Step::AddElement(_))));
+        // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes, and virtual servers
+        // that the kernel finds along one chain follow each other.
+        self.steps.sort_by_cached_key(|step| {
+            let chain = match step.key() {
+                Key::VirtualServer(server) => server.chain(),
+                _ => 0,
+            };
+            (phases.phase(step), matches!(step, Step::AddElement(_)), chain)
+        });
         let mut owned: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::default();

@@ -200,6 +200,27 @@ fn a_real_server_needs_its_virtual_server() {
     }
 }
 
+/// The kernel walks a chain for each step, and does so faster while it has the chain at hand.
+#[test]
+fn steps_about_one_chain_follow_each_other() {
+    let servers: Vec<_> = (0..1024)
+        .map(|number: u32| (tcp(&format!("10.96.{}.{}", number / 256, number % 256), 80), 1))
+        .collect();
+    let made = plan(&State::default(), &state(&[], &servers));
+    for kind in [StepKind::AddVirtualServer, StepKind::AddRealServer] {
+        let steps = made.steps.iter().filter(|planned| planned.step.kind() == kind);
+        let mut chains: Vec<_> = steps
+            .map(|planned| match planned.step.key() {
+                Key::VirtualServer(server) => server.chain(),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(chains.len(), 1024);
+        chains.dedup();
+        assert_eq!(chains.len(), 256, "{kind}");
+    }
+}
+
 /// Connections go on: nothing is made anew.
 #[test]
 fn a_virtual_server_is_changed_in_place_whatever_is_different() {

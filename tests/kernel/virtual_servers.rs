@@ -1,6 +1,7 @@
 //! Virtual and real servers, as `ipvsadm` shows and makes them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use kube_ipvs::cluster::types::Protocol;
 use kube_ipvs::diff::Step;
@@ -18,6 +19,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     servers_are_changed_in_place,
     every_scheduler_of_the_kernel_works,
     some_virtual_servers_are_named_without_the_rest,
+    chains_are_those_of_the_kernel,
     a_scheduler_is_tried_without_harm,
     ipvs_is_found_again_under_another_number
 ];
@@ -164,6 +166,49 @@ fn every_scheduler_of_the_kernel_works() {
         assert!(shell("ipvsadm -S -n").contains(&format!("-A -t 10.96.0.1:80 -s {name}\n")), "{name}");
         must(&mut kernel, [Step::DeleteVirtualServer(key)]);
     }
+}
+
+/// `/proc/net/ip_vs` goes through the kernel's table, one chain after the other.
+fn chains_are_those_of_the_kernel() {
+    let mut kernel = kernel();
+    let mut wanted = BTreeSet::new();
+    for number in 0..400_u16 {
+        let [high, low] = number.wrapping_mul(7919).to_be_bytes();
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][usize::from(number % 3)];
+        let address = if number % 2 == 0 {
+            address(&format!("10.{high}.3.{low}"))
+        } else {
+            address(&format!("fd00:10:{high:x}:5:{low:x}:7:{number:x}:9"))
+        };
+        wanted.insert(VirtualServerKey { address, protocol, port: 80 + number * 13 });
+    }
+    let added = wanted.iter().map(|key| Step::AddVirtualServer(*key, server(key, "rr", 0, 0)));
+    must(&mut kernel, added);
+
+    // "TCP  0A600001:0050 rr", "UDP  [fd00:0010:0096:0000:0000:0000:0000:0001]:0035 rr"
+    let parse = |line: &str| -> Option<VirtualServerKey> {
+        let mut words = line.split_whitespace();
+        let protocol = match words.next()? {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            _ => return None,
+        };
+        let (written, port) = words.next()?.rsplit_once(':')?;
+        let address = match written.strip_prefix('[') {
+            Some(written) => address(written.trim_end_matches(']')),
+            None => Ipv4Addr::from_bits(u32::from_str_radix(written, 16).ok()?).into(),
+        };
+        Some(VirtualServerKey { address, protocol, port: u16::from_str_radix(port, 16).ok()? })
+    };
+    let page = shell("cat /proc/net/ip_vs");
+    let listed: Vec<_> = page.lines().filter_map(parse).collect();
+    assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), wanted, "{page}");
+    let mut chains: Vec<u8> = listed.iter().map(VirtualServerKey::chain).collect();
+    let all: BTreeSet<u8> = chains.iter().copied().collect();
+    chains.dedup();
+    assert!(all.len() < wanted.len(), "some are on one chain");
+    assert_eq!(chains.len(), all.len(), "each chain is one run of\n{page}");
 }
 
 fn some_virtual_servers_are_named_without_the_rest() {
