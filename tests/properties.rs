@@ -269,8 +269,22 @@ fn moved(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event, Event::Node(_) | Event::NodeAddresses(_)))
 }
 
+/// When a life is killed.
+#[derive(Clone, Copy)]
+enum Killed {
+    /// While it writes a change.
+    Running,
+    /// While it starts, and there was a change before.
+    Starting,
+}
+
 /// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
-fn crashes(before: &[Event], change: &[Event], crash_at: usize) -> Result<bool, TestCaseError> {
+fn crashes(
+    before: &[Event],
+    change: &[Event],
+    killed: Killed,
+    crash_at: usize,
+) -> Result<bool, TestCaseError> {
     let kernel = MemoryKernel::default();
     let mut life = Life::new(kernel.clone());
     let mut cluster = Cluster::default();
@@ -280,10 +294,16 @@ fn crashes(before: &[Event], change: &[Event], crash_at: usize) -> Result<bool, 
     }
     life.settle();
     kernel.take_written();
-    kill_before(&kernel, crash_at);
     for event in change {
         cluster.apply(event.clone());
-        life.feed([event.clone()]);
+    }
+    kill_before(&kernel, crash_at);
+    match killed {
+        Killed::Running => life.feed(change.iter().cloned()),
+        Killed::Starting => {
+            life = Life::new(kernel.clone());
+            life.feed(everything(&cluster));
+        }
     }
     for _ in 0..20 {
         life.step();
@@ -606,9 +626,11 @@ proptest! {
     ) {
         let change: Vec<_> =
             change.into_iter().chain(gone.into_iter().map(|key| Event::Service(Change::Delete(key)))).collect();
-        let mut crash_at = 1;
-        while crashes(&before, &change, crash_at)? {
-            crash_at += 1;
+        for killed in [Killed::Running, Killed::Starting] {
+            let mut crash_at = 1;
+            while crashes(&before, &change, killed, crash_at)? {
+                crash_at += 1;
+            }
         }
     }
 
