@@ -57,9 +57,19 @@ impl Reconciler {
         }
         let update = self.desired.update(&self.cluster, &first);
         self.tell(update.conflicts, update.shared);
-        self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
-        self.schedule.add_all(Urgency::First, update.scope);
         self.notes.push(Note::Looked(first));
+        // Before an address is shared, what goes from there has to go; and what goes is not known yet.
+        let is_shared_anew = |key: &Key| match key {
+            Key::Element(shared @ Element::SharedAddress(address)) => {
+                let mut servers = self.actual.virtual_servers.range(VirtualServerKey::all_at(*address));
+                !self.actual.elements.contains(shared) && servers.next().is_some()
+            }
+            _ => false,
+        };
+        if !update.scope.iter().any(is_shared_anew) {
+            self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
+            self.schedule.add_all(Urgency::First, update.scope);
+        }
     }
 
     /// Looks at all Services but the first, and at what is there and nobody's wish.
@@ -88,12 +98,13 @@ impl Reconciler {
         let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
         let (orphans, unwanted): (Vec<_>, Vec<_>) =
             unwanted.into_iter().partition(|key| self.is_shared_from_now_on(key));
-        // The settings where nothing was written first. Otherwise they are compared again, and nothing comes of that.
-        // With them, since a table is made with the addresses that are shared: once they are, these would be nobody's if
+        // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
+        let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
+        self.schedule.add_all(Urgency::Bulk, update.scope.into_iter().chain(of_first).collect());
+        // With the settings, since a table is made with the addresses that are shared: once they are, these would be nobody's if
         // this life ended before the rest is removed.
         let settings = self.desired.setting_keys();
         self.schedule.add_all(Urgency::Settings, settings.into_iter().chain(orphans).collect());
-        self.schedule.add_all(Urgency::Bulk, update.scope);
         self.schedule.add_all(Urgency::Removal, unwanted);
         self.progress.looked();
     }
