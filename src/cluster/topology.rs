@@ -57,21 +57,36 @@ pub fn endpoints(
     place: Place<'_>,
 ) -> Endpoints {
     let merged = merge(cluster, service, port, family, place);
-    let chosen = |wanted: &dyn Fn(&Known<'_>) -> bool| -> Vec<RealServerKey> {
-        let mut chosen = Vec::with_capacity(merged.len());
-        chosen.extend(merged.iter().filter(|known| wanted(known)).map(|known| known.key));
-        chosen
-    };
-    let or_terminating = |ready: Vec<RealServerKey>, also: &dyn Fn(&Known<'_>) -> bool| {
-        if ready.is_empty() { chosen(&|known| known.terminates_and_serves() && also(known)) } else { ready }
-    };
     let near = Near::of(|| merged.iter().filter(|known| known.endpoint.ready), place);
     Endpoints {
-        cluster: or_terminating(chosen(&|known| known.endpoint.ready && near.admits(known, place)), &|_| {
-            true
-        }),
-        local: or_terminating(chosen(&|known| known.endpoint.ready && known.local), &|known| known.local),
+        cluster: ready_or_serving(&merged, |known| near.admits(known, place), |_| true),
+        local: ready_or_serving(&merged, |known| known.local, |known| known.local),
     }
+}
+
+/// Those that are ready and `admitted` or, where none is, those that terminate and serve, and may do so `instead`.
+fn ready_or_serving(
+    all: &[Known<'_>],
+    admitted: impl Fn(&Known<'_>) -> bool,
+    instead: impl Fn(&Known<'_>) -> bool,
+) -> Vec<RealServerKey> {
+    let ready = chosen(all, |known| known.endpoint.ready && admitted(known));
+    if ready.is_empty() {
+        chosen(all, |known| known.terminates_and_serves() && instead(known))
+    } else {
+        ready
+    }
+}
+
+/// Those that are `wanted`, in memory for all of them at once.
+fn chosen(all: &[Known<'_>], wanted: impl Fn(&Known<'_>) -> bool) -> Vec<RealServerKey> {
+    let mut chosen = Vec::with_capacity(all.len());
+    for known in all {
+        if wanted(known) {
+            chosen.push(known.key);
+        }
+    }
+    chosen
 }
 
 /// Which hints count.
