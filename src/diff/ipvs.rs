@@ -26,7 +26,9 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
     if wanted.real_servers == actual.real_servers {
         return;
     }
+    let mut both = 0;
     for (server_key, server, known) in wanted.real_servers.beside(&actual.real_servers) {
+        both += usize::from(known.is_some());
         match (server.weight, known) {
             (Weight::Exactly(_), None) => draft.add(Step::AddRealServer(key, *server_key, *server)),
             (Weight::Exactly(_), Some(known)) if known != server => {
@@ -38,6 +40,10 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
             }
             (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}
         }
+    }
+    // All that are there are wanted: nearly always, since what goes drains before.
+    if both == actual.real_servers.len() {
+        return;
     }
     for (server_key, _) in actual.real_servers.without(&wanted.real_servers) {
         draft.add(Step::DeleteRealServer(key, *server_key));
