@@ -2,14 +2,13 @@
 //!
 //! Pure: the time is an argument.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Family;
 use crate::state::part::Part;
-use crate::state::{Key, Scope, VirtualServerKey};
+use crate::state::{Key, Scope};
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -71,8 +70,8 @@ impl Failure {
 /// Keys that wait.
 #[derive(Clone, Debug, Default)]
 struct Queue {
-    /// What came together, in the order of a fill, each key once: at the start hundreds of thousands of keys do, and a tree of
-    /// them would leave its holes behind between all that is made meanwhile and stays.
+    /// What came together, in order, each key once: at the start hundreds of thousands of keys do, and a tree of them would
+    /// leave its holes behind between all that is made meanwhile and stays.
     filled: VecDeque<Key>,
     /// What came later.
     added: Scope,
@@ -87,7 +86,7 @@ impl Queue {
 
     fn insert(&mut self, key: Key) {
         let family = key.family();
-        if self.filled.binary_search_by(|known| in_fill(known, &key)).is_err() && self.added.insert(key) {
+        if self.filled.binary_search(&key).is_err() && self.added.insert(key) {
             *self.of.entry(family).or_default() += 1;
         }
     }
@@ -95,7 +94,7 @@ impl Queue {
     /// The same for each of these, in whatever order.
     fn insert_all(&mut self, mut keys: Vec<Key>) {
         if self.is_empty() {
-            keys.sort_unstable_by(in_fill);
+            keys.sort_unstable();
             keys.dedup();
             for key in &keys {
                 *self.of.entry(key.family()).or_default() += 1;
@@ -149,16 +148,6 @@ impl Queue {
     /// Whether something of this family waits, or of what the families share.
     fn concerns(&self, family: Family) -> bool {
         [None, Some(family)].iter().any(|of| self.of.get(of).is_some_and(|count| *count > 0))
-    }
-}
-
-/// The order in which a queue is worked on in pieces: that of the keys, but the virtual servers of a family as the kernel
-/// has them in its table ([`VirtualServerKey::chain`]).
-fn in_fill(left: &Key, right: &Key) -> Ordering {
-    let place = |server: &VirtualServerKey| (Family::of(server.address), server.chain(), *server);
-    match (left, right) {
-        (Key::VirtualServer(one), Key::VirtualServer(other)) => place(one).cmp(&place(other)),
-        _ => left.cmp(right),
     }
 }
 

@@ -309,31 +309,6 @@ fn what_comes_later_is_taken_where_it_belongs() {
     }
 }
 
-/// A piece has what the kernel keeps together.
-#[test]
-fn virtual_servers_go_chain_by_chain_and_family_by_family() {
-    let server = |address: String| VirtualServerKey { address: ip(&address), ..server_key(Protocol::Tcp) };
-    let v4 = (0..512).map(|number: u32| server(format!("10.96.{}.{}", number / 256, number % 256)));
-    let v6 = (0..512).map(|number: u32| server(format!("fd00::{:x}:{:x}", number / 256, number % 256)));
-    let mut schedule = Schedule::default();
-    schedule.add_all(Urgency::Bulk, v6.chain(v4).map(Key::VirtualServer).collect());
-    let mut seen = BTreeSet::new();
-    for piece in 0..8 {
-        let chains: BTreeSet<(Family, u8)> = schedule
-            .take(Instant::now())
-            .iter()
-            .map(|key| match key {
-                Key::VirtualServer(server) => (Family::of(server.address), server.chain()),
-                other => panic!("{other}"),
-            })
-            .collect();
-        let family = if piece < 4 { Family::V4 } else { Family::V6 };
-        assert_eq!(chains.len(), 64, "two of each");
-        assert!(chains.iter().all(|(of, _)| *of == family) && chains.is_disjoint(&seen));
-        seen.extend(chains);
-    }
-}
-
 /// One Service that no kernel takes must not make every node unhealthy; a kernel that takes none must.
 #[test]
 fn refused_objects_are_few_where_more_of_their_kind_stand() {
