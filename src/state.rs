@@ -98,6 +98,11 @@ pub struct State {
 }
 
 impl State {
+    /// The virtual servers at an address, in order.
+    pub(crate) fn virtual_servers_at(&self, address: IpAddr) -> impl Iterator<Item = VirtualServerKey> {
+        self.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
+    }
+
     /// The keys of everything in the state, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let device = self.device.then_some(Key::Device);

@@ -1,6 +1,6 @@
 //! The difference of our nftables tables.
 
-use super::order::{Draft, servers_at, serves};
+use super::order::{Draft, serves};
 use super::plan::Step;
 use crate::cluster::types::Family;
 use crate::state::{Element, Key, Rules, Scope, State, VirtualServerKey};
@@ -33,7 +33,7 @@ fn orphans<'a>(wanted: &'a State, actual: &'a State, scope: &'a Scope) -> impl I
     let goes = move |server: &VirtualServerKey| {
         scope.contains(&Key::VirtualServer(*server)) && !wanted.virtual_servers.contains_key(server)
     };
-    let servers = shared_now.flat_map(move |address| servers_at(actual, address)).filter(goes);
+    let servers = shared_now.flat_map(move |address| actual.virtual_servers_at(address)).filter(goes);
     let is_new = |element: &Element| !wanted.elements.contains(element) && !actual.elements.contains(element);
     servers.map(Element::Owned).filter(is_new)
 }

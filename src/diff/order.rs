@@ -134,12 +134,7 @@ impl Draft {
 
 /// Whether an address has a virtual server already.
 pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
-    servers_at(actual, address).next().is_some()
-}
-
-/// The virtual servers that an address has already.
-pub(super) fn servers_at(actual: &State, address: IpAddr) -> impl Iterator<Item = VirtualServerKey> {
-    actual.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
+    actual.virtual_servers_at(address).next().is_some()
 }
 
 /// What the phase of a step depends on besides the step.

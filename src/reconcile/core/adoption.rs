@@ -3,6 +3,7 @@
 //! The Services that everything else needs are looked at and written first; what all others ask for is made up
 //! afterwards, since that takes long in a large cluster. Until then nothing is removed, and nothing counts as written.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::first;
@@ -59,14 +60,13 @@ impl Reconciler {
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(first));
         // Before an address is shared, what goes from there has to go; and what goes is not known yet.
-        let is_shared_anew = |key: &Key| match key {
-            Key::Element(shared @ Element::SharedAddress(address)) => {
-                let mut servers = self.actual.virtual_servers.range(VirtualServerKey::all_at(*address));
-                !self.actual.elements.contains(shared) && servers.next().is_some()
+        let orphans = |key: &Key| match key {
+            Key::Element(Element::SharedAddress(address)) if self.is_shared_from_now_on(*address) => {
+                self.actual.virtual_servers_at(*address).next().is_some()
             }
             _ => false,
         };
-        if !update.scope.iter().any(is_shared_anew) {
+        if !update.scope.iter().any(orphans) {
             self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
             self.schedule.add_all(Urgency::First, update.scope);
         }
@@ -96,8 +96,9 @@ impl Reconciler {
 
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
         let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
-        let (orphans, unwanted): (Vec<_>, Vec<_>) =
-            unwanted.into_iter().partition(|key| self.is_shared_from_now_on(key));
+        let (orphans, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(
+            |key| matches!(key, Key::VirtualServer(server) if self.is_shared_from_now_on(server.address)),
+        );
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
         self.schedule.add_all(Urgency::Bulk, update.scope.into_iter().chain(of_first).collect());
@@ -109,10 +110,9 @@ impl Reconciler {
         self.progress.looked();
     }
 
-    /// Whether it is a virtual server whose address will be among the shared ones, and is not yet.
-    fn is_shared_from_now_on(&self, key: &Key) -> bool {
-        let Key::VirtualServer(server) = key else { return false };
-        let shared = Element::SharedAddress(server.address);
+    /// Whether an address will be among the shared ones, and is not yet.
+    fn is_shared_from_now_on(&self, address: IpAddr) -> bool {
+        let shared = Element::SharedAddress(address);
         self.desired.wants(&Key::Element(shared)) && !self.actual.elements.contains(&shared)
     }
 }

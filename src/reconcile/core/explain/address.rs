@@ -28,7 +28,7 @@ impl Reconciler {
         // Node ports are in no index by address: but each has an element that says that it is ours.
         let owned = self.actual.elements.range(Element::Owned(*all.start())..=Element::Owned(*all.end()));
         let owned = owned.filter_map(|element| element.entry_point());
-        let there = self.actual.virtual_servers.range(all.clone()).map(|(key, _)| *key);
+        let there = self.actual.virtual_servers_at(address);
         let asked = services.iter().flat_map(|service| self.desired.virtual_servers_of(service));
         let servers: BTreeSet<VirtualServerKey> =
             owned.chain(there).chain(asked.filter(|server| server.address == address)).collect();
