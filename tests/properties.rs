@@ -1,6 +1,8 @@
 //! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
 //! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
 
+#[path = "properties/crashes.rs"]
+mod crashes;
 #[path = "../src/cluster/examples.rs"]
 mod examples;
 #[path = "common/life.rs"]
@@ -13,6 +15,7 @@ mod strange;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crashes::{Killed, crashes};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
 use kube_ipvs::cluster::types::{
@@ -31,7 +34,7 @@ use kube_ipvs::state::{
     Element, Key, RealServer, RealServerKey, RealServers, Scope, State, Timeouts, VirtualServer,
     VirtualServerKey, Weight,
 };
-use life::{Life, kill_before, options, supported};
+use life::{Life, options, supported};
 use proptest::prelude::*;
 use random::{NODE, complete, event, everything, ip, node_addresses, service_key};
 
@@ -267,72 +270,6 @@ fn meddle(kernel: &MemoryKernel, kind: u8) {
 /// Whether the node's own address may have changed, which the rules name.
 fn moved(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event, Event::Node(_) | Event::NodeAddresses(_)))
-}
-
-/// When a life is killed.
-#[derive(Clone, Copy)]
-enum Killed {
-    /// While it writes a change.
-    Running,
-    /// While it starts, and there was a change before.
-    Starting,
-}
-
-/// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
-fn crashes(
-    before: &[Event],
-    change: &[Event],
-    killed: Killed,
-    crash_at: usize,
-) -> Result<bool, TestCaseError> {
-    let kernel = MemoryKernel::default();
-    let mut life = Life::new(kernel.clone());
-    let mut cluster = Cluster::default();
-    for event in complete().iter().chain(before) {
-        cluster.apply(event.clone());
-        life.feed([event.clone()]);
-    }
-    life.settle();
-    kernel.take_written();
-    for event in change {
-        cluster.apply(event.clone());
-    }
-    kill_before(&kernel, crash_at);
-    match killed {
-        Killed::Running => life.feed(change.iter().cloned()),
-        Killed::Starting => {
-            life = Life::new(kernel.clone());
-            life.feed(everything(&cluster));
-        }
-    }
-    for _ in 0..20 {
-        life.step();
-    }
-    drop(life);
-    let crashed = kernel.take_written().len() + 1 == crash_at;
-
-    kernel.set_faults(None);
-    let mut next = Life::new(kernel.clone());
-    next.feed(everything(&cluster));
-    let adopted = kernel.state();
-    next.settle();
-    assert_converged(&next, &cluster);
-    let is = kernel.state();
-    for step in kernel.take_written() {
-        match &step {
-            Step::DeleteAddress(address) => prop_assert!(!is.addresses.contains_key(address), "{step:?}"),
-            Step::DeleteVirtualServer(key) => {
-                prop_assert!(!is.virtual_servers.contains_key(key), "{step:?}");
-            }
-            Step::AddRealServer(key, real, _) => {
-                let known = adopted.virtual_servers.get(key).and_then(|server| server.real_servers.get(real));
-                prop_assert!(known.is_none(), "{step:?}");
-            }
-            Step::InstallRules(..) => prop_assert!(moved(change), "rules are made once, not {step:?}"),
-            _ => {}
-        }
-    }
-    Ok(crashed)
 }
 
 /// Health goes by it: what came while the kernel worked must not keep what was written before it from counting.

@@ -30,15 +30,6 @@ pub(crate) fn supported() -> Supported {
     Supported { families: Family::ALL.into(), kernel: (6, 12), missing: [].into() }
 }
 
-/// Has the kernel hear of no step from the n-th on: as if the program were killed before it.
-pub(crate) fn kill_before(kernel: &MemoryKernel, step: usize) {
-    let mut count = 0;
-    kernel.set_faults(Some(Box::new(move |_| {
-        count += 1;
-        (count >= step).then_some(Fault::LoseRequest)
-    })));
-}
-
 /// A reconciler with its kernel and its own time.
 pub(crate) struct Life {
     pub(crate) reconciler: Reconciler,
@@ -115,5 +106,21 @@ impl Life {
 
     pub(crate) fn feed(&mut self, events: impl IntoIterator<Item = Event>) {
         events.into_iter().for_each(|event| self.reconciler.observe(event));
+    }
+
+    /// Takes these in, and ends as if it were killed before its n-th step: the kernel hears of none from there on. Says
+    /// whether there were so many. What was written before was taken.
+    pub(crate) fn die_before(mut self, step: usize, events: impl IntoIterator<Item = Event>) -> bool {
+        let mut count = 0;
+        self.kernel.set_faults(Some(Box::new(move |_| {
+            count += 1;
+            (count >= step).then_some(Fault::LoseRequest)
+        })));
+        self.feed(events);
+        for _ in 0..20 {
+            self.step();
+        }
+        self.kernel.set_faults(None);
+        self.kernel.take_written().len() + 1 == step
     }
 }

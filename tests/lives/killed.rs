@@ -1,6 +1,5 @@
 //! Lives that end in the middle of their start.
 
-use super::life::kill_before;
 use super::*;
 
 /// Two Services at one address, which the node gets while nobody runs, and one of them goes. The other one may be one of
@@ -51,20 +50,13 @@ fn is_through(name: &str, settings: &ProxyOptions, killed_at: usize) -> bool {
     assert!(kernel.state().virtual_servers.contains_key(&gone));
     kernel.take_written();
 
-    let mut killed = Life::with(settings.clone(), kernel.clone());
-    kill_before(&kernel, killed_at);
-    killed.feed(now());
-    for _ in 0..20 {
-        killed.step();
-    }
-    let is_through = kernel.take_written().len() + 1 < killed_at;
+    let is_killed = Life::with(settings.clone(), kernel.clone()).die_before(killed_at, now());
 
-    kernel.set_faults(None);
     let mut next = Life::with(settings.clone(), kernel.clone());
     next.feed(now());
     next.settle();
     let there = kernel.state();
     assert!(!there.virtual_servers.contains_key(&gone), "{name}, killed before step {killed_at}");
     assert!(there.virtual_servers.contains_key(&VirtualServerKey { port: 80, ..gone }));
-    is_through
+    !is_killed
 }
