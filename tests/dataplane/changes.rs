@@ -124,6 +124,24 @@ impl Case {
         });
         assert!(all, "{wanted:?} should answer, and {answers:?} do");
     }
+
+    /// A port is chosen at random for each question, and may be that of a flow a moment ago. Of SCTP, IPVS has an entry
+    /// still: one such question was seen in hundreds of runs. Of UDP, where a rule rewrote the flow's destination,
+    /// connection tracking sends it the same way until it was purged, and purges rest in between.
+    fn assert_nothing_new_but_to(&self, pod: &str, service: &Service) {
+        let (patience, allowed) = match self.protocol {
+            Protocol::Tcp => (Duration::ZERO, 0),
+            Protocol::Udp => (SOON, 0),
+            Protocol::Sctp => (Duration::ZERO, 1),
+        };
+        let ask = || CLUSTER.ask(self.client, self.protocol, self.target(service)).expect("an answer").0;
+        let mut strays = Vec::new();
+        let few = eventually(patience, || {
+            strays = (0..MANY).map(|_| ask()).filter(|server| server != pod).collect();
+            strays.len() <= allowed
+        });
+        assert!(few, "of {MANY} questions some were not answered by {pod}: {strays:?}");
+    }
 }
 
 fn an_added_endpoint_is_reached(case: &Case) {
@@ -138,14 +156,11 @@ fn a_removed_endpoint_gets_nothing_new(case: &Case) {
     service.endpoints.remove(0);
     CLUSTER.put(&service);
     case.wait_for_all(&service);
-    for _ in 0..MANY {
-        let answer = CLUSTER.ask(case.client, case.protocol, case.target(&service));
-        assert_eq!(answer.expect("an answer").0, "pod-2a");
-    }
+    case.assert_nothing_new_but_to("pod-2a", &service);
 }
 
 /// No template of persistence sends a client to an endpoint that is not used any more, whose real server drains
-/// (`expire_quiescent_template`) or is gone.
+/// (`expire_quiescent_template`) or is gone. Templates last for hours.
 fn affinity_ends_with_its_endpoint(case: &Case) {
     let mut service = case.new_service(&["pod-1a", "pod-2a"]);
     service.affinity_seconds = Some(10_800);
@@ -167,12 +182,7 @@ fn affinity_ends_with_its_endpoint(case: &Case) {
         }
         CLUSTER.put(&service);
         case.wait_for(&service, [other].into_iter());
-        let ask = || CLUSTER.ask(case.client, case.protocol, case.target(&service)).expect("an answer").0;
-        let strays = (0..MANY).filter(|_| ask() != other).count();
-        // A template would send all of them there. Of associations one was seen to go astray, once in hundreds of runs:
-        // the client's port is chosen at random, and may be that of one a moment ago, of which IPVS has an entry still.
-        let allowed = usize::from(case.protocol == Protocol::Sctp);
-        assert!(strays <= allowed, "{strays} of {MANY} went to {pod}");
+        case.assert_nothing_new_but_to(other, &service);
     }
 }
 
