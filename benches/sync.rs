@@ -1,7 +1,8 @@
 //! The pure part: events → facts → wanted state → difference → memory kernel, at growing sizes.
 //!
 //! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
-//! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size.
+//! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size, alone or as one
+//! of 1,000 at once.
 
 #[path = "../src/cluster/examples.rs"]
 mod examples;
@@ -22,6 +23,10 @@ use kube_ipvs::reconcile::core::{Next, Reconciler, Work};
 
 const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 500;
+/// How many slices change at once.
+const BURST: u32 = 1000;
+/// How often.
+const ROUNDS: u32 = 10;
 
 fn service(number: u32) -> Service {
     let [_, high, middle, low] = number.to_be_bytes();
@@ -68,13 +73,36 @@ fn settle(
     (plans, in_kernel)
 }
 
+/// Takes in these slices at once, and writes what they ask for; how long that took, and the kernel's part of it. A function
+/// of its own for profilers.
+#[inline(never)]
+fn burst(
+    reconciler: &mut Reconciler,
+    kernel: &mut MemoryKernel,
+    slices: Vec<EndpointSlice>,
+) -> (Duration, Duration) {
+    let started = Instant::now();
+    for slice in slices {
+        reconciler.observe(Event::Slice(Change::Upsert(slice)));
+    }
+    let (_, in_kernel) = settle(reconciler, kernel, started);
+    (started.elapsed(), in_kernel)
+}
+
 fn main() {
     // `cargo test --benches` only wants to know that it runs.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let sizes: &[u32] = if measured { &[1_000, 5_000, 10_000, 50_000] } else { &[100] };
     println!(
-        "{:>9} {:>14} {:>14} {:>7} {:>16} {:>16}",
-        "services", "cold start ms", "floor ms", "ratio", "one change us", "floor us"
+        "{:>9} {:>14} {:>14} {:>7} {:>16} {:>16} {:>16} {:>16}",
+        "services",
+        "cold start ms",
+        "floor ms",
+        "ratio",
+        "one change us",
+        "floor us",
+        "of 1000 us",
+        "floor us"
     );
     for &size in sizes {
         let options = ProxyOptions::default();
@@ -114,17 +142,28 @@ fn main() {
             kernel.take_written();
             change_floors.push(in_kernel);
         }
+        let (mut bursts, mut burst_floors) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let slices =
+                (0..size.min(BURST)).map(|number| slice(number, ENDPOINTS + 1 - round % 2)).collect();
+            let (took, in_kernel) = burst(&mut reconciler, &mut kernel, slices);
+            bursts.push(took / size.min(BURST));
+            burst_floors.push(in_kernel / size.min(BURST));
+            kernel.take_written();
+        }
         let median = |times: &mut Vec<Duration>| {
             times.sort();
             times[times.len() / 2].as_secs_f64() * 1e6
         };
         println!(
-            "{size:>9} {:>14.1} {:>14.1} {:>7.1} {:>16.1} {:>16.1}",
+            "{size:>9} {:>14.1} {:>14.1} {:>7.1} {:>16.1} {:>16.1} {:>16.1} {:>16.1}",
             cold.as_secs_f64() * 1e3,
             floor.as_secs_f64() * 1e3,
             cold.as_secs_f64() / floor.as_secs_f64(),
             median(&mut changes),
             median(&mut change_floors),
+            median(&mut bursts),
+            median(&mut burst_floors),
         );
     }
 }
