@@ -29,7 +29,7 @@ use crate::desired::Desired;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses};
 use crate::options::merge::Merged;
-use crate::options::{Source, file};
+use crate::options::{EXTERNAL_IPS_GATE, Source, file};
 use crate::reconcile::core::Reconciler;
 use crate::serve::service_health;
 use crate::{reconcile, serve};
@@ -93,6 +93,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let options = &merged.options;
     // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(report::numbers::metrics());
+    metrics.tell_feature(EXTERNAL_IPS_GATE, options.proxy.external_ips);
     let (source, events, teller) = source::open(options, &metrics).await?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;

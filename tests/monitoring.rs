@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube_ipvs::diff::StepKind;
+use kube_ipvs::options::EXTERNAL_IPS_GATE;
 use kube_ipvs::reconcile::note::Verdict;
 use kube_ipvs::serve::metrics::Metrics;
 use kube_ipvs::serve::metrics::watches::{WatchNumbers, Watches};
@@ -32,6 +33,7 @@ fn page() -> String {
     metrics.add(Watches::new(vec![("services".to_owned(), Box::new(numbers))]));
     metrics.client.observe("GET", "192.0.2.1:6443", Some(200), Duration::from_millis(20));
     metrics.client.observe_sizes("POST", "192.0.2.1:6443", 205, 482);
+    metrics.tell_feature(EXTERNAL_IPS_GATE, true);
     metrics.text()
 }
 
@@ -56,7 +58,7 @@ fn promtool_is_heard() {
 }
 
 /// Contract 9: name, type, labels, number of buckets.
-const CONTRACT: [(&str, &str, &[&str], usize); 23] = [
+const CONTRACT: [(&str, &str, &[&str], usize); 24] = [
     ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram", &["ip_family"], 15),
     ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "gauge", &["ip_family"], 0),
     ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", &["ip_family"], 0),
@@ -94,6 +96,7 @@ const CONTRACT: [(&str, &str, &[&str], usize); 23] = [
         ],
         0,
     ),
+    ("kubernetes_feature_enabled", "gauge", &["name", "stage"], 0),
     ("registered_metrics_total", "counter", &["deprecated_version", "stability_level"], 0),
 ];
 

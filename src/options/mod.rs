@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use self::args::{Command, UsageError, from_args};
 pub use self::conntrack::ConntrackOptions;
 pub use self::own::Estimator;
-pub use self::proxy::ProxyOptions;
+pub use self::proxy::{EXTERNAL_IPS_GATE, ProxyOptions};
 
 /// Everything that the program was told, checked and complete.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,10 @@ use ipnet::IpNet;
 
 use crate::state::{InterfaceName, Timeouts};
 
+/// The feature gate that says whether external IPs of Services are served: kube-proxy's since 1.36, on where nothing is said.
+/// It is of no stage that `AllAlpha` or `AllBeta` switch.
+pub const EXTERNAL_IPS_GATE: &str = "AllowServiceExternalIPs";
+
 /// What the wanted kernel state depends on, beside the cluster's objects. Its `Default` is what holds where nothing is
 /// said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +36,7 @@ pub struct ProxyOptions {
     pub masquerade_mark: u32,
     /// Where node ports are served.
     pub node_port_addresses: NodePortAddresses,
-    /// Whether external IPs of Services are served: the feature gate `AllowServiceExternalIPs`, which kube-proxy has since
-    /// 1.36.
+    /// Whether external IPs of Services are served: [`EXTERNAL_IPS_GATE`].
     pub external_ips: bool,
     /// `--bind-address`, where it is not the unspecified address: the address of the node in its family, and that
     /// family is the primary one (contract 3.5).

@@ -11,7 +11,7 @@ pub mod own;
 pub mod watches;
 
 use prometheus::core::Collector;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntGaugeVec, Registry, TextEncoder};
 
 use self::client::Client;
 use self::kube_proxy::KubeProxy;
@@ -29,6 +29,7 @@ pub struct Metrics {
     pub own: Own,
     /// Those of the API server's client.
     pub client: Client,
+    features: IntGaugeVec,
 }
 
 impl Metrics {
@@ -38,9 +39,15 @@ impl Metrics {
         let own = Own::new(&make, write_kinds, verdicts);
         let (kube_proxy, client) = (KubeProxy::new(&make), Client::new(&make));
         build::describe(&make);
+        let features = build::features(&make);
         make.register(ProcessCollector::new().expect(VALID));
         build::count(&make);
-        Self { registry: make.registry, kube_proxy, own, client }
+        Self { registry: make.registry, kube_proxy, own, client, features }
+    }
+
+    /// Says whether a feature is on that is generally available, by the name of its gate.
+    pub fn tell_feature(&self, gate: &str, is_on: bool) {
+        self.features.with_label_values(&[gate, ""]).set(is_on.into());
     }
 
     /// Adds numbers that somebody else counts and that are read at each scrape.

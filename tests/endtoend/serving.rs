@@ -110,7 +110,15 @@ fn start(folder: &tempfile::TempDir, name: &str, common: &[String], more: &[&str
 
 pub(crate) fn pages_show_what_the_program_was_told() {
     let (folder, common) = empty();
-    let mut proxy = start(&folder, "proxy", &common, &["--profiling", "--ipvs-scheduler", "wlc", "-v", "2"]);
+    let more = [
+        "--profiling",
+        "--ipvs-scheduler",
+        "wlc",
+        "-v",
+        "2",
+        "--feature-gates=AllowServiceExternalIPs=false",
+    ];
+    let mut proxy = start(&folder, "proxy", &common, &more);
     proxy.wait_synced();
     let address = "127.0.0.1:10249";
     let configz: serde_json::Value = serde_json::from_str(&get(address, "/configz")).expect("JSON");
@@ -128,6 +136,8 @@ pub(crate) fn pages_show_what_the_program_was_told() {
     assert!(
         get(address, "/metrics/slis").contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1")
     );
+    let feature = "kubernetes_feature_enabled{name=\"AllowServiceExternalIPs\",stage=\"\"} 0\n";
+    assert!(get(address, "/metrics").contains(feature));
 }
 
 const PAGES: &str = "127.0.0.1:10249";

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::options::EXTERNAL_IPS_GATE;
 use crate::options::settings::Notice;
-
-/// Whether external IPs of Services are served: a gate of kube-proxy since 1.36, on where nothing is said. It is of no stage
-/// that `AllAlpha` or `AllBeta` switch.
-const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
 
 /// What the gates say here.
 pub(super) struct Gates {
@@ -16,13 +13,13 @@ pub(super) struct Gates {
 /// Reads the gates, and tells of those that do nothing. An unknown one is no error, since nobody here knows all.
 pub(super) fn read(written: &BTreeMap<String, bool>, notices: &mut Vec<Notice>) -> Gates {
     let in_vain: Vec<&str> =
-        written.keys().map(String::as_str).filter(|gate| *gate != EXTERNAL_IPS).collect();
+        written.keys().map(String::as_str).filter(|gate| *gate != EXTERNAL_IPS_GATE).collect();
     if !in_vain.is_empty() {
         notices.push(Notice::detail("Feature gates have no effect in this program", in_vain.join(", ")));
     }
-    let external_ips = written.get(EXTERNAL_IPS).copied().unwrap_or(true);
+    let external_ips = written.get(EXTERNAL_IPS_GATE).copied().unwrap_or(true);
     if !external_ips {
-        let detail = format!("feature gate {EXTERNAL_IPS} is false");
+        let detail = format!("feature gate {EXTERNAL_IPS_GATE} is false");
         notices.push(Notice::info("External IPs of Services are not served", detail));
     }
     Gates { external_ips }

@@ -1,4 +1,6 @@
-//! What this program is, and how many metrics it has: as every Kubernetes component says it.
+//! What this program is, which features it has, and how many metrics: as every Kubernetes component says it.
+
+use prometheus::IntGaugeVec;
 
 use super::make::Maker;
 
@@ -23,6 +25,15 @@ pub(super) fn describe(make: &Maker) {
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     build.with_label_values(&[major, minor, version, crate::COMMIT, "", "", "", "rustc", &platform]).set(1);
+}
+
+/// Where it is said which features are on: those that are generally available have an empty stage.
+pub(super) fn features(make: &Maker) -> IntGaugeVec {
+    make.gauges(
+        "kubernetes_feature_enabled",
+        "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+        &["name", "stage"],
+    )
 }
 
 /// Says how many metrics are registered; none is ever hidden or disabled here.

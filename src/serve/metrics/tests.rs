@@ -24,6 +24,7 @@ fn stable(metrics: &Metrics) -> String {
 fn the_whole_page() {
     let metrics = all();
     let Metrics { kube_proxy, own, client, .. } = &metrics;
+    metrics.tell_feature("AllowServiceExternalIPs", true);
     kube_proxy.sync_duration_seconds.of(Family::V4).observe(0.003);
     kube_proxy.sync_last_queued_timestamp_seconds.of(Family::V6).set(1_795_359_600.25);
     kube_proxy.sync_last_timestamp_seconds.of(Family::V4).set(1_795_359_601.5);
