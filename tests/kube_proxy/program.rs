@@ -63,7 +63,8 @@ impl KubeProxy {
     }
 
     fn wait_synced(&self, cluster: &Cluster) {
-        let synced = eventually(Duration::from_mins(4), || {
+        // Most of its start are thousands of processes, which take minutes in the lab, and more where the machine is busy.
+        let synced = eventually(Duration::from_mins(15), || {
             // A look costs it processor time.
             thread::sleep(Duration::from_millis(500));
             let metrics = cluster.host(self.node).run(metrics).unwrap_or_default();
