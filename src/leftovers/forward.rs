@@ -178,4 +178,13 @@ mod tests {
         assert_eq!(missing(&found(&[marked, &jump]), 0x4000), all[..3]);
         assert_eq!(missing(&found(&[marked, replies, &jump]), 0x8000).len(), 3, "another mark");
     }
+
+    #[test]
+    fn of_a_table_that_is_not_printed_the_rules_are_counted() {
+        let found = |rules: &str| Table { printed: false, ..filter("DROP", rules) };
+        let jump = format!("-A FORWARD {JUMP}\n");
+        let ours = format!("-A {CHAIN} -j ACCEPT\n");
+        assert_eq!(missing(&found(&format!("{ours}{ours}{jump}")), 0x4000), [""; 0], "whatever is in them");
+        assert_eq!(missing(&found(&format!("{ours}{jump}")), 0x4000).len(), 3);
+    }
 }
