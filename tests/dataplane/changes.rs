@@ -125,15 +125,12 @@ impl Case {
         assert!(all, "{wanted:?} should answer, and {answers:?} do");
     }
 
-    /// A port is chosen at random for each question, and may be that of a flow a moment ago. Of SCTP, IPVS has an entry
-    /// still: one such question was seen in hundreds of runs. Of UDP, where a rule rewrote the flow's destination,
-    /// connection tracking sends it the same way until it was purged, and purges rest in between.
-    fn assert_nothing_new_but_to(&self, pod: &str, service: &Service) {
-        let (patience, allowed) = match self.protocol {
-            Protocol::Tcp => (Duration::ZERO, 0),
-            Protocol::Udp => (SOON, 0),
-            Protocol::Sctp => (Duration::ZERO, 1),
-        };
+    /// That this pod answers many questions, but for so many of them. A port is chosen at random for each, and may be that of
+    /// a flow a moment ago: of UDP, where a rule rewrote the flow's destination, connection tracking sends it the same way
+    /// until it was purged, and purges rest in between.
+    fn assert_nothing_new_but_to(&self, pod: &str, service: &Service, allowed: usize) {
+        let is_purged = self.protocol == Protocol::Udp && self.external == Policy::Local;
+        let patience = if is_purged { SOON } else { Duration::ZERO };
         let ask = || CLUSTER.ask(self.client, self.protocol, self.target(service)).expect("an answer").0;
         let mut strays = Vec::new();
         let few = eventually(patience, || {
@@ -156,7 +153,7 @@ fn a_removed_endpoint_gets_nothing_new(case: &Case) {
     service.endpoints.remove(0);
     CLUSTER.put(&service);
     case.wait_for_all(&service);
-    case.assert_nothing_new_but_to("pod-2a", &service);
+    case.assert_nothing_new_but_to("pod-2a", &service, 0);
 }
 
 /// No template of persistence sends a client to an endpoint that is not used any more, whose real server drains
@@ -182,7 +179,10 @@ fn affinity_ends_with_its_endpoint(case: &Case) {
         }
         CLUSTER.put(&service);
         case.wait_for(&service, [other].into_iter());
-        case.assert_nothing_new_but_to(other, &service);
+        // A template would send all of them there. Of associations one was seen to go astray, once in hundreds of runs: IPVS
+        // has an entry still of the one that had the port.
+        let allowed = usize::from(case.protocol == Protocol::Sctp);
+        case.assert_nothing_new_but_to(other, &service, allowed);
     }
 }
 
