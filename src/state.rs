@@ -427,6 +427,11 @@ impl Element {
         }
     }
 
+    /// Whether it is of a kind of which [`Element::excludes`] says so of any two.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        matches!(self, Self::InCluster(..) | Self::Allowed(..))
+    }
+
     /// The name of the set, or map, that it belongs to.
     pub fn set_name(self) -> &'static str {
         match self {

@@ -123,6 +123,7 @@ mod tests {
             }
             let found: BTreeSet<Element> = rivals(&actual, new).collect();
             let all = actual.elements.iter().filter(|other| new.excludes(other));
+            prop_assert!(new.is_exclusive() || all.clone().next().is_none());
             prop_assert_eq!(found, all.copied().collect::<BTreeSet<_>>());
         }
     }

@@ -15,7 +15,7 @@ use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
 use crate::state::part::Part;
-use crate::state::{Element, Key, RealServerKey, State, VirtualServerKey};
+use crate::state::{Key, RealServerKey, State, VirtualServerKey};
 
 /// A kernel in memory. Clones share one state: a test keeps one to look on and to meddle.
 #[derive(Clone, Default)]
@@ -178,9 +178,9 @@ fn objection(state: &State, step: &Step) -> Option<Errno> {
     match step {
         Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => None,
         Step::AddDevice => state.device.then_some(Errno::EXIST),
-        // Only those of these kinds exclude others at all: a walk for each of the others would take most of a cold start.
-        Step::AddElement(element @ (Element::InCluster(..) | Element::Allowed(..)))
-            if state.elements.iter().any(|other| element.excludes(other)) =>
+        // A walk for each of those that exclude nothing would take most of a cold start.
+        Step::AddElement(element)
+            if element.is_exclusive() && state.elements.iter().any(|other| element.excludes(other)) =>
         {
             Some(Errno::EXIST)
         }
