@@ -73,20 +73,21 @@ fn settle(
     (plans, in_kernel)
 }
 
-/// Takes in these slices at once, and writes what they ask for; how long that took, and the kernel's part of it. A function
-/// of its own for profilers.
-#[inline(never)]
-fn burst(
+/// Takes in these slices at once, and writes what they ask for; how long that took, and the kernel's part of it.
+fn change(
     reconciler: &mut Reconciler,
     kernel: &mut MemoryKernel,
-    slices: Vec<EndpointSlice>,
+    now: Instant,
+    slices: impl Iterator<Item = EndpointSlice>,
 ) -> (Duration, Duration) {
     let started = Instant::now();
     for slice in slices {
         reconciler.observe(Event::Slice(Change::Upsert(slice)));
     }
-    let (_, in_kernel) = settle(reconciler, kernel, started);
-    (started.elapsed(), in_kernel)
+    let (_, in_kernel) = settle(reconciler, kernel, now);
+    let took = started.elapsed();
+    kernel.take_written();
+    (took, in_kernel)
 }
 
 fn main() {
@@ -132,24 +133,21 @@ fn main() {
 
         let mut changes = Vec::new();
         let mut change_floors = Vec::new();
-        for change in 0..CHANGES {
-            let number = change * 7919 % size;
-            let endpoints = if change / size.min(CHANGES) % 2 == 0 { ENDPOINTS + 1 } else { ENDPOINTS };
-            let started = Instant::now();
-            reconciler.observe(Event::Slice(Change::Upsert(slice(number, endpoints))));
-            let (_, in_kernel) = settle(&mut reconciler, &mut kernel, now);
-            changes.push(started.elapsed());
-            kernel.take_written();
+        for index in 0..CHANGES {
+            let number = index * 7919 % size;
+            let endpoints = if index / size.min(CHANGES) % 2 == 0 { ENDPOINTS + 1 } else { ENDPOINTS };
+            let slices = std::iter::once_with(|| slice(number, endpoints));
+            let (took, in_kernel) = change(&mut reconciler, &mut kernel, now, slices);
+            changes.push(took);
             change_floors.push(in_kernel);
         }
+        let count = size.min(BURST);
         let (mut bursts, mut burst_floors) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let slices =
-                (0..size.min(BURST)).map(|number| slice(number, ENDPOINTS + 1 - round % 2)).collect();
-            let (took, in_kernel) = burst(&mut reconciler, &mut kernel, slices);
-            bursts.push(took / size.min(BURST));
-            burst_floors.push(in_kernel / size.min(BURST));
-            kernel.take_written();
+            let slices = (0..count).map(|number| slice(number, ENDPOINTS + 1 - round % 2));
+            let (took, in_kernel) = change(&mut reconciler, &mut kernel, now, slices);
+            bursts.push(took / count);
+            burst_floors.push(in_kernel / count);
         }
         let median = |times: &mut Vec<Duration>| {
             times.sort();
