@@ -31,7 +31,7 @@ impl VirtualServerKey {
     ///
     /// It walks a chain for each message about a virtual server or a real server: with 10,000 of them past 40, which come from
     /// memory, unless the message before was about the same chain. In the order of addresses it never is. Where the kernel
-    /// has another table, as 7.3 does, which grows, this is an order like any other.
+    /// has another table (that of 7.3 grows), this is an order like any other.
     pub fn chain(&self) -> u8 {
         let [high, low] = self.port.to_be_bytes();
         let address = match self.address {

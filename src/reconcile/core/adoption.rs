@@ -60,13 +60,13 @@ impl Reconciler {
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(first));
         // Before an address is shared, what goes from there has to go; and what goes is not known yet.
-        let orphans = |key: &Key| match key {
+        let leaves_orphans = |key: &Key| match key {
             Key::Element(Element::SharedAddress(address)) if self.is_shared_from_now_on(*address) => {
                 self.actual.virtual_servers_at(*address).next().is_some()
             }
             _ => false,
         };
-        if !update.scope.iter().any(orphans) {
+        if !update.scope.iter().any(leaves_orphans) {
             self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
             self.schedule.add_all(Urgency::First, update.scope);
         }

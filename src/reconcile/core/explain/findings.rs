@@ -8,6 +8,7 @@ use super::super::super::explanation::{
 };
 use super::super::Reconciler;
 use crate::cluster::types::{Family, Policy, Service, ServiceKey};
+use crate::options::proxy::EXTERNAL_IPS_GATE;
 
 /// So many objects are named in one sentence; all are listed elsewhere.
 const NAMED: usize = 3;
@@ -57,7 +58,7 @@ pub(super) fn of(
     if *reconciler.desired.served(service) != *service {
         let addresses = explained.facts.external_ips.join(", ");
         findings.push(format!(
-            "The external IPs ({addresses}) are not served: the feature gate AllowServiceExternalIPs is false."
+            "The external IPs ({addresses}) are not served: the feature gate {EXTERNAL_IPS_GATE} is false."
         ));
     }
     findings.extend(explained.ports.iter().filter_map(|port| port_without(explained, is_looked_at, port)));
