@@ -1,10 +1,6 @@
 # kube-ipvs, the programs of iptables for the one thing that needs them, removing what kube-proxy left, and the usual authorities.
 # Builds for the architecture of the machine, or of --platform (docker buildx build --platform linux/amd64,linux/arm64).
 FROM rust:1.95-slim-bookworm AS build
-# musl's resolver needs no files beside the binary, unlike a static glibc; ring compiles C with musl-gcc.
-RUN apt-get update && apt-get install -y --no-install-recommends musl-tools \
-	&& rm -rf /var/lib/apt/lists/* \
-	&& rustup target add "$(uname -m)-unknown-linux-musl"
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src src
@@ -13,14 +9,14 @@ COPY tests tests
 COPY benches benches
 # What the metrics and the log call this build, beside its version; `make image` says it.
 ARG COMMIT=
-RUN GIT_COMMIT="$COMMIT" cargo build --locked --release --target "$(uname -m)-unknown-linux-musl" \
-	&& cp "target/$(uname -m)-unknown-linux-musl/release/kube-ipvs" /kube-ipvs
+RUN GIT_COMMIT="$COMMIT" cargo build --locked --release
 
+# The same distribution: the binary finds its own C library there.
 FROM debian:bookworm-slim AS files
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates iptables netbase \
 	&& rm -rf /var/lib/apt/lists/*
 COPY deploy/image/files.sh /files.sh
-COPY --from=build /kube-ipvs /kube-ipvs
+COPY --from=build /source/target/release/kube-ipvs /kube-ipvs
 RUN /files.sh /kube-ipvs /image
 
 FROM scratch

@@ -5,7 +5,8 @@
 //! block anew, so that plans and texts of some hundred kilobytes cost a page fault for each of their pages each time.
 //! That was two thirds of a cold start beside the kernel's work, and a fifth of the memory with 50,000 Services.
 //!
-//! The other libraries: musl's allocator is not used (see `main`), and mimalloc does none of this.
+//! Other C libraries are left as they are. With musl's and mimalloc, which is quicker than musl's own, a burst of 1,000 slices
+//! takes 1.6 times as long in User-Mode Linux, and a restart 1.2 times: so the image has glibc too.
 
 #[cfg(target_env = "gnu")]
 mod glibc {

@@ -7,11 +7,6 @@ use kube_ipvs::options::{self, Command, UsageError};
 use kube_ipvs::telemetry;
 use kube_ipvs::{allocator, app, open_files};
 
-/// musl's own allocator takes one lock for all threads, and gives memory back at every turn.
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     allocator::set_up();
     open_files::allow_all();

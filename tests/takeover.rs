@@ -12,6 +12,8 @@ mod dry_run;
 mod firewall;
 #[path = "common/host.rs"]
 mod host;
+#[path = "takeover/image.rs"]
+mod image;
 #[path = "takeover/kube_proxy.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod kube_proxy;
@@ -39,6 +41,10 @@ use kube_ipvs::cluster::types::{Family, Protocol};
 use self::cluster::{Cluster, Service};
 use self::dry_run::{a_dry_run_says_what_the_start_then_does, a_dry_run_that_cannot_know_says_why};
 use self::firewall::where_input_drops_the_accepts_of_the_readme_are_enough;
+use self::image::{
+    the_image_finds_the_api_server_by_its_name, the_image_knows_authorities_for_a_kubeconfig_without_one,
+    the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
+};
 use self::kube_proxy::{Mode, NODES, Sync};
 use self::others::{KUBE_PROXYS, OURS};
 use self::proxy::Proxy;
@@ -57,6 +63,7 @@ fn main() -> std::process::ExitCode {
         rules_of_another_version_are_replaced_under_traffic,
         the_image_takes_over_with_the_rights_of_the_hardened_daemonset,
         the_image_knows_authorities_for_a_kubeconfig_without_one,
+        the_image_finds_the_api_server_by_its_name,
     ])
 }
 
@@ -176,86 +183,6 @@ fn from_ipvs_mode_and_back() {
         assert!(log.contains("Nothing to remove"), "{log}");
     }
     traffic.end();
-}
-
-/// The file system of the image, in a folder. In it is the static binary that `tests/lab/test.sh` makes, or else this build with
-/// its libraries.
-fn image() -> String {
-    let built = std::env::var("IMAGE_BINARY");
-    let binary = built.as_deref().unwrap_or(env!("CARGO_BIN_EXE_kube-ipvs"));
-    let is_static = lab::try_shell(&format!("ldd {binary}")).1.contains("statically linked");
-    assert_eq!(is_static, built.is_ok(), "{binary}");
-    lab::shell(&format!(
-        "set -e
-         root=$(mktemp -d)
-         strip -o $root.binary {binary}
-         {} $root.binary $root
-         rm $root.binary
-         mkdir $root/manifests
-         echo $root",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image/files.sh"),
-    ))
-    .trim()
-    .to_owned()
-}
-
-/// With no certificate at all it ends at once; with some it waits for an API server that answers.
-fn the_image_knows_authorities_for_a_kubeconfig_without_one() {
-    const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: a,
-        contexts: [{name: a, context: {cluster: a, user: a}}], users: [{name: a, user: {}}],
-        clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]}";
-    let root = image();
-    std::fs::write(format!("{root}/kubeconfig"), KUBECONFIG).expect("a file");
-    let (_, log) = lab::try_shell(&format!(
-        "timeout 5 chroot {root} /usr/local/bin/kube-proxy --kubeconfig /kubeconfig"
-    ));
-    assert!(log.contains("Connection refused"), "{log}");
-}
-
-/// The image as the root of a process that may do what `deploy/hardened` allows (and `chroot`, to get there). The
-/// iptables mode leaves the parameters of IPVS as they are, so that this works only if the init container sets them.
-fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
-    const RUN: &str = "set -e
-        # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.
-        mount --bind $root $root
-        mount --bind $MANIFESTS $root/manifests
-        mount -t tmpfs tmpfs $root/run
-        mount -t proc proc $root/proc
-        mount -t sysfs -o ro sysfs $root/sys
-        set -- /usr/local/bin/kube-proxy --manifests /manifests --hostname-override $NODE --cluster-cidr $PODS
-        # The init container.
-        chroot $root \"$@\" --init-only
-        mount --bind -o ro $root/proc/sys $root/proc/sys
-        mount -o remount,bind,ro $root
-        exec setpriv --bounding-set -all,+net_admin,+net_raw,+sys_chroot chroot $root \"$@\"";
-
-    let root = image();
-    let before = Before::new(Mode::Iptables);
-    let traffic = Traffic::start(&before.cluster, &before.service);
-    let manifests = before.cluster.manifests();
-    for (node, _) in NODES {
-        let (root, manifests) = (root.clone(), manifests.clone());
-        let mut proxy = before.cluster.host(node).run(move || {
-            let folder = tempfile::tempdir().expect("a folder").keep();
-            Proxy::of_shell(
-                &folder,
-                node,
-                RUN,
-                &[
-                    ("root", &root),
-                    ("MANIFESTS", &manifests.to_string_lossy()),
-                    ("NODE", node),
-                    ("PODS", topology::POD_NETWORKS),
-                ],
-            )
-        });
-        proxy.wait_synced();
-        before.wait_until_taken_over(node, &proxy);
-        std::mem::forget(proxy);
-    }
-    traffic.end();
-    before.assert_others_are_the_same();
-    before.assert_new_service_is_reached();
 }
 
 fn from_iptables_mode() {

@@ -1,8 +1,8 @@
 #!/bin/sh
-# files.sh BINARY FOLDER   fills FOLDER with the file system of the image: BINARY under its two names, and from the Debian
-# package iptables, which must be installed here, the programs of iptables-legacy and iptables-nft for both families
-# with their libraries and extensions; and from ca-certificates the authorities that a kubeconfig without one goes by.
-# Nothing else: no shell, no package manager.
+# files.sh BINARY FOLDER   fills FOLDER with the file system of the image: BINARY under its two names, with the libraries it
+# needs; from the Debian package iptables, which must be installed here, the programs of iptables-legacy and iptables-nft
+# for both families with their libraries and extensions; and from ca-certificates the authorities that a kubeconfig
+# without one goes by. Nothing else: no shell, no package manager.
 set -eu
 [ $# = 2 ] || { echo "usage: files.sh BINARY FOLDER" >&2; exit 2; }
 binary=$1
@@ -16,7 +16,12 @@ put() {
 }
 # The libraries of programs, and what loads them.
 put_libraries() {
-	ldd "$@" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u | while read -r library; do
+	needed=$(ldd "$@" 2>&1) || true
+	if lacking=$(printf '%s\n' "$needed" | grep 'not found'); then
+		echo "files.sh: $lacking" >&2
+		exit 1
+	fi
+	printf '%s\n' "$needed" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u | while read -r library; do
 		put "$library"
 	done
 }
@@ -45,5 +50,7 @@ cp -a "$extensions"/*.so "$root$extensions/"
 put_libraries /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi "$extensions"/*.so
 # Names of protocols in rules.
 put /etc/protocols
+# Names of hosts: those that the container runtime writes, then the cluster's.
+echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 # Whom the API server's certificate is checked by, where the kubeconfig names no certificate-authority.
 put /etc/ssl/certs/ca-certificates.crt
