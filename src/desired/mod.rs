@@ -167,6 +167,8 @@ impl Desired {
     /// ([`crate::reconcile::drain`]).
     pub fn select(&self, scope: &Scope) -> State {
         let mut state = State::default();
+        // They come in order, and are made a tree at once.
+        let mut virtual_servers = Vec::new();
         for key in scope {
             match key {
                 Key::Device => state.device = self.settings.device,
@@ -191,7 +193,7 @@ impl Desired {
                 }
                 Key::VirtualServer(server) => {
                     if let Some(value) = self.claims.virtual_server(server) {
-                        state.virtual_servers.insert(*server, value.clone());
+                        virtual_servers.push((*server, value.clone()));
                     }
                 }
                 Key::Address(address) => {
@@ -201,6 +203,7 @@ impl Desired {
                 }
             }
         }
+        state.virtual_servers = virtual_servers.into_iter().collect();
         state
     }
 

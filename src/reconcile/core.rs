@@ -121,8 +121,9 @@ pub struct Reconciler {
     adopted: bool,
     /// The only Services that were looked at since what is there was adopted: see [`adoption`].
     looked_first: Option<Touched>,
-    /// Services whose facts changed since the last look.
-    touched: Touched,
+    /// Services whose facts changed since the last look, as they came; some may come several times. They are put in order
+    /// when they are looked at: at once, which costs less than one by one.
+    touched: Vec<ServiceKey>,
     /// Whether facts about this node changed since the last look.
     node_touched: bool,
     /// Since when the oldest change that was looked at waits to be handed to the kernel.
@@ -175,7 +176,7 @@ impl Reconciler {
             actual: Picture::default(),
             adopted: false,
             looked_first: None,
-            touched: Touched::new(),
+            touched: Vec::new(),
             node_touched: false,
             waiting: None,
             seed: hasher.finish(),
@@ -441,7 +442,7 @@ impl Reconciler {
         }
         self.waiting.get_or_insert(now);
         self.progress.looked();
-        let touched = std::mem::take(&mut self.touched);
+        let touched: Touched = std::mem::take(&mut self.touched).into_iter().collect();
         let update = self.desired.update(&self.cluster, &touched);
         self.tell(update.conflicts, update.shared);
         self.schedule.add_all(Urgency::Change, update.scope);

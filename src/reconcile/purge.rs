@@ -36,6 +36,11 @@ fn ways_inside(actual: &State) -> impl Iterator<Item = (VirtualServerKey, Virtua
         .map(|(from, address, port)| (from, VirtualServerKey { address, protocol: from.protocol, port }))
 }
 
+/// Whether flows to a virtual server are purged: those of UDP, which do not end by themselves.
+fn is_purged(server: &VirtualServerKey) -> bool {
+    server.protocol == Protocol::Udp
+}
+
 /// What is to be purged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Purges {
@@ -55,7 +60,7 @@ impl Purges {
             |key| actual.virtual_servers.get(key).is_none_or(|server| server.real_servers.is_empty());
         match step {
             Step::DeleteRealServer(key, _) | Step::DeleteVirtualServer(key) => self.note(*key, now),
-            Step::AddRealServer(key, ..) if is_empty(key) => self.note(*key, now),
+            Step::AddRealServer(key, ..) if is_purged(key) && is_empty(key) => self.note(*key, now),
             // What was sent there before asks for the way only once it is forgotten.
             Step::AddElement(Element::InCluster(key, ..))
             | Step::DeleteElement(Element::InCluster(key, ..)) => {
@@ -73,7 +78,7 @@ impl Purges {
     }
 
     fn note(&mut self, key: VirtualServerKey, now: Instant) {
-        if key.protocol == Protocol::Udp {
+        if is_purged(&key) {
             self.waiting.insert(key);
             self.since.get_or_insert(now);
         }

@@ -108,9 +108,10 @@ impl Queue {
     }
 
     /// Takes everything.
-    fn take(self) -> Scope {
-        let mut keys = self.added;
-        keys.extend(self.filled);
+    fn take(mut self) -> Scope {
+        // What is in order already is made a tree at once.
+        let mut keys: Scope = self.filled.into_iter().collect();
+        keys.append(&mut self.added);
         keys
     }
 
