@@ -145,12 +145,18 @@ struct Phases {
     shared: HashSet<IpAddr>,
     /// The entry points that clients inside the cluster are sent away from to a new place.
     rerouted: HashSet<VirtualServerKey>,
+    /// The entry points that others may use from now on.
+    opened: HashSet<VirtualServerKey>,
 }
 
 impl Phases {
     fn of(steps: &[Step]) -> Self {
-        let mut phases =
-            Self { unmade: HashSet::default(), shared: HashSet::default(), rerouted: HashSet::default() };
+        let mut phases = Self {
+            unmade: HashSet::default(),
+            shared: HashSet::default(),
+            rerouted: HashSet::default(),
+            opened: HashSet::default(),
+        };
         for step in steps {
             match step {
                 Step::DeleteVirtualServer(server) => {
@@ -161,6 +167,9 @@ impl Phases {
                 }
                 Step::AddElement(Element::InCluster(server, ..)) => {
                     phases.rerouted.insert(*server);
+                }
+                Step::AddElement(Element::Allowed(server, _)) => {
+                    phases.opened.insert(*server);
                 }
                 _ => {}
             }
@@ -174,6 +183,8 @@ impl Phases {
             Step::SetSysctl(..) | Step::AddDevice | Step::SetTimeouts(_) => 0,
             Step::InstallRules(..) => 1,
             Step::DeleteElement(Element::InCluster(server, ..)) if self.rerouted.contains(server) => 6,
+            // With those that they may be in the way of.
+            Step::DeleteElement(Element::Allowed(server, _)) if self.opened.contains(server) => 2,
             // Not while the virtual server is still there.
             Step::DeleteElement(Element::Restricted(server) | Element::Allowed(server, _))
                 if !self.unmade.contains(server) =>
