@@ -506,6 +506,13 @@ impl Reconciler {
             let excluded: Scope = scope.extract_if(.., left_alone).collect();
             // Whatever failed about them is nobody's business any more.
             self.succeeded(excluded.iter());
+            let servers = excluded.iter().filter_map(|key| match key {
+                Key::VirtualServer(server) if self.actual.virtual_servers.contains_key(server) => {
+                    Some(*server)
+                }
+                _ => None,
+            });
+            self.disown(servers.collect());
         }
         let in_slices = |server: &_, real_servers: &[_]| {
             self.desired.endpoints_among(&self.cluster, server, real_servers)

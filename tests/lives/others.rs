@@ -22,11 +22,23 @@ fn add(kernel: &MemoryKernel, keys: &[VirtualServerKey]) {
 /// What is told of others' virtual servers while a round passes.
 fn told(life: &mut Life) -> Vec<Vec<VirtualServerKey>> {
     life.pass(ROUND);
+    foreign(life.reconciler.take_notes())
+}
+
+/// What these notes tell of others' virtual servers.
+fn foreign(notes: Vec<Note>) -> Vec<Vec<VirtualServerKey>> {
     let foreign = |note| match note {
         Note::Foreign(servers) => Some(servers.into_iter().collect()),
         _ => None,
     };
-    life.reconciler.take_notes().into_iter().filter_map(foreign).collect()
+    notes.into_iter().filter_map(foreign).collect()
+}
+
+/// A Service with this cluster IP, and its slice.
+fn service_at(number: u16, address: &str) -> [Event; 2] {
+    let service = Service { cluster_ips: vec![ip(address)], ..service(number) };
+    let slice = slice(number, &["10.244.0.1", "10.244.0.2"]);
+    [Event::Service(Change::Upsert(service)), Event::Slice(Change::Upsert(slice))]
 }
 
 #[test]
@@ -70,9 +82,7 @@ fn what_others_make_at_an_address_of_our_device_goes() {
 #[test]
 fn what_others_make_in_a_network_to_be_left_alone_stays() {
     let mut life = settled(3, Duration::from_secs(1));
-    let own = Service { cluster_ips: vec![ip("192.0.2.1")], ..service(3) };
-    let endpoints = Event::Slice(Change::Upsert(slice(3, &["10.244.0.1"])));
-    life.feed([Event::Service(Change::Upsert(own)), endpoints]);
+    life.feed(service_at(3, "192.0.2.1"));
     life.settle();
     let theirs = [at("192.0.2.1", 9999)];
     add(&life.kernel, &theirs);
@@ -80,4 +90,46 @@ fn what_others_make_in_a_network_to_be_left_alone_stays() {
     assert!(before.virtual_servers.contains_key(&at("192.0.2.1", 80)), "its own is made");
     assert_eq!(told(&mut life), [theirs]);
     assert_eq!(life.kernel.state(), before);
+}
+
+#[test]
+fn what_a_service_asks_for_is_not_others_any_more() {
+    let mut life = settled(3, Duration::from_secs(1));
+    let theirs = [at("203.0.113.7", 80), at("203.0.113.8", 80)];
+    add(&life.kernel, &theirs);
+    assert_eq!(told(&mut life), [theirs]);
+    // One of them is still there then.
+    life.kernel.meddle(|state| _ = state.virtual_servers.remove(&theirs[0]));
+    for (number, server) in (3..).zip(theirs) {
+        life.feed(service_at(number, &server.address.to_string()));
+        assert_eq!(foreign(life.settle()), [theirs[usize::from(number) - 2..].to_vec()], "{server}");
+    }
+    let ours = life.kernel.state();
+    life.kernel.meddle(|state| {
+        for server in &theirs {
+            state.virtual_servers.get_mut(server).expect("it is there").flags = 1;
+        }
+    });
+    assert_eq!(told(&mut life), [[]; 0]);
+    assert_eq!(life.kernel.state(), ours, "it is looked at as all that is ours");
+}
+
+#[test]
+fn what_is_left_alone_is_others_from_then_on() {
+    let mut life = settled(3, Duration::from_secs(1));
+    let server = at("192.0.2.1", 80);
+    life.feed(service_at(3, "192.0.2.1"));
+    life.settle();
+    life.feed([Event::Service(Change::Delete(service(3).key))]);
+    assert_eq!(foreign(life.settle()), [[server]]);
+    life.kernel.meddle(|state| state.virtual_servers.get_mut(&server).expect("it stays").flags = 1);
+    let left = life.kernel.state();
+    life.pass(ROUND);
+    let notes = life.reconciler.take_notes();
+    assert!(!notes.iter().any(|note| matches!(note, Note::Drift(_))), "{notes:?}");
+    assert_eq!(life.kernel.state(), left);
+    // And ours again.
+    life.feed(service_at(3, "192.0.2.1"));
+    assert_eq!(foreign(life.settle()), [[]]);
+    assert_eq!(life.kernel.state().virtual_servers[&server].flags, 0);
 }

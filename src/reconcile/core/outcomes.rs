@@ -56,6 +56,7 @@ impl Reconciler {
                         self.notes.push(Note::SysctlChanged { sysctl: *sysctl, before, after });
                     }
                     self.actual.apply(&planned.step);
+                    self.own(&key);
                 }
                 Outcome::Unknown => {
                     self.suspect(&planned.step, &key);
@@ -135,11 +136,35 @@ impl Reconciler {
     /// What the kernel has of this key is as in `read`.
     pub(super) fn take_in(&mut self, key: &Key, read: &State) {
         self.actual.copy(key, read);
+        self.own(key);
         if *key == Key::Device && !read.device {
             // They went with it.
             let gone = self.actual.take_addresses();
             self.schedule.add_all(Urgency::Change, gone.into_keys().map(Key::Address).collect());
         }
+    }
+
+    /// What is in the picture is not others' any more: a Service asks for it now.
+    fn own(&mut self, key: &Key) {
+        if let Key::VirtualServer(server) = key
+            && self.foreign.contains(server)
+            && self.actual.virtual_servers.contains_key(server)
+        {
+            self.foreign.remove(server);
+            self.notes.push(Note::Foreign(self.foreign.clone()));
+        }
+    }
+
+    /// These virtual servers of ours are others' from now on, as they would be after another start.
+    pub(super) fn disown(&mut self, servers: Vec<VirtualServerKey>) {
+        if servers.is_empty() {
+            return;
+        }
+        for server in servers {
+            self.actual.copy(&Key::VirtualServer(server), &State::default());
+            self.foreign.insert(server);
+        }
+        self.notes.push(Note::Foreign(self.foreign.clone()));
     }
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
