@@ -23,6 +23,9 @@ use tower::ServiceExt as _;
 
 /// How long to wait after the system had no connection for us.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long the head of a request may be, with room to spare for whatever gateways add: hyper's own limit is 400 kB, which
+/// whoever sends a head without an end has us keep for each connection.
+const HEAD_BYTES: usize = 16 << 10;
 /// After this time why there is none is said once more.
 const SAY_AGAIN: Duration = Duration::from_hours(1);
 
@@ -41,7 +44,7 @@ pub(super) struct Limits {
 impl Limits {
     /// Longer than what load balancers and most scrapers wait between two requests on one connection, and not a period that
     /// they like: what is sent just when the connection is closed has to be sent again. The connections of all need some
-    /// ten MB.
+    /// twenty MB at most.
     ///
     /// A load balancer has a few connections for each of its own machines, and what comes through a gateway has one address.
     pub(super) const DEFAULT: Self =
@@ -145,6 +148,7 @@ async fn converse(stream: TcpStream, router: Router, patience: Duration) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
     // It is the other side that is wrong, or gone.
     let _ = connection.await;
@@ -187,6 +191,18 @@ mod tests {
     }
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_head_without_an_end_is_not_kept() {
+        let address = start(Limits::DEFAULT);
+        let head = |bytes| format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "a".repeat(bytes));
+        let (answer, after) = told(address, &head(HEAD_BYTES)).await;
+        assert!(answer.starts_with("HTTP/1.1 431 ") && after < Limits::DEFAULT.patience / 2, "{answer:?}");
+        // Cookies of a gateway, say.
+        let large = head(HEAD_BYTES * 3 / 4) + "\r\nConnection: close\r\n\r\n";
+        let (answer, _) = told(address, &large).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    }
 
     #[tokio::test]
     async fn who_says_nothing_more_is_left() {
