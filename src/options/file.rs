@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
 use super::configuration::{Configuration, Header, Loose, MERGE};
@@ -58,7 +59,9 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let decode_error = |error: serde_yaml::Error| FileError::Decode(error.to_string());
     // What kind of object it is comes first: complaints about the fields of another kind would help nobody.
-    let header: Header = first_document(text, |_| ()).map_err(decode_error)?;
+    // Where it cannot be read even leniently, the other error knows the line.
+    let header: Header =
+        lenient(text, |_| ()).or_else(|_| first_document(text, |_| ()).map_err(decode_error))?;
     header.check().map_err(FileError::Decode)?;
 
     let mut deviations = Vec::new();
@@ -118,8 +121,8 @@ fn readable(path: &serde_ignored::Path<'_>) -> String {
     path.to_string().replace("?.", "").replace(".?", "")
 }
 
-/// The settings where the last value of a field that is said several times counts, and where mappings merge others.
-fn lenient(text: &str, unknown: impl FnMut(String)) -> Result<Configuration, String> {
+/// The same where the last value of a field that is said several times counts, and where mappings merge others.
+fn lenient<T: DeserializeOwned>(text: &str, unknown: impl FnMut(String)) -> Result<T, String> {
     let value: Loose = first_document(text, |_| ()).map_err(|error| error.to_string())?;
     let text = serde_yaml::to_string::<Value>(&value.0).map_err(|error| error.to_string())?;
     first_document(&text, unknown).map_err(|error| without_place(&error))

@@ -210,8 +210,9 @@ fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
                     *byte = b'-';
                 }
             }
-            let takes_value = |flag: &Flag| flag.name.as_bytes() == long && flag.set.choice().is_none();
-            value_follows = FLAGS.iter().any(takes_value);
+            // What follows a flag that there is not is not the word to complain about.
+            let flag = FLAGS.iter().find(|flag| flag.name.as_bytes() == long);
+            value_follows = name_length == long.len() && flag.is_none_or(|flag| flag.set.choice().is_none());
             result.push(OsString::from_vec([b"--", long.as_slice()].concat()));
         } else {
             value_follows = bytes == b"-v";

@@ -63,8 +63,10 @@ pub fn merge(
     host_name: &str,
 ) -> Result<Merged, Problems> {
     let mut problems = Vec::new();
-    listen_on_deprecated_ports(&mut flags, &mut problems);
     let with_file = file.is_some();
+    if !with_file {
+        listen_on_deprecated_ports(&mut flags, &mut problems);
+    }
     let (mut configuration, mut notices) = match file {
         None => (flags.configuration.clone(), Vec::new()),
         Some(Loaded { mut configuration, notices }) => {

@@ -58,7 +58,11 @@ impl Own {
             let blank = value.to_str().is_some_and(|value| value.trim().is_empty());
             let set = match setting {
                 "DRAIN_DEADLINE" | "ESTIMATOR" | "SLOPPY_SCTP" | "WATCH_ALL_NODES" if blank => Ok(()),
-                "DRAIN_DEADLINE" => value_of(&value).map(|value| self.drain_deadline = Some(value)),
+                "DRAIN_DEADLINE" => value_of(&value).and_then(|value| {
+                    checked(value)?;
+                    self.drain_deadline = Some(value);
+                    Ok(())
+                }),
                 "ESTIMATOR" => value_of(&value).map(|value| self.estimator = Some(value)),
                 "SLOPPY_SCTP" => value_of(&value).map(|value| self.sloppy_sctp = Some(value)),
                 "WATCH_ALL_NODES" => value_of(&value).map(|value| self.watch_all_nodes = Some(value)),
@@ -79,13 +83,13 @@ impl Own {
     /// # Errors
     /// It is shorter than nothing.
     pub(super) fn checked_drain_deadline(&self) -> Result<Duration, String> {
-        match self.drain_deadline {
-            None => Ok(ProxyOptions::default().drain_deadline),
-            Some(deadline) => {
-                deadline.to_std().ok_or_else(|| format!("Invalid value: \"{deadline}\": must be 0 or longer"))
-            }
-        }
+        self.drain_deadline.map_or(Ok(ProxyOptions::default().drain_deadline), checked)
     }
+}
+
+/// A deadline that is no shorter than nothing.
+fn checked(deadline: GoDuration) -> Result<Duration, String> {
+    deadline.to_std().ok_or_else(|| format!("Invalid value: \"{deadline}\": must be 0 or longer"))
 }
 
 /// Whether Kubernetes has put a variable into the environment of a pod for a Service whose name begins like ours:

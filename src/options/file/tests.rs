@@ -64,6 +64,17 @@ fn the_last_of_duplicates_wins() {
     );
 }
 
+/// As a script leaves it that writes both before a file which has them.
+#[test]
+fn what_kind_of_object_it_is_may_be_said_twice() {
+    let loaded = parse(&format!("kind: Other\n{HEADER}{HEADER}mode: ipvs")).unwrap();
+    assert_eq!(loaded.configuration.mode, "ipvs");
+    assert!(loaded.notices[0].detail.contains("duplicate field `kind`"), "{:?}", loaded.notices);
+    parse(&format!("x: &x\n  {}\n<<: *x", HEADER.replace('\n', "\n  "))).unwrap();
+    let other = parse(&format!("{HEADER}kind: Other")).unwrap_err().to_string();
+    assert!(other.contains("kind: Invalid value: \"Other\""), "{other}");
+}
+
 /// What came of these with kube-proxy 1.37.
 #[test]
 fn mappings_merge_others() {

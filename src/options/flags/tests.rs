@@ -347,6 +347,10 @@ fn what_is_wrong_is_one_clear_line() {
             &["--ipvs-schedular=rr"][..],
             "unknown flag: --ipvs-schedular (did you mean --ipvs-scheduler?); --help lists all flags",
         ),
+        (
+            &["--ipvs-schedular", "rr"],
+            "unknown flag: --ipvs-schedular (did you mean --ipvs-scheduler?); --help lists all flags",
+        ),
         // Historic flags are unknown to kube-proxy, too.
         (
             &["--cleanup-ipvs"],

@@ -70,6 +70,11 @@ fn a_wrong_value_is_an_error() {
             "KUBE_IPVS_DRAIN_DEADLINE: Invalid value: 15: a duration needs a unit: write for example 15s",
         ),
         (
+            "KUBE_IPVS_DRAIN_DEADLINE",
+            "-1s",
+            "KUBE_IPVS_DRAIN_DEADLINE: Invalid value: \"-1s\": must be 0 or longer",
+        ),
+        (
             "KUBE_IPVS_ESTIMATOR",
             "fast",
             "KUBE_IPVS_ESTIMATOR: Invalid value: \"fast\": must be auto, on, off or keep",

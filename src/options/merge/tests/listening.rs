@@ -50,5 +50,8 @@ fn deprecated_ports_fill_a_gap_or_switch_off() {
         assert_eq!(options.metrics_address, address(metrics), "{words:?}");
     }
     // A file knows no such flag.
-    assert!(with_file(&["--healthz-port=0"], "").unwrap().options.healthz_address.is_some());
+    for port in ["0", "-1", "65536"] {
+        let flag = format!("--healthz-port={port}");
+        assert!(with_file(&[&flag], "").unwrap().options.healthz_address.is_some(), "{flag}");
+    }
 }
