@@ -94,7 +94,13 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
     let metrics = Arc::new(report::numbers::metrics());
     metrics.tell_feature(EXTERNAL_IPS_GATE, options.proxy.external_ips);
-    let (source, events, teller) = source::open(options, &metrics).await?;
+    let mut tasks = Tasks::new();
+    tasks.end_on_signals()?;
+    // A credential plugin may take its time.
+    let Some(opened) = tasks.shutdown().run_until_cancelled(source::open(options, &metrics)).await else {
+        return tasks.end(Ok(())).await;
+    };
+    let (source, events, teller) = opened?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
@@ -104,8 +110,6 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     if !options.init_only {
         sign::keep();
     }
-    let mut tasks = Tasks::new();
-    tasks.end_on_signals()?;
     let (status, looked_at) = watch::channel(serve::Status::default());
     if let Opened::Api(source) = &source {
         watches::follow(source.monitors(), &metrics, &status, &mut tasks);

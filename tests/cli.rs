@@ -151,6 +151,37 @@ fn it_goes_on_at_signals_that_mean_nothing() {
     assert_eq!(status.code(), Some(1), "the kubeconfig was empty, which is what ends it: {status}");
 }
 
+/// In a container nothing else ends it: the kernel keeps signals from the first process there, unless it waits for them.
+#[test]
+fn it_can_be_stopped_while_a_credential_plugin_takes_its_time() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let folder = tempfile::tempdir().expect("a folder");
+    let credentials = pipe(&folder, "credentials");
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: a,
+        contexts: [{{name: a, context: {{cluster: a, user: a}}}}],
+        clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:1'}}}}],
+        users: [{{name: a, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: cat,
+            args: [{credentials:?}], interactiveMode: Never}}}}}}]}}"
+    );
+    std::fs::write(&kubeconfig, text).expect("a file");
+    for (flags, expected) in [(&[][..], Some(0)), (&["--dry-run"], Some(1))] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .args(flags)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("kube-ipvs can be started");
+        let writer = when_it_reads(&credentials);
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+        let status = child.wait().expect("it ends");
+        assert!(writer.is_some(), "the plugin runs");
+        assert_eq!(status.code(), expected, "{flags:?}: {status}");
+    }
+}
+
 #[test]
 fn the_program_may_open_as_many_files_as_the_system_lets_it() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -34,6 +34,9 @@ use crate::reconcile::note::Note;
 use crate::reconcile::rehearse::{Rehearsal, rehearse};
 use text::Foreseen;
 
+/// It was asked to stop.
+const STOPPED: &str = "stopped before all was known of the cluster";
+
 /// Prints what a start would change, as soon as the facts are complete.
 ///
 /// # Errors
@@ -45,14 +48,16 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
 }
 
 async fn look(mut merged: Merged) -> anyhow::Result<()> {
-    let (source, _, _) = source::open(&merged.options, &Arc::new(numbers::metrics())).await?;
+    let mut tasks = Tasks::new();
+    tasks.end_on_signals()?;
+    let shutdown = tasks.shutdown();
+    let metrics = Arc::new(numbers::metrics());
+    let opened = shutdown.run_until_cancelled(source::open(&merged.options, &metrics)).await;
+    let (source, _, _) = opened.context(STOPPED)??;
     let mut kernel = LinuxKernel::open_to_read().context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     let supported = supported(&mut merged.options, |_| None);
     let options = &merged.options;
-    let mut tasks = Tasks::new();
-    tasks.end_on_signals()?;
-    let shutdown = tasks.shutdown();
     let (sender, heard) = mpsc::channel(LISTS);
     sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;
     let known = source::listen(source, options, &supported, sender, &mut tasks).await;
@@ -78,7 +83,7 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
     });
     // The reason, if there is one, is that of a task.
     tasks.end(shown).await?;
-    if known { Ok(()) } else { bail!("stopped before all was known of the cluster") }
+    if known { Ok(()) } else { bail!(STOPPED) }
 }
 
 /// What the first sync would do, as soon as the facts are complete. Where no source of them is left it never ends: a task has
