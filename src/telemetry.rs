@@ -81,7 +81,7 @@ where
 /// From which `-v` on a line is shown.
 fn level_of(metadata: &Metadata<'_>) -> u8 {
     let ours = metadata.target().starts_with("kube_ipvs");
-    // The client logs every failed answer as an error; the watches say the same, once and then when it changes.
+    // What the client warns of is an error to whoever asked it, and said by that: once, and then when it changes.
     let repeats_us = metadata.target().starts_with("kube_client");
     match *metadata.level() {
         Level::ERROR | Level::WARN if repeats_us => 4,

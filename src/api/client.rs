@@ -5,10 +5,11 @@
 //! when what it said runs out (`plugin`). `--master URL` replaces the server in it, or
 //! stands alone, without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
 //!
-//! Two things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
-//! sees an error: that is off, since [`super::watch`] has a backoff of its own and health must see the failure. And
-//! it takes a token file as it is, keeping it for a minute: here line ends are cut off, as client-go does (a
-//! token written with `echo` works), and a rotated token counts from the next request on.
+//! Three things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
+//! sees an error: nothing does here, since [`super::watch`] has a backoff of its own and health must see the failure. It
+//! takes a token file as it is, keeping it for a minute: here line ends are cut off, as client-go does (a token written
+//! with `echo` works), and a rotated token counts from the next request on. And it may try the first address of a name
+//! only (`stack`).
 
 mod error;
 mod in_cluster;
@@ -17,6 +18,7 @@ mod observe;
 mod origin;
 mod plugin;
 mod renewed;
+mod stack;
 mod token;
 
 use std::path::Path;
@@ -78,7 +80,6 @@ async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Resul
     // again.
     config.read_timeout = None;
     config.write_timeout = Some(WRITE_TIMEOUT);
-    config.default_retry = false;
     settle_trust(&mut config, origin)?;
     let files = renewed::files(&config.auth_info);
     let plugin = Plugin::of(&mut config.auth_info);
@@ -88,7 +89,8 @@ async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Resul
     let server = config.cluster_url.to_string();
     let without_authority = config.root_cert.is_none() && config.root_cert_file.is_none();
     let make = move |config: Config| -> Result<Client, kube::Error> {
-        let builder = ClientBuilder::try_from(config)?.with_layer(&observe);
+        let service = stack::service(&config)?;
+        let builder = ClientBuilder::new(service, config.default_namespace).with_layer(&observe);
         Ok(match token.clone() {
             None => builder.build(),
             Some(token) => {

@@ -1,0 +1,135 @@
+//! What carries requests: the address, credentials and TLS of kube's client, over connections that are made here.
+//!
+//! kube's own stack has one limit of time for a whole connection. A name may have several addresses, which are tried one
+//! after the other: one that drops packets would use it all up, and none after it be tried. Here each has a share.
+
+use std::net::SocketAddr;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::rt::TokioExecutor;
+use kube::Config;
+use kube::client::{Body, ConfigExt as _};
+use tower::{BoxError, Service, ServiceBuilder};
+
+/// Sends requests to the server of these settings, as the user of these settings.
+///
+/// # Errors
+/// The settings are of no use: of TLS, or of the user.
+pub(super) fn service(
+    config: &Config,
+) -> Result<
+    impl Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + use<>,
+    kube::Error,
+> {
+    resolved_by(GaiResolver::new(), config)
+}
+
+fn resolved_by<R>(
+    resolver: R,
+    config: &Config,
+) -> Result<
+    impl Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + use<R>,
+    kube::Error,
+>
+where
+    R: Service<Name, Response: Iterator<Item = SocketAddr>, Error: Into<BoxError>, Future: Send>,
+    R: Clone + Send + Sync + 'static,
+{
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    tcp.enforce_http(false);
+    // Divided among the addresses of a name.
+    tcp.set_connect_timeout(config.connect_timeout);
+    let mut limited = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    // Of everything: the name's resolution and TLS, too.
+    limited.set_connect_timeout(config.connect_timeout);
+    limited.set_read_timeout(config.read_timeout);
+    limited.set_write_timeout(config.write_timeout);
+    let connections = legacy::Client::builder(TokioExecutor::new()).build::<_, Body>(limited);
+    Ok(ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(connections))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use socket2::{Domain, Socket, Type};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    /// For a connection.
+    const LIMIT: Duration = Duration::from_millis(500);
+
+    fn settings(server: &str) -> Config {
+        let mut config = Config::new(server.parse().unwrap());
+        config.connect_timeout = Some(LIMIT);
+        config.accept_invalid_certs = true;
+        config.root_cert = Some(Vec::new());
+        config
+    }
+
+    fn get() -> Request<Body> {
+        Request::get("/version").body(Body::empty()).unwrap()
+    }
+
+    /// An address where nobody answers: a listener whose queue is full drops what comes. With what fills the queue.
+    fn silent() -> (SocketAddr, Vec<Socket>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connecting = (0..3).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            // "In progress"
+            socket.connect(&address).unwrap_err();
+            socket
+        });
+        let mut sockets: Vec<Socket> = connecting.collect();
+        sockets.push(listener);
+        (address.as_socket().unwrap(), sockets)
+    }
+
+    #[tokio::test]
+    async fn a_name_is_reached_by_its_second_address() {
+        let (silent, _full) = silent();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1024];
+            let length = connection.read(&mut buffer).await.unwrap();
+            connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&buffer[..length]).lines().next().map(str::to_owned)
+        });
+        let resolver =
+            service_fn(move |_: Name| std::future::ready(Ok::<_, Infallible>([silent, good].into_iter())));
+        let answer = resolved_by(resolver, &settings("http://name.test")).unwrap().oneshot(get()).await;
+        assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
+        assert_eq!(server.await.unwrap().as_deref(), Some("GET /version HTTP/1.1"));
+    }
+
+    #[tokio::test]
+    async fn tls_that_nobody_answers_has_a_limit_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let answer = service(&settings(&server)).unwrap().oneshot(get());
+        let error = timeout(LIMIT * 10, answer).await.unwrap().unwrap_err();
+        assert!(anyhow::Error::from_boxed(error).to_string().contains("Connect"));
+    }
+}
