@@ -106,8 +106,8 @@ impl Teller {
         let mut instance = format!("{CONTROLLER}-{}", self.node_name);
         instance.truncate(instance.floor_char_boundary(LONGEST_INSTANCE));
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(instance) };
-        let recorder = Recorder::new(self.client, reporter);
-        let (node_name, mut unfinished) = (self.node_name, None);
+        let (client, node_name, mut unfinished) = (self.client, self.node_name, None);
+        let publish = async |happening: &Happening| publish(&client, &reporter, &node_name, happening).await;
         let mut refused_before = false;
         let tell_all = async {
             while let Some(happening) = self.happenings.recv().await {
@@ -116,7 +116,7 @@ impl Teller {
                     if attempt > 0 {
                         tokio::time::sleep(PAUSE).await;
                     }
-                    match publish(&recorder, &node_name, happening).await {
+                    match publish(happening).await {
                         Published::Taken => break,
                         Published::Refused(error) => {
                             tell_refusal(&error, happening.reason, &mut refused_before);
@@ -135,7 +135,7 @@ impl Teller {
         let farewell = async {
             let rest = std::iter::from_fn(|| self.happenings.try_recv().ok());
             for happening in unfinished.into_iter().chain(rest) {
-                if let Published::Refused(error) = publish(&recorder, &node_name, &happening).await {
+                if let Published::Refused(error) = publish(&happening).await {
                     tell_refusal(&error, happening.reason, &mut refused_before);
                 }
             }
@@ -153,8 +153,11 @@ enum Published {
     Failed,
 }
 
-async fn publish(recorder: &Recorder, node_name: &str, happening: &Happening) -> Published {
+async fn publish(client: &Client, reporter: &Reporter, node_name: &str, happening: &Happening) -> Published {
     let (event, regarding) = as_event(happening, node_name);
+    // One for each Event: for some minutes it would take another note about the same thing for the first one again, and
+    // count that one up.
+    let recorder = Recorder::new(client.clone(), reporter.clone());
     match tokio::time::timeout(ANSWER_TIMEOUT, recorder.publish(&event, &regarding)).await {
         Ok(Ok(())) => Published::Taken,
         Err(_) => {
@@ -274,6 +277,20 @@ mod tests {
         let told = told.lock().unwrap();
         let reasons: Vec<_> = told[3..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(reasons, ["Refused", "Unlucky", "Unlucky", "Last"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_note_about_the_same_thing_is_another_event() {
+        let (status, told) = (Arc::new(AtomicU16::new(200)), Arc::default());
+        let (events, teller) = Events::to(server(status, Arc::clone(&told)), "here".into());
+        let dns = Regarding::Service { key: ServiceKey::new("kube-system", "dns"), uid: None };
+        for note in ["one address", "another address"] {
+            events.tell(Happening { note: note.into(), ..happening(dns.clone(), "Failed") });
+        }
+        drop(events);
+        teller.run(CancellationToken::new()).await;
+        let new = "/apis/events.k8s.io/v1/namespaces/kube-system/events Failed";
+        assert_eq!(*told.lock().unwrap(), [new; 2]);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! One of kube-proxy's is missing: `IPVSDeprecation`. It is about kube-proxy's own ipvs mode.
 
-use std::net::IpAddr;
-
 use crate::api::events::{Happening, Regarding};
 use crate::serve::service_health::Failed;
 
@@ -46,23 +44,23 @@ pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
     Happening { regarding: Regarding::Node, warning: true, reason, action: START, note: why }
 }
 
+/// Addresses of a Service have somebody else, too: `notes` says which, and who.
+pub(super) fn address_conflict(service: Regarding, notes: &[String]) -> Happening {
+    let note = notes.join("; ");
+    Happening { regarding: service, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
+}
+
 /// Older Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
-pub(super) fn address_conflict(service: Regarding, held: &str) -> Happening {
-    contested(service, format!("older Services have what this one asks for, and keep it: {held}"))
+pub(super) fn held_by_older(held: &str) -> String {
+    format!("older Services have what this one asks for, and keep it: {held}")
 }
 
-/// An external IP of a Service is an address of this node.
-pub(super) fn address_of_node(service: Regarding, address: IpAddr, node_name: &str) -> Happening {
-    contested(
-        service,
-        format!(
-            "external IP {address} is node {node_name}'s own: there it stays the node's, but for the Service's ports"
-        ),
+/// External IPs of a Service are addresses of this node.
+pub(super) fn of_node(addresses: &str, is_one: bool, node_name: &str) -> String {
+    let (ips, are, they_stay) = if is_one { ("IP", "is", "it stays") } else { ("IPs", "are", "they stay") };
+    format!(
+        "external {ips} {addresses} {are} node {node_name}'s own: there {they_stay} the node's, but for the Service's ports"
     )
-}
-
-fn contested(regarding: Regarding, note: String) -> Happening {
-    Happening { regarding, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
 }
 
 /// A health check port of a Service cannot be listened on.

@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use super::*;
 use crate::api::events::Regarding;
 use crate::api::{Change, Event};
@@ -111,4 +109,26 @@ fn of_an_external_ip_that_is_its_own_the_node_tells() {
         let note = "external IP 192.168.0.1 is node one's own: there it stays the node's, but for the Service's ports";
         assert!(events.iter().all(|event| event.note == note && event.warning), "{events:?}");
     }
+}
+
+/// Another Event about the same thing would be counted as the first one once more.
+#[test]
+fn one_event_has_all_addresses_of_a_service() {
+    let addresses = [ip("192.168.0.1"), ip("fd00::1")];
+    let mut cluster = Cluster::default();
+    let external = External { external_ips: addresses.to_vec(), ..External::default() };
+    cluster.apply(Event::Service(Change::Upsert(Service {
+        external: Some(Box::new(external)),
+        ..examples::service(key("web"))
+    })));
+    cluster.apply(slice("old", &[("10.244.1.3", Some("one"))]));
+    let shared = |address| (Shared { service: key("web"), address }, Owner::Node);
+    let found =
+        Contested { conflicts: vec![conflict(80, "web", "old")], shared: addresses.map(shared).to_vec() };
+    let [event] = &of(&found, &cluster, "one")[..] else { panic!("one") };
+    assert_eq!(
+        event.note,
+        "older Services have what this one asks for, and keep it: TCP 10.96.0.1:80 (default/old); external IPs \
+         192.168.0.1, fd00::1 are node one's own: there they stay the node's, but for the Service's ports"
+    );
 }
