@@ -11,7 +11,7 @@ use super::seen;
 /// Our chain.
 pub(super) const CHAIN: &str = "KUBE-IPVS-FORWARD";
 /// The built-in chain that jumps there.
-const BUILT_IN: &str = "FORWARD";
+pub(super) const BUILT_IN: &str = "FORWARD";
 const JUMP: &str = "-m comment --comment \"kube-ipvs: accept traffic of Services\" -j KUBE-IPVS-FORWARD";
 
 /// What is to become of the accept.

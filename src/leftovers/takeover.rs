@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::back::{Traces, traces};
-use super::forward::{CHAIN, Forward};
+use super::forward::{BUILT_IN, CHAIN, Forward};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
 use super::report::{Finding, Report};
@@ -275,8 +275,8 @@ impl ForwardWatch {
     }
 }
 
-/// What can be seen of the iptables of one place without a program. The policy of iptables-legacy cannot be seen; but who
-/// sets it up later makes its table first. (Docker drops only where forwarding was off before it came, and we switch it on.)
+/// What can be seen of the iptables of one place without a program. The policy and the rules of iptables-legacy cannot be seen;
+/// but who sets it up later makes its table first. (Docker drops only where forwarding was off before it came, and we switch it on.)
 #[derive(Debug, PartialEq, Eq)]
 struct Visible {
     /// Which tables there are.
@@ -285,8 +285,9 @@ struct Visible {
     has_programs: bool,
     /// Of iptables-nft, whether FORWARD drops.
     drops: bool,
-    /// Of iptables-nft, whether our chain stands.
-    has_chain: bool,
+    /// Of iptables-nft, the rules of FORWARD and of our chain, by their handles. A flush leaves the chains and the policy as they
+    /// were, and a last rule drops as well as a policy does.
+    rules: Vec<u64>,
 }
 
 /// The same of all places.
@@ -294,16 +295,16 @@ fn visible() -> io::Result<Vec<Visible>> {
     let mut nftables = WholeTables::open()?;
     let look = |place: Place| {
         let tables = iptables::tables_in_use(place, &mut nftables)?;
-        let mut chain = |name| match place.variant {
-            Variant::Legacy => Ok(None),
-            Variant::Nft => nftables.chain(place.family, "filter", name),
-        };
-        Ok(Visible {
-            drops: chain("FORWARD")?.is_some_and(|chain| chain.drops),
-            has_chain: chain(CHAIN)?.is_some(),
-            has_programs: !tables.is_empty() && Tool::may_be_there(place),
-            tables,
-        })
+        let (mut drops, mut rules) = (false, Vec::new());
+        if place.variant == Variant::Nft {
+            let forward = nftables.chain(place.family, "filter", BUILT_IN)?;
+            drops = forward.is_some_and(|chain| chain.drops);
+            for chain in [BUILT_IN, CHAIN] {
+                rules.extend(nftables.handles(place.family, "filter", chain)?);
+            }
+        }
+        let has_programs = !tables.is_empty() && Tool::may_be_there(place);
+        Ok(Visible { tables, has_programs, drops, rules })
     };
     Place::all().map(look).collect()
 }

@@ -12,6 +12,8 @@ use crate::{Fake, MARK, TOOLS, accepts, back, leave, said, take_over_unguarded};
 pub(crate) const TESTS: &[Test] = lab::tests![
     the_accept_is_made_once_in_either_iptables,
     iptables_that_comes_later_gets_its_accept,
+    an_accept_that_was_flushed_is_made_again,
+    a_rule_that_drops_and_comes_later_gets_its_accept,
     what_failed_is_tried_again,
     an_accept_that_failed_is_tried_again,
     what_waits_for_programs_is_done_when_they_come,
@@ -62,6 +64,41 @@ fn iptables_that_comes_later_gets_its_accept() {
     // A policy that accepts needs none.
     shell("ip6tables-nft -P FORWARD ACCEPT; ip6tables-nft -F FORWARD");
     assert_eq!(said(&watch.look()), [""; 0]);
+}
+
+/// The chains and the policy stay as they were.
+fn an_accept_that_was_flushed_is_made_again() {
+    let mut watch = ForwardWatch::new(MARK);
+    for tool in ["iptables-nft", "ip6tables-nft"] {
+        for flush in ["-P FORWARD DROP", "-F FORWARD", "-F KUBE-IPVS-FORWARD", "-F"] {
+            shell(&format!("{tool} {flush}"));
+            let report = watch.look();
+            assert_eq!(
+                said(&report),
+                [format!("added {tool} filter: accept rule for Service traffic in FORWARD")],
+                "{flush}"
+            );
+            assert_eq!(said(&watch.look()), [""; 0], "{flush}");
+            assert_eq!(accepts(tool), 1, "{flush}");
+            assert_eq!(shell(&format!("{tool} -S KUBE-IPVS-FORWARD")).lines().count(), 3, "{flush}");
+        }
+    }
+}
+
+/// The policy accepts all the time.
+fn a_rule_that_drops_and_comes_later_gets_its_accept() {
+    let mut watch = ForwardWatch::new(MARK);
+    for tool in ["iptables-nft", "ip6tables-nft"] {
+        shell(&format!("{tool} -A FORWARD -i eth7 -j ACCEPT"));
+        assert_eq!(said(&watch.look()), [""; 0], "{tool}");
+        shell(&format!("{tool} -A FORWARD -j REJECT"));
+        assert_eq!(
+            said(&watch.look()),
+            [format!("added {tool} filter: accept rule for Service traffic in FORWARD")]
+        );
+        assert_eq!(said(&watch.look()), [""; 0], "{tool}");
+        assert_eq!(accepts(tool), 1, "{tool}");
+    }
 }
 
 /// The chain that rejects, by a set that nobody keeps up to date, what became a service address since.

@@ -209,6 +209,35 @@ impl WholeTables {
             |message| Ok(found(message)),
         ))
     }
+
+    /// The handles of the rules of a chain, in order; none if there is no such chain. A rule that is made anew has another one.
+    ///
+    /// # Errors
+    /// Those of the kernel or of the socket.
+    pub fn handles(&mut self, family: Family, table: &str, chain: &str) -> io::Result<Vec<u64>> {
+        let dump = self.socket.dump(
+            wire::GET_RULE,
+            |body| {
+                nfnetlink::header(body, family);
+                body.text(wire::rule::TABLE, table);
+                body.text(wire::rule::CHAIN, chain);
+            },
+            |message| {
+                let attributes = nfnetlink::attributes(&message);
+                let is_of = |kind, name| attributes.get(kind).and_then(Attribute::text) == Some(name);
+                // Not every kernel filters.
+                if !is_of(wire::rule::TABLE, table)
+                    || !is_of(wire::rule::CHAIN, chain)
+                    || !nfnetlink::is_of_family(&message, family)
+                {
+                    return Ok(None);
+                }
+                let handle = attributes.get(wire::rule::HANDLE).and_then(Attribute::be64);
+                handle.map(Some).ok_or_else(|| malformed("a rule"))
+            },
+        )?;
+        Ok(dump.items)
+    }
 }
 
 fn found(message: Message<'_>) -> Option<FoundChain> {
