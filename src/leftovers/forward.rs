@@ -33,6 +33,11 @@ pub(super) fn is_ours(table: &str, chain: &str) -> bool {
     (table, chain) == ("filter", CHAIN)
 }
 
+/// Whether this is where we jump to our chain from.
+pub(super) fn is_jump(table: &str, from: &str, chain: &str) -> bool {
+    from == BUILT_IN && is_ours(table, chain)
+}
+
 /// The rules of the chain, in the words of `iptables-save`.
 fn rules(mark: u32) -> [String; 2] {
     [

@@ -50,6 +50,20 @@ const HASHED_CHAINS: [&str; 6] =
 /// Length of the hash: base 32, letters and digits 2 to 7.
 const HASH_LENGTH: usize = 16;
 
+/// Chains in table filter to which no built-in chain jumps.
+const INNER_FILTER_CHAINS: [&str; 2] = ["KUBE-PROXY-CANARY", "KUBE-SOURCE-RANGES-FIREWALL"];
+/// Chains in table nat to which built-in chains jump: of the modes ipvs and iptables, and four of userspace.
+const ENTERED_NAT_CHAINS: [&str; 6] = [
+    "KUBE-NODEPORT-CONTAINER",
+    "KUBE-NODEPORT-HOST",
+    "KUBE-PORTALS-CONTAINER",
+    "KUBE-PORTALS-HOST",
+    POSTROUTING,
+    SERVICES,
+];
+/// The built-in chains that jump there.
+const BUILT_IN_CHAINS: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];
+
 /// The sets of the ipvs mode without their prefix (contract 6.3), and one of an earlier version.
 const SETS: [&str; 18] = [
     "CLUSTER-IP",
@@ -82,6 +96,17 @@ pub(super) fn is_chain(table: &str, chain: &str) -> bool {
         "mangle" => chain == "KUBE-PROXY-CANARY",
         _ => false,
     }
+}
+
+/// Whether kube-proxy makes a jump from this chain, a built-in one, to that of its own. Where it makes none, the jump is
+/// somebody else's, whatever it looks like.
+pub(super) fn is_entered(table: &str, from: &str, chain: &str) -> bool {
+    BUILT_IN_CHAINS.contains(&from)
+        && match table {
+            "filter" => FILTER_CHAINS.contains(&chain) && !INNER_FILTER_CHAINS.contains(&chain),
+            "nat" => ENTERED_NAT_CHAINS.contains(&chain),
+            _ => false,
+        }
 }
 
 fn is_hashed(chain: &str) -> bool {
@@ -135,6 +160,35 @@ mod tests {
             ("nat", "POSTROUTING"),
         ] {
             assert!(!is_chain(table, chain), "{table} {chain}");
+        }
+    }
+
+    #[test]
+    fn built_in_chains_jump_to_the_outer_ones_only() {
+        for (table, from, chain) in [
+            ("nat", "PREROUTING", "KUBE-SERVICES"),
+            ("nat", "POSTROUTING", "KUBE-POSTROUTING"),
+            ("nat", "PREROUTING", "KUBE-NODEPORT-CONTAINER"),
+            ("nat", "OUTPUT", "KUBE-PORTALS-HOST"),
+            ("filter", "INPUT", "KUBE-NODE-PORT"),
+            ("filter", "INPUT", "KUBE-NODEPORT-NON-LOCAL"),
+            ("filter", "FORWARD", "KUBE-PROXY-FIREWALL"),
+            ("filter", "OUTPUT", "KUBE-IPVS-OUT-FILTER"),
+        ] {
+            assert!(is_entered(table, from, chain), "{table} {from} {chain}");
+        }
+        for (table, from, chain) in [
+            ("nat", "POSTROUTING", "KUBE-MARK-MASQ"),
+            ("nat", "PREROUTING", "KUBE-MARK-DROP"),
+            ("nat", "PREROUTING", "KUBE-NODE-PORT"),
+            ("nat", "PREROUTING", "KUBE-SVC-NPX46M4PTMTKRN6Y"),
+            ("nat", "INPUT", "OTHERS"),
+            ("nat", "OTHERS", "KUBE-SERVICES"),
+            ("filter", "FORWARD", "KUBE-SOURCE-RANGES-FIREWALL"),
+            ("filter", "FORWARD", "KUBE-IPVS-FORWARD"),
+            ("mangle", "PREROUTING", "KUBE-PROXY-CANARY"),
+        ] {
+            assert!(!is_entered(table, from, chain), "{table} {from} {chain}");
         }
     }
 

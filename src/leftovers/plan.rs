@@ -66,13 +66,16 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
     };
     let theirs: BTreeSet<&str> =
         table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| goes(name)).collect();
-    let is_builtin = |rule: &Rule| table.chain(&rule.chain).is_some_and(|chain| chain.policy.is_some());
+    let is_way_in = |rule: &Rule, target: &str| {
+        names::is_entered(&table.name, &rule.chain, target)
+            || forward::is_jump(&table.name, &rule.chain, target)
+    };
 
     let mut plan = Plan { table: table.name.clone(), ..Plan::default() };
     for rule in table.rules.iter().filter(|rule| !theirs.contains(rule.chain.as_str())) {
         let Some(target) = rule.target().filter(|target| theirs.contains(target)) else { continue };
         let text = text(rule);
-        if is_builtin(rule) && is_jump(rule) {
+        if is_way_in(rule, target) && is_jump(rule) {
             plan.jumps.push(text);
         } else {
             plan.kept.entry(target.to_owned()).or_insert(text);
@@ -119,9 +122,8 @@ pub(super) fn text(rule: &Rule) -> String {
     format!("{} {}", rule.chain, rule.text)
 }
 
-/// Whether a rule of a built-in chain is the kind of jump that kube-proxy (or this program) makes: it looks at nothing,
-/// or at whether the connection is new, or whether it goes to an address of the node. A rule that looks at more is
-/// somebody's who uses the chain.
+/// Whether a rule is the kind of jump that kube-proxy (or this program) makes: it looks at nothing, or at whether the
+/// connection is new, or whether it goes to an address of the node. A rule that looks at more is somebody's who uses the chain.
 fn is_jump(rule: &Rule) -> bool {
     matches!(
         rule.matches()[..],
@@ -248,6 +250,49 @@ COMMIT
                 ),
                 ("KUBE-NODE-PORT", "PREROUTING -s 10.9.0.0/16 -j KUBE-NODE-PORT"),
                 ("KUBE-SVC-NPX46M4PTMTKRN6Y", "KUBE-NODE-PORT -j KUBE-SVC-NPX46M4PTMTKRN6Y"),
+            ]
+        );
+    }
+
+    #[test]
+    fn jumps_that_kube_proxy_never_makes_are_somebodys_use() {
+        let table = table(
+            r#"*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:OTHERS - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODEPORT-CONTAINER - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-2ZXJQTEYSFGY7C2G - [0:0]
+:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j KUBE-MARK-MASQ
+-A PREROUTING -m addrtype --dst-type LOCAL -m comment --comment userspace -j KUBE-NODEPORT-CONTAINER
+-A PREROUTING -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A POSTROUTING -m comment --comment mine -j KUBE-MARK-MASQ
+-A KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-2ZXJQTEYSFGY7C2G
+-A OTHERS -j KUBE-POSTROUTING
+COMMIT
+"#,
+        );
+        let plan = plan(&table, true, Forward::Leave);
+        assert_eq!(
+            plan.jumps,
+            [
+                "PREROUTING -m addrtype --dst-type LOCAL -m comment --comment userspace -j KUBE-NODEPORT-CONTAINER",
+                "POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING",
+            ]
+        );
+        assert_eq!(plan.chains, ["KUBE-NODEPORT-CONTAINER"]);
+        let kept: Vec<(&str, &str)> = plan.kept.iter().map(|(chain, by)| (&**chain, &**by)).collect();
+        assert_eq!(
+            kept,
+            [
+                ("KUBE-MARK-MASQ", "PREROUTING -m addrtype --dst-type LOCAL -j KUBE-MARK-MASQ"),
+                ("KUBE-POSTROUTING", "OTHERS -j KUBE-POSTROUTING"),
+                ("KUBE-SEP-2ZXJQTEYSFGY7C2G", "KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-2ZXJQTEYSFGY7C2G"),
+                ("KUBE-SVC-NPX46M4PTMTKRN6Y", "PREROUTING -j KUBE-SVC-NPX46M4PTMTKRN6Y"),
             ]
         );
     }
