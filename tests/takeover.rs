@@ -155,6 +155,8 @@ fn from_ipvs_mode_and_back() {
             .collect();
         assert_eq!(jumps.len(), 2, "{accepts:#?}");
         assert!(jumps.iter().all(|line| line.contains(variant.word())), "{jumps:#?}");
+        let marks = format!("-A {} -j MARK --set-xmark 0x4000/0x4000", others::MARK);
+        assert_eq!(others::left(before.cluster.host(node), &[&marks]).len(), 2, "one per family");
     }
 
     for (node, _) in NODES {
@@ -213,7 +215,7 @@ fn cleanup_leaves_nothing_but_what_is_others() {
             kube_proxy::leave(host, node, mode, variant, Sync::Before);
         }
         let log = before.run(node, &["--cleanup", "--ipvs-exclude-cidrs", "10.96.0.11/32"], 0);
-        let all: Vec<&str> = KUBE_PROXYS.into_iter().chain(OURS).collect();
+        let all: Vec<&str> = KUBE_PROXYS.into_iter().chain(OURS).chain([others::MARK]).collect();
         assert_eq!(others::left(host, &all), Vec::<String>::new(), "{log}");
         let (found, _) = host.run(|| lab::try_shell("ip link show kube-ipvs0"));
         assert!(!found, "kube-ipvs0 is still there");

@@ -42,7 +42,7 @@ pub fn clean_own() -> Report {
             return report;
         }
     };
-    let iptables = Iptables::look(&mut nftables, &mut report);
+    let iptables = Iptables::look(&mut nftables, Forward::Remove, &mut report);
     let missing = match missing_rules(&iptables, &mut nftables) {
         Ok(missing) => missing,
         Err(error) => {
@@ -129,7 +129,7 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let both = Family::ALL.into_iter().collect();
     match WholeTables::open() {
         Ok(mut nftables) => {
-            let iptables = Iptables::look(&mut nftables, &mut report);
+            let iptables = Iptables::look(&mut nftables, Forward::Remove, &mut report);
             clean_filters(iptables, nftables, &both, &mut report);
         }
         Err(error) => report.failed("nftables", error),

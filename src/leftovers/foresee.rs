@@ -34,12 +34,13 @@ pub fn foresee(
         }
     };
     let families: BTreeSet<Family> = Family::ALL.into();
-    let iptables = Iptables::look(&mut nftables, &mut report);
-    iptables.foresee(&mut nftables, FILTER, &families, Forward::Ensure { mark }, &mut report);
+    let forward = Forward::Ensure { mark };
+    let iptables = Iptables::look(&mut nftables, forward, &mut report);
+    iptables.foresee(&mut nftables, FILTER, &families, forward, &mut report);
     for family in &families {
         foresee_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
-    iptables.foresee(&mut nftables, TRANSLATION, &families, Forward::Leave, &mut report);
+    iptables.foresee(&mut nftables, TRANSLATION, &families, forward, &mut report);
     let gone = virtual_servers::foresee(after, foreign, exclude_cidrs, &mut report);
     foresee_ipsets(&families, &mut report);
     (report, gone)

@@ -37,7 +37,7 @@ pub(super) struct Iptables {
 impl Iptables {
     /// Looks at all of them. Programs are started only for those that have tables. What cannot be looked at, because
     /// there are no programs for it or they fail, is reported.
-    pub(super) fn look(nftables: &mut WholeTables, report: &mut Report) -> Self {
+    pub(super) fn look(nftables: &mut WholeTables, forward: Forward, report: &mut Report) -> Self {
         let (mut found, mut unprinted) = (Vec::new(), Vec::new());
         for place in Place::all() {
             match tables_in_use(place, nftables) {
@@ -56,7 +56,7 @@ impl Iptables {
                             look_at_replies(place, nftables, report);
                         }
                     },
-                    None => without_programs(place, &tables, nftables, report),
+                    None => without_programs(place, &tables, nftables, forward, report),
                 },
                 Err(error) => report.failed(format!("{place}"), error),
             }
@@ -280,7 +280,13 @@ pub(super) fn tables_in_use(place: Place, nftables: &mut WholeTables) -> io::Res
 
 /// Names what is left where no program can remove it. Of iptables-nft the chains can be seen over netlink; whether
 /// iptables-legacy holds any cannot.
-fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables, report: &mut Report) {
+fn without_programs(
+    place: Place,
+    tables: &[String],
+    nftables: &mut WholeTables,
+    forward: Forward,
+    report: &mut Report,
+) {
     let why = format!("there are no programs {place}-save and {place}-restore");
     match place.variant {
         Variant::Legacy => {
@@ -291,6 +297,8 @@ fn without_programs(place: Place, tables: &[String], nftables: &mut WholeTables,
                 let left: Vec<String> = chains
                     .iter()
                     .filter(|chain| names::is_chain(&chain.table, &chain.name))
+                    // If it sets another bit than ours, that is not seen here.
+                    .filter(|chain| forward == Forward::Remove || chain.name != names::MARK)
                     .map(|chain| format!("{} {}", chain.table, chain.name))
                     .collect();
                 if !left.is_empty() {

@@ -13,6 +13,9 @@ pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 /// The chain in table nat to which connections go first, in its modes ipvs and iptables. Nobody else makes it.
 pub(super) const SERVICES: &str = "KUBE-SERVICES";
 
+/// The chain in table nat that others mark by what is to be masqueraded, in its modes ipvs and iptables.
+pub(super) const MARK: &str = "KUBE-MARK-MASQ";
+
 /// Chains in table filter: of the modes ipvs (contract 6.2), iptables and userspace.
 const FILTER_CHAINS: [&str; 11] = [
     "KUBE-EXTERNAL-SERVICES",
@@ -33,7 +36,7 @@ const NAT_CHAINS: [&str; 13] = [
     "KUBE-FIREWALL",
     "KUBE-LOAD-BALANCER",
     "KUBE-MARK-DROP",
-    "KUBE-MARK-MASQ",
+    MARK,
     "KUBE-NODE-PORT",
     "KUBE-NODEPORT-CONTAINER",
     "KUBE-NODEPORT-HOST",

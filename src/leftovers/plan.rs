@@ -58,10 +58,11 @@ impl Plan {
     }
 }
 
-/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and the accept is treated as `forward` says.
+/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and the accept is treated as `forward` says. Where that is to
+/// be there, somebody serves in kube-proxy's place: then its chain that marks stays.
 pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
     let goes = |chain: &str| {
-        kube_proxys && names::is_chain(&table.name, chain)
+        kube_proxys && names::is_chain(&table.name, chain) && !marks_for_us(table, chain, forward)
             || forward == Forward::Remove && forward::is_ours(&table.name, chain)
     };
     let theirs: BTreeSet<&str> =
@@ -101,6 +102,16 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
         plan.lost = lost(table, &plan.chains);
     }
     plan
+}
+
+/// Whether a chain sets the bit that we obey, and nothing else. CNI plugins that are told its name (portmap's `externalSetMarkChain`)
+/// jump to it for pods with host ports, and do not make it: without it such a pod that comes later does not start.
+fn marks_for_us(table: &Table, chain: &str, forward: Forward) -> bool {
+    let Forward::Ensure { mark } = forward else { return false };
+    let bit = format!("{mark:#x}/{mark:#x}");
+    // Of a table that is not printed the bit is not seen.
+    let words: &[&str] = if table.printed { &["-j", "MARK", "--set-xmark", &bit] } else { &["-j", "MARK"] };
+    (&*table.name, chain) == ("nat", names::MARK) && table.rules_of(chain).map(|rule| &rule.words).eq([words])
 }
 
 /// The accepts for what comes to the node itself in chains that go, where it is dropped without. kube-proxy has them for health
@@ -252,6 +263,31 @@ COMMIT
                 ("KUBE-SVC-NPX46M4PTMTKRN6Y", "KUBE-NODE-PORT -j KUBE-SVC-NPX46M4PTMTKRN6Y"),
             ]
         );
+    }
+
+    #[test]
+    fn the_chain_that_sets_our_bit_stays_where_somebody_serves() {
+        const OURS: &str = "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n";
+        let goes = |rules: &str, forward, printed| {
+            let text = format!(
+                "*nat\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -j KUBE-MARK-MASQ\n{rules}COMMIT\n"
+            );
+            let plan = plan(&Table { printed, ..table(&text) }, true, forward);
+            assert_eq!(plan.kept, BTreeMap::new(), "nobody is told");
+            plan.chains.contains(&"KUBE-MARK-MASQ".to_owned())
+        };
+        let ensure = Forward::Ensure { mark: 0x4000 };
+        assert!(!goes(OURS, ensure, true));
+        for (rules, forward) in [
+            (OURS, Forward::Remove),
+            (OURS, Forward::Leave),
+            (OURS, Forward::Ensure { mark: 0x8000 }),
+            ("", ensure),
+            (&OURS.repeat(2), ensure),
+        ] {
+            assert!(goes(rules, forward, true), "{rules}{forward:?}");
+        }
+        assert!(!goes("-A KUBE-MARK-MASQ -j MARK\n", ensure, false));
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //!
 //! After that nothing of kube-proxy's is removed: see `back.rs` for why. That some of it came is told.
 //!
-//! A bit of the packet mark that remains in use by others through `KUBE-MARK-MASQ` is obeyed by our own table.
+//! `KUBE-MARK-MASQ` stays if it sets our bit of the packet mark, which our own table obeys: others use it, or will.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -174,12 +174,12 @@ pub fn take_over(
     };
     let ready = ready(families, written, &mut report);
     let forward = Forward::Ensure { mark };
-    let mut iptables = Iptables::look(&mut nftables, &mut report);
+    let mut iptables = Iptables::look(&mut nftables, forward, &mut report);
     iptables.change(&mut nftables, FILTER, &ready, forward, &mut report);
     for family in &ready {
         delete_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
-    iptables.change(&mut nftables, TRANSLATION, &ready, Forward::Leave, &mut report);
+    iptables.change(&mut nftables, TRANSLATION, &ready, forward, &mut report);
     // Only the rules of a complete sync tell which node ports are wanted now.
     let node_ports_are_gone = ready.len() == Family::ALL.len()
         && virtual_servers::remove(Which::StaleNodePorts(families), exclude_cidrs, &mut report);
@@ -256,14 +256,9 @@ impl ForwardWatch {
         }
         match WholeTables::open() {
             Ok(mut nftables) => {
-                let mut iptables = Iptables::look(&mut nftables, &mut report);
-                iptables.change(
-                    &mut nftables,
-                    FILTER,
-                    &BTreeSet::new(),
-                    Forward::Ensure { mark: self.mark },
-                    &mut report,
-                );
+                let forward = Forward::Ensure { mark: self.mark };
+                let mut iptables = Iptables::look(&mut nftables, forward, &mut report);
+                iptables.change(&mut nftables, FILTER, &BTreeSet::new(), forward, &mut report);
             }
             Err(error) => report.failed("nftables", error),
         }

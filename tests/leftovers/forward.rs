@@ -199,7 +199,7 @@ fn what_waits_for_programs_is_done_when_they_come() {
     let no = |tool: &str| format!("there are no programs {tool}-save and {tool}-restore");
     let expected = [
         format!("failed iptables-legacy: what may be in its tables nat: {}", no("iptables-legacy")),
-        format!("failed iptables-nft chains nat KUBE-MARK-MASQ, nat KUBE-SERVICES: {}", no("iptables-nft")),
+        format!("failed iptables-nft chains nat KUBE-SERVICES: {}", no("iptables-nft")),
         format!("failed iptables-nft: an accept in FORWARD, whose policy is DROP: {}", no("iptables-nft")),
     ];
     let report = takeover.attempt();

@@ -8,7 +8,7 @@ use kube_ipvs::leftovers::report::Finding;
 use kube_ipvs::leftovers::takeover::{Takeover, take_over};
 
 use crate::lab::{self, Test, shell};
-use crate::{MARK, install_our_rules, leave, said, take_over_unguarded};
+use crate::{MARK, TOOLS, install_our_rules, leave, said, take_over_unguarded};
 
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![
@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     a_family_whose_rules_come_later_is_taken_over_then,
     a_family_that_is_written_later_is_taken_over_then,
     what_others_use_stays_and_is_named,
+    what_others_may_mark_by_stays,
     a_set_that_is_given_up_late_goes,
 ];
 
@@ -35,7 +36,8 @@ fn without_our_own_rules_nothing_is_removed() {
     assert!(!report.is_complete());
     // One family's lack is no other's.
     let report = take_over(MARK, &BTreeSet::from([Family::V6]), &BTreeSet::from([Family::V6]), &[]);
-    assert!(shell("iptables-nft-save; ipset save").lines().all(|line| !line.contains("KUBE-")), "{report:?}");
+    let left = shell("iptables-nft-save; ipset save").replace("KUBE-MARK-MASQ", "");
+    assert!(!left.contains("KUBE-"), "{report:?}");
     assert!(shell("ip6tables-legacy-save").contains("KUBE-SERVICES"), "{report:?}");
 }
 
@@ -103,6 +105,7 @@ fn what_others_use_stays_and_is_named() {
         leave(tool);
         shell(&format!(
             "{tool} -t nat -N OTHERS; {tool} -t nat -A OTHERS -p tcp -j KUBE-MARK-MASQ
+             {tool} -t nat -N KUBE-NODE-PORT; {tool} -t nat -A OTHERS -p tcp -j KUBE-NODE-PORT
              {tool} -A INPUT -m set --match-set KUBE-CLUSTER-IP src,dst -j ACCEPT"
         ));
     }
@@ -119,8 +122,8 @@ fn what_others_use_stays_and_is_named() {
     assert_eq!(
         kept,
         [
-            "iptables-legacy nat chain KUBE-MARK-MASQ",
-            "iptables-nft nat chain KUBE-MARK-MASQ",
+            "iptables-legacy nat chain KUBE-NODE-PORT",
+            "iptables-nft nat chain KUBE-NODE-PORT",
             "ipset KUBE-CLUSTER-IP"
         ]
     );
@@ -129,6 +132,34 @@ fn what_others_use_stays_and_is_named() {
         assert!(rules.contains("-A KUBE-MARK-MASQ -j MARK") && !rules.contains("KUBE-SERVICES"), "{rules}");
     }
     assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
+}
+
+/// Nobody refers to it at that moment; a pod with a host port may come later, and its CNI plugin jumps there.
+fn what_others_may_mark_by_stays() {
+    for tool in TOOLS {
+        leave(tool);
+    }
+    let report = take_over_unguarded();
+    assert!(report.is_complete() && report.findings.len() == 2 * TOOLS.len(), "{report:?}");
+    for tool in TOOLS {
+        shell(&format!(
+            "{tool} -t nat -N CNI-HOSTPORT-SETMARK; {tool} -t nat -A CNI-HOSTPORT-SETMARK -j KUBE-MARK-MASQ"
+        ));
+        let marks = shell(&format!("{tool} -t nat -S KUBE-MARK-MASQ"));
+        assert!(marks.ends_with("-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n"), "{tool}: {marks}");
+    }
+    assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
+    // The bit of nobody who serves here.
+    let all = Family::ALL.into();
+    for family in Family::ALL {
+        install_our_rules(family, &[]);
+    }
+    shell("iptables-nft -t nat -F CNI-HOSTPORT-SETMARK");
+    let report = take_over(MARK << 1, &all, &all, &[]);
+    assert!(
+        said(&report).contains(&"removed iptables-nft nat chains: KUBE-MARK-MASQ".to_owned()),
+        "{report:?}"
+    );
 }
 
 /// As with rules of iptables-nft on a machine with several processors.
@@ -149,7 +180,7 @@ fn a_set_that_is_given_up_late_goes() {
         [
             "removed iptables-legacy nat jumps: PREROUTING -m comment --comment \"kubernetes service portals\" \
              -j KUBE-SERVICES",
-            "removed iptables-legacy nat chains: KUBE-MARK-MASQ, KUBE-SERVICES",
+            "removed iptables-legacy nat chains: KUBE-SERVICES",
             "removed ipsets: KUBE-CLUSTER-IP",
         ]
     );

@@ -7,12 +7,11 @@ use crate::host::Host;
 use crate::kube_proxy::{Mode, Variant};
 use crate::proxy::{Proxy, eventually};
 
-/// Names that only kube-proxy gives.
-pub(crate) const KUBE_PROXYS: [&str; 14] = [
+/// Names that only kube-proxy gives, but for [`MARK`].
+pub(crate) const KUBE_PROXYS: [&str; 13] = [
     "KUBE-SERVICES",
     "KUBE-FORWARD",
     "KUBE-POSTROUTING",
-    "KUBE-MARK-MASQ",
     "KUBE-NODE",
     "KUBE-LOAD-BALANCER",
     "KUBE-PROXY-",
@@ -24,6 +23,8 @@ pub(crate) const KUBE_PROXYS: [&str; 14] = [
     "KUBE-6-",
     "kube-proxy",
 ];
+/// The chain of kube-proxy's that a takeover leaves, and a cleanup does not.
+pub(crate) const MARK: &str = "KUBE-MARK-MASQ";
 /// Names that only kube-ipvs gives.
 pub(crate) const OURS: [&str; 2] = ["KUBE-IPVS-FORWARD", "kube-ipvs"];
 
@@ -89,12 +90,12 @@ COMMIT
     }
 }
 
-/// All of it, as the tools print it, without counters and without what is ours.
+/// All of it, as the tools print it, without counters, without what is ours, and without what a takeover leaves.
 pub(crate) fn seen(host: &Host) -> String {
     host.shell(
         "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
            echo \"== $tool\"
-           $tool-save 2>/dev/null | grep -v -e '^#' -e KUBE-IPVS-FORWARD | sed 's/ *\\[[0-9:]*\\]$//'
+           $tool-save 2>/dev/null | grep -v -e '^#' -e KUBE-IPVS-FORWARD -e KUBE-MARK-MASQ | sed 's/ *\\[[0-9:]*\\]$//'
          done
          echo '== ipset'; ipset save
          echo '== nftables'; nft list table inet admin; nft list tables | grep -v -e kube-ipvs
