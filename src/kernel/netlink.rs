@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use netlink_sys::SocketAddr;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
 
 pub use self::message::{Attribute, Attributes, Body, Frames, Message};
@@ -92,8 +93,9 @@ impl From<Verdict> for Outcome {
 pub enum Commit {
     /// The kernel did all of it.
     Done,
-    /// The kernel did nothing of it: the indices of the messages that it objected to (that of the first message,
-    /// which begins the transaction, where it objected to the whole), with its reasons.
+    /// The kernel did nothing of it: the indices of the messages that it objected to, with its reasons. That of the first message,
+    /// which begins the transaction, stands for the whole: the kernel did not begin, or had no memory. Where it could not commit
+    /// for another reason, it names the second message, as if it objected to that.
     Refused {
         /// What it said first.
         first: (usize, Refusal),
@@ -248,9 +250,10 @@ impl Socket {
         let mut refusals = Vec::new();
         let mut complete = true;
         let mut answered = false;
-        // An objection to the whole (no such subsystem, commit failed) may come with no other answer behind it.
-        while !answered && refusals.first().is_none_or(|(index, _)| *index != 0) {
-            match self.receive(complete) {
+        while !answered {
+            // An objection to the whole (no such subsystem, no memory) may come with no other answer behind it; and all
+            // that come are there when send() returns.
+            match self.receive(complete && refusals.is_empty()) {
                 Received::Datagram(length) => {
                     for message in message::messages(&self.buffer[..length]) {
                         let index = message.sequence.wrapping_sub(sequence) as usize;
@@ -267,9 +270,8 @@ impl Socket {
                 }
             }
         }
-        let mut refusals = refusals.into_iter();
-        match refusals.next() {
-            Some(first) => Commit::Refused { first, others: refusals.collect() },
+        match refused(refusals) {
+            Some(refused) => refused,
             None if answered && complete => Commit::Done,
             None => Commit::Unknown,
         }
@@ -454,8 +456,8 @@ impl Socket {
             match rustix::net::recv(self.inner.as_fd(), &mut self.buffer[..], flags) {
                 Ok((stored, length)) if length > stored => return Received::Overrun,
                 Ok((_, length)) => return Received::Datagram(length),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::NOBUFS) => return Received::Overrun,
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => return Received::Overrun,
                 // The time is over, or the socket is empty or broken: in any case no answer.
                 Err(_) => return Received::Nothing,
             }
@@ -507,6 +509,19 @@ pub(super) fn lost() -> io::Error {
 
 fn restless() -> io::Error {
     io::Error::other(format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row"))
+}
+
+/// What became of a transaction in which the kernel objected to these messages, by their indices; `None`: to none.
+fn refused(mut refusals: Vec<(usize, Refusal)>) -> Option<Commit> {
+    for (index, refusal) in &mut refusals {
+        // Of the whole (nfnetlink_rcv_batch): message 0 has been taken off by then, and the next one is named in its place.
+        if *index == 1 && refusal.is(Errno::NOMEM) {
+            *index = 0;
+        }
+    }
+    let mut refusals = refusals.into_iter();
+    let first = refusals.next()?;
+    Some(Commit::Refused { first, others: refusals.collect() })
 }
 
 /// A socket, connected to the kernel so that nobody else can put anything into it.

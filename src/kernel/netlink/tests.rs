@@ -81,6 +81,36 @@ fn refusals_carry_the_explanation() {
     }
 }
 
+/// What the kernel names for the whole transaction is the message behind the one that begins it.
+#[test]
+fn without_memory_the_whole_transaction_is_refused() {
+    let because = |errno: Errno| Refusal::of(&errno.into());
+    let refused = |refusals: &[(usize, Errno)]| {
+        let refusals = refusals.iter().map(|(index, errno)| (*index, because(*errno))).collect();
+        match refused(refusals) {
+            Some(Commit::Refused { first, others }) => {
+                let all = std::iter::once(first).chain(others);
+                Some(all.map(|(index, refusal)| (index, refusal.errno)).collect::<Vec<_>>())
+            }
+            None => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let numbers = |refusals: &[(usize, Errno)]| {
+        Some(refusals.iter().map(|(index, errno)| (*index, errno.raw_os_error())).collect::<Vec<_>>())
+    };
+    assert_eq!(refused(&[]), None);
+    assert_eq!(refused(&[(1, Errno::NOMEM)]), numbers(&[(0, Errno::NOMEM)]));
+    // Older kernels name the message that lacked memory, and go on.
+    for refusals in [
+        &[(0, Errno::PERM)][..],
+        &[(1, Errno::EXIST), (3, Errno::NOENT)],
+        &[(2, Errno::NOMEM), (3, Errno::EXIST)],
+    ] {
+        assert_eq!(refused(refusals), numbers(refusals));
+    }
+}
+
 /// `RTM_GETLINK` and the loopback device are there on every Linux, for every user.
 #[test]
 fn dumps_and_questions_on_the_running_kernel() {

@@ -58,7 +58,7 @@ mod sets;
 mod tests;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use rustix::io::Errno;
@@ -109,7 +109,7 @@ impl Tables {
     /// Each [`Step::InstallRules`] is a transaction of its own, and they come first. All changes of elements are one
     /// transaction, deletions before additions; above a thousand changes, several. A change that the kernel objects
     /// to is left out and the others are sent again, so that it never stops them: adding what is there is refused
-    /// with `EEXIST`, deleting what is not there with `ENOENT`.
+    /// with `EEXIST`, deleting what is not there with `ENOENT`. Where memory is lacking, the whole transaction is refused.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Unknown; steps.len()];
         let (mut deletions, mut additions) = (Vec::new(), Vec::new());
@@ -209,7 +209,7 @@ impl Tables {
                     _ => {}
                 }
             }
-            let (first, others) = match self.socket.transaction(&mut transaction.finish()) {
+            let refused = match self.socket.transaction(&mut transaction.finish()) {
                 Commit::Done => {
                     for index in changes {
                         outcomes[index] = Outcome::Done;
@@ -217,37 +217,41 @@ impl Tables {
                     return;
                 }
                 Commit::Unknown => return,
-                Commit::Refused { first, others } => (first, others),
+                Commit::Refused { first, others } => refused(&changes, std::iter::once(first).chain(others)),
             };
-            // The kernel tries all messages of a transaction, and names each that it objects to. Message 0 opens the
-            // transaction, the others are one change each.
-            let mut refused = BTreeSet::new();
-            for (message, refusal) in std::iter::once(&first).chain(&others) {
-                if let Some(index) = message.checked_sub(1).and_then(|change| changes.get(change)) {
-                    refused.insert(*index);
-                    outcomes[*index] = Outcome::Refused(refusal.clone());
-                }
-            }
             if refused.is_empty() {
-                return self.split(steps, &changes, &first.1, outcomes);
+                // Which of its halves was meant?
+                let (left, right) = changes.split_at(changes.len() / 2);
+                self.change(steps, left.to_vec(), outcomes);
+                return self.change(steps, right.to_vec(), outcomes);
             }
-            changes.retain(|index| !refused.contains(index));
+            changes.retain(|index| !refused.contains_key(index));
+            for (index, refusal) in refused {
+                outcomes[index] = Outcome::Refused(refusal);
+            }
         }
     }
+}
 
-    /// After an objection to a whole transaction: which of its halves was meant? Without the right to change
-    /// anything, neither.
-    fn split(&mut self, steps: &[&Step], changes: &[usize], refusal: &Refusal, outcomes: &mut [Outcome]) {
-        if changes.len() == 1 || refusal.is(Errno::PERM) {
-            for index in changes {
-                outcomes[*index] = Outcome::Refused(refusal.clone());
+/// Which of the changes of one transaction the kernel refused, and why: it tries all messages, and names each that it objects to.
+/// Message 0 opens the transaction, the others are one change each. None: it objects to the whole, and one change, or
+/// several, may be why.
+fn refused(
+    changes: &[usize],
+    objections: impl Iterator<Item = (usize, Refusal)>,
+) -> BTreeMap<usize, Refusal> {
+    let mut refused = BTreeMap::new();
+    for (message, refusal) in objections {
+        match message.checked_sub(1).and_then(|change| changes.get(change)) {
+            Some(index) => drop(refused.insert(*index, refusal)),
+            // Without the right to change anything, or memory, it is none of them.
+            None if changes.len() == 1 || refusal.is(Errno::PERM) || refusal.is(Errno::NOMEM) => {
+                return changes.iter().map(|index| (*index, refusal.clone())).collect();
             }
-        } else {
-            let (left, right) = changes.split_at(changes.len() / 2);
-            self.change(steps, left.to_vec(), outcomes);
-            self.change(steps, right.to_vec(), outcomes);
+            None => {}
         }
     }
+    refused
 }
 
 /// The outcome of a step that makes no sense and is not sent.

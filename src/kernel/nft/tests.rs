@@ -22,6 +22,31 @@ fn comments(settings: &RuleSettings, chain: &str) -> Vec<String> {
 }
 
 #[test]
+fn who_is_refused_in_a_transaction() {
+    let refused = |changes: &[usize], objections: &[(usize, Errno)]| {
+        let objections = objections.iter().map(|(message, errno)| (*message, Refusal::of(&(*errno).into())));
+        let refused = refused(changes, objections).into_iter();
+        refused.map(|(index, refusal)| (index, refusal.errno)).collect::<Vec<_>>()
+    };
+    let (exists, absent) = (Errno::EXIST.raw_os_error(), Errno::NOENT.raw_os_error());
+    let several = [5, 8, 2];
+    assert_eq!(
+        refused(&several, &[(1, Errno::EXIST), (3, Errno::NOENT)]),
+        [(2, absent), (5, exists)],
+        "those that are named"
+    );
+    for errno in [Errno::NOMEM, Errno::PERM] {
+        let number = errno.raw_os_error();
+        assert_eq!(refused(&several, &[(0, errno)]), [(2, number), (5, number), (8, number)], "all at once");
+    }
+    assert_eq!(refused(&several, &[(0, Errno::INVAL)]), [], "one of them may be why");
+    // It has no half.
+    for message in [0, 2] {
+        assert_eq!(refused(&[8], &[(message, Errno::EXIST)]), [(8, exists)]);
+    }
+}
+
+#[test]
 fn what_is_marked_follows_from_the_settings() {
     const POD: &str = "not from a pod";
     const ALL: &str = "masquerade-all";
