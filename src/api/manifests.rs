@@ -9,7 +9,8 @@
 //! Folders are watched, and what appears or changes applies at once, at the cost of reading the file that changed (so
 //! what changes often belongs in small files). What disappears is withdrawn a second later, unless it is back by then:
 //! editors move the old file away before they write the new one, and people move objects from file to file. Of several
-//! files with the same object the first in the order of paths has it, and a warning names both.
+//! files with the same object the first in the order of paths has it, and a warning names both. A file that somebody has begun
+//! to write is not read before it is closed, however long that takes: `kubectl get ... > FILE` empties it first.
 //!
 //! A folder that is gone says nothing, and neither does one that is empty and on another device than before: that is what
 //! is left where a file system was unmounted. (A manifest without objects in it says that there are none.)

@@ -147,6 +147,9 @@ impl ManifestSource {
 
     /// Adds a file to the news if it is not as it was when it was read.
     fn look_at(&mut self, file: &Path, settled: bool, news: &mut News) {
+        if self.watcher().is_unfinished(file) {
+            return; // its own event comes
+        }
         match fs::metadata(file) {
             Ok(metadata) if self.stamps.get(file) == Some(&Stamp::of(&metadata)) => {}
             Ok(metadata) => {
@@ -179,6 +182,10 @@ impl ManifestSource {
             }
         }
         for file in written {
+            // Somebody else may have begun to write it since it was complete.
+            if self.watcher().is_unfinished(&file) {
+                continue;
+            }
             self.read(&file).into_iter().for_each(tell);
         }
     }

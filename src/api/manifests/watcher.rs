@@ -8,6 +8,9 @@
 //! An event says of a file that it was *written* (closed after writing, renamed to its name, linked), or that it
 //! *vanished* from its name. Only the former is a reason to read it: a file that is there again after having vanished
 //! is perhaps still being written, and its own event comes.
+//!
+//! A file that was *begun*, emptied or written to, is unfinished until one of these comes: whoever looks at it for another
+//! reason leaves it alone.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -16,11 +19,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 #[cfg(test)]
 mod tests;
+
+/// A file that nobody has written to for so long counts as finished: one may be kept open for ever, or have been changed
+/// without being opened.
+const ABANDONED: Duration = Duration::from_mins(5);
 
 /// What an event may be about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,12 +67,19 @@ struct Watch {
 pub(super) struct Watcher {
     inotify: Inotify,
     watches: HashMap<WatchDescriptor, Watch>,
+    /// The files in the making, and when that was last heard of.
+    unfinished: HashMap<PathBuf, Instant>,
     buffer: Vec<u8>,
 }
 
 impl Watcher {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { inotify: Inotify::init()?, watches: HashMap::new(), buffer: vec![0; 64 * 1024] })
+        Ok(Self {
+            inotify: Inotify::init()?,
+            watches: HashMap::new(),
+            unfinished: HashMap::new(),
+            buffer: vec![0; 64 * 1024],
+        })
     }
 
     /// A descriptor that becomes readable when there is news.
@@ -98,6 +113,7 @@ impl Watcher {
 
     fn watch(&mut self, directory: &Path) -> io::Result<&mut Watch> {
         let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::MODIFY
             | WatchMask::MOVED_TO
             | WatchMask::MOVED_FROM
             | WatchMask::CREATE
@@ -114,9 +130,16 @@ impl Watcher {
         }))
     }
 
+    /// Whether somebody is writing a file, as far as is known.
+    pub(super) fn is_unfinished(&self, file: &Path) -> bool {
+        self.unfinished.get(file).is_some_and(|heard| heard.elapsed() < ABANDONED)
+    }
+
     /// All the news that there is now; does not wait.
     pub(super) fn news(&mut self) -> io::Result<News> {
         let mut news = News::default();
+        let now = Instant::now();
+        self.unfinished.retain(|_, heard| now.saturating_duration_since(*heard) < ABANDONED);
         loop {
             let events = match self.inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
@@ -127,18 +150,20 @@ impl Watcher {
             for event in events {
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     news.everything = true;
+                    self.unfinished.clear();
                 }
                 let itself =
                     EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::IGNORED;
                 if event.mask.intersects(itself) {
                     if self.watches.remove(&event.wd).is_some() {
                         news.everything = true;
+                        self.unfinished.clear();
                         // A folder that was moved is watched on, under a name that nobody gave. When it is gone,
                         // so is the watch, and this fails.
                         let _ = self.inotify.watches().remove(event.wd);
                     }
                 } else if let (Some(watch), Some(name)) = (self.watches.get(&event.wd), event.name) {
-                    watch.named(name, event.mask, &mut news);
+                    watch.named(name, event.mask, &mut news, &mut self.unfinished, now);
                 }
             }
         }
@@ -146,27 +171,46 @@ impl Watcher {
 }
 
 impl Watch {
-    fn named(&self, name: &OsStr, mask: EventMask, news: &mut News) {
+    /// Something happened to this name. Comes for every write to a file, and reads none.
+    fn named(
+        &self,
+        name: &OsStr,
+        mask: EventMask,
+        news: &mut News,
+        unfinished: &mut HashMap<PathBuf, Instant>,
+        now: Instant,
+    ) {
         // A file that was created is empty; only links have content from the beginning.
-        if mask.contains(EventMask::CREATE) && !is_complete(&self.path.join(name)) {
-            return;
+        let is_new = mask.contains(EventMask::CREATE) && !is_complete(&self.path.join(name));
+        if is_new && !is_empty(&self.path.join(name)) {
+            return; // whoever wrote that has an event of its own, or had none as it had no name
         }
-        let mut file = |file: PathBuf| {
+        let is_begun = is_new || mask.contains(EventMask::MODIFY);
+        let mut file = |file: PathBuf, unfinished: &mut HashMap<PathBuf, Instant>| {
             if mask.contains(EventMask::ATTRIB) {
                 news.attributes.insert(file);
-            } else if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+                return;
+            }
+            if is_begun {
+                unfinished.insert(file, now);
+                return;
+            }
+            unfinished.remove(&file);
+            if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
                 news.vanished.insert(file);
             } else {
                 news.written.insert(file);
             }
         };
         if is_manifest(name) {
-            self.folders.iter().for_each(|folder| file(folder.join(name)));
+            self.folders.iter().for_each(|folder| file(folder.join(name), unfinished));
         }
         for subject in self.names.get(name).into_iter().flatten() {
             match subject {
-                Subject::File(path) => file(path.clone()),
-                Subject::Folder(folder) if !mask.contains(EventMask::ATTRIB) => {
+                Subject::File(path) => file(path.clone(), unfinished),
+                Subject::Folder(folder) if !is_begun && !mask.contains(EventMask::ATTRIB) => {
+                    // What is in it may be other files by now.
+                    unfinished.retain(|file, _| file.parent() != Some(folder));
                     news.folders.insert(folder.clone());
                 }
                 Subject::Folder(_) => {}
@@ -178,6 +222,10 @@ impl Watch {
 /// Whether something just created has its content: a symbolic link, a folder, another name of an existing file.
 fn is_complete(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.nlink() > 1)
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.len() == 0)
 }
 
 /// Whether a file of this name in a folder is a manifest: `.yaml`, `.yml` or `.json`, and not hidden.

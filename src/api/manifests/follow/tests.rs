@@ -72,6 +72,58 @@ fn a_file_that_is_missing_on_another_device_says_nothing() {
     drop(folder);
 }
 
+/// A source of a folder with one file, which somebody emptied a while ago, and has open.
+fn emptied() -> (tempfile::TempDir, PathBuf, ManifestSource, fs::File) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, SERVICE).unwrap();
+    let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
+    source.load().unwrap();
+    let open = fs::File::create(&file).unwrap();
+    open.set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
+    source.refresh().unwrap();
+    (folder, file, source, open)
+}
+
+/// As by `kubectl get ... > a.yaml`, with a slow server.
+#[test]
+fn a_file_in_the_making_is_not_looked_at() {
+    let (folder, file, mut source, mut open) = emptied();
+    assert_eq!(look(&mut source), 0);
+    assert_eq!(source.recheck_period(), RECHECK, "its own event comes");
+    // Up to where one object ends.
+    std::io::Write::write_all(&mut open, b"---\n").unwrap();
+    open.set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
+    source.refresh().unwrap();
+    assert_eq!(look(&mut source), 0);
+    drop(open);
+    source.refresh().unwrap();
+    assert_eq!(look(&mut source), 1, "that is all there is");
+    // A new file, in the place of one that was moved away.
+    fs::write(&file, SERVICE).unwrap();
+    source.refresh().unwrap();
+    fs::rename(&file, folder.path().join("a.yaml~")).unwrap();
+    let open = fs::File::create(&file).unwrap();
+    open.set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
+    source.refresh().unwrap();
+    assert_eq!(look(&mut source), 0);
+    drop(open);
+}
+
+#[test]
+fn a_file_that_is_written_again_at_once_is_read_when_that_ends() {
+    let (_folder, file, mut source, open) = emptied();
+    drop(open);
+    let mut open = fs::File::create(&file).unwrap();
+    source.refresh().unwrap();
+    assert_eq!(look(&mut source), 0);
+    std::io::Write::write_all(&mut open, SERVICE.as_bytes()).unwrap();
+    drop(open);
+    source.refresh().unwrap();
+    assert_eq!(look(&mut source), 0, "nothing changed");
+    assert_eq!(source.stamps[&file].size_bytes, SERVICE.len() as u64);
+}
+
 /// What a file is said to be, when it is read again.
 fn verdict(source: &mut ManifestSource, file: &Path) -> String {
     match &source.read(file)[..] {

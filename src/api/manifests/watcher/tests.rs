@@ -73,6 +73,43 @@ fn a_file_is_news_when_it_is_complete() {
 }
 
 #[test]
+fn a_file_is_unfinished_until_it_is_closed_or_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watcher = Watcher::new().unwrap();
+    watcher.watch_folder(folder.path()).unwrap();
+    let file = folder.path().join("a.yaml");
+    let begun = |watcher: &mut Watcher| {
+        let mut open = fs::File::create(&file).unwrap();
+        io::Write::write_all(&mut open, b"half").unwrap();
+        watcher.news().unwrap();
+        assert!(watcher.is_unfinished(&file));
+        open
+    };
+    let is_unfinished = |watcher: &mut Watcher| {
+        watcher.news().unwrap();
+        watcher.is_unfinished(&file)
+    };
+    drop(begun(&mut watcher));
+    assert!(!is_unfinished(&mut watcher));
+    let _open = begun(&mut watcher);
+    fs::write(folder.path().join("new"), "whole").unwrap();
+    fs::rename(folder.path().join("new"), &file).unwrap();
+    assert!(!is_unfinished(&mut watcher));
+    let _open = begun(&mut watcher);
+    fs::remove_file(&file).unwrap();
+    assert!(!is_unfinished(&mut watcher));
+    // Kept open for ever.
+    let _open = begun(&mut watcher);
+    *watcher.unfinished.get_mut(&file).unwrap() -= ABANDONED;
+    assert!(!is_unfinished(&mut watcher));
+    // What was lost may have been its end.
+    let _open = begun(&mut watcher);
+    fs::rename(folder.path(), folder.path().with_extension("old")).unwrap();
+    assert!(!is_unfinished(&mut watcher));
+    fs::rename(folder.path().with_extension("old"), folder.path()).unwrap();
+}
+
+#[test]
 fn links_are_followed_to_where_they_change() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
