@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use secrecy::ExposeSecret as _;
 
 use super::origin::{Origin, load_error};
 use super::{Error, first_line};
@@ -30,9 +31,11 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         .and_then(|named| named.cluster.as_mut())
         .expect("it was seen to be there");
 
-    let user = kubeconfig.auth_infos.iter().find(|named| named.name == current.user);
+    let user = kubeconfig.auth_infos.iter_mut().find(|named| named.name == current.user);
     let origin = Origin::File { file: file.into(), cluster: current.cluster, user: current.user };
-    let user = user.and_then(|named| named.auth_info.as_ref());
+    let mut user = user.and_then(|named| named.auth_info.as_mut());
+    take_empty_out(file, cluster, user.as_deref_mut());
+    let user = user.as_deref();
     let https_by_default = cluster.certificate_authority.is_some()
         || cluster.certificate_authority_data.is_some()
         || cluster.insecure_skip_tls_verify == Some(true)
@@ -77,6 +80,39 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
     // Taken from the environment (HTTPS_PROXY) where the file has none. The API server is never behind it.
     config.proxy_url = None;
     Ok((config, origin))
+}
+
+/// Takes out what is set to nothing: for client-go that is not set.
+fn take_empty_out(file: &Path, cluster: &mut Cluster, user: Option<&mut AuthInfo>) {
+    // Relative paths are behind the folder already, and so is an empty one.
+    let nothing = file.parent().map(|folder| folder.join("").into_os_string());
+    let path = |field: &mut Option<String>| {
+        field.take_if(|path| {
+            path.is_empty() || nothing.as_deref().is_some_and(|nothing| nothing == path.as_str())
+        });
+    };
+    let text = |field: &mut Option<String>| {
+        field.take_if(|text| text.is_empty());
+    };
+    path(&mut cluster.certificate_authority);
+    text(&mut cluster.certificate_authority_data);
+    text(&mut cluster.tls_server_name);
+    let Some(user) = user else { return };
+    for field in [&mut user.token_file, &mut user.client_certificate, &mut user.client_key] {
+        path(field);
+    }
+    // Somebody who has a name may have an empty password.
+    for field in [
+        &mut user.client_certificate_data,
+        &mut user.username,
+        &mut user.impersonate,
+        &mut user.impersonate_uid,
+    ] {
+        text(field);
+    }
+    for field in [&mut user.token, &mut user.client_key_data] {
+        field.take_if(|secret| secret.expose_secret().is_empty());
+    }
 }
 
 /// The settings that `--master` alone makes: a server, and no credentials.

@@ -121,6 +121,36 @@ async fn errors_name_file_and_field() {
     }
 }
 
+/// As for client-go.
+#[tokio::test]
+async fn what_is_set_to_nothing_is_not_set() {
+    let server = "{server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}";
+    for field in [
+        "tokenFile",
+        "client-certificate",
+        "client-certificate-data",
+        "client-key",
+        "client-key-data",
+        "as",
+        "as-uid",
+    ] {
+        assert_eq!(verdict(&kubeconfig(server, &format!("{{{field}: ''}}")), None).await, "ok", "{field}");
+    }
+    // Of these two, a scheme that is not there would be https.
+    for field in ["certificate-authority", "certificate-authority-data"] {
+        let text = kubeconfig(&format!("{{server: '127.0.0.1:1', {field}: ''}}"), "{}");
+        assert_eq!(verdict(&text, None).await, "ok", "{field}");
+    }
+    let text = kubeconfig(&server.replace('}', ", tls-server-name: ''}"), "{}");
+    assert_eq!(verdict(&text, None).await, "ok");
+    // What is set goes before a plugin.
+    let exec = "exec: {apiVersion: client.authentication.k8s.io/v1, command: /nonexistent/plugin}";
+    for fields in ["token: ''", "tokenFile: ''", "username: '', password: ''"] {
+        let asked = verdict(&kubeconfig(server, &format!("{{{fields}, {exec}}}")), None).await;
+        assert!(asked.contains("users[proxy].user.exec: /nonexistent/plugin: "), "{fields}: {asked}");
+    }
+}
+
 /// Which of them was meant, nobody knows: client-go takes no such file either.
 #[tokio::test]
 async fn a_name_that_is_there_twice_is_refused() {
