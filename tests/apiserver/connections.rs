@@ -24,6 +24,7 @@ session::tests![
     a_plugin_is_asked_again_when_its_token_is_denied,
     without_any_authority_it_says_so,
     outside_of_a_pod_it_says_so,
+    a_proxy_in_the_environment_is_not_looked_at,
     a_pod_without_credentials_says_so,
     a_pod_whose_api_server_is_a_service_is_warned,
 ];
@@ -139,12 +140,17 @@ fn write_kubeconfig(file: &Path, server: SocketAddr, user: &str) {
 /// This program, run again with this environment, only connects; see [`as_child`].
 const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
 
+/// The kubeconfig that it uses, if any.
+const KUBECONFIG: &str = "APISERVER_TEST_KUBECONFIG";
+
 /// If this is such a child: connects, says what comes of it, and is done.
 pub fn as_child() -> Option<ExitCode> {
     let master = std::env::var(CHILD).ok()?;
+    let kubeconfig = std::env::var_os(KUBECONFIG);
     telemetry::init(0, LogFormat::Text);
     crate::session::on_the_clock(async {
-        match connect(None, Some(master.as_str()).filter(|master| !master.is_empty())).await {
+        let kubeconfig = kubeconfig.as_ref().map(Path::new);
+        match connect(kubeconfig, Some(master.as_str()).filter(|master| !master.is_empty())).await {
             Ok(_) => println!("ok"),
             Err(error) => println!("{error}"),
         }
@@ -184,6 +190,22 @@ async fn outside_of_a_pod_it_says_so() {
     let expected = "neither --kubeconfig nor --master is given, and this is not a pod: KUBERNETES_SERVICE_HOST is \
                     not set (or use --manifests, which needs no API server)";
     assert_eq!(said(child("")).await, expected);
+}
+
+/// A plugin is not told of one either.
+async fn a_proxy_in_the_environment_is_not_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kubeconfig, told) = (folder.path().join("kubeconfig"), folder.path().join("told"));
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, provideClusterInfo: true, command: sh, \
+                args: [-c, \"echo $KUBERNETES_EXEC_INFO > TOLD; echo '{\\\"status\\\": {\\\"token\\\": \\\"a\\\"}}'\"]}}";
+    let user = user.replace("TOLD", told.to_str().unwrap());
+    write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), &user);
+    let mut command = child("");
+    command.env(KUBECONFIG, &kubeconfig).env("HTTPS_PROXY", "http://no such host");
+    assert_eq!(said(command).await, "ok");
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(told).unwrap()).unwrap();
+    let cluster = told["spec"]["cluster"].as_object().unwrap();
+    assert_eq!(cluster.keys().collect::<Vec<_>>(), ["server"], "{told}");
 }
 
 async fn a_pod_without_credentials_says_so() {

@@ -74,11 +74,16 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         }
     }
 
+    // Where there is none, that of the environment (HTTPS_PROXY) is looked at, which may not even be a URL. The API server is
+    // never behind it.
+    cluster.proxy_url = Some(server.to_string());
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| load_error(&origin, &error))?;
-    // Taken from the environment (HTTPS_PROXY) where the file has none. The API server is never behind it.
     config.proxy_url = None;
+    if let Some(told) = config.auth_info.exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
+        told.proxy_url = None;
+    }
     Ok((config, origin))
 }
 
