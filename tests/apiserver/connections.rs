@@ -217,7 +217,7 @@ async fn a_pod_without_credentials_says_so() {
         assert_eq!(said(command).await, "ok");
     } else {
         let expected =
-            format!("in-cluster credentials: {folder}/namespace: No such file or directory (os error 2)");
+            format!("in-cluster credentials: {folder}/ca.crt: No such file or directory (os error 2)");
         assert_eq!(said(command).await, expected);
     }
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::in_cluster::missing_variable;
+use super::in_cluster::{self, missing_variable};
 use super::kubeconfig::server_url;
 use super::{TokenFile, connect};
 
@@ -209,6 +209,57 @@ fn a_pod_is_known_by_two_variables() {
     assert_eq!(missing_variable(|_| Some("x".into())), None);
     assert_eq!(missing_variable(|_| Some(String::new().into())), Some("KUBERNETES_SERVICE_HOST"));
     assert_eq!(missing_variable(only("KUBERNETES_SERVICE_HOST")), Some("KUBERNETES_SERVICE_PORT"));
+}
+
+/// A pod with these variables, and these files where its service account is: the server, or what is wrong.
+fn pod(host: &str, port: &str, files: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let lookup = |name: &str| Some(if name.ends_with("HOST") { host } else { port }.into());
+    match in_cluster::read(lookup, folder.path()) {
+        Ok(config) => {
+            let token = config.auth_info.token_file.unwrap();
+            assert_eq!(token, folder.path().join("token").to_str().unwrap());
+            assert_eq!(config.root_cert_file, Some(folder.path().join("ca.crt")));
+            format!("{} {:?}", config.cluster_url, config.root_cert.unwrap())
+        }
+        Err(error) => error.to_string().replace(folder.path().to_str().unwrap(), "."),
+    }
+}
+
+#[test]
+fn a_pod_needs_no_file_but_the_authority_and_the_token() {
+    let pem = |tag: &str| format!("-----BEGIN {tag}-----\nAQID\n-----END {tag}-----\n");
+    let authority = pem("CERTIFICATE") + &pem("PUBLIC KEY");
+    let files = [("ca.crt", authority.as_str())];
+    assert_eq!(pod("10.96.0.1", "443", &files), "https://10.96.0.1:443/ [[1, 2, 3]]");
+    assert_eq!(pod("fd00::1", "6443", &files), "https://[fd00::1]:6443/ [[1, 2, 3]]");
+    assert_eq!(pod("api.test", "6443", &files), "https://api.test:6443/ [[1, 2, 3]]");
+    for (host, port, files, expected) in [
+        (
+            "a b",
+            "443",
+            &files[..],
+            "KUBERNETES_SERVICE_HOST: \"a b\": invalid uri character; an address or name is needed, without scheme and port",
+        ),
+        (
+            "10.96.0.1",
+            "https",
+            &files,
+            "KUBERNETES_SERVICE_PORT: \"https\": invalid digit found in string; a port is needed, a number from 1 to 65535",
+        ),
+        ("10.96.0.1", "443", &[], "./ca.crt: No such file or directory (os error 2)"),
+        (
+            "10.96.0.1",
+            "443",
+            &[("ca.crt", "-----BEGIN A-----\n%\n-----END A-----\n")],
+            "./ca.crt: not PEM: invalid data: Invalid symbol 37, offset 0.",
+        ),
+    ] {
+        assert_eq!(pod(host, port, files), format!("in-cluster credentials: {expected}"));
+    }
 }
 
 #[test]
