@@ -180,52 +180,69 @@ impl Watch {
         unfinished: &mut HashMap<PathBuf, Instant>,
         now: Instant,
     ) {
-        // A file that was created is empty; only links have content from the beginning.
-        let is_new = mask.contains(EventMask::CREATE) && !is_complete(&self.path.join(name));
-        if is_new && !is_empty(&self.path.join(name)) {
-            return; // whoever wrote that has an event of its own, or had none as it had no name
+        let Some(said) = Said::of(mask, &self.path.join(name)) else { return };
+        let in_folders = is_manifest(name).then_some(&self.folders).into_iter().flatten();
+        let subjects = || self.names.get(name).into_iter().flatten();
+        let by_name = subjects().filter_map(|subject| match subject {
+            Subject::File(path) => Some(path.clone()),
+            Subject::Folder(_) => None,
+        });
+        for file in in_folders.map(|folder| folder.join(name)).chain(by_name) {
+            if matches!(said, Said::Vanished | Said::Written) {
+                unfinished.remove(&file);
+            }
+            match said {
+                Said::Attributes => _ = news.attributes.insert(file),
+                Said::Begun => _ = unfinished.insert(file, now),
+                Said::Vanished => _ = news.vanished.insert(file),
+                Said::Written => _ = news.written.insert(file),
+            }
         }
-        let is_begun = is_new || mask.contains(EventMask::MODIFY);
-        let mut file = |file: PathBuf, unfinished: &mut HashMap<PathBuf, Instant>| {
-            if mask.contains(EventMask::ATTRIB) {
-                news.attributes.insert(file);
-                return;
-            }
-            if is_begun {
-                unfinished.insert(file, now);
-                return;
-            }
-            unfinished.remove(&file);
-            if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
-                news.vanished.insert(file);
-            } else {
-                news.written.insert(file);
-            }
-        };
-        if is_manifest(name) {
-            self.folders.iter().for_each(|folder| file(folder.join(name), unfinished));
-        }
-        for subject in self.names.get(name).into_iter().flatten() {
-            match subject {
-                Subject::File(path) => file(path.clone(), unfinished),
-                Subject::Folder(folder) if !is_begun && !mask.contains(EventMask::ATTRIB) => {
-                    // What is in it may be other files by now.
-                    unfinished.retain(|file, _| file.parent() != Some(folder));
-                    news.folders.insert(folder.clone());
-                }
-                Subject::Folder(_) => {}
+        for subject in subjects() {
+            if let Subject::Folder(folder) = subject
+                && matches!(said, Said::Vanished | Said::Written)
+            {
+                // What is in it may be other files by now.
+                unfinished.retain(|file, _| file.parent() != Some(folder));
+                news.folders.insert(folder.clone());
             }
         }
     }
 }
 
-/// Whether something just created has its content: a symbolic link, a folder, another name of an existing file.
-fn is_complete(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.nlink() > 1)
+/// What an event says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Attributes,
+    Begun,
+    Vanished,
+    Written,
 }
 
-fn is_empty(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.len() == 0)
+impl Said {
+    /// What this one says of what is at the path; `None`: nothing, and another one comes.
+    fn of(mask: EventMask, path: &Path) -> Option<Self> {
+        if mask.contains(EventMask::ATTRIB) {
+            return Some(Self::Attributes);
+        }
+        if mask.contains(EventMask::MODIFY) {
+            return Some(Self::Begun);
+        }
+        if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+            return Some(Self::Vanished);
+        }
+        if !mask.contains(EventMask::CREATE) {
+            return Some(Self::Written);
+        }
+        let metadata = fs::symlink_metadata(path).ok()?;
+        // A symbolic link, a folder, or another name of an existing file has its content from the beginning; any other is empty
+        // when it is made. (One that is not any more has an event of its own, or had none as it had no name.)
+        if !metadata.is_file() || metadata.nlink() > 1 {
+            Some(Self::Written)
+        } else {
+            (metadata.len() == 0).then_some(Self::Begun)
+        }
+    }
 }
 
 /// Whether a file of this name in a folder is a manifest: `.yaml`, `.yml` or `.json`, and not hidden.
