@@ -138,6 +138,7 @@ pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
 }
 
 /// What the phase of a step depends on besides the step.
+#[derive(Default)]
 struct Phases {
     /// The virtual servers that go.
     unmade: HashSet<VirtualServerKey>,
@@ -151,12 +152,7 @@ struct Phases {
 
 impl Phases {
     fn of(steps: &[Step]) -> Self {
-        let mut phases = Self {
-            unmade: HashSet::default(),
-            shared: HashSet::default(),
-            rerouted: HashSet::default(),
-            opened: HashSet::default(),
-        };
+        let mut phases = Self::default();
         for step in steps {
             match step {
                 Step::DeleteVirtualServer(server) => {
