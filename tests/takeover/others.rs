@@ -95,7 +95,7 @@ pub(crate) fn seen(host: &Host) -> String {
     host.shell(
         "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
            echo \"== $tool\"
-           $tool-save 2>/dev/null | grep -v -e '^#' -e KUBE-IPVS-FORWARD -e KUBE-MARK-MASQ | sed 's/ *\\[[0-9:]*\\]$//'
+           $tool-save 2>/dev/null | grep -v -e '^#' -e KUBE-IPVS-FORWARD -e '^:KUBE-MARK-MASQ ' -e '^-A KUBE-MARK-MASQ ' | sed 's/ *\\[[0-9:]*\\]$//'
          done
          echo '== ipset'; ipset save
          echo '== nftables'; nft list table inet admin; nft list tables | grep -v -e kube-ipvs
