@@ -1,10 +1,14 @@
 //! The command line, from its words to what the program is told.
 
+#[path = "common/kubeconfig.rs"]
+mod kubeconfig;
+
 use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use kube_ipvs::options::{Command, Options, Source, from_args};
 use kube_ipvs::state::Sysctl;
+use kubeconfig::kubeconfig;
 
 fn command(words: &[&str]) -> Result<Command, String> {
     from_args(words.iter().map(OsString::from), std::iter::empty())
@@ -157,19 +161,16 @@ fn it_can_be_stopped_while_a_credential_plugin_takes_its_time() {
     use rustix::process::{Pid, Signal, kill_process};
     let folder = tempfile::tempdir().expect("a folder");
     let credentials = pipe(&folder, "credentials");
-    let kubeconfig = folder.path().join("kubeconfig");
-    let text = format!(
-        "{{apiVersion: v1, kind: Config, current-context: a,
-        contexts: [{{name: a, context: {{cluster: a, user: a}}}}],
-        clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:1'}}}}],
-        users: [{{name: a, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: cat,
-            args: [{credentials:?}], interactiveMode: Never}}}}}}]}}"
+    let file = folder.path().join("kubeconfig");
+    let user = format!(
+        "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: cat, args: [{credentials:?}],
+          interactiveMode: Never}}}}"
     );
-    std::fs::write(&kubeconfig, text).expect("a file");
+    std::fs::write(&file, kubeconfig("{server: 'http://127.0.0.1:1'}", &user)).expect("a file");
     for (flags, expected) in [(&[][..], Some(0)), (&["--dry-run"], Some(1))] {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
             .arg("--kubeconfig")
-            .arg(&kubeconfig)
+            .arg(&file)
             .args(flags)
             .stderr(std::process::Stdio::null())
             .spawn()

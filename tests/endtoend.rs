@@ -1,6 +1,8 @@
 //! The whole program on a real kernel: manifests become kernel state, a restart changes nothing, drift is repaired, and
 //! nothing that is somebody else's is touched. The kernel is read with the tools that administrators use.
 
+#[path = "common/kubeconfig.rs"]
+mod kubeconfig;
 #[path = "common/lab.rs"]
 mod lab;
 #[path = "common/pods.rs"]

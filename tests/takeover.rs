@@ -17,6 +17,8 @@ mod image;
 #[path = "takeover/kube_proxy.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod kube_proxy;
+#[path = "common/kubeconfig.rs"]
+mod kubeconfig;
 #[path = "common/lab.rs"]
 mod lab;
 #[path = "takeover/others.rs"]

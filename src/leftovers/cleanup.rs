@@ -7,7 +7,7 @@ use std::io;
 
 use ipnet::IpNet;
 
-use super::forward::Forward;
+use super::forward::Ours;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
 use super::names::{self, NFTABLES_TABLE, POSTROUTING};
 use super::report::Report;
@@ -42,7 +42,7 @@ pub fn clean_own() -> Report {
             return report;
         }
     };
-    let iptables = Iptables::look(&mut nftables, Forward::Remove, &mut report);
+    let iptables = Iptables::look(&mut nftables, Ours::Goes, &mut report);
     let missing = match missing_rules(&iptables, &mut nftables) {
         Ok(missing) => missing,
         Err(error) => {
@@ -129,7 +129,7 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let both = Family::ALL.into_iter().collect();
     match WholeTables::open() {
         Ok(mut nftables) => {
-            let iptables = Iptables::look(&mut nftables, Forward::Remove, &mut report);
+            let iptables = Iptables::look(&mut nftables, Ours::Goes, &mut report);
             clean_filters(iptables, nftables, &both, &mut report);
         }
         Err(error) => report.failed("nftables", error),
@@ -145,8 +145,8 @@ fn clean_filters(
     kube_proxys: &BTreeSet<Family>,
     report: &mut Report,
 ) {
-    iptables.change(&mut nftables, FILTER, kube_proxys, Forward::Remove, report);
-    iptables.change(&mut nftables, TRANSLATION, kube_proxys, Forward::Leave, report);
+    iptables.change(&mut nftables, FILTER, kube_proxys, Ours::Goes, report);
+    iptables.change(&mut nftables, TRANSLATION, kube_proxys, Ours::Goes, report);
     for family in Family::ALL {
         delete_table(&mut nftables, family, OUR_TABLE, report);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::forward::Forward;
+use super::forward::Ours;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
 use super::report::Report;
@@ -34,13 +34,13 @@ pub fn foresee(
         }
     };
     let families: BTreeSet<Family> = Family::ALL.into();
-    let forward = Forward::Ensure { mark };
-    let iptables = Iptables::look(&mut nftables, forward, &mut report);
-    iptables.foresee(&mut nftables, FILTER, &families, forward, &mut report);
+    let ours = Ours::Stays { mark };
+    let iptables = Iptables::look(&mut nftables, ours, &mut report);
+    iptables.foresee(&mut nftables, FILTER, &families, ours, &mut report);
     for family in &families {
         foresee_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
-    iptables.foresee(&mut nftables, TRANSLATION, &families, forward, &mut report);
+    iptables.foresee(&mut nftables, TRANSLATION, &families, ours, &mut report);
     let gone = virtual_servers::foresee(after, foreign, exclude_cidrs, &mut report);
     foresee_ipsets(&families, &mut report);
     (report, gone)

@@ -14,18 +14,16 @@ pub(super) const CHAIN: &str = "KUBE-IPVS-FORWARD";
 pub(super) const BUILT_IN: &str = "FORWARD";
 const JUMP: &str = "-m comment --comment \"kube-ipvs: accept traffic of Services\" -j KUBE-IPVS-FORWARD";
 
-/// What is to become of the accept.
+/// What is to become of what is ours in iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Forward {
-    /// It is there if it is needed.
-    Ensure {
+pub(super) enum Ours {
+    /// This program serves: the accept is there if it is needed, and the chain that was kube-proxy's for marking stays.
+    Stays {
         /// The bit of the packet mark that stands for "masquerade this".
         mark: u32,
     },
-    /// It is not looked at.
-    Leave,
-    /// It goes.
-    Remove,
+    /// It does not: nothing of it is left.
+    Goes,
 }
 
 /// Whether this is our chain.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::forward::{self, Forward};
+use super::forward::{self, Ours};
 use super::iptables_save::Table;
 use super::names;
 use super::plan::{self, Plan, plan};
@@ -37,7 +37,7 @@ pub(super) struct Iptables {
 impl Iptables {
     /// Looks at all of them. Programs are started only for those that have tables. What cannot be looked at, because
     /// there are no programs for it or they fail, is reported.
-    pub(super) fn look(nftables: &mut WholeTables, forward: Forward, report: &mut Report) -> Self {
+    pub(super) fn look(nftables: &mut WholeTables, ours: Ours, report: &mut Report) -> Self {
         let (mut found, mut unprinted) = (Vec::new(), Vec::new());
         for place in Place::all() {
             match tables_in_use(place, nftables) {
@@ -56,7 +56,7 @@ impl Iptables {
                             look_at_replies(place, nftables, report);
                         }
                     },
-                    None => without_programs(place, &tables, nftables, forward, report),
+                    None => without_programs(place, &tables, nftables, ours, report),
                 },
                 Err(error) => report.failed(format!("{place}"), error),
             }
@@ -89,13 +89,13 @@ impl Iptables {
         nftables: &mut WholeTables,
         tables: &[&str],
         kube_proxys: &BTreeSet<Family>,
-        forward: Forward,
+        ours: Ours,
         report: &mut Report,
     ) {
         for (place, tool, saved) in &mut self.found {
             let kube_proxys = kube_proxys.contains(&place.family);
             for table in tables {
-                match change_table(tool, saved, table, kube_proxys, forward) {
+                match change_table(tool, saved, table, kube_proxys, ours) {
                     Ok(Some(plan)) => tell(*place, plan, report),
                     Ok(None) => {}
                     Err(error) => {
@@ -112,7 +112,7 @@ impl Iptables {
             let changed = match place.variant {
                 // Its tables are those that its program prints. This one may have come or gone just now.
                 Variant::Legacy => Err(format!("{place}-save does not print it")),
-                Variant::Nft => change_unprinted(nftables, place.family, tool, table, kube_proxys, forward),
+                Variant::Nft => change_unprinted(nftables, place.family, tool, table, kube_proxys, ours),
             };
             match changed {
                 Ok(plan) => tell(*place, plan, report),
@@ -132,13 +132,13 @@ impl Iptables {
         nftables: &mut WholeTables,
         tables: &[&str],
         kube_proxys: &BTreeSet<Family>,
-        forward: Forward,
+        ours: Ours,
         report: &mut Report,
     ) {
         for (place, _, saved) in &self.found {
             let kube_proxys = kube_proxys.contains(&place.family);
             for table in saved.iter().filter(|table| tables.contains(&&*table.name)) {
-                tell(*place, plan(table, kube_proxys, forward), report);
+                tell(*place, plan(table, kube_proxys, ours), report);
             }
         }
         for (place, _, table) in self.unprinted.iter().filter(|(_, _, table)| tables.contains(&&**table)) {
@@ -149,7 +149,7 @@ impl Iptables {
                 }
                 Variant::Nft => match nftables.contents(place.family, table) {
                     Ok(contents) => {
-                        tell(*place, plan(&seen::table(table, &contents), kube_proxys, forward), report);
+                        tell(*place, plan(&seen::table(table, &contents), kube_proxys, ours), report);
                     }
                     Err(error) => report.failed(format!("{place} {table}"), error),
                 },
@@ -164,12 +164,12 @@ fn change_table(
     saved: &mut Vec<Table>,
     name: &str,
     kube_proxys: bool,
-    forward: Forward,
+    ours: Ours,
 ) -> Result<Option<Plan>, ToolError> {
     let mut attempt = 1;
     loop {
         let Some(table) = saved.iter().find(|table| table.name == name) else { return Ok(None) };
-        let plan = plan(table, kube_proxys, forward);
+        let plan = plan(table, kube_proxys, ours);
         if plan.is_empty() {
             return Ok(Some(plan));
         }
@@ -199,13 +199,13 @@ fn change_unprinted(
     tool: &Tool,
     name: &str,
     kube_proxys: bool,
-    forward: Forward,
+    ours: Ours,
 ) -> Result<Plan, String> {
     let mut accept = Vec::new();
     let mut attempt = 1;
     loop {
         let contents = nftables.contents(family, name).map_err(|error| error.to_string())?;
-        let mut plan = plan(&seen::table(name, &contents), kube_proxys, forward);
+        let mut plan = plan(&seen::table(name, &contents), kube_proxys, ours);
         let failed = if !plan.accept.is_empty() {
             accept.clone_from(&plan.accept);
             let only = Plan { table: name.to_owned(), accept: plan.accept, ..Plan::default() };
@@ -284,7 +284,7 @@ fn without_programs(
     place: Place,
     tables: &[String],
     nftables: &mut WholeTables,
-    forward: Forward,
+    ours: Ours,
     report: &mut Report,
 ) {
     let why = format!("there are no programs {place}-save and {place}-restore");
@@ -298,7 +298,7 @@ fn without_programs(
                     .iter()
                     .filter(|chain| names::is_chain(&chain.table, &chain.name))
                     // If it sets another bit than ours, that is not seen here.
-                    .filter(|chain| forward == Forward::Remove || chain.name != names::MARK)
+                    .filter(|chain| ours == Ours::Goes || chain.name != names::MARK)
                     .map(|chain| format!("{} {}", chain.table, chain.name))
                     .collect();
                 if !left.is_empty() {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::forward::{self, Forward};
+use super::forward::{self, Ours};
 use super::iptables_save::{Rule, Table};
 use super::names;
 
@@ -58,12 +58,11 @@ impl Plan {
     }
 }
 
-/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and the accept is treated as `forward` says. Where that is to
-/// be there, somebody serves in kube-proxy's place: then its chain that marks stays.
-pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
+/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and what is `ours` is treated as that says.
+pub(super) fn plan(table: &Table, kube_proxys: bool, ours: Ours) -> Plan {
     let goes = |chain: &str| {
-        kube_proxys && names::is_chain(&table.name, chain) && !marks_for_us(table, chain, forward)
-            || forward == Forward::Remove && forward::is_ours(&table.name, chain)
+        kube_proxys && names::is_chain(&table.name, chain) && !marks_for_us(table, chain, ours)
+            || ours == Ours::Goes && forward::is_ours(&table.name, chain)
     };
     let theirs: BTreeSet<&str> =
         table.chains.iter().map(|chain| chain.name.as_str()).filter(|name| goes(name)).collect();
@@ -97,7 +96,7 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
     }
     plan.chains =
         theirs.into_iter().filter(|chain| !plan.kept.contains_key(*chain)).map(str::to_owned).collect();
-    if let Forward::Ensure { mark } = forward {
+    if let Ours::Stays { mark } = ours {
         plan.accept = forward::missing(table, mark);
         plan.lost = lost(table, &plan.chains);
     }
@@ -106,8 +105,8 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, forward: Forward) -> Plan {
 
 /// Whether a chain sets the bit that we obey, and nothing else. CNI plugins that are told its name (portmap's `externalSetMarkChain`)
 /// jump to it for pods with host ports, and do not make it: without it such a pod that comes later does not start.
-fn marks_for_us(table: &Table, chain: &str, forward: Forward) -> bool {
-    let Forward::Ensure { mark } = forward else { return false };
+fn marks_for_us(table: &Table, chain: &str, ours: Ours) -> bool {
+    let Ours::Stays { mark } = ours else { return false };
     let bit = format!("{mark:#x}/{mark:#x}");
     // Of a table that is not printed the bit is not seen.
     let words: &[&str] = if table.printed { &["-j", "MARK", "--set-xmark", &bit] } else { &["-j", "MARK"] };
@@ -182,7 +181,7 @@ COMMIT
 
     #[test]
     fn kube_proxys_chains_go_with_their_jumps_and_the_accept_comes_in_the_same_transaction() {
-        let plan = plan(&table(IPVS_MODE), true, Forward::Ensure { mark: 0x4000 });
+        let plan = plan(&table(IPVS_MODE), true, Ours::Stays { mark: 0x4000 });
         assert_eq!(plan.kept, BTreeMap::new());
         assert_eq!(
             plan.input(),
@@ -210,22 +209,22 @@ COMMIT
     #[test]
     fn accepts_that_are_missed_where_input_drops_are_named() {
         let health = r#"KUBE-NODE-PORT -m comment --comment "health checks" -m set --match-set KUBE-HEALTH-CHECK-NODE-PORT dst -j ACCEPT"#;
-        let lost = |policy: &str, jump: &str, forward| {
+        let lost = |policy: &str, jump: &str, ours| {
             let text = format!(
                 "*filter\n:INPUT {policy} [0:0]\n:FORWARD ACCEPT [0:0]\n:KUBE-NODE-PORT - [0:0]\n{jump}-A {health}\nCOMMIT\n"
             );
-            plan(&table(&text), true, forward).lost
+            plan(&table(&text), true, ours).lost
         };
-        let (jump, ensure) = ("-A INPUT -j KUBE-NODE-PORT\n", Forward::Ensure { mark: 0x4000 });
-        assert_eq!(lost("DROP", jump, ensure), [health]);
-        assert_eq!(lost("ACCEPT", jump, ensure), [""; 0], "it comes in without");
-        assert_eq!(lost("DROP", "", ensure), [""; 0], "it did not come in before");
-        assert_eq!(lost("DROP", jump, Forward::Remove), [""; 0], "nobody serves there any more");
+        let (jump, stays) = ("-A INPUT -j KUBE-NODE-PORT\n", Ours::Stays { mark: 0x4000 });
+        assert_eq!(lost("DROP", jump, stays), [health]);
+        assert_eq!(lost("ACCEPT", jump, stays), [""; 0], "it comes in without");
+        assert_eq!(lost("DROP", "", stays), [""; 0], "it did not come in before");
+        assert_eq!(lost("DROP", jump, Ours::Goes), [""; 0], "nobody serves there any more");
     }
 
     #[test]
     fn a_table_without_leftovers_is_left_alone() {
-        let plan = plan(&table(IPVS_MODE), false, Forward::Leave);
+        let plan = plan(&table(IPVS_MODE), false, Ours::Goes);
         assert!(plan.is_empty(), "{plan:?}");
     }
 
@@ -248,7 +247,7 @@ COMMIT
 COMMIT
 "#,
         );
-        let plan = plan(&table, true, Forward::Leave);
+        let plan = plan(&table, true, Ours::Goes);
         assert_eq!(plan.chains, ["KUBE-SERVICES"]);
         assert_eq!(plan.jumps.len(), 1);
         let kept: Vec<(&str, &str)> = plan.kept.iter().map(|(chain, by)| (&**chain, &**by)).collect();
@@ -268,26 +267,22 @@ COMMIT
     #[test]
     fn the_chain_that_sets_our_bit_stays_where_somebody_serves() {
         const OURS: &str = "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n";
-        let goes = |rules: &str, forward, printed| {
+        let goes = |rules: &str, ours, printed| {
             let text = format!(
                 "*nat\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -j KUBE-MARK-MASQ\n{rules}COMMIT\n"
             );
-            let plan = plan(&Table { printed, ..table(&text) }, true, forward);
+            let plan = plan(&Table { printed, ..table(&text) }, true, ours);
             assert_eq!(plan.kept, BTreeMap::new(), "nobody is told");
             plan.chains.contains(&"KUBE-MARK-MASQ".to_owned())
         };
-        let ensure = Forward::Ensure { mark: 0x4000 };
-        assert!(!goes(OURS, ensure, true));
-        for (rules, forward) in [
-            (OURS, Forward::Remove),
-            (OURS, Forward::Leave),
-            (OURS, Forward::Ensure { mark: 0x8000 }),
-            ("", ensure),
-            (&OURS.repeat(2), ensure),
-        ] {
-            assert!(goes(rules, forward, true), "{rules}{forward:?}");
+        let stays = Ours::Stays { mark: 0x4000 };
+        assert!(!goes(OURS, stays, true));
+        for (rules, ours) in
+            [(OURS, Ours::Goes), (OURS, Ours::Stays { mark: 0x8000 }), ("", stays), (&OURS.repeat(2), stays)]
+        {
+            assert!(goes(rules, ours, true), "{rules}{ours:?}");
         }
-        assert!(!goes("-A KUBE-MARK-MASQ -j MARK\n", ensure, false));
+        assert!(!goes("-A KUBE-MARK-MASQ -j MARK\n", stays, false));
     }
 
     #[test]
@@ -312,7 +307,7 @@ COMMIT
 COMMIT
 "#,
         );
-        let plan = plan(&table, true, Forward::Leave);
+        let plan = plan(&table, true, Ours::Goes);
         assert_eq!(
             plan.jumps,
             [
@@ -351,7 +346,7 @@ COMMIT
         let processor_time =
             || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("not negative");
         let begin = processor_time();
-        let plan = plan(&table, true, Forward::Leave);
+        let plan = plan(&table, true, Ours::Goes);
         let took = processor_time().saturating_sub(begin);
         assert_eq!((plan.kept.len(), plan.chains), (COUNT + 1, vec![]));
         assert!(took < Duration::from_secs(2), "{took:?}");
@@ -365,7 +360,7 @@ COMMIT
             "*filter\n:FORWARD DROP [0:0]\n:KUBE-FORWARD - [0:0]\n:KUBE-IPVS-FORWARD - [0:0]\n-A {jump}\n\
              -A KUBE-IPVS-FORWARD -j ACCEPT\nCOMMIT\n"
         );
-        let plan = plan(&table(&text), false, Forward::Remove);
+        let plan = plan(&table(&text), false, Ours::Goes);
         assert_eq!(
             (&plan.chains[..], &plan.jumps[..]),
             (&["KUBE-IPVS-FORWARD".to_owned()][..], &[jump.to_owned()][..])

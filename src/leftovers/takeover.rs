@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::back::{Traces, traces};
-use super::forward::{BUILT_IN, CHAIN, Forward};
+use super::forward::{BUILT_IN, CHAIN, Ours};
 use super::iptables::{self, FILTER, Iptables, TRANSLATION};
 use super::names::NFTABLES_TABLE;
 use super::report::{Finding, Report};
@@ -173,13 +173,13 @@ pub fn take_over(
         }
     };
     let ready = ready(families, written, &mut report);
-    let forward = Forward::Ensure { mark };
-    let mut iptables = Iptables::look(&mut nftables, forward, &mut report);
-    iptables.change(&mut nftables, FILTER, &ready, forward, &mut report);
+    let ours = Ours::Stays { mark };
+    let mut iptables = Iptables::look(&mut nftables, ours, &mut report);
+    iptables.change(&mut nftables, FILTER, &ready, ours, &mut report);
     for family in &ready {
         delete_table(&mut nftables, *family, NFTABLES_TABLE, &mut report);
     }
-    iptables.change(&mut nftables, TRANSLATION, &ready, forward, &mut report);
+    iptables.change(&mut nftables, TRANSLATION, &ready, ours, &mut report);
     // Only the rules of a complete sync tell which node ports are wanted now.
     let node_ports_are_gone = ready.len() == Family::ALL.len()
         && virtual_servers::remove(Which::StaleNodePorts(families), exclude_cidrs, &mut report);
@@ -256,9 +256,9 @@ impl ForwardWatch {
         }
         match WholeTables::open() {
             Ok(mut nftables) => {
-                let forward = Forward::Ensure { mark: self.mark };
-                let mut iptables = Iptables::look(&mut nftables, forward, &mut report);
-                iptables.change(&mut nftables, FILTER, &BTreeSet::new(), forward, &mut report);
+                let ours = Ours::Stays { mark: self.mark };
+                let mut iptables = Iptables::look(&mut nftables, ours, &mut report);
+                iptables.change(&mut nftables, FILTER, &BTreeSet::new(), ours, &mut report);
             }
             Err(error) => report.failed("nftables", error),
         }

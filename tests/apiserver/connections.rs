@@ -12,6 +12,7 @@ use kube_ipvs::telemetry;
 use tokio::process::Command;
 
 use crate::common::fake_apiserver::{FakeApiServer, Kind};
+use crate::common::kubeconfig::kubeconfig;
 use crate::common::objects::{node, service, slice};
 use crate::common::relay::Relay;
 use crate::session::{self, NODE, Of, Session};
@@ -128,13 +129,7 @@ async fn a_token_is_renewed(user: &str) {
 }
 
 fn write_kubeconfig(file: &Path, server: SocketAddr, user: &str) {
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
-         contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
-         clusters: [{{name: lab, cluster: {{server: 'http://{server}'}}}}]\n\
-         users: [{{name: proxy, user: {user}}}]\n"
-    );
-    std::fs::write(file, text).unwrap();
+    std::fs::write(file, kubeconfig(&format!("{{server: 'http://{server}'}}"), user)).unwrap();
 }
 
 /// This program, run again with this environment, only connects; see [`as_child`].

@@ -4,6 +4,9 @@
 //! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
 //! `system:node-proxier` allows. Processes end with the value, by their process ids.
 
+#[path = "kubeconfig.rs"]
+mod kubeconfig;
+
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::api::client::connect;
+use kubeconfig::kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -205,15 +209,9 @@ impl RealApiServer {
     /// The same for a server that is reached on another port.
     pub fn kubeconfig_at(&self, user: &str, port: u16) -> PathBuf {
         let file = self.path(&format!("{user}-{port}.kubeconfig"));
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
-             contexts: [{{name: here, context: {{cluster: lab, user: {user}}}}}]\n\
-             clusters:\n- name: lab\n  cluster:\n    server: https://{}:{port}\n    \
-             certificate-authority: certs/apiserver.crt\n\
-             users: [{{name: {user}, user: {{token: {user}}}}}]\n",
-            self.address
-        );
-        std::fs::write(&file, text).unwrap();
+        let server = format!("https://{}:{port}", self.address);
+        let cluster = format!("{{server: '{server}', certificate-authority: certs/apiserver.crt}}");
+        std::fs::write(&file, kubeconfig(&cluster, &format!("{{token: {user}}}"))).unwrap();
         file
     }
 

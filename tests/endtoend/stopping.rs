@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::folder;
+use crate::kubeconfig::kubeconfig;
 use crate::lab::shell;
 use crate::proxy::Proxy;
 use crate::tools::wait_for;
@@ -35,7 +36,7 @@ pub(crate) fn a_name_server_that_does_not_answer_does_not_hold_up_the_end() {
 
 pub(crate) fn a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it() {
     let folder = folder();
-    let (runs, kubeconfig) = (folder.path().join("runs"), folder.path().join("kubeconfig"));
+    let (runs, file) = (folder.path().join("runs"), folder.path().join("kubeconfig"));
     // At the start it answers, with what is of no use any more.
     let plugin = folder.path().join("plugin");
     let runs_text = runs.display();
@@ -48,21 +49,14 @@ pub(crate) fn a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it() {
         ),
     )
     .expect("a script");
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
-         contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
-         clusters: [{{name: lab, cluster: {{server: 'http://127.0.0.1:1'}}}}]\n\
-         users: [{{name: proxy, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, \
-         args: [{}]}}}}}}]\n",
+    let user = format!(
+        "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [{}]}}}}",
         plugin.display()
     );
-    fs::write(&kubeconfig, text).expect("a kubeconfig");
-    let kubeconfig = kubeconfig.to_string_lossy();
-    let proxy = Proxy::start(
-        folder.path(),
-        "plugin",
-        &["--kubeconfig", &*kubeconfig, "--hostname-override", "node1"],
-    );
+    fs::write(&file, kubeconfig("{server: 'http://127.0.0.1:1'}", &user)).expect("a kubeconfig");
+    let file = file.to_string_lossy();
+    let proxy =
+        Proxy::start(folder.path(), "plugin", &["--kubeconfig", &*file, "--hostname-override", "node1"]);
     let begun = |runs: &Path| fs::read_to_string(runs).unwrap_or_default();
     wait_for("the plugin is asked again", 20, || begun(&runs).lines().count() == 2);
     // Each watch has waited for it by now, or does.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::thread;
 
 use super::kube_proxy::{Mode, NODES};
+use super::kubeconfig::kubeconfig;
 use super::proxy::Proxy;
 use super::traffic::Traffic;
 use super::{Before, lab, topology};
@@ -27,18 +28,10 @@ fn image() -> String {
     .to_owned()
 }
 
-/// A kubeconfig for this API server, without any authority.
-fn kubeconfig(server: &str) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Config, current-context: a,
-        contexts: [{{name: a, context: {{cluster: a, user: a}}}}], users: [{{name: a, user: {{}}}}],
-        clusters: [{{name: a, cluster: {{server: '{server}'}}}}]}}"
-    )
-}
-
-/// Starts the image's program for some seconds, and returns its log.
+/// Starts the image's program for some seconds, with a kubeconfig that names no authority, and returns its log.
 fn try_image(root: &str, server: &str) -> String {
-    std::fs::write(format!("{root}/kubeconfig"), kubeconfig(server)).expect("a file");
+    let cluster = format!("{{server: '{server}'}}");
+    std::fs::write(format!("{root}/kubeconfig"), kubeconfig(&cluster, "{}")).expect("a file");
     lab::try_shell(&format!("timeout 5 chroot {root} /usr/local/bin/kube-proxy --kubeconfig /kubeconfig")).1
 }
 
