@@ -18,7 +18,7 @@ use kube::Client;
 use kube::client::Body;
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -50,10 +50,18 @@ struct ExecCredential {
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Credentials {
+    #[serde(default, deserialize_with = "unless_empty")]
     token: Option<String>,
+    #[serde(default, deserialize_with = "unless_empty")]
     client_certificate_data: Option<String>,
+    #[serde(default, deserialize_with = "unless_empty")]
     client_key_data: Option<String>,
     expiration_timestamp: Option<Timestamp>,
+}
+
+/// A text; to client-go an empty one is none.
+fn unless_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(text)?.filter(|text| !text.is_empty()))
 }
 
 impl Credentials {
@@ -115,7 +123,7 @@ impl Plugin {
         match (&credentials.client_certificate_data, &credentials.client_key_data) {
             (Some(_), None) => Err(wrong("printed a certificate without its key")),
             (None, Some(_)) => Err(wrong("printed a key without its certificate")),
-            (None, None) if credentials.token.as_ref().is_none_or(String::is_empty) => {
+            (None, None) if credentials.token.is_none() => {
                 Err(wrong("printed neither a token nor a certificate"))
             }
             _ => Ok(credentials),

@@ -204,6 +204,8 @@ async fn it_is_told_what_it_needs_and_what_is_wrong_is_one_line_without_secrets(
     let said = plugin(told).run().await.unwrap();
     let about = "{apiVersion:client.authentication.k8s.io/v1,kind:ExecCredential,spec:{interactive:false}}";
     assert_eq!(said.token.unwrap(), format!("said {about}"));
+    let both = r#"echo '{"status": {"token": "", "clientCertificateData": "x", "clientKeyData": "y"}}'"#;
+    assert_eq!(plugin(both).run().await.unwrap().token, None, "an empty one beside a certificate is none");
 
     for (lines, problem) in [
         ("echo secret", "sh: printed no ExecCredential (line 1, column 1)"),
