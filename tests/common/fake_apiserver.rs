@@ -130,6 +130,8 @@ pub struct Received {
     pub parameters: BTreeMap<String, String>,
     /// The header `Accept`.
     pub accept: String,
+    /// The header `User-Agent`.
+    pub user_agent: String,
 }
 
 impl Received {
@@ -229,6 +231,11 @@ impl FakeApiServer {
     pub fn without_streaming_lists(self) -> Self {
         self.world().has_streaming_lists = false;
         self
+    }
+
+    /// Whether this server knows the field selector for cluster IPs from now on, as servers since 1.31 do.
+    pub fn selects_services(&self, knows: bool) {
+        self.world().selects_services = knows;
     }
 
     /// Denies all such requests with this code, or (`None`) no more.

@@ -189,6 +189,7 @@ impl<K: Kind> Cycle<K> {
                 How::OnePage => self.list_pages(None, not_older_than).await.map(|()| None),
             };
             match result {
+                Err(Stop::Failed(_, failure)) if self.asks_for_less(&failure) => {}
                 Err(Stop::Failed(_, failure)) if self.strategy.failed(how, &failure) => {
                     tracing::info!(
                         resource = %K::RESOURCE, reason = %failure,
@@ -294,9 +295,26 @@ impl<K: Kind> Cycle<K> {
 
     /// Opens a watch where the last one ended.
     async fn resume(&mut self) -> Result<Frames, Stop> {
-        let version = self.seen.as_ref().map_or("", Version::as_str);
-        let request = Request::new(K::RESOURCE.path()).watch(&self.watch_parameters(), version);
-        Ok(Frames::of(self.open(Verb::Watch, request).await?))
+        loop {
+            let version = self.seen.as_ref().map_or("", Version::as_str);
+            let request = Request::new(K::RESOURCE.path()).watch(&self.watch_parameters(), version);
+            match self.open(Verb::Watch, request).await {
+                Err(Stop::Failed(_, failure)) if self.asks_for_less(&failure) => {}
+                answer => return Ok(Frames::of(answer?)),
+            }
+        }
+    }
+
+    /// Whether a request failed for its field selector, and the next one does without.
+    fn asks_for_less(&mut self, failure: &Failure) -> bool {
+        let less = failure.bad_request().is_some_and(|refusal| self.kind.give_up_fields(refusal));
+        if less {
+            tracing::info!(
+                resource = %K::RESOURCE, reason = %failure,
+                "The API server does not know the field selector, asking without it"
+            );
+        }
+        less
     }
 
     /// Hands on changes until the stream ends: `Ok` when that is nothing unusual.

@@ -86,6 +86,14 @@ impl Failure {
             if matches!(refusal.code, 400..=499) && !matches!(refusal.code, 401 | 403 | 408 | 409 | 410 | 429))
     }
 
+    /// What the server says of a request that makes no sense to it (400), as one with a selector that it does not know.
+    pub(super) fn bad_request(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) if refusal.code == 400 => Some(&refusal.message),
+            _ => None,
+        }
+    }
+
     /// 500: the server itself failed at this request, where another one may do. That is what servers with streaming
     /// lists answer to each of them while their etcd is too old for it (before 3.4.31 and 3.5.13), or not yet known
     /// to be new enough. Overload has codes of its own (429, 503, 504).

@@ -35,6 +35,12 @@ pub(super) trait Kind: Send + 'static {
         None
     }
 
+    /// Gives the field selector up, if this refusal (the server's text) is about it and it only spares objects that are ignored
+    /// anyway. Whether it was given up now.
+    fn give_up_fields(&mut self, _refusal: &str) -> bool {
+        false
+    }
+
     /// The key of an object.
     fn key(namespace: &str, name: &str) -> Self::Key;
 
@@ -47,7 +53,12 @@ pub(super) trait Kind: Send + 'static {
 
 /// Services: not those of another proxy, not headless ones.
 #[derive(Default)]
-pub(super) struct Services(Converter);
+pub(super) struct Services {
+    converter: Converter,
+    /// The server does not know the field selector: headless ones come too. Servers know it since 1.31; those before refuse the
+    /// request, and name the field that they do not know.
+    with_headless: bool,
+}
 
 impl Kind for Services {
     const RESOURCE: Resource = Resource::Services;
@@ -60,7 +71,13 @@ impl Kind for Services {
     }
 
     fn fields(&self) -> Option<&str> {
-        Some("spec.clusterIP!=None")
+        (!self.with_headless).then_some("spec.clusterIP!=None")
+    }
+
+    fn give_up_fields(&mut self, refusal: &str) -> bool {
+        let gives_up = !self.with_headless && refusal.contains("spec.clusterIP");
+        self.with_headless |= gives_up;
+        gives_up
     }
 
     fn key(namespace: &str, name: &str) -> ServiceKey {
@@ -68,7 +85,7 @@ impl Kind for Services {
     }
 
     fn convert(&mut self, object: &objects::Service<'_>) -> Converted<Service> {
-        self.0.service(object)
+        self.converter.service(object)
     }
 
     fn event(change: Change<ServiceKey, Service>) -> Event {

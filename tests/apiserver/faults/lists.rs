@@ -14,6 +14,7 @@ use crate::session::{self, Log, NODE, Of, Session};
 session::tests![
     begins_with_complete_sets_then_follows,
     asks_consistently_with_selectors_and_bookmarks,
+    a_server_without_that_field_selector_is_asked_without,
     other_nodes_are_watched_where_that_is_wanted,
     a_denial_of_other_nodes_is_told_beside_that_of_the_own_one,
     a_label_hides_and_shows,
@@ -75,6 +76,36 @@ async fn asks_consistently_with_selectors_and_bookmarks() {
     assert_eq!(parameters(Kind::Nodes).to_vec(), expected("-", "metadata.name=worker"));
     let seconds: u64 = server.received(Kind::Nodes)[0].parameter("timeoutSeconds").parse().unwrap();
     assert!((300..=600).contains(&seconds), "{seconds}");
+}
+
+/// Before Kubernetes 1.31 all requests with it are refused; and of several servers one may be updated later than others.
+async fn a_server_without_that_field_selector_is_asked_without() {
+    for streams in [true, false] {
+        let server = if streams { server() } else { server().without_streaming_lists() };
+        server.selects_services(false);
+        let mut headless = service("headless", "None");
+        headless["spec"]["clusterIPs"] = json!(["None"]);
+        server.put(headless);
+        let mut session = start(&server);
+        assert_eq!(session.next(Of::Services).await, BOTH);
+        assert_eq!(session.counters(Of::Services)[1], 1, "ignored");
+        let received = server.received(Kind::Services);
+        let with = received.iter().filter(|received| received.parameter("fieldSelector") != "-").count();
+        assert_eq!(with, 1, "once is enough");
+        assert_eq!(received[1].wants, Wants::Stream, "it says nothing of streaming lists");
+        server.put(service("c", "10.96.0.3"));
+        assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    }
+    let server = server();
+    let mut session = established(&server).await;
+    // Its watches end.
+    server.selects_services(false);
+    let version = server.version();
+    server.restore(version);
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    let watch = format!("Watch@{version}");
+    assert_eq!(asked(&server), ["Stream", &watch, &watch], "it goes on from where it was");
 }
 
 async fn other_nodes_are_watched_where_that_is_wanted() {

@@ -27,12 +27,14 @@ pub(super) async fn answer(State(server): State<FakeApiServer>, request: Request
         (true, false) => Wants::Watch,
         (true, true) => Wants::Stream,
     };
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let headers = request.headers();
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = header(header::AUTHORIZATION);
     let fault = {
         let mut world = server.world();
-        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
-        let accept = accept.unwrap_or_default().to_owned();
-        world.received.push(Received { kind, wants, parameters: parameters.clone(), accept });
+        let [accept, user_agent] =
+            [header::ACCEPT, header::USER_AGENT].map(|name| header(name).unwrap_or_default().to_owned());
+        world.received.push(Received { kind, wants, parameters: parameters.clone(), accept, user_agent });
         if let Some(token) = &world.token
             && bearer != Some(&format!("Bearer {token}"))
         {
@@ -52,6 +54,11 @@ pub(super) async fn answer(State(server): State<FakeApiServer>, request: Request
         }
         Some(Fault::Silence) => std::future::pending().await,
         _ => {}
+    }
+    if kind == Kind::Services && parameters.contains_key("fieldSelector") && !server.world().selects_services
+    {
+        let message = "\"spec.clusterIP\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+        return form.status(&failure(400, "BadRequest", message));
     }
     if wants == Wants::Stream && !server.world().has_streaming_lists {
         let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the \
