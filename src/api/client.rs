@@ -1,7 +1,7 @@
 //! How to reach the API server: a kubeconfig, a URL, or the credentials of the pod.
 //!
 //! `--kubeconfig FILE` is read once. Files that it names are read again for every request where they hold a token, or a
-//! client certificate and its key; the certificates of authorities are not. A credential plugin that it names is run again
+//! client certificate and its key, and once a minute where they hold certificates of authorities. A credential plugin that it names is run again
 //! when what it said runs out (`plugin`). `--master URL` replaces the server in it, or
 //! stands alone, without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
 //!
@@ -25,7 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::util::MapRequestLayer;
@@ -81,6 +82,7 @@ async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Resul
     config.read_timeout = None;
     config.write_timeout = Some(WRITE_TIMEOUT);
     settle_trust(&mut config, origin)?;
+    config.headers.push((USER_AGENT, user_agent()));
     let files = renewed::files(&config.auth_info);
     let plugin = Plugin::of(&mut config.auth_info);
     let token = take_token(&mut config, origin)?.map(Arc::new);
@@ -128,6 +130,13 @@ async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Resul
         kube::Error::InferKubeconfig(reason) => load_error(origin, &reason),
         other => client_error(origin, &other.to_string()),
     })
+}
+
+/// What audit logs of the API server name as the program that asks, in the form of Kubernetes' own programs.
+fn user_agent() -> HeaderValue {
+    let (version, system, machine) =
+        (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    HeaderValue::try_from(format!("kube-ipvs/v{version} ({system}/{machine})")).expect("visible letters")
 }
 
 /// What the server's certificate is verified by.

@@ -21,6 +21,7 @@ session::tests![
     a_restart_withdraws_nothing,
     a_server_that_comes_late_is_waited_for,
     a_half_open_connection_is_noticed,
+    who_asks_is_named,
     a_renewed_token_is_used,
     a_plugin_is_asked_again_when_its_token_is_denied,
     without_any_authority_it_says_so,
@@ -75,6 +76,16 @@ async fn a_server_that_comes_late_is_waited_for() {
     assert!(error.starts_with("watch services: ") && error.contains("Connection refused"), "{error}");
     relay.restart();
     assert_eq!(session.first().await, FIRST);
+}
+
+/// As audit logs tell programs apart: the form is that of Kubernetes' own.
+async fn who_asks_is_named() {
+    let server = server();
+    let mut session = Session::start(client(server.serve().await).await, Settings::default());
+    assert_eq!(session.first().await, FIRST);
+    let (name, system) = (concat!("kube-ipvs/v", env!("CARGO_PKG_VERSION")), "linux");
+    let expected = format!("{name} ({system}/{})", std::env::consts::ARCH);
+    assert_eq!(server.received(Kind::Services)[0].user_agent, expected);
 }
 
 async fn a_half_open_connection_is_noticed() {

@@ -74,6 +74,9 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         }
     }
 
+    // As client-go: what stands in the kubeconfig itself goes before a file.
+    let authority = cluster.certificate_authority.clone();
+    let authority = authority.filter(|_| cluster.certificate_authority_data.is_none());
     // Where there is none, that of the environment (HTTPS_PROXY) is looked at, which may not even be a URL. The API server is
     // never behind it.
     cluster.proxy_url = Some(server.to_string());
@@ -81,6 +84,7 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         .await
         .map_err(|error| load_error(&origin, &error))?;
     config.proxy_url = None;
+    config.root_cert_file = authority.map(Into::into);
     if let Some(told) = config.auth_info.exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
         told.proxy_url = None;
     }

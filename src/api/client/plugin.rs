@@ -90,9 +90,12 @@ impl Plugin {
     /// Takes the plugin of a user out, if it is to be asked: what else says who the user is goes before it.
     pub(super) fn of(user: &mut AuthInfo) -> Option<Self> {
         let exec = user.exec.take()?;
+        let has_certificate = (user.client_certificate.is_some() || user.client_certificate_data.is_some())
+            && (user.client_key.is_some() || user.client_key_data.is_some());
         let is_known = user.token.is_some()
             || user.token_file.is_some()
             || user.auth_provider.is_some()
+            || has_certificate
             || (user.username.is_some() && user.password.is_some());
         (!is_known).then_some(Self { exec, limit: LIMIT, pause: PAUSE })
     }

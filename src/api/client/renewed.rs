@@ -14,10 +14,6 @@ use tower::service_fn;
 
 /// The files that the certificate and its key are read from, where they are not in the kubeconfig itself.
 pub(super) fn files(user: &AuthInfo) -> Vec<PathBuf> {
-    // What a plugin says goes before them.
-    if user.exec.is_some() {
-        return Vec::new();
-    }
     let certificate = user.client_certificate.as_ref().filter(|_| user.client_certificate_data.is_none());
     let key = user.client_key.as_ref().filter(|_| user.client_key_data.is_none());
     certificate.into_iter().chain(key).map(PathBuf::from).collect()
@@ -127,10 +123,6 @@ mod tests {
         assert_eq!(of(r#"{"client-certificate": "a", "client-key": "b"}"#), ["a", "b"]);
         assert_eq!(of(r#"{"client-certificate": "a", "client-key-data": "Yg=="}"#), ["a"]);
         assert_eq!(of(r#"{"client-certificate-data": "YQ==", "client-key": "b"}"#), ["b"]);
-        assert_eq!(
-            of(r#"{"client-certificate": "a", "client-key": "b", "exec": {"command": "c"}}"#),
-            [""; 0]
-        );
         assert_eq!(of(r#"{"token": "a"}"#), [""; 0]);
     }
 }

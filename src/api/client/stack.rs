@@ -4,6 +4,7 @@
 //! after the other: one that drops packets would use it all up, and none after it be tried. Here each has a share.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,6 +16,14 @@ use hyper_util::rt::TokioExecutor;
 use kube::Config;
 use kube::client::{Body, ConfigExt as _};
 use tower::{BoxError, Service, ServiceBuilder};
+
+/// A connection on which nothing came for so long is asked whether the other end is there. A watch only receives: when the machine
+/// of its server dies, nothing would be sent that could be refused. (client-go asks after 30 s, and waits for 15.)
+const IDLE: Duration = Duration::from_secs(15);
+/// How long an answer may take before it is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often it is asked before the connection is given up.
+const QUESTIONS: u32 = 3;
 
 /// Sends requests to the server of these settings, as the user of these settings.
 ///
@@ -44,6 +53,9 @@ where
     tcp.enforce_http(false);
     // Divided among the addresses of a name.
     tcp.set_connect_timeout(config.connect_timeout);
+    tcp.set_keepalive(Some(IDLE));
+    tcp.set_keepalive_interval(Some(ANSWER));
+    tcp.set_keepalive_retries(Some(QUESTIONS));
     let mut limited = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     // Of everything: the name's resolution and TLS, too.
     limited.set_connect_timeout(config.connect_timeout);
@@ -61,7 +73,6 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::time::Duration;
 
     use http::StatusCode;
     use socket2::{Domain, Socket, Type};
@@ -122,6 +133,40 @@ mod tests {
         let answer = resolved_by(resolver, &settings("http://name.test")).unwrap().oneshot(get()).await;
         assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
         assert_eq!(server.await.unwrap().as_deref(), Some("GET /version HTTP/1.1"));
+    }
+
+    /// The kernel's timer of a connection to this address, in seconds: that of keepalive.
+    fn keepalive(server: SocketAddr) -> Option<f64> {
+        let connections = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let port = format!(":{:04X}", server.port());
+        let fields = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = fields.filter(|fields| fields[2].ends_with(&port)).find_map(|fields| {
+            let (kind, jiffies) = fields[5].split_once(':')?;
+            (kind == "02").then(|| u64::from_str_radix(jiffies, 16).unwrap())
+        })?;
+        Some(Duration::from_millis(ours * 10).as_secs_f64())
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_asked_whether_it_lives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let watch = service(&settings(&format!("http://{server}"))).unwrap().oneshot(get());
+        let watch = tokio::spawn(watch);
+        let (mut connection, _) = listener.accept().await.unwrap();
+        connection.read(&mut [0; 1024]).await.unwrap();
+        let soon = async {
+            // The timer is that of the request until that is acknowledged.
+            loop {
+                match keepalive(server) {
+                    Some(left) => return left,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let left = timeout(IDLE, soon).await.expect("there is such a timer");
+        assert!(left <= IDLE.as_secs_f64(), "{left}");
+        watch.abort();
     }
 
     #[tokio::test]

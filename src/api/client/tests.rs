@@ -151,6 +151,22 @@ async fn what_is_set_to_nothing_is_not_set() {
     }
 }
 
+#[tokio::test]
+async fn an_authority_in_a_file_may_be_renewed_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, authority) = (folder.path().join("kubeconfig"), folder.path().join("ca.crt"));
+    std::fs::write(&authority, "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n").unwrap();
+    let data = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkFRSUQKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=";
+    let with_data = format!(", certificate-authority-data: {data}");
+    for (more, expected) in [("", Some(authority)), (&*with_data, None)] {
+        let cluster = format!("{{server: 'https://127.0.0.1:1', certificate-authority: ca.crt{more}}}");
+        std::fs::write(&file, kubeconfig(&cluster, "{}")).unwrap();
+        let (config, _) = super::kubeconfig::settings(&file, None).await.unwrap();
+        assert_eq!(config.root_cert, Some(vec![vec![1, 2, 3]]));
+        assert_eq!(config.root_cert_file, expected, "what is in the kubeconfig itself goes before");
+    }
+}
+
 /// Which of them was meant, nobody knows: client-go takes no such file either.
 #[tokio::test]
 async fn a_name_that_is_there_twice_is_refused() {

@@ -242,9 +242,14 @@ fn what_the_kubeconfig_itself_says_goes_before_a_plugin() {
         plugin.is_some()
     };
     assert!(is_asked(""));
-    assert!(is_asked(r#", "client-certificate": "a", "client-key": "b""#));
+    assert!(is_asked(r#", "client-certificate": "a""#));
     assert!(is_asked(r#", "username": "a""#));
-    for more in [r#", "token": "a""#, r#", "tokenFile": "a""#, r#", "username": "a", "password": "b""#] {
+    for more in [
+        r#", "token": "a""#,
+        r#", "tokenFile": "a""#,
+        r#", "username": "a", "password": "b""#,
+        r#", "client-certificate": "a", "client-key-data": "Yg==""#,
+    ] {
         assert!(!is_asked(more), "{more}");
     }
 }
