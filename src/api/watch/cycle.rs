@@ -300,7 +300,11 @@ impl<K: Kind> Cycle<K> {
             let request = Request::new(K::RESOURCE.path()).watch(&self.watch_parameters(), version);
             match self.open(Verb::Watch, request).await {
                 Err(Stop::Failed(_, failure)) if self.asks_for_less(&failure) => {}
-                answer => return Ok(Frames::of(answer?)),
+                answer => {
+                    let frames = Frames::of(answer?);
+                    self.report.accepted();
+                    return Ok(frames);
+                }
             }
         }
     }
@@ -460,7 +464,6 @@ impl<K: Kind> Cycle<K> {
                 .await
                 .map_err(|failure| Stop::Failed(verb, failure))?;
         self.granted = true;
-        self.report.accepted();
         Ok(answer)
     }
 

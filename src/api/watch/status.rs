@@ -95,7 +95,8 @@ impl Report {
         self.status.send_modify(|status| status.last_error = Some(text.into()));
     }
 
-    /// The server accepted a request. Whether all is well again is seen when it sends something.
+    /// The server lets a watch go on. Whether all is well again is seen when it sends something. (A list that is accepted may break
+    /// off, again and again: there, only a complete one counts.)
     pub(super) fn accepted(&self) {
         self.status.send_if_modified(|status| status.last_error.take().is_some());
     }

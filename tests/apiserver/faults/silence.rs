@@ -71,6 +71,9 @@ async fn a_broken_list_says_nothing() {
                 server.fault(Kind::Services, wants, fault.clone());
             }
         }
+        session.until(Of::Services, |status| status.last_error.is_some()).await;
+        session.until(Of::Services, |status| status.last_error.is_none()).await;
+        assert_eq!(session.counters(Of::Services)[3], 1, "well again only with a complete set");
         assert_eq!(session.next(Of::Services).await, BOTH, "no half of it before");
         assert!(session.counters(Of::Services)[4] > 3);
     }
