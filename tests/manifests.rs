@@ -246,10 +246,42 @@ async fn objects_that_move_between_files_stay() {
     let mut running = Running::with(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 2))]);
     running.first().await;
     fs::rename(running.path("a.yaml"), running.path("z.yaml")).expect("renamed");
-    running.write("b.yaml", "");
+    running.write("b.yaml", "# moved to c.yaml");
     running.write("c.yaml", &service("b", 3));
     assert_eq!(running.next().await, "b=10.0.0.3");
     running.quiet(CALM).await;
+    running.stop().await;
+}
+
+/// It is what a failed `kubectl get ... > FILE` leaves, and has in it as long as that runs.
+#[tokio::test]
+async fn a_file_without_a_byte_says_nothing() {
+    let mut running = Running::with(&[("a.yaml", &service("a", 1))]);
+    running.first().await;
+    running.write("a.yaml", "");
+    running.quiet(CALM).await;
+    running.write("a.yaml", "---");
+    assert_eq!(running.next().await, "a gone");
+    running.stop().await;
+
+    for name in ["a.yaml", "a.json"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(name), "").expect("a file");
+        let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
+        let error = source.load().expect_err("nothing is done at its word").to_string();
+        assert!(error.contains(name) && error.contains("is empty, as if nobody had finished it"), "{error}");
+    }
+}
+
+/// Of which no event tells that it is complete.
+#[tokio::test]
+async fn a_file_that_is_put_in_its_place_by_a_link_is_read_soon() {
+    let mut running = Running::with(&[]);
+    running.first().await;
+    running.write("new", &service("a", 1));
+    fs::hard_link(running.path("new"), running.path("a.yaml")).expect("linked");
+    fs::remove_file(running.path("new")).expect("removed");
+    assert_eq!(running.next().await, "a=10.0.0.1");
     running.stop().await;
 }
 

@@ -9,11 +9,12 @@
 //! Folders are watched, and what appears or changes applies at once, at the cost of reading the file that changed (so
 //! what changes often belongs in small files). What disappears is withdrawn a second later, unless it is back by then:
 //! editors move the old file away before they write the new one, and people move objects from file to file. Of several
-//! files with the same object the first in the order of paths has it, and a warning names both. A file that somebody has begun
-//! to write is not read before it is closed, however long that takes: `kubectl get ... > FILE` empties it first.
+//! files with the same object the first in the order of paths has it, and a warning names both. A file that somebody is seen to begin
+//! to write is not read before it is closed, or has not been written to for five minutes: `kubectl get ... > FILE` empties it first.
 //!
 //! A folder that is gone says nothing, and neither does one that is empty and on another device than before: that is what
-//! is left where a file system was unmounted. (A manifest without objects in it says that there are none.)
+//! is left where a file system was unmounted. (A manifest without objects in it says that there are none; a file without a byte in
+//! it is a broken one, as a failed `kubectl get ... > FILE` leaves it.)
 //!
 //! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
 //! none, and a broken file is an error that ends the program before it has touched the data plane. To go on without the
@@ -91,7 +92,7 @@ pub struct ManifestSource {
     stamps: HashMap<PathBuf, Stamp>,
     /// What cannot be watched or listed, or is not mounted, and what the user was told about it.
     amiss: HashMap<PathBuf, String>,
-    /// A file was too young to be read.
+    /// A file was too young to be read, or it is not known whether it is complete.
     unsettled: bool,
     recheck_at: Instant,
 }

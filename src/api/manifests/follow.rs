@@ -46,8 +46,13 @@ impl Stamp {
 }
 
 /// Of a folder that a file system was mounted on.
-const NOT_MOUNTED: &str = "is empty, and on another device than before, as if its file system were not mounted (an empty manifest says \
-     that there is nothing)";
+const NOT_MOUNTED: &str = "is empty, and on another device than before, as if its file system were not mounted (a manifest without \
+     objects says that there is nothing)";
+
+/// Of a file without a byte. Nobody writes that on purpose, but each command does that fails with `> FILE`, for as long as it runs,
+/// too, and so does a full disk.
+const EMPTY: &str =
+    "is empty, as if nobody had finished it (a comment, or a list without items, says that there is nothing)";
 
 /// The device that something is on.
 fn device(path: &Path) -> io::Result<u64> {
@@ -89,6 +94,7 @@ impl ManifestSource {
         if recheck {
             self.recheck(&mut news);
         }
+        self.unsettled |= !news.found.is_empty();
         self.digest(news);
         let soon = Instant::now() + self.recheck_period();
         self.recheck_at = if recheck { soon } else { self.recheck_at.min(soon) };
@@ -214,7 +220,11 @@ impl ManifestSource {
                     self.devices.insert(folder.to_owned(), device);
                 }
                 let json = file.extension().is_some_and(|extension| extension == "json");
-                read::read(&bytes, json, &mut self.converter, &self.node_name)
+                if bytes.is_empty() {
+                    Err(Broken::new(None, EMPTY.to_owned()))
+                } else {
+                    read::read(&bytes, json, &mut self.converter, &self.node_name)
+                }
             }
             // A folder may have such a name; but not that of a file whose objects are in force.
             Ok(None) if !self.store.knows(file) => return Vec::new(),

@@ -50,6 +50,8 @@ pub(super) struct News {
     pub(super) attributes: BTreeSet<PathBuf>,
     /// These are other folders than before.
     pub(super) folders: BTreeSet<PathBuf>,
+    /// These were found to be there, and may be complete: no event told so.
+    pub(super) found: BTreeSet<PathBuf>,
     /// Events were lost, or a watched folder is gone: look at everything.
     pub(super) everything: bool,
 }
@@ -191,9 +193,13 @@ impl Watch {
             if matches!(said, Said::Vanished | Said::Written) {
                 unfinished.remove(&file);
             }
+            if said != Said::Attributes {
+                news.found.remove(&file);
+            }
             match said {
                 Said::Attributes => _ = news.attributes.insert(file),
                 Said::Begun => _ = unfinished.insert(file, now),
+                Said::Found => _ = news.found.insert(file),
                 Said::Vanished => _ = news.vanished.insert(file),
                 Said::Written => _ = news.written.insert(file),
             }
@@ -215,12 +221,13 @@ impl Watch {
 enum Said {
     Attributes,
     Begun,
+    Found,
     Vanished,
     Written,
 }
 
 impl Said {
-    /// What this one says of what is at the path; `None`: nothing, and another one comes.
+    /// What this one says of what is at the path; `None`: nothing, since nothing is there any more.
     fn of(mask: EventMask, path: &Path) -> Option<Self> {
         if mask.contains(EventMask::ATTRIB) {
             return Some(Self::Attributes);
@@ -236,12 +243,14 @@ impl Said {
         }
         let metadata = fs::symlink_metadata(path).ok()?;
         // A symbolic link, a folder, or another name of an existing file has its content from the beginning; any other is empty
-        // when it is made. (One that is not any more has an event of its own, or had none as it had no name.)
-        if !metadata.is_file() || metadata.nlink() > 1 {
-            Some(Self::Written)
+        // when it is made. One that is not any more is being written to, or had another name, or none, before it got this one.
+        Some(if !metadata.is_file() || metadata.nlink() > 1 {
+            Self::Written
+        } else if metadata.len() == 0 {
+            Self::Begun
         } else {
-            (metadata.len() == 0).then_some(Self::Begun)
-        }
+            Self::Found
+        })
     }
 }
 

@@ -32,8 +32,8 @@ fn a_folder_that_is_empty_on_another_device_says_nothing() {
     assert_eq!(look(&mut source), 0);
     assert_eq!(source.amiss[folder.path()], NOT_MOUNTED);
     assert_eq!(source.recheck_period(), RECHECK_SOON);
-    // An empty manifest is the word that there is nothing.
-    fs::write(folder.path().join("none.yaml"), "").unwrap();
+    // A manifest without objects is the word that there is nothing.
+    fs::write(folder.path().join("none.yaml"), "# nothing\n").unwrap();
     assert_eq!(look(&mut source), 1);
     assert!(source.amiss.is_empty());
     // From then on this is the device.

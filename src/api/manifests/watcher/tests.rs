@@ -65,6 +65,13 @@ fn a_file_is_news_when_it_is_complete() {
     let news = watcher.news().unwrap();
     assert_eq!(news.written, set([&link]));
 
+    // As some programs put a file in its place: by the time of the look it has one name, and no other event will come.
+    let placed = folder.path().join("placed.yaml");
+    fs::write(folder.path().join("new"), "whole").unwrap();
+    fs::hard_link(folder.path().join("new"), &placed).unwrap();
+    fs::remove_file(folder.path().join("new")).unwrap();
+    assert_eq!(watcher.news().unwrap(), News { found: set([&placed]), ..News::default() });
+
     fs::rename(&link, folder.path().join("c.yaml")).unwrap();
     fs::remove_file(&file).unwrap();
     let news = watcher.news().unwrap();
