@@ -18,6 +18,8 @@ mod host;
 #[path = "takeover/kube_proxy.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod kube_proxy;
+#[path = "common/kubeconfig.rs"]
+mod kubeconfig;
 #[path = "common/lab.rs"]
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod lab;

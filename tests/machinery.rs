@@ -15,6 +15,8 @@ mod control_plane;
 mod killed;
 #[path = "machinery/kubeadm.rs"]
 mod kubeadm;
+#[path = "common/kubeconfig.rs"]
+mod kubeconfig;
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 #[path = "common/lab.rs"]
 mod lab;

@@ -23,6 +23,8 @@ mod feed;
 mod figures;
 mod floor;
 mod input;
+#[path = "../../tests/common/kubeconfig.rs"]
+mod kubeconfig;
 mod live;
 mod look;
 mod machinery;

@@ -4,9 +4,6 @@
 //! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
 //! `system:node-proxier` allows. Processes end with the value, by their process ids.
 
-#[path = "kubeconfig.rs"]
-mod kubeconfig;
-
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,11 +11,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kube_ipvs::api::client::connect;
-use kubeconfig::kubeconfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::runtime::{Builder, Runtime};
+
+use super::kubeconfig::kubeconfig;
 
 /// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine, and half a minute in the lab.
 const READY: Duration = Duration::from_mins(3);

@@ -154,7 +154,7 @@ mod tests {
         let watch = service(&settings(&format!("http://{server}"))).unwrap().oneshot(get());
         let watch = tokio::spawn(watch);
         let (mut connection, _) = listener.accept().await.unwrap();
-        connection.read(&mut [0; 1024]).await.unwrap();
+        assert_ne!(connection.read(&mut [0; 1024]).await.unwrap(), 0, "the request");
         let soon = async {
             // The timer is that of the request until that is acknowledged.
             loop {
