@@ -227,7 +227,7 @@ const DAMAGES: &[(&str, &str)] = &[
         "chain input: rule 1",
     ),
     (
-        "replace rule T postrouting handle $(handle postrouting itself) ADDRESS saddr . ADDRESS daddr != @hairpin meta mark set meta mark or 0x4000 comment '\"a pod that reached itself through a service\"'",
+        "replace rule T postrouting handle $(handle postrouting itself) oif != lo ADDRESS saddr . ADDRESS daddr != @hairpin meta mark set meta mark or 0x4000 comment '\"a pod that reached itself through a service\"'",
         "chain postrouting: rule 1",
     ),
     ("flush chain T output", "chain output: rule 1"),
@@ -249,9 +249,10 @@ const DAMAGES: &[(&str, &str)] = &[
         "add element T in-cluster '{ * : ONE . 80 }'",
         "set in-cluster holds what this program never puts there: *",
     ),
-    ("REPRINT s/priority 101/priority 102/", "chain input has another"),
+    // nft prints it as a number, or since 1.1.3 by the name of the next one.
+    ("REPRINT s/priority 101/priority 102/; s/priority srcnat + 1/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
-    ("REPRINT s/rules=5.mark=0x00004000/rules=5 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/rules=6.mark=0x00004000/rules=6 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
     ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
     ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),

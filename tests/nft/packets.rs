@@ -4,11 +4,12 @@
 mod network;
 
 use std::io::{ErrorKind, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::state::{Inside, InterfaceName, RuleSettings};
+use socket2::{Domain, Socket, Type};
 
 use self::network::{Client, Network, PORT};
 use super::settings;
@@ -203,11 +204,28 @@ pub(crate) fn other_traffic_is_untouched() {
             assert_eq!(seen, network.pod_a.address, "{protocol}: past the service addresses");
         }
         assert_eq!(probe(), (true, false), "marks past the service addresses");
+        network.the_node_asks_itself();
         let before = lab::shell("nft list chain inet probe last");
         let (_, seen) = network.outside.ask(Protocol::Tcp, network.service, 80);
         assert_eq!(seen, network.bridge);
         assert_eq!(probe(), (true, false), "marks of what was masqueraded");
         assert_ne!(lab::shell("nft list chain inet probe last"), before, "the probe has seen it");
+    }
+}
+
+impl Network {
+    /// As some pod in the node's network and its neighbours do, while a Service has such a pod as an endpoint: not even the port
+    /// becomes another one.
+    fn the_node_asks_itself(&self) {
+        let node = self.node.address;
+        let family = if node.is_ipv4() { "ip" } else { "ip6" };
+        lab::shell(&format!("nft add element {family} kube-ipvs hairpin '{{ {node} . {node} }}'"));
+        let listener = TcpListener::bind((node, 6000)).expect("a free port");
+        let source = SocketAddr::new(node, 40003);
+        let client = Socket::new(Domain::for_address(source), Type::STREAM, None).expect("a socket");
+        client.bind(&source.into()).expect("a free port");
+        client.connect(&SocketAddr::new(node, 6000).into()).expect("it listens");
+        assert_eq!(listener.accept().expect("a connection").1, source);
     }
 }
 

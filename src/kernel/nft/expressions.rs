@@ -34,6 +34,8 @@ pub(super) enum Phrase {
     ToThisNode,
     /// `oifname != @SET`
     LeavesByNoneOf(&'static str),
+    /// `oif != "lo"`
+    LeavesNotByLoopback,
     /// `meta mark & BIT == 0`
     NotMarked(u32),
     /// `meta mark set meta mark | BIT`
@@ -107,11 +109,14 @@ const ICMPV6: u8 = 58;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
-/// `NFT_META_MARK`, `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_L4PROTO`.
+/// `NFT_META_MARK`, `NFT_META_OIF`, `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_L4PROTO`.
 const META_MARK: u32 = 3;
+const META_OUTPUT: u32 = 5;
 const META_INPUT_NAME: u32 = 6;
 const META_OUTPUT_NAME: u32 = 7;
 const META_L4_PROTOCOL: u32 = 16;
+/// `LOOPBACK_IFINDEX`, the number of `lo` in each network namespace.
+const LOOPBACK: u32 = 1;
 /// `NFT_CT_STATE`, and `NF_CT_STATE_BIT` of established and related, and of new.
 const CT_STATE: u32 = 0;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
@@ -228,6 +233,9 @@ impl Phrase {
             }
             Self::LeavesByNoneOf(set) => {
                 vec![meta(META_OUTPUT_NAME), lookup_with(set, Field::number(5, NOT_IN_SET))]
+            }
+            Self::LeavesNotByLoopback => {
+                vec![meta(META_OUTPUT), compare(NOT_EQUAL, &LOOPBACK.to_ne_bytes())]
             }
             Self::NotMarked(bit) => {
                 vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(EQUAL, &[0; 4])]

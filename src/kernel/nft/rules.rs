@@ -20,7 +20,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -219,11 +219,10 @@ impl Writer<'_> {
 
     fn postrouting(&self) -> Vec<Rule> {
         let bit = self.settings.masquerade_mark;
+        // Where the endpoint is the node itself, the pair is that of all that the node has with itself.
+        let hairpin = [Phrase::LeavesNotByLoopback, Phrase::PairInSet(HAIRPIN.name), Phrase::Mark(bit)];
         let mut rules = vec![
-            self.rule(
-                "a pod that reached itself through a service",
-                &[Phrase::PairInSet(HAIRPIN.name), Phrase::Mark(bit)],
-            ),
+            self.rule("a pod that reached itself through a service", &hairpin),
             self.rule("everything else keeps its source", &[Phrase::NotMarked(bit), Phrase::Return]),
             self.rule("the mark has served", &[Phrase::Unmark(bit)]),
         ];
@@ -296,6 +295,11 @@ fn loopback(family: Family) -> IpNet {
     }
 }
 
+/// What stands before the name of a device, in the comment that has the settings.
+const NAME: &str = "by-";
+/// What stands there before what names of devices begin with.
+const PREFIX: &str = "begins-with-";
+
 /// The settings as the comment of the rule that masquerades: all that is needed to make the same rules again. In a
 /// rule, since kernels before 5.10 keep no comment of a table.
 fn identity(settings: &RuleSettings) -> String {
@@ -303,8 +307,9 @@ fn identity(settings: &RuleSettings) -> String {
     let pods = match &settings.inside {
         None => "unknown".to_owned(),
         Some(Inside::Network(network)) => network.to_string(),
-        Some(Inside::Interface(name)) => format!("by-{name}"),
-        Some(Inside::InterfacePrefix(prefix)) => format!("by-{prefix}*"),
+        Some(Inside::Interface(name)) => format!("{NAME}{name}"),
+        // Not with the `*` of patterns, which a name may end in.
+        Some(Inside::InterfacePrefix(prefix)) => format!("{PREFIX}{prefix}"),
     };
     let node = settings.node_address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
     format!(
@@ -324,13 +329,14 @@ pub(super) fn settings_of(comment: &str) -> Option<RuleSettings> {
     let all = value(words.next(), "masquerade-all")?;
     let pods = value(words.next(), "pods")?;
     let node = value(words.next(), "node")?;
-    let inside = match (pods.as_str(), pods.strip_prefix("by-")) {
-        ("unknown", _) => None,
-        (_, None) => Some(Inside::Network(pods.parse().ok()?)),
-        (_, Some(name)) => Some(match name.strip_suffix('*') {
-            Some(prefix) => Inside::InterfacePrefix(InterfaceName::new(prefix)?),
-            None => Inside::Interface(InterfaceName::new(name)?),
-        }),
+    let inside = if pods == "unknown" {
+        None
+    } else if let Some(name) = pods.strip_prefix(NAME) {
+        Some(Inside::Interface(InterfaceName::new(name)?))
+    } else if let Some(prefix) = pods.strip_prefix(PREFIX) {
+        Some(Inside::InterfacePrefix(InterfaceName::new(prefix)?))
+    } else {
+        Some(Inside::Network(pods.parse().ok()?))
     };
     Some(RuleSettings {
         masquerade_mark: u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok()?,
