@@ -1,16 +1,17 @@
-//! The lab's scripts.
+//! The lab's scripts, and what they play.
 
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 #[path = "common/lab.rs"]
 mod lab;
 
-use lab::shell;
+use lab::{shell, try_shell};
 
 fn main() -> std::process::ExitCode {
     lab::run(lab::tests![
         administrators_programs_are_found_on_the_hosts_kernel,
         what_a_killed_build_left_goes_with_the_next_one,
         daemons_that_come_with_packages_are_neither_started_nor_enabled,
+        the_walk_through_is_what_users_see,
     ])
 }
 
@@ -23,6 +24,17 @@ fn administrators_programs_are_found_on_the_hosts_kernel() {
     ));
     let found: Vec<_> = found.lines().collect();
     assert!(matches!(found[..], [_, _, _, "host"]), "{found:?}");
+}
+
+/// `make demo`: each step is checked there.
+fn the_walk_through_is_what_users_see() {
+    // What it leaves running would hold a pipe open.
+    let program = env!("CARGO_BIN_EXE_kube-ipvs");
+    let play = format!("{FOLDER}/demo/play.sh {program} >$TMPDIR/played 2>&1 </dev/null");
+    let (success, _) = try_shell(&play);
+    let output = shell("cat $TMPDIR/played");
+    let failed: Vec<_> = output.lines().filter(|line| line.contains("✗")).collect();
+    assert!(success && failed.is_empty() && output.contains("✓"), "{failed:#?}\n{output}");
 }
 
 fn what_a_killed_build_left_goes_with_the_next_one() {

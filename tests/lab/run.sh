@@ -40,7 +40,7 @@ supervise() {
 	wait "$child" || status=$?
 	trap - HUP INT TERM
 }
-# shellcheck disable=SC2317 # called by traps
+# shellcheck disable=SC2317,SC2329 # called by traps
 stop() {
 	trap '' HUP INT TERM
 	kill "$child" 2>/dev/null || true

@@ -1,7 +1,7 @@
 #!/bin/sh
 # play.sh PROGRAM   plays the walk-through inside the lab: a cluster of two nodes, a kube-ipvs on each, fed from a folder
 # of manifests. Shows commands and what they really print, checks every step, and ends with 1 if one failed.
-# shellcheck disable=SC2317 # many functions are called by name, by others
+# shellcheck disable=SC2317,SC2329 # many functions are called by name, by others
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 program=$(realpath "$1") || exit 2
