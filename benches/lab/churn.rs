@@ -28,13 +28,15 @@ pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
     program.wait_complete()?;
     let before = servers()?;
     let first = size.services;
-    let numbers = || first..first + TOGETHER;
     let endpoint = endpoint_address(size.services * size.endpoints + 1);
-    let with_endpoint = || numbers().filter(|number| number % ENDPOINT_OF == 0);
-    let last = first + (TOGETHER - 1) / ENDPOINT_OF * ENDPOINT_OF;
     let mut memory = Vec::new();
     // The first round belongs to the measured state: it fills what is kept for reuse.
     for round in 0..=services / TOGETHER {
+        // Others each time: what is kept of one that went is seen to add up.
+        let first = first + round * TOGETHER;
+        let numbers = || first..first + TOGETHER;
+        let with_endpoint = || numbers().filter(|number| number % ENDPOINT_OF == 0);
+        let last = first + (TOGETHER - 1) / ENDPOINT_OF * ENDPOINT_OF;
         feed.put_all(Resource::Slices, with_endpoint().map(|number| slice(number, &[endpoint])).collect())?;
         feed.put_all(Resource::Services, numbers().map(input::service).collect())?;
         ipvs.wait_for(service_address(last), endpoint)?;

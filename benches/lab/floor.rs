@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use kube_ipvs::kernel::netlink::{Body, CREATE, Commit, EXCLUSIVE, Frames, Protocol, Socket, Verdict};
 
 use crate::figures::{Figures, median_milliseconds};
-use crate::input::{Size, TARGET_PORT, endpoint_address, service_address};
+use crate::input::{Size, TARGET_PORT, endpoint_address, in_chains, service_address};
 use crate::look::{Ipvs, service, shell, union, verify};
 
 /// How many single changes are measured.
@@ -80,7 +80,7 @@ impl Floor {
     pub(crate) fn fill(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut servers = Frames::new();
         let mut addresses = Frames::new();
-        for number in 0..size.services {
+        for number in in_chains(0..size.services) {
             let service = service_address(number);
             push_service(self.ipvs.family, &mut servers, service);
             for endpoint in number * size.endpoints..(number + 1) * size.endpoints {
@@ -164,10 +164,10 @@ impl Floor {
         Ok(median_milliseconds(times))
     }
 
-    /// Adds a real server to each of many virtual servers; the milliseconds of all together.
+    /// Adds a real server to each of many virtual servers, those of one hash chain after each other; the milliseconds of all together.
     fn burst(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut frames = Frames::new();
-        for number in 0..BURST {
+        for number in in_chains(0..BURST) {
             let endpoint = endpoint_address(size.services * size.endpoints + CHANGES + number);
             push_dest(self.ipvs.family, &mut frames, service_address(number), endpoint);
         }

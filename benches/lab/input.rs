@@ -3,10 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::Context;
+use kube_ipvs::cluster::types::Protocol;
+use kube_ipvs::state::VirtualServerKey;
 use serde_json::{Value, json};
 
 /// Where pods have their addresses: endpoints are in it.
@@ -73,6 +76,17 @@ impl FromStr for Size {
 /// The address of a Service: 10.64.1.1 and up; API servers take the first address of their range for themselves.
 pub(crate) fn service_address(service: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a40_0101 + service)
+}
+
+/// Services in the order of the kernel's hash chains: written so, and by addresses along one chain, they cost it least.
+pub(crate) fn in_chains(services: Range<u32>) -> Vec<u32> {
+    let mut services: Vec<u32> = services.collect();
+    // Stable.
+    services.sort_by_key(|service| {
+        let address = service_address(*service).into();
+        VirtualServerKey { address, protocol: Protocol::Tcp, port: PORT }.chain()
+    });
+    services
 }
 
 /// The address of the n-th endpoint of all: 10.128.0.1 and up.

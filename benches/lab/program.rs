@@ -131,7 +131,10 @@ impl Program {
         stream.read_to_string(&mut page)?;
         let series = page.lines().filter(|line| line.starts_with("kube_ipvs_writes_total{"));
         let count = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        series.map(|line| count(line).context("a count")).sum()
+        let counts: Vec<f64> =
+            series.map(|line| count(line).context("a count")).collect::<anyhow::Result<_>>()?;
+        anyhow::ensure!(!counts.is_empty(), "no series kube_ipvs_writes_total");
+        Ok(counts.iter().sum())
     }
 }
 

@@ -97,10 +97,16 @@ pub(crate) fn run(part: Part) -> anyhow::Result<()> {
         figures.extend(measured.take(what, size));
         measured.put(what, size, least(figures));
     }
-    match part {
-        Part::Everything => with_machinery(MACHINERY, &mut measured, &mut missing)?,
-        Part::Machinery(size) => with_machinery(size, &mut measured, &mut missing)?,
-        Part::Quick => {}
+    let machinery = match part {
+        Part::Everything => Some(MACHINERY),
+        Part::Machinery(size) => Some(size),
+        Part::Quick => None,
+    };
+    if let Some(size) = machinery
+        && let Err(error) = with_machinery(size, &mut measured, &mut missing)
+    {
+        failed = true;
+        missing.push(format!("machinery {size}: {error:#}"));
     }
     let rows = Rows::of(&measured, missing);
     println!("{rows}");
