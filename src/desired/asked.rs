@@ -32,7 +32,7 @@ impl Desired {
         let service = &*self.served(service);
         let mut kinds = BTreeMap::new();
         for &cluster_ip in &service.cluster_ips {
-            for (port, inside) in ways_inside::of(service, cluster_ip) {
+            for (port, inside) in ways_inside::of(service, cluster_ip, &self.node) {
                 let node_ports = self.node.node_port_addresses.iter().copied();
                 for point in entry_points::of(service, port, cluster_ip, inside, node_ports) {
                     kinds.entry(point.server).or_insert((point.role, point.policy));

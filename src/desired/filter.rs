@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::entry_points::{EntryPoint, Role};
-use super::node::{Holder, NodeFacts};
+use super::node::NodeFacts;
 use crate::cluster::topology::Endpoints;
 use crate::cluster::types::{External, Family, Policy, Protocol, Service};
 use crate::cluster::{Cluster, endpoints};
@@ -32,8 +32,7 @@ pub(super) fn of_entry_point(
         if point.policy == Policy::Cluster {
             elements.push(Element::Masquerade(server));
         }
-        // What is for an address that no device has would leave the node.
-        if point.policy == Policy::Local || holder == Some(Holder::NodeObject) {
+        if point.policy == Policy::Local || node.is_away(&server.address) {
             elements.push(Element::InCluster(server, inside.address, inside.port));
         }
     }

@@ -264,7 +264,7 @@ impl Desired {
                 }
             }
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
-            for (port, inside) in ways_inside::of(service, cluster_ip) {
+            for (port, inside) in ways_inside::of(service, cluster_ip, &self.node) {
                 let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
                 // The entry points of a port have their real servers in common.
                 let of_cluster = LazyCell::new(|| virtual_servers::real_servers(&chosen.cluster));

@@ -95,6 +95,12 @@ impl NodeFacts {
         self.taken.get(address).copied().filter(|holder| is_external || *holder != Holder::OtherNode)
     }
 
+    /// Whether an address from outside is this node's and no device has it: what is for it would leave the node, so that
+    /// clients inside the cluster are sent elsewhere, whatever the policy.
+    pub(super) fn is_away(&self, address: &IpAddr) -> bool {
+        self.holder(address, true) == Some(Holder::NodeObject)
+    }
+
     /// Whether an entry point is left to another node, whose address it is at.
     pub(super) fn leaves(&self, point: &EntryPoint) -> bool {
         self.holder(&point.server.address, point.role.is_external()) == Some(Holder::OtherNode)

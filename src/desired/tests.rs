@@ -303,6 +303,35 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
     assert!(!world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Owned(server)));
 }
 
+/// Its outside policy is about all endpoints, and the cluster IP's own port leads to this node's only.
+#[test]
+fn an_address_that_no_device_has_reaches_all_endpoints_where_the_internal_policy_is_local() {
+    let (address, server) = (ip("203.0.113.1"), tcp("203.0.113.1", 80));
+    let external = External { external_ips: vec![address], ..External::default() };
+    for external in [external, balanced(Policy::Cluster)] {
+        let local = Service { internal_policy: Policy::Local, ..service(external, None) };
+        let mut world = World::new(ProxyOptions::default(), local, &["there"]);
+        let inside = tcp("10.96.0.1", u16::MAX);
+        assert!(!world.state().virtual_servers.contains_key(&inside), "nobody is sent there");
+
+        let node = |addresses| Node {
+            name: "here".into(),
+            addresses,
+            zone: None,
+            pod_cidrs: vec![],
+            eligible: true,
+        };
+        world.tell(Event::Node(Change::Upsert(node(vec![address]))));
+        assert!(world.has(Element::InCluster(server, inside.address, inside.port)));
+        assert_eq!(world.real_servers(inside), [1]);
+        assert!(world.has(Element::Internal(inside)) && !world.has(Element::Dropped(inside)));
+        assert!(world.has(Element::Dropped(tcp("10.96.0.1", 80))), "this node has no endpoint");
+
+        world.tell(Event::Node(Change::Upsert(node(vec![ip("2001:db8::1")]))));
+        assert!(!world.state().virtual_servers.contains_key(&inside), "the address is nobody's");
+    }
+}
+
 #[test]
 fn what_two_services_claim_is_told_whoever_comes_first() {
     let web = service(External::default(), None);

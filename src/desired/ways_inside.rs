@@ -1,31 +1,38 @@
-//! Where clients inside the cluster are sent from external entry points with policy `Local`: for each port of a Service,
-//! one on its cluster IP.
+//! Where clients inside the cluster are sent from external entry points with policy `Local`, and from those at an address
+//! with which they would leave the node: for each port of a Service, one on its cluster IP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::node::NodeFacts;
 use crate::cluster::types::{Policy, Protocol, Service, ServicePort};
 use crate::state::VirtualServerKey;
 
 /// The ports of a Service, each with where clients inside are sent from its external entry points, in the family of this
 /// cluster IP. All at once: which ports are left for this depends on all ports of the Service.
-pub(super) fn of(
-    service: &Service,
+pub(super) fn of<'a>(
+    service: &'a Service,
     cluster_ip: IpAddr,
-) -> impl Iterator<Item = (&ServicePort, VirtualServerKey)> {
-    let unused = if needs_unused_ports(service) { unused_ports(service) } else { Vec::new() };
+    node: &NodeFacts,
+) -> impl Iterator<Item = (&'a ServicePort, VirtualServerKey)> + use<'a> {
+    let unused =
+        if needs_unused_ports(service, cluster_ip, node) { unused_ports(service) } else { Vec::new() };
     service.ports.iter().enumerate().map(move |(index, port)| {
         let number = unused.get(index).copied().unwrap_or(port.port);
         (port, VirtualServerKey { address: cluster_ip, protocol: port.protocol, port: number })
     })
 }
 
-/// Whether the cluster IP's own ports do not reach all endpoints, and somebody is sent there who should.
-fn needs_unused_ports(service: &Service) -> bool {
+/// Whether the cluster IP's own ports do not reach all endpoints, and somebody is sent there who should: from all entry
+/// points from outside where their policy is `Local`, else from those at an address of this node that no device has.
+fn needs_unused_ports(service: &Service, cluster_ip: IpAddr, node: &NodeFacts) -> bool {
     let is_local = |policy| policy == Policy::Local;
-    let from_outside = service.external.as_deref();
-    is_local(service.internal_policy)
-        && from_outside.is_some_and(|external| is_local(external.policy) && external.is_reached(service))
+    let Some(external) = service.external.as_deref().filter(|_| is_local(service.internal_policy)) else {
+        return false;
+    };
+    let mut addresses = external.load_balancer_ips.iter().chain(&external.external_ips);
+    is_local(external.policy) && external.is_reached(service)
+        || addresses.any(|address| address.is_ipv4() == cluster_ip.is_ipv4() && node.is_away(address))
 }
 
 /// For each port one that the Service does not have: the node port if there is one, since nobody else has it on the cluster
@@ -103,7 +110,8 @@ mod tests {
 
     fn assert_as_before(service: &Service) {
         let cluster_ip = IpAddr::from([10, 96, 0, 1]);
-        let found: Vec<(&ServicePort, u16)> = of(service, cluster_ip).map(|(p, way)| (p, way.port)).collect();
+        let found: Vec<(&ServicePort, u16)> =
+            of(service, cluster_ip, &NodeFacts::default()).map(|(p, way)| (p, way.port)).collect();
         let expected = service.ports.iter().map(|port| (port, one_at_a_time(service, port)));
         assert_eq!(found, expected.collect::<Vec<_>>());
     }
@@ -128,7 +136,9 @@ mod tests {
     fn a_service_may_have_all_ports_but_a_few() {
         let all_but_two = (3..=u16::MAX).map(|port| ((Protocol::Tcp, port), None)).collect();
         let service = service(all_but_two);
-        let numbers: Vec<u16> = of(&service, IpAddr::from([10, 96, 0, 1])).map(|(_, way)| way.port).collect();
+        let cluster_ip = IpAddr::from([10, 96, 0, 1]);
+        let numbers: Vec<u16> =
+            of(&service, cluster_ip, &NodeFacts::default()).map(|(_, way)| way.port).collect();
         assert_eq!(numbers[..3], [2, 1, u16::MAX]);
     }
 }
