@@ -90,7 +90,8 @@ pub(super) fn convert(
             external.source_ranges = ranges;
         }
         Err(problem) => {
-            external.load_balancer_ips.clear();
+            let closed = std::mem::take(&mut external.load_balancer_ips);
+            limit::take_out(closed, &mut external.external_ips);
             problems.push(problem);
         }
     }

@@ -1,5 +1,6 @@
 //! How many ways from outside one Service may have.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Problem, Subject};
@@ -13,7 +14,7 @@ const MOST_ENTRIES: usize = 65_536;
 
 /// Leaves out the last addresses of a Service with so many ports, where there are too many: first `externalIPs`, which
 /// whoever writes the Service writes, too, then the load balancer's. Ranges are never left out: half of a restriction is
-/// none.
+/// none. So is an address that is left out and served as an external IP.
 pub(super) fn apply(
     external: &mut External,
     port_count: usize,
@@ -34,21 +35,31 @@ pub(super) fn apply(
             rest.is_some()
         };
         let (found, kept) = (addresses.len(), addresses.iter().take_while(fits).count());
-        if kept < found {
-            problems.push(subject.problem(
-                field,
-                format!("{found} addresses with {port_count} ports"),
-                format!(
-                    "{kept}: addresses from outside times ports, and times source ranges where there are some, \
-                     are at most {MOST_ENTRIES}; those behind are not served"
-                ),
-            ));
-            addresses.truncate(kept);
-            addresses.shrink_to_fit();
+        if kept == found {
+            return Vec::new();
         }
+        problems.push(subject.problem(
+            field,
+            format!("{found} addresses with {port_count} ports"),
+            format!(
+                "{kept}: addresses from outside times ports, and times source ranges where there are some, \
+                 are at most {MOST_ENTRIES}; those behind are not served"
+            ),
+        ));
+        let left_out = addresses.split_off(kept);
+        addresses.shrink_to_fit();
+        left_out
     };
-    shorten(&mut external.load_balancer_ips, &restricted, "status.loadBalancer.ingress");
+    let left_out = shorten(&mut external.load_balancer_ips, &restricted, "status.loadBalancer.ingress");
+    take_out(left_out, &mut external.external_ips);
     shorten(&mut external.external_ips, &open, "spec.externalIPs");
+}
+
+/// Takes addresses of the load balancer that are not served out of the external IPs: those are open to everybody, and the
+/// source ranges are about the address in whichever list it stands.
+pub(super) fn take_out(unserved: Vec<IpAddr>, external_ips: &mut Vec<IpAddr>) {
+    let unserved: BTreeSet<IpAddr> = unserved.into_iter().collect();
+    external_ips.retain(|address| !unserved.contains(address));
 }
 
 #[cfg(test)]
@@ -108,5 +119,27 @@ mod tests {
         assert_eq!(left(64, 1, 512, &ranges), (1, 512, vec![]));
         let said = "status.loadBalancer.ingress: 3 addresses with 64 ports".to_owned();
         assert_eq!(left(64, 3, 0, &ranges), (2, 0, vec![said]));
+    }
+
+    /// As an external IP it would be open to everybody, whatever the ranges.
+    #[test]
+    fn what_is_left_out_of_the_load_balancers_addresses_is_no_external_ip_either() {
+        let subject = Subject { kind: "Service", namespace: Some("default"), name: "web" };
+        let (balanced, other) = (addresses(18, 4), addresses(51, 1)[0]);
+        let mut external = External {
+            load_balancer_ips: balanced.clone(),
+            external_ips: vec![balanced[3], other],
+            source_ranges: ["10.0.0.0/8", "192.168.0.0/16"]
+                .map(|range| range.parse().expect("a range"))
+                .into(),
+            ..External::default()
+        };
+        let mut problems = Vec::new();
+        // Two entries for each address of the load balancer: one is left for an external IP.
+        apply(&mut external, MOST_ENTRIES / 7, subject, &mut problems);
+        assert_eq!(external.load_balancer_ips, balanced[..3]);
+        assert_eq!(external.external_ips, [other]);
+        let fields: Vec<_> = problems.iter().map(|problem| &*problem.field).collect();
+        assert_eq!(fields, ["status.loadBalancer.ingress"]);
     }
 }

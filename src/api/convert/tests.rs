@@ -332,6 +332,24 @@ fn source_ranges() {
     assert!(problems[0].contains("spec.externalIPs[0]: found \"127.0.0.1\""), "{}", problems[0]);
 }
 
+/// An external IP is open to everybody: as that it must not open what is closed.
+#[test]
+fn an_address_that_is_closed_is_no_external_ip_either() {
+    let fields = |range: &str| {
+        format!("externalIPs: [203.0.113.1, 198.51.100.1], loadBalancerSourceRanges: [{range}]")
+    };
+    let (external, problems) = balanced(&fields("10.0.0.0/33"));
+    assert_eq!((external.load_balancer_ips, external.external_ips), (ips(&[]), ips(&["198.51.100.1"])));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let (external, _) = balanced(&fields("10.0.0.0/8"));
+    assert_eq!(external.load_balancer_ips, ips(&["203.0.113.1"]));
+    assert_eq!(
+        external.external_ips,
+        ips(&["203.0.113.1", "198.51.100.1"]),
+        "the ranges are about it in any case"
+    );
+}
+
 #[test]
 fn the_annotation_for_source_ranges_counts_where_there_is_no_field() {
     let annotated = |spec: &str| {
