@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Cluster;
-use super::types::{Endpoint, Family, Service};
+use super::types::{Endpoint, EndpointSlice, Family, Service, ServicePort};
 
 /// What a Service has on one node, and elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,30 +12,43 @@ pub struct Local {
     /// How many addresses are ready on the node, whatever their ports. One that is ending is not, though it may still
     /// get traffic: load balancers must turn to other nodes by then (contract 8.4).
     pub ready_addresses: usize,
-    /// Whether an endpoint on the node can get traffic.
-    pub usable_here: bool,
-    /// Whether an endpoint anywhere can.
-    pub usable_anywhere: bool,
+    /// Whether any of its ports has endpoints that can get traffic, and none of them is on the node.
+    pub lacks_endpoints: bool,
+}
+
+/// Where endpoints can get traffic.
+#[derive(Clone, Copy, Default)]
+struct Usable {
+    here: bool,
+    anywhere: bool,
 }
 
 /// What a Service has on the node of this name, of one family.
 pub fn of(cluster: &Cluster, service: &Service, node_name: &str, family: Family) -> Local {
     let mut ready: BTreeSet<IpAddr> = BTreeSet::new();
-    let mut local = Local::default();
     // Endpoints without any port are in slices of their own: pods that lack the port that the Service means.
     let slices = cluster.slices(&service.key);
     let slices = slices.filter(|slice| slice.family == family && !slice.ports.is_empty());
-    for endpoint in slices.flat_map(|slice| &slice.endpoints) {
-        let is_here = endpoint.node.as_deref() == Some(node_name);
-        let is_usable = is_usable(endpoint);
-        local.usable_anywhere |= is_usable;
-        local.usable_here |= is_usable && is_here;
-        if endpoint.ready && is_here {
-            ready.insert(endpoint.address);
+    // Each endpoint is looked at once, however many ports there are.
+    let mut usable_of: Vec<(&EndpointSlice, Usable)> = Vec::new();
+    for slice in slices {
+        let mut usable = Usable::default();
+        for endpoint in &slice.endpoints {
+            let is_here = endpoint.node.as_deref() == Some(node_name);
+            let is_usable = is_usable(endpoint);
+            usable.anywhere |= is_usable;
+            usable.here |= is_usable && is_here;
+            if endpoint.ready && is_here {
+                ready.insert(endpoint.address);
+            }
         }
+        usable_of.push((slice, usable));
     }
-    local.ready_addresses = ready.len();
-    local
+    let lacks = |port: &ServicePort| {
+        let of_port = || usable_of.iter().filter(|(slice, _)| slice.port(port).is_some());
+        of_port().any(|(_, usable)| usable.anywhere) && !of_port().any(|(_, usable)| usable.here)
+    };
+    Local { ready_addresses: ready.len(), lacks_endpoints: service.ports.iter().any(lacks) }
 }
 
 /// Whether it gets traffic: because it is ready, or for want of one that is.

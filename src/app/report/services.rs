@@ -86,7 +86,7 @@ impl Services {
                 if let Some(port) = external.and_then(|external| external.health_check_node_port) {
                     wanted.insert(family, Wanted { port, local_endpoints: local.ready_addresses, uid });
                 }
-                let lacks = local.usable_anywhere && !local.usable_here;
+                let lacks = local.lacks_endpoints;
                 let internal = service.map(|service| service.internal_policy);
                 self.set_lack(family, TrafficPolicy::Internal, key, lacks && internal == Some(Policy::Local));
                 let external = external.map(|external| external.policy);

@@ -181,6 +181,32 @@ fn services_that_lack_endpoints_here_are_counted() {
     assert_eq!((&*world.lacking(external), &*world.lacking(internal)), ("0", "0"));
 }
 
+/// As in kube-proxy, which looks at each port: what another port has here is of no use to the clients of this one.
+#[test]
+fn a_service_lacks_endpoints_here_if_one_of_its_ports_does() {
+    let mut world = World::new(&ProxyOptions::default());
+    let port =
+        |name: &str, port| ServicePort { name: name.into(), protocol: Protocol::Tcp, port, node_port: None };
+    let two = Service { ports: vec![port("web", 80), port("admin", 81)], ..balanced("a", None) };
+    world.hear(Event::Service(Change::Upsert(two)));
+    let slice = |name: &str, ports: &[&str], node| {
+        let port = |port: &&str| SlicePort { name: (*port).into(), protocol: Protocol::Tcp, port: 8080 };
+        slice_with(ports.iter().map(port).collect(), name, "a", vec![endpoint("10.244.0.1", node)])
+    };
+    let external = "ip_family=\"IPv4\",traffic_policy=\"external\"";
+    world.hear(slice("one", &["web"], NODE));
+    assert_eq!(world.lacking(external), "0", "the other port has none anywhere");
+    world.hear(slice("two", &["admin"], "there"));
+    assert_eq!(world.lacking(external), "1");
+    world.hear(slice("two", &["admin"], NODE));
+    assert_eq!(world.lacking(external), "0");
+    world.hear(slice("two", &["other"], "there"));
+    assert_eq!(world.lacking(external), "0", "nobody is led to a port that the Service does not have");
+    world.hear(slice("one", &["admin", "web"], "there"));
+    world.hear(slice("two", &["web"], NODE));
+    assert_eq!(world.lacking(external), "1");
+}
+
 #[test]
 fn ports_are_listened_on_where_node_ports_are_served() {
     let networks = |list: &[&str]| NodePortAddresses {
