@@ -7,6 +7,8 @@ mod crashes;
 mod examples;
 #[path = "common/life.rs"]
 mod life;
+#[path = "properties/owners.rs"]
+mod owners;
 #[path = "common/random.rs"]
 mod random;
 #[path = "properties/strange.rs"]
@@ -85,6 +87,7 @@ fn assert_converged(life: &Life, cluster: &Cluster) {
     for service in cluster.services() {
         assert_explained(life, &service.key);
     }
+    owners::assert_by_right(life.reconciler.desired(), cluster);
 }
 
 /// Who asks is told that all is as wanted, unless another Service has it.

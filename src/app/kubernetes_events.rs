@@ -3,6 +3,7 @@
 //! One of kube-proxy's is missing: `IPVSDeprecation`. It is about kube-proxy's own ipvs mode.
 
 use crate::api::events::{Happening, Regarding};
+use crate::desired::claims::ORDER;
 use crate::serve::service_health::Failed;
 
 const START: &str = "StartKubeProxy";
@@ -50,9 +51,9 @@ pub(super) fn address_conflict(service: Regarding, notes: &[String]) -> Happenin
     Happening { regarding: service, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
 }
 
-/// Older Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
-pub(super) fn held_by_older(held: &str) -> String {
-    format!("older Services have what this one asks for, and keep it: {held}")
+/// Other Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
+pub(super) fn held_by_others(held: &str) -> String {
+    format!("other Services have what this one asks for, and keep it ({ORDER}): {held}")
 }
 
 /// External IPs of a Service are addresses of this node.

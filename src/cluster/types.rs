@@ -173,8 +173,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// Which of the objects of this name it is; `None` where the source does not say. For Events about it.
     pub uid: Option<Uid>,
-    /// Seconds since 1970 at which the object was created; 0 where the source does not say. The older of two
-    /// Services that claim the same address, protocol and port has it.
+    /// Seconds since 1970 at which the object was created; 0 where the source does not say. Of two
+    /// Services that claim the same address, protocol and port in the same role, the older one has it.
     pub created_seconds: i64,
     /// At most one address per family, primary first.
     pub cluster_ips: Vec<IpAddr>,

@@ -1,9 +1,10 @@
 //! Who claims which key.
 //!
 //! Several Services may ask for one key: an endpoint of two Services, or two Services with one address and port. What
-//! is wanted is what the first claimant asks for: the older one, then by namespace and name. A change touches every
-//! claimant of its keys, so that the next one takes over when the winner goes. Elements about an entry point are not
-//! claimed by themselves: they are wanted if the one who has the entry point asks for them.
+//! is wanted is what the first claimant asks for: by the [`Role`] in which it has the address, so that nobody gets
+//! another Service's cluster IP by calling it an external IP, however old it is; then the older one, then by namespace
+//! and name. A change touches every claimant of its keys, so that the next one takes over when the winner goes. Elements
+//! about an entry point are not claimed by themselves: they are wanted if the one who has the entry point asks for them.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, hash_map};
@@ -12,9 +13,14 @@ use std::net::IpAddr;
 use foldhash::HashMap;
 use smallvec::SmallVec;
 
+use super::entry_points::Role;
 use super::{Shared, Update};
 use crate::cluster::types::{Family, ServiceKey};
 use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
+
+/// Which of several Services gets what they all ask for, in words.
+pub const ORDER: &str = "cluster IPs come before node ports, load balancers' addresses and external IPs, in this order, then \
+                         the older one";
 
 /// Everything that one Service asks for. Most ask for one of each, and there are many: a tree with one entry takes as much
 /// memory as one with eleven, so these are lists. They are in order, each key once, after [`Request::settled`].
@@ -33,6 +39,8 @@ pub(super) struct Request {
 /// What is asked for at one entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
+    /// In which role the Service has the address: the first in order, if it has several.
+    pub(super) role: Role,
     /// The virtual server.
     pub(super) server: VirtualServer,
     /// The elements about it, in order.
@@ -40,10 +48,16 @@ pub(super) struct Claim {
 }
 
 impl Request {
-    /// Puts everything in order; of several claims at one entry point the first counts.
+    /// Puts everything in order; of several claims at one entry point the first counts, and has the right of all of them.
     pub(super) fn settled(mut self) -> Self {
         self.entry_points.sort_by_key(|(server, _)| *server);
-        self.entry_points.dedup_by_key(|(server, _)| *server);
+        self.entry_points.dedup_by(|(later, other), (server, claim)| {
+            let is_same = later == server;
+            if is_same {
+                claim.role = claim.role.min(other.role);
+            }
+            is_same
+        });
         exact(&mut self.entry_points);
         self.addresses.sort_unstable();
         self.addresses.dedup();
@@ -65,7 +79,7 @@ impl Request {
         self.created_seconds == other.created_seconds
             && self.entry_points.len() == other.entry_points.len()
             && self.entry_points.iter().zip(&other.entry_points).all(|((server, claim), (other, others))| {
-                server == other && claim.elements == others.elements
+                server == other && claim.role == others.role && claim.elements == others.elements
             })
             && self.addresses == other.addresses
             && self.elements == other.elements
@@ -111,7 +125,7 @@ fn exact<T>(list: &mut Vec<T>) {
     }
 }
 
-/// A Service that does not get a virtual server because an older one has it.
+/// A Service that does not get a virtual server because one that comes before it has it ([`ORDER`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// What both ask for.
@@ -125,6 +139,7 @@ pub struct Conflict {
 /// The first in order has the key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claimant {
+    role: Role,
     created_seconds: i64,
     service: ServiceKey,
 }
@@ -248,32 +263,34 @@ impl Claims {
     }
 
     fn claim_servers(&mut self, service: &ServiceKey, old: &Request, new: &Request, update: &mut Update) {
-        let claimant = |request: &Request| Claimant {
+        let claimant = |request: &Request, claim: &Claim| Claimant {
+            role: claim.role,
             created_seconds: request.created_seconds,
             service: service.clone(),
         };
         let moved = new.created_seconds != old.created_seconds;
-        for server in old.servers() {
-            if new.claim(&server).is_some() && !moved {
+        for (server, claim) in &old.entry_points {
+            if !moved && new.claim(server).is_some_and(|new| new.role == claim.role) {
                 continue;
             }
-            if self.claimants.get_mut(&server).is_some_and(|claimants| claimants.remove(&claimant(old))) {
-                self.claimants.remove(&server);
+            let gone = claimant(old, claim);
+            if self.claimants.get_mut(server).is_some_and(|claimants| claimants.remove(&gone)) {
+                self.claimants.remove(server);
             } else {
                 // One that won was followed by one that had lost.
                 self.lost -= 1;
             }
-            update.scope.push(Key::VirtualServer(server));
+            update.scope.push(Key::VirtualServer(*server));
         }
         for (server, claim) in &new.entry_points {
             let is_new = match self.claimants.entry(*server) {
                 hash_map::Entry::Vacant(entry) => {
-                    entry.insert(Claimants { first: claimant(new), others: BTreeSet::new() });
+                    entry.insert(Claimants { first: claimant(new, claim), others: BTreeSet::new() });
                     true
                 }
                 hash_map::Entry::Occupied(mut entry) => {
                     let claimants = entry.get_mut();
-                    let loser = claimants.insert(claimant(new));
+                    let loser = claimants.insert(claimant(new, claim));
                     let is_new = loser.is_some();
                     if let Some(loser) = loser {
                         self.lost += 1;

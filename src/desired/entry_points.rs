@@ -20,19 +20,21 @@ pub(super) struct EntryPoint {
     pub(super) policy: Policy,
 }
 
-/// What kind of entry point it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What kind of entry point it is, in the order in which claims on one come first ([`claims`](super::claims)): cluster IPs
+/// and node ports are given out by the API server, and a load balancer's addresses are written by its controller, while
+/// whoever may write Services may write any address among the external IPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A cluster IP.
     Cluster,
-    /// An external IP.
-    External,
-    /// A load balancer's address: the Service's source ranges are about it.
-    Balanced,
+    /// Where clients inside the cluster are sent from the others, if not to the cluster IP's own ports.
+    Inside,
     /// A node port on an address of the node.
     NodePort,
-    /// Where clients inside the cluster are sent from the others, if not to the cluster IP.
-    Inside,
+    /// A load balancer's address: the Service's source ranges are about it.
+    Balanced,
+    /// An external IP.
+    External,
 }
 
 impl Role {

@@ -48,7 +48,7 @@ pub struct Desired {
 pub struct Update {
     /// The keys whose wanted value may have changed, in no order; some may come several times.
     pub scope: Vec<Key>,
-    /// Services that do not get what they ask for, because an older one has it. Only those that are new.
+    /// Services that do not get what they ask for, because another one that comes first has it. Only those that are new.
     pub conflicts: Vec<Conflict>,
     /// Addresses that are not put on the device, because the node has them elsewhere. Only those that are new.
     pub shared: Vec<Shared>,
@@ -72,7 +72,7 @@ impl Desired {
         Self { options, supported, node, settings, claims: Claims::default() }
     }
 
-    /// How many virtual servers Services do not get because an older one has them, and how many addresses are not put on the
+    /// How many virtual servers Services do not get because another one has them, and how many addresses are not put on the
     /// device because the node has them elsewhere, or another node does: at each Service that is concerned.
     pub fn contested(&self) -> (usize, usize) {
         (self.claims.lost, self.claims.shared)
@@ -278,6 +278,7 @@ impl Desired {
                         Policy::Local => of_node.clone(),
                     };
                     let claim = Claim {
+                        role: point.role,
                         server: virtual_servers::of_entry_point(service, point, real_servers, &self.options),
                         elements: filter::of_entry_point(service, inside, point, leads, &chosen, &self.node),
                     };

@@ -1,3 +1,4 @@
+mod claims;
 mod node;
 
 use std::collections::BTreeSet;

@@ -121,7 +121,8 @@ pub fn a_service_whose_address_is_contested_is_told_so() {
     for (name, note) in [
         (
             "younger",
-            "older Services have what this one asks for, and keep it: TCP 203.0.113.7:80 (default/older)",
+            "other Services have what this one asks for, and keep it (cluster IPs come before node ports, load balancers' \
+             addresses and external IPs, in this order, then the older one): TCP 203.0.113.7:80 (default/older)",
         ),
         (
             "of-node",

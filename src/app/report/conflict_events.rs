@@ -3,8 +3,8 @@
 //! One Event has all of a Service's that were found at the same time.
 //!
 //! All nodes see two Services claim one address, and thousands must not each write an Event. One does, without asking the others:
-//! that on which the first endpoint of the older Service is, by address; if it has none, of the younger. Where neither has
-//! one on a known node, nobody does. (The younger Service is mostly told of before it has any.)
+//! that on which the first endpoint of the Service that has it is, by address; if it has none, of the other. Where neither has
+//! one on a known node, nobody does. (A new Service is mostly told of before it has any.)
 //!
 //! That an external IP is a node's own is told by that node. So many nodes at most write as the Service lists addresses. Not so
 //! of a load balancer's addresses: to some load balancers (that of K3s) each node's own is one, of each Service.
@@ -36,7 +36,7 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
             .retain(|conflict| first(&conflict.winner).or_else(|| first(&conflict.loser)) == Some(node_name));
         if !conflicts.is_empty() {
             let has = |conflict: &&Conflict| format!("{} ({})", conflict.server, conflict.winner);
-            let note = kubernetes_events::held_by_older(&named(conflicts.iter().map(has)));
+            let note = kubernetes_events::held_by_others(&named(conflicts.iter().map(has)));
             notes.entry(loser).or_default().push(note);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{NAMED, named};
 use crate::desired::Shared;
-use crate::desired::claims::Conflict;
+use crate::desired::claims::{Conflict, ORDER};
 use crate::reconcile::note::Owner;
 
 /// What was found by now.
@@ -29,7 +29,7 @@ fn tell_conflicts(conflicts: &[Conflict]) {
             services = named(conflicts.iter().map(|conflict| &conflict.loser)),
             virtual_servers = named(conflicts.iter().map(|conflict| &conflict.server)),
             winners = named(conflicts.iter().map(|conflict| &conflict.winner)),
-            "Some Services ask for an address, protocol and port that older Services already have; the older ones keep them"
+            "Some Services ask for an address, protocol and port that other Services have, and those keep them: {ORDER}"
         );
         return;
     }
@@ -38,7 +38,7 @@ fn tell_conflicts(conflicts: &[Conflict]) {
             service = %conflict.loser,
             virtual_server = %conflict.server,
             winner = %conflict.winner,
-            "Two Services claim one address, protocol and port; the older one has it"
+            "Two Services claim one address, protocol and port, and the winner has it: {ORDER}"
         );
     }
 }

@@ -139,7 +139,7 @@ impl DrainEnd {
 /// Who else has an address of a Service: the label `kind` of `kube_ipvs_address_conflicts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressConflict {
-    /// Another Service, with the same protocol and port, which is older and has it.
+    /// Another Service, with the same protocol and port, which comes first and has it.
     Conflict,
     /// The node, another one, or another device: the address is not put on ours.
     Shared,
@@ -190,7 +190,7 @@ impl Own {
             ),
             address_conflicts: make.gauges(
                 "kube_ipvs_address_conflicts",
-                "Virtual servers that an older Service has, and service addresses that a node or another device has",
+                "Virtual servers that another Service has, and service addresses that a node or another device has",
                 &["kind"],
             ),
             refused_objects: make.gauge(

@@ -66,7 +66,8 @@ fn of_two_services_with_one_address_one_node_tells() {
     );
     assert_eq!(
         event.note,
-        "older Services have what this one asks for, and keep it: TCP 10.96.0.1:80 (default/old), TCP 10.96.0.1:443 \
+        "other Services have what this one asks for, and keep it (cluster IPs come before node ports, load balancers' \
+         addresses and external IPs, in this order, then the older one): TCP 10.96.0.1:80 (default/old), TCP 10.96.0.1:443 \
          (default/old)"
     );
     // One for each Service that does not get its address.
@@ -128,7 +129,8 @@ fn one_event_has_all_addresses_of_a_service() {
     let [event] = &of(&found, &cluster, "one")[..] else { panic!("one") };
     assert_eq!(
         event.note,
-        "older Services have what this one asks for, and keep it: TCP 10.96.0.1:80 (default/old); external IPs \
+        "other Services have what this one asks for, and keep it (cluster IPs come before node ports, load balancers' \
+         addresses and external IPs, in this order, then the older one): TCP 10.96.0.1:80 (default/old); external IPs \
          192.168.0.1, fd00::1 are node one's own: there they stay the node's, but for the Service's ports"
     );
 }

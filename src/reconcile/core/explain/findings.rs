@@ -8,6 +8,7 @@ use super::super::super::explanation::{
 };
 use super::super::Reconciler;
 use crate::cluster::types::{Family, Policy, Service, ServiceKey};
+use crate::desired::claims::ORDER;
 use crate::options::proxy::EXTERNAL_IPS_GATE;
 
 /// So many objects are named in one sentence; all are listed elsewhere.
@@ -65,8 +66,9 @@ pub(super) fn of(
     for point in &explained.entry_points {
         if let Some(owner) = &point.belongs_to {
             let server = &point.virtual_server;
-            findings
-                .push(format!("{server} belongs to Service {owner}, which is older and asks for it too."));
+            findings.push(format!(
+                "{server} belongs to Service {owner}, which asks for it too and keeps it: {ORDER}."
+            ));
         }
         if !point.allowed_sources.is_empty() {
             let (server, sources) = (&point.virtual_server, point.allowed_sources.join(", "));

@@ -503,7 +503,8 @@ fn an_entry_point_that_an_older_service_has_names_it() {
     assert_eq!(explained.state, Standing::Conflict);
     let point = &explained.entry_points[0];
     assert_eq!((point.state, point.belongs_to.as_deref()), (Standing::Conflict, Some("default/web")));
-    let wanted = "TCP 10.96.0.1:80 belongs to Service default/web, which is older and asks for it too.";
+    let wanted = "TCP 10.96.0.1:80 belongs to Service default/web, which asks for it too and keeps it: cluster IPs come \
+                  before node ports, load balancers' addresses and external IPs, in this order, then the older one.";
     assert!(explained.findings.iter().any(|finding| finding == wanted), "{:?}", explained.findings);
     assert_eq!(life.web().state, Standing::Written);
     insta::assert_snapshot!(life.address("10.96.0.1"));
