@@ -262,6 +262,19 @@ impl Claims {
         }
     }
 
+    /// Leaves, of the conflicts that were found during a look, those that there are after it, each once and with who has the
+    /// entry point then: Services are looked at one after the other, and one that comes may come before one that goes.
+    pub(super) fn settle(&self, conflicts: &mut Vec<Conflict>) {
+        let mut seen = BTreeSet::new();
+        conflicts.retain_mut(|conflict| {
+            let asks = |request: &Request| request.claim(&conflict.server).is_some();
+            let Some(owner) = self.owner(&conflict.server) else { return false };
+            let is_lost = *owner != conflict.loser && self.requests.get(&conflict.loser).is_some_and(asks);
+            conflict.winner = owner.clone();
+            is_lost && seen.insert((conflict.server, conflict.loser.clone()))
+        });
+    }
+
     fn claim_servers(&mut self, service: &ServiceKey, old: &Request, new: &Request, update: &mut Update) {
         let claimant = |request: &Request, claim: &Claim| Claimant {
             role: claim.role,

@@ -85,6 +85,7 @@ impl Desired {
             let request = cluster.service(key).map(|service| self.request(cluster, service));
             self.claims.put(key, request, &mut update);
         }
+        self.claims.settle(&mut update.conflicts);
         update
     }
 

@@ -126,3 +126,43 @@ fn an_address_that_comes_by_another_way_is_judged_anew() {
     world.tell(put(&with(named("young", 9, 2), external_ip(address))));
     assert_eq!(world.desired.owner(&server), Some(&key("old")));
 }
+
+/// Services are looked at by name, one after the other; what the last one leaves was never in anybody's way.
+#[test]
+fn what_was_contested_during_a_look_only_is_not_told() {
+    let (address, server) = ("203.0.113.1", tcp("203.0.113.1", 80));
+    let delete = |name: &str| Event::Service(Change::Delete(key(name)));
+    let of =
+        |name: &str, created, number, address: &str| with(named(name, created, number), external_ip(address));
+    for new in ["app", "zap"] {
+        for created in [-1, 1] {
+            let new = of(new, created, 2, address);
+            let mut world = World::new(ProxyOptions::default(), of("web", 0, 1, address), &["here"]);
+            assert_eq!(world.look([delete("web"), put(&new)]), [], "the other one goes: {:?}", new.key);
+            assert_eq!(world.desired.owner(&server), Some(&new.key));
+
+            let mut world = World::new(ProxyOptions::default(), of("web", 0, 1, address), &["here"]);
+            let moved = of("web", 0, 1, "203.0.113.2");
+            assert_eq!(world.look([put(&moved), put(&new)]), [], "it gets another address: {:?}", new.key);
+            assert_eq!(world.desired.owner(&server), Some(&new.key));
+        }
+    }
+}
+
+/// Of those who come while another one goes, who has it is told, and not who had it.
+#[test]
+fn a_conflict_names_who_has_it_after_the_look() {
+    let (address, server) = ("203.0.113.1", tcp("203.0.113.1", 80));
+    let of = |name: &str, created, number| with(named(name, created, number), external_ip(address));
+    for gone in ["a", "z"] {
+        let gone = of(gone, 0, 1);
+        for (first, second) in [("m", "n"), ("n", "m")] {
+            let mut world = World::new(ProxyOptions::default(), named("web", 0, 9), &["here"]);
+            world.tell(put(&gone));
+            let (first, second) = (of(first, 1, 2), of(second, 2, 3));
+            let events = [Event::Service(Change::Delete(gone.key.clone())), put(&first), put(&second)];
+            let told = [Conflict { server, winner: first.key.clone(), loser: second.key.clone() }];
+            assert_eq!(world.look(events), told, "{:?} goes", gone.key);
+        }
+    }
+}
