@@ -1,8 +1,9 @@
 //! What is to be done to a table of iptables, as data. Pure.
 //!
 //! All of it is one input for `iptables-restore --noflush`, which the kernel takes as a whole or not at all: at no
-//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services. Of a table that
-//! is not printed the accept alone is such an input, and comes first.
+//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services. (In iptables-nft the
+//! chains, to which no jump leads any more, go after it.) Of a table that is not printed the accept alone is such an input, and
+//! comes first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,7 +1,9 @@
 //! kube-proxy's chains, jumps and sets: what is removed, when, and what others use.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::leftovers::report::Finding;
@@ -18,6 +20,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     what_others_use_stays_and_is_named,
     what_others_may_mark_by_stays,
     a_set_that_is_given_up_late_goes,
+    thousands_of_chains_go_soon,
 ];
 
 fn without_our_own_rules_nothing_is_removed() {
@@ -184,4 +187,29 @@ fn a_set_that_is_given_up_late_goes() {
             "removed ipsets: KUBE-CLUSTER-IP",
         ]
     );
+}
+
+/// As kube-proxy's mode iptables leaves them: iptables-nft's own program needs minutes for so many.
+fn thousands_of_chains_go_soon() {
+    const COUNT: usize = 20_000;
+    leave("iptables-nft");
+    let letter = |digit: u8| char::from(digit - b'0' + b'A');
+    let names = (0..COUNT).map(|number| format!("{number:016}").bytes().map(letter).collect::<String>());
+    let names: Vec<String> = names.map(|name| format!("KUBE-SVC-{name}")).collect();
+    let mut script = String::new();
+    for name in &names {
+        writeln!(script, "add chain ip nat {name}").expect("a string takes everything");
+    }
+    for name in &names {
+        writeln!(script, "add rule ip nat KUBE-SERVICES counter jump {name}")
+            .expect("a string takes everything");
+    }
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), script).expect("written");
+    shell(&format!("nft -f {}", file.path().display()));
+    let begun = Instant::now();
+    let report = take_over_unguarded();
+    assert!(report.is_complete(), "{:?}", said(&report));
+    assert!(!shell("nft list table ip nat").contains("KUBE-S"));
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
 }

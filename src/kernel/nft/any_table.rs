@@ -12,6 +12,9 @@ use crate::kernel::{Outcome, nfnetlink};
 /// The name of our own tables, one of each family.
 pub const OUR_TABLE: &str = TABLE;
 
+/// How many chains are removed in one transaction.
+const PIECE: usize = 1000;
+
 /// The tables in the network namespace of the thread that opened this.
 #[derive(Debug)]
 pub struct WholeTables {
@@ -192,6 +195,25 @@ impl WholeTables {
             transaction.delete_chain(family, table, chain);
         }
         self.commit(transaction)
+    }
+
+    /// Removes chains with all that is in them, to which nothing but themselves refers: where something else does, they are
+    /// empty afterwards, and there. Whatever others change meanwhile is left to them.
+    pub fn remove_chains(&mut self, family: Family, table: &str, chains: &[String]) -> Outcome {
+        // In pieces, as the kernel keeps others waiting for as long as one takes. They refer to each other: all are empty first.
+        for change in [Transaction::empty_chain, Transaction::delete_chain] {
+            for piece in chains.chunks(PIECE) {
+                let mut transaction = Transaction::new();
+                for chain in piece {
+                    change(&mut transaction, family, table, chain);
+                }
+                match self.commit(transaction) {
+                    Outcome::Done => {}
+                    other => return other,
+                }
+            }
+        }
+        Outcome::Done
     }
 
     /// A chain; `None`: it does not exist.
