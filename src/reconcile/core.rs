@@ -478,11 +478,12 @@ impl Reconciler {
         }
     }
 
-    /// Until when changes are held back, where the user asked for that.
+    /// Until when changes are held back, where the user asked for that. Not while much is written piece by piece: the next
+    /// piece would wait for them, and they for the time of the last one.
     fn held_back(&self, now: Instant) -> Option<Instant> {
         let until = self.applied? + self.min_sync_period;
         let changes = self.schedule.most_urgent() == Some(Urgency::Change);
-        (changes && self.synced_once && now < until).then_some(until)
+        (changes && self.synced_once && !self.schedule.has_pieces() && now < until).then_some(until)
     }
 
     /// Compares these keys; `None` where nothing is to be written.

@@ -33,7 +33,7 @@ pub(super) enum Urgency {
     First,
     /// A change, or drift.
     Change,
-    /// At start: everything else.
+    /// Much at once: at start everything else; later, virtual servers that are all gone.
     Bulk,
     /// At start: what is ours and not wanted.
     Removal,
@@ -254,6 +254,11 @@ impl Schedule {
     /// The most urgent queue that is not empty.
     pub(super) fn most_urgent(&self) -> Option<Urgency> {
         self.queues.keys().next().copied()
+    }
+
+    /// Whether something waits that is worked on piece by piece.
+    pub(super) fn has_pieces(&self) -> bool {
+        self.queues.range(Urgency::Bulk..).next().is_some()
     }
 
     /// Marks a key as uncertain: it must be read before it is compared again.

@@ -234,8 +234,15 @@ impl Reconciler {
         self.notes.push(Note::Drift(key));
     }
 
-    /// Compares what was read with the picture: what differs is drift.
+    /// Compares what was read with the picture: what differs is drift. Where all virtual servers of a slice are gone, the
+    /// others likely are too: they are listed at once.
     pub(super) fn compare(&mut self, selection: &Selection, read: &State) {
+        if let Selection::Keys(slice) = selection
+            && read.virtual_servers.is_empty()
+            && slice.iter().any(|key| self.actual.contains(key))
+        {
+            self.audit.look(vec![Look::List]);
+        }
         let keys: BTreeSet<Key> = match selection {
             // Not for each slice through everything.
             Selection::Keys(keys) => keys.clone(),
@@ -261,7 +268,9 @@ impl Reconciler {
         }
     }
 
-    /// Compares the list of virtual servers with the picture: whatever appeared or vanished is read next.
+    /// Compares the list of virtual servers with the picture. What it misses is gone: a list is complete, or was not given at
+    /// all, and while it was made nothing else was done. What it shows and is not known is read next. If it was wrong, the
+    /// kernel says so when a virtual server is made that is there, and that is looked at then.
     pub(super) fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
         let intruders = std::mem::take(&mut self.intruders);
         let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
@@ -274,8 +283,16 @@ impl Reconciler {
             self.foreign.clone_from(&foreign);
             self.notes.push(Note::Foreign(foreign));
         }
-        let known: BTreeSet<_> = self.actual.virtual_servers.keys().copied().collect();
-        let unexpected: Vec<_> = ours.symmetric_difference(&known).copied().collect();
-        self.audit.look_at(unexpected);
+        let known = self.actual.virtual_servers.keys();
+        let gone: Vec<Key> =
+            known.filter(|key| !keys.contains(key)).copied().map(Key::VirtualServer).collect();
+        let is_unknown = |key: &VirtualServerKey| !self.actual.virtual_servers.contains_key(key);
+        self.audit.look_at(ours.into_iter().filter(is_unknown).collect());
+        for key in &gone {
+            self.take_in(key, &State::default());
+            self.drifted(key.clone());
+        }
+        // In pieces: it may be all of them, and changes go between.
+        self.schedule.add_all(Urgency::Bulk, gone);
     }
 }

@@ -1,0 +1,165 @@
+//! Virtual servers that are gone all at once, as after `ipvsadm -C`, and lists that say so.
+
+use std::collections::BTreeMap;
+
+use kube_ipvs::reconcile::core::Answer;
+use kube_ipvs::state::{RealServers, VirtualServer};
+
+use super::*;
+
+/// Which keys these notes tell to have drifted.
+fn drifted(notes: Vec<Note>) -> Vec<Key> {
+    let drift = |note| match note {
+        Note::Drift(key) => Some(key),
+        _ => None,
+    };
+    notes.into_iter().filter_map(drift).collect()
+}
+
+/// To read each of them once more would take a slice in a second.
+#[test]
+fn however_many_are_gone_all_are_back_in_seconds_and_each_is_told_once() {
+    for count in [300, 10_000] {
+        let mut life = settled(count, Duration::from_secs(1));
+        life.pass(Duration::from_secs(5));
+        life.reconciler.take_notes();
+        clear_ipvs(&life.kernel);
+        let gone = life.now;
+        let (mut told, mut times) = (BTreeMap::<Key, u32>::new(), 0);
+        loop {
+            life.step();
+            let keys = drifted(life.reconciler.take_notes());
+            times += u32::from(!keys.is_empty());
+            for key in keys {
+                *told.entry(key).or_default() += 1;
+            }
+            let is_back = life.kernel.state().virtual_servers.len() == usize::from(count);
+            // Of those that are not noticed yet nothing is known.
+            let is_noticed = told.len() == usize::from(count);
+            assert!(!is_noticed || is_back || !life.reconciler.is_settled(Family::V4));
+            if is_back {
+                break;
+            }
+            assert!(life.now - gone < Duration::from_secs(12), "{count}: {} noticed", told.len());
+        }
+        assert_eq!(told.len(), usize::from(count));
+        assert!(told.values().all(|times| *times == 1), "{told:?}");
+        assert!(times <= 2, "the slice that was read, and the list: {times}");
+        life.pass(Duration::from_secs(1));
+        assert!(life.reconciler.is_settled(Family::V4) && life.reconciler.failures().is_empty());
+    }
+}
+
+#[test]
+fn a_change_goes_before_what_is_made_again_and_does_not_hold_it_back() {
+    let mut life =
+        Life::at_pace(options(), MemoryKernel::default(), Duration::from_hours(1), Duration::from_secs(1));
+    life.feed(cluster(2000));
+    life.settle();
+    clear_ipvs(&life.kernel);
+    while life.kernel.state().virtual_servers.is_empty() {
+        life.step();
+    }
+    life.feed(appears(2000));
+    let new = VirtualServerKey { address: service(2000).cluster_ips[0], protocol: Protocol::Tcp, port: 80 };
+    while !life.kernel.state().virtual_servers.contains_key(&new) {
+        life.step();
+        assert!(life.kernel.state().virtual_servers.len() < 2000, "before it the others are made again");
+    }
+    life.pass(Duration::from_secs(1));
+    assert_eq!(life.kernel.state().virtual_servers.len(), 2001);
+}
+
+/// That a list is complete is the kernel's word; if it was not, the kernel says so when they are made.
+#[test]
+fn what_a_list_misses_and_is_there_stays_and_is_not_told_to_be_refused() {
+    let mut life = settled(300, Duration::from_secs(1));
+    let before = life.kernel.state();
+    life.reconciler.take_notes();
+    loop {
+        match life.reconciler.next(life.now) {
+            Next::Work(Work::List) => break,
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+    }
+    life.kernel.take_written();
+    life.reconciler.complete(Answer::Keys(Ok(BTreeSet::new())), life.now);
+    assert!(!life.reconciler.is_settled(Family::V4), "they are to be made");
+    life.pass(Duration::from_millis(100));
+    assert!(life.reconciler.is_settled(Family::V4) && life.reconciler.failures().is_empty());
+    assert_eq!(life.kernel.take_written(), []);
+    assert_eq!(life.kernel.state(), before);
+    let notes = life.reconciler.take_notes();
+    assert!(!notes.iter().any(|note| matches!(note, Note::Refused { .. })), "{notes:?}");
+}
+
+/// An answer that is not complete is an error, and says nothing of what is there.
+#[test]
+fn a_list_that_fails_makes_nothing_be_missed() {
+    let mut life = settled(300, Duration::from_secs(1));
+    life.kernel.take_written();
+    life.reconciler.take_notes();
+    loop {
+        match life.reconciler.next(life.now) {
+            Next::Work(work @ Work::List) => {
+                life.kernel.fail_reads(1);
+                life.work(&work);
+                break;
+            }
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+    }
+    life.pass(Duration::from_secs(10));
+    let notes = life.reconciler.take_notes();
+    assert!(notes.iter().any(|note| matches!(note, Note::Unreadable(_))), "{notes:?}");
+    assert_eq!(drifted(notes), []);
+    assert_eq!(life.kernel.take_written(), []);
+}
+
+/// A list of tens of thousands takes the kernel a second, and the audit rests in proportion to what it takes; not when it
+/// found something.
+#[test]
+fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
+    let server = VirtualServer {
+        scheduler: "rr".into(),
+        flags: 0,
+        timeout_seconds: 0,
+        netmask_bits: 32,
+        real_servers: RealServers::default(),
+    };
+    let others = move |state: &mut State| {
+        let port = |key: &VirtualServerKey| VirtualServerKey { port: 9999, ..*key };
+        let keys: Vec<_> = state.virtual_servers.keys().map(port).collect();
+        state.virtual_servers.extend(keys.into_iter().map(|key| (key, server.clone())));
+    };
+    let all_but_first = |state: &mut State| {
+        let first = state.virtual_servers.pop_first();
+        state.virtual_servers = first.into_iter().collect();
+    };
+    for (meddle, limit) in [
+        // All but the first, which is looked at for all of them.
+        (Box::new(all_but_first) as Box<dyn Fn(&mut State)>, Duration::from_secs(1)),
+        // What is at an address of ours and nobody asked for is read, slice by slice, and goes.
+        (Box::new(others), Duration::from_secs(30)),
+    ] {
+        let mut life = settled(300, Duration::from_secs(1));
+        let before = life.kernel.state();
+        let mut listed = None;
+        while listed.is_none_or(|_| life.kernel.state() != before) {
+            match life.reconciler.next(life.now) {
+                Next::Work(work @ Work::List) if listed.is_none() => {
+                    life.kernel.meddle(&meddle);
+                    let answer = work.carry_out(&mut life.kernel);
+                    life.now += Duration::from_secs(1);
+                    listed = Some(life.now);
+                    life.reconciler.complete(answer, life.now);
+                }
+                Next::Work(work) => life.work(&work),
+                Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+            }
+            assert!(listed.is_none_or(|listed| life.now - listed < limit));
+        }
+    }
+}
