@@ -1,5 +1,6 @@
 //! When connection tracking is purged, and of what: after real servers of UDP went, after a virtual server of UDP got its
-//! first one, and once after the first complete set was written, for what a crash left behind.
+//! first one, or the address that it is at, after a way inside the cluster came or went, and once after the first complete
+//! set was written, for what a crash left behind.
 //!
 //! A purge is no state: it cannot be compared and repaired. So what it is about is noted when a step is done, or may
 //! have been; it comes after all that waits to be written, but not for ever after; and where it fails it is tried
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use crate::cluster::types::Protocol;
+use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::diff::purge::Purge;
 use crate::state::{Element, State, VirtualServerKey};
@@ -65,6 +66,25 @@ impl Purges {
             Step::AddElement(Element::InCluster(key, ..))
             | Step::DeleteElement(Element::InCluster(key, ..)) => {
                 self.note(*key, now);
+            }
+            // Whether the table was gone, or is another one only, is not known here.
+            Step::InstallRules(family, _, elements) => {
+                let new = elements.iter().filter_map(|element| match element {
+                    Element::InCluster(key, ..) => Some(*key),
+                    _ => None,
+                });
+                let before = ways_inside(actual).map(|(key, _)| key);
+                let of_family = |key: &VirtualServerKey| Family::of(key.address) == *family;
+                for key in new.chain(before.filter(of_family)) {
+                    self.note(key, now);
+                }
+            }
+            // What was sent there before left the node. A new address has virtual servers that were noted when they got their
+            // real servers, or none.
+            Step::AddAddress(address) | Step::AddRoute(address) => {
+                for key in actual.virtual_servers_at(*address) {
+                    self.note(key, now);
+                }
             }
             _ => {}
         }

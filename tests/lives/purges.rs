@@ -1,5 +1,6 @@
 //! When connection tracking is purged.
 
+use kube_ipvs::cluster::types::{External, Policy};
 use kube_ipvs::diff::purge::Flow;
 use kube_ipvs::state::RealServerKey;
 
@@ -67,4 +68,46 @@ fn a_purge_that_fails_is_told_and_done_again() {
     assert_eq!(life.kernel.flows(), [stale].into());
     life.pass(Duration::from_secs(11));
     assert!(life.kernel.flows().is_empty());
+}
+
+/// What was sent there meanwhile left the node, and its entry says so for as long as its client goes on.
+#[test]
+fn what_was_sent_to_an_address_while_it_was_gone_is_purged() {
+    let mut life = Life::new(MemoryKernel::default());
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    let before = life.kernel.state();
+    let (stale, live) = (dns_flow("10.96.0.0"), dns_flow("10.244.0.1"));
+    for remove in [remove_device, |kernel: &MemoryKernel| kernel.meddle(|state| state.addresses.clear())] {
+        remove(&life.kernel);
+        life.kernel.track(stale);
+        life.kernel.track(live);
+        life.pass(Duration::from_mins(1));
+        assert_eq!(life.kernel.state(), before);
+        assert_eq!(life.kernel.flows(), [live].into());
+    }
+}
+
+/// Clients inside the cluster went to the entry point itself.
+#[test]
+fn what_was_sent_past_a_way_inside_while_its_table_was_gone_is_purged() {
+    let mut life = Life::new(MemoryKernel::default());
+    let [Event::Service(Change::Replace(mut services)), slices, node] = with_dns("10.244.0.1") else {
+        panic!("the Services come first");
+    };
+    let entry = ip("203.0.113.1");
+    let external = External { load_balancer_ips: vec![entry], policy: Policy::Local, ..External::default() };
+    services[0].external = Some(Box::new(external));
+    life.feed([Event::Service(Change::Replace(services)), slices, node]);
+    life.settle();
+    let before = life.kernel.state();
+    let flow = dns_flow("203.0.113.1");
+    let stale = Flow { destination: VirtualServerKey { address: entry, ..flow.destination }, ..flow };
+    for remove in [flush_ruleset, MemoryKernel::remake_tables] {
+        remove(&life.kernel);
+        life.kernel.track(stale);
+        life.pass(Duration::from_mins(1));
+        assert_eq!(life.kernel.state(), before);
+        assert!(life.kernel.flows().is_empty());
+    }
 }

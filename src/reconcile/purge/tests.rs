@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::state::{RealServer, RealServerKey, VirtualServer, Weight};
+use crate::state::{RealServer, RealServerKey, RuleSettings, VirtualServer, Weight};
 
 const TOOK: Duration = Duration::from_millis(10);
 
@@ -52,6 +52,12 @@ fn what_may_leave_stale_flows_is_purged() {
     let delete = Step::DeleteRealServer(udp, real());
     assert_eq!(due(&delete, &state(udp, 2), &state(udp, 1)), purged(&[real()]));
     assert_eq!(due(&Step::DeleteVirtualServer(udp), &state(udp, 1), &State::default()), purged(&[]));
+    for step in [Step::AddAddress(udp.address), Step::AddRoute(udp.address)] {
+        assert_eq!(due(&step, &state(udp, 1), &state(udp, 1)), purged(&[real()]), "{step}");
+        assert_eq!(due(&step, &State::default(), &State::default()), None, "nothing is there");
+        let tcp = state(key(Protocol::Tcp, 53), 1);
+        assert_eq!(due(&step, &tcp, &tcp), None, "{step}");
+    }
     for other in [Protocol::Tcp, Protocol::Sctp] {
         let other = key(other, 53);
         let delete = Step::DeleteRealServer(other, real());
@@ -85,13 +91,27 @@ fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them(
     // One that no virtual server serves here: a client that sends all the time is not sent there otherwise.
     actual.virtual_servers.remove(&balanced);
     let way = Element::InCluster(balanced, cluster_ip.address, 53);
-    for step in [Step::AddElement(way), Step::DeleteElement(way)] {
+    let settings =
+        RuleSettings { masquerade_mark: 0x4000, masquerade_all: false, inside: None, node_address: None };
+    let install = |family, elements| Step::InstallRules(family, settings.clone(), elements);
+    for (step, expected) in [
+        (Step::AddElement(way), vec![&balanced]),
+        (Step::DeleteElement(way), vec![&balanced]),
+        // One is in the table that is made anew, and one was in that before.
+        (
+            install(Family::V4, vec![way, Element::ClusterAddress(cluster_ip.address)]),
+            vec![&balanced, &other],
+        ),
+    ] {
         let mut purges = Purges::default();
         purges.stepped(&step, &actual, now);
         let live = purges.due(true, &actual, now).expect("a purge").live;
-        assert_eq!(live.keys().collect::<Vec<_>>(), [&balanced], "{step}");
+        assert_eq!(live.keys().collect::<Vec<_>>(), expected, "{step}");
         assert_eq!(live[&balanced].len(), 2, "those of the cluster IP");
     }
+    let mut purges = Purges::default();
+    purges.stepped(&install(Family::V6, Vec::new()), &actual, now);
+    assert_eq!(purges.due(true, &actual, now), None, "the other family");
 }
 
 #[test]
