@@ -12,6 +12,8 @@ mod life;
 mod others;
 #[path = "lives/purges.rs"]
 mod purges;
+#[path = "lives/settings.rs"]
+mod settings;
 #[path = "lives/surprises.rs"]
 mod surprises;
 

@@ -261,11 +261,23 @@ impl Reconciler {
                 self.intruders.insert(address);
             }
             let concerns_us = self.desired.wants(&key) || key.is_removable();
-            if concerns_us {
-                self.drifted(key.clone());
-                self.schedule.add(Urgency::Change, key);
+            if !concerns_us {
+                continue;
             }
+            if !self.is_set_as_wanted(&key) {
+                self.drifted(key.clone());
+            }
+            self.schedule.add(Urgency::Change, key);
         }
+    }
+
+    /// Whether a setting is as it is wanted: of the timeouts, those that are left to the kernel may be anything.
+    fn is_set_as_wanted(&self, key: &Key) -> bool {
+        if key.is_removable() {
+            return false;
+        }
+        let scope = Scope::from([key.clone()]);
+        diff::accepts(&self.desired.select(&scope), &self.actual, &scope)
     }
 
     /// Compares the list of virtual servers with the picture. What it misses is gone: a list is complete, or was not given at
