@@ -344,17 +344,20 @@ impl fmt::Debug for InterfaceName {
 }
 
 /// An element of one of the sets in our nftables tables; its address says in which family's.
+///
+/// Where there are many they are written in this order, and removed in the reverse one, and there may be a while between
+/// two. So what makes an exception comes before what it is an exception of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
+    /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports
+    /// there are ours.
+    SharedAddress(IpAddr),
     /// Set `cluster-addresses`: a cluster IP. What goes there belongs to a Service, or is refused; where the source
     /// is not inside the cluster, it is masqueraded.
     ClusterAddress(IpAddr),
     /// Set `external-addresses`: an external IP or a load balancer's. What goes there belongs to a Service, or is
     /// refused.
     ExternalAddress(IpAddr),
-    /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports
-    /// there are ours.
-    SharedAddress(IpAddr),
     /// Set `health-checks`: where on a service address load balancers ask for a Service's health check node port; always
     /// TCP. It is no entry point: this program answers there itself.
     HealthCheck(VirtualServerKey),
@@ -373,10 +376,10 @@ pub enum Element {
     Dropped(VirtualServerKey),
     /// Set `refused`: an entry point without endpoints whose address is not on our device.
     Refused(VirtualServerKey),
+    /// Set `allowed`: who may use a restricted entry point. The networks of one do not overlap.
+    Allowed(VirtualServerKey, IpNet),
     /// Set `restricted`: an entry point that not everybody may use.
     Restricted(VirtualServerKey),
-    /// Set `allowed`: who may use it. The networks of an entry point do not overlap.
-    Allowed(VirtualServerKey, IpNet),
     /// Set `numbered`: a device that has an IPv4 address of its own, which masquerading can take.
     Numbered(InterfaceName),
 }

@@ -10,6 +10,8 @@ mod killed;
 mod life;
 #[path = "lives/others.rs"]
 mod others;
+#[path = "lives/pieces.rs"]
+mod pieces;
 #[path = "lives/purges.rs"]
 mod purges;
 #[path = "lives/settings.rs"]

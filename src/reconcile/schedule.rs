@@ -35,6 +35,8 @@ pub(super) enum Urgency {
     Change,
     /// Much at once: at start everything else; later, virtual servers that are all gone.
     Bulk,
+    /// At start: the ways inside the cluster, which lead to virtual servers of that.
+    Ways,
     /// At start: what is ours and not wanted.
     Removal,
 }
@@ -195,9 +197,10 @@ impl Schedule {
             let queue = entry.get_mut();
             let taken = match urgency {
                 Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).take(),
-                // From the front elements, virtual servers, addresses; from the back the reverse. Both are the
-                // order that order.rs wants, across pieces.
-                Urgency::Bulk => queue.take_first(piece),
+                // From the front elements, virtual servers, addresses; from the back the reverse. Both are the order
+                // that order.rs wants, across pieces, of what is in one queue. Which step needs which is known inside
+                // one piece only: what needs something that an earlier piece failed to make is tried all the same.
+                Urgency::Bulk | Urgency::Ways => queue.take_first(piece),
                 Urgency::Removal => queue.take_last(piece),
             };
             if entry.get().is_empty() {

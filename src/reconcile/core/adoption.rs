@@ -101,7 +101,14 @@ impl Reconciler {
         );
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
-        self.schedule.add_all(Urgency::Bulk, update.scope.into_iter().chain(of_first).collect());
+        // Elements come before virtual servers, but for those that send clients to one.
+        let (ways, bulk): (Vec<_>, Vec<_>) = update
+            .scope
+            .into_iter()
+            .chain(of_first)
+            .partition(|key| matches!(key, Key::Element(Element::InCluster(..))));
+        self.schedule.add_all(Urgency::Bulk, bulk);
+        self.schedule.add_all(Urgency::Ways, ways);
         // With the settings, since a table is made with the addresses that are shared: once they are, these would be nobody's if
         // this life ended before the rest is removed.
         let settings = self.desired.setting_keys();
