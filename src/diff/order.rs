@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | 0 | sysctls, the device, timeouts | everything else needs them |
 //! | 1 | the fixed rules | traffic must not pass before masquerade and refusal stand |
-//! | 2 | new elements; who may use an entry point | hairpin before the real server that needs it; ownership of a virtual server before it exists |
+//! | 2 | new elements; who may use an entry point; addresses that are new, and shared | hairpin before the real server that needs it; ownership of a virtual server before it exists; the node's own ports at an address must not be refused |
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
-//! | 6 | addresses and routes; ways inside the cluster; addresses that are shared now | they attract traffic: only when there is someone to take it |
+//! | 6 | addresses and routes; ways inside the cluster; addresses that were ours alone, and are shared now | they attract traffic: only when there is someone to take it; what goes from a shared address has gone |
 //! | 7 | removed addresses | no more traffic, before the one who takes it goes |
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
@@ -61,7 +61,7 @@ impl Draft {
 
     /// Puts the steps in order and says which needs which.
     pub(super) fn into_plan(mut self, actual: &State) -> Plan {
-        let phases = Phases::of(&self.steps);
+        let phases = Phases::of(&self.steps, actual);
         // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes, and virtual servers
         // that the kernel finds along one chain follow each other.
         self.steps.sort_by_cached_key(|step| {
@@ -144,6 +144,8 @@ struct Phases {
     unmade: HashSet<VirtualServerKey>,
     /// The addresses that another device has, from now on.
     shared: HashSet<IpAddr>,
+    /// Those of them that were not known as service addresses: nothing there is ours because of its address.
+    shared_from_the_start: HashSet<IpAddr>,
     /// The entry points that clients inside the cluster are sent away from to a new place.
     rerouted: HashSet<VirtualServerKey>,
     /// The entry points that others may use from now on.
@@ -151,7 +153,7 @@ struct Phases {
 }
 
 impl Phases {
-    fn of(steps: &[Step]) -> Self {
+    fn of(steps: &[Step], actual: &State) -> Self {
         let mut phases = Self::default();
         for step in steps {
             match step {
@@ -160,6 +162,12 @@ impl Phases {
                 }
                 Step::AddElement(Element::SharedAddress(address)) => {
                     phases.shared.insert(*address);
+                    let is_known = [Element::ClusterAddress(*address), Element::ExternalAddress(*address)]
+                        .iter()
+                        .any(|element| actual.elements.contains(element));
+                    if !is_known {
+                        phases.shared_from_the_start.insert(*address);
+                    }
                 }
                 Step::AddElement(Element::InCluster(server, ..)) => {
                     phases.rerouted.insert(*server);
@@ -184,6 +192,11 @@ impl Phases {
             // Not while the virtual server is still there.
             Step::DeleteElement(Element::Restricted(server) | Element::Allowed(server, _))
                 if !self.unmade.contains(server) =>
+            {
+                2
+            }
+            Step::AddElement(Element::SharedAddress(address))
+                if self.shared_from_the_start.contains(address) =>
             {
                 2
             }

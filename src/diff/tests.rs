@@ -267,6 +267,24 @@ fn an_address_needs_the_first_of_its_virtual_servers() {
 }
 
 /// Once an address is shared, a virtual server there is ours only if it is owned.
+/// What goes to other ports of a service address is refused: those of the node must not be, not even for a moment.
+#[test]
+fn an_address_that_is_new_and_shared_is_never_ours_alone() {
+    let (server, address) = (tcp("203.0.113.1", 80), ip("203.0.113.1"));
+    let shared = |step: &Step| *step == Step::AddElement(Element::SharedAddress(address));
+    let elements = |element| [element, Element::SharedAddress(address), Element::Owned(server)];
+    for element in [Element::ExternalAddress(address), Element::ClusterAddress(address)] {
+        let plan = plan(&State::default(), &state(&elements(element), &[(server, 1)]));
+        let known = phase(&plan, |step| *step == Step::AddElement(element));
+        // Steps of one phase are one transaction.
+        assert_eq!(phase(&plan, shared), known, "{element}");
+    }
+    // It was ours before: the other order, as below.
+    let before = state(&[Element::ClusterAddress(address)], &[]);
+    let plan = plan(&before, &state(&elements(Element::ExternalAddress(address)), &[(server, 1)]));
+    assert!(phase(&plan, shared) > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
+}
+
 #[test]
 fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
     let address = ip("203.0.113.1");
