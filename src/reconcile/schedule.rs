@@ -169,6 +169,8 @@ pub(super) struct Schedule {
 #[derive(Clone, Debug, Default)]
 struct Suspects {
     keys: Scope,
+    /// Those that were taken, and are to be taken again once they are certain.
+    taken: Scope,
     /// Reading them failed: not before this.
     due: Option<Instant>,
     attempts: u32,
@@ -206,15 +208,23 @@ impl Schedule {
             if entry.get().is_empty() {
                 entry.remove();
             }
-            let mut ready = taken;
-            if !self.suspects.is_empty() {
-                ready.retain(|key| !self.is_suspect(key));
-            }
+            let ready = if self.suspects.is_empty() { taken } else { self.without_suspects(taken) };
             if !ready.is_empty() {
                 return ready;
             }
         }
         Scope::new()
+    }
+
+    /// What of this is certain. The rest waits for that.
+    fn without_suspects(&mut self, taken: Scope) -> Scope {
+        let (uncertain, ready) = taken.into_iter().partition::<Scope, _>(|key| self.is_suspect(key));
+        for key in uncertain {
+            if let Some(suspects) = self.suspects.get_mut(&Part::of(&key)) {
+                suspects.taken.insert(key);
+            }
+        }
+        ready
     }
 
     /// Puts the keys whose retry is due among the changes, and with them those that come soon: before each retry what the
@@ -287,13 +297,12 @@ impl Schedule {
 
     /// All uncertain keys of one part were read: they are certain again, and are compared next.
     pub(super) fn certain(&mut self, keys: Scope) {
-        if let Some(key) = keys.first() {
-            self.suspects.remove(&Part::of(key));
-        }
+        let suspects = keys.first().and_then(|key| self.suspects.remove(&Part::of(key))).unwrap_or_default();
         for key in keys {
-            // One that waits for its retry goes on waiting.
+            // One that waits for its retry goes on waiting, if nothing else was to be done with it.
             let waits = self.failures.get(&key).map(|failure| (failure.due, key.clone()));
-            if waits.is_none_or(|retry| !self.retries.contains(&retry)) {
+            let is_waiting = waits.is_some_and(|retry| self.retries.contains(&retry));
+            if !is_waiting || suspects.taken.contains(&key) {
                 self.add(Urgency::Change, key);
             }
         }

@@ -478,6 +478,24 @@ fn uncertain_keys_wait_for_no_other_part_that_cannot_be_read() {
     assert_eq!(schedule.take(due), server);
 }
 
+/// The kernel refused a key, and cannot be asked for a while what it has of it.
+#[test]
+fn a_change_of_what_cannot_be_read_does_not_wait_for_the_retry() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    let refused = Scope::from([key(1), key(2)]);
+    for key in &refused {
+        schedule.fail(key, "no".to_owned(), true, now);
+        schedule.suspect(key.clone());
+    }
+    schedule.still_uncertain(&refused, now);
+    schedule.add(Urgency::Change, key(1));
+    assert!(schedule.take(now).is_empty());
+    schedule.certain(refused);
+    assert_eq!(schedule.take(now), Scope::from([key(1)]), "and the other one waits");
+    assert!(schedule.take(now).is_empty());
+}
+
 /// When the next part of the audit is looked at; what everything stands on is asked for in between.
 fn next_look(audit: &mut Audit, state: &State) -> Instant {
     loop {
