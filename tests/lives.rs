@@ -2,6 +2,8 @@
 
 #[path = "lives/cleared.rs"]
 mod cleared;
+#[path = "lives/drains.rs"]
+mod drains;
 #[path = "../src/cluster/examples.rs"]
 mod examples;
 #[path = "lives/killed.rs"]

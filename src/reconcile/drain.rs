@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Protocol;
+use crate::diff::Step;
 use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How often the connections of draining servers are counted.
@@ -51,7 +52,12 @@ struct Drain {
     until: Option<Instant>,
     /// Its connections have ended.
     idle: bool,
+    /// It was said that it may go: from then on it is tried as often as everything that the kernel refuses.
+    may_go: bool,
 }
+
+/// A slice still has its endpoint.
+const STAYS: Drain = Drain { until: None, idle: false, may_go: false };
 
 impl Drains {
     /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
@@ -109,9 +115,9 @@ impl Drains {
 
     /// Whether an unwanted real server may stay for its connections.
     fn may_stay(&mut self, key: VirtualServerKey, real: RealServerKey, in_slice: bool, now: Instant) -> bool {
-        let drain = self.servers.entry((key, real)).or_insert(Drain { until: None, idle: false });
+        let drain = self.servers.entry((key, real)).or_insert(STAYS);
         if in_slice {
-            *drain = Drain { until: None, idle: false };
+            *drain = STAYS;
             return true;
         }
         let until = *drain.until.get_or_insert(now + self.deadline);
@@ -136,10 +142,15 @@ impl Drains {
 
     /// Forgets the drains of a virtual server that is not wanted any more.
     pub(super) fn forget(&mut self, key: &VirtualServerKey) {
-        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
-        let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.end(&id, None);
+        self.end_all(key, None);
+    }
+
+    /// A step was done: real servers that went do not drain any more.
+    pub(super) fn stepped(&mut self, step: &Step, now: Instant) {
+        match step {
+            Step::DeleteRealServer(key, real) => self.end(&(*key, *real), Some(now)),
+            Step::DeleteVirtualServer(key) => self.end_all(key, Some(now)),
+            _ => {}
         }
     }
 
@@ -152,6 +163,15 @@ impl Drains {
                 self.ended.deadline += 1;
             }
             Some(_) => self.ended.overtaken += 1,
+        }
+    }
+
+    /// The same for all of a virtual server.
+    fn end_all(&mut self, key: &VirtualServerKey, now: Option<Instant>) {
+        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
+        let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.end(&id, now);
         }
     }
 
@@ -173,7 +193,7 @@ impl Drains {
     /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
     pub(super) fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
         if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
-            let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some());
+            let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some() && !drain.may_go);
             self.round = gone.map(|((key, _), _)| *key).collect();
             self.poll = (!self.round.is_empty()).then(|| now + POLL);
         }
@@ -181,8 +201,8 @@ impl Drains {
         (!part.is_empty()).then_some(part)
     }
 
-    /// Takes in how many connections real servers have, and says which virtual servers must be compared again. A real
-    /// server that is not counted is unknown, not idle.
+    /// Takes in how many connections real servers have, and says which virtual servers must be compared again: those of
+    /// which a real server may go now. That is said once. A real server that is not counted is unknown, not idle.
     pub(super) fn counted(
         &mut self,
         counts: &BTreeMap<(VirtualServerKey, RealServerKey), u64>,
@@ -190,9 +210,10 @@ impl Drains {
     ) -> BTreeSet<VirtualServerKey> {
         let mut ended = BTreeSet::new();
         for (id, drain) in &mut self.servers {
-            let Some(until) = drain.until else { continue };
+            let Some(until) = drain.until.filter(|_| !drain.may_go) else { continue };
             drain.idle |= counts.get(id) == Some(&0);
-            if drain.idle || until <= now {
+            drain.may_go = drain.idle || until <= now;
+            if drain.may_go {
                 ended.insert(id.0);
             }
         }

@@ -67,6 +67,8 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     assert!(drains.counted(&BTreeMap::from([(id, 3)]), now).is_empty(), "it has connections");
     assert!(drains.counted(&BTreeMap::new(), now).is_empty(), "not counted is unknown, not idle");
     assert_eq!(drains.counted(&BTreeMap::from([(id, 0)]), now), [server_key(Protocol::Tcp)].into());
+    assert!(drains.counted(&BTreeMap::from([(id, 0)]), now + DEADLINE).is_empty(), "that is said once");
+    assert_eq!(drains.due(now + 2 * POLL), None, "nor is it asked for again");
 
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
     drains.complete(&mut wanted, &actual, now, gone);

@@ -56,6 +56,7 @@ impl Reconciler {
                         self.notes.push(Note::SysctlChanged { sysctl: *sysctl, before, after });
                     }
                     self.actual.apply(&planned.step);
+                    self.drains.stepped(&planned.step, now);
                     self.own(&key);
                 }
                 Outcome::Unknown => {
