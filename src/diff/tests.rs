@@ -266,7 +266,6 @@ fn an_address_needs_the_first_of_its_virtual_servers() {
     assert!(!needs(&beside, &add, |_| true));
 }
 
-/// Once an address is shared, a virtual server there is ours only if it is owned.
 /// What goes to other ports of a service address is refused: those of the node must not be, not even for a moment.
 #[test]
 fn an_address_that_is_new_and_shared_is_never_ours_alone() {
@@ -285,6 +284,7 @@ fn an_address_that_is_new_and_shared_is_never_ours_alone() {
     assert!(phase(&plan, shared) > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
 }
 
+/// Once an address is shared, a virtual server there is ours only if it is owned.
 #[test]
 fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
     let address = ip("203.0.113.1");
