@@ -16,7 +16,8 @@ fn main() -> ExitCode {
                 Command::Run(merged) => app::run(*merged),
                 Command::DryRun(merged) => app::dry_run::run(*merged),
                 Command::Cleanup(merged) => app::cleanup::all(&merged),
-                Command::CleanupOwn(merged) => app::cleanup::own(&merged),
+                Command::CleanupOwn(merged) => app::cleanup::own(*merged),
+                Command::CleanupOwnStay(merged) => app::cleanup::own_stay(*merged),
                 Command::WriteConfig(merged, path) => app::write_config(&merged, &path),
                 Command::Print(text) => {
                     // A reader that has gone away is no failure of ours.

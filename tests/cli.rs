@@ -56,6 +56,8 @@ fn the_cleanups_are_commands_and_know_the_options() {
         matches!(command(&words(&["--cleanup"])), Ok(Command::Cleanup(merged)) if merged.options.proxy.exclude_cidrs.len() == 1)
     );
     assert!(matches!(command(&words(&["--cleanup-own"])), Ok(Command::CleanupOwn(_))));
+    assert!(matches!(command(&words(&["--cleanup-own-stay"])), Ok(Command::CleanupOwnStay(_))));
+    assert!(matches!(command(&["--cleanup-own-stay", "--cleanup-own"]), Ok(Command::CleanupOwnStay(_))));
     // The one that removes more.
     assert!(matches!(command(&["--cleanup-own", "--cleanup"]), Ok(Command::Cleanup(_))));
     assert!(matches!(command(&["--cleanup=false"]), Ok(Command::Run(_))));
@@ -66,7 +68,9 @@ fn the_cleanups_are_commands_and_know_the_options() {
 fn a_dry_run_is_one_of_a_start_alone() {
     assert!(matches!(command(&["--dry-run"]), Ok(Command::DryRun(_))));
     assert!(matches!(command(&["--dry-run=false", "--cleanup"]), Ok(Command::Cleanup(_))));
-    for flag in ["--cleanup", "--cleanup-own", "--init-only", "--write-config-to=/dev/null"] {
+    for flag in
+        ["--cleanup", "--cleanup-own", "--cleanup-own-stay", "--init-only", "--write-config-to=/dev/null"]
+    {
         let problem = command(&["--dry-run", flag]).unwrap_err();
         let name = flag.split('=').next().expect("a name");
         assert_eq!(

@@ -436,6 +436,18 @@ fn the_canary_and_kube_proxy_share_no_node() {
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
     let roll_back = daemonset("roll-back/daemonset.yaml");
     let whole = pod(&roll_back);
+    // What stays may do what the first cleanup may: a node may switch after that.
+    let ([first], [stays]) = (&whole.init_containers.as_deref().unwrap_or_default(), &whole.containers[..])
+    else {
+        panic!("{whole:?}")
+    };
+    let mut again = first.clone();
+    again.name = "cleanup-again".to_owned();
+    again.command = Some(vec!["/usr/local/bin/kube-ipvs".to_owned(), "--cleanup-own-stay".to_owned()]);
+    assert_eq!(stays, &again);
+    let words = &stays.command.as_ref().expect("a command")[1..];
+    let command = from_args(words.iter().map(Into::into), std::iter::empty());
+    assert!(matches!(command, Ok(Command::CleanupOwnStay(_))), "{command:?}");
     for (file, label, flag) in [("back", "back", "--cleanup-own"), ("clear", "clear", "--cleanup")] {
         let daemonset = daemonset(&format!("canary/{file}.yaml"));
         assert_eq!(daemonset.metadata.name, Some(format!("kube-ipvs-canary-{file}")));
@@ -447,7 +459,12 @@ fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
         assert_eq!(std::mem::replace(&mut command[1], "--cleanup-own".to_owned()), flag);
         let words = &command[1..];
         assert!(from_args(words.iter().map(Into::into), std::iter::empty()).is_ok(), "{words:?}");
-        ours.termination_grace_period_seconds = whole.termination_grace_period_seconds;
+        if flag == "--cleanup" {
+            // No proxy comes before the label goes, and the pod with it.
+            let [pause] = &ours.containers[..] else { panic!("{ours:?}") };
+            assert_eq!((pause.image.as_deref(), &pause.command), (Some(PAUSE), &None));
+            ours.containers.clone_from(&whole.containers);
+        }
         assert_eq!(&ours, whole, "{file}");
     }
 }
@@ -477,7 +494,7 @@ fn what_ended_one_of_our_containers_is_told_by_its_pod() {
             count += 1;
         }
     }
-    assert_eq!(count, 8);
+    assert_eq!(count, 10);
 }
 
 /// The command lines in the objects are understood, and the file in the configuration map with them.

@@ -1,9 +1,12 @@
-//! `--cleanup` and `--cleanup-own`, as commands.
+//! `--cleanup`, `--cleanup-own` and `--cleanup-own-stay`, as commands.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::log;
 use crate::kernel::ipvs::Ipvs;
@@ -42,9 +45,45 @@ const LOOK: Duration = Duration::from_millis(100);
 /// `--cleanup-own`: removes what is ours alone, as soon as it may. Until kube-proxy has taken the node over, it waits.
 ///
 /// # Errors
-/// As for [`all`]; among them that it waited for too long.
-pub fn own(merged: &Merged) -> anyhow::Result<()> {
-    log::begin(merged);
+/// As for [`all`]; among them that it waited for too long, or was told to end before.
+pub fn own(merged: Merged) -> anyhow::Result<()> {
+    log::begin(&merged);
+    match until_sigterm(move || once(&merged))? {
+        Some(done) => done,
+        None => bail!("told to end before it was done"),
+    }
+}
+
+/// `--cleanup-own-stay`: the same, and again whenever something of ours is left, until it is told to end. On a node that has
+/// not switched yet there is nothing to remove, and the switch may still be on its way there.
+///
+/// # Errors
+/// It cannot begin. What could not be removed is in the log, and tried again.
+pub fn own_stay(merged: Merged) -> anyhow::Result<()> {
+    log::begin(&merged);
+    until_sigterm(move || stay(&merged)).map(drop)
+}
+
+/// Does this on a thread of its own. `None`: SIGTERM came before it was done. It ends the program at once, also as the first
+/// process of a container, which only those signals end that it waits for; what is done in the kernel is done in transactions.
+fn until_sigterm<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<Option<T>> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build();
+    runtime.context("cannot wait for SIGTERM")?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let (done, end) = oneshot::channel();
+        let work = move || {
+            // Nobody listens any more when the program ends.
+            let _ = done.send(work());
+        };
+        thread::Builder::new().name("cleanup".to_owned()).spawn(work).context("cannot start a thread")?;
+        tokio::select! {
+            done = end => done.map(Some).context("the thread that cleans up is gone"),
+            _ = terminate.recv() => Ok(None),
+        }
+    })
+}
+
+fn once(merged: &Merged) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut before = Report::default();
     let report = loop {
@@ -60,13 +99,41 @@ pub fn own(merged: &Merged) -> anyhow::Result<()> {
         thread::sleep(PERIOD);
     };
     tell(&report)?;
+    tell_what_stays(merged);
+    Ok(())
+}
+
+fn stay(merged: &Merged) {
+    let mut before = Report::default();
+    // At first, and where something is left to be done. Beyond that only our tables are looked for: where kube-proxy is in
+    // iptables mode, its rules may be many, and are not to be read every few seconds.
+    let mut is_due = true;
+    loop {
+        if is_due || cleanup::has_own_tables() {
+            let report = cleanup::clean_own();
+            is_due = report.is_worth_another_try();
+            if !is_due {
+                // What is out of reach has been said, and there is nobody to exit for.
+                let _ = tell(&report);
+                tell_what_stays(merged);
+            } else if report != before {
+                report.log_news(&before);
+                tracing::info!("Waiting, and trying again");
+            }
+            before = report;
+        }
+        thread::sleep(PERIOD);
+    }
+}
+
+/// Names what kube-proxy does not take over, and what it does not set back.
+fn tell_what_stays(merged: &Merged) {
     if cleanup::has_device() && !cleanup::kube_proxy_has_sets() {
         tracing::warn!(
             "kube-proxy is not in ipvs mode here: kube-ipvs0 and the virtual servers stay, and nobody keeps them up to date"
         );
     }
     tell_settings(merged.options.proxy.timeouts.tcp_seconds);
-    Ok(())
 }
 
 /// Names the settings of IPVS that kube-proxy does not set, and that stay as we may have made them. Whose they are cannot be seen.

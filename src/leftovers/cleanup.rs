@@ -1,6 +1,7 @@
 //! `--cleanup` and `--cleanup-own`: a node without service proxy, or one that somebody else takes back.
 //!
-//! Both are complete in one run and find nothing in a second one. No API server is asked.
+//! Both are complete in one run and find nothing in a second one; `--cleanup-own-stay` is the same run, again and again. No API
+//! server is asked.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -60,10 +61,26 @@ pub fn clean_own() -> Report {
             ),
         );
     }
-    if !report.is_worth_another_try() {
+    // Once more: the look has taken its time, and what stays here looks while this program may start at any moment.
+    if !report.is_worth_another_try() && !runs(&mut report) {
         clean_filters(iptables, nftables, &BTreeSet::new(), &mut report);
     }
     report
+}
+
+/// Whether our nftables tables are there, of one family at least, or that cannot be known. They come first and go last of all
+/// that [`clean_own`] removes.
+pub fn has_own_tables() -> bool {
+    let exists = || -> io::Result<bool> {
+        let mut nftables = WholeTables::open()?;
+        for family in Family::ALL {
+            if nftables.exists(family, OUR_TABLE)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    exists().unwrap_or(true)
 }
 
 /// Whether kube-proxy, in whatever mode it is, keeps up what it shares with us: of all modes only ipvs has sets.
@@ -95,7 +112,8 @@ fn runs(report: &mut Report) -> bool {
 }
 
 /// The families in which our rules stand and kube-proxy's do not. Where neither has any, it is IPv4 that is missed: a
-/// kube-proxy that has not begun must not be taken for one that has nothing to do.
+/// kube-proxy that has not begun must not be taken for one that has nothing to do. Where only kube-proxy has rules, as on a
+/// node that has not switched yet, nothing is missed, and nothing is there to be removed.
 fn missing_rules(iptables: &Iptables, nftables: &mut WholeTables) -> io::Result<Vec<Family>> {
     let (mut missing, mut standing) = (Vec::new(), false);
     for family in Family::ALL {

@@ -19,6 +19,8 @@ pub enum Command {
     Cleanup(Box<Merged>),
     /// Remove what is ours alone, and exit: `--cleanup-own`.
     CleanupOwn(Box<Merged>),
+    /// Remove what is ours alone whenever it is left, until told to end: `--cleanup-own-stay`.
+    CleanupOwnStay(Box<Merged>),
     /// Say what [`Command::Run`] would change, and exit: `--dry-run`.
     DryRun(Box<Merged>),
     /// Run.
@@ -78,13 +80,14 @@ pub fn from_args(
         },
     };
     let host = rustix::system::uname();
-    let (write_config_to, cleanup, cleanup_own, dry_run) =
-        (flags.write_config_to.clone(), flags.cleanup, flags.cleanup_own, flags.dry_run);
+    let (write_config_to, cleanup, dry_run) = (flags.write_config_to.clone(), flags.cleanup, flags.dry_run);
+    let (cleanup_own, stay) = (flags.cleanup_own, flags.cleanup_own_stay);
     let merged = merge::merge(flags, file, environment, &host.nodename().to_string_lossy());
     let merged = Box::new(merged.map_err(UsageError::Invalid)?);
     Ok(match write_config_to {
         Some(path) => Command::WriteConfig(merged, path),
         None if cleanup => Command::Cleanup(merged),
+        None if stay => Command::CleanupOwnStay(merged),
         None if cleanup_own => Command::CleanupOwn(merged),
         None if dry_run => Command::DryRun(merged),
         None => Command::Run(merged),

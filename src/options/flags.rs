@@ -33,6 +33,8 @@ pub struct Flags {
     pub cleanup: bool,
     /// `--cleanup-own`.
     pub cleanup_own: bool,
+    /// `--cleanup-own-stay`.
+    pub cleanup_own_stay: bool,
     /// `--init-only`.
     pub init_only: bool,
     /// `--dry-run`.
@@ -101,6 +103,7 @@ impl Default for Flags {
             write_config_to: None,
             cleanup: false,
             cleanup_own: false,
+            cleanup_own_stay: false,
             init_only: false,
             dry_run: false,
             manifests: Vec::new(),

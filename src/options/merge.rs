@@ -94,7 +94,7 @@ pub fn merge(
     let by_flag = |name| if flags.has(name) || !with_file { Origin::Flags } else { Origin::File };
     let origin = if with_file { Origin::File } else { Origin::Flags };
     let mut check = Check { origin, problems, notices: &mut notices };
-    check.mode(&configuration.mode, flags.cleanup || flags.cleanup_own);
+    check.mode(&configuration.mode, flags.cleanup || flags.cleanup_own || flags.cleanup_own_stay);
     check.nothing_else_in_a_dry_run(&flags);
     check.unused(&configuration);
     // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to.

@@ -8,15 +8,13 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_ipvs::options::{Command, Source, from_args};
+use serde_yaml::Value;
 
 use crate::documents::{MANUAL, document, procedures};
 use crate::{
     PAUSE, built, daemonset, folder, images, kubeadms, kustomization, kustomizations, merge, read, strict,
     yaml,
 };
-
-/// A quarter of the nodes at a time.
-const QUARTER: &str = "\"maxUnavailable\":\"25%\"";
 
 #[test]
 fn whatever_the_manual_applies_has_its_image_set_before() {
@@ -119,38 +117,67 @@ fn the_roll_back_comes_before_kube_proxy() {
     let position = |part: &str| procedure.find(part).unwrap_or_else(|| panic!("{part}:\n{procedure}"));
     let order = [
         "apply -k deploy/roll-back",
-        // Nodes that are not Ready would hold up all others.
-        QUARTER,
-        "set image daemonset/kube-proxy kube-proxy=registry.k8s.io",
+        "patch daemonset kube-proxy -p",
         "rollout status daemonset/kube-proxy",
         "rollout status daemonset/kube-ipvs-cleanup",
         "delete -k deploy/roll-back",
     ]
     .map(position);
     assert!(order.is_sorted(), "{order:?}:\n{procedure}");
+    // Where a rollout of ours is under way, a limit that comes before the image lets it go on, on a quarter of the nodes.
+    let patches = patches(&procedure);
+    let [patch] = &patches[..] else { panic!("{patches:?}") };
+    let patched = patched(patch);
+    assert_eq!(images(std::slice::from_ref(&patched)), ["registry.k8s.io/kube-proxy:VERSION"]);
+    assert_eq!(limit(&patched), IntOrString::String("25%".to_owned()));
+    assert!(!procedure.contains("set image daemonset/kube-proxy"), "{procedure}");
+}
+
+/// The patches of kube-proxy that a text has on its command lines.
+fn patches(text: &str) -> Vec<serde_json::Value> {
+    let patches = text.split("patch daemonset kube-proxy -p '").skip(1);
+    let patches = patches.map(|rest| rest.split_once('\'').expect("the end of the patch").0);
+    patches
+        .map(|patch| serde_json::from_str(patch).unwrap_or_else(|error| panic!("{error}: {patch}")))
+        .collect()
+}
+
+/// What kubeadm made, with such a patch.
+fn patched(patch: &serde_json::Value) -> Value {
+    let mut merged = kubeadms();
+    merge(&mut merged, &serde_yaml::to_value(patch).expect("YAML"));
+    merged
+}
+
+/// How many pods may be unavailable.
+fn limit(daemonset: &Value) -> IntOrString {
+    let daemonset: DaemonSet = strict(daemonset).unwrap_or_else(|error| panic!("{error}"));
+    let strategy = daemonset.spec.update_strategy.expect("a strategy");
+    strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
 }
 
 /// One pod may be unavailable, where nothing else is said: that of a node that is not Ready is it, and nothing goes on.
 #[test]
 fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
-    let text = procedures().concat();
-    let patches = text.lines().filter_map(|line| line.split_once("patch daemonset kube-proxy -p '"));
-    let limits: Vec<_> = patches
-        .map(|(_, rest)| {
-            let (patch, _) = rest.split_once('\'').expect("the end of the patch");
-            let mut merged = kubeadms();
-            let template = merged["spec"]["template"].clone();
-            merge(&mut merged, &serde_json::from_str(patch).expect("JSON"));
-            // Not what would start a rollout by itself.
-            assert_eq!(merged["spec"]["template"], template, "{patch}");
-            let daemonset: DaemonSet = strict(&merged).unwrap_or_else(|error| panic!("{patch}: {error}"));
-            let strategy = daemonset.spec.update_strategy.expect("a strategy");
-            strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
+    let limits: Vec<_> = procedures()
+        .iter()
+        .flat_map(|procedure| patches(procedure))
+        .filter_map(|patch| {
+            let merged = patched(&patch);
+            // Not what would start a rollout by itself; the other one is the way back.
+            let template = |daemonset: &Value| daemonset["spec"]["template"].clone();
+            (template(&merged) == template(&kubeadms())).then(|| limit(&merged))
         })
         .collect();
-    // For the switch and what takes it back, and for the way back.
+    // For the switch and what takes it back, and for the way back after another one than kubeadm's objects.
     let quarter = || IntOrString::String("25%".to_owned());
     assert_eq!(limits, [quarter(), IntOrString::Int(1), quarter()]);
+}
+
+/// Where a limit has a line of its own, what is to be rolled out comes before it: see `the_roll_back_comes_before_kube_proxy`.
+#[test]
+fn the_revision_before_comes_back_before_more_nodes_may_go_at_once() {
+    assert!(has_in_order(&["rollout undo daemonset/kube-proxy", "patch daemonset kube-proxy -p"]));
 }
 
 /// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.

@@ -22,6 +22,8 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     names_that_others_chose_keep_no_cleanup_from_anything,
     a_cleanup_waits_a_moment_for_the_program_to_end,
     the_way_back_waits_for_kube_proxy,
+    one_that_stays_cleans_up_after_a_switch_that_came_later,
+    a_cleanup_that_waits_ends_when_it_is_told_to,
 ];
 
 /// Runs this build with its own picture of `/usr/sbin`, made by these lines.
@@ -233,4 +235,73 @@ fn the_way_back_waits_for_kube_proxy() {
     shell("ipvsadm --set 7200 0 0");
     let (_, log) = run("", "--cleanup-own --ipvs-tcp-timeout 2h");
     assert!(!log.contains("with: "), "{log}");
+}
+
+/// A cleanup that runs, and its log.
+struct Running {
+    process: std::process::Child,
+    log: String,
+}
+
+impl Running {
+    /// As the first process of a process namespace, as in a container: signals that it does not wait for do not end it.
+    fn start(flag: &str) -> Self {
+        let log = shell("mktemp").trim().to_owned();
+        let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+        let command = format!("exec unshare --pid --fork --mount-proc {binary} {flag} 2>{log}");
+        let process =
+            std::process::Command::new("sh").args(["-c", &command]).spawn().expect("sh can be started");
+        Self { process, log }
+    }
+
+    /// Waits until it has said these words so often.
+    fn says(&self, words: &str, times: u32) {
+        let log = &self.log;
+        shell(&format!(
+            "for _ in $(seq 100); do [ $(grep -c '{words}' {log}) = {times} ] && exit 0; sleep 0.1; done; cat {log}; exit 1"
+        ));
+    }
+
+    /// Sends SIGTERM, and returns the status with which it ended.
+    fn terminate(mut self) -> Option<i32> {
+        let parent = self.process.id();
+        shell(&format!("kill -TERM $(pgrep -P {parent})"));
+        for _ in 0..50 {
+            if let Some(status) = self.process.try_wait().expect("a child") {
+                return status.code();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("it does not end: {}", shell(&format!("cat {}", self.log)));
+    }
+}
+
+/// A rollout goes on while the way back has begun: this node switches when its cleanup had nothing to do, and goes back.
+fn one_that_stays_cleans_up_after_a_switch_that_came_later() {
+    masquerade("iptables-nft");
+    let cleanup = Running::start("--cleanup-own-stay");
+    cleanup.says("Nothing to remove", 1);
+    let sign = Sign::set().expect("nobody else runs");
+    install_our_rules(Family::V4, &[]);
+    shell("iptables-nft -t nat -F; iptables-nft -t nat -X");
+    cleanup.says("kube-ipvs runs on this node", 1);
+    drop(sign);
+    cleanup.says("kube-proxy has no rules of its own for IPv4", 1);
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
+    masquerade("iptables-nft");
+    cleanup.says("Removed.*ip kube-ipvs", 1);
+    assert_eq!(our_tables(), "");
+    // And it is still there.
+    install_our_rules(Family::V6, &[]);
+    cleanup.says("kube-proxy has no rules of its own for IPv6", 1);
+    assert_eq!(our_tables(), "table ip6 kube-ipvs\n");
+    assert_eq!(cleanup.terminate(), Some(0));
+}
+
+fn a_cleanup_that_waits_ends_when_it_is_told_to() {
+    install_our_rules(Family::V4, &[]);
+    let cleanup = Running::start("--cleanup-own");
+    cleanup.says("Waiting, and trying again", 1);
+    assert_eq!(cleanup.terminate(), Some(1), "it is not done");
+    assert_eq!(our_tables(), "table ip kube-ipvs\n");
 }

@@ -93,6 +93,13 @@ pub(super) static FLAGS: &[Flag] = &[
         |flags, on| flags.cleanup_own = on,
     )
     .beside_file(),
+    switch(
+        "cleanup-own-stay",
+        "As --cleanup-own, but stay afterwards, and do the same again whenever this program has run on the node and ended. For \
+         a pod that remains while nodes may still go either way. SIGTERM ends it",
+        |flags, on| flags.cleanup_own_stay = on,
+    )
+    .beside_file(),
     switch("init-only", "Set kernel parameters and other things that need privileges, and exit", |flags, on| flags.init_only = on).beside_file(),
     switch(
         "dry-run",

@@ -185,11 +185,12 @@ fn rows() -> Vec<Row> {
 }
 
 /// Those that have no field, and a test of their own.
-const WITHOUT_FIELD: [&str; 14] = [
+const WITHOUT_FIELD: [&str; 15] = [
     "config",
     "write-config-to",
     "cleanup",
     "cleanup-own",
+    "cleanup-own-stay",
     "init-only",
     "dry-run",
     "master",
@@ -315,6 +316,8 @@ fn what_has_no_field() {
     assert!(accepted(&["--dry-run"]).dry_run);
     assert!(accepted(&["--cleanup"]).cleanup);
     assert!(accepted(&["--cleanup-own"]).cleanup_own);
+    let stays = accepted(&["--cleanup-own-stay"]);
+    assert!(stays.cleanup_own_stay && !stays.cleanup_own);
     for words in [&["--config="][..], &["--write-config-to="], &["--master="]] {
         let flags = accepted(words);
         assert_eq!((flags.config, flags.write_config_to, flags.master), (None, None, None), "{words:?}");

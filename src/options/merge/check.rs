@@ -70,6 +70,7 @@ impl Check<'_> {
         for (flag, given) in [
             ("--cleanup", flags.cleanup),
             ("--cleanup-own", flags.cleanup_own),
+            ("--cleanup-own-stay", flags.cleanup_own_stay),
             ("--init-only", flags.init_only),
             ("--write-config-to", flags.write_config_to.is_some()),
         ] {

@@ -34,7 +34,7 @@ fn with_file(words: &[&str], body: &str) -> Result<Merged, Problems> {
 #[test]
 fn cleanup_works_for_a_node_with_another_mode_by_now() {
     for mode in ["iptables", "nftables"] {
-        for word in ["--cleanup", "--cleanup-own"] {
+        for word in ["--cleanup", "--cleanup-own", "--cleanup-own-stay"] {
             assert!(with_file(&[word], &format!("mode: {mode}")).is_ok(), "{mode} {word}");
             assert!(with_flags(&[word, "--proxy-mode", mode]).is_ok(), "{mode} {word}");
         }
