@@ -313,6 +313,29 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     assert_eq!(mounted, volumes);
 }
 
+/// Where `SELinux` enforces, the type of containers may not do what the capability is for. Privileged ones have another one.
+#[test]
+fn who_may_change_the_network_may_do_so_where_selinux_enforces() {
+    let mut count = 0;
+    for object in kustomizations().iter().flat_map(|folder| built(folder, Some(SET))) {
+        if object["kind"] != "DaemonSet" {
+            continue;
+        }
+        let daemonset: DaemonSet = strict(&object).unwrap_or_else(|error| panic!("{error}"));
+        for container in containers(pod(&daemonset)) {
+            let Some(context) = &container.security_context else { continue };
+            let added = context.capabilities.as_ref().and_then(|capabilities| capabilities.add.as_ref());
+            let changes = added.is_some_and(|added| added.iter().any(|name| name == "NET_ADMIN"));
+            if changes && context.privileged != Some(true) {
+                let kind = context.se_linux_options.as_ref().and_then(|options| options.type_.as_deref());
+                assert_eq!(kind, Some("spc_t"), "{:?}: {}", daemonset.metadata.name, container.name);
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(count, 6);
+}
+
 fn kustomization(folder: &Path) -> Kustomization {
     strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -33,16 +33,19 @@ const CLEANUP: &str = "cleanup";
 /// masquerade, and FORWARD might drop the replies.
 pub fn clean_own() -> Report {
     let mut report = Report::default();
-    if runs(&mut report) {
-        return report;
-    }
-    let mut nftables = match WholeTables::open() {
+    // First of all: a right that is missing is told while this program still serves, and not when it has ended.
+    let asked = WholeTables::open()
+        .and_then(|mut nftables| nftables.exists(Family::V4, OUR_TABLE).map(|_is_there| nftables));
+    let mut nftables = match asked {
         Ok(nftables) => nftables,
         Err(error) => {
             report.failed("nftables", error);
             return report;
         }
     };
+    if runs(&mut report) {
+        return report;
+    }
     let iptables = Iptables::look(&mut nftables, Ours::Goes, &mut report);
     let missing = match missing_rules(&iptables, &mut nftables) {
         Ok(missing) => missing,

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     the_way_back_waits_for_kube_proxy,
     one_that_stays_cleans_up_after_a_switch_that_came_later,
     a_cleanup_that_waits_ends_when_it_is_told_to,
+    a_right_that_is_missing_is_told_while_the_program_still_runs,
 ];
 
 /// Runs this build with its own picture of `/usr/sbin`, made by these lines.
@@ -246,9 +247,14 @@ struct Running {
 impl Running {
     /// As the first process of a process namespace, as in a container: signals that it does not wait for do not end it.
     fn start(flag: &str) -> Self {
+        Self::start_with("", flag)
+    }
+
+    /// The same, started by this program.
+    fn start_with(starter: &str, flag: &str) -> Self {
         let log = shell("mktemp").trim().to_owned();
         let binary = env!("CARGO_BIN_EXE_kube-ipvs");
-        let command = format!("exec unshare --pid --fork --mount-proc {binary} {flag} 2>{log}");
+        let command = format!("exec unshare --pid --fork --mount-proc {starter} {binary} {flag} 2>{log}");
         let process =
             std::process::Command::new("sh").args(["-c", &command]).spawn().expect("sh can be started");
         Self { process, log }
@@ -304,4 +310,12 @@ fn a_cleanup_that_waits_ends_when_it_is_told_to() {
     cleanup.says("Waiting, and trying again", 1);
     assert_eq!(cleanup.terminate(), Some(1), "it is not done");
     assert_eq!(our_tables(), "table ip kube-ipvs\n");
+}
+
+/// `SELinux` and a pod without the capability refuse alike; the one that serves must not have ended when that shows.
+fn a_right_that_is_missing_is_told_while_the_program_still_runs() {
+    let _sign = Sign::set().expect("nobody else runs");
+    let cleanup = Running::start_with("setpriv --bounding-set=-net_admin", "--cleanup-own");
+    cleanup.says("nftables.*Operation not permitted", 1);
+    assert_eq!(cleanup.terminate(), Some(1));
 }
