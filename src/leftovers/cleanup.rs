@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::forward::Ours;
 use super::iptables::{FILTER, Iptables, TRANSLATION};
-use super::names::{self, NFTABLES_TABLE, POSTROUTING};
+use super::names::{self, NFTABLES_TABLE, POSTROUTING, SERVICES};
 use super::report::Report;
 use super::running;
 use super::sets::{delete_table, destroy_ipsets, is_absence, why};
@@ -120,9 +120,10 @@ fn runs(report: &mut Report) -> bool {
 fn missing_rules(iptables: &Iptables, nftables: &mut WholeTables) -> io::Result<Vec<Family>> {
     let (mut missing, mut standing) = (Vec::new(), false);
     for family in Family::ALL {
-        // In its modes iptables and ipvs the chain is empty until the first sync has written all; in mode nftables
-        // one transaction makes the table and all that is in it.
-        if iptables.has_rules(nftables, family, "nat", POSTROUTING)?
+        // In its modes iptables and ipvs both chains are empty until the first sync has written all, and have rules from then
+        // on, whatever Services there are. The one that masquerades alone is not enough: kubelet before 1.27 makes it, too. In
+        // mode nftables one transaction makes the table and all that is in it.
+        if iptables.have_rules(nftables, family, "nat", &[POSTROUTING, SERVICES])?
             || nftables.exists(family, NFTABLES_TABLE)?
         {
             standing = true;

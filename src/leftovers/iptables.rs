@@ -64,23 +64,26 @@ impl Iptables {
         Self { found, unprinted }
     }
 
-    /// Whether a chain of this family has rules, in either iptables. Of iptables-nft that is seen without its programs, which
-    /// do not print every table.
-    pub(super) fn has_rules(
+    /// Whether each of these chains of this family has rules, in one of both iptables. Of iptables-nft that is seen without its
+    /// programs, which do not print every table.
+    pub(super) fn have_rules(
         &self,
         nftables: &mut WholeTables,
         family: Family,
         table: &str,
-        chain: &str,
+        chains: &[&str],
     ) -> io::Result<bool> {
         let is_legacy = |place: &Place| *place == Place { variant: Variant::Legacy, family };
         let legacy = self.found.iter().filter(|(place, ..)| is_legacy(place)).flat_map(|(_, _, saved)| saved);
         let mut legacy = legacy.filter(|saved| saved.name == table);
-        if legacy.any(|table| table.rules_of(chain).next().is_some()) {
+        if legacy.any(|table| chains.iter().all(|chain| table.rules_of(chain).next().is_some())) {
             return Ok(true);
         }
-        Ok(nftables.exists(family, table)?
-            && nftables.contents(family, table)?.rules.iter().any(|rule| rule.chain == chain))
+        if !nftables.exists(family, table)? {
+            return Ok(false);
+        }
+        let rules = nftables.contents(family, table)?.rules;
+        Ok(chains.iter().all(|chain| rules.iter().any(|rule| rule.chain == *chain)))
     }
 
     /// Changes these tables wherever they are: kube-proxy's chains go in the families that are named.

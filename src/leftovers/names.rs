@@ -7,10 +7,12 @@
 /// The name of the tables of kube-proxy's nftables mode, one of family `ip`, one of `ip6`.
 pub(super) const NFTABLES_TABLE: &str = "kube-proxy";
 
-/// The chain in table nat that masquerades, in its modes ipvs and iptables. A sync fills it, whatever Services there are.
+/// The chain in table nat that masquerades, in its modes ipvs and iptables. A sync fills it, whatever Services there are; and so
+/// did kubelet before 1.27, at its start.
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 
-/// The chain in table nat to which connections go first, in its modes ipvs and iptables. Nobody else makes it.
+/// The chain in table nat to which connections go first, in its modes ipvs and iptables. Nobody else makes it, and a sync fills
+/// it, whatever Services there are: the rule for node ports is always there.
 pub(super) const SERVICES: &str = "KUBE-SERVICES";
 
 /// The chain in table nat that others mark by what is to be masqueraded, in its modes ipvs and iptables.

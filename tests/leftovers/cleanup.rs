@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     where_iptables_has_nothing_no_program_is_started,
     what_is_ours_stays_until_kube_proxy_has_rules_in_each_family,
     rules_of_any_mode_are_rules,
+    what_kubelet_masquerades_is_no_rule_of_kube_proxy,
     a_node_that_kube_proxy_has_not_come_to_yet_is_not_done,
     while_the_program_runs_no_cleanup_removes_anything,
     names_that_others_chose_keep_no_cleanup_from_anything,
@@ -75,7 +76,18 @@ fn where_iptables_has_nothing_no_program_is_started() {
 
 /// kube-proxy's first sync, of mode ipvs or iptables, has been here.
 fn masquerade(tool: &str) {
-    shell(&format!("{tool} -t nat -N KUBE-POSTROUTING; {tool} -t nat -A KUBE-POSTROUTING -j MASQUERADE"));
+    kubelet_masquerades(tool);
+    shell(&format!("{tool} -t nat -N KUBE-SERVICES; {tool} -t nat -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j RETURN"));
+}
+
+/// What kubelet makes at its start, before 1.27.
+fn kubelet_masquerades(tool: &str) {
+    shell(&format!(
+        "{tool} -t nat -N KUBE-POSTROUTING
+         {tool} -t nat -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+         {tool} -t nat -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+         {tool} -t nat -A KUBE-POSTROUTING -j MASQUERADE"
+    ));
 }
 
 const OUR_TABLES: &str = "table ip kube-ipvs\ntable ip6 kube-ipvs\n";
@@ -100,10 +112,15 @@ fn what_is_ours_stays_until_kube_proxy_has_rules_in_each_family() {
     assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
     // It starts: chains come first, and are filled when all else is there.
     for tool in ["iptables-nft", "ip6tables-legacy"] {
-        shell(&format!("{tool} -t nat -N KUBE-POSTROUTING"));
+        shell(&format!("{tool} -t nat -N KUBE-POSTROUTING; {tool} -t nat -N KUBE-SERVICES"));
     }
     assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
-    shell("iptables-nft -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    let sync = |tool: &str| {
+        shell(&format!(
+            "{tool} -t nat -A KUBE-POSTROUTING -j MASQUERADE; {tool} -t nat -A KUBE-SERVICES -j RETURN"
+        ));
+    };
+    sync("iptables-nft");
     assert_eq!(
         said(&clean_own()),
         [no_rules_for("IPv6")],
@@ -111,7 +128,7 @@ fn what_is_ours_stays_until_kube_proxy_has_rules_in_each_family() {
     );
     assert_eq!((our_tables().as_str(), accepts("iptables-nft")), (OUR_TABLES, 1));
 
-    shell("ip6tables-legacy -t nat -A KUBE-POSTROUTING -j MASQUERADE");
+    sync("ip6tables-legacy");
     let report = clean_own();
     assert!(report.is_complete(), "{report:?}");
     assert_eq!((our_tables().as_str(), accepts("iptables-nft")), ("", 0), "{report:?}");
@@ -137,6 +154,19 @@ fn rules_of_any_mode_are_rules() {
     );
     assert!(!shell("iptables-nft-save").contains("MASQUERADE"));
     assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"]);
+}
+
+/// kubelet is started with the node, and kube-proxy may come much later.
+fn what_kubelet_masquerades_is_no_rule_of_kube_proxy() {
+    install_our_rules(Family::V4, &[]);
+    for tool in ["iptables-legacy", "iptables-nft"] {
+        kubelet_masquerades(tool);
+        assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{tool}");
+        // It has begun.
+        shell(&format!("{tool} -t nat -N KUBE-SERVICES"));
+        assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{tool}");
+        shell(&format!("{tool} -t nat -F; {tool} -t nat -X"));
+    }
 }
 
 /// As where neither has begun: kube-ipvs may still be the next to come.
