@@ -87,6 +87,16 @@ fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
     assert!(read(&patch).contains(look));
 }
 
+/// Each of both commands writes kube-proxy's `DaemonSet`: on clusters with several control plane nodes it is the second one.
+#[test]
+fn both_commands_that_upgrade_are_told_to_leave_kube_proxy_out() {
+    assert!(has_in_order(&["edit configmap kubeadm-config", "proxy: {disabled: true}"]));
+    assert!(has_in_order(&[
+        "kubeadm upgrade apply --skip-phases=addon/kube-proxy VERSION",
+        "kubeadm upgrade node --skip-phases=addon/kube-proxy ",
+    ]));
+}
+
 /// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
 #[test]
 fn after_an_upgrade_the_canary_is_started_anew() {
