@@ -166,7 +166,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         news,
     );
     let (kernel, turns) = silent_kernel::Counted::new(kernel);
-    tokio::spawn(silent_kernel::watch(turns, status.clone(), options.sync_period));
+    tokio::spawn(silent_kernel::watch(turns, status.clone(), Arc::clone(&metrics), options.sync_period));
     let needs_node = matches!(options.source, Source::Api { .. });
     let node_name = options.node_name.clone();
     let reporter =

@@ -15,6 +15,7 @@ use crate::cluster::types::Family;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
 use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
+use crate::serve::metrics::Metrics;
 use crate::serve::{Moment, Status, Unreadable};
 use crate::state::{RealServerKey, State, VirtualServerKey};
 
@@ -92,13 +93,19 @@ const LOOKS_PER_SYNC_PERIOD: u32 = 2;
 const SHORTEST: Duration = Duration::from_secs(10);
 
 /// Looks whether the kernel is still in the same turn, for ever. Two looks that find the same turn are a kernel that does not
-/// answer: that is part of the status until it does, and makes the node unhealthy when it lasts (`healthz`).
-pub(super) async fn watch(turns: Turns, status: watch::Sender<Status>, sync_period: Duration) {
+/// answer: that is part of the status until it does, and makes the node unhealthy when it lasts (`healthz`). Each look that finds
+/// it so counts as a read that failed: nothing else would tell metrics of it, where no change waits.
+pub(super) async fn watch(
+    turns: Turns,
+    status: watch::Sender<Status>,
+    metrics: Arc<Metrics>,
+    sync_period: Duration,
+) {
     let period = (sync_period / LOOKS_PER_SYNC_PERIOD).max(SHORTEST);
     let mut looks = Looks::default();
     loop {
         tokio::time::sleep(period).await;
-        looks.look(&turns, &status, Moment::now());
+        looks.look(&turns, &status, &metrics, Moment::now());
     }
 }
 
@@ -111,10 +118,11 @@ struct Looks {
 }
 
 impl Looks {
-    fn look(&mut self, turns: &Turns, status: &watch::Sender<Status>, now: Moment) {
+    fn look(&mut self, turns: &Turns, status: &watch::Sender<Status>, metrics: &Metrics, now: Moment) {
         let inside = turns.inside();
         match (inside, self.turn) {
             (Some(turn), Some((known, since))) if turn == known => {
+                metrics.own.read_failures_total.inc();
                 if !self.told {
                     tracing::error!("The kernel does not answer: changes wait until it does");
                     let text = "the kernel has not answered".to_owned();

@@ -65,17 +65,19 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     let (go, waits) = mpsc::channel();
     let stuck = Stuck { asked, go: waits, kernel: MemoryKernel::default() };
     let (mut kernel, turns) = Counted::new(stuck);
-    let status = well();
+    let (status, metrics) = (well(), Metrics::new(&[], &[]));
+    let failures = || metrics.own.read_failures_total.get();
     let (mut looks, mut now) = (Looks::default(), Moment::now());
     let mut pass = |looks: &mut Looks, seconds| {
         for _ in 0..seconds / 15 {
             now = now.soon_after(now.instant + Duration::from_secs(15));
-            looks.look(&turns, &status, now);
+            looks.look(&turns, &status, &metrics, now);
         }
         let status = status.borrow();
         (healthz(&status, now, SYNC_PERIOD), livez(&status, now, SYNC_PERIOD))
     };
     assert_eq!(pass(&mut looks, 600).0.code, 200, "nobody asks, nothing is amiss");
+    assert_eq!(failures(), 0);
 
     let thread = thread::spawn(move || drop(kernel.foundations(None)));
     is_asked.recv().unwrap();
@@ -83,10 +85,13 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     let (healthz, livez) = pass(&mut looks, 15);
     assert_eq!((healthz.code, livez.code), (503, 503));
     assert!(healthz.body.contains("the kernel has not answered, for 60 s"), "{}", healthz.body);
+    // At each look but the one that found it first: what alerts go by rises as long as it lasts.
+    assert_eq!(failures(), 4);
 
     go.send(()).unwrap();
     thread.join().unwrap();
-    assert_eq!(pass(&mut looks, 15).0.code, 200);
+    assert_eq!(pass(&mut looks, 600).0.code, 200);
+    assert_eq!(failures(), 4);
     assert_eq!(log.lines().len(), 2, "each is said once: {:?}", log.lines());
     assert_eq!(log.lines_with("The kernel answers again").len(), 1);
 }
@@ -94,17 +99,18 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
 #[tokio::test]
 async fn a_kernel_that_is_asked_all_the_time_answers() {
     let (mut kernel, turns) = Counted::new(MemoryKernel::default());
-    let status = well();
+    let (status, metrics) = (well(), Metrics::new(&[], &[]));
     let mut looks = Looks::default();
     for _ in 0..5 {
         // Inside at each look, and each time for another question.
         let mut inside = None;
         kernel.turn(|kernel| {
-            looks.look(&turns, &status, Moment::now());
+            looks.look(&turns, &status, &metrics, Moment::now());
             inside = turns.inside();
             kernel.foundations(None)
         });
         assert!(inside.is_some());
         assert!(status.borrow().unreadable.is_empty());
+        assert_eq!(metrics.own.read_failures_total.get(), 0);
     }
 }

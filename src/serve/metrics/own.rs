@@ -22,7 +22,7 @@ pub struct Own {
     pub takeover_failures: IntGauge,
     /// When the audit had read everything back, in seconds since 1970; 0: not yet.
     pub audit_round_timestamp_seconds: IntGauge,
-    /// How often the kernel could not be read.
+    /// How often the kernel could not be read, or was found not to answer.
     pub read_failures_total: IntCounter,
     /// From looking at a change to handing a plan to the kernel: not the time before, while the loop waits for the kernel.
     pub queue_duration_seconds: Histogram,
@@ -207,7 +207,7 @@ impl Own {
             ),
             read_failures_total: make.counter(
                 "kube_ipvs_read_failures_total",
-                "How often the state of the kernel could not be read",
+                "How often the state of the kernel could not be read; also, as long as the kernel does not answer at all, how often that was found",
             ),
             queue_duration_seconds: make.histogram(
                 "kube_ipvs_queue_duration_seconds",
