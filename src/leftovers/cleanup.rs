@@ -66,7 +66,8 @@ pub fn clean_own() -> Report {
     }
     // Once more: the look has taken its time, and what stays here looks while this program may start at any moment.
     if !report.is_worth_another_try() && !runs(&mut report) {
-        clean_filters(iptables, nftables, &BTreeSet::new(), &mut report);
+        // The virtual servers stay with kube-proxy, which knows them by the device.
+        clean_filters(iptables, nftables, &BTreeSet::new(), Proofs::Go, &mut report);
     }
     report
 }
@@ -146,18 +147,34 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     }
     // Service addresses without virtual servers are refused as long as they are the node's; the other way round,
     // what goes there would leave the node.
-    let node_ports_are_gone = virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
-    remove_device(&mut report);
+    let servers = virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
+    let proofs = if servers { Proofs::Go } else { Proofs::Stay };
+    match proofs {
+        Proofs::Go => remove_device(&mut report),
+        Proofs::Stay if has_device() || has_own_tables() => report.kept(
+            format!("device {DEVICE} and nftables tables {OUR_TABLE}"),
+            "without them nobody knows which of the virtual servers that are left are ours: run --cleanup again",
+        ),
+        Proofs::Stay => {}
+    }
     let both = Family::ALL.into_iter().collect();
     match WholeTables::open() {
         Ok(mut nftables) => {
             let iptables = Iptables::look(&mut nftables, Ours::Goes, &mut report);
-            clean_filters(iptables, nftables, &both, &mut report);
+            clean_filters(iptables, nftables, &both, proofs, &mut report);
         }
         Err(error) => report.failed("nftables", error),
     }
-    destroy_ipsets(&both, node_ports_are_gone, &mut report);
+    destroy_ipsets(&both, servers, &mut report);
     report
+}
+
+/// What tells whose a virtual server is: its address on the device, or its key in our tables. The next run must know that of those
+/// which could not be removed in this one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proofs {
+    Go,
+    Stay,
 }
 
 /// Removes our nftables tables and our accept, and kube-proxy's tables and chains of these families.
@@ -165,11 +182,12 @@ fn clean_filters(
     mut iptables: Iptables,
     mut nftables: WholeTables,
     kube_proxys: &BTreeSet<Family>,
+    proofs: Proofs,
     report: &mut Report,
 ) {
     iptables.change(&mut nftables, FILTER, kube_proxys, Ours::Goes, report);
     iptables.change(&mut nftables, TRANSLATION, kube_proxys, Ours::Goes, report);
-    for family in Family::ALL {
+    for family in Family::ALL.into_iter().filter(|_| proofs == Proofs::Go) {
         delete_table(&mut nftables, family, OUR_TABLE, report);
     }
     for family in kube_proxys {

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     one_that_stays_cleans_up_after_a_switch_that_came_later,
     a_cleanup_that_waits_ends_when_it_is_told_to,
     a_right_that_is_missing_is_told_while_the_program_still_runs,
+    what_tells_whose_virtual_servers_are_stays_as_long_as_they_do,
 ];
 
 /// Runs this build with its own picture of `/usr/sbin`, made by these lines.
@@ -77,7 +78,9 @@ fn where_iptables_has_nothing_no_program_is_started() {
 /// kube-proxy's first sync, of mode ipvs or iptables, has been here.
 fn masquerade(tool: &str) {
     kubelet_masquerades(tool);
-    shell(&format!("{tool} -t nat -N KUBE-SERVICES; {tool} -t nat -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j RETURN"));
+    shell(&format!(
+        "{tool} -t nat -N KUBE-SERVICES; {tool} -t nat -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j RETURN"
+    ));
 }
 
 /// What kubelet makes at its start, before 1.27.
@@ -348,4 +351,23 @@ fn a_right_that_is_missing_is_told_while_the_program_still_runs() {
     let cleanup = Running::start_with("setpriv --bounding-set=-net_admin", "--cleanup-own");
     cleanup.says("nftables.*Operation not permitted", 1);
     assert_eq!(cleanup.terminate(), Some(1));
+}
+
+/// The next run would take them for others', and say that there is nothing to remove.
+fn what_tells_whose_virtual_servers_are_stays_as_long_as_they_do() {
+    shell(
+        "ip link add kube-ipvs0 type dummy; ip addr add 10.96.0.1/32 dev kube-ipvs0; ipvsadm -A -t 10.96.0.1:443 -s rr",
+    );
+    install_our_rules(Family::V4, &[]);
+    let binary = env!("CARGO_BIN_EXE_kube-ipvs");
+    // Nothing can be removed; what is of interest is what is not tried.
+    let (success, log) = try_shell(&format!("setpriv --bounding-set=-net_admin {binary} --cleanup"));
+    assert!(!success && log.contains("which of the virtual servers that are left are ours"), "{log}");
+    for left in ["\"device kube-ipvs0\" err=", "\"nftables table ip kube-ipvs\" err="] {
+        assert!(!log.contains(left), "{left}:\n{log}");
+    }
+    let (success, log) = run("", "--cleanup");
+    assert!(success && log.contains("10.96.0.1:443") && log.contains("ip kube-ipvs"), "{log}");
+    assert!(!try_shell("ip link show kube-ipvs0").0);
+    assert_eq!((shell("ipvsadm -Sn").trim(), our_tables().as_str()), ("", ""));
 }
