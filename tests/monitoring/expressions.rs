@@ -35,7 +35,7 @@ fn text_of(value: &Value) -> String {
 }
 
 /// What others' metrics begin with that are used here: those of kube-state-metrics and `node_exporter`.
-pub(crate) const OTHERS: [&str; 3] = ["kube_daemonset_status_", "kube_node_status_", "node_nf_conntrack_"];
+pub(crate) const OTHERS: [&str; 3] = ["kube_daemonset_status_", "kube_node_", "node_nf_conntrack_"];
 
 /// A metric as an expression names it.
 #[derive(Debug, PartialEq, Eq)]
