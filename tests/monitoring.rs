@@ -177,6 +177,40 @@ fn alerts_and_dashboard_go_by_metrics_that_there_are() {
     assert_eq!(code, 0, "{output}");
 }
 
+/// It has nothing queued, like a family that a node does not have: of all that has not synced it is the farthest from it.
+#[test]
+fn a_node_that_waits_for_the_api_server_is_counted_among_those_that_have_not_synced() {
+    let panels = expressions::of_dashboard(&deployed("dashboard.json"));
+    let (_, panel) = panels.iter().find(|(title, _)| title == "Not synced yet").expect("the panel");
+    let shows = |nodes: &[(&str, u32, u32)], number| {
+        let series: Vec<_> = nodes
+            .iter()
+            .flat_map(|(labels, queued, synced)| {
+                [("last_queued_timestamp", *queued), ("last_timestamp", *synced)].map(|(name, value)| {
+                    (
+                        format!("kubeproxy_sync_proxy_rules_{name}_seconds{{job=\"kube-proxy\",{labels}}}"),
+                        value,
+                    )
+                })
+            })
+            .collect();
+        let (code, output) = promtool::check_value(panel, &series, number);
+        assert_eq!(code, 0, "{output}");
+    };
+    let well = [
+        ("instance=\"well\",ip_family=\"IPv4\"", 30, 60),
+        // A family that it does not have.
+        ("instance=\"well\",ip_family=\"IPv6\"", 0, 0),
+    ];
+    let waits =
+        [("instance=\"waits\",ip_family=\"IPv4\"", 0, 0), ("instance=\"waits\",ip_family=\"IPv6\"", 0, 0)];
+    let begun = [("instance=\"begun\",ip_family=\"IPv4\"", 30, 0)];
+    shows(&well, 0);
+    shows(&[&well[..], &waits].concat(), 1);
+    shows(&[&well[..], &begun].concat(), 1);
+    shows(&[&well[..], &begun, &waits].concat(), 2);
+}
+
 /// What kube-prometheus's dashboard for kube-proxy draws, and by which labels it chooses.
 const KUBE_PROMETHEUS: [(&str, &[&str]); 9] = [
     ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),

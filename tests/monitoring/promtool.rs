@@ -24,12 +24,30 @@ pub(crate) fn run(arguments: &[&str], input: &str) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
+/// An expression of a panel, with what Grafana puts there.
+fn filled(expression: &str) -> String {
+    expression.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$job", ".*")
+}
+
+/// Whether a panel shows this number, where these are all series, which do not change.
+pub(crate) fn check_value(panel: &str, series: &[(String, u32)], number: u32) -> (i32, String) {
+    let series: Vec<_> = series
+        .iter()
+        .map(|(series, value)| serde_json::json!({"series": series, "values": format!("{value}x5")}))
+        .collect();
+    let shown = serde_json::json!([{"labels": "{}", "value": number}]);
+    let tests = serde_json::json!({"rule_files": [], "tests": [{
+        "interval": "1m", "input_series": series,
+        "promql_expr_test": [{"expr": filled(panel), "eval_time": "5m", "exp_samples": shown}],
+    }]});
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tests.yaml");
+    std::fs::write(&file, tests.to_string()).expect("a file");
+    run(&["test", "rules", file.to_str().expect("UTF-8")], "")
+}
+
 /// Whether these expressions can be parsed: as rules, since promtool looks at nothing smaller without a server.
 pub(crate) fn check_expressions(expressions: &[(String, String)]) -> (i32, String) {
-    // What Grafana puts there.
-    let filled = |expression: &str| {
-        expression.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$job", ".*")
-    };
     let rules: Vec<_> = expressions
         .iter()
         .enumerate()
