@@ -232,6 +232,8 @@ fn the_unit_has_its_steps_in_its_head() {
         "install -m 755 kube-ipvs /usr/local/bin/",
         "systemctl daemon-reload",
         "systemctl disable --now kube-proxy",
+        // Whatever starts it ends ours.
+        "systemctl mask kube-proxy",
         // Not while kube-proxy runs: it ends when its configuration is written.
         "mode: ipvs",
         "systemctl enable --now kube-ipvs",
@@ -241,10 +243,12 @@ fn the_unit_has_its_steps_in_its_head() {
         "INPUT drops what no rule accepts",
         "way back",
         "systemctl disable --now kube-ipvs",
+        "systemctl unmask kube-proxy",
         "systemctl enable --now kube-proxy",
         "kube-ipvs --cleanup-own",
         "another mode",
         "kube-ipvs --cleanup\n",
+        "systemctl unmask kube-proxy",
         "systemctl enable --now kube-proxy",
     ];
     assert_eq!(first_missing(head, &steps), None, "{head}");
