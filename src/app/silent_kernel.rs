@@ -124,7 +124,10 @@ impl Looks {
             (Some(turn), Some((known, since))) if turn == known => {
                 metrics.own.read_failures_total.inc();
                 if !self.told {
-                    tracing::error!("The kernel does not answer: changes wait until it does");
+                    tracing::error!(
+                        "The kernel does not answer: changes wait until it does; where it hangs is in /proc/PID/task/*/stack on \
+                         the node, with the number of this process there as PID"
+                    );
                     let text = "the kernel has not answered".to_owned();
                     status.send_modify(|status| {
                         status.unreadable.insert(ANSWERS, Unreadable { since, text });

@@ -94,6 +94,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     assert_eq!(failures(), 4);
     assert_eq!(log.lines().len(), 2, "each is said once: {:?}", log.lines());
     assert_eq!(log.lines_with("The kernel answers again").len(), 1);
+    assert_eq!(log.lines_with("/proc/PID/task/*/stack").len(), 1, "what to do next");
 }
 
 #[tokio::test]
