@@ -11,7 +11,8 @@ use crate::proxy::eventually;
 use crate::talk;
 use crate::topology::{PORT, find};
 
-/// What such a table has anyway, and what a network plugin needs: nothing of Services.
+/// What such a table has anyway, and what a network plugin needs: nothing of Services. What nobody accepts is dropped by a rule, and
+/// would be by the policy.
 const TABLE: &str = "table inet filter {
   chain input {
     type filter hook input priority 0; policy drop;
@@ -19,23 +20,25 @@ const TABLE: &str = "table inet filter {
     ct state established,related accept
     meta l4proto { icmp, ipv6-icmp } accept
     tcp dport 22 accept
+    counter drop
   }
   chain forward {
     type filter hook forward priority 0; policy drop;
     meta l4proto ipv6-icmp accept
     ip daddr 10.244.0.0/16 ct state new accept
     ip6 daddr fd00:10:244::/56 ct state new accept
+    counter drop
   }
 }";
 
 /// The commands of `deploy/README.md`, with the networks of these hosts.
 fn commands() -> Vec<String> {
     let readme = include_str!("../../deploy/README.md");
-    let lines = readme.lines().filter_map(|line| line.strip_prefix("    nft add rule inet filter "));
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("    nft insert rule inet filter "));
     let here = |line: &str| {
         let line =
             line.replace("198.51.100.0/24", "198.18.0.0/15").replace("2001:db8:b::/48", "2001:db8:8::/45");
-        format!("nft 'add rule inet filter {}'", line.split('#').next().unwrap_or_default().trim_end())
+        format!("nft 'insert rule inet filter {}'", line.split('#').next().unwrap_or_default().trim_end())
     };
     lines.map(here).collect()
 }
