@@ -22,14 +22,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::sync::{mpsc, watch};
 
 use crate::desired::Desired;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses};
 use crate::options::merge::Merged;
-use crate::options::{EXTERNAL_IPS_GATE, Source, file};
+use crate::options::{EXTERNAL_IPS_GATE, Options, Source, file};
 use crate::reconcile::core::Reconciler;
 use crate::serve::service_health;
 use crate::{reconcile, serve};
@@ -88,6 +88,13 @@ pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What comes of it that somebody ended the program before it began. What is to be set by then is not, and whoever waits for that must
+/// not go on: the other containers of a pod, where it is an init container.
+fn stopped(options: &Options) -> anyhow::Result<()> {
+    ensure!(!options.init_only, "stopped before anything was set");
+    Ok(())
+}
+
 async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
     let options = &merged.options;
@@ -98,7 +105,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     tasks.end_on_signals()?;
     // A credential plugin may take its time.
     let Some(opened) = tasks.shutdown().run_until_cancelled(source::open(options, &metrics)).await else {
-        return tasks.end(Ok(())).await;
+        return tasks.end(stopped(options)).await;
     };
     let (source, events, teller) = opened?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
@@ -125,7 +132,8 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     }
     match source::listen(source, options, &supported, sender, &mut tasks).await {
         Ok(true) => {}
-        ended => return tasks.end(ended.map(|_| ())).await,
+        Ok(false) => return tasks.end(stopped(options)).await,
+        Err(error) => return tasks.end(Err(error)).await,
     }
     system::set_up(Path::new(ROOT), options);
     tracing::info!("Using ipvs Proxier");

@@ -171,7 +171,7 @@ fn it_can_be_stopped_while_a_credential_plugin_takes_its_time() {
           interactiveMode: Never}}}}"
     );
     std::fs::write(&file, kubeconfig("{server: 'http://127.0.0.1:1'}", &user)).expect("a file");
-    for (flags, expected) in [(&[][..], Some(0)), (&["--dry-run"], Some(1))] {
+    for (flags, expected) in [(&[][..], Some(0)), (&["--dry-run"], Some(1)), (&["--init-only"], Some(1))] {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
             .arg("--kubeconfig")
             .arg(&file)
