@@ -208,7 +208,7 @@ impl RealApiServer {
     pub fn kubeconfig_at(&self, user: &str, port: u16) -> PathBuf {
         let file = self.path(&format!("{user}-{port}.kubeconfig"));
         let server = format!("https://{}:{port}", self.address);
-        let cluster = format!("{{server: '{server}', certificate-authority: certs/apiserver.crt}}");
+        let cluster = format!("{{server: {server}, certificate-authority: certs/apiserver.crt}}");
         std::fs::write(&file, kubeconfig(&cluster, &format!("{{token: {user}}}"))).unwrap();
         file
     }

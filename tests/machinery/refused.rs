@@ -73,7 +73,7 @@ pub fn a_wrong_kubeconfig_is_explained() {
     changed("cluster: lab,", "cluster: prod,", &["contexts[here].context.cluster: ", "prod", "lab"]);
     changed("user: proxy}}", "user: root}}", &["contexts[here].context.user: ", "root", "proxy"]);
     changed("server: https", "server: ftp", &["clusters[lab].cluster.server: ", "http or https"]);
-    changed("server: https", "#", &["clusters[lab].cluster.server: is not set"]);
+    changed("server: https", "other: https", &["clusters[lab].cluster.server: is not set"]);
     changed(&authority, "/nonexistent", &["clusters[lab].cluster.certificate-authority: /nonexistent: "]);
     changed(&authority, &empty, &["clusters[lab].cluster.certificate-authority: holds no certificate"]);
     changed("token: proxy", "tokenFile: /nonexistent", &["users[proxy].user.tokenFile: /nonexistent: "]);
