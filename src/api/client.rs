@@ -1,9 +1,9 @@
 //! How to reach the API server: a kubeconfig, a URL, or the credentials of the pod.
 //!
 //! `--kubeconfig FILE` is read once. Files that it names are read again for every request where they hold a token, or a
-//! client certificate and its key, and once a minute where they hold certificates of authorities. A credential plugin that it names is run again
-//! when what it said runs out (`plugin`). `--master URL` replaces the server in it, or
-//! stands alone, without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
+//! client certificate and its key, and once a minute where they hold certificates of authorities. A credential plugin that
+//! it names is run again when what it said runs out (`plugin`). `--master URL` replaces the server in it, or stands alone,
+//! without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
 //!
 //! Three things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
 //! sees an error: nothing does here, since [`super::watch`] has a backoff of its own and health must see the failure. It

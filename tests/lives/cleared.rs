@@ -122,17 +122,13 @@ fn a_list_that_fails_makes_nothing_be_missed() {
 /// found something.
 #[test]
 fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
-    let server = VirtualServer {
-        scheduler: "rr".into(),
-        flags: 0,
-        timeout_seconds: 0,
-        netmask_bits: 32,
-        real_servers: RealServers::default(),
-    };
-    let others = move |state: &mut State| {
-        let port = |key: &VirtualServerKey| VirtualServerKey { port: 9999, ..*key };
-        let keys: Vec<_> = state.virtual_servers.keys().map(port).collect();
-        state.virtual_servers.extend(keys.into_iter().map(|key| (key, server.clone())));
+    let others = |state: &mut State| {
+        let beside = |(key, server): (&VirtualServerKey, &VirtualServer)| {
+            let server = VirtualServer { real_servers: RealServers::default(), ..server.clone() };
+            (VirtualServerKey { port: 9999, ..*key }, server)
+        };
+        let others: Vec<_> = state.virtual_servers.iter().map(beside).collect();
+        state.virtual_servers.extend(others);
     };
     let all_but_first = |state: &mut State| {
         let first = state.virtual_servers.pop_first();

@@ -1,18 +1,12 @@
+#[path = "../../../tests/common/kubeconfig.rs"]
+mod text;
+
 use std::path::Path;
 
+use self::text::kubeconfig;
 use super::in_cluster::{self, missing_variable};
 use super::kubeconfig::server_url;
 use super::{TokenFile, connect};
-
-/// A kubeconfig with one cluster, user and context; `cluster` and `user` are flow mappings.
-fn kubeconfig(cluster: &str, user: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: here\n\
-         contexts: [{{name: here, context: {{cluster: lab, user: proxy}}}}]\n\
-         clusters: [{{name: lab, cluster: {cluster}}}]\n\
-         users: [{{name: proxy, user: {user}}}]\n"
-    )
-}
 
 /// What is said of this kubeconfig, without the folder's name.
 async fn verdict(text: &str, master: Option<&str>) -> String {
