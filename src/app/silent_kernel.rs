@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::cluster::types::Family;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
 use crate::serve::metrics::Metrics;
 use crate::serve::{Moment, Status, Unreadable};
 use crate::state::{RealServerKey, State, VirtualServerKey};
@@ -67,8 +67,8 @@ impl<K: Kernel> Kernel for Counted<K> {
         self.turn(|kernel| kernel.read(selection))
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
-        self.turn(|kernel| kernel.foundations(witness))
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations {
+        self.turn(|kernel| kernel.foundations(witnesses))
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

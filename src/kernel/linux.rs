@@ -15,8 +15,8 @@ use super::netlink::{Frames, Protocol, Socket};
 use super::nft::Tables;
 use super::probe::{self, SchedulerError, Unusable};
 use super::{
-    Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, address, conntrack, link, route,
-    sysctl,
+    Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, Witnesses, address, conntrack, link,
+    route, sysctl,
 };
 use crate::cluster::types::Family;
 use crate::diff::purge::Purge;
@@ -352,13 +352,22 @@ impl Kernel for LinuxKernel {
         Ok(state)
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations {
         let mut table = |family| (family, self.tables.handle(family).map_err(reading("the nftables table")));
         let tables = Family::ALL.map(&mut table).into();
         let device = self.device();
-        let witness =
-            witness.map_or(Ok(false), |key| self.ipvs.exists(key).map_err(reading("a virtual server")));
-        Foundations { device, tables, witness }
+        let mut addresses = BTreeMap::new();
+        if let Ok(Some(device)) = device {
+            for &address in &witnesses.addresses {
+                let exists = route::exists(&mut self.route, device, address);
+                addresses.insert(address, exists.map_err(reading("the route of an address")));
+            }
+        }
+        let virtual_server = witnesses
+            .virtual_server
+            .as_ref()
+            .map_or(Ok(false), |key| self.ipvs.exists(key).map_err(reading("a virtual server")));
+        Foundations { device, tables, virtual_server, addresses }
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

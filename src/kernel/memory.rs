@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection};
+use super::{Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, Witnesses};
 use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
@@ -257,7 +257,7 @@ impl Kernel for MemoryKernel {
         Ok(state)
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations {
         let mut inner = self.lock();
         let device = inner.readable([Part::Device]);
         let device = device.map(|()| inner.state.device.then_some(inner.device_number));
@@ -266,11 +266,20 @@ impl Kernel for MemoryKernel {
             (family, handle.map(|()| inner.state.rules.get(&family).map(|_| inner.table_handle)))
         };
         let tables = Family::ALL.map(&mut table).into();
-        let witness = witness.map_or(Ok(false), |key| {
+        let virtual_server = witnesses.virtual_server.as_ref().map_or(Ok(false), |key| {
             inner.readable([Part::VirtualServers(Family::of(key.address))])?;
             Ok(inner.state.virtual_servers.contains_key(key))
         });
-        Foundations { device, tables, witness }
+        let mut addresses = BTreeMap::new();
+        if matches!(device, Ok(Some(_))) {
+            for &address in &witnesses.addresses {
+                let is_there = inner
+                    .readable([Part::Addresses(Family::of(address))])
+                    .map(|()| inner.state.addresses.get(&address).is_some_and(|address| address.routed));
+                addresses.insert(address, is_there);
+            }
+        }
+        Foundations { device, tables, virtual_server, addresses }
     }
 
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError> {

@@ -23,6 +23,7 @@ pub mod version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -45,9 +46,9 @@ pub trait Kernel: Send {
     /// Where any part could not be read completely. An error says nothing about what exists.
     fn read(&mut self, selection: &Selection) -> Result<State, ReadError>;
 
-    /// Whether what everything else stands on is there, and one virtual server of them all: a few questions, however
-    /// large the cluster is.
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations;
+    /// Whether what everything else stands on is there, and what was chosen to stand for all that is like it: a few questions,
+    /// however large the cluster is.
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations;
 
     /// The keys of all virtual servers, ours or not, without their real servers.
     ///
@@ -69,8 +70,18 @@ pub trait Kernel: Send {
     fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged>;
 }
 
+/// What is asked for in place of all that is like it, since others remove that at one stroke: `ipvsadm --clear`,
+/// `ip address flush`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Witnesses {
+    /// A virtual server.
+    pub virtual_server: Option<VirtualServerKey>,
+    /// Addresses on the device, one of each family.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
 /// What is there of that on which everything else stands, or why that cannot be said, each for itself. Others remove it at
-/// one stroke: `ip link delete`, `nft flush ruleset`, `ipvsadm --clear`.
+/// one stroke: `ip link delete`, `nft flush ruleset`, or what [`Witnesses`] speak of.
 #[derive(Debug)]
 pub struct Foundations {
     /// The device's number: another one is another device, with nothing of what was on the first. `None`: there is none.
@@ -78,7 +89,10 @@ pub struct Foundations {
     /// The handles of the tables of our name: likewise.
     pub tables: BTreeMap<Family, Result<Option<u64>, ReadError>>,
     /// Whether the virtual server that was asked for is there; `false` where none was.
-    pub witness: Result<bool, ReadError>,
+    pub virtual_server: Result<bool, ReadError>,
+    /// Whether packets to each address that was asked for are taken in by the device; empty where it is not there, or cannot
+    /// be looked for.
+    pub addresses: BTreeMap<IpAddr, Result<bool, ReadError>>,
 }
 
 /// What came of a purge, in one family.

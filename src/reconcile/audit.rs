@@ -2,11 +2,12 @@
 //! reading everything at once. Pure: the time is an argument.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Family;
-use crate::kernel::Selection;
+use crate::kernel::{Selection, Witnesses};
 use crate::state::{Key, Scope, State, VirtualServerKey};
 
 /// Virtual servers that are read back in one tick.
@@ -33,8 +34,8 @@ pub(super) enum Look {
     Read(Selection),
     /// List the virtual servers.
     List,
-    /// Ask whether what everything stands on is there, and this virtual server for all of them.
-    Foundations(Option<VirtualServerKey>),
+    /// Ask whether what everything stands on is there, and these for all that are like them.
+    Foundations(Witnesses),
 }
 
 /// Where the rotation stands.
@@ -93,7 +94,7 @@ impl Audit {
     pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<Look> {
         if self.foundations_due.is_some_and(|due| due <= now) {
             self.foundations_due = Some(now + self.period * FOUNDATIONS);
-            return Some(Look::Foundations(actual.virtual_servers.keys().next().copied()));
+            return Some(Look::Foundations(self.witnesses(actual)));
         }
         if let Some(look) = self.asked.pop_front() {
             self.was_asked = true;
@@ -158,6 +159,22 @@ impl Audit {
     /// Has these virtual servers read in the next ticks.
     pub(super) fn look_at(&mut self, servers: Vec<VirtualServerKey>) {
         self.surprising = servers;
+    }
+
+    /// Of what the picture has, the first of each kind; an address that takes packets in.
+    fn witnesses(&self, actual: &State) -> Witnesses {
+        let first_of = |family: &Family| {
+            let begin: IpAddr = match family {
+                Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let (address, _) = actual.addresses.range(begin..).find(|(_, address)| address.routed)?;
+            (Family::of(*address) == *family).then_some(*address)
+        };
+        Witnesses {
+            virtual_server: actual.virtual_servers.keys().next().copied(),
+            addresses: self.families.iter().filter_map(first_of).collect(),
+        }
     }
 
     fn begin_round(&mut self) {

@@ -32,7 +32,7 @@ use crate::desired::settings::Supported;
 use crate::desired::{Desired, Shared};
 use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
 use crate::options::ProxyOptions;
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey, ownership};
 
@@ -45,8 +45,8 @@ pub enum Work {
     Read(Selection),
     /// List the keys of all virtual servers.
     List,
-    /// Ask whether what everything stands on is there, and this virtual server.
-    Foundations(Option<VirtualServerKey>),
+    /// Ask whether what everything stands on is there, and these.
+    Foundations(Witnesses),
     /// Count the connections of the real servers of these virtual servers.
     Count(BTreeSet<VirtualServerKey>),
     /// Delete stale entries of connection tracking.
@@ -60,7 +60,7 @@ impl Work {
             Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
             Self::Read(selection) => Answer::State(kernel.read(selection)),
             Self::List => Answer::Keys(kernel.list_virtual_servers()),
-            Self::Foundations(witness) => Answer::Foundations(kernel.foundations(witness.as_ref())),
+            Self::Foundations(witnesses) => Answer::Foundations(kernel.foundations(witnesses)),
             Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
             Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
         }
@@ -100,7 +100,7 @@ enum Task {
     Reread(Scope),
     Audit(Selection),
     List,
-    Foundations(Option<VirtualServerKey>),
+    Foundations(Witnesses),
     Count,
     Purge(Arc<Purge>),
     Apply(Arc<Plan>, Scope),
@@ -342,8 +342,8 @@ impl Reconciler {
                 return self.start(Task::Audit(selection.clone()), Work::Read(selection));
             }
             Some(Look::List) => return self.start(Task::List, Work::List),
-            Some(Look::Foundations(witness)) => {
-                return self.start(Task::Foundations(witness), Work::Foundations(witness));
+            Some(Look::Foundations(witnesses)) => {
+                return self.start(Task::Foundations(witnesses.clone()), Work::Foundations(witnesses));
             }
             None => {}
         }
@@ -384,8 +384,8 @@ impl Reconciler {
             }
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
-            (Task::Foundations(witness), Answer::Foundations(found)) => {
-                self.look_for(witness, found);
+            (Task::Foundations(witnesses), Answer::Foundations(found)) => {
+                self.look_for(&witnesses, found);
             }
             (Task::Count, Answer::Counts(Ok(counts))) => {
                 for server in self.drains.counted(&counts, now) {

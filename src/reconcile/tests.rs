@@ -9,7 +9,7 @@ use super::refusals;
 use super::schedule::{Schedule, Urgency};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
-use crate::kernel::Selection;
+use crate::kernel::{Selection, Witnesses};
 use crate::state::{
     Address, Element, Key, RealServer, RealServerKey, RealServers, Scope, State, VirtualServer,
     VirtualServerKey, Weight,
@@ -581,14 +581,27 @@ fn what_is_asked_for_is_looked_at_at_once_and_does_not_hold_up_the_audit() {
 fn what_everything_stands_on_is_asked_for_however_long_an_audit_rests() {
     let second = Duration::from_secs(1);
     let start = Instant::now();
-    let mut audit = Audit::new(second, [Family::V4].into());
-    audit.start(start);
-    assert!(audit.due(start + second, &State::default()).is_some());
-    audit.cost(Duration::from_mins(1), start + second);
-    let server = state(Protocol::Tcp, &[(1, LIVE)]);
-    for round in 1..=3 {
-        let due = start + round * 10 * second;
-        assert_eq!(audit.next_due(), Some(due));
-        assert_eq!(audit.due(due, &server), Some(Look::Foundations(Some(server_key(Protocol::Tcp)))));
+    // An address that takes nothing in stands for no other.
+    let unrouted = Address { routed: false, ..Address::wanted(ip("10.96.0.1")) };
+    let routed = ["10.96.0.2", "10.96.0.3", "fd00::1", "fd00::2"].map(ip);
+    let mut addresses: BTreeMap<_, _> = routed.map(|address| (address, Address::wanted(address))).into();
+    addresses.insert(ip("10.96.0.1"), unrouted);
+    let actual = State { addresses, ..state(Protocol::Tcp, &[(1, LIVE)]) };
+    for (families, addresses) in
+        [(&[Family::V4][..], &["10.96.0.2"][..]), (&Family::ALL, &["10.96.0.2", "fd00::1"])]
+    {
+        let mut audit = Audit::new(second, families.iter().copied().collect());
+        audit.start(start);
+        assert!(audit.due(start + second, &State::default()).is_some());
+        audit.cost(Duration::from_mins(1), start + second);
+        let asked = Witnesses {
+            virtual_server: Some(server_key(Protocol::Tcp)),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+        };
+        for round in 1..=3 {
+            let due = start + round * 10 * second;
+            assert_eq!(audit.next_due(), Some(due));
+            assert_eq!(audit.due(due, &actual), Some(Look::Foundations(asked.clone())));
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! Reading back: by key, what is large, and while others write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::ipvs::Ipvs;
 use kube_ipvs::kernel::linux::LinuxKernel;
-use kube_ipvs::kernel::{Foundations, Kernel, Outcome, Selection};
+use kube_ipvs::kernel::{Foundations, Kernel, Outcome, Selection, Witnesses};
 use kube_ipvs::state::{Address, Key, RealServerKey, RealServers, State, VirtualServer, VirtualServerKey};
 
 use crate::addresses::{V4, V6, with_addresses};
@@ -149,42 +151,67 @@ fn answers_are_complete_while_others_write() {
 struct Found {
     device: Option<u32>,
     tables: BTreeMap<Family, Option<u64>>,
-    witness: bool,
+    virtual_server: bool,
+    addresses: BTreeMap<IpAddr, bool>,
 }
 
 impl Found {
-    fn of(Foundations { device, tables, witness }: Foundations) -> Self {
+    fn of(Foundations { device, tables, virtual_server, addresses }: Foundations) -> Self {
         let tables = tables.into_iter().map(|(family, table)| (family, table.expect("a table or none")));
+        let addresses =
+            addresses.into_iter().map(|(address, is_there)| (address, is_there.expect("a route or none")));
         Self {
             device: device.expect("a device or none"),
             tables: tables.collect(),
-            witness: witness.expect("a virtual server or none"),
+            virtual_server: virtual_server.expect("a virtual server or none"),
+            addresses: addresses.collect(),
         }
     }
 }
 
 fn what_everything_stands_on_is_there_or_not() {
     let mut kernel = kernel();
-    let key = tcp("10.96.0.1", 80);
-    let mut found = |witness: Option<&VirtualServerKey>| Found::of(kernel.foundations(witness));
-    let nothing =
-        Found { device: None, tables: Family::ALL.map(|family| (family, None)).into(), witness: false };
-    assert_eq!(found(Some(&key)), nothing);
-    shell(
+    let addresses = [V4, V6].map(address);
+    let mut found = |port: Option<u16>| {
+        let virtual_server = port.map(|port| tcp("10.96.0.1", port));
+        Found::of(kernel.foundations(&Witnesses { virtual_server, addresses: addresses.into() }))
+    };
+    let nothing = Found {
+        device: None,
+        tables: Family::ALL.map(|family| (family, None)).into(),
+        virtual_server: false,
+        addresses: BTreeMap::new(),
+    };
+    assert_eq!(found(Some(80)), nothing);
+    shell(&format!(
         "ip link add kube-ipvs0 type dummy; nft add table ip kube-ipvs; nft add table ip6 kube-ipvs; \
-         ipvsadm -A -t 10.96.0.1:80 -s rr",
+         ip addr add {V4}/32 dev kube-ipvs0; ip addr add {V6}/128 dev kube-ipvs0; ipvsadm -A -t 10.96.0.1:80 -s rr",
+    ));
+    // The kernel makes the route of an IPv6 address a little later.
+    while found(None).addresses.values().any(|is_there| !is_there) {
+        sleep(Duration::from_millis(10));
+    }
+    let all = found(Some(80));
+    assert!(
+        all.device.is_some() && all.tables.values().all(Option::is_some) && all.virtual_server,
+        "{all:?}"
     );
-    let all = found(Some(&key));
-    assert!(all.device.is_some() && all.tables.values().all(Option::is_some) && all.witness, "{all:?}");
-    assert_eq!(found(None), Found { witness: false, ..all.clone() });
-    assert_eq!(found(Some(&tcp("10.96.0.1", 81))), Found { witness: false, ..all.clone() });
+    assert_eq!(all.addresses.len(), 2);
+    assert_eq!(found(None), Found { virtual_server: false, ..all.clone() });
+    assert_eq!(found(Some(81)), Found { virtual_server: false, ..all.clone() });
     shell("nft delete table ip kube-ipvs");
     let mut rest = all.clone();
     rest.tables.insert(Family::V4, None);
-    assert_eq!(found(Some(&key)), rest);
+    assert_eq!(found(Some(80)), rest);
+    // An address without its route takes nothing in; nor does one that another device has.
+    shell(&format!("ip route del local {V4} dev kube-ipvs0 table local"));
+    shell(&format!("ip addr del {V6}/128 dev kube-ipvs0; ip addr add {V6}/128 dev lo"));
+    rest.addresses = addresses.map(|address| (address, false)).into();
+    assert_eq!(found(Some(80)), rest);
+    shell(&format!("ip addr del {V6}/128 dev lo"));
     // What is made again is another one.
     shell("nft add table ip kube-ipvs; ip link delete kube-ipvs0; ip link add kube-ipvs0 type dummy");
-    let anew = found(Some(&key));
+    let anew = found(Some(80));
     assert!(anew.device.is_some() && anew.device != all.device, "{anew:?}");
     assert_eq!(anew.tables[&Family::V6], all.tables[&Family::V6]);
     assert!(
@@ -192,5 +219,5 @@ fn what_everything_stands_on_is_there_or_not() {
         "{anew:?}"
     );
     shell("nft flush ruleset; ip link delete kube-ipvs0; ipvsadm --clear");
-    assert_eq!(found(Some(&key)), nothing);
+    assert_eq!(found(Some(80)), nothing);
 }

@@ -17,10 +17,10 @@ struct Stuck {
 }
 
 impl Kernel for Stuck {
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations {
         self.asked.send(()).unwrap();
         self.go.recv().unwrap();
-        self.kernel.foundations(witness)
+        self.kernel.foundations(witnesses)
     }
 
     fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
@@ -79,7 +79,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     assert_eq!(pass(&mut looks, 600).0.code, 200, "nobody asks, nothing is amiss");
     assert_eq!(failures(), 0);
 
-    let thread = thread::spawn(move || drop(kernel.foundations(None)));
+    let thread = thread::spawn(move || drop(kernel.foundations(&Witnesses::default())));
     is_asked.recv().unwrap();
     assert_eq!(pass(&mut looks, 60).0.code, 200, "it may take its time");
     let (healthz, livez) = pass(&mut looks, 15);
@@ -108,7 +108,7 @@ async fn a_kernel_that_is_asked_all_the_time_answers() {
         kernel.turn(|kernel| {
             looks.look(&turns, &status, &metrics, Moment::now());
             inside = turns.inside();
-            kernel.foundations(None)
+            kernel.foundations(&Witnesses::default())
         });
         assert!(inside.is_some());
         assert!(status.borrow().unreadable.is_empty());

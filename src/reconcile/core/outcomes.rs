@@ -10,7 +10,7 @@ use super::super::schedule::Urgency;
 use super::Reconciler;
 use crate::cluster::types::Family;
 use crate::diff::{self, Plan};
-use crate::kernel::{Foundations, Outcome, Refusal, Selection};
+use crate::kernel::{Foundations, Outcome, Refusal, Selection, Witnesses};
 use crate::state::{Key, Scope, State, VirtualServerKey, ownership};
 
 impl Reconciler {
@@ -169,8 +169,9 @@ impl Reconciler {
     }
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
-    /// before, or may be; and where one virtual server is gone, others may be. What could not be seen stays as it was.
-    pub(super) fn look_for(&mut self, witness: Option<VirtualServerKey>, found: Foundations) {
+    /// before, or may be; and where one virtual server or address is gone, others may be. What could not be seen stays as it
+    /// was.
+    pub(super) fn look_for(&mut self, witnesses: &Witnesses, found: Foundations) {
         let mut looks = Vec::new();
         let mut failures = Vec::new();
         for (family, table) in found.tables {
@@ -186,8 +187,17 @@ impl Reconciler {
             Ok(device) => looks.extend(self.look_for_device(device)),
             Err(error) => failures.push(error),
         }
-        match found.witness {
-            Ok(is_there) if witness.is_some() && !is_there => {
+        for (address, is_there) in found.addresses {
+            let look = Look::Read(Selection::Addresses(Family::of(address)));
+            match is_there {
+                // All are read anyway where the device is another one.
+                Ok(is_there) if is_there || looks.contains(&look) => {}
+                Ok(_) => looks.push(look),
+                Err(error) => failures.push(error),
+            }
+        }
+        match found.virtual_server {
+            Ok(is_there) if witnesses.virtual_server.is_some() && !is_there => {
                 // IPVS's own parameters begin anew with its module.
                 looks.extend([Look::Read(Selection::Settings), Look::List]);
             }

@@ -12,7 +12,7 @@ use crate::desired::settings::Supported;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
 use crate::kernel::memory::MemoryKernel;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection};
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
 use crate::options::ProxyOptions;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::Note;
@@ -37,8 +37,8 @@ impl Kernel for Late {
         self.0.apply(plan)
     }
 
-    fn foundations(&mut self, witness: Option<&VirtualServerKey>) -> Foundations {
-        self.0.foundations(witness)
+    fn foundations(&mut self, witnesses: &Witnesses) -> Foundations {
+        self.0.foundations(witnesses)
     }
 
     fn connections(
