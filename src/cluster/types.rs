@@ -238,6 +238,21 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
+impl ServicePort {
+    /// Where session affinity is not to be had of IPVS: FTP's port. What goes to any TCP port from 1024 on of an address that has
+    /// no virtual server of its own, IPVS takes for a data connection of the one at port 21 there, if there is one. Where that
+    /// is persistent, it leads to its endpoint, whatever the port is: past source ranges, and at an address of the node's own also
+    /// what is the node's, answers to its own connections among it. Otherwise it is left alone (`ip_vs_service_find`,
+    /// `ip_vs_sched_persist` and `ip_vs_leave` of `net/netfilter/ipvs`, Linux 6.12).
+    pub const WITHOUT_AFFINITY: (Protocol, u16) = (Protocol::Tcp, 21);
+
+    /// Whether affinity is not to be had at one of its entry points.
+    pub fn lacks_affinity(&self) -> bool {
+        let (protocol, port) = Self::WITHOUT_AFFINITY;
+        self.protocol == protocol && (self.port == port || self.node_port == Some(port))
+    }
+}
+
 /// An EndpointSlice of a Service (discovery.k8s.io/v1), of address type IPv4 or IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {

@@ -16,7 +16,8 @@ use crate::cluster::types::{
 use crate::options::ProxyOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::state::{
-    Element, Inside, InterfaceName, Key, RealServerKey, Rules, Scope, State, VirtualServerKey, Weight,
+    Element, Inside, InterfaceName, Key, RealServerKey, Rules, Scope, State, VirtualServer, VirtualServerKey,
+    Weight,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -138,6 +139,33 @@ impl World {
 
 fn balanced(policy: Policy) -> External {
     External { load_balancer_ips: vec![ip("203.0.113.1")], policy, ..External::default() }
+}
+
+/// With it IPVS would lead all ports from 1024 on that no Service has to the endpoints of the one at FTP's.
+#[test]
+fn affinity_is_not_asked_for_at_the_port_of_ftp() {
+    let port = |protocol, port| ServicePort { name: "".into(), protocol, port, node_port: None };
+    let sticky = Service {
+        ports: vec![
+            port(Protocol::Tcp, 21),
+            port(Protocol::Udp, 21),
+            ServicePort { node_port: Some(21), ..port(Protocol::Tcp, 22) },
+        ],
+        affinity_seconds: Some(600),
+        ..service(External { external_ips: vec![ip("198.51.100.1")], ..External::default() }, None)
+    };
+    let mut state = World::new(ProxyOptions::default(), sticky, &["here"]).state();
+    let all: Vec<_> = ["10.96.0.1", "198.51.100.1", "192.168.0.1"].map(ip).into_iter().collect();
+    state.virtual_servers.retain(|server, _| all.contains(&server.address));
+    assert_eq!(state.virtual_servers.len(), 7);
+    for (key, server) in &state.virtual_servers {
+        let affinity = if (key.protocol, key.port) == (Protocol::Tcp, 21) {
+            (0, 0)
+        } else {
+            (VirtualServer::PERSISTENT, 600)
+        };
+        assert_eq!((server.flags, server.timeout_seconds), affinity, "{key}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Entry points → virtual servers and real servers (contract 4.4).
 
 use super::entry_points::EntryPoint;
-use crate::cluster::types::{Family, Service};
+use crate::cluster::types::{Family, Service, ServicePort};
 use crate::options::ProxyOptions;
 use crate::state::{RealServer, RealServerKey, RealServers, VirtualServer, Weight};
 
@@ -14,7 +14,9 @@ pub(super) fn of_entry_point(
     options: &ProxyOptions,
 ) -> VirtualServer {
     let mut flags = 0;
-    if service.affinity_seconds.is_some() {
+    let at = (point.server.protocol, point.server.port);
+    let affinity_seconds = service.affinity_seconds.filter(|_| at != ServicePort::WITHOUT_AFFINITY);
+    if affinity_seconds.is_some() {
         flags |= VirtualServer::PERSISTENT;
     }
     if &*options.scheduler == "mh" {
@@ -23,7 +25,7 @@ pub(super) fn of_entry_point(
     VirtualServer {
         scheduler: options.scheduler.clone(),
         flags,
-        timeout_seconds: service.affinity_seconds.unwrap_or(0),
+        timeout_seconds: affinity_seconds.unwrap_or(0),
         netmask_bits: Family::of(point.server.address).host_prefix(),
         real_servers,
     }

@@ -21,9 +21,10 @@ const BRIEFLY: Duration = Duration::from_millis(300);
 type Test = fn(Family);
 
 pub(crate) fn rows() -> impl Iterator<Item = Trial> {
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 7] = [
         ("node-ports-follow-the-addresses", node_ports_follow_the_addresses),
         ("an-address-that-another-device-has", an_address_that_another_device_has),
+        ("other-ports-beside-ftp-with-affinity", other_ports_beside_ftp_with_affinity),
         ("who-listens-on-a-cluster-ip-is-not-asked", who_listens_on_a_cluster_ip_is_not_asked),
         (
             "host-ports-on-an-address-that-another-device-has",
@@ -104,6 +105,39 @@ fn an_address_that_another_device_has(family: Family) {
     node.shell(format!("ip address del {address}"));
     becomes("outside-1", Protocol::Tcp, host_port, None);
     becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
+}
+
+/// IPVS takes what goes to a high port beside a virtual server at FTP's port for its data connections.
+fn other_ports_beside_ftp_with_affinity(family: Family) {
+    const FTP: u16 = 21;
+    let service = Service { port: FTP, affinity_seconds: Some(10_800), ..CLUSTER.service(&["pod-1a"]) };
+    CLUSTER.put(&service);
+    let target = service.target(Entry::LoadBalancerIp, find("outside-1"), family);
+    // The pod has a server there, which no Service leads to.
+    let beside = |entry| SocketAddr::new(service.target(entry, find("pod-1b"), family).ip(), PORT);
+    for client in ["outside-1", "pod-1b", "pod-2a", "node-1", "node-2"] {
+        becomes(
+            client,
+            Protocol::Tcp,
+            service.target(Entry::ClusterIp, find(client), family),
+            Some("pod-1a"),
+        );
+        assert_eq!(asked(client, Protocol::Tcp, beside(Entry::ClusterIp)), None, "{client}");
+    }
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-1a"));
+    assert_eq!(asked("outside-1", Protocol::Tcp, beside(Entry::LoadBalancerIp)), None);
+
+    let node = CLUSTER.host("node-1");
+    let address = format!("{}/{} dev lo", target.ip(), family.host_prefix());
+    node.shell(format!("ip address add {address}"));
+    becomes("outside-1", Protocol::Tcp, SocketAddr::new(target.ip(), PORT), Some("node-1"));
+    becomes("outside-1", Protocol::Tcp, target, Some("pod-1a"));
+    // The answer to a connection of the node's own is the node's.
+    CLUSTER.host("outside-1").run(move || talk::serve("outside-1", SocketAddr::new(talk::any(family), FTP)));
+    let outside = SocketAddr::new(find("outside-1").address(family), FTP);
+    let ask = move || talk::Conversation::open_within(SOON, Protocol::Tcp, Some(target.ip()), outside)?.ask();
+    assert_eq!(node.run(ask).expect("an answer").0, "outside-1");
+    node.shell(format!("ip address del {address}"));
 }
 
 /// As a cache of DNS on the node that listens on the address of the cluster's DNS.

@@ -39,9 +39,18 @@ pub(super) fn convert(
     // First, since a Service without a cluster IP is none of ours, whatever its ports.
     let cluster_ips = cluster_ips(subject, spec)?;
     let ports = ports(texts, subject, spec)?;
+    let affinity_seconds = affinity(subject, spec)?;
+    if affinity_seconds.is_some() && ports.iter().any(ServicePort::lacks_affinity) {
+        let (protocol, port) = ServicePort::WITHOUT_AFFINITY;
+        problems.push(subject.problem(
+            "spec.sessionAffinity",
+            "\"ClientIP\"",
+            format!("None at {protocol} port {port}, which is served without: IPVS would open all ports from 1024 on"),
+        ));
+    }
     let service = Service {
         cluster_ips,
-        affinity_seconds: affinity(subject, spec)?,
+        affinity_seconds,
         internal_policy: policy(
             subject,
             "spec.internalTrafficPolicy",

@@ -212,6 +212,24 @@ fn affinity_of_services() {
             None => assert!(refused(converted).ends_with(&format!("found {seconds}, allowed 1 to 86400"))),
         }
     }
+    // Where IPVS would do other things with it the Service is served without.
+    for (port, is_flawed) in [
+        ("port: 21", true),
+        ("port: 2121, nodePort: 21", true),
+        ("port: 21, protocol: UDP", false),
+        ("port: 22", false),
+    ] {
+        let text = format!(
+            "{{metadata: {{name: web}}, spec: {{clusterIP: 10.0.0.1, ports: [{{{port}}}], sessionAffinity: ClientIP}}}}"
+        );
+        let Converted::Kept { object, problems } = service(&text) else { panic!("{port} is served") };
+        assert_eq!(object.affinity_seconds, Some(10_800));
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let start =
+            "Service default/web: spec.sessionAffinity: found \"ClientIP\", allowed None at TCP port 21";
+        assert_eq!(lines.len(), usize::from(is_flawed), "{port}: {lines:?}");
+        assert!(lines.iter().all(|line| line.starts_with(start)), "{lines:?}");
+    }
     // The timeout has no meaning without the affinity, and no limits.
     assert_eq!(kept(with("sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}")).affinity_seconds, None);
 }
