@@ -419,6 +419,14 @@ impl Element {
         }
     }
 
+    /// Where clients inside the cluster are sent instead, if the element is about that.
+    pub(crate) fn leads_to(self) -> Option<VirtualServerKey> {
+        match self {
+            Self::InCluster(from, address, port) => Some(VirtualServerKey { address, port, ..from }),
+            _ => None,
+        }
+    }
+
     /// Whether a set cannot hold both: two ways from one entry point, or two ranges of one that overlap.
     pub fn excludes(&self, other: &Self) -> bool {
         match (self, other) {

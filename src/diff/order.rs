@@ -9,7 +9,7 @@
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
 //! | 6 | addresses and routes; ways inside the cluster; addresses that were ours alone, and are shared now | they attract traffic: only when there is someone to take it; what goes from a shared address has gone |
-//! | 7 | removed addresses | no more traffic, before the one who takes it goes |
+//! | 7 | removed addresses; ways inside the cluster to what is removed; what is dropped no more | no more traffic, before the one who takes it goes; who is not sent past an entry point any more must not be dropped there |
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
 //!
@@ -187,6 +187,13 @@ impl Phases {
             Step::SetSysctl(..) | Step::AddDevice | Step::SetTimeouts(_) => 0,
             Step::InstallRules(..) => 1,
             Step::DeleteElement(Element::InCluster(server, ..)) if self.rerouted.contains(server) => 6,
+            // One that leads to what stays has time: whoever takes it is served.
+            Step::DeleteElement(element)
+                if element.leads_to().is_some_and(|to| self.unmade.contains(&to)) =>
+            {
+                7
+            }
+            Step::DeleteElement(Element::Dropped(_)) => 7,
             // With those that they may be in the way of.
             Step::DeleteElement(Element::Allowed(server, _)) if self.opened.contains(server) => 2,
             // Not while the virtual server is still there.

@@ -120,6 +120,35 @@ fn a_way_inside_comes_after_where_it_leads_and_is_turned_at_once() {
     assert_eq!(phase(&turned, |step| matches!(step, Step::DeleteElement(_))), added);
 }
 
+/// Whoever is sent there finds it for as long as he is sent.
+#[test]
+fn a_way_inside_goes_before_where_it_leads() {
+    let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 30_080));
+    let way = Element::InCluster(from, to.address, to.port);
+    let before = state(&[way, Element::Internal(to)], &[(from, 1), (to, 2)]);
+    let after = state(&[Element::Masquerade(from)], &[(from, 2)]);
+    let plan = plan(&before, &after);
+    let gone = phase(&plan, |step| *step == Step::DeleteElement(way));
+    assert!(gone > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
+    assert!(gone < phase(&plan, |step| matches!(step, Step::DeleteVirtualServer(_))));
+}
+
+/// Not even for a moment: who is dropped tries again after a second only. In one phase elements go together.
+#[test]
+fn whoever_is_not_sent_past_an_entry_point_any_more_is_not_dropped_there() {
+    let from = tcp("203.0.113.1", 80);
+    let (stays, goes) = (tcp("10.96.0.1", 80), tcp("10.96.0.1", 30_080));
+    for to in [stays, goes] {
+        let way = Element::InCluster(from, to.address, to.port);
+        let before = state(&[way, Element::Dropped(from)], &[(stays, 2), (goes, 2)]);
+        let after = state(&[Element::Masquerade(from)], &[(stays, 2), (from, 2)]);
+        let plan = plan(&before, &after);
+        let dropped = phase(&plan, |step| *step == Step::DeleteElement(Element::Dropped(from)));
+        assert!(dropped <= phase(&plan, |step| *step == Step::DeleteElement(way)), "{to}");
+        assert!(dropped > phase(&plan, |step| matches!(step, Step::AddRealServer(..))), "{to}");
+    }
+}
+
 /// Although nobody looks at it in this plan.
 #[test]
 fn what_is_in_the_way_of_a_wanted_element_goes() {

@@ -30,11 +30,7 @@ fn ways_inside(actual: &State) -> impl Iterator<Item = (VirtualServerKey, Virtua
     actual
         .elements
         .range(Element::InCluster(first, lowest, 0)..)
-        .map_while(|element| match element {
-            Element::InCluster(from, address, port) => Some((*from, *address, *port)),
-            _ => None,
-        })
-        .map(|(from, address, port)| (from, VirtualServerKey { address, protocol: from.protocol, port }))
+        .map_while(|element| element.entry_point().zip(element.leads_to()))
 }
 
 /// Whether flows to a virtual server are purged: those of UDP, which do not end by themselves.

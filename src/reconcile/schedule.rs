@@ -37,6 +37,8 @@ pub(super) enum Urgency {
     Bulk,
     /// At start: the ways inside the cluster, which lead to virtual servers of that.
     Ways,
+    /// At start: the ways inside that lead to what is removed, and what is dropped no more.
+    Turned,
     /// At start: what is ours and not wanted.
     Removal,
 }
@@ -203,7 +205,7 @@ impl Schedule {
                 // that order.rs wants, across pieces, of what is in one queue. Which step needs which is known inside
                 // one piece only: what needs something that an earlier piece failed to make is tried all the same.
                 Urgency::Bulk | Urgency::Ways => queue.take_first(piece),
-                Urgency::Removal => queue.take_last(piece),
+                Urgency::Turned | Urgency::Removal => queue.take_last(piece),
             };
             if entry.get().is_empty() {
                 entry.remove();

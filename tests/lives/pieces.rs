@@ -58,6 +58,44 @@ fn a_way_inside_comes_after_those_who_take_what_it_sends() {
     assert_eq!(ways, COUNT);
 }
 
+/// The next life begins with other policies of the Services, which have no endpoint on the node.
+#[test]
+fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_began() {
+    let with = |external, internal| {
+        let reached = reached(|address| External {
+            load_balancer_ips: vec![address],
+            policy: external,
+            ..External::default()
+        });
+        reached.into_iter().map(|service| Service { internal_policy: internal, ..service }).collect()
+    };
+    let life = |kernel: MemoryKernel, services: Vec<Service>| {
+        let mut life = Life::at_pace(options(), kernel, Duration::ZERO, NEVER);
+        let [_, slices, node] = cluster(COUNT);
+        life.feed([Event::Service(Change::Replace(services)), slices, node]);
+        life.settle();
+        life.kernel.take_written()
+    };
+    let kernel = MemoryKernel::default();
+    life(kernel.clone(), with(Policy::Local, Policy::Local));
+    let before = kernel.state().elements;
+    let written = life(kernel, with(Policy::Cluster, Policy::Cluster));
+    let mut ways = 0;
+    for element in before {
+        let Element::InCluster(from, address, port) = element else { continue };
+        let to = VirtualServerKey { address, port, ..from };
+        let at = |step: Step| position(&written, |written| *written == step);
+        let gone = at(Step::DeleteElement(element));
+        let dropped = at(Step::DeleteElement(Element::Dropped(from)));
+        let unmade = at(Step::DeleteVirtualServer(to));
+        let served =
+            position(&written, |step| matches!(step, Step::AddRealServer(server, ..) if *server == from));
+        assert!(served < dropped && dropped < gone && gone < unmade, "{element}");
+        ways += 1;
+    }
+    assert_eq!(ways, COUNT);
+}
+
 #[test]
 fn who_may_use_an_entry_point_is_said_before_others_may_not() {
     let services = reached(|address| External {

@@ -99,6 +99,14 @@ impl Reconciler {
         let (orphans, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(
             |key| matches!(key, Key::VirtualServer(server) if self.is_shared_from_now_on(server.address)),
         );
+        // Nobody may be sent to what goes; and where he asked he is served by then, and must not be dropped.
+        let (turned, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|key| match key {
+            Key::Element(Element::Dropped(_)) => true,
+            Key::Element(way) => {
+                way.leads_to().is_some_and(|to| !self.desired.wants(&Key::VirtualServer(to)))
+            }
+            _ => false,
+        });
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
         // Elements come before virtual servers, but for those that send clients to one.
@@ -109,6 +117,7 @@ impl Reconciler {
             .partition(|key| matches!(key, Key::Element(Element::InCluster(..))));
         self.schedule.add_all(Urgency::Bulk, bulk);
         self.schedule.add_all(Urgency::Ways, ways);
+        self.schedule.add_all(Urgency::Turned, turned);
         // With the settings, since a table is made with the addresses that are shared: once they are, these would be nobody's if
         // this life ended before the rest is removed.
         let settings = self.desired.setting_keys();

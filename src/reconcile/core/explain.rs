@@ -164,12 +164,7 @@ impl<'a> View<'a> {
             Element::Allowed(_, network) => Some(network.to_string()),
             _ => None,
         });
-        let inside = asked.elements.iter().find_map(|element| match element {
-            Element::InCluster(from, address, port) => {
-                Some(VirtualServerKey { address: *address, port: *port, ..*from })
-            }
-            _ => None,
-        });
+        let inside = asked.elements.iter().find_map(|element| element.leads_to());
         let mut sets: Vec<_> = asked.elements.iter().map(|element| element.set_name()).collect();
         sets.dedup();
         EntryPoint {
