@@ -103,6 +103,12 @@ impl State {
         self.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
     }
 
+    /// Whether a virtual server has real servers that get new connections.
+    pub(crate) fn has_live_servers(&self, server: &VirtualServerKey) -> bool {
+        let known = self.virtual_servers.get(server);
+        known.is_some_and(|known| known.real_servers.values().any(|real| real.weight != Weight::Exactly(0)))
+    }
+
     /// The keys of everything in the state, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let device = self.device.then_some(Key::Device);

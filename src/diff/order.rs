@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | sysctls, the device, timeouts | everything else needs them |
 //! | 1 | the fixed rules | traffic must not pass before masquerade and refusal stand |
-//! | 2 | new elements; who may use an entry point; addresses that are new, and shared | hairpin before the real server that needs it; ownership of a virtual server before it exists; the node's own ports at an address must not be refused |
+//! | 2 | new elements; who may use an entry point; addresses that are new, and shared; ways inside the cluster to who serves already | hairpin before the real server that needs it; ownership of a virtual server before it exists; the node's own ports at an address must not be refused; and clients inside must not be dropped with those outside |
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
@@ -148,6 +148,8 @@ struct Phases {
     shared_from_the_start: HashSet<IpAddr>,
     /// The entry points that clients inside the cluster are sent away from to a new place.
     rerouted: HashSet<VirtualServerKey>,
+    /// Those of them from where they are sent to a virtual server that serves already.
+    rerouted_to_served: HashSet<VirtualServerKey>,
     /// The entry points that others may use from now on.
     opened: HashSet<VirtualServerKey>,
 }
@@ -169,8 +171,11 @@ impl Phases {
                         phases.shared_from_the_start.insert(*address);
                     }
                 }
-                Step::AddElement(Element::InCluster(server, ..)) => {
+                Step::AddElement(way @ Element::InCluster(server, ..)) => {
                     phases.rerouted.insert(*server);
+                    if way.leads_to().is_some_and(|to| actual.has_live_servers(&to)) {
+                        phases.rerouted_to_served.insert(*server);
+                    }
                 }
                 Step::AddElement(Element::Allowed(server, _)) => {
                     phases.opened.insert(*server);
@@ -186,6 +191,12 @@ impl Phases {
         Phase(match step {
             Step::SetSysctl(..) | Step::AddDevice | Step::SetTimeouts(_) => 0,
             Step::InstallRules(..) => 1,
+            Step::AddElement(Element::InCluster(server, ..))
+            | Step::DeleteElement(Element::InCluster(server, ..))
+                if self.rerouted_to_served.contains(server) =>
+            {
+                2
+            }
             Step::DeleteElement(Element::InCluster(server, ..)) if self.rerouted.contains(server) => 6,
             // One that leads to what stays has time: whoever takes it is served.
             Step::DeleteElement(element)

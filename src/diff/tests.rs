@@ -149,6 +149,27 @@ fn whoever_is_not_sent_past_an_entry_point_any_more_is_not_dropped_there() {
     }
 }
 
+/// In one phase elements go together. Where nobody serves yet, there is somebody first.
+#[test]
+fn clients_inside_are_sent_past_an_entry_point_before_it_drops() {
+    let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 80));
+    let way = Element::InCluster(from, to.address, to.port);
+    let after = state(&[way, Element::Dropped(from)], &[(to, 2)]);
+    let served = plan(&state(&[], &[(from, 2), (to, 2)]), &after);
+    let sent = phase(&served, |step| *step == Step::AddElement(way));
+    assert_eq!(sent, phase(&served, |step| *step == Step::AddElement(Element::Dropped(from))));
+    let made = plan(&state(&[], &[(from, 2)]), &after);
+    assert!(
+        phase(&made, |step| *step == Step::AddElement(way))
+            > phase(&made, |step| matches!(step, Step::AddRealServer(..)))
+    );
+    // What is in the way goes with it.
+    let elsewhere = Element::InCluster(from, to.address, 81);
+    let turned = plan(&state(&[elsewhere], &[(from, 2), (to, 2)]), &after);
+    let gone = phase(&turned, |step| *step == Step::DeleteElement(elsewhere));
+    assert_eq!(gone, phase(&turned, |step| *step == Step::AddElement(way)));
+}
+
 /// Although nobody looks at it in this plan.
 #[test]
 fn what_is_in_the_way_of_a_wanted_element_goes() {

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use foldhash::HashSet;
+
 use crate::cluster::types::Family;
 use crate::state::part::Part;
-use crate::state::{Key, Scope};
+use crate::state::{Element, Key, Scope, VirtualServerKey};
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -160,6 +162,8 @@ impl Queue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     queues: BTreeMap<Urgency, Queue>,
+    /// Entry points whose ownership is taken with their virtual servers.
+    with_servers: HashSet<VirtualServerKey>,
     /// Keys of the first fill that are worked on at once.
     piece: usize,
     failures: BTreeMap<Key, Failure>,
@@ -191,6 +195,12 @@ impl Schedule {
         }
     }
 
+    /// Has the element that says whose an entry point is taken when its virtual server is, which waits in a queue: between the
+    /// two there might be many others otherwise.
+    pub(super) fn add_with_server(&mut self, server: VirtualServerKey) {
+        self.with_servers.insert(server);
+    }
+
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
     /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
     pub(super) fn take(&mut self, now: Instant) -> Scope {
@@ -199,7 +209,7 @@ impl Schedule {
         while let Some(mut entry) = self.queues.first_entry() {
             let urgency = *entry.key();
             let queue = entry.get_mut();
-            let taken = match urgency {
+            let mut taken = match urgency {
                 Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).take(),
                 // From the front elements, virtual servers, addresses; from the back the reverse. Both are the order
                 // that order.rs wants, across pieces, of what is in one queue. Which step needs which is known inside
@@ -210,12 +220,25 @@ impl Schedule {
             if entry.get().is_empty() {
                 entry.remove();
             }
+            self.take_with_servers(&mut taken);
             let ready = if self.suspects.is_empty() { taken } else { self.without_suspects(taken) };
             if !ready.is_empty() {
                 return ready;
             }
         }
         Scope::new()
+    }
+
+    fn take_with_servers(&mut self, taken: &mut Scope) {
+        if self.with_servers.is_empty() {
+            return;
+        }
+        let with_server = |key: &Key| match key {
+            Key::VirtualServer(server) => self.with_servers.take(server),
+            _ => None,
+        };
+        let owned: Vec<VirtualServerKey> = taken.iter().filter_map(with_server).collect();
+        taken.extend(owned.into_iter().map(|server| Key::Element(Element::Owned(server))));
     }
 
     /// What of this is certain. The rest waits for that.

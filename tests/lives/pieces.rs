@@ -1,7 +1,7 @@
 //! What a start writes in pieces comes in an order in which nobody is kept from what he may reach.
 
 use kube_ipvs::cluster::types::{External, Policy};
-use kube_ipvs::state::Element;
+use kube_ipvs::state::{Element, Weight};
 
 use super::*;
 
@@ -94,6 +94,75 @@ fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_
         ways += 1;
     }
     assert_eq!(ways, COUNT);
+}
+
+/// As kube-proxy's ipvs mode leaves it: who has no local endpoint gets all.
+#[test]
+fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
+    let with = |policy| {
+        reached(|address| External { load_balancer_ips: vec![address], policy, ..External::default() })
+    };
+    let life = |kernel: MemoryKernel, services: Vec<Service>| {
+        let mut life = Life::at_pace(options(), kernel, Duration::ZERO, NEVER);
+        let [_, slices, node] = cluster(COUNT);
+        life.feed([Event::Service(Change::Replace(services)), slices, node]);
+        life.settle();
+        life.kernel.take_written()
+    };
+    let kernel = MemoryKernel::default();
+    life(kernel.clone(), with(Policy::Cluster));
+    let written = life(kernel, with(Policy::Local));
+    let mut ways = BTreeSet::new();
+    let (mut dropped, mut drained) = (0, 0);
+    for step in &written {
+        match step {
+            Step::AddElement(Element::InCluster(from, ..)) => _ = ways.insert(*from),
+            Step::AddElement(Element::Dropped(server)) => {
+                assert!(ways.contains(server), "{step}");
+                dropped += 1;
+            }
+            Step::EditRealServer(server, _, real) if real.weight == Weight::Exactly(0) => {
+                assert!(ways.contains(server), "{step}");
+                drained += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((ways.len(), dropped, drained), (COUNT.into(), COUNT, 2 * COUNT));
+}
+
+/// The address is the node's: until we say that the entry point is ours, kube-proxy's rules serve it.
+#[test]
+fn a_node_port_is_not_taken_from_who_serves_it_long_before_it_is_served() {
+    let node =
+        NodeAddress { address: ip("192.168.0.1"), interface: "eth0".into(), scope: AddressScope::Global };
+    let with_node_port = |mut service: Service| {
+        let number = service.cluster_ips[0];
+        let IpAddr::V4(number) = number else { panic!("{number} is of the other family") };
+        let [.., high, low] = number.octets();
+        service.ports[0].node_port = Some(30_000 + u16::from_be_bytes([high, low]));
+        service
+    };
+    let services = reached(|_| External::default()).into_iter().map(with_node_port).collect();
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    let [_, slices, of_node] = cluster(COUNT);
+    let addresses = Event::NodeAddresses([node].into());
+    life.feed([addresses, Event::Service(Change::Replace(services)), slices, of_node]);
+    let (mut owned, mut plans) = (0, 0);
+    while let Next::Work(work) = life.reconciler.next(life.now) {
+        if let Work::Apply(plan) = &work {
+            let steps = || plan.steps.iter().map(|planned| &planned.step);
+            for step in steps() {
+                let Step::AddElement(Element::Owned(server)) = step else { continue };
+                let is_made = |step: &Step| matches!(step, Step::AddVirtualServer(made, _) if made == server);
+                assert!(steps().any(is_made), "{step} without its virtual server");
+                owned += 1;
+            }
+            plans += 1;
+        }
+        life.work(&work);
+    }
+    assert!(owned == COUNT && plans > 3, "{owned} node ports in {plans} plans");
 }
 
 #[test]

@@ -20,7 +20,8 @@
 //! * −110 and 90 come before iptables' nat (−100 and 100) in the walk over the nat chains, which ends at the first
 //!   that translates. To *settle* is to translate a destination to itself: a CNI plugin's DNAT of a host port, which
 //!   means any local address, does not get the connection then. Only what is local already is settled: while a node is
-//!   taken over from kube-proxy in iptables or nftables mode, its DNAT serves until kube-ipvs0 has the address.
+//!   taken over from kube-proxy in iptables or nftables mode, its DNAT serves until kube-ipvs0 has the address. A node port's is local, and
+//!   gets its element of `owned` in the same plan as its virtual server.
 //! * *Rewrite*: entry points with policy Local lead to this node's endpoints, and for clients inside the cluster to all
 //!   of them: `@in-cluster` says which virtual server has those. Restrictions come before, by what the client asked for.
 //!   A mark in the same rule would have to come before the map is looked up, so that it would mark everything: the node's

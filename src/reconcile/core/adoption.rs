@@ -109,12 +109,19 @@ impl Reconciler {
         });
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
-        // Elements come before virtual servers, but for those that send clients to one.
-        let (ways, bulk): (Vec<_>, Vec<_>) = update
-            .scope
-            .into_iter()
-            .chain(of_first)
-            .partition(|key| matches!(key, Key::Element(Element::InCluster(..))));
+        // Elements come before virtual servers, but for those that send clients to one that is still to be made. To one that
+        // serves they go at once: what comes where they are sent from is perhaps dropped from now on.
+        let (mut bulk, mut ways) = (Vec::new(), Vec::new());
+        for key in update.scope.into_iter().chain(of_first) {
+            match &key {
+                // Whoever serves a node port until now is passed by from then on: not before there is a virtual server.
+                Key::Element(Element::Owned(server)) => self.schedule.add_with_server(*server),
+                Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.has_live_servers(&to)) => {
+                    ways.push(key)
+                }
+                _ => bulk.push(key),
+            }
+        }
         self.schedule.add_all(Urgency::Bulk, bulk);
         self.schedule.add_all(Urgency::Ways, ways);
         self.schedule.add_all(Urgency::Turned, turned);
