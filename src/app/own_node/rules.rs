@@ -34,6 +34,7 @@ pub(super) enum Verdict {
 }
 
 const NO_ADDRESS: &str = "no InternalIP or ExternalIP in status.addresses is an IP address";
+const OTHER_POD_CIDRS: &str = "PodCIDRs changed for the node";
 const NO_POD_CIDRS: &str = "no network in spec.podCIDRs, which --detect-local-mode=NodeCIDR needs";
 
 impl OwnNode {
@@ -100,6 +101,12 @@ impl OwnNode {
         let Some(new) = new else { return Verdict::StartAnew("Node is being deleted") };
         if new.addresses.is_empty() && !old.addresses.is_empty() {
             new.addresses.clone_from(&old.addresses);
+            // One that was registered anew has neither for a while. Another network is one all the same.
+            if new.pod_cidrs.is_empty() {
+                new.pod_cidrs.clone_from(&old.pod_cidrs);
+            } else if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
+                return Verdict::StartAnew(OTHER_POD_CIDRS);
+            }
             let is_new = self.said.replace(NO_ADDRESS) != Some(NO_ADDRESS);
             return if is_new { Verdict::Unusable(NO_ADDRESS) } else { Verdict::GoOn };
         }
@@ -110,7 +117,7 @@ impl OwnNode {
             return Verdict::StartAnew("NodeIPs changed for the node");
         }
         if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
-            return Verdict::StartAnew("PodCIDRs changed for the node");
+            return Verdict::StartAnew(OTHER_POD_CIDRS);
         }
         if has == had { Verdict::GoOn } else { Verdict::HasAddresses }
     }

@@ -273,9 +273,16 @@ async fn a_complete_set_takes_the_place_of_what_was_held_back_of_its_kind() {
 
 #[tokio::test]
 async fn a_node_without_addresses_keeps_those_that_it_had() {
-    let (events, problem) = after(LocalDetector::ClusterCidr, upsert(&[], &[])).await;
-    assert_eq!(problem, None);
-    assert_eq!(events.last(), Some(&upsert(&["192.0.2.1", "fd00::1"], &[])));
+    let kept = upsert(&["192.0.2.1", "fd00::1"], &["10.244.1.0/24"]);
+    for detector in [LocalDetector::ClusterCidr, LocalDetector::NodeCidr] {
+        for networks in [&[][..], &["10.244.1.0/24"]] {
+            let (events, problem) = after(detector.clone(), upsert(&[], networks)).await;
+            assert_eq!((problem, events.last()), (None, Some(&kept)), "{detector:?} {networks:?}");
+        }
+    }
+    // Nor are other networks taken in by the way.
+    let (_, problem) = after(LocalDetector::NodeCidr, upsert(&[], &["10.244.2.0/24"])).await;
+    assert_eq!(problem.as_deref(), Some("PodCIDRs changed for the node"));
 }
 
 #[test]
