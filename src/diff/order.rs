@@ -204,7 +204,6 @@ impl Phases {
             {
                 7
             }
-            Step::DeleteElement(Element::Dropped(_)) => 7,
             // With those that they may be in the way of.
             Step::DeleteElement(Element::Allowed(server, _)) if self.opened.contains(server) => 2,
             // Not while the virtual server is still there.
@@ -227,7 +226,7 @@ impl Phases {
             Step::EditRealServer(_, _, server) if server.weight == Weight::Exactly(0) => 5,
             Step::AddRealServer(..) | Step::EditRealServer(..) => 4,
             Step::DeleteRealServer(..) => 5,
-            Step::DeleteAddress(_) => 7,
+            Step::DeleteAddress(_) | Step::DeleteElement(Element::Dropped(_)) => 7,
             Step::DeleteVirtualServer(server) if self.shared.contains(&server.address) => 5,
             Step::DeleteVirtualServer(_) => 8,
             Step::DeleteElement(_) => 9,
