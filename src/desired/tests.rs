@@ -16,8 +16,8 @@ use crate::cluster::types::{
 use crate::options::ProxyOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 use crate::state::{
-    Element, Inside, InterfaceName, Key, RealServerKey, Rules, Scope, State, VirtualServer, VirtualServerKey,
-    Weight,
+    Element, Inside, InterfaceName, Key, RealServerKey, Rules, Scope, State, Sysctl, VirtualServer,
+    VirtualServerKey, Weight,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -62,6 +62,11 @@ fn addresses(list: &[(&str, &str)]) -> NodeAddresses {
     list.iter().map(address).collect()
 }
 
+/// As most kernels: both families, and all there is to set.
+fn supported() -> Supported {
+    Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() }
+}
+
 /// A node with 192.168.0.1 on eth0 and one Service.
 struct World {
     cluster: Cluster,
@@ -70,8 +75,7 @@ struct World {
 
 impl World {
     fn new(options: ProxyOptions, service: Service, endpoints_on: &[&str]) -> Self {
-        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-        let desired = Desired::new(options, "here".into(), supported);
+        let desired = Desired::new(options, "here".into(), supported());
         let mut world = Self { cluster: Cluster::default(), desired };
         world.tell(Event::NodeAddresses(addresses(&[("127.0.0.1", "lo"), ("192.168.0.1", "eth0")])));
         world.tell(Event::Slice(Change::Upsert(slice(endpoints_on))));
@@ -597,4 +601,50 @@ fn elements_go_and_come_with_the_service_that_has_the_entry_point() {
     assert!(!world.has(Element::Dropped(server)));
     world.tell(Event::Service(Change::Delete(older.key)));
     assert!(world.has(Element::Dropped(server)));
+}
+
+/// With mode 1 kernels before 5.9 delay each connection from a port that is used again by a second.
+#[test]
+fn older_kernels_do_not_delay_ports_that_are_used_again() {
+    for (kernel, mode) in
+        [((0, 0), "0"), ((4, 18), "0"), ((5, 8), "0"), ((5, 9), "1"), ((5, 10), "1"), ((6, 12), "1")]
+    {
+        let supported = Supported { kernel, ..supported() };
+        let desired = Desired::new(ProxyOptions::default(), "here".into(), supported);
+        let wanted = desired.select(&Scope::from([Key::Sysctl(Sysctl::VsConnReuseMode)]));
+        assert_eq!(wanted.sysctls[&Sysctl::VsConnReuseMode], mode, "{kernel:?}");
+    }
+}
+
+/// As on a node without IPv6 in a cluster with both families.
+#[test]
+fn of_a_family_that_the_kernel_does_not_have_nothing_is_wanted() {
+    let external =
+        External { external_ips: vec![ip("198.51.100.1"), ip("2001:db8::1")], ..External::default() };
+    let both =
+        Service { cluster_ips: vec![ip("10.96.0.1"), ip("fd00::1")], ..service(external, Some(30_080)) };
+    let of_v6 = EndpointSlice {
+        key: SliceKey::new("default", "web-6"),
+        family: Family::V6,
+        endpoints: vec![examples::endpoint(ip("fd01::1"))],
+        ..slice(&[])
+    };
+    let mut cluster = Cluster::default();
+    for event in [
+        Event::NodeAddresses(addresses(&[("192.168.0.1", "eth0"), ("fd0f::1", "eth0")])),
+        Event::Slice(Change::Upsert(slice(&["here"]))),
+        Event::Slice(Change::Upsert(of_v6)),
+        Event::Service(Change::Upsert(both.clone())),
+    ] {
+        cluster.apply(event);
+    }
+    let supported = Supported { families: [Family::V4].into(), ..supported() };
+    let mut desired = Desired::new(ProxyOptions::default(), "here".into(), supported);
+    desired.look_at_node(&cluster);
+    desired.update(&cluster, &[both.key].into());
+    let of_v6: Vec<Key> = desired.keys().filter(|key| key.family() == Some(Family::V6)).collect();
+    assert_eq!(of_v6, []);
+    for server in [tcp("10.96.0.1", 80), tcp("198.51.100.1", 80), tcp("192.168.0.1", 30_080)] {
+        assert!(desired.wants(&Key::VirtualServer(server)), "{server}");
+    }
 }

@@ -428,3 +428,20 @@ fn nodes_begin_with_different_real_servers() {
     order::rotate(&mut rotated, 1);
     assert_eq!(rotated, more);
 }
+
+/// What is not translated reaches a pod with an address that the pod does not have.
+#[test]
+fn a_real_server_that_is_forwarded_otherwise_is_changed_in_place() {
+    /// `IP_VS_CONN_F_DROUTE`, as `ipvsadm -e -g` sets it.
+    const ROUTED: u32 = 3;
+    let server = tcp("10.96.0.1", 80);
+    let after = state(&[], &[(server, 2)]);
+    let mut before = after.clone();
+    let known = &mut before.virtual_servers.get_mut(&server).expect("it is there").real_servers;
+    let first = *known.keys().next().expect("two");
+    let live = RealServer::with(Weight::Exactly(1));
+    known.insert(first, RealServer { forwarding: ROUTED, ..live });
+    let plan = plan(&before, &after);
+    let steps: Vec<&Step> = plan.steps.iter().map(|planned| &planned.step).collect();
+    assert_eq!(steps, [&Step::EditRealServer(server, first, live)]);
+}

@@ -434,3 +434,6 @@ fn refuse(mut outcomes: Vec<Outcome>, indices: &[usize], refusal: &Refusal) -> V
 fn reading(what: &'static str) -> impl FnOnce(io::Error) -> ReadError {
     move |source| ReadError { what, source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,10 @@ use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::ipvs::Ipvs;
 use kube_ipvs::kernel::linux::LinuxKernel;
 use kube_ipvs::kernel::{Foundations, Kernel, Outcome, Selection, Witnesses};
-use kube_ipvs::state::{Address, Key, RealServerKey, RealServers, State, VirtualServer, VirtualServerKey};
+use kube_ipvs::state::{
+    Address, Element, Key, RealServerKey, RealServers, RuleSettings, Rules, State, VirtualServer,
+    VirtualServerKey,
+};
 
 use crate::addresses::{V4, V6, with_addresses};
 use crate::build::{address, kernel, must, read_virtual_servers, real, server, steps, tcp, weight};
@@ -21,6 +24,7 @@ use crate::lab::{self, Test, shell};
 pub(crate) const TESTS: &[Test] = lab::tests![
     what_everything_stands_on_is_there_or_not,
     keys_are_read_one_by_one,
+    elements_and_rules_are_read_by_key,
     large_virtual_servers_are_read_whole,
     answers_are_complete_while_others_write
 ];
@@ -53,6 +57,26 @@ fn keys_are_read_one_by_one() {
     assert_eq!(state, expected);
     assert_eq!(kernel.list_virtual_servers().expect("the list"), BTreeSet::from([here, tcp(V6, 53)]));
     assert_eq!(kernel.read(&Selection::Keys(BTreeSet::new())).expect("nothing"), State::default());
+}
+
+/// They are picked from the whole table, which holds more.
+fn elements_and_rules_are_read_by_key() {
+    let mut kernel = kernel();
+    let settings =
+        RuleSettings { masquerade_mark: 0x4000, masquerade_all: false, inside: None, node_address: None };
+    let here = [V4, V6].map(|vip| Element::ClusterAddress(address(vip)));
+    for element in here {
+        let other = Element::Hairpin(element.address().expect("an address"));
+        must(&mut kernel, [Step::InstallRules(element.family(), settings.clone(), vec![element, other])]);
+    }
+    let mut read = |keys: BTreeSet<Key>| kernel.read(&Selection::Keys(keys)).expect("the keys");
+    let absent = Element::ExternalAddress(address(V4));
+    let keys = here.into_iter().chain([absent]).map(Key::Element).collect();
+    assert_eq!(read(keys), State { elements: here.into(), ..State::default() });
+    for family in Family::ALL {
+        let rules = BTreeMap::from([(family, Rules::Intact(settings.clone()))]);
+        assert_eq!(read([Key::Rules(family)].into()), State { rules, ..State::default() });
+    }
 }
 
 /// More real servers than a datagram of the kernel holds, beside virtual servers with none.
