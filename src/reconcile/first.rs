@@ -54,7 +54,7 @@ mod tests {
     use super::*;
     use crate::api::{Change, Event};
     use crate::cluster::examples;
-    use crate::cluster::types::{Protocol, ServiceKey, ServicePort};
+    use crate::cluster::types::{External, Protocol, ServiceKey, ServicePort};
 
     fn service(key: &str, last: u8, port: u16, node_port: Option<u16>) -> Service {
         let (namespace, name) = key.split_once('/').expect("namespace/name");
@@ -83,5 +83,29 @@ mod tests {
         let needed = ["default/kubernetes", "kube-system/dns"];
         let in_the_way = ["apps/same-address-as-that", "apps/same-node-port"];
         assert_eq!(found, [in_the_way, needed].concat());
+    }
+
+    #[test]
+    fn who_has_an_address_from_outside_of_theirs_is_in_their_way_too() {
+        let (balanced, other) = (IpAddr::from([203, 0, 113, 1]), IpAddr::from([198, 51, 100, 1]));
+        let reached = |service, load_balancer_ips: &[IpAddr], external_ips: &[IpAddr]| Service {
+            external: Some(Box::new(External {
+                load_balancer_ips: load_balancer_ips.to_vec(),
+                external_ips: external_ips.to_vec(),
+                ..External::default()
+            })),
+            ..service
+        };
+        let mut cluster = Cluster::default();
+        for service in [
+            reached(service("kube-system/dns", 1, 53, None), &[balanced], &[other]),
+            reached(service("apps/balanced", 2, 80, None), &[other], &[]),
+            reached(service("apps/external", 3, 80, None), &[], &[balanced]),
+            reached(service("apps/elsewhere", 4, 80, None), &[IpAddr::from([203, 0, 113, 2])], &[]),
+        ] {
+            cluster.apply(Event::Service(Change::Upsert(service)));
+        }
+        let found: Vec<String> = services(&cluster).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["apps/balanced", "apps/external", "kube-system/dns"]);
     }
 }

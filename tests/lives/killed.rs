@@ -58,5 +58,10 @@ fn is_through(name: &str, settings: &ProxyOptions, killed_at: usize) -> bool {
     let there = kernel.state();
     assert!(!there.virtual_servers.contains_key(&gone), "{name}, killed before step {killed_at}");
     assert!(there.virtual_servers.contains_key(&VirtualServerKey { port: 80, ..gone }));
+    // As whoever starts on an empty kernel: what is said about the address, too.
+    let mut anew = Life::with(settings.clone(), MemoryKernel::default());
+    anew.feed(now());
+    anew.settle();
+    assert_eq!(there, anew.kernel.state(), "{name}, killed before step {killed_at}");
     !is_killed
 }

@@ -111,3 +111,24 @@ fn what_was_sent_past_a_way_inside_while_its_table_was_gone_is_purged() {
         assert!(life.kernel.flows().is_empty());
     }
 }
+
+/// There is no moment at which nothing waits to be written.
+#[test]
+fn what_is_stale_is_purged_although_changes_never_stop() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    life.kernel.track(dns_flow("10.244.0.1"));
+    life.feed(with_dns("10.244.0.2"));
+    let end = life.now + Duration::from_secs(2);
+    for number in 1.. {
+        // It is there before the loop looks for something to do.
+        life.feed(appears(number));
+        let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
+        life.work(&work);
+        if life.kernel.flows().is_empty() {
+            break;
+        }
+        assert!(life.now < end, "it is still there");
+    }
+}

@@ -26,7 +26,9 @@ use crate::telemetry;
 const PERIOD: Duration = Duration::from_secs(30);
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
+const ENOBUFS: i32 = 105;
 
 /// A loop with a kernel in memory, and what it tells.
 struct Life {
@@ -84,8 +86,12 @@ impl Life {
 
     /// From now on the kernel refuses these steps.
     fn refuse(&self, errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) {
-        let fault = move |step: &Step| what(step).then_some(Fault::Refuse(errno));
-        self.kernel.set_faults(Some(Box::new(fault)));
+        self.trouble(Fault::Refuse(errno), what);
+    }
+
+    /// From now on these steps have this fault.
+    fn trouble(&self, fault: Fault, what: impl Fn(&Step) -> bool + Send + 'static) {
+        self.kernel.set_faults(Some(Box::new(move |step| what(step).then_some(fault))));
     }
 
     /// The status code of `/livez` after this time.
@@ -349,8 +355,13 @@ fn a_sync_that_fails_is_one_too() {
 
 /// Ten Services, of which the kernel refuses this for two minutes.
 fn refused(errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
+    troubled(Fault::Refuse(errno), what)
+}
+
+/// Ten Services, of whose steps these have this fault for two minutes.
+fn troubled(fault: Fault, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
     let mut life = Life::new();
-    life.refuse(errno, what);
+    life.trouble(fault, what);
     life.observe(webs(10));
     life.work();
     for _ in 0..4 {
@@ -395,7 +406,9 @@ fn what_is_refused_to_all_makes_the_node_unhealthy() {
         ("as many as stand", then(refused(EINVAL, makes(1..=5))), 503),
         ("all", then(refused(EINVAL, makes(1..=10))), 503),
         ("one, for want of memory", then(refused(ENOMEM, makes(1..=1))), 503),
+        ("one, for want of buffers", then(refused(ENOBUFS, makes(1..=1))), 503),
         ("one, for want of rights", then(refused(EPERM, makes(1..=1))), 503),
+        ("one, by a policy of the system", then(refused(EACCES, makes(1..=1))), 503),
         ("addresses", then(refused(EINVAL, |step| matches!(step, Step::AddAddress(_)))), 503),
         ("the rules", then(refused(EINVAL, |step| matches!(step, Step::InstallRules(..)))), 503),
         ("the device", then(refused(EINVAL, |step| matches!(step, Step::AddDevice))), 503),
@@ -403,6 +416,18 @@ fn what_is_refused_to_all_makes_the_node_unhealthy() {
         assert_eq!(found, code, "{what}: {body}");
         assert!(body.contains("reasons"), "{what}: {body}");
     }
+}
+
+/// For want of memory, for all that is known; nine others stand.
+#[test]
+fn answers_that_are_lost_each_time_make_the_node_unhealthy() {
+    let mut life = troubled(Fault::LoseRequest, makes(1..=1));
+    let (code, body) = life.health(PERIOD * 2);
+    assert!(code == 503 && body.contains("the kernel's answer was lost"), "{body}");
+    life.kernel.set_faults(None);
+    life.now += PERIOD * 4;
+    life.work();
+    assert_eq!(life.health(PERIOD * 2).0, 200);
 }
 
 #[test]
