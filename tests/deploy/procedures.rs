@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Container;
@@ -12,8 +13,8 @@ use serde_yaml::Value;
 
 use crate::documents::{MANUAL, document, procedures};
 use crate::{
-    PAUSE, built, daemonset, folder, images, kubeadms, kustomization, kustomizations, merge, read, strict,
-    yaml,
+    PAUSE, built, daemonset, folder, images, kubeadms, kustomization, kustomizations, merge, pod, read,
+    strict, yaml,
 };
 
 #[test]
@@ -85,6 +86,59 @@ fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
         "apply -k deploy/canary"
     ]));
     assert!(read(&patch).contains(look));
+}
+
+/// kube-proxy's own says the mode of kube-proxy, which is another one before the switch or after the way back: with it the
+/// canary would end, and kube-proxy be kept off its nodes.
+#[test]
+fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
+    let canary = daemonset("canary/daemonset.yaml");
+    let volumes = pod(&canary).volumes.as_deref().unwrap_or_default();
+    let names: Vec<_> = volumes.iter().filter_map(|v| v.config_map.as_ref()).map(|map| &*map.name).collect();
+    assert_eq!(names, [COPY]);
+    let create = format!("create configmap {COPY} --from-file=config.conf --from-file=kubeconfig.conf");
+    let look = format!("get configmap {COPY} -o jsonpath='{{.data.config\\.conf}}' | grep '^mode:'");
+    let apply = "apply -k deploy/canary";
+    assert!(has_in_order(&[&look, apply, "label node NODE kube-ipvs/canary=true"]));
+    // It is there before what looks for it; and where kube-proxy gets another mode, all nodes are the canary's by then.
+    let all = procedures().join("\n");
+    assert_eq!(first_missing(&all, &[&create, &look, apply]), None);
+    assert!(has_in_order(&[
+        "label node NODE kube-ipvs/canary=true",
+        "rollout status daemonset/kube-ipvs-canary",
+        "edit configmap kube-proxy ",
+        "set image daemonset/kube-proxy kube-proxy=registry.k8s.io/kube-proxy:VERSION",
+        "label node NODE kube-ipvs/canary=clear",
+    ]));
+    // And it goes with the canary.
+    assert_eq!(all.matches("delete -k deploy/canary").count(), 1);
+    assert!(has_in_order(&["delete -k deploy/canary", &format!("delete configmap {COPY}")]));
+}
+
+/// The `ConfigMap` beside kube-proxy's.
+const COPY: &str = "kube-ipvs";
+
+/// Whatever mode kube-proxy is in, by the very command that the manual has.
+#[test]
+fn the_copy_of_kube_proxys_configuration_is_accepted() {
+    let all = procedures().join("\n");
+    let (_, rest) = all.split_once(" | sed '").expect("the command");
+    let script = rest.split('\'').next().expect("its end");
+    let configuration = read(&document("tests/config/kubeadm.yaml"));
+    for mode in ["\"\"", "ipvs", "iptables", "nftables"] {
+        let theirs = configuration.replace("\nmode: ipvs\n", &format!("\nmode: {mode}\n"));
+        let [file, copy] = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a file"));
+        fs::write(file.path(), &theirs).expect("a file");
+        let output = process::Command::new("sed").arg(script).arg(file.path()).output().expect("sed");
+        assert_eq!(output.stdout, configuration.as_bytes(), "{mode}");
+        fs::write(copy.path(), output.stdout).expect("a file");
+        let accepted = |path: &Path| {
+            let words = [format!("--config={}", path.display()), "--hostname-override=node-1".to_owned()];
+            matches!(from_args(words.iter().map(Into::into), std::iter::empty()), Ok(Command::Run(_)))
+        };
+        assert_eq!(accepted(file.path()), !mode.ends_with("tables"), "{mode}");
+        assert!(accepted(copy.path()), "{mode}");
+    }
 }
 
 /// Each of both commands writes kube-proxy's `DaemonSet`: on clusters with several control plane nodes it is the second one.
