@@ -244,7 +244,8 @@ fn the_revision_before_comes_back_before_more_nodes_may_go_at_once() {
     assert!(has_in_order(&["rollout undo daemonset/kube-proxy", "patch daemonset kube-proxy -p"]));
 }
 
-/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run.
+/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run. Nor may one that restarts during
+/// the switch, which takes hours: where no mode is written, it changes after the last node, and before kube-proxy comes back.
 #[test]
 fn the_mode_is_changed_right_before_the_image() {
     let is_switch = |text: &String| text.contains("kube-proxy=REGISTRY/kube-ipvs:TAG");
@@ -253,6 +254,11 @@ fn the_mode_is_changed_right_before_the_image() {
     let edit = lines.iter().position(|line| line.contains("edit configmap kube-proxy")).expect("the mode");
     assert!(lines[edit + 1].contains("set image daemonset/kube-proxy"), "{procedure}");
     assert!(lines[..edit].iter().any(|line| line.contains("probe-patch.yaml")), "{procedure}");
+    assert!(lines[edit].contains("where it is \"\" leave that"), "{procedure}");
+    assert!(lines[edit - 1].ends_with("| grep '^mode:'"), "{procedure}");
+    let behind = ["set image", "rollout status daemonset/kube-proxy", "edit configmap kube-proxy "];
+    assert_eq!(first_missing(&procedure, &behind), None, "{procedure}");
+    assert!(has_in_order(&["edit configmap kube-proxy ", "apply -k deploy/roll-back", "kube-proxy:VERSION"]));
 }
 
 /// kops and GCE start kube-proxy by programs that the image does not have.
