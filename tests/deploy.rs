@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_ipvs::options::{Command, Source, from_args};
@@ -41,6 +41,7 @@ fn check(value: &Value) -> Result<(), String> {
     let version = value["apiVersion"].as_str().unwrap_or_default();
     match (version, kind) {
         ("apps/v1", "DaemonSet") => strict::<DaemonSet>(value).map(drop),
+        ("v1", "Pod") => strict::<Pod>(value).map(drop),
         ("v1", "ConfigMap") => strict::<ConfigMap>(value).map(drop),
         ("v1", "ServiceAccount") => strict::<ServiceAccount>(value).map(drop),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
@@ -317,18 +318,15 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
 #[test]
 fn who_may_change_the_network_may_do_so_where_selinux_enforces() {
     let mut count = 0;
-    for object in kustomizations().iter().flat_map(|folder| built(folder, Some(SET))) {
-        if object["kind"] != "DaemonSet" {
-            continue;
-        }
-        let daemonset: DaemonSet = strict(&object).unwrap_or_else(|error| panic!("{error}"));
-        for container in containers(pod(&daemonset)) {
+    let objects: Vec<_> = kustomizations().iter().flat_map(|folder| built(folder, Some(SET))).collect();
+    for (name, pod) in pods(&objects) {
+        for container in containers(&pod) {
             let Some(context) = &container.security_context else { continue };
             let added = context.capabilities.as_ref().and_then(|capabilities| capabilities.add.as_ref());
             let changes = added.is_some_and(|added| added.iter().any(|name| name == "NET_ADMIN"));
             if changes && context.privileged != Some(true) {
                 let kind = context.se_linux_options.as_ref().and_then(|options| options.type_.as_deref());
-                assert_eq!(kind, Some("spc_t"), "{:?}: {}", daemonset.metadata.name, container.name);
+                assert_eq!(kind, Some("spc_t"), "{name}: {}", container.name);
                 count += 1;
             }
         }
@@ -383,14 +381,24 @@ fn set_image(value: &mut Value, name: &str, new: &str) {
     }
 }
 
+/// What runs by each of these objects: its name, and the pod.
+fn pods(objects: &[Value]) -> Vec<(String, PodSpec)> {
+    let of = |object: &Value| {
+        let spec = match object["kind"].as_str() {
+            Some("DaemonSet") => &object["spec"]["template"]["spec"],
+            Some("Pod") => &object["spec"],
+            _ => return None,
+        };
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+        Some((name, strict(spec).unwrap_or_else(|error| panic!("{error}"))))
+    };
+    objects.iter().filter_map(of).collect()
+}
+
 /// The images of all containers.
 fn images(objects: &[Value]) -> Vec<String> {
-    let daemonsets = objects.iter().filter(|object| object["kind"] == "DaemonSet");
-    let daemonsets =
-        daemonsets.map(|object| strict::<DaemonSet>(object).unwrap_or_else(|error| panic!("{error}")));
-    daemonsets
-        .flat_map(|set| containers(pod(&set)).map(|c| c.image.clone().expect("an image")).collect::<Vec<_>>())
-        .collect()
+    let image = |container: &Container| container.image.clone().expect("an image");
+    pods(objects).iter().flat_map(|(_, pod)| containers(pod).map(image).collect::<Vec<_>>()).collect()
 }
 
 /// A name without a registry is Docker Hub's, where it may be anybody's.
@@ -454,6 +462,37 @@ fn the_canary_and_kube_proxy_share_no_node() {
     assert_eq!(ours, theirs);
 }
 
+/// What it says is about the start that the canary makes: on that node, with the same settings, API server and rights.
+#[test]
+fn the_dry_run_is_that_of_the_canarys_start() {
+    let value = yaml(&folder("dry-run/pod.yaml"));
+    let dry_run: Pod = strict(&value).unwrap_or_else(|error| panic!("{error}"));
+    let mut dry_run = dry_run.spec.expect("a pod");
+    assert_eq!(dry_run.restart_policy.take().as_deref(), Some("Never"));
+    assert_eq!(dry_run.node_name.take().as_deref(), Some("NODE"), "as the manual edits it");
+    let daemonset = daemonset("canary/daemonset.yaml");
+    let mut canary = pod(&daemonset).clone();
+    // The start has probes, and the node that its label chooses; modules it loads by the kernel.
+    (canary.node_selector, canary.priority_class_name) = (None, None);
+    canary.volumes.as_mut().expect("volumes").retain(|volume| volume.name != "lib-modules");
+    let start = &mut canary.containers[0];
+    start.readiness_probe = None;
+    start.volume_mounts.as_mut().expect("mounts").retain(|mount| mount.name != "lib-modules");
+    start.name = "dry-run".to_owned();
+    let command = start.command.as_mut().expect("a command");
+    command[0] = "/usr/local/bin/kube-ipvs".to_owned();
+    command.push("--dry-run".to_owned());
+    assert_eq!(dry_run, canary);
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::copy(documents::document("tests/config/kubeadm.yaml"), file.path()).expect("a file");
+    let config = format!("--config={}", file.path().display());
+    let words = dry_run.containers[0].command.iter().flatten().skip(1);
+    let words = words.map(|word| if word.starts_with("--config=") { config.clone() } else { word.clone() });
+    let command = from_args(words.map(Into::into), std::iter::empty());
+    assert!(matches!(command, Ok(Command::DryRun(_))), "{command:?}");
+}
+
 /// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
 #[test]
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
@@ -502,22 +541,14 @@ fn what_ended_one_of_our_containers_is_told_by_its_pod() {
     merge(&mut patched, &yaml(&folder("kubeadm/probe-patch.yaml")));
     objects.push(patched);
     let mut count = 0;
-    for object in objects.iter().filter(|object| object["kind"] == "DaemonSet") {
-        let daemonset: DaemonSet = strict(object).unwrap_or_else(|error| panic!("{error}"));
-        let pod = pod(&daemonset);
-        for container in containers(pod).filter(|container| container.image.as_deref() == Some(SET)) {
+    for (name, pod) in pods(&objects) {
+        for container in containers(&pod).filter(|container| container.image.as_deref() == Some(SET)) {
             let policy = container.termination_message_policy.as_deref();
-            assert_eq!(
-                policy,
-                Some("FallbackToLogsOnError"),
-                "{:?}: {}",
-                daemonset.metadata.name,
-                container.name
-            );
+            assert_eq!(policy, Some("FallbackToLogsOnError"), "{name}: {}", container.name);
             count += 1;
         }
     }
-    assert_eq!(count, 10);
+    assert_eq!(count, 11);
 }
 
 /// The command lines in the objects are understood, and the file in the configuration map with them.

@@ -103,6 +103,12 @@ fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
     // It is there before what looks for it; and where kube-proxy gets another mode, all nodes are the canary's by then.
     let all = procedures().join("\n");
     assert_eq!(first_missing(&all, &[&create, &look, apply]), None);
+    assert_eq!(first_missing(&all, &[&create, "apply -k deploy/dry-run"]), None);
+    assert!(has_in_order(&[
+        "sed -i 's/nodeName: .*/nodeName: NODE/' deploy/dry-run/pod.yaml",
+        "apply -k deploy/dry-run",
+        "logs kube-ipvs-dry-run",
+    ]));
     assert!(has_in_order(&[
         "label node NODE kube-ipvs/canary=true",
         "rollout status daemonset/kube-ipvs-canary",
