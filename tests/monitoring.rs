@@ -154,6 +154,44 @@ fn prometheus_takes_the_part_of_its_configuration() {
     assert_eq!(code, 0, "{output}");
 }
 
+/// kubernetes-mixin's alert `KubeVersionMismatch`, of kube-prometheus.
+const MISMATCH: &str = r#"count by (cluster) (count by (git_version, cluster) (label_replace(
+    kubernetes_build_info{job!~"kube-dns|coredns"}, "git_version", "$1", "git_version", "(v[0-9]*.[0-9]*).*"))) > 1"#;
+
+/// The contract has the metric, whose version is ours here: it is not kept where it is compared.
+#[test]
+fn our_version_is_not_compared_with_those_of_kubernetes() {
+    let text = std::fs::read_to_string(deployed("scrape.yaml")).expect("the file");
+    let configuration: serde_json::Value = serde_yaml::from_str(&text).expect("YAML");
+    let rules = configuration["scrape_configs"][0]["metric_relabel_configs"].as_array().expect("a list");
+    let is_dropped = |name: &str| {
+        let drops = |rule: &serde_json::Value| {
+            rule["action"] == "drop"
+                && rule["source_labels"] == serde_json::json!(["__name__"])
+                && rule["regex"] == name
+        };
+        rules.iter().any(drops)
+    };
+    let page = page();
+    let builds: Vec<_> = page.lines().filter_map(|line| line.split_once("_build_info{")).collect();
+    assert_eq!(builds.len(), 2, "{builds:?}");
+    let series = |(component, rest): &(&str, &str)| {
+        let labels = rest.strip_suffix("} 1").expect("the end of a series of the number 1");
+        (format!("{component}_build_info{{job=\"kube-proxy\",instance=\"a\",{labels}}}"), 1)
+    };
+    let scraped = || builds.iter().map(series);
+    let kept: Vec<_> = scraped().filter(|(name, _)| !is_dropped(name.split('{').next().unwrap())).collect();
+    let kubelet = r#"kubernetes_build_info{job="kubelet",instance="a",git_version="v1.37.2"}"#;
+    let versions = |series: Vec<(String, u32)>, number| {
+        let all = [series, vec![(kubelet.to_owned(), 1)]].concat();
+        let (code, output) = promtool::check_value(&format!("({MISMATCH}) or vector(0)"), &all, number);
+        assert_eq!(code, 0, "{output}");
+    };
+    versions(scraped().collect(), 2);
+    versions(kept.clone(), 0);
+    assert!(kept.iter().any(|(name, _)| name.starts_with("kube_ipvs_build_info{")), "{kept:?}");
+}
+
 #[test]
 fn alerts_and_dashboard_go_by_metrics_that_there_are() {
     let page = Page::parse(&page());

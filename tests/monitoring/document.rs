@@ -30,7 +30,9 @@ Retries, waiting for a rate limiter and credential plugins are not counted.",
         &["process_", "go_", "kubernetes_", "registered_", "hidden_", "disabled_"],
         "The process",
         "`go_goroutines` and `go_threads` are tasks and threads, for dashboards of Kubernetes components; the other `go_*`\n\
-         metrics are about Go's memory and do not exist here. `kubernetes_feature_enabled` has the one gate that counts here.\n\
+         metrics are about Go's memory and do not exist here. `kubernetes_build_info` has our version, as `kube_ipvs_build_info`\n\
+         has: an alert that compares the versions of Kubernetes' components, such as kubernetes-mixin's KubeVersionMismatch,\n\
+         fires for good unless it is left out, as in scrape.yaml. `kubernetes_feature_enabled` has the one gate that counts here.\n\
          `process_network_*` are, as there, those of the whole network namespace: with `hostNetwork` of the node.
 `git_commit` is what `GIT_COMMIT` said when the program was built, as `make image` lets it, and empty otherwise.",
     ),

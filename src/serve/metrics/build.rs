@@ -4,27 +4,39 @@ use prometheus::IntGaugeVec;
 
 use super::make::Maker;
 
+/// Our version under two names: every component has the first one, and alerts on it take it for a version of Kubernetes. Where
+/// it is left out of what is scraped, the second one is there.
 pub(super) fn describe(make: &Maker) {
-    let build = make.gauges(
+    let labels = [
+        "major",
+        "minor",
+        "git_version",
+        "git_commit",
+        "git_tree_state",
+        "build_date",
+        "go_version",
+        "compiler",
+        "platform",
+    ];
+    let components = make.gauges(
         "kubernetes_build_info",
         "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, \
          build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
-        &[
-            "major",
-            "minor",
-            "git_version",
-            "git_commit",
-            "git_tree_state",
-            "build_date",
-            "go_version",
-            "compiler",
-            "platform",
-        ],
+        &labels,
+    );
+    let own = make.gauges(
+        "kube_ipvs_build_info",
+        "Always 1; the labels say which build this is, and are those of kubernetes_build_info",
+        &labels,
     );
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
-    build.with_label_values(&[major, minor, version, crate::COMMIT, "", "", "", "rustc", &platform]).set(1);
+    for build in [components, own] {
+        build
+            .with_label_values(&[major, minor, version, crate::COMMIT, "", "", "", "rustc", &platform])
+            .set(1);
+    }
 }
 
 /// Where it is said which features are on: those that are generally available have an empty stage.
