@@ -138,8 +138,8 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     system::set_up(Path::new(ROOT), options);
     tracing::info!("Using ipvs Proxier");
     if options.init_only {
-        let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported);
-        return init_only::initialize(&mut kernel, &desired);
+        let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
+        return init_only::initialize(&mut kernel, &desired, &supported);
     }
     if let Some(changed) = changed {
         let stop = tasks.shutdown();
