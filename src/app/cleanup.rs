@@ -149,8 +149,17 @@ fn tell_settings(configured_seconds: u32) {
              the kernel's own comes back with: ipvsadm --set {KERNELS_TCP_SECONDS} 0 0"
         );
     }
-    let estimation = sysctl::read(Sysctl::VsRunEstimation).ok().flatten();
-    if estimation.is_some_and(|value| value.trim() == "0") {
+    let is = |sysctl, wanted| {
+        let value = sysctl::read(sysctl).ok().flatten();
+        value.is_some_and(|value| value.trim() == wanted)
+    };
+    if is(Sysctl::VsSloppySctp, "1") {
+        tracing::warn!(
+            "SCTP associations of IPVS may begin with any packet; kube-ipvs may have allowed that, and kube-proxy does not forbid it; \
+             it is forbidden with: sysctl -w net.ipv4.vs.sloppy_sctp=0"
+        );
+    }
+    if is(Sysctl::VsRunEstimation, "0") {
         tracing::warn!(
             "IPVS rate estimation is off; kube-ipvs may have switched it off, and kube-proxy does not switch it on; it is turned on with: \
              sysctl -w net.ipv4.vs.run_estimation=1"

@@ -231,7 +231,7 @@ fn the_way_back_waits_for_kube_proxy() {
     install_our_rules(Family::V4, &[]);
     shell(
         "ip link add kube-ipvs0 type dummy
-         ipvsadm --set 86400 120 300; sysctl -qw net.ipv4.vs.run_estimation=0",
+         ipvsadm --set 86400 120 300; sysctl -qw net.ipv4.vs.sloppy_sctp=1 net.ipv4.vs.run_estimation=0",
     );
     let sign = Sign::set().expect("nobody else runs");
     let log = shell("mktemp").trim().to_owned();
@@ -254,7 +254,11 @@ fn the_way_back_waits_for_kube_proxy() {
     assert_eq!(our_tables(), "");
     says("kube-proxy is not in ipvs mode here");
     // Settings that kube-proxy leaves as they are: each is named with what undoes it, until it is undone.
-    let cures = ["ipvsadm --set 900 0 0", "sysctl -w net.ipv4.vs.run_estimation=1"];
+    let cures = [
+        "ipvsadm --set 900 0 0",
+        "sysctl -w net.ipv4.vs.sloppy_sctp=0",
+        "sysctl -w net.ipv4.vs.run_estimation=1",
+    ];
     for (index, cure) in cures.iter().enumerate() {
         let (success, log) = run("", "--cleanup-own");
         assert!(success, "{log}");
