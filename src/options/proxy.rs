@@ -24,7 +24,7 @@ pub struct ProxyOptions {
     /// For how long connection tracking remembers a TCP connection without traffic, in seconds: IPVS should neither
     /// forget it earlier nor later.
     pub tracked_tcp_seconds: u32,
-    /// Virtual servers on these networks are never deleted, whoever made them.
+    /// Virtual servers on these networks that no Service asks for are never deleted, whoever made them.
     pub exclude_cidrs: Vec<IpNet>,
     /// What counts as traffic of pods.
     pub local_detector: LocalDetector,

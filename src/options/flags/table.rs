@@ -81,7 +81,8 @@ pub(super) static FLAGS: &[Flag] = &[
     )
     .beside_file(),
     switch("cleanup", "Remove everything of this program and of kube-proxy in all its modes from the kernel, say what, and exit. \
-         Virtual servers in --ipvs-exclude-cidrs stay. While the program runs on the node, nothing is removed", |flags, on| {
+         Virtual servers in --ipvs-exclude-cidrs stay; an address that they have on kube-ipvs0 alone goes with it. While the \
+         program runs on the node, nothing is removed", |flags, on| {
         flags.cleanup = on;
     })
     .beside_file(),
@@ -207,7 +208,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "ipvs-exclude-cidrs",
         "cidr,...",
         "",
-        "Virtual servers with addresses in these networks are never deleted, whoever made them",
+        "Virtual servers with addresses in these networks that no Service asks for are never deleted, whoever made them",
         Set::List(|flags, list| flags.configuration.ipvs.exclude_cidrs.get_or_insert_default().extend(list)),
     ),
     switch(
