@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `restrict`, `restrict-node` | filter prerouting and output, −120 | new, to `@restricted`, from none of `@allowed`: drop |
 //! | `prerouting` | nat prerouting, −110 | loopback sources: return · from a pod, to `@in-cluster`: rewrite · to `@masqueraded`: mark · to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark · to `@owned`: settle · to `@shared-addresses`: return · to `@cluster-addresses`, `@external-addresses`: settle |
-//! | `output` | nat output, −110 | the same for the node itself, all of whose connections are from inside the cluster, and from no pod; with a service address as the source they are marked, and by nothing else where the pods are unknown |
+//! | `output` | nat output, −110 | the same for the node itself, all of whose connections are from inside the cluster, and from no pod; to `@cluster-addresses` with a service address as the source they are marked also where the pods are unknown |
 //! | `postrouting` | nat postrouting, 90 | source . destination in `@hairpin`: mark · not marked: return · unmark · leaving by none of `@numbered`: the node's address · masquerade |
 //! | `before-ipvs`, `before-ipvs-node` | filter input, 90; output, −99 | new, to `@dropped`: drop · to `@internal`, not rewritten: ICMP port unreachable · (node) rewritten to a cluster IP: mark |
 //! | `input` | filter input, 101 | established, related: accept · ping (`ICMPv6`: all): accept · to `@health-checks`: accept · to `@refused`: refuse · to `@shared-addresses`: accept · to `@cluster-addresses`, `@external-addresses`: refuse |
