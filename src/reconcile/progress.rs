@@ -20,7 +20,7 @@ pub struct Changes {
     pub services: u64,
     /// Of these, not written yet.
     pub services_pending: u64,
-    /// Changes of EndpointSlices since the start.
+    /// Changes of EndpointSlices since the start: for each event, the Services of which some changed.
     pub slices: u64,
     /// Of these, not written yet.
     pub slices_pending: u64,

@@ -12,7 +12,8 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
         "Names, labels, buckets and help texts are those of kube-proxy in ipvs mode. `..._iptables_restore_failures_total`\n\
          counts plans of which the kernel refused something in nftables: there is no iptables here, and what an alert on it\n\
          means is the same. `..._service_changes_total` counts each change of a Service once for each IP family that is served,\n\
-         as there; a Service that comes again as it was is no change here.",
+         as there; a Service that comes again as it was is no change here. `..._endpoint_changes_total` counts, for each event, the\n\
+         Services of which slices changed, of whatever family; there it is slices, of a family that is served.",
     ),
     (
         &["kube_ipvs_"],
