@@ -1,7 +1,8 @@
 //! Taking over from kube-proxy on a node that goes on serving.
 //!
 //! Nothing is removed before our own rules stand, and each table of iptables changes in one transaction, so that at no
-//! moment a packet is without masquerade, filter, or accept in FORWARD:
+//! moment a packet is without masquerade, filter, or accept in FORWARD. (In iptables-nft that is the jumps and the accept. The
+//! chains, to which nothing leads any more, go after it, over netlink.)
 //!
 //! 1. filter, with our accept in the same transaction that takes kube-proxy's away: `KUBE-IPVS-FILTER` and its frozen
 //!    sets would reject Services that are new (contract 15.10);
