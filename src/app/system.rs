@@ -2,7 +2,10 @@
 //! unlikely the kernel is to end this process when memory is short.
 //!
 //! Nothing here keeps the program from running: a container that sees `/proc/sys` read-only, or a kernel without a
-//! parameter, forwards packets all the same. What could not be set is named in the log, once.
+//! parameter, forwards packets all the same. What could not be set is named in the log, once; and so is what an administrator
+//! alone may set, and should.
+
+mod local_ports;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
@@ -36,6 +39,7 @@ pub(super) fn set_up(root: &Path, options: &Options) {
     for (entry, error) in &report.failed {
         tracing::warn!(entry, err = error as &dyn std::error::Error, "Cannot set a parameter of the system");
     }
+    tell_local_ports(root);
     if let Some(SmallTable { size, most, bits }) = small_table(root) {
         tracing::info!(
             size,
@@ -44,6 +48,16 @@ pub(super) fn set_up(root: &Path, options: &Options) {
              options ip_vs conn_tab_bits={bits} in /etc/modprobe.d"
         );
     }
+}
+
+/// Says what the kernel may do to the node's own connections.
+fn tell_local_ports(root: &Path) {
+    let Some(ports) = local_ports::given(root) else { return };
+    tracing::warn!(
+        ports = format!("{}-{}", ports.start(), ports.end()),
+        "The kernel gives ports to the node's own connections that may be node ports of Services; where one is, answers go to \
+         the Service. Let net.ipv4.ip_local_reserved_ports name the range of node ports"
+    );
 }
 
 /// IPVS's table of connections, where each place in it gets many of them when connection tracking is full.

@@ -16,7 +16,7 @@ fn options(words: &[&str]) -> Options {
 }
 
 /// A folder that looks like the roots of `proc` and `sys`.
-fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(super) fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = root.path().join(path);

@@ -1,0 +1,62 @@
+//! Ports that the node's own connections are given, and that may be node ports.
+//!
+//! IPVS asks nobody whose an answer is: a SYN+ACK or a UDP datagram to an address of the node and a port that is a Service's node
+//! port goes to an endpoint, though the node's own socket waits for it. No rule can tell it otherwise; the kernel can leave these
+//! ports out of those that it gives.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// Which ports the kernel gives to sockets that have not chosen one: `32768 60999`.
+const GIVEN: &str = "proc/sys/net/ipv4/ip_local_port_range";
+/// Those that it leaves out: `8080,30000-32767`.
+const RESERVED: &str = "proc/sys/net/ipv4/ip_local_reserved_ports";
+/// What API servers give to Services, unless `--service-node-port-range` says otherwise.
+const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
+
+/// The first and the last of the node ports that the kernel may give to the node's own connections, if there are any; of the
+/// API's default range, since nobody says which one a cluster has. `None` too where the kernel does not say.
+pub(super) fn given(root: &Path) -> Option<RangeInclusive<u16>> {
+    let read = |entry: &str| fs::read_to_string(root.join(entry)).ok();
+    let text = read(GIVEN)?;
+    let mut ends = text.split_whitespace().map(str::parse::<u16>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    let reserved = reserved(&read(RESERVED)?)?;
+    let mut given = NODE_PORTS
+        .filter(|port| (first..=last).contains(port) && !reserved.iter().any(|range| range.contains(port)));
+    let lowest = given.next()?;
+    Some(lowest..=given.next_back().unwrap_or(lowest))
+}
+
+fn reserved(list: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let ranges = list.trim().split(',').filter(|range| !range.is_empty());
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    ranges.map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::system::tests::host;
+
+    #[test]
+    fn node_ports_that_the_node_itself_may_get_are_found() {
+        for (given_ports, reserved, found) in [
+            ("32768\t60999\n", "\n", None),
+            ("1024\t65535\n", "\n", Some(30_000..=32_767)),
+            ("1024\t65535\n", "30000-32767\n", None),
+            ("1024\t65535\n", "53,29000-31999,32760-33000\n", Some(32_000..=32_759)),
+            ("32767\t60999\n", "8080\n", Some(32_767..=32_767)),
+            ("15000\t30000\n", "\n", Some(30_000..=30_000)),
+            ("", "\n", None),
+        ] {
+            let root = host(&[(GIVEN, given_ports), (RESERVED, reserved)]);
+            assert_eq!(given(root.path()), found, "{given_ports:?} {reserved:?}");
+        }
+        assert_eq!(given(host(&[]).path()), None);
+    }
+}
