@@ -81,6 +81,10 @@ impl Reporter {
                 metrics.kube_proxy.sync_last_queued_timestamp_seconds.of(*family).set(seconds(now.wall));
             }
         });
+        for family in Family::ALL.iter().filter(|family| !families.contains(family)) {
+            metrics.kube_proxy.sync_last_queued_timestamp_seconds.leave_out(*family);
+            metrics.kube_proxy.sync_last_timestamp_seconds.leave_out(*family);
+        }
         let numbers = Numbers::new(Arc::clone(&metrics), families.len());
         Self {
             metrics,
@@ -132,7 +136,7 @@ impl Reporter {
                 Note::SysctlChanged { sysctl, before, after } => {
                     tell_sysctl(sysctl, before.as_deref(), &after);
                 }
-                Note::LookedFor(unreadable) => self.looked_for(&unreadable, now),
+                Note::LookedFor(unreadable) => self.looked_for(&unreadable, *moment),
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
                 Note::AuditRound => self.numbers.audited(SystemTime::now()),
                 Note::Looked(touched) => self.looked(reconciler, &touched),
@@ -265,22 +269,34 @@ impl Reporter {
     }
 
     /// Of what everything stands on this could not be read, and all else could.
-    fn looked_for(&mut self, errors: &[ReadError], now: Instant) {
+    fn looked_for(&mut self, errors: &[ReadError], now: Moment) {
+        if errors.is_empty() {
+            self.still_synced(now);
+        }
         let texts: BTreeMap<&'static str, String> =
-            errors.iter().map(|error| (error.what, self.unreadable(error, now))).collect();
+            errors.iter().map(|error| (error.what, self.unreadable(error, now.instant))).collect();
         self.status.send_if_modified(|status| {
             let before = status.unreadable.clone();
             status.unreadable.retain(|what, _| texts.contains_key(what));
             for (what, text) in texts {
-                let since = Moment { instant: now, wall: SystemTime::now() };
                 let unreadable = status
                     .unreadable
                     .entry(what)
-                    .or_insert_with(|| Unreadable { since, text: String::new() });
+                    .or_insert_with(|| Unreadable { since: now, text: String::new() });
                 unreadable.text = text;
             }
             status.unreadable != before
         });
+    }
+
+    /// What was written, and nothing waits since, was not seen to be gone. kube-proxy syncs again in each `syncPeriod`, changes or
+    /// not, and alerts go by how old this time is.
+    fn still_synced(&self, now: Moment) {
+        let is_synced =
+            |family: &FamilyStatus| family.last_synced.is_some() && family.unsynced_since.is_none();
+        for (family, _) in self.status.borrow().families.iter().filter(|(_, status)| is_synced(status)) {
+            self.metrics.kube_proxy.sync_last_timestamp_seconds.of(*family).set(seconds(now.wall));
+        }
     }
 
     /// The kernel was read, or was not asked to be.

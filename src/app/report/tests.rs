@@ -1,5 +1,6 @@
 mod counted;
 mod node;
+mod timestamps;
 
 use std::net::IpAddr;
 use std::time::Instant;

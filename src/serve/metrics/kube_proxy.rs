@@ -1,9 +1,9 @@
 //! kube-proxy's metrics, as its ipvs mode has them (contract 9). Dashboards and alerts go by names, labels and buckets,
 //! and people by the help texts, stability level included.
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::make::{Maker, PerFamily};
+use super::make::{GaugePerFamily, Maker, PerFamily};
 use crate::cluster::types::Family;
 
 /// kube-proxy's metrics.
@@ -11,9 +11,9 @@ pub struct KubeProxy {
     /// From taking the changes to the last verdict of the kernel, whatever that is.
     pub sync_duration_seconds: PerFamily<Histogram>,
     /// When something was last to be written, in seconds since 1970.
-    pub sync_last_queued_timestamp_seconds: PerFamily<Gauge>,
-    /// When all was last written, in seconds since 1970.
-    pub sync_last_timestamp_seconds: PerFamily<Gauge>,
+    pub sync_last_queued_timestamp_seconds: GaugePerFamily,
+    /// When all was last written, or last seen to stand with nothing that waited, in seconds since 1970.
+    pub sync_last_timestamp_seconds: GaugePerFamily,
     /// From the change of a pod or Service, as the control plane dates it, to the kernel.
     pub network_programming_duration_seconds: PerFamily<Histogram>,
     /// Changes of EndpointSlices that are not written yet.

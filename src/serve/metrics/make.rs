@@ -32,6 +32,25 @@ impl<T> PerFamily<T> {
     }
 }
 
+/// Gauges of one name for each IP family, of which those that mean nothing here can be left out.
+pub struct GaugePerFamily {
+    vec: GaugeVec,
+    gauges: PerFamily<Gauge>,
+}
+
+impl GaugePerFamily {
+    /// The one of this family.
+    pub fn of(&self, family: Family) -> &Gauge {
+        self.gauges.of(family)
+    }
+
+    /// From now on the one of this family is not on the page.
+    pub fn leave_out(&self, family: Family) {
+        // An error only says that it is not there.
+        let _ = self.vec.remove_label_values(&[family.to_string()]);
+    }
+}
+
 pub(super) const VALID: &str = "the names of metrics and labels are valid";
 
 /// Makes metrics and registers them.
@@ -94,9 +113,10 @@ impl Maker {
         self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 
-    pub(super) fn gauge_per_family(&self, name: &str, help: &str) -> PerFamily<Gauge> {
-        let gauges = self.registered(GaugeVec::new(Opts::new(name, help), &[FAMILY]));
-        PerFamily::new(|family| gauges.with_label_values(&[family.to_string()]))
+    pub(super) fn gauge_per_family(&self, name: &str, help: &str) -> GaugePerFamily {
+        let vec = self.registered(GaugeVec::new(Opts::new(name, help), &[FAMILY]));
+        let gauges = PerFamily::new(|family| vec.with_label_values(&[family.to_string()]));
+        GaugePerFamily { vec, gauges }
     }
 
     pub(super) fn counter_per_family(&self, name: &str, help: &str) -> PerFamily<IntCounter> {
