@@ -18,11 +18,13 @@ mod takeover;
 mod tasks;
 mod watches;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::desired::Desired;
@@ -61,12 +63,7 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
 
 /// Carries out a command to its end.
 fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    // All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place.
-    // What takes long is on threads of its own, or yields.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         tasks::ignore_user_signals()?;
         command.await
@@ -74,6 +71,20 @@ fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
     // Dropped, it would wait without limit.
     runtime.shutdown_timeout(FAREWELL);
     ended
+}
+
+/// All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place. What takes
+/// long is on threads of its own, or yields.
+fn runtime() -> io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // tokio panics where it needs a thread for what blocks, has none, and the system refuses one: a limit that others have
+        // reached (of processes in a cgroup) would end the program at the next look at the manifests. With one that is there from
+        // the start on and never ends, what blocks waits for its turn.
+        .thread_keep_alive(Duration::MAX)
+        .build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 /// `--write-config-to`: writes the settings, defaults included, to a file.

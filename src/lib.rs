@@ -51,7 +51,8 @@
 //!   hangs), and tells health and metrics what failed, and the thread "config", which waits for the configuration file to
 //!   change.
 //! * Where something may block for long in a task, the runtime's pool of threads does it: manifests are looked at and read
-//!   there (`api::manifests`), and the name of the API server is resolved.
+//!   there (`api::manifests`), and the name of the API server is resolved. One of them is there from the start on, and none ends
+//!   before the program: where the system refuses another, what blocks waits for one of these.
 //! * The task "health changes" ([`serve::healthz::changes`]) sleeps until the status changes, or what waits makes the node
 //!   unhealthy, and says in the log what health checks are answered then. Another looks twice in each sync period, but no more
 //!   often than every ten seconds, whether the kernel came back from what the loop asked it (`app::silent_kernel`).

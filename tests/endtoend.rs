@@ -1,6 +1,8 @@
 //! The whole program on a real kernel: manifests become kernel state, a restart changes nothing, drift is repaired, and
 //! nothing that is somebody else's is touched. The kernel is read with the tools that administrators use.
 
+#[path = "endtoend/crowded.rs"]
+mod crowded;
 #[path = "common/kubeconfig.rs"]
 mod kubeconfig;
 #[path = "common/lab.rs"]
@@ -27,6 +29,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crowded::manifests_are_read_where_no_thread_can_be_started;
 use lab::{shell, try_shell};
 use pods::{in_pod, pod};
 use proxy::{Proxy, get};
@@ -64,6 +67,7 @@ fn main() -> std::process::ExitCode {
         every_scheduler_of_the_kernel_works,
         bad_input_changes_nothing,
         a_folder_that_is_unmounted_withdraws_nothing,
+        manifests_are_read_where_no_thread_can_be_started,
         health_and_metrics_answer,
         health_check_ports_follow_their_services,
         a_node_that_is_being_removed_is_unhealthy,

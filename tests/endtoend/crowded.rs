@@ -1,0 +1,35 @@
+//! A system that has no room for another thread.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::shell;
+use crate::proxy::Proxy;
+use crate::tools::{ipvsadm, wait_for};
+use crate::{folder, put, web};
+
+/// For so long tokio keeps a thread that has nothing to do, by default.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// As where a cgroup has as many processes as it may. A limit of a user's processes refuses threads with the same error, but not
+/// root, nor who may ignore it.
+pub(crate) fn manifests_are_read_where_no_thread_can_be_started() {
+    let folder = folder();
+    let manifests = folder.path().join("manifests");
+    fs::create_dir(&manifests).expect("a folder");
+    put(&manifests, "web.yaml", &web("10.96.0.1", &["10.244.0.2"]));
+    let lines = "capabilities=+net_admin,+dac_override
+        exec setpriv --reuid 65533 --inh-caps=$capabilities --ambient-caps=$capabilities \"$PROGRAM\" \
+            --manifests \"$MANIFESTS\" --cluster-cidr 10.244.0.0/16 --hostname-override node1";
+    let path = manifests.to_string_lossy();
+    let variables = [("PROGRAM", env!("CARGO_BIN_EXE_kube-ipvs")), ("MANIFESTS", &*path)];
+    let mut proxy = Proxy::of_shell(folder.path(), "crowded", lines, &variables);
+    proxy.wait_synced();
+    shell(&format!("prlimit --pid {} --nproc=1:1", proxy.id()));
+    thread::sleep(KEPT + Duration::from_secs(2));
+    put(&manifests, "web.yaml", &web("10.96.0.2", &["10.244.0.2"]));
+    wait_for("the change is written", 10, || ipvsadm().contains("10.96.0.2:80"));
+    let (status, log) = proxy.terminate();
+    assert_eq!(status, Some(0), "{log}");
+}
