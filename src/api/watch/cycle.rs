@@ -354,7 +354,7 @@ impl<K: Kind> Cycle<K> {
                 }
                 // As its end is: balancers cut what is idle for longer than they like, and servers that are replaced do not
                 // say goodbye. Whether the server is well is for the next request to say.
-                Err(Failure::Connection(reason)) if *sent_something || opened.elapsed() >= SHORT_WATCH => {
+                Err(Failure::Broken(reason)) if *sent_something || opened.elapsed() >= SHORT_WATCH => {
                     tracing::debug!(resource = %K::RESOURCE, reason, "A watch that was cut is opened again");
                     tokio::time::sleep(SPREAD.mul_f64(f64::from(random()) / f64::from(u32::MAX))).await;
                     return Ok(());

@@ -28,8 +28,10 @@ impl fmt::Display for Verb {
 pub(super) enum Failure {
     /// The server answered with an error.
     Refused(Refusal),
-    /// No connection, or it broke.
+    /// No connection, or it broke before the answer began.
     Connection(String),
+    /// The connection broke in the midst of the answer, or somebody on its way cut it.
+    Broken(String),
     /// No byte for this long, where some were due.
     Silence(Duration),
     /// The answer is not what an API server says.
@@ -106,7 +108,7 @@ impl Failure {
     pub(super) fn may_be_of_the_version(&self) -> bool {
         match self {
             Self::Refused(refusal) => !matches!(refusal.code, 401 | 403 | 408 | 429 | 502..=504),
-            Self::Connection(_) | Self::Silence(_) | Self::ShortWatch => false,
+            Self::Connection(_) | Self::Broken(_) | Self::Silence(_) | Self::ShortWatch => false,
             Self::Malformed(_) | Self::Older { .. } | Self::Incomplete => true,
         }
     }
@@ -124,7 +126,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Connection(text) => f.write_str(text),
+            Self::Connection(text) | Self::Broken(text) => f.write_str(text),
             Self::Silence(limit) => write!(f, "nothing received for {limit:?}"),
             Self::Malformed(text) => write!(f, "unexpected answer: {text}"),
             Self::Older { offered, seen } => {

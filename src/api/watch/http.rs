@@ -44,7 +44,7 @@ pub(super) async fn open(
     let response = timeout(limit, client.send(request.map(Body::from)))
         .await
         .map_err(|_| Failure::Silence(limit))?
-        .map_err(|error| connection(&error))?;
+        .map_err(|error| Failure::Connection(layers(&error)))?;
     let (head, mut body) = response.into_parts();
     let encoding = Encoding::of(&head.headers);
     if head.status.is_success() {
@@ -71,7 +71,8 @@ pub(super) async fn read_all(mut body: Body, limit: Duration) -> Result<Vec<u8>,
 /// Appends the next piece of the body; whether there was one.
 pub(super) async fn read_more(body: &mut Body, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
     loop {
-        let Some(frame) = body.frame().await.transpose().map_err(|error| connection(&error))? else {
+        let Some(frame) = body.frame().await.transpose().map_err(|error| Failure::Broken(layers(&error)))?
+        else {
             return Ok(false);
         };
         // Other frames are trailers.
@@ -121,7 +122,7 @@ impl Silence {
 }
 
 /// The errors of the layers below, each of which says little: all of them, outermost first, without repetition.
-fn connection(error: &kube::Error) -> Failure {
+fn layers(error: &kube::Error) -> String {
     let mut text = match error {
         // These two say only that another one is inside.
         kube::Error::Service(inner) => inner.to_string(),
@@ -136,5 +137,5 @@ fn connection(error: &kube::Error) -> Failure {
         }
         source = inner.source();
     }
-    Failure::Connection(text)
+    text
 }

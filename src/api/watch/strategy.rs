@@ -108,8 +108,12 @@ impl Strategy {
             }
             // After a pause, though: it may fail at everything. The next complete set is asked for as a stream again.
             How::Stream if failure.is_internal() => self.list_once = true,
-            // Servers that ignore the parameters start a plain watch, and never say that the list is complete.
-            How::Stream => self.list_once = matches!(failure, Failure::Silence(_) | Failure::Incomplete),
+            // Servers that ignore the parameters start a plain watch, and never say that the list is complete. And a proxy in front
+            // of the server may cut each answer after a time that is too short for all objects, and not for a page of them.
+            How::Stream => {
+                self.list_once =
+                    matches!(failure, Failure::Silence(_) | Failure::Incomplete | Failure::Broken(_));
+            }
             How::Pages | How::OnePage => {
                 if self.streaming == Streaming::Doubtful {
                     self.streaming = Streaming::Possible;
@@ -186,13 +190,22 @@ mod tests {
 
     #[test]
     fn a_stuck_stream_is_followed_by_one_list() {
-        for failure in [Failure::Silence(Duration::from_secs(1)), Failure::Incomplete] {
+        for failure in
+            [Failure::Silence(Duration::from_secs(1)), Failure::Incomplete, Failure::Broken("cut".into())]
+        {
             let mut strategy = Strategy::new();
             strategy.failed(How::Stream, &failure);
             assert_eq!(strategy.how(), How::Pages);
             strategy.succeeded();
             assert_eq!(strategy.how(), How::Stream);
         }
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_asked_for_a_stream_again() {
+        let mut strategy = Strategy::new();
+        strategy.failed(How::Stream, &Failure::Connection("connection refused".into()));
+        assert_eq!(strategy.how(), How::Stream);
     }
 
     #[test]

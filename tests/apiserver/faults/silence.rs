@@ -18,6 +18,7 @@ session::tests![
     a_dead_watch_is_opened_again_where_it_was,
     a_broken_watch_goes_on_where_it_was,
     a_watch_that_is_cut_again_and_again_misses_nothing_for_long,
+    where_streams_are_cut_before_they_are_complete_there_is_a_list,
     watches_that_end_at_once_do_not_spin,
 ];
 
@@ -102,6 +103,17 @@ async fn a_broken_watch_goes_on_where_it_was() {
     assert_eq!(session.next(Of::Services).await, "delete default/a");
     assert_eq!(asked(&server), ["Stream".to_owned(), format!("Watch@{}", version - 1)]);
     assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
+}
+
+/// By a proxy that gives each answer some seconds, say.
+async fn where_streams_are_cut_before_they_are_complete_there_is_a_list() {
+    let server = server();
+    for _ in 0..10 {
+        server.fault(Kind::Services, Wants::Stream, Fault::CutAfter(1));
+    }
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(asked(&server)[..2], ["Stream", "List"]);
 }
 
 /// Balancers do that to connections that are idle for longer than they like, and bookmarks come each minute only.
