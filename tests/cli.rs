@@ -272,8 +272,8 @@ fn the_settings_can_be_written_and_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let write = |file: &std::path::Path| format!("--write-config-to={}", file.display());
-    let (code, _, log) =
-        run(&[&write(&first), "--ipvs-tcp-timeout=900s", "--cluster_cidr=10.244.0.0/16", "-v=1"]);
+    let flags = ["--ipvs-tcp-timeout=900s", "--cluster_cidr=10.244.0.0/16", "-v=1"];
+    let (code, _, log) = run(&[&[&*write(&first)], &flags[..]].concat());
     assert_eq!(code, Some(0), "{log}");
     for line in [
         "] FLAG: --ipvs-tcp-timeout=\"15m0s\"\n",
@@ -288,13 +288,14 @@ fn the_settings_can_be_written_and_read_back() {
         "mode: ipvs\n",
         "detectLocalMode: ClusterCIDR\n",
         "  tcpTimeout: 15m0s\n",
-        "  minSyncPeriod: 1s\n",
+        "ipvs:\n  excludeCIDRs: null\n  minSyncPeriod: 0s\n",
         "clusterCIDR: 10.244.0.0/16\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     // With a file it is that file, completed; flags that it replaces do not count.
     let config = format!("--config={}", first.display());
+    assert_eq!(Options { config_file: None, ..options(&[&config]) }, options(&flags));
     let (code, _, log) = run(&[&config, &write(&second), "--ipvs-tcp-timeout=1s"]);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(std::fs::read_to_string(&second).expect("the file"), text);

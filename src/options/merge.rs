@@ -97,10 +97,14 @@ pub fn merge(
     check.mode(&configuration.mode, flags.cleanup || flags.cleanup_own || flags.cleanup_own_stay);
     check.nothing_else_in_a_dry_run(&flags);
     check.unused(&configuration);
-    // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to.
+    // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to. Nor does it say so in a
+    // file: whoever writes one and starts with it gets what the flags gave.
     let nobody_asked = !with_file && !flags.has("ipvs-min-sync-period");
-    let min_sync_period = if nobody_asked { GoDuration::ZERO } else { configuration.ipvs.min_sync_period };
-    let (min_sync_period, sync_period) = check.sync_periods(min_sync_period, configuration.ipvs.sync_period);
+    if nobody_asked {
+        configuration.ipvs.min_sync_period = GoDuration::ZERO;
+    }
+    let (min_sync_period, sync_period) =
+        check.sync_periods(configuration.ipvs.min_sync_period, configuration.ipvs.sync_period);
     let kubeconfig =
         Some(configuration.client_connection.kubeconfig.as_str()).filter(|path| !path.is_empty());
     let source = if flags.manifests.is_empty() {

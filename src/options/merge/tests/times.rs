@@ -31,16 +31,17 @@ fn a_timeout_that_the_kernel_cannot_count_is_noticed() {
 
 #[test]
 fn the_least_time_between_writes_is_nothing_unless_somebody_says_so() {
-    for (flags, body, shown, used) in [
-        (&[][..], None, "1s", Duration::ZERO),
-        (&["--ipvs-min-sync-period=1s"], None, "1s", Duration::from_secs(1)),
-        (&[], Some(""), "0s", Duration::ZERO),
-        (&["--ipvs-min-sync-period=1s"], Some(""), "0s", Duration::ZERO),
-        (&[], Some("ipvs: {minSyncPeriod: 2s}"), "2s", Duration::from_secs(2)),
+    for (flags, body, seconds) in [
+        (&[][..], None, 0),
+        (&["--ipvs-min-sync-period=1s"], None, 1),
+        (&[], Some(""), 0),
+        (&["--ipvs-min-sync-period=1s"], Some(""), 0),
+        (&[], Some("ipvs: {minSyncPeriod: 2s}"), 2),
     ] {
         let merged = body.map_or_else(|| with_flags(flags), |body| with_file(flags, body)).unwrap();
-        assert_eq!(merged.options.min_sync_period, used, "{flags:?} {body:?}");
-        assert_eq!(merged.configuration.ipvs.min_sync_period.to_string(), shown, "{flags:?} {body:?}");
+        assert_eq!(merged.options.min_sync_period, Duration::from_secs(seconds), "{flags:?} {body:?}");
+        let shown = merged.configuration.ipvs.min_sync_period.to_string();
+        assert_eq!(shown, format!("{seconds}s"), "{flags:?} {body:?}");
     }
     // A period that is shorter than the default of another mode is no contradiction.
     assert!(with_flags(&["--ipvs-sync-period=500ms"]).is_ok());
