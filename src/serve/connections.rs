@@ -3,7 +3,8 @@
 //! Whoever reaches a port may open connections and say nothing, and a scraper may be gone without a word. Each costs a
 //! descriptor and memory, in a process that may open as many files as the system has and that is the last to be killed for
 //! want of memory. So a connection on which no complete request comes is closed, and one on which nobody takes the answers;
-//! and there is a greatest number of them, of all and of each peer: one peer that fills its own shuts nobody out.
+//! and there is a greatest number of them, of all and of each peer: one peer that fills its own shuts nobody out. Ports of which
+//! there may be hundreds share these numbers.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +36,7 @@ pub(super) struct Limits {
     /// Until the head of a request is there, from the first moment or the last answer on; again, until it is answered; and
     /// for how long the peer may take nothing of what it is told.
     pub(super) patience: Duration,
-    /// How many connections there may be. Others wait until one of them is closed.
+    /// How many connections are served at a time. Others wait until one of them is closed.
     pub(super) connections: usize,
     /// How many of them one address may have. What is more is closed at once.
     pub(super) connections_of_one_peer: usize,
@@ -43,8 +44,8 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Longer than what load balancers and most scrapers wait between two requests on one connection, and not a period that
-    /// they like: what is sent just when the connection is closed has to be sent again. The connections of all need some
-    /// twenty MB at most.
+    /// they like: what is sent just when the connection is closed has to be sent again. All connections within these need
+    /// some twenty MB at most.
     ///
     /// A load balancer has a few connections for each of its own machines, and what comes through a gateway has one address.
     pub(super) const DEFAULT: Self =
@@ -86,15 +87,31 @@ impl Drop for Admitted {
     }
 }
 
+/// The connections that there are, of one port, or of several together.
+#[derive(Clone)]
+pub(super) struct Connections {
+    limits: Limits,
+    free: Arc<Semaphore>,
+    peers: Peers,
+}
+
+impl Connections {
+    /// None yet.
+    pub(super) fn within(limits: Limits) -> Self {
+        Self { limits, free: Arc::new(Semaphore::new(limits.connections)), peers: Peers::default() }
+    }
+}
+
 /// Serves for ever. Dropped, it accepts no more connections; those that are open go on.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits) -> io::Result<()> {
-    let free = Arc::new(Semaphore::new(limits.connections));
-    let peers = Peers::default();
+pub(super) async fn serve(listener: TcpListener, router: Router, connections: Connections) -> io::Result<()> {
+    let Connections { limits, free, peers } = connections;
     let mut said = None;
     loop {
-        let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = accept(|| listener.accept(), &mut said).await;
         let Some(admitted) = peers.admit(peer, limits.connections_of_one_peer) else { continue };
+        // Not before there is a connection: as many ports as there may be connections would wait for one each, and no other
+        // port would get any.
+        let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
         let router = router.clone();
         tokio::spawn(async move {
             converse(stream, router, limits.patience).await;
@@ -173,7 +190,7 @@ mod tests {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(any(async |body: Bytes| body.len().to_string()));
-        tokio::spawn(serve(listener, router, limits));
+        tokio::spawn(serve(listener, router, Connections::within(limits)));
         address
     }
 

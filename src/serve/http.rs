@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{self, Limits};
+use super::connections::{self, Connections, Limits};
 use super::healthz::{self, Answer};
 use super::metrics::Metrics;
 use super::{Moment, Status};
@@ -103,7 +103,7 @@ impl Server {
                 tokio::time::sleep(RETRY).await;
             };
             tracing::info!(name, %address, "Serving");
-            connections::serve(listener, router, Limits::DEFAULT).await
+            connections::serve(listener, router, Connections::within(Limits::DEFAULT)).await
         };
         // Connections that are open do not delay the end of the program. Cancel-safe: both ends are final.
         shutdown.run_until_cancelled(serve).await.unwrap_or(Ok(()))

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{self, Limits};
+use super::connections::{self, Connections, Limits};
 use super::http::{JSON, listen_on_one_family, typed};
 use super::{Moment, Status, healthz};
 use crate::cluster::types::{Family, ServiceKey, Uid};
@@ -91,8 +91,13 @@ pub async fn run(
     mut failed: impl FnMut(&Failed<'_>),
     shutdown: CancellationToken,
 ) {
-    let mut servers =
-        Servers { health, addresses: BTreeMap::new(), ports: BTreeMap::new(), failing: BTreeSet::new() };
+    let mut servers = Servers {
+        health,
+        connections: Connections::within(Limits::DEFAULT),
+        addresses: BTreeMap::new(),
+        ports: BTreeMap::new(),
+        failing: BTreeSet::new(),
+    };
     let mut retry: Option<Instant> = None;
     loop {
         if servers.failing.is_empty() {
@@ -123,6 +128,8 @@ type Key = (ServiceKey, Family);
 
 struct Servers {
     health: Health,
+    /// Of all ports together: a cluster may have hundreds.
+    connections: Connections,
     addresses: BTreeMap<Family, Addresses>,
     ports: BTreeMap<Key, Port>,
     /// Those that have failures.
@@ -185,7 +192,7 @@ impl Servers {
         for key in keys {
             let Some(port) = self.ports.get_mut(key) else { continue };
             let sockets = sockets(&self.addresses, key.1, port.number);
-            port.open(&key.0, &sockets, &self.health, failed);
+            port.open(&key.0, &sockets, &self.health, &self.connections, failed);
             if port.failures.is_empty() {
                 self.failing.remove(key);
             } else {
@@ -234,6 +241,7 @@ impl Port {
         service: &ServiceKey,
         sockets: &BTreeSet<SocketAddr>,
         health: &Health,
+        connections: &Connections,
         failed: &mut impl FnMut(&Failed<'_>),
     ) {
         self.failures.retain(|socket, _| sockets.contains(socket));
@@ -245,9 +253,10 @@ impl Port {
                 Ok(listener) => {
                     self.failures.remove(&address);
                     let router = router(service.clone(), Arc::clone(&self.local_endpoints), health.clone());
+                    let connections = connections.clone();
                     let server = async {
                         // Never ends by itself.
-                        let _ = connections::serve(listener, router, Limits::DEFAULT).await;
+                        let _ = connections::serve(listener, router, connections).await;
                     };
                     self.open.insert(address, tokio::spawn(server));
                 }

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
@@ -217,6 +217,38 @@ async fn of_a_port_in_use_each_service_of_its_name_is_told() {
     while *running.failed.lock().unwrap() != expected {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Each connection is memory, and a cluster may have hundreds of such ports.
+#[tokio::test]
+async fn one_peer_has_as_many_connections_to_all_ports_as_to_one() {
+    let running = Running::start();
+    let ports = [free_port(), free_port()];
+    running.want("a", &[(Family::V4, ports[0], 1)]);
+    running.want("b", &[(Family::V4, ports[1], 1)]);
+    for port in ports {
+        until("127.0.0.1", port, "HTTP/1.1 200 ").await;
+    }
+    let mut silent = Vec::new();
+    for place in 0..Limits::DEFAULT.connections_of_one_peer {
+        silent.push(TcpStream::connect((Ipv4Addr::LOCALHOST, ports[place % 2])).await.unwrap());
+    }
+    // A moment for all to be accepted.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for port in ports {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let closed = tokio::time::timeout(Limits::DEFAULT.patience / 5, stream.read(&mut [0; 1])).await;
+        assert_eq!(closed.expect("at once").unwrap(), 0);
+        let other = TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = other.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    drop(silent);
+    until("127.0.0.1", ports[0], "HTTP/1.1 200 ").await;
 }
 
 #[tokio::test]
