@@ -158,27 +158,43 @@ fn variant_of(version: &str) -> Variant {
 
 /// Runs a program with this input, and returns what it printed.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolError> {
-    run_for(LIMIT, program, arguments, input)
+    run_for(LIMIT, on_a_thread, program, arguments, input)
 }
 
-fn run_for(limit: Duration, program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, ToolError> {
+type Work = Box<dyn FnOnce() + Send>;
+
+fn on_a_thread(work: Work) -> io::Result<()> {
+    thread::Builder::new().name("iptables".to_owned()).spawn(work).map(drop)
+}
+
+/// `begin` begins what starts the program and waits for its end. Where it cannot, nothing was started: nobody would wait for it,
+/// and it would be a zombie for as long as this program runs.
+fn run_for(
+    limit: Duration,
+    begin: impl FnOnce(Work) -> io::Result<()>,
+    program: &Path,
+    arguments: &[&str],
+    input: &str,
+) -> Result<Vec<u8>, ToolError> {
     let start = || -> io::Result<Option<Output>> {
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let group = Pid::from_child(&child);
-        let (sender, ended) = mpsc::channel();
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0);
+        let (starter, started) = mpsc::channel();
+        let (ender, ended) = mpsc::channel();
         let input = input.to_owned();
         // It ends with the program. Nobody listens any more where that was given up.
-        let talking = thread::Builder::new().name("iptables".to_owned());
-        let talking = talking.spawn(move || drop(sender.send(talk(child, &input))));
-        let output =
-            talking.and_then(|_| ended.recv_timeout(limit).map_or(Ok(None), |output| output.map(Some)));
-        if !matches!(output, Ok(Some(_))) {
+        begin(Box::new(move || {
+            let output = command.spawn().and_then(|child| {
+                let _ = starter.send(Pid::from_child(&child));
+                talk(child, &input)
+            });
+            let _ = ender.send(output);
+        }))?;
+        // None where it could not be started; what ended says why.
+        let group = started.recv().ok();
+        let output = ended.recv_timeout(limit).map_or(Ok(None), |output| output.map(Some));
+        if let Some(group) = group.filter(|_| !matches!(output, Ok(Some(_)))) {
             // What it has started, too. It may be gone.
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -240,7 +256,8 @@ mod tests {
         let script = format!("sleep 600 & echo $$ $! >{}; wait", pids.display());
         let limit = Duration::from_secs(1);
         let input = "x".repeat(1 << 20);
-        let error = run_for(limit, Path::new("/bin/sh"), &["-c", &script], &input).expect_err("it hangs");
+        let error = run_for(limit, on_a_thread, Path::new("/bin/sh"), &["-c", &script], &input)
+            .expect_err("it hangs");
         assert_eq!(error.to_string(), "/bin/sh: it did not end within 1s, and was killed");
         let pids = std::fs::read_to_string(pids).expect("it was started");
         assert_eq!(pids.split_whitespace().count(), 2, "{pids}");
@@ -253,6 +270,14 @@ mod tests {
             assert!(started.elapsed() < Duration::from_mins(1), "{pids}");
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[test]
+    fn no_program_is_started_that_nobody_could_wait_for() {
+        const EAGAIN: i32 = 11;
+        let refuse = |_: Work| Err(io::Error::from_raw_os_error(EAGAIN));
+        let error = run_for(LIMIT, refuse, Path::new("/nonexistent"), &[], "").expect_err("no thread");
+        assert!(error.to_string().starts_with("/nonexistent: Resource temporarily unavailable"), "{error}");
     }
 
     #[test]
