@@ -44,6 +44,16 @@ pub struct Ended {
     pub deadline: u64,
     /// The endpoint came back, or the virtual server went.
     pub overtaken: u64,
+    /// The last of the idle ones and of those whose deadline had passed, the latest first.
+    pub last: [Option<(VirtualServerKey, RealServerKey)>; 5],
+}
+
+impl Ended {
+    /// This one is idle, or its deadline had passed.
+    fn name(&mut self, id: (VirtualServerKey, RealServerKey)) {
+        self.last.rotate_right(1);
+        self.last[0] = Some(id);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,9 +168,13 @@ impl Drains {
     fn end(&mut self, id: &(VirtualServerKey, RealServerKey), now: Option<Instant>) {
         match self.servers.remove(id) {
             None => {}
-            Some(drain) if drain.idle => self.ended.idle += 1,
+            Some(drain) if drain.idle => {
+                self.ended.idle += 1;
+                self.ended.name(*id);
+            }
             Some(drain) if drain.until.zip(now).is_some_and(|(until, now)| until <= now) => {
                 self.ended.deadline += 1;
+                self.ended.name(*id);
             }
             Some(_) => self.ended.overtaken += 1,
         }

@@ -76,7 +76,10 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     assert_eq!(drains.ended(), Ended::default(), "it is still there");
     let left = wanted.clone();
     drains.complete(&mut wanted, &left, now, gone);
-    assert_eq!(drains.ended(), Ended { idle: 1, ..Ended::default() });
+    assert_eq!(
+        drains.ended(),
+        Ended { idle: 1, last: [Some(id), None, None, None, None], ..Ended::default() }
+    );
 }
 
 #[test]
@@ -118,7 +121,9 @@ fn a_drain_ends_at_the_deadline() {
     let mut wanted = state(Protocol::Sctp, &[(1, LIVE)]);
     let left = wanted.clone();
     drains.complete(&mut wanted, &left, now + DEADLINE, gone);
-    assert_eq!(drains.ended(), Ended { deadline: 1, ..Ended::default() });
+    let id = (server_key(Protocol::Sctp), real_key(2));
+    let last = [Some(id), None, None, None, None];
+    assert_eq!(drains.ended(), Ended { deadline: 1, last, ..Ended::default() });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The part of the news that is numbers.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,8 +15,7 @@ use crate::reconcile::progress::Changes;
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::{AddressConflict, DrainEnd, DriftKind, ObjectKind};
-use crate::state::Key;
-use crate::vlog;
+use crate::state::{Key, RealServerKey, VirtualServerKey};
 
 /// The metrics of this program, with all that it may count.
 pub(in crate::app) fn metrics() -> Metrics {
@@ -80,10 +80,7 @@ impl Numbers {
         own.count_drain_ends(DrainEnd::Idle, new.idle - old.idle);
         own.count_drain_ends(DrainEnd::Deadline, new.deadline - old.deadline);
         own.count_drain_ends(DrainEnd::Overtaken, new.overtaken - old.overtaken);
-        let (idle, deadline) = (new.idle - old.idle, new.deadline - old.deadline);
-        if idle + deadline > 0 {
-            vlog!(3, idle, deadline, "Removed real server from graceful delete real server list");
-        }
+        tell_drained(new, new.idle - old.idle, new.deadline - old.deadline);
         self.ended = new;
 
         let (cluster, actual) = (reconciler.cluster(), reconciler.actual());
@@ -107,6 +104,30 @@ impl Numbers {
         let failures = reconciler.failures().iter();
         own.refused_objects.set(gauge(failures.filter(|failure| !is_done_without(failure)).count()));
     }
+}
+
+/// In kube-proxy's words, and with its names of real servers, the last first. A line for all: where a node has died there are
+/// thousands at once.
+fn tell_drained(ended: Ended, idle: u64, deadline: u64) {
+    let count = usize::try_from(idle + deadline).unwrap_or(usize::MAX);
+    if count == 0 {
+        return;
+    }
+    let name = |(server, real): (VirtualServerKey, RealServerKey)| {
+        let [from, to] = [(server.address, server.port), (real.address, real.port)].map(SocketAddr::from);
+        format!("{from}/{}/{to}", server.protocol)
+    };
+    let named: Vec<_> = ended.last.into_iter().flatten().take(count).map(name).collect();
+    let mut servers = named.join(", ");
+    if count > named.len() {
+        servers = format!("{servers} and {} more", count - named.len());
+    }
+    tracing::info!(
+        realServer = servers,
+        idle,
+        deadline,
+        "Removed real server from graceful delete real server list"
+    );
 }
 
 /// The label `kind` of drift.

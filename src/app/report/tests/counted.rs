@@ -58,6 +58,38 @@ fn each_drain_that_ends_is_counted_once() {
     assert_eq!(counted(&life, "idle"), "2");
 }
 
+/// A node that goes takes many with it.
+#[test]
+fn drains_that_end_together_are_told_in_one_line() {
+    const REMOVED: &str = "Removed real server from graceful delete real server list";
+    for (count, wanted) in [
+        (1, "realServer=\"10.96.0.1:80/TCP/10.244.0.2:8080\" idle=1 deadline=0"),
+        (7, " and 2 more\" idle=7 deadline=0"),
+    ] {
+        let mut life = Life::new();
+        life.observe(webs(count));
+        life.work();
+        let [_, _, Event::Slice(Change::Replace(mut slices))] = webs(count) else {
+            unreachable!("slices are the last")
+        };
+        for slice in &mut slices {
+            slice.endpoints.truncate(1);
+        }
+        let (log, _listening) = telemetry::tests::listen();
+        life.observe([Event::Slice(Change::Replace(slices))]);
+        life.work();
+        assert_eq!(log.lines_with(REMOVED).len(), 0);
+        for _ in 0..2 {
+            life.now += Duration::from_secs(5);
+            life.work();
+        }
+        let lines = log.lines_with(REMOVED);
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.starts_with('I') && line.contains(wanted), "{line}");
+        assert_eq!(line.matches("/TCP/10.244.0.2:8080").count(), usize::from(count.min(5)), "{line}");
+    }
+}
+
 #[test]
 fn each_change_is_counted_once() {
     let mut life = Life::new();
