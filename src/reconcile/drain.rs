@@ -1,8 +1,9 @@
 //! Graceful termination: when a real server whose endpoint is gone may go.
 //!
 //! An endpoint that is not used any more keeps its real server, with weight 0. While a slice still has it (it is not
-//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays. Once
-//! it is in no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is
+//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays; where
+//! no other endpoint serves, as long as it has connections, since whoever asks a virtual server with real servers of weight 0 only
+//! leaves a line in the kernel's log, and without any he is refused as well. Once it is in no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is
 //! gone for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which
 //! has no end of a connection, loses its real server at once. And where the scheduler chooses by a hash, a real server of
 //! weight 0 keeps its share of the clients and refuses them: it stays no longer than its connections, slice or not.
@@ -58,16 +59,35 @@ impl Ended {
 
 #[derive(Clone, Copy, Debug)]
 struct Drain {
-    /// `None`: a slice still has its endpoint.
-    until: Option<Instant>,
+    stay: Stay,
     /// Its connections have ended.
     idle: bool,
     /// It was said that it may go: from then on it is tried as often as everything that the kernel refuses.
     may_go: bool,
 }
 
-/// A slice still has its endpoint.
-const STAYS: Drain = Drain { until: None, idle: false, may_go: false };
+/// How long a real server stays whose endpoint is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    /// A slice still has its endpoint, and others serve: as long as that is so.
+    WithSlice,
+    /// A slice still has its endpoint, and nobody serves: as long as its connections.
+    WithConnections,
+    /// As long as its connections, and no longer than this.
+    Until(Instant),
+}
+
+impl Stay {
+    fn has_passed(self, now: Instant) -> bool {
+        matches!(self, Self::Until(until) if until <= now)
+    }
+}
+
+impl Drain {
+    fn begin(stay: Stay) -> Self {
+        Self { stay, idle: false, may_go: false }
+    }
+}
 
 impl Drains {
     /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
@@ -107,6 +127,7 @@ impl Drains {
             for id in forgotten {
                 self.end(&id, Some(now));
             }
+            let others_serve = !server.real_servers.is_empty();
             if let Some(known) = known
                 && key.protocol != Protocol::Udp
             {
@@ -114,7 +135,7 @@ impl Drains {
                     known.real_servers.without(&server.real_servers).map(|(real, _)| *real).collect();
                 let in_slices = if server.hashes() { BTreeSet::new() } else { in_slices(key, &unwanted) };
                 for real in unwanted {
-                    if self.may_stay(*key, real, in_slices.contains(&real), now) {
+                    if self.may_stay((*key, real), in_slices.contains(&real), others_serve, now) {
                         server.real_servers.insert(real, RealServer::with(Weight::DrainIfPresent));
                     }
                 }
@@ -124,15 +145,24 @@ impl Drains {
     }
 
     /// Whether an unwanted real server may stay for its connections.
-    fn may_stay(&mut self, key: VirtualServerKey, real: RealServerKey, in_slice: bool, now: Instant) -> bool {
-        let drain = self.servers.entry((key, real)).or_insert(STAYS);
-        if in_slice {
-            *drain = STAYS;
-            return true;
+    fn may_stay(
+        &mut self,
+        id: (VirtualServerKey, RealServerKey),
+        in_slice: bool,
+        others_serve: bool,
+        now: Instant,
+    ) -> bool {
+        let drain = self.servers.entry(id).or_insert(Drain::begin(Stay::WithSlice));
+        match (in_slice, drain.stay) {
+            (true, _) if others_serve => *drain = Drain::begin(Stay::WithSlice),
+            (true, Stay::WithConnections) | (false, Stay::Until(_)) => {}
+            (true, _) => *drain = Drain::begin(Stay::WithConnections),
+            (false, _) => drain.stay = Stay::Until(now + self.deadline),
         }
-        let until = *drain.until.get_or_insert(now + self.deadline);
-        self.poll.get_or_insert(now + POLL);
-        !drain.idle && now < until
+        if drain.stay != Stay::WithSlice {
+            self.poll.get_or_insert(now + POLL);
+        }
+        !drain.idle && !drain.stay.has_passed(now)
     }
 
     /// Whether any real server of this virtual server drains.
@@ -141,13 +171,19 @@ impl Drains {
     }
 
     /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has its
-    /// endpoint, and it stays.
+    /// endpoint.
     pub(super) fn of(
         &self,
         key: &VirtualServerKey,
     ) -> impl Iterator<Item = (RealServerKey, Option<Instant>)> {
         let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
-        self.servers.range(ids).map(|((_, real), drain)| (*real, drain.until))
+        self.servers.range(ids).map(|((_, real), drain)| {
+            let until = match drain.stay {
+                Stay::Until(until) => Some(until),
+                Stay::WithSlice | Stay::WithConnections => None,
+            };
+            (*real, until)
+        })
     }
 
     /// Forgets the drains of a virtual server that is not wanted any more.
@@ -172,7 +208,7 @@ impl Drains {
                 self.ended.idle += 1;
                 self.ended.name(*id);
             }
-            Some(drain) if drain.until.zip(now).is_some_and(|(until, now)| until <= now) => {
+            Some(drain) if now.is_some_and(|now| drain.stay.has_passed(now)) => {
                 self.ended.deadline += 1;
                 self.ended.name(*id);
             }
@@ -207,8 +243,9 @@ impl Drains {
     /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
     pub(super) fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
         if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
-            let gone = self.servers.iter().filter(|(_, drain)| drain.until.is_some() && !drain.may_go);
-            self.round = gone.map(|((key, _), _)| *key).collect();
+            let counted = |drain: &Drain| drain.stay != Stay::WithSlice && !drain.may_go;
+            let counted = self.servers.iter().filter(|(_, drain)| counted(drain));
+            self.round = counted.map(|((key, _), _)| *key).collect();
             self.poll = (!self.round.is_empty()).then(|| now + POLL);
         }
         let part: BTreeSet<_> = std::iter::from_fn(|| self.round.pop_first()).take(AT_ONCE).collect();
@@ -224,9 +261,11 @@ impl Drains {
     ) -> BTreeSet<VirtualServerKey> {
         let mut ended = BTreeSet::new();
         for (id, drain) in &mut self.servers {
-            let Some(until) = drain.until.filter(|_| !drain.may_go) else { continue };
+            if drain.stay == Stay::WithSlice || drain.may_go {
+                continue;
+            }
             drain.idle |= counts.get(id) == Some(&0);
-            drain.may_go = drain.idle || until <= now;
+            drain.may_go = drain.idle || drain.stay.has_passed(now);
             if drain.may_go {
                 ended.insert(id.0);
             }

@@ -152,6 +152,41 @@ fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone(
     assert_eq!(complete(&mut drains, now + DEADLINE, false), 1);
 }
 
+/// Who asks is refused either way, and each time in vain is a line in the kernel's log as long as it is there.
+#[test]
+fn where_nobody_serves_an_endpoint_stays_no_longer_than_its_connections() {
+    let mut now = Instant::now();
+    let mut drains = Drains::new(DEADLINE);
+    let actual = state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]);
+    let id = (server_key(Protocol::Tcp), real_key(2));
+    let complete = |drains: &mut Drains, now, serves: &[(u8, Weight)], in_slice: bool| {
+        let mut wanted = state(Protocol::Tcp, serves);
+        drains.complete(&mut wanted, &actual, now, |_, asked| {
+            asked.iter().copied().filter(|_| in_slice).collect()
+        });
+        wanted.virtual_servers.get(&server_key(Protocol::Tcp)).map_or(0, |server| server.real_servers.len())
+    };
+    assert_eq!(complete(&mut drains, now, &[], true), 2);
+    now += 2 * DEADLINE;
+    assert_eq!(complete(&mut drains, now, &[], true), 2, "there is no deadline");
+    assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
+    let other = (server_key(Protocol::Tcp), real_key(1));
+    assert!(drains.counted(&[(id, 3), (other, 1)].into(), now).is_empty());
+    // Whatever has been counted, it stays where others serve.
+    assert_eq!(drains.counted(&[(id, 0), (other, 1)].into(), now).len(), 1);
+    assert_eq!(complete(&mut drains, now, &[(1, LIVE)], true), 2);
+    assert_eq!(complete(&mut drains, now, &[], true), 2, "and is counted anew");
+    assert_eq!(drains.counted(&[(id, 0), (other, 1)].into(), now).len(), 1);
+    assert_eq!(complete(&mut drains, now, &[], true), 1);
+    assert_eq!(drains.counted(&[(other, 0)].into(), now).len(), 1);
+    assert_eq!(complete(&mut drains, now, &[], true), 0);
+    // Once its slice is gone it has its time, from then on.
+    let mut drains = Drains::new(DEADLINE);
+    assert_eq!(complete(&mut drains, now, &[], true), 2);
+    assert_eq!(complete(&mut drains, now, &[], false), 2);
+    assert_eq!(complete(&mut drains, now + DEADLINE, &[], false), 0);
+}
+
 /// It would refuse its share of new connections for as long as its pod is not ready.
 #[test]
 fn where_the_scheduler_hashes_an_endpoint_stays_no_longer_than_its_connections() {

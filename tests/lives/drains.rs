@@ -43,3 +43,29 @@ fn the_last_real_server_that_goes_does_not_drain_any_more() {
     assert_eq!(life.reconciler.draining(), 0);
     assert_eq!(life.reconciler.drained().idle, 2);
 }
+
+/// It is not ready for hours, and who asks is refused: by a rule, once nobody is connected any more.
+#[test]
+fn a_virtual_server_goes_when_nobody_serves_and_nobody_is_connected_and_comes_again() {
+    let mut life = settled(1, NEVER);
+    let ready = life.kernel.state();
+    let mut unready = slice(0, &["10.244.0.1", "10.244.0.2"]);
+    for endpoint in &mut unready.endpoints {
+        (endpoint.ready, endpoint.serving) = (false, false);
+    }
+    let (server, value) = ready.virtual_servers.first_key_value().expect("one");
+    let (connected, _) = value.real_servers.iter().next().expect("two");
+    life.kernel.set_connections(*server, *connected, 1);
+    life.feed([Event::Slice(Change::Upsert(unready))]);
+    life.pass(Duration::from_hours(1));
+    let left = life.kernel.state();
+    let left: Vec<_> = left.virtual_servers[server].real_servers.keys().collect();
+    assert_eq!(left, [connected], "the other one had no connections");
+    life.kernel.set_connections(*server, *connected, 0);
+    life.pass(Duration::from_secs(6));
+    assert!(life.kernel.state().virtual_servers.is_empty());
+    assert_eq!(life.kernel.state().addresses, ready.addresses);
+    life.feed([Event::Slice(Change::Upsert(slice(0, &["10.244.0.1", "10.244.0.2"])))]);
+    life.pass(Duration::from_secs(1));
+    assert_eq!(life.kernel.state(), ready);
+}
