@@ -23,9 +23,9 @@ use kube_ipvs::kernel::{Outcome, version};
 use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, VirtualServerKey};
 
 use self::packets::{
-    a_pod_network_that_holds_the_services, ipv4_pods_node_and_outside, ipv6_pods_node_and_outside,
-    lost_connections_are_reset, masquerade_all, other_traffic_is_untouched, pods_are_known_by_their_bridge,
-    without_a_pod_network_only_the_node_is_masqueraded,
+    a_pod_network_that_holds_the_services, a_stray_segment_ends_no_connection, ipv4_pods_node_and_outside,
+    ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all, other_traffic_is_untouched,
+    pods_are_known_by_their_bridge, without_a_pod_network_only_the_node_is_masqueraded,
 };
 
 fn main() -> std::process::ExitCode {
@@ -51,6 +51,7 @@ fn main() -> std::process::ExitCode {
         masquerade_all,
         lost_connections_are_reset,
         other_traffic_is_untouched,
+        a_stray_segment_ends_no_connection,
     ])
 }
 
@@ -252,7 +253,7 @@ const DAMAGES: &[(&str, &str)] = &[
     // nft prints it as a number, or since 1.1.3 by the name of the next one.
     ("REPRINT s/priority 101/priority 102/; s/priority srcnat + 1/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
-    ("REPRINT s/rules=6.mark=0x00004000/rules=6 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/rules=7.mark=0x00004000/rules=7 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
     ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
     ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),

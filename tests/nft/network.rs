@@ -66,6 +66,7 @@ const ADDRESSES: [Addresses; 2] = [
 pub(crate) struct Network {
     pub(crate) node: Client,
     pub(crate) pod_a: Client,
+    pub(crate) pod_b: Client,
     pub(crate) outside: Client,
     /// The node's address on the pods' bridge: what `masquerade` takes.
     pub(crate) bridge: IpAddr,
@@ -74,7 +75,6 @@ pub(crate) struct Network {
     /// A service address without virtual servers.
     pub(crate) without_endpoints: IpAddr,
     addresses: &'static Addresses,
-    pod_b: Client,
 }
 
 impl Network {

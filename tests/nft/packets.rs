@@ -2,6 +2,7 @@
 //! virtual servers made with `ipvsadm`, service addresses on `kube-ipvs0`.
 
 mod network;
+mod stray;
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -12,6 +13,7 @@ use kube_ipvs::state::{Inside, InterfaceName, RuleSettings};
 use socket2::{Domain, Socket, Type};
 
 use self::network::{Client, Network, PORT};
+pub(crate) use self::stray::a_stray_segment_ends_no_connection;
 use super::settings;
 use crate::lab;
 use crate::talk::PROTOCOLS;

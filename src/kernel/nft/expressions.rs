@@ -44,6 +44,8 @@ pub(super) enum Phrase {
     Unmark(u32),
     /// `ct state new`
     NewConnection,
+    /// `ct state invalid`
+    OfNoConnection,
     /// `ct state established,related`
     KnownConnection,
     /// `ct status dnat`
@@ -54,6 +56,8 @@ pub(super) enum Phrase {
     Ping,
     /// `tcp flags ! syn`
     TcpWithoutSyn,
+    /// `tcp flags rst`
+    TcpReset,
     /// `dnat ip to ip daddr . meta l4proto . th dport map @MAP`
     RewriteBy(&'static str),
     /// `dnat to ip daddr`
@@ -98,8 +102,10 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// Offset and value of an ICMP echo request's type.
 const ICMP_TYPE: (u32, u8) = (0, 8);
-/// Offset of the flags in a TCP header, and `SYN` among them.
-const TCP_FLAGS: (u32, u8) = (13, 2);
+/// Offset of the flags in a TCP header, and two of them.
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 2;
+const RST: u8 = 4;
 /// Offset of the destination port in the header of any transport protocol, and its length.
 const DESTINATION_PORT: (u32, u32) = (2, 2);
 /// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
@@ -117,8 +123,9 @@ const META_OUTPUT_NAME: u32 = 7;
 const META_L4_PROTOCOL: u32 = 16;
 /// `LOOPBACK_IFINDEX`, the number of `lo` in each network namespace.
 const LOOPBACK: u32 = 1;
-/// `NFT_CT_STATE`, and `NF_CT_STATE_BIT` of established and related, and of new.
+/// `NFT_CT_STATE`, `NF_CT_STATE_INVALID_BIT`, and `NF_CT_STATE_BIT` of established and related, and of new.
 const CT_STATE: u32 = 0;
+const INVALID: u32 = 1;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const NEW: u32 = 8;
 /// `NFT_CT_STATUS`, and `IPS_DST_NAT`.
@@ -243,6 +250,7 @@ impl Phrase {
             Self::Mark(bit) => change_mark(!bit, *bit),
             Self::Unmark(bit) => change_mark(u32::MAX, *bit),
             Self::NewConnection => connection(CT_STATE, NEW, NOT_EQUAL),
+            Self::OfNoConnection => connection(CT_STATE, INVALID, NOT_EQUAL),
             Self::KnownConnection => connection(CT_STATE, ESTABLISHED_OR_RELATED, NOT_EQUAL),
             Self::Rewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, NOT_EQUAL),
             Self::NotRewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, EQUAL),
@@ -255,13 +263,8 @@ impl Phrase {
                 ],
                 Family::V6 => vec![meta(META_L4_PROTOCOL), compare(EQUAL, &[ICMPV6])],
             },
-            Self::TcpWithoutSyn => vec![
-                meta(META_L4_PROTOCOL),
-                compare(EQUAL, &[Protocol::Tcp.number()]),
-                payload(TRANSPORT_HEADER, TCP_FLAGS.0, 1, REGISTER),
-                bitwise(&[TCP_FLAGS.1], &[0]),
-                compare(EQUAL, &[0]),
-            ],
+            Self::TcpWithoutSyn => tcp_flag(SYN, EQUAL),
+            Self::TcpReset => tcp_flag(RST, NOT_EQUAL),
             Self::RewriteBy(map) => {
                 let mut expressions = header.entry_point(meta_to(META_L4_PROTOCOL, header.second));
                 expressions.push(lookup_with(map, Field::number(3, REGISTER)));
@@ -320,6 +323,17 @@ fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
         expression("ct", vec![Field::number(1, REGISTER), Field::number(2, key)]),
         bitwise(&bits.to_ne_bytes(), &[0; 4]),
         compare(operator, &[0; 4]),
+    ]
+}
+
+/// Whether it is TCP, with a flag that is set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
+fn tcp_flag(flag: u8, operator: u32) -> Vec<Expression> {
+    vec![
+        meta(META_L4_PROTOCOL),
+        compare(EQUAL, &[Protocol::Tcp.number()]),
+        payload(TRANSPORT_HEADER, TCP_FLAGS, 1, REGISTER),
+        bitwise(&[flag], &[0]),
+        compare(operator, &[0]),
     ]
 }
 

@@ -20,7 +20,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
 /// rules of another version are noticed because they are different.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -102,7 +102,7 @@ impl Ruleset {
                 chain("prerouting", "nat", HOOK_PREROUTING, BEFORE_DESTINATION_NAT, writer.prerouting()),
                 chain("output", "nat", HOOK_OUTPUT, BEFORE_DESTINATION_NAT, writer.output()),
                 chain("postrouting", "nat", HOOK_POSTROUTING, BEFORE_SOURCE_NAT, writer.postrouting()),
-                chain("before-ipvs", "filter", HOOK_INPUT, BEFORE_IPVS, writer.before_ipvs()),
+                chain("before-ipvs", "filter", HOOK_INPUT, BEFORE_IPVS, writer.before_ipvs_clients()),
                 chain(
                     "before-ipvs-node",
                     "filter",
@@ -244,6 +244,19 @@ impl Writer<'_> {
             self.rule("no endpoint on this node", &no_endpoint),
             self.rule("not by way of in-cluster", &internal),
         ]
+    }
+
+    /// A client whose connection was rewritten answers what was not translated back with a reset to the cluster IP.
+    fn before_ipvs_clients(&self) -> Vec<Rule> {
+        let phrases = [
+            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
+            Phrase::OfNoConnection,
+            Phrase::TcpReset,
+            Phrase::Drop,
+        ];
+        let mut rules = self.before_ipvs();
+        rules.push(self.rule("a reset of no connection", &phrases));
+        rules
     }
 
     /// The rule in `output` that rewrites ends there, so that its connections are marked here.
