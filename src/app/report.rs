@@ -129,7 +129,7 @@ impl Reporter {
                     self.metrics.own.queue_duration_seconds.observe(waited.as_secs_f64());
                 }
                 Note::Wrote { counts, families, filter_refused, took } => {
-                    self.wrote(&counts, families, &filter_refused, took);
+                    self.wrote(&counts, families, &filter_refused, took, now);
                 }
                 Note::Foreign(servers) => self.foreign(&servers),
                 Note::Unreadable(error) => self.all_unreadable(&error, now),
@@ -188,6 +188,7 @@ impl Reporter {
         families: BTreeSet<Family>,
         filter_refused: &BTreeSet<Family>,
         took: Duration,
+        now: Instant,
     ) {
         for family in families {
             self.metrics.kube_proxy.sync_duration_seconds.of(family).observe(took.as_secs_f64());
@@ -195,7 +196,9 @@ impl Reporter {
         }
         self.numbers.wrote(counts, filter_refused, took);
         let done = counts.iter().filter(|(_, verdict, _)| *verdict == Verdict::Done);
-        self.written += done.map(|(.., count)| count).sum::<u64>();
+        let done = done.map(|(.., count)| count).sum::<u64>();
+        self.written += done;
+        self.status.send_if_modified(|status| done > 0 && status.wrote(now));
         let summary = counts
             .iter()
             .map(|(kind, verdict, count)| match verdict {

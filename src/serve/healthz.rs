@@ -11,7 +11,7 @@
 pub mod changes;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -57,9 +57,10 @@ pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
 }
 
 /// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
-/// an API server that cannot be reached yet, or whose first lists take long: nothing waits to be written then.
+/// an API server that cannot be reached yet, or whose first lists take long: nothing waits to be written then. Nor is a
+/// first sync that takes long, as long as something of it is written: the next start would have as much before it.
 pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
-    let health = Health::of(status, now, sync_period);
+    let health = Health::of_program(status, now, sync_period);
     let healthy = health.is_healthy();
     health.answer(status, now, healthy, None)
 }
@@ -81,12 +82,15 @@ struct Health {
 }
 
 impl Health {
-    fn of(status: &Status, now: Moment, sync_period: Duration) -> Self {
+    /// Nothing waits for too long where what is written `advanced` within that time.
+    fn of(status: &Status, advanced: Option<Instant>, now: Moment, sync_period: Duration) -> Self {
         let timeout = sync_period * 2;
         let mut health = Self { families: BTreeMap::new(), reasons: Vec::new(), causes: Vec::new() };
+        let since = |earlier| now.instant.saturating_duration_since(earlier);
+        let advances = advanced.is_some_and(|advanced| since(advanced) < timeout);
         for (family, state) in &status.families {
             let waiting = state.unsynced_since.map(|since| now.since(since));
-            let overdue = waiting.filter(|waiting| *waiting >= timeout);
+            let overdue = waiting.filter(|waiting| *waiting >= timeout && !advances);
             if let Some(waiting) = overdue {
                 let seconds = waiting.as_secs();
                 health.causes.push(format!("{family}: a change has been waiting"));
@@ -107,9 +111,14 @@ impl Health {
         health
     }
 
-    /// The same, and whether packets are forwarded.
+    /// Whether this program works.
+    fn of_program(status: &Status, now: Moment, sync_period: Duration) -> Self {
+        Self::of(status, status.advanced, now, sync_period)
+    }
+
+    /// Whether nothing waits for too long, however much is written meanwhile, and packets are forwarded.
     fn of_forwarding(status: &Status, now: Moment, sync_period: Duration) -> Self {
-        let mut health = Self::of(status, now, sync_period);
+        let mut health = Self::of(status, None, now, sync_period);
         health.demand(status.was_written(), NOT_SYNCED);
         if !status.lets_replies_through() {
             let places = status.drops_replies.join(", ");

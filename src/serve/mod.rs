@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::types::Family;
 
-/// Within that time no clock is set to another time, or it does not matter.
+/// Within that time no clock is set to another time, or it does not matter; nor does it for health.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks: one to compare with, which nobody sets back, and one to show.
@@ -58,6 +58,8 @@ pub struct Status {
     pub families: BTreeMap<Family, FamilyStatus>,
     /// Whether all that was known of the cluster was given to the kernel once since the start, whatever it said.
     pub synced_once: bool,
+    /// When something of that was written last, to a second; `None`: nothing was.
+    pub advanced: Option<Instant>,
     /// Why load balancers should send no new traffic here, by the Node object; `None`: they may.
     pub ineligible: Option<&'static str>,
     /// The sources of facts that cannot be read at the moment, and why. What was read before stays in force, so that
@@ -83,6 +85,17 @@ pub struct Unreadable {
 }
 
 impl Status {
+    /// Something was written. Returns whether that changes anything: it is noted until all was given to the kernel once, and
+    /// once a second, since it may come hundreds of times in one.
+    pub fn wrote(&mut self, now: Instant) -> bool {
+        let is_late = |last| now.saturating_duration_since(last) >= SOON;
+        let is_news = !self.synced_once && self.advanced.is_none_or(is_late);
+        if is_news {
+            self.advanced = Some(now);
+        }
+        is_news
+    }
+
     /// Whether what endpoints answer gets to the clients, as far as that is known.
     fn lets_replies_through(&self) -> bool {
         self.drops_replies.is_empty()

@@ -224,6 +224,28 @@ fn facts_that_do_not_come_are_no_reason_for_a_restart() {
     assert_eq!(life.life(an_hour), 503, "the Node was the last that was waited for");
 }
 
+/// As where another scheduler costs the kernel its time for each virtual server.
+#[test]
+fn a_first_sync_that_takes_long_is_no_reason_for_a_restart() {
+    let mut life = Life::new();
+    let start = life.now;
+    life.observe(webs(200));
+    while let Next::Work(work) = life.reconciler.next(life.now) {
+        let answer = work.carry_out(&mut life.kernel);
+        life.now += Duration::from_secs(20);
+        life.reconciler.complete(answer, life.now);
+        let notes = life.reconciler.take_notes();
+        life.reporter.tell(&life.reconciler, notes, life.now);
+        let then = Moment { instant: life.now, wall: SystemTime::now() };
+        let status = life.status.borrow();
+        assert_eq!(healthz::livez(&status, then, PERIOD).code, 200, "after {:?}", life.now - start);
+        let code = if status.was_written() { 200 } else { 503 };
+        assert_eq!(healthz::healthz(&status, then, PERIOD).code, code, "after {:?}", life.now - start);
+    }
+    assert!(life.now - start > PERIOD * 2 * 2, "only {:?}", life.now - start);
+    assert!(life.status.borrow().was_written());
+}
+
 #[test]
 fn changes_from_before_the_start_say_nothing_about_how_long_they_take() {
     let mut life = Life::new();

@@ -52,8 +52,10 @@ fn now() -> Moment {
 /// When the answers change next though the status does not.
 fn next_by_itself(status: &Status, now: Moment, sync_period: Duration) -> Option<Instant> {
     let waiting = status.families.values().filter_map(|family| family.unsynced_since);
-    let unreadable = status.unreadable.values().map(|unreadable| unreadable.since);
-    let ends = waiting.chain(unreadable).map(|since| since.instant + sync_period * 2);
+    // To `/healthz` it waits since then, to `/livez` since the first sync advanced.
+    let waiting = waiting.flat_map(|since| std::iter::once(since.instant).chain(status.advanced));
+    let unreadable = status.unreadable.values().map(|unreadable| unreadable.since.instant);
+    let ends = waiting.chain(unreadable).map(|since| since + sync_period * 2);
     ends.filter(|end| *end > now.instant).min()
 }
 
@@ -88,7 +90,7 @@ impl Told {
     /// Says what is new: in one line why, for both, since what makes `/livez` unhealthy does so with `/healthz`.
     fn look(&mut self, status: &Status, now: Moment, sync_period: Duration) {
         let healthz = Health::of_forwarding(status, now, sync_period).and_of_the_node(status);
-        let livez = Health::of(status, now, sync_period);
+        let livez = Health::of_program(status, now, sync_period);
         let worse: Vec<&str> = [(&mut self.healthz, &healthz), (&mut self.livez, &livez)]
             .into_iter()
             .filter_map(|(answer, health)| answer.look(health, now).then_some(answer.path))

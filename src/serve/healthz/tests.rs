@@ -98,6 +98,36 @@ fn before_the_first_sync_it_lives_but_is_not_healthy() {
 }
 
 #[test]
+fn a_first_sync_that_advances_lives_however_long_it_takes() {
+    let clock = Clock(Instant::now());
+    let waiting = FamilyStatus { unsynced_since: Some(clock.at(0)), last_synced: None };
+    let mut status = Status { synced_once: false, ..with([(Family::V4, waiting), (Family::V6, waiting)]) };
+    assert!(status.wrote(clock.at(99).instant), "it is told of");
+    let codes = |status: &Status, now| {
+        [livez(status, clock.at(now), PERIOD), healthz(status, clock.at(now), PERIOD)]
+            .map(|answer| answer.code)
+    };
+    assert_eq!(codes(&status, 100), [200, 503]);
+    assert!(
+        livez(&status, clock.at(100), PERIOD)
+            .body
+            .contains(r#""IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}"#)
+    );
+    assert!(
+        healthz(&status, clock.at(100), PERIOD).body.contains("IPv6: a change has been waiting for 100 s")
+    );
+    assert_eq!(
+        (codes(&status, 158), codes(&status, 159)),
+        ([200, 503], [503, 503]),
+        "nothing was written for a minute"
+    );
+    // What is written later says nothing about what waits.
+    status.synced_once = true;
+    assert!(!status.wrote(clock.at(159).instant));
+    assert_eq!(codes(&status, 160), [503, 503]);
+}
+
+#[test]
 fn what_is_only_told_makes_nothing_unhealthy() {
     let clock = Clock(Instant::now());
     let sources = [("services".to_owned(), "list services: 503".to_owned())].into();
