@@ -117,7 +117,7 @@ impl Reconciler {
                 // Whoever serves a node port until now is passed by from then on: not before there is a virtual server.
                 Key::Element(Element::Owned(server)) => self.schedule.add_with_server(*server),
                 Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.has_live_servers(&to)) => {
-                    ways.push(key)
+                    ways.push(key);
                 }
                 _ => bulk.push(key),
             }
