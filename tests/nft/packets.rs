@@ -4,19 +4,23 @@
 mod network;
 mod stray;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use kube_ipvs::cluster::types::{Family, Protocol};
-use kube_ipvs::state::{Inside, InterfaceName, RuleSettings};
+use kube_ipvs::diff::Step;
+use kube_ipvs::kernel::nft::Tables;
+use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, VirtualServerKey};
 use socket2::{Domain, Socket, Type};
 
 use self::network::{Client, Network, PORT};
 pub(crate) use self::stray::a_stray_segment_ends_no_connection;
-use super::settings;
+use super::{done, settings};
 use crate::lab;
-use crate::talk::PROTOCOLS;
+use crate::talk::{PROTOCOLS, is_silence};
 
 pub(crate) fn ipv4_pods_node_and_outside() {
     pods_node_and_outside(Family::V4, &settings(Some("10.244.0.0/16")));
@@ -212,6 +216,71 @@ pub(crate) fn other_traffic_is_untouched() {
         assert_eq!(seen, network.bridge);
         assert_eq!(probe(), (true, false), "marks of what was masqueraded");
         assert_ne!(lab::shell("nft list chain inet probe last"), before, "the probe has seen it");
+    }
+}
+
+/// The bytes of an address are looked up in groups, by instructions that are chosen by their number.
+pub(crate) fn networks_of_every_length_are_told_from_their_neighbours() {
+    /// None of its bits is the only one of its kind for long, and with any one of these another it is still a host's.
+    const CLIENTS: [(&str, &[u8]); 2] = [
+        ("100.90.165.90", &[8, 9, 15, 16, 17, 24, 30, 31, 32]),
+        (
+            "2001:db8:a5a5:5a5a:a5a5:5a5a:a5a5:5a5a",
+            &[
+                0, 1, 24, 31, 32, 33, 40, 41, 44, 47, 48, 49, 56, 63, 64, 65, 80, 95, 96, 97, 112, 126, 127,
+                128,
+            ],
+        ),
+    ];
+    for (family, (client, lengths)) in Family::ALL.into_iter().zip(CLIENTS) {
+        let network = Network::new(family, &settings(None));
+        let client: IpAddr = client.parse().unwrap();
+        let bits: u8 = if client.is_ipv4() { 32 } else { 128 };
+        // The first bit past the network is any, the last one of the network is not.
+        let inside = |length: u8| if length < bits { with_bit_flipped(client, length) } else { client };
+        let outside = |length: u8| length.checked_sub(1).map(|last| with_bit_flipped(client, last));
+        let sources: BTreeSet<IpAddr> =
+            lengths.iter().flat_map(|length| [Some(inside(*length)), outside(*length)]).flatten().collect();
+        let add = |source| format!("ip address add {source}/{bits} dev lo");
+        network.outside.host.shell(sources.iter().map(add).collect::<Vec<_>>().join(" && "));
+        network.node.host.shell(format!("ip route add default via {}", network.outside.address));
+
+        // A port for each, behind which is nothing: who may use it is refused, the others hear nothing.
+        let server = |length: u8| VirtualServerKey {
+            address: network.service,
+            protocol: Protocol::Udp,
+            port: 1000 + u16::from(length),
+        };
+        let restrictions = lengths.iter().flat_map(|length| {
+            let allowed = IpNet::new(client, *length).unwrap().trunc();
+            [Element::Restricted(server(*length)), Element::Allowed(server(*length), allowed)]
+        });
+        done(&mut Tables::open().unwrap(), &restrictions.map(Step::AddElement).collect::<Vec<_>>());
+        let ask = |length: u8, source: IpAddr| {
+            network.outside.start_asking(Protocol::Udp, Some(source), network.service, server(length).port)
+        };
+        let answers: Vec<_> = lengths
+            .iter()
+            .map(|length| {
+                (*length, ask(*length, inside(*length)), outside(*length).map(|it| ask(*length, it)))
+            })
+            .collect();
+        for (length, inside, outside) in answers {
+            let error = inside.recv().unwrap().expect_err("nobody is there");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{family}, inside of /{length}: {error}");
+            if let Some(outside) = outside {
+                let error = outside.recv().unwrap().expect_err("nobody is there");
+                assert!(is_silence(&error), "{family}, outside of /{length}: {error}");
+            }
+        }
+    }
+}
+
+/// The address with one bit another, counted from the left.
+fn with_bit_flipped(address: IpAddr, bit: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() ^ (1 << 31 >> bit)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() ^ (1 << 127 >> bit)).into(),
     }
 }
 

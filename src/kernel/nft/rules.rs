@@ -18,8 +18,9 @@ pub(super) const TABLE: &str = "kube-ipvs";
 /// What the table says about itself.
 pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed here";
 
-/// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is only for people:
-/// rules of another version are noticed because they are different.
+/// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is for people, since rules of
+/// another version are noticed because they are different; but where a change is not read back, it is what is noticed. So it was
+/// with 7, since when IPv6 ranges are looked up by words ([`sets::Part::range_fields`]).
 const VERSION: u32 = 7;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.

@@ -34,6 +34,21 @@ impl Part {
         }
     }
 
+    /// The lengths in bytes of the fields by which the kernel looks a range of it up. They sum to its own length.
+    ///
+    /// An IPv6 address is four: a network ends in one of its words, those before are the same in all its addresses, and
+    /// those behind are anything, so it is exactly what its words allow. As one field of 16 bytes it is looked up by what
+    /// never compared bits 40 to 47 on x86 processors with AVX2 before Linux 6.15 (e042ed950d4e "`nft_set_pipapo`: fix
+    /// incorrect avx2 match of 5th field octet") and the stable releases of that spring: a network of 48 bits let in all
+    /// of 40. Four bytes are what it looks IPv4 addresses up by. (A listing that `nft -f` loads again declares the address
+    /// whole, and that is not read back.)
+    pub(super) fn range_fields(self, family: Family) -> Vec<u32> {
+        match (self, family) {
+            (Self::Address, Family::V6) => vec![4; 4],
+            (part, family) => vec![part.length(family)],
+        }
+    }
+
     /// `nft`'s number for the type, by which it prints: `TYPE_*` of its `datatype.h`. The kernel does not care.
     fn nft_type(self, family: Family) -> u32 {
         match (self, family) {

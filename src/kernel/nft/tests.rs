@@ -203,6 +203,37 @@ fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
     elements
 }
 
+/// What the kernel does with a field of 16 bytes is not to be relied upon; and it wants all of the key to be said.
+#[test]
+fn ranges_are_looked_up_by_short_fields() {
+    for family in Family::ALL {
+        let sets = sets::of(family);
+        let mut transaction = Transaction::new();
+        transaction.add_ruleset(family, &Ruleset::new(family, &settings(false, None), Variant::Plain));
+        let frames = transaction.finish();
+        let mut ranges = 0;
+        // Behind the message that opens the transaction.
+        for (index, set) in (1..).zip(&sets) {
+            let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
+            let attributes = nfnetlink::attributes(&message);
+            assert_eq!(attributes.get(wire::set::NAME).unwrap().text(), Some(set.name));
+            let Some(description) = attributes.get(wire::set::DESCRIPTION) else { continue };
+            assert!(set.interval);
+            ranges += 1;
+            let fields = description.nested().get(wire::set::FIELDS).unwrap().nested();
+            let lengths: Vec<u32> = fields
+                .map(|field| field.nested().get(wire::set::FIELD_LENGTH).unwrap().be32().unwrap())
+                .collect();
+            assert!(lengths.iter().all(|length| *length <= 4), "{family} {}: {lengths:?}", set.name);
+            // NFT_REG32_COUNT.
+            assert!(lengths.len() <= 16);
+            let padded: u32 = lengths.iter().map(|length| length.next_multiple_of(4)).sum();
+            assert_eq!(padded, set.key.length(family), "{family} {}: {lengths:?}", set.name);
+        }
+        assert_eq!(ranges, sets.iter().filter(|set| set.interval).count());
+    }
+}
+
 /// `nft` cuts comments at 128 bytes.
 #[test]
 fn comments_are_short_enough_for_nft() {

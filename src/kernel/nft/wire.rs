@@ -129,8 +129,8 @@ pub(super) mod set {
     pub(crate) const VALUE_LENGTH: u16 = 7;
     pub(crate) const DESCRIPTION: u16 = 9;
     pub(crate) const SIZE: u16 = 1;
-    pub(crate) const PARTS: u16 = 2;
-    pub(crate) const PART_LENGTH: u16 = 1;
+    pub(crate) const FIELDS: u16 = 2;
+    pub(crate) const FIELD_LENGTH: u16 = 1;
     pub(crate) const ID: u16 = 10;
     pub(crate) const USER_DATA: u16 = 13;
 }
@@ -386,9 +386,9 @@ impl Transaction {
             body.be32(set::ID, id);
             if set.interval {
                 body.nest(set::DESCRIPTION, |body| {
-                    body.nest(set::PARTS, |body| {
-                        for part in set.key.0 {
-                            body.nest(LIST_ITEM, |body| body.be32(set::PART_LENGTH, part.length(family)));
+                    body.nest(set::FIELDS, |body| {
+                        for length in set.key.0.iter().flat_map(|part| part.range_fields(family)) {
+                            body.nest(LIST_ITEM, |body| body.be32(set::FIELD_LENGTH, length));
                         }
                     });
                 });
