@@ -13,7 +13,7 @@ use super::rules::{Chain, Ruleset, TABLE, Variant, settings_of};
 use super::sets::{self, Encoded, Set};
 use super::wire;
 use crate::cluster::types::Family;
-use crate::kernel::netlink::{Attribute, Attributes, Body, Message, Socket, malformed, settled};
+use crate::kernel::netlink::{Attribute, Attributes, Body, Dump, Message, Socket, malformed, settled};
 use crate::kernel::nfnetlink;
 use crate::state::{Element, RuleSettings, Rules};
 
@@ -253,12 +253,21 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
 /// All elements of a set; none if there is no such set.
 fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Encoded>> {
     let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
-    let dump =
-        || socket.dump(wire::GET_ELEMENTS, named(family, names), |message| Ok(Some(elements_of(message))));
+    let dump = || {
+        let decode = |message: Message<'_>| Ok(Some(elements_of(message)));
+        socket.dump(wire::GET_ELEMENTS, named(family, names), decode).map(joined)
+    };
     // The kernel makes the hash table of a set larger a little after the elements came, and does not mark a dump during
-    // which it did: of 20,000 elements 18,000 were seen.
-    let found = existing(settled(dump, PartialEq::eq).map(Some))?;
-    Ok(found.map(|messages| messages.concat()).unwrap_or_default())
+    // which it did: of 20,000 elements 18,000 were seen. A set that is not empty is read twice, however small, since its last
+    // datagram brings an empty list. That costs little, and the mark counts a transaction before the kernel carries it out, so
+    // that half of one could be in what is read once.
+    Ok(existing(settled(dump, PartialEq::eq).map(Some))?.unwrap_or_default())
+}
+
+/// The elements, wherever the kernel cut their list: its datagrams are shorter where it finds no pages in a row for longer
+/// ones, and the same set is then another number of messages.
+pub(super) fn joined<T>(dump: Dump<Vec<T>>) -> Dump<T> {
+    Dump { items: dump.items.into_iter().flatten().collect(), datagrams: dump.datagrams }
 }
 
 /// The elements in a message about elements.

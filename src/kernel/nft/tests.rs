@@ -1,12 +1,12 @@
 use std::net::Ipv4Addr;
 
-use super::read::elements_of;
+use super::read::{elements_of, joined};
 use super::rules::{Ruleset, Variant, settings_of};
 use super::sets::{self, encode};
 use super::wire::{self, Expression, Field, Transaction, comment, comment_of};
 use super::*;
 use crate::cluster::types::Protocol;
-use crate::kernel::netlink::{Attribute, Attributes, Message};
+use crate::kernel::netlink::{Attribute, Attributes, Dump, Message, settled};
 use crate::kernel::nfnetlink;
 use crate::state::{InterfaceName, VirtualServerKey};
 
@@ -201,6 +201,16 @@ fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
         elements.push(Element::Numbered(InterfaceName::new(&format!("eth{number}")).unwrap()));
     }
     elements
+}
+
+/// Between two dumps memory may have become short, or been found again.
+#[test]
+fn a_set_is_the_same_wherever_its_list_is_cut() {
+    let mut dumps = [vec![vec!['a', 'b'], vec!['c'], vec![]], vec![vec!['a'], vec!['b', 'c'], vec![]]]
+        .into_iter()
+        .map(|items| joined(Dump { datagrams: items.len(), items }));
+    let found = settled(|| Ok(dumps.next().expect("two are enough")), PartialEq::eq).unwrap();
+    assert_eq!(found, ['a', 'b', 'c']);
 }
 
 /// What the kernel does with a field of 16 bytes is not to be relied upon; and it wants all of the key to be said.
