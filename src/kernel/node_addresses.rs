@@ -197,7 +197,8 @@ struct AddressKey {
     interface: u32,
     address: IpAddr,
     prefix: u8,
-    /// The other end of a point-to-point link; otherwise the address again.
+    /// The other end of a point-to-point link; otherwise the address again. Always the address again for IPv6, which has an
+    /// address once on a device: whoever changes its other end is told in one message, of the new one.
     peer: IpAddr,
 }
 
@@ -316,6 +317,7 @@ fn decode(message: Message<'_>, ours: Option<u32>) -> Option<Change> {
             let peer = attributes.get(address::ADDRESS).and_then(read);
             let local = attributes.get(address::LOCAL).and_then(read);
             let (address, peer) = (local.or(peer)?, peer.or(local)?);
+            let peer = if family == Family::V6 { address } else { peer };
             let key = AddressKey { interface, address, prefix, peer };
             Some(if message.kind == address::NEW_ADDRESS {
                 Change::Address(key, scope_of(scope))

@@ -19,6 +19,7 @@ use crate::lab::{self, Test, shell};
 pub(crate) const TESTS: &[Test] = lab::tests![
     addresses_of_the_node_are_listed,
     changes_are_told_each_once,
+    an_ipv6_address_that_gets_another_end_is_not_two,
     a_port_that_leaves_its_bridge_keeps_its_addresses,
     our_own_device_wakes_nobody,
     ignored_messages_do_not_come,
@@ -148,6 +149,21 @@ fn changes_are_told_each_once() {
     shell("ip link del lan0");
     assert_eq!(next(&told), loopback);
     assert_quiet(&told);
+}
+
+fn an_ipv6_address_that_gets_another_end_is_not_two() {
+    interface("eth0");
+    let told = told();
+    let loopback = set(&["lo 127.0.0.1 host", "lo ::1 host"]);
+    shell("ip address add fd00::5/128 dev eth0 nodad");
+    assert_eq!(next(&told), set(&["lo 127.0.0.1 host", "lo ::1 host", "eth0 fd00::5 global"]));
+    // The kernel says that the address is there with its new end, and nothing of the old one.
+    for peer in ["fd00::6", "fd00::7"] {
+        shell(&format!("ip address replace fd00::5 peer {peer}/128 dev eth0"));
+    }
+    assert_quiet(&told);
+    shell("ip address del fd00::5/128 dev eth0");
+    assert_eq!(next(&told), loopback);
 }
 
 fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
