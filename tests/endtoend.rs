@@ -286,6 +286,10 @@ fn drift_is_repaired() {
             "ipvsadm -e -t 10.96.0.1:80 -r 10.244.0.2:8080 -m -w 0",
             "ipvsadm -ln | grep '10.244.0.2:8080 *Masq *1 '",
         ),
+        (
+            "ipvsadm -e -t 10.96.0.1:80 -r 10.244.0.2:8080 -m -w 1 -x 1",
+            "ipvsadm -ln --thresholds | grep '10.244.0.2:8080 *0 *0 '",
+        ),
         ("ipvsadm -E -t 10.96.0.1:80 -s wlc", "ipvsadm -ln | grep 'TCP  10.96.0.1:80 rr'"),
         ("ip addr del 10.96.0.1/32 dev kube-ipvs0", "ip addr show kube-ipvs0 | grep 10.96.0.1/32"),
         (

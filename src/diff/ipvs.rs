@@ -35,7 +35,8 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
                 draft.add(Step::EditRealServer(key, *server_key, *server));
             }
             (Weight::DrainIfPresent, Some(known)) if known.weight != Weight::Exactly(0) => {
-                let drained = RealServer { weight: Weight::Exactly(0), ..*known };
+                // As it will be: its threshold goes with the step.
+                let drained = RealServer { weight: Weight::Exactly(0), is_limited: false, ..*known };
                 draft.add(Step::EditRealServer(key, *server_key, drained));
             }
             (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}

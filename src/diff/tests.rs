@@ -433,7 +433,7 @@ fn nodes_begin_with_different_real_servers() {
 #[test]
 fn a_real_server_that_is_forwarded_otherwise_is_changed_in_place() {
     /// `IP_VS_CONN_F_DROUTE`, as `ipvsadm -e -g` sets it.
-    const ROUTED: u32 = 3;
+    const ROUTED: u8 = 3;
     let server = tcp("10.96.0.1", 80);
     let after = state(&[], &[(server, 2)]);
     let mut before = after.clone();
@@ -444,4 +444,24 @@ fn a_real_server_that_is_forwarded_otherwise_is_changed_in_place() {
     let plan = plan(&before, &after);
     let steps: Vec<&Step> = plan.steps.iter().map(|planned| &planned.step).collect();
     assert_eq!(steps, [&Step::EditRealServer(server, first, live)]);
+}
+
+/// A threshold keeps connections away from one that is wanted, and is gone with whatever is written.
+#[test]
+fn a_threshold_is_not_left_and_not_believed_to_stay() {
+    let server = tcp("10.96.0.1", 80);
+    let after = state(&[], &[(server, 2)]);
+    let mut before = after.clone();
+    let mut ending = after.clone();
+    let live = RealServer::with(Weight::Exactly(1));
+    let known = &mut before.virtual_servers.get_mut(&server).expect("it is there").real_servers;
+    let first = *known.keys().next().expect("two");
+    known.insert(first, RealServer { is_limited: true, ..live });
+    let real_servers = &mut ending.virtual_servers.get_mut(&server).expect("it is there").real_servers;
+    real_servers.insert(first, RealServer::with(Weight::DrainIfPresent));
+    for (wanted, written) in [(&after, live), (&ending, RealServer::with(Weight::Exactly(0)))] {
+        let plan = diff(wanted, &before, &wanted.keys().collect());
+        let steps: Vec<&Step> = plan.steps.iter().map(|planned| &planned.step).collect();
+        assert_eq!(steps, [&Step::EditRealServer(server, first, written)]);
+    }
 }

@@ -130,16 +130,19 @@ pub struct RealServer {
     /// Its weight.
     pub weight: Weight,
     /// `IP_VS_CONN_F_FWD_MASK` of its connection flags; [`RealServer::MASQUERADE`] is what we use.
-    pub forwarding: u32,
+    pub forwarding: u8,
+    /// Whether it has a threshold of connections, at which new ones pass it over. We never set one (contract 5.3), and whatever
+    /// is written of a real server takes away what somebody else has set.
+    pub is_limited: bool,
 }
 
 impl RealServer {
     /// `IP_VS_CONN_F_MASQ`: forwarding by address translation.
-    pub const MASQUERADE: u32 = 0;
+    pub const MASQUERADE: u8 = 0;
 
     /// A real server as we make it.
     pub fn with(weight: Weight) -> Self {
-        Self { weight, forwarding: Self::MASQUERADE }
+        Self { weight, forwarding: Self::MASQUERADE, is_limited: false }
     }
 }
 

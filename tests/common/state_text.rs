@@ -84,7 +84,7 @@ pub(crate) fn render(state: &State) -> String {
             .iter()
             .map(|(key, server)| {
                 let real_servers = server.real_servers.iter().map(|(key, real)| {
-                    assert_eq!(real.forwarding, RealServer::MASQUERADE);
+                    assert_eq!(*real, RealServer::with(real.weight));
                     let weight = match real.weight {
                         Weight::Exactly(weight) => weight.to_string(),
                         Weight::DrainIfPresent => "drain".to_owned(),

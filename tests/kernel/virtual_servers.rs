@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     virtual_servers_are_as_ipvsadm_shows_them,
     virtual_servers_of_ipvsadm_are_read,
     servers_are_changed_in_place,
+    a_threshold_is_seen_and_taken_away,
     every_scheduler_of_the_kernel_works,
     some_virtual_servers_are_named_without_the_rest,
     chains_are_those_of_the_kernel,
@@ -145,6 +146,29 @@ fn servers_are_changed_in_place() {
     assert_eq!(ipvs.connections(&BTreeSet::from([key, tcp("10.96.0.2", 1)])).expect("an answer"), {
         BTreeMap::from([((key, endpoint), 0)])
     });
+}
+
+fn a_threshold_is_seen_and_taken_away() {
+    let mut kernel = kernel();
+    let mut ipvs = Ipvs::open().expect("IPVS");
+    let (key, endpoint) = (tcp("10.96.0.1", 443), real("10.1.0.1", 6443));
+    must(
+        &mut kernel,
+        [
+            Step::AddVirtualServer(key, server(&key, "rr", 0, 0)),
+            Step::AddRealServer(key, endpoint, weight(1)),
+        ],
+    );
+    let mut read = || ipvs.read(&key).expect("an answer").expect("the virtual server").real_servers;
+    let ours = saved();
+    for threshold in ["-x 50", "-x 50 -y 20"] {
+        shell(&format!("ipvsadm -e -t 10.96.0.1:443 -r 10.1.0.1:6443 -m -w 1 {threshold}"));
+        let limited = RealServer { is_limited: true, ..weight(1) };
+        assert_eq!(read(), RealServers::from([(endpoint, limited)]), "{threshold}");
+        must(&mut kernel, [Step::EditRealServer(key, endpoint, weight(1))]);
+        assert_eq!(read(), RealServers::from([(endpoint, weight(1))]), "{threshold}");
+        assert_eq!(saved(), ours, "{threshold}");
+    }
 }
 
 fn every_scheduler_of_the_kernel_works() {

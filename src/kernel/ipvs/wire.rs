@@ -156,7 +156,7 @@ fn dest(out: &mut Body<'_>, key: &VirtualServerKey, real: &RealServerKey, settin
                 // Plans do not say this; as a value to write it means weight 0.
                 Weight::DrainIfPresent => 0,
             };
-            out.u32(DEST_FORWARDING, server.forwarding);
+            out.u32(DEST_FORWARDING, server.forwarding.into());
             out.u32(DEST_WEIGHT, weight);
             // Mandatory; 0: no limit.
             out.u32(DEST_UPPER_THRESHOLD, 0);
@@ -254,7 +254,9 @@ pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<De
             },
             value: RealServer {
                 weight: Weight::Exactly(number(DEST_WEIGHT)?),
-                forwarding: number(DEST_FORWARDING)?,
+                forwarding: u8::try_from(number(DEST_FORWARDING)?).ok()?,
+                // The lower one is never above it.
+                is_limited: number(DEST_UPPER_THRESHOLD)? != 0,
             },
             connections: u64::from(number(DEST_ACTIVE_CONNECTIONS)?)
                 + u64::from(number(DEST_INACTIVE_CONNECTIONS)?),
