@@ -129,7 +129,8 @@ impl Check<'_> {
         trimmed.to_lowercase().into()
     }
 
-    /// Any name that a kernel can have a scheduler by: which ones it has is found out when it is asked for this one.
+    /// Any name that a kernel can have a scheduler by: which ones it has is found out when it is asked for this one. Some choose by
+    /// what is the same for all clients of a virtual server, or by weights, which are all 1 (`net/netfilter/ipvs`, Linux 6.12).
     pub(super) fn scheduler(&mut self, scheduler: &str) -> Arc<str> {
         /// `IP_VS_SCHEDNAME_MAXLEN` of Linux, less the byte that ends it.
         const LONGEST: usize = 15;
@@ -141,6 +142,15 @@ impl Check<'_> {
             let allowed =
                 "must not be longer than 15 bytes, nor have a zero byte: no name of a scheduler has";
             self.invalid(names::SCHEDULER, scheduler, allowed);
+        }
+        let does = match scheduler {
+            "ovf" => Some("refuses clients beyond two connections to each endpoint"),
+            "fo" | "dh" | "lblc" | "lblcr" => Some("sends all clients of an address to one endpoint"),
+            _ => None,
+        };
+        if let Some(does) = does {
+            let detail = format!("{scheduler} {does}");
+            self.notices.push(Notice::warning("This IPVS scheduler does not balance Services", detail));
         }
         scheduler.into()
     }

@@ -71,3 +71,21 @@ fn one_feature_gate_counts_and_the_others_are_told() {
         with_file(&["--feature-gates=AllowServiceExternalIPs=false"], "").unwrap().options.proxy.external_ips
     );
 }
+
+#[test]
+fn schedulers_that_do_not_balance_are_told_of() {
+    for (scheduler, does) in [
+        ("rr", None),
+        ("lc", None),
+        ("sh", None),
+        ("mh", None),
+        ("ovf", Some("ovf refuses clients beyond two connections to each endpoint")),
+        ("fo", Some("fo sends all clients of an address to one endpoint")),
+        ("lblcr", Some("lblcr sends all clients of an address to one endpoint")),
+    ] {
+        let notices = with_flags(&[&format!("--ipvs-scheduler={scheduler}")]).unwrap().notices;
+        let told = "This IPVS scheduler does not balance Services";
+        let wanted: Vec<_> = does.map(|does| Notice::warning(told, does.to_owned())).into_iter().collect();
+        assert_eq!(notices, wanted);
+    }
+}
