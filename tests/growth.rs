@@ -6,7 +6,7 @@ mod examples;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use kube_ipvs::api::convert::{Converted, Converter};
@@ -18,8 +18,10 @@ use kube_ipvs::cluster::types::{
 };
 use kube_ipvs::desired::Desired;
 use kube_ipvs::desired::settings::Supported;
-use kube_ipvs::diff::diff;
+use kube_ipvs::diff::{Step, diff};
+use kube_ipvs::kernel::memory::{Fault, MemoryKernel};
 use kube_ipvs::options::ProxyOptions;
+use kube_ipvs::reconcile::core::{Next, Reconciler};
 use kube_ipvs::state::{Element, RealServerKey, Scope, State, VirtualServerKey};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -29,6 +31,8 @@ const TIMES: u16 = 16;
 /// How many times longer the work may take: four times more than what grows with the size, for what is sorted and for
 /// memory that does not fit into caches, and a quarter of what grows with its square.
 const LIMIT: f64 = 64.0;
+
+const EINVAL: i32 = 22;
 
 /// For how long this thread has had a processor: unlike the time of day, that does not run while others have it.
 fn processor_time() -> Duration {
@@ -195,4 +199,107 @@ fn endpoints_of_many_ports() {
         }
         processor_time().saturating_sub(begin)
     });
+}
+
+/// A Reconciler that has so many Services, each with an endpoint that `is_ready` or drains, and whose kernel takes all but
+/// what `is_refused`.
+fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconciler, MemoryKernel, Instant) {
+    const SO_LONG: Duration = Duration::from_hours(1000);
+    let of = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let key = ServiceKey::new("default", format!("s{number}"));
+        let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+        let service = Service {
+            cluster_ips: vec![[10, 96, high, low].into(), [0xfd00, 0, 0, 0, 0, 0, 1, number].into()],
+            ports: vec![port],
+            ..examples::service(key.clone())
+        };
+        let slice = |family: Family, address: IpAddr| EndpointSlice {
+            key: SliceKey::new("default", format!("s{number}-{family}")),
+            service: key.clone(),
+            family,
+            ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+            endpoints: vec![examples::endpoint(address)],
+            triggered_nanoseconds: None,
+        };
+        (service, [slice(Family::V4, [10, 244, high, low].into()), slice(Family::V6, ip("fd00:10:244::1"))])
+    };
+    let (services, slices): (Vec<_>, Vec<_>) = (1..=count).map(of).unzip();
+    // Of IPv6 there is one Service.
+    let of_v6 = |slice: &EndpointSlice| slice.family == Family::V4 || slice.service.name() == "s1";
+    let slices: Vec<_> = slices.into_iter().flatten().filter(of_v6).collect();
+    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
+    let options = ProxyOptions::default();
+    let mut reconciler = Reconciler::new(options, "here".into(), supported, Duration::ZERO, SO_LONG);
+    let mut kernel = MemoryKernel::default();
+    let refuse = move |step: &Step| is_refused(step).then_some(Fault::Refuse(EINVAL));
+    kernel.set_faults(Some(Box::new(refuse)));
+    let now = Instant::now();
+    reconciler.observe(Event::Node(Change::Replace(vec![])));
+    reconciler.observe(Event::Service(Change::Replace(services)));
+    reconciler.observe(Event::Slice(Change::Replace(slices.clone())));
+    work(&mut reconciler, &mut kernel, now);
+    if !is_ready {
+        for (key, server) in kernel.state().virtual_servers {
+            for real in server.real_servers.keys() {
+                kernel.set_connections(key, *real, 1);
+            }
+        }
+        for mut slice in slices {
+            slice.endpoints[0].ready = false;
+            reconciler.observe(Event::Slice(Change::Upsert(slice)));
+        }
+        work(&mut reconciler, &mut kernel, now);
+    }
+    (reconciler, kernel, now)
+}
+
+/// Until there is nothing to do.
+fn work(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) {
+    while let Next::Work(work) = reconciler.next(now) {
+        let answer = work.carry_out(kernel);
+        reconciler.complete(answer, now);
+    }
+}
+
+/// All pods of a cluster are not ready at once, where its nodes cannot be heard.
+#[test]
+fn connections_of_many_virtual_servers_are_counted_one_by_one() {
+    assert_grows_with_size(200, |count| {
+        let (mut reconciler, mut kernel, now) = settled(count, false, |_| false);
+        assert_eq!(reconciler.draining(), usize::from(count) + 1);
+        let begun = processor_time();
+        work(&mut reconciler, &mut kernel, now + Duration::from_secs(6));
+        processor_time() - begun
+    });
+}
+
+/// Those of IPv6 come last in every order.
+#[test]
+fn one_object_of_a_family_that_is_refused_costs_a_change_of_the_other_nothing() {
+    let is_v6 = |step: &Step| matches!(step, Step::AddVirtualServer(key, _) if key.address.is_ipv6());
+    let of_size = |count: u16| {
+        let (mut reconciler, mut kernel, now) = settled(count, true, is_v6);
+        assert_eq!(reconciler.failures().len(), 1);
+        let begun = processor_time();
+        for number in 0..200_u16 {
+            let mut slice = EndpointSlice {
+                key: SliceKey::new("default", "s1-IPv4"),
+                service: ServiceKey::new("default", "s1"),
+                family: Family::V4,
+                ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+                endpoints: vec![examples::endpoint(ip("10.244.0.1"))],
+                triggered_nanoseconds: None,
+            };
+            if number % 2 == 0 {
+                slice.endpoints.push(examples::endpoint(ip("10.245.0.1")));
+            }
+            reconciler.observe(Event::Slice(Change::Upsert(slice)));
+            work(&mut reconciler, &mut kernel, now);
+        }
+        processor_time() - begun
+    };
+    let quickest = |count| (0..3).map(|_| of_size(count)).min().expect("some runs");
+    let (few, many) = (quickest(500), quickest(8000));
+    assert!(many < few * 4, "{few:?} with 500 Services, {many:?} with 8,000");
 }

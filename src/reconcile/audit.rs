@@ -2,7 +2,6 @@
 //! reading everything at once. Pure: the time is an argument.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -164,11 +163,8 @@ impl Audit {
     /// Of what the picture has, the first of each kind; an address that takes packets in.
     fn witnesses(&self, actual: &State) -> Witnesses {
         let first_of = |family: &Family| {
-            let begin: IpAddr = match family {
-                Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-                Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let (address, _) = actual.addresses.range(begin..).find(|(_, address)| address.routed)?;
+            let mut addresses = actual.addresses.range(family.lowest_address()..);
+            let (address, _) = addresses.find(|(_, address)| address.routed)?;
             (Family::of(*address) == *family).then_some(*address)
         };
         Witnesses {

@@ -101,7 +101,7 @@ enum Task {
     Audit(Selection),
     List,
     Foundations(Witnesses),
-    Count,
+    Count(BTreeSet<VirtualServerKey>),
     Purge(Arc<Purge>),
     Apply(Arc<Plan>, Scope),
 }
@@ -137,6 +137,8 @@ pub struct Reconciler {
     /// Which device and which tables were there when that was last asked, and we have not made others since.
     foundations: Stands,
     foreign: BTreeSet<VirtualServerKey>,
+    /// Whether they are others than those that were told of: once for all that happens together, since there may be thousands.
+    foreign_changed: bool,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
     /// address is gone when the next list is made.
     intruders: BTreeSet<IpAddr>,
@@ -186,6 +188,7 @@ impl Reconciler {
             audit: Audit::new(audit_period, families.clone()),
             foundations: Stands::default(),
             foreign: BTreeSet::new(),
+            foreign_changed: false,
             intruders: BTreeSet::new(),
             exclude_cidrs,
             families,
@@ -288,6 +291,9 @@ impl Reconciler {
     /// What happened since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         self.progress.told();
+        if std::mem::take(&mut self.foreign_changed) {
+            self.notes.push(Note::Foreign(self.foreign.clone()));
+        }
         std::mem::take(&mut self.notes)
     }
 
@@ -331,7 +337,7 @@ impl Reconciler {
             return next;
         }
         if let Some(servers) = self.drains.due(now) {
-            return self.start(Task::Count, Work::Count(servers));
+            return self.start(Task::Count(servers.clone()), Work::Count(servers));
         }
         let look = self.audit.due(now, &self.actual);
         if self.audit.take_round_ended() {
@@ -387,14 +393,14 @@ impl Reconciler {
             (Task::Foundations(witnesses), Answer::Foundations(found)) => {
                 self.look_for(&witnesses, found);
             }
-            (Task::Count, Answer::Counts(Ok(counts))) => {
-                for server in self.drains.counted(&counts, now) {
+            (Task::Count(servers), Answer::Counts(Ok(counts))) => {
+                for server in self.drains.counted(&servers, &counts, now) {
                     self.schedule.add(Urgency::Change, Key::VirtualServer(server));
                 }
             }
             (Task::Audit(_), Answer::State(Err(error)))
             | (Task::List, Answer::Keys(Err(error)))
-            | (Task::Count, Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
+            | (Task::Count(_), Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.applied = Some(now);

@@ -252,22 +252,27 @@ impl Drains {
         (!part.is_empty()).then_some(part)
     }
 
-    /// Takes in how many connections real servers have, and says which virtual servers must be compared again: those of
-    /// which a real server may go now. That is said once. A real server that is not counted is unknown, not idle.
+    /// Takes in how many connections the real servers of these virtual servers have, and says which of them must be compared
+    /// again: those of which a real server may go now. That is said once. A real server that is not counted is unknown, not
+    /// idle. The others are not looked at: there may be a hundred thousand, each in a part of its own of the round.
     pub(super) fn counted(
         &mut self,
+        servers: &BTreeSet<VirtualServerKey>,
         counts: &BTreeMap<(VirtualServerKey, RealServerKey), u64>,
         now: Instant,
     ) -> BTreeSet<VirtualServerKey> {
         let mut ended = BTreeSet::new();
-        for (id, drain) in &mut self.servers {
-            if drain.stay == Stay::WithSlice || drain.may_go {
-                continue;
-            }
-            drain.idle |= counts.get(id) == Some(&0);
-            drain.may_go = drain.idle || drain.stay.has_passed(now);
-            if drain.may_go {
-                ended.insert(id.0);
+        let ids = |server| (server, RealServerKey::FIRST)..=(server, RealServerKey::LAST);
+        for server in servers {
+            for (id, drain) in self.servers.range_mut(ids(*server)) {
+                if drain.stay == Stay::WithSlice || drain.may_go {
+                    continue;
+                }
+                drain.idle |= counts.get(id) == Some(&0);
+                drain.may_go = drain.idle || drain.stay.has_passed(now);
+                if drain.may_go {
+                    ended.insert(id.0);
+                }
             }
         }
         ended

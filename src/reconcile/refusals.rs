@@ -13,7 +13,7 @@ use super::schedule::Failure;
 use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::kernel::Refusal;
-use crate::state::{Key, State};
+use crate::state::{Element, Key, State, VirtualServerKey};
 
 /// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
 /// for want of memory or rights the kernel refuses all. Most sysctls are done without where they may not be written; not
@@ -90,7 +90,19 @@ pub(super) fn are_few(
     let more = |keys: Box<dyn Iterator<Item = Key> + '_>, count: usize| {
         count == 0 || keys.filter(stands).nth(count).is_some()
     };
-    more(Box::new(actual.elements.iter().copied().map(Key::Element)), elements)
-        && more(Box::new(actual.virtual_servers.keys().copied().map(Key::VirtualServer)), servers)
-        && more(Box::new(actual.addresses.keys().copied().map(Key::Address)), addresses)
+    // From where those of the family begin: not past all of the other one for each change, as long as one of them is refused. Of
+    // elements most are cluster IPs.
+    let lowest = family.lowest_address();
+    let of_elements = Element::ClusterAddress(lowest);
+    let of_servers = *VirtualServerKey::all_at(lowest).start();
+    let all_elements = actual.elements.range(of_elements..).chain(actual.elements.range(..of_elements));
+    more(Box::new(all_elements.copied().map(Key::Element)), elements)
+        && more(
+            Box::new(actual.virtual_servers.range(of_servers..).map(|(key, _)| Key::VirtualServer(*key))),
+            servers,
+        )
+        && more(
+            Box::new(actual.addresses.range(lowest..).map(|(address, _)| Key::Address(*address))),
+            addresses,
+        )
 }

@@ -45,6 +45,11 @@ const DEADLINE: Duration = Duration::from_mins(15);
 const LIVE: Weight = Weight::Exactly(1);
 const ZERO: Weight = Weight::Exactly(0);
 
+/// The virtual server, as one that is counted.
+fn asked() -> BTreeSet<VirtualServerKey> {
+    [server_key(Protocol::Tcp), server_key(Protocol::Sctp)].into()
+}
+
 /// No slice has the endpoint any more.
 fn gone(_: &VirtualServerKey, _: &[RealServerKey]) -> BTreeSet<RealServerKey> {
     BTreeSet::new()
@@ -64,10 +69,13 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     let now = now + POLL;
     assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
     let id = (server_key(Protocol::Tcp), real_key(2));
-    assert!(drains.counted(&BTreeMap::from([(id, 3)]), now).is_empty(), "it has connections");
-    assert!(drains.counted(&BTreeMap::new(), now).is_empty(), "not counted is unknown, not idle");
-    assert_eq!(drains.counted(&BTreeMap::from([(id, 0)]), now), [server_key(Protocol::Tcp)].into());
-    assert!(drains.counted(&BTreeMap::from([(id, 0)]), now + DEADLINE).is_empty(), "that is said once");
+    assert!(drains.counted(&asked(), &BTreeMap::from([(id, 3)]), now).is_empty(), "it has connections");
+    assert!(drains.counted(&asked(), &BTreeMap::new(), now).is_empty(), "not counted is unknown, not idle");
+    assert_eq!(drains.counted(&asked(), &BTreeMap::from([(id, 0)]), now), [server_key(Protocol::Tcp)].into());
+    assert!(
+        drains.counted(&asked(), &BTreeMap::from([(id, 0)]), now + DEADLINE).is_empty(),
+        "that is said once"
+    );
     assert_eq!(drains.due(now + 2 * POLL), None, "nor is it asked for again");
 
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
@@ -116,7 +124,7 @@ fn a_drain_ends_at_the_deadline() {
     };
     assert_eq!(complete(&mut drains, now), 2);
     assert_eq!(complete(&mut drains, now + DEADLINE.mul_f64(0.999)), 2);
-    assert_eq!(drains.counted(&BTreeMap::new(), now + DEADLINE).len(), 1);
+    assert_eq!(drains.counted(&asked(), &BTreeMap::new(), now + DEADLINE).len(), 1);
     assert_eq!(complete(&mut drains, now + DEADLINE), 1);
     let mut wanted = state(Protocol::Sctp, &[(1, LIVE)]);
     let left = wanted.clone();
@@ -146,7 +154,7 @@ fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone(
     assert_eq!(complete(&mut drains, now, false), 2);
     assert_eq!(drains.next_due(), Some(now + POLL));
     let id = (server_key(Protocol::Tcp), real_key(2));
-    drains.counted(&BTreeMap::from([(id, 0)]), now);
+    drains.counted(&asked(), &BTreeMap::from([(id, 0)]), now);
     assert_eq!(complete(&mut drains, now, true), 2, "back, so it may get connections again");
     assert_eq!(complete(&mut drains, now, false), 2);
     assert_eq!(complete(&mut drains, now + DEADLINE, false), 1);
@@ -171,14 +179,14 @@ fn where_nobody_serves_an_endpoint_stays_no_longer_than_its_connections() {
     assert_eq!(complete(&mut drains, now, &[], true), 2, "there is no deadline");
     assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
     let other = (server_key(Protocol::Tcp), real_key(1));
-    assert!(drains.counted(&[(id, 3), (other, 1)].into(), now).is_empty());
+    assert!(drains.counted(&asked(), &[(id, 3), (other, 1)].into(), now).is_empty());
     // Whatever has been counted, it stays where others serve.
-    assert_eq!(drains.counted(&[(id, 0), (other, 1)].into(), now).len(), 1);
+    assert_eq!(drains.counted(&asked(), &[(id, 0), (other, 1)].into(), now).len(), 1);
     assert_eq!(complete(&mut drains, now, &[(1, LIVE)], true), 2);
     assert_eq!(complete(&mut drains, now, &[], true), 2, "and is counted anew");
-    assert_eq!(drains.counted(&[(id, 0), (other, 1)].into(), now).len(), 1);
+    assert_eq!(drains.counted(&asked(), &[(id, 0), (other, 1)].into(), now).len(), 1);
     assert_eq!(complete(&mut drains, now, &[], true), 1);
-    assert_eq!(drains.counted(&[(other, 0)].into(), now).len(), 1);
+    assert_eq!(drains.counted(&asked(), &[(other, 0)].into(), now).len(), 1);
     assert_eq!(complete(&mut drains, now, &[], true), 0);
     // Once its slice is gone it has its time, from then on.
     let mut drains = Drains::new(DEADLINE);
@@ -205,7 +213,7 @@ fn where_the_scheduler_hashes_an_endpoint_stays_no_longer_than_its_connections()
         drains.complete(&mut wanted, &actual, now, all);
         assert_eq!(wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len(), 2, "{scheduler}");
         let id = (server_key(Protocol::Tcp), real_key(2));
-        drains.counted(&BTreeMap::from([(id, 0)]), now + POLL);
+        drains.counted(&asked(), &BTreeMap::from([(id, 0)]), now + POLL);
         let mut wanted = with(state(Protocol::Tcp, &[(1, LIVE)]));
         drains.complete(&mut wanted, &actual, now + POLL, all);
         let left = wanted.virtual_servers[&server_key(Protocol::Tcp)].real_servers.len();

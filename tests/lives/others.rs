@@ -57,6 +57,18 @@ fn what_others_make_is_told_once_and_left_alone() {
     assert_eq!(told(&mut life), [[]]);
 }
 
+/// Each note is a copy of all that are left.
+#[test]
+fn what_services_take_over_of_others_is_told_once_for_all_that_come_together() {
+    let mut life = settled(3, Duration::from_secs(1));
+    let addresses: Vec<String> = (0..100).map(|number| format!("203.0.113.{number}")).collect();
+    let theirs: Vec<_> = addresses.iter().map(|address| at(address, 80)).collect();
+    add(&life.kernel, &theirs);
+    assert_eq!(told(&mut life), [theirs]);
+    life.feed(addresses.iter().zip(3..).flat_map(|(address, number)| service_at(number, address)));
+    assert_eq!(told(&mut life), [[]]);
+}
+
 #[test]
 fn what_others_make_at_a_service_address_goes() {
     let mut life = settled(3, Duration::from_secs(1));

@@ -91,7 +91,7 @@ impl Reconciler {
             virtual_servers: self.actual.virtual_servers.len(),
             addresses: self.actual.addresses.len(),
         });
-        self.notes.push(Note::Foreign(self.foreign.clone()));
+        self.foreign_changed = true;
         self.audit.start(now);
 
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);

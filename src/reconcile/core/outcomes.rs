@@ -152,7 +152,7 @@ impl Reconciler {
             && self.actual.virtual_servers.contains_key(server)
         {
             self.foreign.remove(server);
-            self.notes.push(Note::Foreign(self.foreign.clone()));
+            self.foreign_changed = true;
         }
     }
 
@@ -165,7 +165,7 @@ impl Reconciler {
             self.actual.copy(&Key::VirtualServer(server), &State::default());
             self.foreign.insert(server);
         }
-        self.notes.push(Note::Foreign(self.foreign.clone()));
+        self.foreign_changed = true;
     }
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
@@ -303,8 +303,8 @@ impl Reconciler {
                 || is_ours && !ownership::is_excluded(&self.exclude_cidrs, key)
         });
         if foreign != self.foreign {
-            self.foreign.clone_from(&foreign);
-            self.notes.push(Note::Foreign(foreign));
+            self.foreign = foreign;
+            self.foreign_changed = true;
         }
         let known = self.actual.virtual_servers.keys();
         let gone: Vec<Key> =
