@@ -109,6 +109,22 @@ impl State {
         known.is_some_and(|known| known.real_servers.values().any(|real| real.weight != Weight::Exactly(0)))
     }
 
+    /// The first of these virtual servers that have so many real servers together; one at least, if there is one. One that has none
+    /// counts as if it had one.
+    pub(crate) fn up_to(
+        &self,
+        real_servers: usize,
+        servers: impl Iterator<Item = VirtualServerKey>,
+    ) -> Vec<VirtualServerKey> {
+        let mut sum = 0;
+        let is_room = |server: &VirtualServerKey| {
+            let is_first = sum == 0;
+            sum += self.virtual_servers.get(server).map_or(1, |known| known.real_servers.len().max(1));
+            is_first || sum <= real_servers
+        };
+        servers.take_while(is_room).collect()
+    }
+
     /// The keys of everything in the state, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let device = self.device.then_some(Key::Device);

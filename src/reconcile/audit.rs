@@ -9,8 +9,10 @@ use crate::cluster::types::Family;
 use crate::kernel::{Selection, Witnesses};
 use crate::state::{Key, Scope, State, VirtualServerKey};
 
-/// Virtual servers that are read back in one tick.
+/// Virtual servers that are read back in one tick at most, and the real servers of all of them: the kernel lists those one by
+/// one, and a change that comes meanwhile waits.
 const SLICE: usize = 128;
+const REAL_SERVERS: usize = 1024;
 
 /// The audit takes at most one part in so many of a processor: `LONG_REST` in a large cluster, where there is always
 /// something to read; `SHORT_REST` in others, where a round is a few looks and should find soon what is wrong.
@@ -104,6 +106,7 @@ impl Audit {
         self.due = Some(now + self.period);
         self.rest = if actual.virtual_servers.len() > LARGE { LONG_REST } else { SHORT_REST };
         if !self.surprising.is_empty() {
+            // Nobody knows yet how many real servers they have.
             let rest = self.surprising.split_off(self.surprising.len().min(SLICE));
             let slice = std::mem::replace(&mut self.surprising, rest);
             return Some(read(slice));
@@ -112,12 +115,8 @@ impl Audit {
             return Some(look);
         }
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let slice: Vec<_> = actual
-            .virtual_servers
-            .range((after, Bound::Unbounded))
-            .map(|(key, _)| *key)
-            .take(SLICE)
-            .collect();
+        let next = actual.virtual_servers.range((after, Bound::Unbounded)).map(|(key, _)| *key).take(SLICE);
+        let slice = actual.up_to(REAL_SERVERS, next);
         self.last = slice.last().copied();
         if slice.is_empty() {
             self.begin_round();

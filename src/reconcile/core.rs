@@ -336,7 +336,7 @@ impl Reconciler {
         if let Some(next) = self.purge(true, now) {
             return next;
         }
-        if let Some(servers) = self.drains.due(now) {
+        if let Some(servers) = self.drains.due(now, &self.actual) {
             return self.start(Task::Count(servers.clone()), Work::Count(servers));
         }
         let look = self.audit.due(now, &self.actual);

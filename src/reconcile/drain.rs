@@ -20,8 +20,10 @@ use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How often the connections of draining servers are counted.
 pub(super) const POLL: Duration = Duration::from_secs(5);
-/// For how many virtual servers at once: each is a question to the kernel, and a change that comes meanwhile waits.
+/// For how many virtual servers at once, and for how many real servers of theirs: each is a question to the kernel, which lists
+/// those that do not drain, too, and a change that comes meanwhile waits.
 const AT_ONCE: usize = 32;
+const REAL_SERVERS: usize = 256;
 
 /// The real servers that drain.
 #[derive(Clone, Debug)]
@@ -241,14 +243,18 @@ impl Drains {
     }
 
     /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
-    pub(super) fn due(&mut self, now: Instant) -> Option<BTreeSet<VirtualServerKey>> {
+    pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<BTreeSet<VirtualServerKey>> {
         if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
             let counted = |drain: &Drain| drain.stay != Stay::WithSlice && !drain.may_go;
             let counted = self.servers.iter().filter(|(_, drain)| counted(drain));
             self.round = counted.map(|((key, _), _)| *key).collect();
             self.poll = (!self.round.is_empty()).then(|| now + POLL);
         }
-        let part: BTreeSet<_> = std::iter::from_fn(|| self.round.pop_first()).take(AT_ONCE).collect();
+        let part = actual.up_to(REAL_SERVERS, self.round.iter().copied().take(AT_ONCE));
+        let part: BTreeSet<_> = part.into_iter().collect();
+        for server in &part {
+            self.round.remove(server);
+        }
         (!part.is_empty()).then_some(part)
     }
 

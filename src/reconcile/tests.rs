@@ -64,10 +64,10 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
     drains.complete(&mut wanted, &actual, now, gone);
     assert_eq!(wanted, state(Protocol::Tcp, &[(1, LIVE), (2, Weight::DrainIfPresent)]));
-    assert_eq!(drains.due(now), None);
+    assert_eq!(drains.due(now, &State::default()), None);
 
     let now = now + POLL;
-    assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
+    assert_eq!(drains.due(now, &State::default()), Some([server_key(Protocol::Tcp)].into()));
     let id = (server_key(Protocol::Tcp), real_key(2));
     assert!(drains.counted(&asked(), &BTreeMap::from([(id, 3)]), now).is_empty(), "it has connections");
     assert!(drains.counted(&asked(), &BTreeMap::new(), now).is_empty(), "not counted is unknown, not idle");
@@ -76,7 +76,7 @@ fn a_removed_tcp_endpoint_drains_until_it_is_idle() {
         drains.counted(&asked(), &BTreeMap::from([(id, 0)]), now + DEADLINE).is_empty(),
         "that is said once"
     );
-    assert_eq!(drains.due(now + 2 * POLL), None, "nor is it asked for again");
+    assert_eq!(drains.due(now + 2 * POLL, &State::default()), None, "nor is it asked for again");
 
     let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
     drains.complete(&mut wanted, &actual, now, gone);
@@ -103,13 +103,44 @@ fn many_drains_are_counted_in_parts() {
     drains.complete(&mut state(&[(1, LIVE)]), &state(&[(1, LIVE), (2, LIVE)]), now, gone);
 
     let mut counted = Vec::new();
-    while let Some(part) = drains.due(now + POLL) {
+    while let Some(part) = drains.due(now + POLL, &State::default()) {
         assert!(part.len() <= 32, "{} at once", part.len());
         counted.extend(part.into_iter().map(|key| key.port));
     }
     assert_eq!(counted, (1..=100).collect::<Vec<_>>(), "each once in a round");
-    assert!(drains.due(now + POLL + POLL / 2).is_none());
-    assert!(drains.due(now + POLL + POLL).is_some(), "the next round");
+    assert!(drains.due(now + POLL + POLL / 2, &State::default()).is_none());
+    assert!(drains.due(now + POLL + POLL, &State::default()).is_some(), "the next round");
+}
+
+/// The kernel lists all real servers of a virtual server, and changes wait meanwhile.
+#[test]
+fn no_more_is_looked_at_together_the_more_real_servers_there_are() {
+    let now = Instant::now();
+    let ports = |count| (1..=count).map(|port| VirtualServerKey { port, ..server_key(Protocol::Tcp) });
+    let with = |count: u8, last: Weight| {
+        let real_servers: Vec<_> = (1..count).map(|number| (number, LIVE)).chain([(count, last)]).collect();
+        let one = &state(Protocol::Tcp, &real_servers).virtual_servers[&server_key(Protocol::Tcp)];
+        State { virtual_servers: ports(300).map(|key| (key, one.clone())).collect(), ..State::default() }
+    };
+    for (real_servers, of_audit, of_drains) in [(2, 128, 32), (8, 128, 32), (100, 10, 2), (200, 5, 1)] {
+        let actual = with(real_servers, LIVE);
+        let mut audit = Audit::new(Duration::from_secs(1), [Family::V4].into());
+        audit.start(now);
+        let Some(Look::Read(Selection::Keys(slice))) = audit.due(now + Duration::from_secs(1), &actual)
+        else {
+            panic!("the first slice");
+        };
+        assert_eq!(slice.len(), of_audit, "{real_servers}");
+        let mut drains = Drains::new(DEADLINE);
+        drains.complete(&mut with(real_servers - 1, LIVE), &actual, now, gone);
+        let part = drains.due(now + POLL, &actual).expect("the first part");
+        assert_eq!(part.len(), of_drains, "{real_servers}");
+    }
+    // However many one has.
+    let mut drains = Drains::new(DEADLINE);
+    let one = state(Protocol::Tcp, &(1..=250).map(|number| (number, LIVE)).collect::<Vec<_>>());
+    drains.complete(&mut state(Protocol::Tcp, &[(1, LIVE)]), &one, now, gone);
+    assert_eq!(drains.due(now + POLL, &one).map(|part| part.len()), Some(1));
 }
 
 #[test]
@@ -177,7 +208,7 @@ fn where_nobody_serves_an_endpoint_stays_no_longer_than_its_connections() {
     assert_eq!(complete(&mut drains, now, &[], true), 2);
     now += 2 * DEADLINE;
     assert_eq!(complete(&mut drains, now, &[], true), 2, "there is no deadline");
-    assert_eq!(drains.due(now), Some([server_key(Protocol::Tcp)].into()));
+    assert_eq!(drains.due(now, &State::default()), Some([server_key(Protocol::Tcp)].into()));
     let other = (server_key(Protocol::Tcp), real_key(1));
     assert!(drains.counted(&asked(), &[(id, 3), (other, 1)].into(), now).is_empty());
     // Whatever has been counted, it stays where others serve.
