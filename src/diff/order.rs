@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | sysctls, the device, timeouts | everything else needs them |
 //! | 1 | the fixed rules | traffic must not pass before masquerade and refusal stand |
-//! | 2 | new elements; who may use an entry point; addresses that are new, and shared; ways inside the cluster to who serves already | hairpin before the real server that needs it; ownership of a virtual server before it exists; the node's own ports at an address must not be refused; and clients inside must not be dropped with those outside |
+//! | 2 | new elements; who may use an entry point; addresses that are new, and shared; ways inside the cluster to who serves already | hairpin before the real server that needs it; ownership of a virtual server before it exists, and that not everybody may use it; the node's own ports at an address must not be refused; and clients inside must not be dropped with those outside |
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
@@ -73,7 +73,8 @@ impl Draft {
             };
             (phases.phase(step), matches!(step, Step::AddElement(_)), chain)
         });
-        let mut owned: HashMap<VirtualServerKey, usize> = HashMap::default();
+        // Ownership, and that not everybody may use it.
+        let mut said_before: HashMap<VirtualServerKey, Needs> = HashMap::default();
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::default();
         let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::default();
@@ -90,7 +91,7 @@ impl Draft {
         let mut steps = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.into_iter().enumerate() {
             let needs: Needs = match &step {
-                Step::AddVirtualServer(server, _) => owned.get(server).copied().into_iter().collect(),
+                Step::AddVirtualServer(server, _) => said_before.get(server).cloned().unwrap_or_default(),
                 // Those of one virtual server follow each other.
                 Step::AddRealServer(server, ..) => {
                     if last.is_none_or(|(known, _)| known != *server) {
@@ -125,8 +126,8 @@ impl Draft {
                 }
                 _ => {}
             }
-            if let Step::AddElement(Element::Owned(server)) = &step {
-                owned.insert(*server, index);
+            if let Step::AddElement(Element::Owned(server) | Element::Restricted(server)) = &step {
+                said_before.entry(*server).or_default().push(index);
             }
             steps.push(PlannedStep { phase: phases.phase(&step), step, needs });
         }

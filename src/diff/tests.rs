@@ -190,6 +190,19 @@ fn what_is_in_the_way_of_a_wanted_element_goes() {
     assert!(diff(&wanted, &actual, &scope).steps.iter().all(|p| matches!(p.step, Step::AddElement(_))));
 }
 
+/// Where that is refused, so is everybody.
+#[test]
+fn that_not_everybody_may_use_an_entry_point_is_said_before_it_is_made() {
+    let server = tcp("203.0.113.1", 80);
+    let elements = [Element::Owned(server), Element::Restricted(server), allowed("10.0.0.0/8")];
+    let made = plan(&State::default(), &state(&elements, &[(server, 1)]));
+    let mut steps = made.steps.iter().map(|planned| &planned.step);
+    let add = steps.find(|step| matches!(step, Step::AddVirtualServer(..))).expect("a step");
+    for element in [Element::Owned(server), Element::Restricted(server)] {
+        assert!(needs(&made, add, |step| *step == Step::AddElement(element)), "{element}");
+    }
+}
+
 #[test]
 fn ownership_is_told_first_and_given_up_last() {
     let server = tcp("192.168.0.1", 30_080);

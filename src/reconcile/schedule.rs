@@ -10,7 +10,7 @@ use foldhash::HashSet;
 
 use crate::cluster::types::Family;
 use crate::state::part::Part;
-use crate::state::{Element, Key, Scope, VirtualServerKey};
+use crate::state::{Element, Key, Scope};
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -162,8 +162,8 @@ impl Queue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     queues: BTreeMap<Urgency, Queue>,
-    /// Entry points whose ownership is taken with their virtual servers.
-    with_servers: HashSet<VirtualServerKey>,
+    /// Elements about entry points that are taken with their virtual servers: who owns them, and that not everybody may use them.
+    with_servers: HashSet<Element>,
     /// Keys of the first fill that are worked on at once.
     piece: usize,
     failures: BTreeMap<Key, Failure>,
@@ -195,10 +195,10 @@ impl Schedule {
         }
     }
 
-    /// Has the element that says whose an entry point is taken when its virtual server is, which waits in a queue: between the
-    /// two there might be many others otherwise.
-    pub(super) fn add_with_server(&mut self, server: VirtualServerKey) {
-        self.with_servers.insert(server);
+    /// Has an element taken when the virtual server at its entry point is, which waits in a queue: between the two there might be
+    /// many others otherwise, and what one step needs of another is known inside one plan only.
+    pub(super) fn add_with_server(&mut self, element: Element) {
+        self.with_servers.insert(element);
     }
 
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
@@ -233,12 +233,17 @@ impl Schedule {
         if self.with_servers.is_empty() {
             return;
         }
-        let with_server = |key: &Key| match key {
-            Key::VirtualServer(server) => self.with_servers.take(server),
-            _ => None,
+        let about = |key: &Key| match key {
+            Key::VirtualServer(server) => vec![Element::Owned(*server), Element::Restricted(*server)],
+            _ => Vec::new(),
         };
-        let owned: Vec<VirtualServerKey> = taken.iter().filter_map(with_server).collect();
-        taken.extend(owned.into_iter().map(|server| Key::Element(Element::Owned(server))));
+        let elements: Vec<Element> = taken.iter().flat_map(about).collect();
+        let with_servers = elements.into_iter().filter(|element| self.with_servers.remove(element));
+        taken.extend(with_servers.map(Key::Element));
+        if self.with_servers.is_empty() {
+            // There may have been many, and will be none.
+            self.with_servers = HashSet::default();
+        }
     }
 
     /// What of this is certain. The rest waits for that.

@@ -184,6 +184,30 @@ fn who_may_use_an_entry_point_is_said_before_others_may_not() {
     assert_eq!(restricted.len(), usize::from(COUNT));
 }
 
+/// Half of a restriction is none: at the start, too, where elements and virtual servers are written in pieces.
+#[test]
+fn an_entry_point_is_not_open_to_everybody_while_its_restriction_is_refused() {
+    const ENOMEM: i32 = 12;
+    let services = reached(|address| External {
+        load_balancer_ips: vec![address],
+        source_ranges: vec!["10.0.0.0/8".parse().expect("a network")],
+        ..External::default()
+    });
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    let [_, slices, node] = cluster(COUNT);
+    let is_restriction = |step: &Step| matches!(step, Step::AddElement(Element::Restricted(_)));
+    life.kernel.set_faults(Some(Box::new(move |step| is_restriction(step).then_some(Fault::Refuse(ENOMEM)))));
+    life.feed([Event::Service(Change::Replace(services)), slices, node]);
+    life.pass(Duration::from_secs(1));
+    let is_external = |server: &&VirtualServerKey| server.address.to_string().starts_with("203.");
+    let state = life.kernel.state();
+    assert_eq!(state.virtual_servers.keys().filter(is_external).count(), 0);
+    assert_eq!(state.virtual_servers.len(), usize::from(COUNT), "those at cluster IPs");
+    life.kernel.set_faults(None);
+    life.pass(Duration::from_mins(2));
+    assert_eq!(life.kernel.state().virtual_servers.keys().filter(is_external).count(), usize::from(COUNT));
+}
+
 /// What goes to other ports of a service address is refused, and the node's own ports must not be.
 #[test]
 fn what_the_node_has_too_is_said_before_its_other_ports_would_be_refused() {

@@ -114,8 +114,11 @@ impl Reconciler {
         let (mut bulk, mut ways) = (Vec::new(), Vec::new());
         for key in update.scope.into_iter().chain(of_first) {
             match &key {
-                // Whoever serves a node port until now is passed by from then on: not before there is a virtual server.
-                Key::Element(Element::Owned(server)) => self.schedule.add_with_server(*server),
+                // Whoever serves a node port until now is passed by from then on: not before there is a virtual server. And that is not
+                // made where it would be open to everybody.
+                Key::Element(element @ (Element::Owned(_) | Element::Restricted(_))) => {
+                    self.schedule.add_with_server(*element);
+                }
                 Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.has_live_servers(&to)) => {
                     ways.push(key);
                 }
