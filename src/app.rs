@@ -38,7 +38,7 @@ use crate::{reconcile, serve};
 use report::Reporter;
 use report::services::Services;
 use source::{LISTS, Opened};
-use supported::supported;
+use supported::{Lack, supported};
 use tasks::Tasks;
 
 /// Where `proc` and `sys` are.
@@ -122,7 +122,10 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
-    let supported = supported(&mut merged.options, |family| kernel.lacks_rules(family));
+    let supported = supported(&mut merged.options, |family| {
+        let servers = kernel.lacks_virtual_servers(family).map(Lack::of_virtual_servers);
+        servers.or_else(|| kernel.lacks_rules(family).map(Lack::of_rules))
+    });
     let options = &merged.options;
 
     if !options.init_only {

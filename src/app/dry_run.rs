@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::report::contested::Contested;
 use super::report::numbers;
 use super::source::{self, LISTS};
-use super::supported::supported;
+use super::supported::{Lack, supported};
 use super::tasks::Tasks;
 use super::{AUDITS_PER_SYNC_PERIOD, ROOT, carry_out, log, system};
 use crate::api::Event;
@@ -56,7 +56,9 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
     let (source, _, _) = opened.context(STOPPED)??;
     let mut kernel = LinuxKernel::open_to_read().context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
-    let supported = supported(&mut merged.options, |_| None);
+    let supported = supported(&mut merged.options, |family| {
+        kernel.lacks_virtual_servers(family).map(Lack::of_virtual_servers)
+    });
     let options = &merged.options;
     let (sender, heard) = mpsc::channel(LISTS);
     sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;

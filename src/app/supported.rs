@@ -11,15 +11,32 @@ use crate::kernel::{Refusal, sysctl, version};
 use crate::options::Options;
 use crate::state::Key;
 
+/// What this kernel does not have for a family.
+pub(super) struct Lack {
+    /// In a word or two.
+    pub(super) what: &'static str,
+    /// What it said when it was asked for it.
+    pub(super) refusal: Refusal,
+}
+
+impl Lack {
+    /// Rules of ours.
+    pub(super) fn of_rules(refusal: Refusal) -> Self {
+        Self { what: "packet filter", refusal }
+    }
+
+    /// Virtual servers.
+    pub(super) fn of_virtual_servers(refusal: Refusal) -> Self {
+        Self { what: "IPVS", refusal }
+    }
+}
+
 /// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
-pub(super) fn supported(
-    options: &mut Options,
-    lacks_rules: impl FnOnce(Family) -> Option<Refusal>,
-) -> Supported {
+pub(super) fn supported(options: &mut Options, lacks: impl FnOnce(Family) -> Option<Lack>) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
     options.proxy.run_estimation = options.estimator.should_run(kernel, processors);
-    let families = supported_families(Path::new(ROOT), lacks_rules);
+    let families = supported_families(Path::new(ROOT), lacks);
     let mut supported = Supported { families, kernel, missing: BTreeSet::new() };
     let desired = Desired::new(options.proxy.clone(), options.node_name.clone(), supported.clone());
     let wanted = desired.setting_keys().into_iter().filter_map(|key| match key {
@@ -36,18 +53,19 @@ pub(super) fn supported(
 
 /// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
 /// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
-/// It is left out too where the kernel has no packet filter for it (contract 3.6).
-fn supported_families(root: &Path, lacks_rules: impl FnOnce(Family) -> Option<Refusal>) -> BTreeSet<Family> {
+/// It is left out too where the kernel has no packet filter for it (contract 3.6), or no IPVS: each Service of it would be refused, and
+/// the node be unhealthy for that.
+fn supported_families(root: &Path, lacks: impl FnOnce(Family) -> Option<Lack>) -> BTreeSet<Family> {
     let is_off = |devices: &str| {
         let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
     };
     let mut families = BTreeSet::from([Family::V4]);
     if root.join("proc/net/if_inet6").exists() && !is_off("all") && !is_off("default") {
-        match lacks_rules(Family::V6) {
+        match lacks(Family::V6) {
             None => _ = families.insert(Family::V6),
-            Some(refusal) => {
-                tracing::warn!(err = %refusal, "This kernel has no packet filter for IPv6: it is left out");
+            Some(Lack { what, refusal }) => {
+                tracing::warn!(err = %refusal, "This kernel has no {what} for IPv6: it is left out");
             }
         }
     }
@@ -78,8 +96,10 @@ mod tests {
             put(&path, "0\n");
             assert!(has_v6(), "{devices}");
         }
-        let refused = |_| Some(Refusal { errno: 95, text: "Operation not supported".to_owned() });
-        assert_eq!(supported_families(root, refused), [Family::V4].into(), "no packet filter for it");
+        for lack in [Lack::of_rules, Lack::of_virtual_servers] {
+            let refused = |_| Some(lack(Refusal { errno: 95, text: "Operation not supported".to_owned() }));
+            assert_eq!(supported_families(root, refused), [Family::V4].into());
+        }
         assert_eq!(supported_families(root, |_| None), Family::ALL.into());
     }
 }

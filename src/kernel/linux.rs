@@ -18,7 +18,7 @@ use super::{
     Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, Witnesses, address, conntrack, link,
     route, sysctl,
 };
-use crate::cluster::types::Family;
+use crate::cluster::types::{self, Family};
 use crate::diff::purge::Purge;
 use crate::diff::{Plan, PlannedStep, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
@@ -125,6 +125,17 @@ impl LinuxKernel {
     /// for another reason, such as memory, shows when it is needed.
     pub fn lacks_rules(&mut self, family: Family) -> Option<Refusal> {
         probe::lack(self.tables.try_rules(family))
+    }
+
+    /// Why IPVS of this kernel knows nothing of a family: it may have been built without IPv6 (`CONFIG_IP_VS_IPV6`), and then says so
+    /// to each question. `None`: it knows it, as far as can be told. Nothing is written.
+    pub fn lacks_virtual_servers(&mut self, family: Family) -> Option<Refusal> {
+        // No virtual server at an address that is nobody's.
+        let key =
+            VirtualServerKey { address: family.lowest_address(), protocol: types::Protocol::Tcp, port: 1 };
+        let error = self.ipvs.exists(&key).err()?;
+        let refusal = Refusal::of(&error);
+        refusal.is(Errno::AFNOSUPPORT).then_some(refusal)
     }
 
     /// Carries out steps for rtnetlink.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 
-use kube_ipvs::cluster::types::Protocol;
+use kube_ipvs::cluster::types::{Family, Protocol};
 use kube_ipvs::diff::Step;
 use kube_ipvs::kernel::ipvs::Ipvs;
 use kube_ipvs::kernel::{Kernel, Outcome, probe};
@@ -15,6 +15,7 @@ use crate::lab::{self, Test, shell};
 
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![
+    ipvs_knows_both_families,
     virtual_servers_are_as_ipvsadm_shows_them,
     virtual_servers_of_ipvsadm_are_read,
     servers_are_changed_in_place,
@@ -314,4 +315,12 @@ fn ipvs_is_found_again_under_another_number() {
     assert_eq!(numbered_otherwise().connections(&BTreeSet::from([key])).expect("an answer").len(), 2);
     assert!(numbered_otherwise().timeouts().expect("an answer").tcp_seconds > 0);
     assert!(numbered_otherwise().version().expect("an answer") > 0);
+}
+
+/// One that was built without IPv6 says so to the same question.
+fn ipvs_knows_both_families() {
+    let mut kernel = kernel();
+    for family in Family::ALL {
+        assert_eq!(kernel.lacks_virtual_servers(family), None, "{family}");
+    }
 }
