@@ -19,6 +19,9 @@ use crate::state::{Element, State, VirtualServerKey};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The wait after a purge that failed.
 const RETRY: Duration = Duration::from_secs(10);
+/// After that time an IPv6 address that was added takes packets in: the kernel makes its route later, on a queue that waits for all who
+/// change devices (`addrconf_dad_work`). What is sent meanwhile leaves the node, and is remembered as before.
+const ROUTED: Duration = Duration::from_secs(1);
 /// Between two purges there is this many times as long as the first of them took.
 const REST: u32 = 2;
 
@@ -44,6 +47,8 @@ pub(super) struct Purges {
     waiting: BTreeSet<VirtualServerKey>,
     /// Since when something waits.
     since: Option<Instant>,
+    /// What is to be purged once more, and when: at addresses of IPv6 that are new.
+    again: BTreeMap<VirtualServerKey, Instant>,
     /// Not before this.
     rest: Option<Instant>,
     /// What failed once.
@@ -78,8 +83,11 @@ impl Purges {
             // What was sent there before left the node. A new address has virtual servers that were noted when they got their
             // real servers, or none.
             Step::AddAddress(address) | Step::AddRoute(address) => {
-                for key in actual.virtual_servers_at(*address) {
+                for key in actual.virtual_servers_at(*address).filter(is_purged) {
                     self.note(key, now);
+                    if address.is_ipv6() {
+                        self.again.insert(key, now + ROUTED);
+                    }
                 }
             }
             _ => {}
@@ -102,6 +110,9 @@ impl Purges {
 
     /// What to purge now. `idle`: nothing waits to be written.
     pub(super) fn due(&mut self, idle: bool, actual: &State, now: Instant) -> Option<Purge> {
+        for key in self.again.extract_if(.., |_, due| *due <= now).map(|(key, _)| key).collect::<Vec<_>>() {
+            self.note(key, now);
+        }
         let since = self.since?;
         let due = if idle { since } else { since + PATIENCE };
         if now < due || self.rest.is_some_and(|rest| now < rest) {
@@ -125,7 +136,8 @@ impl Purges {
 
     /// When [`Purges::due`] may have something.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.since.map(|since| self.rest.map_or(since, |rest| rest.max(since)))
+        let waiting = self.since.into_iter().chain(self.again.values().copied()).min();
+        waiting.map(|since| self.rest.map_or(since, |rest| rest.max(since)))
     }
 
     /// A purge ended, after this time. `failed`: what is to be tried again.

@@ -65,6 +65,26 @@ fn what_may_leave_stale_flows_is_purged() {
     }
 }
 
+/// Between the address and its route datagrams still leave the node.
+#[test]
+fn what_is_at_a_new_address_of_ipv6_is_purged_once_more() {
+    let now = Instant::now();
+    for (address, again) in [("10.96.0.10", None), ("fd00::10", Some(now + ROUTED))] {
+        let udp = VirtualServerKey { address: ip(address), ..key(Protocol::Udp, 53) };
+        let actual = state(udp, 1);
+        for step in [Step::AddAddress(udp.address), Step::AddRoute(udp.address)] {
+            let mut purges = Purges::default();
+            purges.stepped(&step, &actual, now);
+            let first = purges.due(true, &actual, now).expect("at once");
+            purges.ended([], TOOK, now);
+            assert_eq!(purges.next_due(), again, "{step}");
+            assert_eq!(purges.due(true, &actual, now + ROUTED / 2), None, "{step}");
+            assert_eq!(purges.due(true, &actual, now + ROUTED), again.map(|_| first), "{step}");
+            assert_eq!(purges.next_due(), None, "{step}");
+        }
+    }
+}
+
 #[test]
 fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them() {
     let (now, cluster_ip) = (Instant::now(), key(Protocol::Udp, 53));
