@@ -7,19 +7,21 @@ use super::*;
 
 const COUNT: u16 = 300;
 
+/// The steps of a start on a node with these addresses, whatever the kernel has.
+fn started(kernel: &MemoryKernel, services: Vec<Service>, addresses: &BTreeSet<NodeAddress>) -> Vec<Step> {
+    let mut life = Life::at_pace(options(), kernel.clone(), Duration::ZERO, NEVER);
+    let [_, slices, node] = cluster(COUNT);
+    let addresses = Event::NodeAddresses(addresses.clone());
+    life.feed([addresses, Event::Service(Change::Replace(services)), slices, node]);
+    life.settle();
+    life.kernel.take_written()
+}
+
 /// The steps of a start that finds our tables without any element of a Service.
 fn written(services: Vec<Service>, addresses: &BTreeSet<NodeAddress>) -> Vec<Step> {
-    let start = |kernel: MemoryKernel, services: Vec<Service>| {
-        let mut life = Life::at_pace(options(), kernel, Duration::ZERO, NEVER);
-        let [_, slices, node] = cluster(COUNT);
-        let addresses = Event::NodeAddresses(addresses.clone());
-        life.feed([addresses, Event::Service(Change::Replace(services)), slices, node]);
-        life.settle();
-        life.kernel.take_written()
-    };
     let kernel = MemoryKernel::default();
-    start(kernel.clone(), Vec::new());
-    let written = start(kernel, services);
+    started(&kernel, Vec::new(), addresses);
+    let written = started(&kernel, services, addresses);
     assert!(!written.iter().any(|step| matches!(step, Step::InstallRules(..))), "with all elements at once");
     written
 }
@@ -69,17 +71,10 @@ fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_
         });
         reached.into_iter().map(|service| Service { internal_policy: internal, ..service }).collect()
     };
-    let life = |kernel: MemoryKernel, services: Vec<Service>| {
-        let mut life = Life::at_pace(options(), kernel, Duration::ZERO, NEVER);
-        let [_, slices, node] = cluster(COUNT);
-        life.feed([Event::Service(Change::Replace(services)), slices, node]);
-        life.settle();
-        life.kernel.take_written()
-    };
-    let kernel = MemoryKernel::default();
-    life(kernel.clone(), with(Policy::Local, Policy::Local));
+    let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
+    started(&kernel, with(Policy::Local, Policy::Local), &none);
     let before = kernel.state().elements;
-    let written = life(kernel, with(Policy::Cluster, Policy::Cluster));
+    let written = started(&kernel, with(Policy::Cluster, Policy::Cluster), &none);
     let mut ways = 0;
     for element in before {
         let Element::InCluster(from, address, port) = element else { continue };
@@ -102,16 +97,9 @@ fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
     let with = |policy| {
         reached(|address| External { load_balancer_ips: vec![address], policy, ..External::default() })
     };
-    let life = |kernel: MemoryKernel, services: Vec<Service>| {
-        let mut life = Life::at_pace(options(), kernel, Duration::ZERO, NEVER);
-        let [_, slices, node] = cluster(COUNT);
-        life.feed([Event::Service(Change::Replace(services)), slices, node]);
-        life.settle();
-        life.kernel.take_written()
-    };
-    let kernel = MemoryKernel::default();
-    life(kernel.clone(), with(Policy::Cluster));
-    let written = life(kernel, with(Policy::Local));
+    let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
+    started(&kernel, with(Policy::Cluster), &none);
+    let written = started(&kernel, with(Policy::Local), &none);
     let mut ways = BTreeSet::new();
     let (mut dropped, mut drained) = (0, 0);
     for step in &written {
