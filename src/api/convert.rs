@@ -53,8 +53,9 @@ pub enum Converted<T> {
     Refused(Problem),
 }
 
-/// What is wrong with an object. `Display` gives one line:
-/// `Service default/web: spec.ports[0].port: found 0, allowed 1 to 65535`.
+/// What is wrong with an object, or what of a valid one is not served. `Display` gives one line:
+/// `Service default/web: spec.ports[0].port: found 0, allowed 1 to 65535`, or
+/// `Service default/web: spec.sessionAffinity: "ClientIP" is not served at TCP port 21`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// `Service`, `EndpointSlice` or `Node`.
@@ -65,14 +66,34 @@ pub struct Problem {
     pub field: String,
     /// The value that is there, or `nothing`. Text is quoted.
     pub found: String,
-    /// What may be there instead.
-    pub allowed: String,
+    /// What is to be said of that value.
+    pub judgement: Judgement,
+}
+
+/// What is to be said of the value of a field.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Judgement {
+    /// It is invalid, and this may be there instead.
+    Invalid(String),
+    /// It is valid, and this becomes of it: this proxy, or IPVS, does not do all that the API allows.
+    Unserved(String),
+}
+
+impl Problem {
+    /// Whether the object is invalid, and not only served without a part of it.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.judgement, Judgement::Invalid(_))
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, object, field, found, allowed } = self;
-        write!(f, "{kind} {object}: {field}: found {found}, allowed {allowed}")
+        let Self { kind, object, field, found, judgement } = self;
+        write!(f, "{kind} {object}: {field}: ")?;
+        match judgement {
+            Judgement::Invalid(allowed) => write!(f, "found {found}, allowed {allowed}"),
+            Judgement::Unserved(outcome) => write!(f, "{found} {outcome}"),
+        }
     }
 }
 
@@ -156,17 +177,25 @@ impl<'a> Subject<'a> {
         found: impl fmt::Display,
         allowed: impl Into<String>,
     ) -> Problem {
+        self.judged(field, found, Judgement::Invalid(allowed.into()))
+    }
+
+    /// The value is valid; `outcome` continues a sentence that begins with it.
+    fn unserved(
+        self,
+        field: impl Into<String>,
+        found: impl fmt::Display,
+        outcome: impl Into<String>,
+    ) -> Problem {
+        self.judged(field, found, Judgement::Unserved(outcome.into()))
+    }
+
+    fn judged(self, field: impl Into<String>, found: impl fmt::Display, judgement: Judgement) -> Problem {
         let object = match self.namespace {
             Some(namespace) => format!("{namespace}/{}", self.name),
             None => self.name.to_owned(),
         };
-        Problem {
-            kind: self.kind,
-            object,
-            field: field.into(),
-            found: found.to_string(),
-            allowed: allowed.into(),
-        }
+        Problem { kind: self.kind, object, field: field.into(), found: found.to_string(), judgement }
     }
 }
 

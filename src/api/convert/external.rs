@@ -84,8 +84,8 @@ pub(super) fn convert(
                 && !addresses.is_empty()
                 && !ranges.iter().any(is_about)
             {
-                let allowed = "ranges of the load balancer's families; it restricts nothing";
-                problems.push(subject.problem("spec.loadBalancerSourceRanges", range, allowed));
+                let outcome = "is of none of the load balancer's families: it restricts nothing";
+                problems.push(subject.unserved("spec.loadBalancerSourceRanges", range, outcome));
             }
             external.source_ranges = ranges;
         }

@@ -38,12 +38,12 @@ pub(super) fn apply(
         if kept == found {
             return Vec::new();
         }
-        problems.push(subject.problem(
+        problems.push(subject.unserved(
             field,
             format!("{found} addresses with {port_count} ports"),
             format!(
-                "{kept}: addresses from outside times ports, and times source ranges where there are some, \
-                 are at most {MOST_ENTRIES}; those behind are not served"
+                "are served without those behind the first {kept}: addresses from outside times ports, and \
+                 times source ranges where there are some, are at most {MOST_ENTRIES}"
             ),
         ));
         let left_out = addresses.split_off(kept);

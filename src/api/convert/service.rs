@@ -42,10 +42,10 @@ pub(super) fn convert(
     let affinity_seconds = affinity(subject, spec)?;
     if affinity_seconds.is_some() && ports.iter().any(ServicePort::lacks_affinity) {
         let (protocol, port) = ServicePort::WITHOUT_AFFINITY;
-        problems.push(subject.problem(
+        problems.push(subject.unserved(
             "spec.sessionAffinity",
             "\"ClientIP\"",
-            format!("None at {protocol} port {port}, which is served without: IPVS would open all ports from 1024 on"),
+            format!("is not served at {protocol} port {port}: IPVS would open all ports from 1024 on"),
         ));
     }
     let service = Service {

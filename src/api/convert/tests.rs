@@ -213,7 +213,7 @@ fn affinity_of_services() {
         }
     }
     // Where IPVS would do other things with it the Service is served without.
-    for (port, is_flawed) in [
+    for (port, is_told) in [
         ("port: 21", true),
         ("port: 2121, nodePort: 21", true),
         ("port: 21, protocol: UDP", false),
@@ -225,9 +225,9 @@ fn affinity_of_services() {
         let Converted::Kept { object, problems } = service(&text) else { panic!("{port} is served") };
         assert_eq!(object.affinity_seconds, Some(10_800));
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let start =
-            "Service default/web: spec.sessionAffinity: found \"ClientIP\", allowed None at TCP port 21";
-        assert_eq!(lines.len(), usize::from(is_flawed), "{port}: {lines:?}");
+        let start = "Service default/web: spec.sessionAffinity: \"ClientIP\" is not served at TCP port 21: ";
+        assert_eq!(lines.len(), usize::from(is_told), "{port}: {lines:?}");
+        assert!(!problems.iter().any(Problem::is_invalid), "the API allows it: {lines:?}");
         assert!(lines.iter().all(|line| line.starts_with(start)), "{lines:?}");
     }
     // The timeout has no meaning without the affinity, and no limits.
@@ -342,8 +342,8 @@ fn source_ranges() {
     assert_eq!(external.load_balancer_ips, ips(&["203.0.113.1"]));
     assert_eq!(
         problems,
-        ["Service default/web: spec.loadBalancerSourceRanges: found fd00::/8, \
-          allowed ranges of the load balancer's families; it restricts nothing"]
+        ["Service default/web: spec.loadBalancerSourceRanges: fd00::/8 is of none of the \
+          load balancer's families: it restricts nothing"]
     );
     let (external, problems) = balanced("externalIPs: [127.0.0.1, 198.51.100.1]");
     assert_eq!(external.external_ips, ips(&["198.51.100.1"]));
@@ -397,10 +397,11 @@ fn a_service_with_many_ports_at_many_addresses() {
     let [problem] = &problems[..] else { panic!("{} problems", problems.len()) };
     assert_eq!(
         problem.to_string(),
-        "Service default/web: spec.externalIPs: found 2000 addresses with 1000 ports, allowed 65: \
-         addresses from outside times ports, and times source ranges where there are some, are at most 65536; \
-         those behind are not served"
+        "Service default/web: spec.externalIPs: 2000 addresses with 1000 ports are served without those behind \
+         the first 65: addresses from outside times ports, and times source ranges where there are some, \
+         are at most 65536"
     );
+    assert!(!problem.is_invalid(), "the API has no such limit");
 }
 
 #[test]
@@ -544,7 +545,9 @@ fn special_endpoint_addresses() {
         let converted = fields(&format!("addressType: {family}, endpoints: [{{addresses: ['{address}']}}]"));
         let Converted::Kept { object, problems } = converted else { panic!("not kept") };
         assert_eq!(object.endpoints, [], "{address}");
-        assert!(problems[0].allowed.contains("loopback"), "{address}: {}", problems[0]);
+        let is_said =
+            matches!(&problems[0].judgement, Judgement::Invalid(allowed) if allowed.contains("loopback"));
+        assert!(is_said, "{address}: {}", problems[0]);
     }
 }
 

@@ -22,7 +22,7 @@ use super::status::{Complaints, Counters, Report};
 use super::strategy::{How, Strategy};
 use super::version::Version;
 use super::{Error, Settings};
-use crate::api::convert::Converted;
+use crate::api::convert::{Converted, Problem};
 use crate::api::objects::{Object, Text};
 use crate::api::{Change, Event};
 
@@ -399,6 +399,7 @@ impl<K: Kind> Cycle<K> {
     fn judge<'a>(&mut self, object: Encoded<'a>) -> Result<Judged<K>, Failure> {
         const SKIPPED: &str = "Skipping an invalid object";
         const PARTLY: &str = "Skipping an invalid part of an object";
+        const UNSERVED: &str = "Serving an object without a part of it";
         Counters::count(&self.report.counters.events_received);
         let counters = &self.report.counters;
         let (metadata, converted) = match object.decode::<K::Object<'_>>() {
@@ -424,9 +425,14 @@ impl<K: Kind> Cycle<K> {
                 if problems.is_empty() {
                     self.complaints.settled(&key);
                 } else {
-                    Counters::count(&counters.objects_refused);
                     let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                    self.complaints.about(&key, text.join("; "), PARTLY);
+                    let text = text.join("; ");
+                    if problems.iter().any(Problem::is_invalid) {
+                        Counters::count(&counters.objects_refused);
+                        self.complaints.about(&key, text, PARTLY);
+                    } else {
+                        self.complaints.unserved(&key, text, UNSERVED);
+                    }
                 }
                 Some(object)
             }

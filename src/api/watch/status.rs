@@ -129,11 +129,18 @@ impl Report {
 
 /// What was said about which object: the same thing is not said twice, however often the object changes.
 pub(super) struct Complaints<K> {
-    said: BTreeMap<K, String>,
+    said: BTreeMap<K, Said>,
     /// The objects complained about since the list began.
     in_list: BTreeSet<K>,
-    /// Where it is told about how many objects something was said.
+    /// Where it is told how many of the objects are invalid.
     counters: Arc<Counters>,
+}
+
+/// What was said about an object.
+#[derive(PartialEq, Eq)]
+struct Said {
+    problem: String,
+    is_invalid: bool,
 }
 
 impl<K: Ord + Clone> Complaints<K> {
@@ -141,12 +148,21 @@ impl<K: Ord + Clone> Complaints<K> {
         Self { said: BTreeMap::new(), in_list: BTreeSet::new(), counters }
     }
 
-    /// An object has a flaw; logged unless it was already.
+    /// An object is invalid, or a part of it; logged unless it was already.
     pub(super) fn about(&mut self, key: &K, problem: String, consequence: &'static str) {
+        self.say(key, Said { problem, is_invalid: true }, consequence);
+    }
+
+    /// A part of a valid object is not served; logged unless it was already.
+    pub(super) fn unserved(&mut self, key: &K, problem: String, consequence: &'static str) {
+        self.say(key, Said { problem, is_invalid: false }, consequence);
+    }
+
+    fn say(&mut self, key: &K, said: Said, consequence: &'static str) {
         self.in_list.insert(key.clone());
-        if self.said.get(key) != Some(&problem) {
-            tracing::warn!(problem, "{consequence}");
-            self.said.insert(key.clone(), problem);
+        if self.said.get(key) != Some(&said) {
+            tracing::warn!(problem = said.problem, "{consequence}");
+            self.said.insert(key.clone(), said);
             self.tell();
         }
     }
@@ -171,7 +187,8 @@ impl<K: Ord + Clone> Complaints<K> {
     }
 
     fn tell(&self) {
-        let count = u64::try_from(self.said.len()).unwrap_or(u64::MAX);
+        let count = self.said.values().filter(|said| said.is_invalid).count();
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.counters.refused_now.store(count, Ordering::Relaxed);
     }
 }
@@ -208,6 +225,8 @@ mod tests {
         assert_eq!(count(), 2, "whether it is gone is not known before the end");
         complaints.list_ends();
         assert_eq!(count(), 1);
+        complaints.unserved(&"c", "no affinity".to_owned(), "");
+        assert_eq!(count(), 1, "a valid object is not refused");
         complaints.settled(&"b");
         assert_eq!(count(), 0);
     }

@@ -64,6 +64,14 @@ async fn what_makes_no_sense_is_counted_as_long_as_it_is_there() {
     server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(session.refused_now(Of::Services), 1, "a complete set counts nothing twice");
+    let refused = session.counters(Of::Services)[2];
+    let mut ftp = service("ftp", "10.96.0.21");
+    ftp["spec"]["sessionAffinity"] = json!("ClientIP");
+    ftp["spec"]["ports"][0]["port"] = json!(21);
+    server.put(ftp);
+    assert_eq!(session.next(Of::Services).await, "upsert default/ftp 10.96.0.21:21");
+    assert_eq!(session.refused_now(Of::Services), 1, "what IPVS cannot do makes no object invalid");
+    assert_eq!(session.counters(Of::Services)[2], refused);
 }
 
 async fn what_cannot_be_decoded_is_skipped_too() {
