@@ -53,8 +53,10 @@ pub(super) struct Audit {
     was_asked: bool,
     /// What is still to come in this round before the virtual servers.
     round: VecDeque<Look>,
-    /// Whether a round has ended that nobody was told of.
+    /// Whether a round has ended that read everything, and that nobody was told of.
     round_ended: bool,
+    /// Whether something could not be read since the last round ended.
+    was_unreadable: bool,
     /// The last virtual server that was read in this round; `None` before the first.
     last: Option<VirtualServerKey>,
     /// Virtual servers that surprised the last list: read first.
@@ -74,6 +76,7 @@ impl Audit {
             was_asked: false,
             round: VecDeque::new(),
             round_ended: false,
+            was_unreadable: false,
             last: None,
             surprising: Vec::new(),
             rest: SHORT_REST,
@@ -120,10 +123,15 @@ impl Audit {
         self.last = slice.last().copied();
         if slice.is_empty() {
             self.begin_round();
-            self.round_ended = true;
+            self.round_ended = !std::mem::take(&mut self.was_unreadable);
             return self.round.pop_front();
         }
         Some(read(slice))
+    }
+
+    /// The last look found nothing out: what it was for is looked at again in the next round, and this one does not count.
+    pub(super) fn unreadable(&mut self) {
+        self.was_unreadable = true;
     }
 
     /// Whether everything was read back once more since this was asked last. (The first round, after all was read at the

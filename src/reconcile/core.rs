@@ -398,9 +398,11 @@ impl Reconciler {
                     self.schedule.add(Urgency::Change, Key::VirtualServer(server));
                 }
             }
-            (Task::Audit(_), Answer::State(Err(error)))
-            | (Task::List, Answer::Keys(Err(error)))
-            | (Task::Count(_), Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
+            (Task::Audit(_), Answer::State(Err(error))) | (Task::List, Answer::Keys(Err(error))) => {
+                self.audit.unreadable();
+                self.notes.push(Note::Unreadable(error));
+            }
+            (Task::Count(_), Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.applied = Some(now);
