@@ -127,7 +127,13 @@ impl Drains {
                 })
                 .collect();
             for id in forgotten {
-                self.end(&id, Some(now));
+                if server.real_servers.contains_key(&id.1) {
+                    // It did not go, whatever was found of its connections meanwhile.
+                    self.servers.remove(&id);
+                    self.ended.overtaken += 1;
+                } else {
+                    self.end(&id, Some(now));
+                }
             }
             let others_serve = !server.real_servers.is_empty();
             if let Some(known) = known

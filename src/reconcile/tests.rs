@@ -275,6 +275,23 @@ fn an_endpoint_that_comes_back_forgets_its_drain() {
     assert_eq!(drains.ended(), Ended { overtaken: 1, ..Ended::default() });
 }
 
+/// Between the look that finds nobody connected and the comparison that would let it go.
+#[test]
+fn an_endpoint_that_comes_back_when_it_was_found_idle_did_not_go() {
+    let now = Instant::now();
+    let id = (server_key(Protocol::Tcp), real_key(1));
+    for (connections, later) in [(0, POLL), (1, DEADLINE + POLL)] {
+        let mut drains = Drains::new(DEADLINE);
+        let mut wanted = state(Protocol::Tcp, &[]);
+        drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE)]), now, gone);
+        let may_go = drains.counted(&BTreeMap::from([(id, connections)]), now + later);
+        assert_eq!(may_go, BTreeSet::from([server_key(Protocol::Tcp)]));
+        let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
+        drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now + later, gone);
+        assert_eq!(drains.ended(), Ended { overtaken: 1, ..Ended::default() });
+    }
+}
+
 #[test]
 fn the_picture_counts_real_servers() {
     let (key, none) = (Key::VirtualServer(server_key(Protocol::Tcp)), State::default());
