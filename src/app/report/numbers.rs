@@ -101,8 +101,9 @@ impl Numbers {
         // Most kernel parameters that may not be written are done without.
         let is_done_without =
             |(key, failure): &(&Key, &Failure)| matches!(key, Key::Sysctl(_)) && failure.is_single;
-        let failures = reconciler.failures().iter();
-        own.refused_objects.set(gauge(failures.filter(|failure| !is_done_without(failure)).count()));
+        // What waits for another object, or for its first retry, was not refused.
+        let is_counted = |failure: &(&Key, &Failure)| failure.1.is_refusal() && !is_done_without(failure);
+        own.refused_objects.set(gauge(reconciler.failures().iter().filter(is_counted).count()));
     }
 }
 

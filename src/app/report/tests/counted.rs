@@ -58,6 +58,19 @@ fn each_drain_that_ends_is_counted_once() {
     assert_eq!(counted(&life, "idle"), "2");
 }
 
+/// Its elements and addresses wait for it.
+#[test]
+fn what_waits_for_an_object_that_is_refused_is_not_refused() {
+    let mut life = Life::new();
+    life.observe(webs(1));
+    life.work();
+    life.refuse(EINVAL, |step| matches!(step, Step::AddVirtualServer(..)));
+    life.observe(webs(2));
+    life.work();
+    assert!(life.reconciler.failures().len() > 1, "{:?}", life.reconciler.failures());
+    assert_eq!(life.number("kube_ipvs_refused_objects"), "1");
+}
+
 /// A node that goes takes many with it.
 #[test]
 fn drains_that_end_together_are_told_in_one_line() {
