@@ -326,11 +326,17 @@ fn without_programs(
                 if !left.is_empty() {
                     report.out_of_reach(format!("{place} chains {}", left.join(", ")), &why);
                 }
-                if chains
-                    .iter()
-                    .any(|chain| (&*chain.table, &*chain.name, chain.drops) == ("filter", "FORWARD", true))
-                {
-                    report.out_of_reach(format!("{place}: an accept in FORWARD, whose policy is DROP"), why);
+                if tables.iter().any(|table| table == FILTER[0]) {
+                    match nftables.contents(place.family, FILTER[0]) {
+                        Ok(contents) => {
+                            let table = seen::table(FILTER[0], &contents);
+                            if forward::drops_the_rest(&table, forward::BUILT_IN) {
+                                let accept = format!("{place}: an accept in FORWARD, which drops the rest");
+                                report.out_of_reach(accept, why);
+                            }
+                        }
+                        Err(error) => report.failed(format!("{place} {}", FILTER[0]), error),
+                    }
                 }
                 look_at_replies(place, nftables, report);
             }

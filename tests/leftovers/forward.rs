@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use kube_ipvs::leftovers::foresee::foresee;
 use kube_ipvs::leftovers::takeover::{ForwardWatch, Takeover};
+use kube_ipvs::state::State;
 
 use crate::lab::{self, Test, shell, try_shell};
 use crate::unprinted::MIXED;
@@ -17,6 +19,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     what_failed_is_tried_again,
     an_accept_that_failed_is_tried_again,
     what_waits_for_programs_is_done_when_they_come,
+    without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is,
     where_kube_proxys_accept_stands_no_reply_is_dropped,
 ];
 
@@ -200,7 +203,7 @@ fn what_waits_for_programs_is_done_when_they_come() {
     let expected = [
         format!("failed iptables-legacy: what may be in its tables nat: {}", no("iptables-legacy")),
         format!("failed iptables-nft chains nat KUBE-SERVICES: {}", no("iptables-nft")),
-        format!("failed iptables-nft: an accept in FORWARD, whose policy is DROP: {}", no("iptables-nft")),
+        format!("failed iptables-nft: an accept in FORWARD, which drops the rest: {}", no("iptables-nft")),
     ];
     let report = takeover.attempt();
     assert_eq!(report.drops_replies, ["iptables-nft"]);
@@ -227,6 +230,24 @@ fn what_waits_for_programs_is_done_when_they_come() {
         assert!(!shell(&format!("{tool}-save")).contains("KUBE-SERVICES"), "{tool}: {report:?}");
     }
     assert_eq!(accepts("iptables-nft"), 1);
+}
+
+/// As in the default rules of some distributions.
+fn without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is() {
+    shell("iptables-nft -A FORWARD -j REJECT");
+    let hidden = NoPrograms::new();
+    let expected = [
+        "failed iptables-nft: an accept in FORWARD, which drops the rest: \
+         there are no programs iptables-nft-save and iptables-nft-restore",
+    ];
+    let (foreseen, _) = foresee(MARK, &[], &State::default(), &BTreeSet::new());
+    for report in [foreseen, take_over_unguarded()] {
+        assert_eq!(said(&report), expected);
+        assert_eq!(report.drops_replies, ["iptables-nft"]);
+    }
+    drop(hidden);
+    let added = ["added iptables-nft filter: accept rule for Service traffic in FORWARD"];
+    assert_eq!(said(&take_over_unguarded()), added);
 }
 
 /// The accept and what goes are one change: as long as that fails, kube-proxy's accept does its work.
