@@ -284,7 +284,7 @@ fn an_endpoint_that_comes_back_when_it_was_found_idle_did_not_go() {
         let mut drains = Drains::new(DEADLINE);
         let mut wanted = state(Protocol::Tcp, &[]);
         drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE)]), now, gone);
-        let may_go = drains.counted(&BTreeMap::from([(id, connections)]), now + later);
+        let may_go = drains.counted(&asked(), &BTreeMap::from([(id, connections)]), now + later);
         assert_eq!(may_go, BTreeSet::from([server_key(Protocol::Tcp)]));
         let mut wanted = state(Protocol::Tcp, &[(1, LIVE)]);
         drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, ZERO)]), now + later, gone);

@@ -236,10 +236,8 @@ fn what_waits_for_programs_is_done_when_they_come() {
 fn without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is() {
     shell("iptables-nft -A FORWARD -j REJECT");
     let hidden = NoPrograms::new();
-    let expected = [
-        "failed iptables-nft: an accept in FORWARD, which drops the rest: \
-         there are no programs iptables-nft-save and iptables-nft-restore",
-    ];
+    let expected = ["failed iptables-nft: an accept in FORWARD, which drops the rest: \
+         there are no programs iptables-nft-save and iptables-nft-restore"];
     let (foreseen, _) = foresee(MARK, &[], &State::default(), &BTreeSet::new());
     for report in [foreseen, take_over_unguarded()] {
         assert_eq!(said(&report), expected);
