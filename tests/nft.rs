@@ -23,8 +23,8 @@ use kube_ipvs::kernel::{Outcome, version};
 use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, VirtualServerKey};
 
 use self::packets::{
-    a_pod_network_that_holds_the_services, a_stray_segment_ends_no_connection, ipv4_pods_node_and_outside,
-    ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
+    a_pod_network_that_holds_the_services, a_stray_segment_ends_no_connection, an_invalid_segment_arrives,
+    ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
     networks_of_every_length_are_told_from_their_neighbours, other_traffic_is_untouched,
     pods_are_known_by_their_bridge, without_a_pod_network_only_the_node_is_masqueraded,
 };
@@ -53,6 +53,7 @@ fn main() -> std::process::ExitCode {
         lost_connections_are_reset,
         other_traffic_is_untouched,
         a_stray_segment_ends_no_connection,
+        an_invalid_segment_arrives,
         networks_of_every_length_are_told_from_their_neighbours,
     ])
 }

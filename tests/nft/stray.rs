@@ -1,5 +1,5 @@
-//! A segment that connection tracking takes for none of its connection's, in a connection that was rewritten: IPVS puts
-//! the cluster IP back, and nobody the address that the client knows.
+//! Segments that connection tracking takes for none of their connection's. In a connection that was rewritten, IPVS puts
+//! the cluster IP back, and nobody the address that the client knows; the client's own are taken for a new connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
@@ -47,6 +47,39 @@ pub(crate) fn a_stray_segment_ends_no_connection() {
         server.shell("nft delete table inet stray");
         let answer = answer.join().unwrap();
         assert_eq!(answer.expect("the server sends again").0, network.pod_b.name, "{family}");
+    }
+}
+
+/// Connection tracking calls the client's segment invalid, and the endpoint knows the connection that it is of.
+pub(crate) fn an_invalid_segment_arrives() {
+    let pods = ["10.244.0.0/16", "fd00:10:244::/56"];
+    for (family, pods) in Family::ALL.into_iter().zip(pods) {
+        let network = Network::new(family, &settings(Some(pods)));
+        let (pod, target) = (&network.pod_a.host, network.virtual_server(80));
+        let conversation = pod.run(move || {
+            Conversation::open_within(Duration::from_secs(10), Protocol::Tcp, None, target).unwrap()
+        });
+        let (server, seen) = conversation.ask().unwrap();
+        assert_eq!(seen, network.pod_a.address, "{family}: masqueraded");
+
+        pod.shell(
+            "nft 'table inet stray { chain sent {
+               type filter hook output priority 0; tcp dport != 80 accept; counter;
+               tcp sequence < 0x80000000 tcp sequence set 0x80000000 accept; tcp sequence set 0; }; }'",
+        );
+        let answer = thread::spawn(move || (conversation.ask(), conversation));
+        let start = Instant::now();
+        while pod.shell("nft list table inet stray").contains("packets 0 ") {
+            assert!(start.elapsed() < Duration::from_secs(5), "{family}: the pod sends nothing");
+        }
+        pod.shell("nft delete table inet stray");
+        let (answer, _open) = answer.join().unwrap();
+        assert_eq!(answer.expect("the pod sends again").0, server, "{family}");
+        let connections = network.node.host.shell("ipvsadm -lnc");
+        assert!(
+            connections.contains("ESTABLISHED") && !connections.contains("CLOSE"),
+            "{family}: {connections}"
+        );
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) enum Phrase {
         /// Whether the source port is chosen at random.
         random: bool,
     },
+    /// `notrack`
+    Untrack,
     /// `accept`
     Accept,
     /// `return`
@@ -285,6 +287,7 @@ impl Phrase {
                 let flags = random.then(|| Field::number(1, FULLY_RANDOM));
                 vec![expression("masq", flags.into_iter().collect())]
             }
+            Self::Untrack => vec![expression("notrack", Vec::new())],
             Self::Accept => vec![end(verdict::ACCEPT)],
             Self::Return => vec![end(verdict::RETURN)],
             Self::Drop => vec![end(verdict::DROP)],

@@ -257,6 +257,16 @@ impl Writer<'_> {
         ];
         let mut rules = self.before_ipvs();
         rules.push(self.rule("a reset of no connection", &phrases));
+        // What IPVS sends on is looked up once more, by the endpoint: connection tracking would take it for a new connection.
+        let keeps_its_source = |to| {
+            let phrases = [to, Phrase::OfNoConnection, Phrase::TcpWithoutSyn, Phrase::Untrack];
+            self.rule("a segment of no connection keeps its source", &phrases)
+        };
+        rules.extend([
+            keeps_its_source(Phrase::EntryPointIn(OWNED.name)),
+            keeps_its_source(Phrase::DestinationInSet(CLUSTER_ADDRESSES.name)),
+            keeps_its_source(Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name)),
+        ]);
         rules
     }
 
