@@ -249,17 +249,18 @@ impl Writer<'_> {
 
     /// A client whose connection was rewritten answers what was not translated back with a reset to the cluster IP.
     fn before_ipvs_clients(&self) -> Vec<Rule> {
+        // First what hardly any packet is: all of them come by here.
         let phrases = [
-            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
             Phrase::OfNoConnection,
             Phrase::TcpReset,
+            Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
             Phrase::Drop,
         ];
         let mut rules = self.before_ipvs();
         rules.push(self.rule("a reset of no connection", &phrases));
         // What IPVS sends on is looked up once more, by the endpoint: connection tracking would take it for a new connection.
         let keeps_its_source = |to| {
-            let phrases = [to, Phrase::OfNoConnection, Phrase::TcpWithoutSyn, Phrase::Untrack];
+            let phrases = [Phrase::OfNoConnection, Phrase::TcpWithoutSyn, to, Phrase::Untrack];
             self.rule("a segment of no connection keeps its source", &phrases)
         };
         rules.extend([
