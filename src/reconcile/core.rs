@@ -113,6 +113,15 @@ struct Stands {
     tables: BTreeMap<Family, u64>,
 }
 
+/// Virtual servers that are others'.
+#[derive(Debug, Default)]
+struct Foreign {
+    servers: BTreeSet<VirtualServerKey>,
+    /// Whether they are others than those that were told of: that is done once for all that happens together, since there may be
+    /// thousands.
+    is_news: bool,
+}
+
 /// The loop's state and decisions.
 pub struct Reconciler {
     cluster: Cluster,
@@ -136,9 +145,7 @@ pub struct Reconciler {
     audit: Audit,
     /// Which device and which tables were there when that was last asked, and we have not made others since.
     foundations: Stands,
-    foreign: BTreeSet<VirtualServerKey>,
-    /// Whether they are others than those that were told of: once for all that happens together, since there may be thousands.
-    foreign_changed: bool,
+    foreign: Foreign,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
     /// address is gone when the next list is made.
     intruders: BTreeSet<IpAddr>,
@@ -187,8 +194,7 @@ impl Reconciler {
             drains,
             audit: Audit::new(audit_period, families.clone()),
             foundations: Stands::default(),
-            foreign: BTreeSet::new(),
-            foreign_changed: false,
+            foreign: Foreign::default(),
             intruders: BTreeSet::new(),
             exclude_cidrs,
             families,
@@ -291,8 +297,8 @@ impl Reconciler {
     /// What happened since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         self.progress.told();
-        if std::mem::take(&mut self.foreign_changed) {
-            self.notes.push(Note::Foreign(self.foreign.clone()));
+        if std::mem::take(&mut self.foreign.is_news) {
+            self.notes.push(Note::Foreign(self.foreign.servers.clone()));
         }
         std::mem::take(&mut self.notes)
     }

@@ -84,14 +84,14 @@ impl Reconciler {
             self.desired.wants(&Key::VirtualServer(*key))
                 || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
         };
-        self.foreign = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
-        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
+        self.foreign.servers = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
+        state.virtual_servers.retain(|key, _| !self.foreign.servers.contains(key));
         self.actual = Picture::of(state);
         self.notes.push(Note::Adopted {
             virtual_servers: self.actual.virtual_servers.len(),
             addresses: self.actual.addresses.len(),
         });
-        self.foreign_changed = true;
+        self.foreign.is_news = true;
         self.audit.start(now);
 
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);

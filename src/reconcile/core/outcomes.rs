@@ -148,11 +148,11 @@ impl Reconciler {
     /// What is in the picture is not others' any more: a Service asks for it now.
     fn own(&mut self, key: &Key) {
         if let Key::VirtualServer(server) = key
-            && self.foreign.contains(server)
+            && self.foreign.servers.contains(server)
             && self.actual.virtual_servers.contains_key(server)
         {
-            self.foreign.remove(server);
-            self.foreign_changed = true;
+            self.foreign.servers.remove(server);
+            self.foreign.is_news = true;
         }
     }
 
@@ -163,9 +163,9 @@ impl Reconciler {
         }
         for server in servers {
             self.actual.copy(&Key::VirtualServer(server), &State::default());
-            self.foreign.insert(server);
+            self.foreign.servers.insert(server);
         }
-        self.foreign_changed = true;
+        self.foreign.is_news = true;
     }
 
     /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
@@ -261,7 +261,8 @@ impl Reconciler {
         };
         for key in keys {
             // Read before it was ours, or not ours at all.
-            let unknown_server = matches!(&key, Key::VirtualServer(server) if self.foreign.contains(server));
+            let unknown_server =
+                matches!(&key, Key::VirtualServer(server) if self.foreign.servers.contains(server));
             if unknown_server || self.actual.same(read, &key) {
                 continue;
             }
@@ -302,9 +303,9 @@ impl Reconciler {
                 || self.desired.wants(&Key::VirtualServer(*key))
                 || is_ours && !ownership::is_excluded(&self.exclude_cidrs, key)
         });
-        if foreign != self.foreign {
-            self.foreign = foreign;
-            self.foreign_changed = true;
+        if foreign != self.foreign.servers {
+            self.foreign.servers = foreign;
+            self.foreign.is_news = true;
         }
         let known = self.actual.virtual_servers.keys();
         let gone: Vec<Key> =

@@ -32,7 +32,7 @@ impl Reconciler {
         let asked = services.iter().flat_map(|service| self.desired.virtual_servers_of(service));
         let servers: BTreeSet<VirtualServerKey> =
             owned.chain(there).chain(asked.filter(|server| server.address == address)).collect();
-        let foreign: Vec<_> = self.foreign.range(all).map(ToString::to_string).collect();
+        let foreign: Vec<_> = self.foreign.servers.range(all).map(ToString::to_string).collect();
         if services.is_empty() && servers.is_empty() && foreign.is_empty() {
             let before = if self.cluster.is_complete() { "" } else { super::findings::INCOMPLETE };
             let text = format!("No Service that is known here has the address {address}. {before}");
