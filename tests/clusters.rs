@@ -88,7 +88,7 @@ impl Life {
                     writes += done.map(|(.., count)| count).sum::<u64>();
                 }
                 Note::Refused { key, text, .. } => refused.push(format!("{key}: {text}")),
-                Note::Unreadable(error) => refused.push(error.to_string()),
+                Note::Unreadable(_, error) => refused.push(error.to_string()),
                 Note::Drift(key) => refused.push(format!("{key} is not as it was written")),
                 _ => {}
             }

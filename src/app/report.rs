@@ -23,7 +23,7 @@ use crate::cluster::{Cluster, Touched};
 use crate::diff::StepKind;
 use crate::kernel::{Purged, ReadError};
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::note::{Note, Verdict, WriteCounts};
+use crate::reconcile::note::{Note, Reading, Verdict, WriteCounts};
 use crate::reconcile::schedule::Failure;
 use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
@@ -58,6 +58,8 @@ pub(super) struct Reporter {
     node_name: Arc<str>,
     /// What failed of reading and purging, and when that was said last.
     failed: BTreeMap<String, Instant>,
+    /// For what the kernel could not be read the last time: what it was, and the reason.
+    unread: BTreeMap<Reading, (&'static str, String)>,
 }
 
 impl Reporter {
@@ -97,6 +99,7 @@ impl Reporter {
             events,
             node_name,
             failed: BTreeMap::new(),
+            unread: BTreeMap::new(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Reporter {
                 Note::Conflict(conflict) => contested.conflicts.push(conflict),
                 Note::Shared { shared, owner } => contested.shared.push((shared, owner)),
                 Note::Adopted { virtual_servers, addresses } => {
-                    self.readable();
+                    self.unread.clear();
                     tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
                 }
                 Note::Queued(family) => self.queued(family, *moment),
@@ -132,13 +135,20 @@ impl Reporter {
                     self.wrote(&counts, families, &filter_refused, took, now);
                 }
                 Note::Foreign(servers) => self.foreign(&servers),
-                Note::Unreadable(error) => self.all_unreadable(&error, now),
+                Note::Unreadable(reading, error) => self.unread(reading, &error, now),
+                Note::Read(reading) => {
+                    self.unread.remove(&reading);
+                }
                 Note::SysctlChanged { sysctl, before, after } => {
                     tell_sysctl(sysctl, before.as_deref(), &after);
                 }
                 Note::LookedFor(unreadable) => self.looked_for(&unreadable, *moment),
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
-                Note::AuditRound => self.numbers.audited(SystemTime::now()),
+                Note::AuditRound => {
+                    // What is not read any more since nothing asks for it, connections of what has gone, is over, too.
+                    self.unread.clear();
+                    self.numbers.audited(SystemTime::now());
+                }
                 Note::Looked(touched) => self.looked(reconciler, &touched),
                 // Its eligibility is looked at with everything else.
                 Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
@@ -152,6 +162,7 @@ impl Reporter {
         contested.tell();
         self.numbers.take(reconciler);
         self.publish(reconciler);
+        self.publish_unread();
     }
 
     /// Something of a family is to be written.
@@ -240,13 +251,21 @@ impl Reporter {
         self.services.look(reconciler.cluster(), touched);
     }
 
-    /// Nothing could be read of the kernel.
-    fn all_unreadable(&mut self, error: &ReadError, now: Instant) {
+    /// The kernel could not be read for this.
+    fn unread(&mut self, reading: Reading, error: &ReadError, now: Instant) {
         let text = self.unreadable(error, now);
-        // Where everything is written it is only the looking that failed.
-        self.status.send_if_modified(|status| {
-            let waits = status.families.values().any(|family| family.unsynced_since.is_some());
-            waits && status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text)
+        // With how long it has lasted it is told there.
+        if !self.status.borrow().unreadable.contains_key(error.what) {
+            self.unread.insert(reading, (error.what, text));
+        }
+    }
+
+    /// The first reason why the kernel was not read is a source's. Whether anything waits for it is another matter.
+    fn publish_unread(&self) {
+        let text = self.unread.values().map(|(_, text)| text.clone()).next();
+        self.status.send_if_modified(|status| match text {
+            Some(text) => status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text),
+            None => status.sources.remove(KERNEL).is_some(),
         });
     }
 
@@ -278,6 +297,7 @@ impl Reporter {
         }
         let texts: BTreeMap<&'static str, String> =
             errors.iter().map(|error| (error.what, self.unreadable(error, now.instant))).collect();
+        self.unread.retain(|_, (what, _)| !texts.contains_key(what));
         self.status.send_if_modified(|status| {
             let before = status.unreadable.clone();
             status.unreadable.retain(|what, _| texts.contains_key(what));
@@ -302,13 +322,7 @@ impl Reporter {
         }
     }
 
-    /// The kernel was read, or was not asked to be.
-    fn readable(&self) {
-        self.status.send_if_modified(|status| status.sources.remove(KERNEL).is_some());
-    }
-
     fn synced(&self, family: Family, triggered_nanoseconds: &[i64], now: Instant) {
-        self.readable();
         let metrics = &self.metrics.kube_proxy;
         let now = self.unsynced_since(family).map_or_else(Moment::now, |since| since.soon_after(now));
         metrics.sync_last_timestamp_seconds.of(family).set(seconds(now.wall));

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended};
-use super::note::{Note, Owner};
+use super::note::{Note, Owner, Reading};
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
@@ -389,10 +389,11 @@ impl Reconciler {
                     self.take_in(key, &state);
                 }
                 self.schedule.certain(scope);
+                self.notes.push(Note::Read(Reading::Reread));
             }
             (Task::Reread(scope), Answer::State(Err(error))) => {
                 self.schedule.still_uncertain(&scope, now);
-                self.notes.push(Note::Unreadable(error));
+                self.notes.push(Note::Unreadable(Reading::Reread, error));
             }
             (Task::Audit(selection), Answer::State(Ok(state))) => self.compare(&selection, &state),
             (Task::List, Answer::Keys(Ok(keys))) => self.listed(&keys),
@@ -403,12 +404,15 @@ impl Reconciler {
                 for server in self.drains.counted(&servers, &counts, now) {
                     self.schedule.add(Urgency::Change, Key::VirtualServer(server));
                 }
+                self.notes.push(Note::Read(Reading::Count));
             }
             (Task::Audit(_), Answer::State(Err(error))) | (Task::List, Answer::Keys(Err(error))) => {
                 self.audit.unreadable();
-                self.notes.push(Note::Unreadable(error));
+                self.notes.push(Note::Unreadable(Reading::Audit, error));
             }
-            (Task::Count(_), Answer::Counts(Err(error))) => self.notes.push(Note::Unreadable(error)),
+            (Task::Count(_), Answer::Counts(Err(error))) => {
+                self.notes.push(Note::Unreadable(Reading::Count, error));
+            }
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.applied = Some(now);

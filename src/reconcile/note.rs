@@ -90,14 +90,29 @@ pub enum Note {
         /// Who else has the address.
         owner: Owner,
     },
-    /// The kernel could not be read; it is tried again.
-    Unreadable(ReadError),
+    /// The kernel could not be read, for this; it is tried again.
+    Unreadable(Reading, ReadError),
+    /// It could.
+    Read(Reading),
     /// It was looked whether what everything stands on is there; these parts of it could not be read.
     LookedFor(Vec<ReadError>),
     /// The audit has read everything back once more.
     AuditRound,
     /// Connection tracking of a family was purged of stale entries.
     Purged(Family, Purged),
+}
+
+/// What the kernel is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reading {
+    /// To take over what is there. That it was read is said by [`Note::Adopted`].
+    Adoption,
+    /// To know what became of steps without an answer.
+    Reread,
+    /// To find what was changed behind our back. That all of it was read is said by [`Note::AuditRound`].
+    Audit,
+    /// To count connections of real servers that drain.
+    Count,
 }
 
 /// Who has a service address besides the Service.

@@ -56,7 +56,7 @@ pub fn rehearse(
             match note {
                 Note::FirstSync => synced = true,
                 Note::Foreign(servers) => rehearsal.foreign = servers,
-                Note::Unreadable(error) => return Err(error),
+                Note::Unreadable(_, error) => return Err(error),
                 other => rehearsal.notes.push(other),
             }
         }

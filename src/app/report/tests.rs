@@ -116,6 +116,14 @@ impl Life {
         line.unwrap_or_else(|| panic!("{series} is missing")).to_owned()
     }
 
+    /// Several rounds of an audit that looks in each second.
+    fn pass_a_minute(&mut self) {
+        for _ in 0..60 {
+            self.now += Duration::from_secs(1);
+            self.work();
+        }
+    }
+
     fn observe(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.reconciler.observe(event);
@@ -469,6 +477,43 @@ fn a_kernel_that_cannot_be_read_is_named() {
     assert!(code == 200 && !body.contains("reasons"), "{body}");
 }
 
+/// The alert on it says that /healthz has the reason. Nothing stands on the timeouts: they are read by the audit only.
+#[test]
+fn what_the_audit_cannot_read_is_named_until_it_can() {
+    let mut life = Life::at_pace(Duration::ZERO, Duration::from_secs(1));
+    life.observe(web());
+    life.work();
+    life.kernel.set_unreadable([Part::Timeouts]);
+    life.pass_a_minute();
+    let (code, body) = life.health(Duration::ZERO);
+    assert!(code == 200 && body.contains("\"cannot read a part from the kernel: "), "{body}");
+    // A change that is written says nothing of it.
+    life.observe(webs(2));
+    life.work();
+    let (code, body) = life.health(Duration::ZERO);
+    assert!(code == 200 && body.contains("\"cannot read a part from the kernel: "), "{body}");
+    life.kernel.set_unreadable([]);
+    life.pass_a_minute();
+    let (code, body) = life.health(Duration::ZERO);
+    assert!(code == 200 && !body.contains("reasons"), "{body}");
+}
+
+/// A family of which something is refused is never as wanted.
+#[test]
+fn that_the_kernel_was_not_read_is_over_where_something_is_refused_all_the_time() {
+    let mut life = Life::at_pace(Duration::ZERO, Duration::from_secs(1));
+    life.refuse(EPERM, |step| matches!(step, Step::SetSysctl(Sysctl::VsConntrack, _)));
+    life.observe(web());
+    life.work();
+    life.kernel.fail_reads(1);
+    life.now += Duration::from_secs(1);
+    life.work();
+    assert!(life.health(Duration::ZERO).1.contains("\"cannot read"));
+    life.pass_a_minute();
+    let (code, body) = life.health(Duration::ZERO);
+    assert!(code == 503 && !body.contains("\"cannot read"), "{body}");
+}
+
 /// One mistake is about many addresses, and is told at each start.
 #[test]
 fn what_is_contested_is_told_together_and_counted() {
@@ -636,11 +681,7 @@ fn when_the_audit_had_read_everything_back_is_told() {
     // What was told in the last minute, which has several rounds.
     let told = |life: &mut Life| {
         life.metrics.own.audit_round_timestamp_seconds.set(0);
-        let end = life.now + Duration::from_mins(1);
-        while life.now < end {
-            life.now += Duration::from_secs(1);
-            life.work();
-        }
+        life.pass_a_minute();
         life.number("kube_ipvs_audit_round_timestamp_seconds").parse::<u64>().expect("a number")
     };
     assert!(told(&mut life) > 1_700_000_000);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::first;
-use super::super::note::Note;
+use super::super::note::{Note, Reading};
 use super::super::picture::Picture;
 use super::super::schedule::Urgency;
 use super::{Next, Reconciler, Task, Work};
@@ -41,7 +41,7 @@ impl Reconciler {
             Ok(state) => state,
             Err(error) => {
                 self.adopt_again = Some(now + AGAIN);
-                self.notes.push(Note::Unreadable(error));
+                self.notes.push(Note::Unreadable(Reading::Adoption, error));
                 return;
             }
         };
