@@ -86,10 +86,16 @@ pub struct Unreadable {
 
 impl Status {
     /// Something was written. Returns whether that changes anything: it is noted until all was given to the kernel once, and
-    /// once a second, since it may come hundreds of times in one.
+    /// once a second, since it may come hundreds of times in one; nor in the first one, in which most of what is written first is.
     pub fn wrote(&mut self, now: Instant) -> bool {
         let is_late = |last| now.saturating_duration_since(last) >= SOON;
-        let is_news = !self.synced_once && self.advanced.is_none_or(is_late);
+        let begun = self
+            .families
+            .values()
+            .filter_map(|family| family.unsynced_since)
+            .map(|since| since.instant)
+            .min();
+        let is_news = !self.synced_once && self.advanced.or(begun).is_none_or(is_late);
         if is_news {
             self.advanced = Some(now);
         }
