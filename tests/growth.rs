@@ -201,6 +201,19 @@ fn endpoints_of_many_ports() {
     });
 }
 
+/// A slice of a Service with these endpoints, all of one family.
+fn slice(service: &ServiceKey, endpoints: &[IpAddr]) -> EndpointSlice {
+    let family = Family::of(endpoints[0]);
+    EndpointSlice {
+        key: SliceKey::new("default", format!("{}-{family}", service.name())),
+        service: service.clone(),
+        family,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: endpoints.iter().map(|address| examples::endpoint(*address)).collect(),
+        triggered_nanoseconds: None,
+    }
+}
+
 /// A Reconciler that has so many Services, each with an endpoint that `is_ready` or drains, and whose kernel takes all but
 /// what `is_refused`.
 fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconciler, MemoryKernel, Instant) {
@@ -214,15 +227,7 @@ fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconc
             ports: vec![port],
             ..examples::service(key.clone())
         };
-        let slice = |family: Family, address: IpAddr| EndpointSlice {
-            key: SliceKey::new("default", format!("s{number}-{family}")),
-            service: key.clone(),
-            family,
-            ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
-            endpoints: vec![examples::endpoint(address)],
-            triggered_nanoseconds: None,
-        };
-        (service, [slice(Family::V4, [10, 244, high, low].into()), slice(Family::V6, ip("fd00:10:244::1"))])
+        (service, [slice(&key, &[[10, 244, high, low].into()]), slice(&key, &[ip("fd00:10:244::1")])])
     };
     let (services, slices): (Vec<_>, Vec<_>) = (1..=count).map(of).unzip();
     // Of IPv6 there is one Service.
@@ -281,19 +286,11 @@ fn one_object_of_a_family_that_is_refused_costs_a_change_of_the_other_nothing() 
     let of_size = |count: u16| {
         let (mut reconciler, mut kernel, now) = settled(count, true, is_v6);
         assert_eq!(reconciler.failures().len(), 1);
+        let key = ServiceKey::new("default", "s1");
         let begun = processor_time();
         for number in 0..200_u16 {
-            let mut slice = EndpointSlice {
-                key: SliceKey::new("default", "s1-IPv4"),
-                service: ServiceKey::new("default", "s1"),
-                family: Family::V4,
-                ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
-                endpoints: vec![examples::endpoint(ip("10.244.0.1"))],
-                triggered_nanoseconds: None,
-            };
-            if number % 2 == 0 {
-                slice.endpoints.push(examples::endpoint(ip("10.245.0.1")));
-            }
+            let endpoints = [ip("10.244.0.1"), ip("10.245.0.1")];
+            let slice = slice(&key, &endpoints[..usize::from(2 - number % 2)]);
             reconciler.observe(Event::Slice(Change::Upsert(slice)));
             work(&mut reconciler, &mut kernel, now);
         }

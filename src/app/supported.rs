@@ -53,8 +53,8 @@ pub(super) fn supported(options: &mut Options, lacks: impl FnOnce(Family) -> Opt
 
 /// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
 /// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
-/// It is left out too where the kernel has no packet filter for it (contract 3.6), or no IPVS: each Service of it would be refused, and
-/// the node be unhealthy for that.
+/// It is left out too where the kernel has no packet filter for it (contract 3.6), or no IPVS: each Service of it would be
+/// refused, and the node be unhealthy for that.
 fn supported_families(root: &Path, lacks: impl FnOnce(Family) -> Option<Lack>) -> BTreeSet<Family> {
     let is_off = |devices: &str| {
         let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));

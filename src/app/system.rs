@@ -9,7 +9,9 @@ mod local_ports;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::str::FromStr;
 
 use crate::options::{ConntrackOptions, Options};
 
@@ -98,12 +100,17 @@ pub(super) fn processors(root: &Path) -> u32 {
 
 /// How many numbers a list such as `0-3,6` names.
 fn count(list: &str) -> Option<u32> {
-    let counts = list.split(',').map(|range| {
+    let count = |range: RangeInclusive<u32>| range.end().checked_sub(*range.start())?.checked_add(1);
+    ranges(list)?.into_iter().map(count).sum()
+}
+
+/// The ranges of a list such as `0-3,6`, as the kernel writes it.
+fn ranges<T: FromStr>(list: &str) -> Option<Vec<RangeInclusive<T>>> {
+    let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        last.checked_sub(first)?.checked_add(1)
-    });
-    counts.sum()
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').map(range).collect()
 }
 
 /// A parameter that has another value than it is to have.

@@ -32,8 +32,8 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// The lowest address of the family. Those of IPv4 come before those of IPv6.
-    pub fn lowest_address(self) -> IpAddr {
+    /// `0.0.0.0` or `::`: the address of nobody, and the lowest of the family. Those of IPv4 come before those of IPv6.
+    pub fn unspecified_address(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -247,11 +247,11 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
-    /// Where session affinity is not to be had of IPVS: FTP's port. What goes to any TCP port from 1024 on of an address that has
-    /// no virtual server of its own, IPVS takes for a data connection of the one at port 21 there, if there is one. Where that
-    /// is persistent, it leads to its endpoint, whatever the port is: past source ranges, and at an address of the node's own also
-    /// what is the node's, answers to its own connections among it. Otherwise it is left alone (`ip_vs_service_find`,
-    /// `ip_vs_sched_persist` and `ip_vs_leave` of `net/netfilter/ipvs`, Linux 6.12).
+    /// Where session affinity is not to be had of IPVS: FTP's port. What goes to any TCP port from 1024 on of an address
+    /// that has no virtual server of its own, IPVS takes for a data connection of the one at port 21 there, if there is
+    /// one. Where that is persistent, it leads to its endpoint, whatever the port is: past source ranges, and at an address
+    /// of the node's own also what is the node's, answers to its own connections among it. Otherwise it is left alone
+    /// (`ip_vs_service_find`, `ip_vs_sched_persist` and `ip_vs_leave` of `net/netfilter/ipvs`, Linux 6.12).
     pub const WITHOUT_AFFINITY: (Protocol, u16) = (Protocol::Tcp, 21);
 
     /// Whether affinity is not to be had at one of its entry points.

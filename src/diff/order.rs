@@ -149,10 +149,9 @@ struct Phases {
     shared: HashSet<IpAddr>,
     /// Those of them that were not known as service addresses: nothing there is ours because of its address.
     shared_from_the_start: HashSet<IpAddr>,
-    /// The entry points that clients inside the cluster are sent away from to a new place.
-    rerouted: HashSet<VirtualServerKey>,
-    /// Those of them from where they are sent to a virtual server that serves already.
-    rerouted_to_served: HashSet<VirtualServerKey>,
+    /// The entry points that clients inside the cluster are sent away from to a new place, and the phase in which they are: the
+    /// first that there is somebody to take them.
+    rerouted: HashMap<VirtualServerKey, u8>,
     /// The entry points that others may use from now on.
     opened: HashSet<VirtualServerKey>,
 }
@@ -175,10 +174,8 @@ impl Phases {
                     }
                 }
                 Step::AddElement(way @ Element::InCluster(server, ..)) => {
-                    phases.rerouted.insert(*server);
-                    if way.leads_to().is_some_and(|to| actual.has_live_servers(&to)) {
-                        phases.rerouted_to_served.insert(*server);
-                    }
+                    let is_served = way.leads_to().is_some_and(|to| actual.has_live_servers(&to));
+                    phases.rerouted.insert(*server, if is_served { 2 } else { 6 });
                 }
                 Step::AddElement(Element::Allowed(server, _)) => {
                     phases.opened.insert(*server);
@@ -196,11 +193,10 @@ impl Phases {
             Step::InstallRules(..) => 1,
             Step::AddElement(Element::InCluster(server, ..))
             | Step::DeleteElement(Element::InCluster(server, ..))
-                if self.rerouted_to_served.contains(server) =>
+                if self.rerouted.contains_key(server) =>
             {
-                2
+                self.rerouted[server]
             }
-            Step::DeleteElement(Element::InCluster(server, ..)) if self.rerouted.contains(server) => 6,
             // One that leads to what stays has time: whoever takes it is served.
             Step::DeleteElement(element)
                 if element.leads_to().is_some_and(|to| self.unmade.contains(&to)) =>
@@ -220,7 +216,7 @@ impl Phases {
             {
                 2
             }
-            Step::AddElement(Element::InCluster(..) | Element::SharedAddress(_))
+            Step::AddElement(Element::SharedAddress(_))
             | Step::AddAddress(_)
             | Step::EditAddress(_)
             | Step::AddRoute(_) => 6,

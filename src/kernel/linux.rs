@@ -131,8 +131,11 @@ impl LinuxKernel {
     /// to each question. `None`: it knows it, as far as can be told. Nothing is written.
     pub fn lacks_virtual_servers(&mut self, family: Family) -> Option<Refusal> {
         // No virtual server at an address that is nobody's.
-        let key =
-            VirtualServerKey { address: family.lowest_address(), protocol: types::Protocol::Tcp, port: 1 };
+        let key = VirtualServerKey {
+            address: family.unspecified_address(),
+            protocol: types::Protocol::Tcp,
+            port: 1,
+        };
         let error = self.ipvs.exists(&key).err()?;
         let refusal = Refusal::of(&error);
         refusal.is(Errno::AFNOSUPPORT).then_some(refusal)

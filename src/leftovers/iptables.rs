@@ -326,19 +326,17 @@ fn without_programs(
                 if !left.is_empty() {
                     report.out_of_reach(format!("{place} chains {}", left.join(", ")), &why);
                 }
-                if tables.iter().any(|table| table == FILTER[0]) {
-                    match nftables.contents(place.family, FILTER[0]) {
-                        Ok(contents) => {
-                            let table = seen::table(FILTER[0], &contents);
-                            if forward::drops_the_rest(&table, forward::BUILT_IN) {
-                                let accept = format!("{place}: an accept in FORWARD, which drops the rest");
-                                report.out_of_reach(accept, why);
-                            }
+                match filter(place, nftables) {
+                    Ok(Some(table)) => {
+                        if forward::drops_the_rest(&table, forward::BUILT_IN) {
+                            let accept = format!("{place}: an accept in FORWARD, which drops the rest");
+                            report.out_of_reach(accept, why);
                         }
-                        Err(error) => report.failed(format!("{place} {}", FILTER[0]), error),
+                        tell_dropped_replies(place, &table, report);
                     }
+                    Ok(None) => {}
+                    Err(error) => report.failed(format!("{place} {}", FILTER[0]), error),
                 }
-                look_at_replies(place, nftables, report);
             }
             Err(error) => report.failed(format!("{place}"), error),
         },
@@ -347,13 +345,26 @@ fn without_programs(
 
 /// Says so where FORWARD drops what endpoints answer, as far as that can be seen without a program: of iptables-nft.
 fn look_at_replies(place: Place, nftables: &mut WholeTables, report: &mut Report) {
-    const NAME: &str = FILTER[0];
-    if place.variant != Variant::Nft || !nftables.exists(place.family, NAME).unwrap_or(false) {
+    if place.variant != Variant::Nft {
         return;
     }
     // What cannot be read has been reported, or will be: the next look is a minute away.
-    let contents = nftables.contents(place.family, NAME);
-    if contents.is_ok_and(|contents| forward::drops_replies(&seen::table(NAME, &contents))) {
+    if let Ok(Some(table)) = filter(place, nftables) {
+        tell_dropped_replies(place, &table, report);
+    }
+}
+
+fn tell_dropped_replies(place: Place, table: &Table, report: &mut Report) {
+    if forward::drops_replies(table) {
         report.drops_replies.push(place.to_string());
     }
+}
+
+/// Table filter of iptables-nft, if there is one, as far as it can be seen without a program.
+fn filter(place: Place, nftables: &mut WholeTables) -> io::Result<Option<Table>> {
+    const NAME: &str = FILTER[0];
+    if !nftables.exists(place.family, NAME)? {
+        return Ok(None);
+    }
+    Ok(Some(seen::table(NAME, &nftables.contents(place.family, NAME)?)))
 }

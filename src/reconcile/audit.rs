@@ -170,7 +170,7 @@ impl Audit {
     /// Of what the picture has, the first of each kind; an address that takes packets in.
     fn witnesses(&self, actual: &State) -> Witnesses {
         let first_of = |family: &Family| {
-            let mut addresses = actual.addresses.range(family.lowest_address()..);
+            let mut addresses = actual.addresses.range(family.unspecified_address()..);
             let (address, _) = addresses.find(|(_, address)| address.routed)?;
             (Family::of(*address) == *family).then_some(*address)
         };

@@ -1,17 +1,19 @@
 //! Graceful termination: when a real server whose endpoint is gone may go.
 //!
 //! An endpoint that is not used any more keeps its real server, with weight 0. While a slice still has it (it is not
-//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays; where
-//! no other endpoint serves, as long as it has connections, since whoever asks a virtual server with real servers of weight 0 only
-//! leaves a line in the kernel's log, and without any he is refused as well. Once it is in no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is
-//! gone for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which
-//! has no end of a connection, loses its real server at once. And where the scheduler chooses by a hash, a real server of
+//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays;
+//! where no other endpoint serves, as long as it has connections, since whoever asks a virtual server with real
+//! servers of weight 0 only leaves a line in the kernel's log, and without any he is refused as well. Once it is in
+//! no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is gone
+//! for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which has
+//! no end of a connection, loses its real server at once. And where the scheduler chooses by a hash, a real server of
 //! weight 0 keeps its share of the clients and refuses them: it stays no longer than its connections, slice or not.
 //!
 //! What drains is found by comparing, never remembered from an event, so a restart only starts the deadline anew. Pure:
 //! the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::Protocol;
@@ -85,6 +87,11 @@ impl Stay {
     }
 }
 
+/// All real servers of this virtual server.
+fn of_server(server: VirtualServerKey) -> RangeInclusive<(VirtualServerKey, RealServerKey)> {
+    (server, RealServerKey::FIRST)..=(server, RealServerKey::LAST)
+}
+
 impl Drain {
     fn begin(stay: Stay) -> Self {
         Self { stay, idle: false, may_go: false }
@@ -116,10 +123,9 @@ impl Drains {
     ) {
         wanted.virtual_servers.retain(|key, server| {
             let known = actual.virtual_servers.get(key);
-            let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
             let forgotten: Vec<_> = self
                 .servers
-                .range(ids)
+                .range(of_server(*key))
                 .map(|(id, _)| *id)
                 .filter(|(_, real)| {
                     server.real_servers.contains_key(real)
@@ -175,7 +181,7 @@ impl Drains {
 
     /// Whether any real server of this virtual server drains.
     pub(super) fn concerns(&self, key: &VirtualServerKey) -> bool {
-        self.servers.range((*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST)).next().is_some()
+        self.servers.range(of_server(*key)).next().is_some()
     }
 
     /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has its
@@ -184,8 +190,7 @@ impl Drains {
         &self,
         key: &VirtualServerKey,
     ) -> impl Iterator<Item = (RealServerKey, Option<Instant>)> {
-        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
-        self.servers.range(ids).map(|((_, real), drain)| {
+        self.servers.range(of_server(*key)).map(|((_, real), drain)| {
             let until = match drain.stay {
                 Stay::Until(until) => Some(until),
                 Stay::WithSlice | Stay::WithConnections => None,
@@ -226,8 +231,7 @@ impl Drains {
 
     /// The same for all of a virtual server.
     fn end_all(&mut self, key: &VirtualServerKey, now: Option<Instant>) {
-        let ids = (*key, RealServerKey::FIRST)..=(*key, RealServerKey::LAST);
-        let gone: Vec<_> = self.servers.range(ids).map(|(id, _)| *id).collect();
+        let gone: Vec<_> = self.servers.range(of_server(*key)).map(|(id, _)| *id).collect();
         for id in gone {
             self.end(&id, now);
         }
@@ -274,9 +278,8 @@ impl Drains {
         now: Instant,
     ) -> BTreeSet<VirtualServerKey> {
         let mut ended = BTreeSet::new();
-        let ids = |server| (server, RealServerKey::FIRST)..=(server, RealServerKey::LAST);
         for server in servers {
-            for (id, drain) in self.servers.range_mut(ids(*server)) {
+            for (id, drain) in self.servers.range_mut(of_server(*server)) {
                 if drain.stay == Stay::WithSlice || drain.may_go {
                     continue;
                 }

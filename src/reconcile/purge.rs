@@ -7,7 +7,6 @@
 //! once more. The kernel walks its whole table each time, so purges take a third of the time at most.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::{Family, Protocol};
@@ -19,8 +18,8 @@ use crate::state::{Element, State, VirtualServerKey};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The wait after a purge that failed.
 const RETRY: Duration = Duration::from_secs(10);
-/// After that time an IPv6 address that was added takes packets in: the kernel makes its route later, on a queue that waits for all who
-/// change devices (`addrconf_dad_work`). What is sent meanwhile leaves the node, and is remembered as before.
+/// After that time an IPv6 address that was added takes packets in: the kernel makes its route later, on a queue that waits
+/// for all who change devices (`addrconf_dad_work`). What is sent meanwhile leaves the node, and is remembered as before.
 const ROUTED: Duration = Duration::from_secs(1);
 /// Between two purges there is this many times as long as the first of them took.
 const REST: u32 = 2;
@@ -28,8 +27,8 @@ const REST: u32 = 2;
 /// Where clients inside the cluster are sent instead: from which entry point, to which virtual server. Few Services have
 /// these.
 fn ways_inside(actual: &State) -> impl Iterator<Item = (VirtualServerKey, VirtualServerKey)> {
-    let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let first = VirtualServerKey { address: lowest, protocol: Protocol::Tcp, port: 0 };
+    let lowest = Family::V4.unspecified_address();
+    let first = *VirtualServerKey::all_at(lowest).start();
     actual
         .elements
         .range(Element::InCluster(first, lowest, 0)..)

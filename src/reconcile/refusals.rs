@@ -92,7 +92,7 @@ pub(super) fn are_few(
     };
     // From where those of the family begin: not past all of the other one for each change, as long as one of them is refused. Of
     // elements most are cluster IPs.
-    let lowest = family.lowest_address();
+    let lowest = family.unspecified_address();
     let of_elements = Element::ClusterAddress(lowest);
     let of_servers = *VirtualServerKey::all_at(lowest).start();
     let all_elements = actual.elements.range(of_elements..).chain(actual.elements.range(..of_elements));

@@ -233,13 +233,13 @@ impl Schedule {
         if self.with_servers.is_empty() {
             return;
         }
-        let about = |key: &Key| match key {
-            Key::VirtualServer(server) => vec![Element::Owned(*server), Element::Restricted(*server)],
-            _ => Vec::new(),
-        };
-        let elements: Vec<Element> = taken.iter().flat_map(about).collect();
-        let with_servers = elements.into_iter().filter(|element| self.with_servers.remove(element));
-        taken.extend(with_servers.map(Key::Element));
+        let servers = taken.iter().filter_map(|key| match key {
+            Key::VirtualServer(server) => Some(*server),
+            _ => None,
+        });
+        let elements = servers.flat_map(|server| [Element::Owned(server), Element::Restricted(server)]);
+        let waited: Vec<Element> = elements.filter(|element| self.with_servers.remove(element)).collect();
+        taken.extend(waited.into_iter().map(Key::Element));
         if self.with_servers.is_empty() {
             // There may have been many, and will be none.
             self.with_servers = HashSet::default();

@@ -88,6 +88,10 @@ impl Status {
     /// Something was written. Returns whether that changes anything: it is noted until all was given to the kernel once, and
     /// once a second, since it may come hundreds of times in one; nor in the first one, in which most of what is written first is.
     pub fn wrote(&mut self, now: Instant) -> bool {
+        // Later there are many, and none of them is of interest.
+        if self.synced_once {
+            return false;
+        }
         let is_late = |last| now.saturating_duration_since(last) >= SOON;
         let begun = self
             .families
@@ -95,7 +99,7 @@ impl Status {
             .filter_map(|family| family.unsynced_since)
             .map(|since| since.instant)
             .min();
-        let is_news = !self.synced_once && self.advanced.or(begun).is_none_or(is_late);
+        let is_news = self.advanced.or(begun).is_none_or(is_late);
         if is_news {
             self.advanced = Some(now);
         }

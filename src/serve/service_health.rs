@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -205,10 +205,7 @@ impl Servers {
 /// Where a port is listened on.
 fn sockets(addresses: &BTreeMap<Family, Addresses>, family: Family, port: u16) -> BTreeSet<SocketAddr> {
     let addresses = match addresses.get(&family) {
-        None | Some(Addresses::All) => match family {
-            Family::V4 => [Ipv4Addr::UNSPECIFIED.into()].into(),
-            Family::V6 => [Ipv6Addr::UNSPECIFIED.into()].into(),
-        },
+        None | Some(Addresses::All) => [family.unspecified_address()].into(),
         Some(Addresses::These(addresses)) => addresses.clone(),
     };
     addresses.into_iter().map(|address: IpAddr| SocketAddr::new(address, port)).collect()

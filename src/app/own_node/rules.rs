@@ -99,12 +99,13 @@ impl OwnNode {
             return if has_addresses { Verdict::HasAddresses } else { Verdict::GoOn };
         };
         let Some(new) = new else { return Verdict::StartAnew("Node is being deleted") };
+        let has_other_networks = self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs;
         if new.addresses.is_empty() && !old.addresses.is_empty() {
             new.addresses.clone_from(&old.addresses);
             // One that was registered anew has neither for a while. Another network is one all the same.
             if new.pod_cidrs.is_empty() {
                 new.pod_cidrs.clone_from(&old.pod_cidrs);
-            } else if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
+            } else if has_other_networks {
                 return Verdict::StartAnew(OTHER_POD_CIDRS);
             }
             let is_new = self.said.replace(NO_ADDRESS) != Some(NO_ADDRESS);
@@ -116,7 +117,7 @@ impl OwnNode {
         if had.is_some() && has != had {
             return Verdict::StartAnew("NodeIPs changed for the node");
         }
-        if self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs {
+        if has_other_networks {
             return Verdict::StartAnew(OTHER_POD_CIDRS);
         }
         if has == had { Verdict::GoOn } else { Verdict::HasAddresses }

@@ -1,8 +1,8 @@
 //! Ports that the node's own connections are given, and that may be node ports.
 //!
-//! IPVS asks nobody whose an answer is: a SYN+ACK or a UDP datagram to an address of the node and a port that is a Service's node
-//! port goes to an endpoint, though the node's own socket waits for it. No rule can tell it otherwise; the kernel can leave these
-//! ports out of those that it gives.
+//! IPVS asks nobody whose an answer is: a SYN+ACK or a UDP datagram to an address of the node and a port that is a
+//! Service's node port goes to an endpoint, though the node's own socket waits for it. No rule can tell it otherwise; the
+//! kernel can leave these ports out of those that it gives.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -22,20 +22,14 @@ pub(super) fn given(root: &Path) -> Option<RangeInclusive<u16>> {
     let text = read(GIVEN)?;
     let mut ends = text.split_whitespace().map(str::parse::<u16>);
     let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
-    let reserved = reserved(&read(RESERVED)?)?;
+    let reserved: Vec<RangeInclusive<u16>> = match read(RESERVED)?.trim() {
+        "" => Vec::new(),
+        list => super::ranges(list)?,
+    };
     let mut given = NODE_PORTS
         .filter(|port| (first..=last).contains(port) && !reserved.iter().any(|range| range.contains(port)));
     let lowest = given.next()?;
     Some(lowest..=given.next_back().unwrap_or(lowest))
-}
-
-fn reserved(list: &str) -> Option<Vec<RangeInclusive<u16>>> {
-    let ranges = list.trim().split(',').filter(|range| !range.is_empty());
-    let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    ranges.map(range).collect()
 }
 
 #[cfg(test)]
