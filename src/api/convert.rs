@@ -97,6 +97,12 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Several problems as one line; `None`: there are none.
+pub fn in_words(problems: &[Problem]) -> Option<String> {
+    let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
 /// Converts the objects of one source. It holds on to text that repeats (namespaces, port names, node names), so
 /// that 100,000 endpoints on 5,000 nodes hold 5,000 names.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ pub(crate) fn service(key: ServiceKey) -> Service {
         affinity_seconds: None,
         internal_policy: Policy::Cluster,
         external: None,
+        remarks: None,
     }
 }
 

@@ -194,6 +194,8 @@ pub struct Service {
     pub internal_policy: Policy,
     /// How it is reached besides its cluster IPs; `None`: not at all. Few Services have it.
     pub external: Option<Box<External>>,
+    /// What of the object is invalid and left out, or valid and not served, in words; `None`: nothing. Few Services have it.
+    pub remarks: Option<Box<str>>,
 }
 
 /// Which endpoints an entry point leads to. It is shown as in a Service.

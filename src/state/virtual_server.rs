@@ -86,6 +86,11 @@ impl VirtualServer {
         matches!(&*self.scheduler, "mh" | "sh" | "dh")
     }
 
+    /// Whether clients stay with their real server.
+    pub fn is_persistent(&self) -> bool {
+        self.flags & Self::PERSISTENT != 0
+    }
+
     /// The same without its real servers.
     #[must_use]
     pub fn without_real_servers(&self) -> Self {

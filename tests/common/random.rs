@@ -108,6 +108,7 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
                 affinity_seconds: affinity,
                 internal_policy,
                 external: external.map(Box::new),
+                remarks: None,
             }
         },
     )

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::seen::Seen;
 use super::{
-    PORT_NUMBERS, PROTOCOLS, Problem, Rejected, Subject, Texts, external, label, port_number, protocol,
+    PORT_NUMBERS, PROTOCOLS, Problem, Rejected, Subject, Texts, external, in_words, label, port_number,
+    protocol,
 };
 use crate::api::objects::{self, PROXY_NAME};
 use crate::cluster::types::{Family, Policy, Service, ServiceKey, ServicePort, Uid};
@@ -48,6 +49,7 @@ pub(super) fn convert(
             format!("is not served at {protocol} port {port}: IPVS would open all ports from 1024 on"),
         ));
     }
+    let external = external::convert(subject, object, spec, &ports, &mut problems)?;
     let service = Service {
         cluster_ips,
         affinity_seconds,
@@ -56,7 +58,8 @@ pub(super) fn convert(
             "spec.internalTrafficPolicy",
             spec.internal_traffic_policy.as_deref(),
         )?,
-        external: external::convert(subject, object, spec, &ports, &mut problems)?.map(Box::new),
+        external: external.map(Box::new),
+        remarks: in_words(&problems).map(String::into_boxed_str),
         ports,
         uid: object.metadata.uid.as_deref().and_then(Uid::parse),
         created_seconds: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),

@@ -97,6 +97,7 @@ spec:
             affinity_seconds: Some(600),
             internal_policy: Policy::Cluster,
             external: None,
+            remarks: None,
         }
     );
 }
@@ -229,6 +230,7 @@ fn affinity_of_services() {
         assert_eq!(lines.len(), usize::from(is_told), "{port}: {lines:?}");
         assert!(!problems.iter().any(Problem::is_invalid), "the API allows it: {lines:?}");
         assert!(lines.iter().all(|line| line.starts_with(start)), "{lines:?}");
+        assert_eq!(object.remarks.as_deref(), lines.first().map(String::as_str));
     }
     // The timeout has no meaning without the affinity, and no limits.
     assert_eq!(kept(with("sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}")).affinity_seconds, None);

@@ -22,7 +22,7 @@ use super::status::{Complaints, Counters, Report};
 use super::strategy::{How, Strategy};
 use super::version::Version;
 use super::{Error, Settings};
-use crate::api::convert::{Converted, Problem};
+use crate::api::convert::{Converted, Problem, in_words};
 use crate::api::objects::{Object, Text};
 use crate::api::{Change, Event};
 
@@ -422,17 +422,13 @@ impl<K: Kind> Cycle<K> {
         let key = key_of::<K>(&metadata);
         let item = match converted {
             Ok(Converted::Kept { object, problems }) => {
-                if problems.is_empty() {
-                    self.complaints.settled(&key);
-                } else {
-                    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                    let text = text.join("; ");
-                    if problems.iter().any(Problem::is_invalid) {
+                match in_words(&problems) {
+                    None => self.complaints.settled(&key),
+                    Some(text) if problems.iter().any(Problem::is_invalid) => {
                         Counters::count(&counters.objects_refused);
                         self.complaints.about(&key, text, PARTLY);
-                    } else {
-                        self.complaints.unserved(&key, text, UNSERVED);
                     }
+                    Some(text) => self.complaints.unserved(&key, text, UNSERVED),
                 }
                 Some(object)
             }

@@ -15,6 +15,7 @@ fn named(name: &str, created_seconds: i64, number: u8) -> Service {
         created_seconds,
         cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
         external: None,
+        remarks: None,
         ..service(External::default(), None)
     }
 }

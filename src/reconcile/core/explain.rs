@@ -183,7 +183,7 @@ impl<'a> View<'a> {
             },
             policy: asked.kind.map(|(_, policy)| policy),
             scheduler: asked.wanted.scheduler.to_string(),
-            persistence_seconds: service.affinity_seconds.map(|_| asked.wanted.timeout_seconds),
+            persistence_seconds: asked.wanted.is_persistent().then_some(asked.wanted.timeout_seconds),
             allowed_sources: allowed.collect(),
             clients_inside_go_to: inside.map(|inside| inside.to_string()),
             sets,

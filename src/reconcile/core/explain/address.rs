@@ -25,13 +25,21 @@ impl Reconciler {
     pub fn explain_address(&self, address: IpAddr, now: Instant) -> Result<Explanation, String> {
         let services: BTreeSet<&ServiceKey> = self.desired.services_at(address).collect();
         let all = VirtualServerKey::all_at(address);
-        // Node ports are in no index by address: but each has an element that says that it is ours.
+        // Node ports are in no index by address: but each has an element that says that it is ours, or fails.
         let owned = self.actual.elements.range(Element::Owned(*all.start())..=Element::Owned(*all.end()));
         let owned = owned.filter_map(|element| element.entry_point());
         let there = self.actual.virtual_servers_at(address);
+        let failed = Key::VirtualServer(*all.start())..=Key::VirtualServer(*all.end());
+        let failed = self.schedule.failures().range(failed).filter_map(|(key, _)| match key {
+            Key::VirtualServer(server) => Some(*server),
+            _ => None,
+        });
         let asked = services.iter().flat_map(|service| self.desired.virtual_servers_of(service));
-        let servers: BTreeSet<VirtualServerKey> =
-            owned.chain(there).chain(asked.filter(|server| server.address == address)).collect();
+        let servers: BTreeSet<VirtualServerKey> = owned
+            .chain(there)
+            .chain(failed)
+            .chain(asked.filter(|server| server.address == address))
+            .collect();
         let foreign: Vec<_> = self.foreign.servers.range(all).map(ToString::to_string).collect();
         if services.is_empty() && servers.is_empty() && foreign.is_empty() {
             let before = if self.cluster.is_complete() { "" } else { super::findings::INCOMPLETE };

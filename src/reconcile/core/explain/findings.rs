@@ -51,6 +51,7 @@ pub(super) fn of(
     } else if !is_looked_at {
         findings.push("It was not looked at yet: others are written first.".to_owned());
     }
+    findings.extend(service.remarks.iter().map(|remarks| format!("{remarks}.")));
     let unserved = |address: &&IpAddr| !reconciler.families.contains(&Family::of(**address));
     for address in service.cluster_ips.iter().filter(unserved) {
         let family = Family::of(*address);

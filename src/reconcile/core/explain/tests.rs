@@ -19,7 +19,7 @@ use crate::desired::settings::Supported;
 use crate::diff::Step;
 use crate::kernel::memory::{Fault, MemoryKernel};
 use crate::options::ProxyOptions;
-use crate::state::{RealServerKey, Sysctl, VirtualServerKey};
+use crate::state::{Element, RealServerKey, Sysctl, VirtualServerKey};
 
 const EINVAL: i32 = 22;
 
@@ -556,6 +556,25 @@ fn an_address_of_the_node_is_not_on_the_device() {
 }
 
 #[test]
+fn what_of_the_object_is_not_served_is_said() {
+    let mut ftp = Service {
+        affinity_seconds: Some(600),
+        remarks: Some("Service default/web: spec.sessionAffinity: \"ClientIP\" is not served".into()),
+        ..web()
+    };
+    ftp.ports[0].port = 21;
+    let told = Life::with(vec![ftp], two()).web();
+    assert_eq!(told.entry_points[0].persistence_seconds, None);
+    assert_eq!(
+        (told.state, &*told.findings),
+        (
+            Standing::Written,
+            &["Service default/web: spec.sessionAffinity: \"ClientIP\" is not served.".to_owned()][..]
+        )
+    );
+}
+
+#[test]
 fn node_ports_are_found_by_the_address_of_the_node() {
     let at = "\"virtualServer\": \"TCP 192.168.0.1:30080\",\n      \"service\": \"default/web\"";
     let life = Life::with(vec![balanced()], two());
@@ -565,6 +584,15 @@ fn node_ports_are_found_by_the_address_of_the_node() {
     let life = Life::with(vec![balanced()], vec![]);
     let text = life.address("192.168.0.1");
     assert!(text.contains(at), "{text}");
+    // The same where the kernel refuses what says that it is ours, and there is nothing of it.
+    let mut life = Life::new();
+    life.fail(
+        Fault::Refuse(EINVAL),
+        |step| matches!(step, Step::AddElement(Element::Owned(server)) if server.port == 30080),
+    );
+    life.feed(cluster(vec![balanced()], two()));
+    let text = life.address("192.168.0.1");
+    assert!(text.contains(at) && text.contains("\"state\": \"waiting\""), "{text}");
     assert_eq!(life.address("192.0.2.9"), "No Service that is known here has the address 192.0.2.9.");
 }
 
