@@ -318,9 +318,16 @@ fn without_programs(
             Ok(chains) => {
                 let left: Vec<String> = chains
                     .iter()
-                    .filter(|chain| names::is_chain(&chain.table, &chain.name))
-                    // If it sets another bit than ours, that is not seen here.
-                    .filter(|chain| ours == Ours::Goes || chain.name != names::MARK)
+                    .filter(|chain| match ours {
+                        Ours::Goes => {
+                            names::is_chain(&chain.table, &chain.name)
+                                || forward::is_ours(&chain.table, &chain.name)
+                        }
+                        // If it sets another bit than ours, that is not seen here.
+                        Ours::Stays { .. } => {
+                            names::is_chain(&chain.table, &chain.name) && chain.name != names::MARK
+                        }
+                    })
                     .map(|chain| format!("{} {}", chain.table, chain.name))
                     .collect();
                 if !left.is_empty() {
@@ -328,7 +335,9 @@ fn without_programs(
                 }
                 match filter(place, nftables) {
                     Ok(Some(table)) => {
-                        if forward::drops_the_rest(&table, forward::BUILT_IN) {
+                        if let Ours::Stays { mark } = ours
+                            && !forward::missing(&table, mark).is_empty()
+                        {
                             let accept = format!("{place}: an accept in FORWARD, which drops the rest");
                             report.out_of_reach(accept, why);
                         }
@@ -340,6 +349,14 @@ fn without_programs(
             }
             Err(error) => report.failed(format!("{place}"), error),
         },
+    }
+}
+
+/// Looks once more in which iptables-nft FORWARD drops what endpoints answer.
+pub(super) fn look_at_all_replies(nftables: &mut WholeTables, report: &mut Report) {
+    report.drops_replies.clear();
+    for place in Place::all() {
+        look_at_replies(place, nftables, report);
     }
 }
 

@@ -117,12 +117,6 @@ impl Report {
         })
     }
 
-    /// Whether nothing will have changed before what can be seen without programs changes. A rule of somebody's that accepts what is
-    /// dropped cannot.
-    pub(super) fn waits_for_programs(&self) -> bool {
-        !self.is_worth_another_try() && self.drops_replies.is_empty()
-    }
-
     /// What stays as it is until there are programs for it.
     pub(super) fn out_of_reach_only(mut self) -> Self {
         self.findings.retain(|finding| matches!(finding, Finding::OutOfReach { .. }));

@@ -129,14 +129,14 @@ impl Takeover {
         if let (Some((then, report)), Some(now)) = (&self.waiting, &now)
             && then == now
         {
-            return report.clone();
+            return unchanged(report);
         }
         self.tried = (self.written)();
         let report = take_over(self.mark, &self.families, &self.tried, &self.exclude_cidrs);
         self.complete = report.is_complete();
         // What nobody kept was removed, and is new even if it came a moment ago.
         self.kept = if report.has_kept() { traces().ok() } else { Some(Traces::new()) };
-        let waits = !self.complete && report.waits_for_programs();
+        let waits = !self.complete && !report.is_worth_another_try();
         self.waiting = now.filter(|_| waits).map(|now| (now, report.clone().out_of_reach_only()));
         report
     }
@@ -253,7 +253,7 @@ impl ForwardWatch {
         if let Some((then, report)) = &self.known
             && *then == now
         {
-            return report.clone();
+            return unchanged(report);
         }
         match WholeTables::open() {
             Ok(mut nftables) => {
@@ -265,10 +265,23 @@ impl ForwardWatch {
         }
         // After a failure, and once after something was made, iptables is looked at again.
         let lasts = |finding: &Finding| matches!(finding, Finding::OutOfReach { .. });
-        let is_known = report.findings.iter().all(lasts) && report.waits_for_programs();
+        let is_known = report.findings.iter().all(lasts);
         self.known = is_known.then(|| (now, report.clone()));
         report
     }
+}
+
+/// The report of an earlier look, after which nothing changed that can be seen without programs. But for one thing: somebody's rule
+/// that accepts what was dropped may be in any chain.
+fn unchanged(report: &Report) -> Report {
+    let mut report = report.clone();
+    if !report.drops_replies.is_empty() {
+        match WholeTables::open() {
+            Ok(mut nftables) => iptables::look_at_all_replies(&mut nftables, &mut report),
+            Err(error) => report.failed("nftables", error),
+        }
+    }
+    report
 }
 
 /// What can be seen of the iptables of one place without a program. The policy and the rules of iptables-legacy cannot be seen;

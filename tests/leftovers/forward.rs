@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kube_ipvs::leftovers::cleanup::clean_all;
 use kube_ipvs::leftovers::foresee::foresee;
 use kube_ipvs::leftovers::takeover::{ForwardWatch, Takeover};
 use kube_ipvs::state::State;
@@ -20,6 +21,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     an_accept_that_failed_is_tried_again,
     what_waits_for_programs_is_done_when_they_come,
     without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is,
+    without_programs_an_accept_that_stands_is_seen,
     where_kube_proxys_accept_stands_no_reply_is_dropped,
 ];
 
@@ -195,7 +197,8 @@ impl Drop for NoPrograms {
 fn what_waits_for_programs_is_done_when_they_come() {
     leave("iptables-legacy");
     leave("iptables-nft");
-    shell("iptables-nft -P FORWARD DROP; ipset create KUBE-LOOP-BACK hash:ip,port,ip");
+    shell("iptables-nft -P FORWARD DROP; iptables-nft -N MINE; iptables-nft -A FORWARD -j MINE");
+    shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip");
     let hidden = NoPrograms::new();
     let mut takeover = Takeover::new(MARK, BTreeSet::new(), Vec::new(), BTreeSet::new);
     let mut watch = ForwardWatch::new(MARK);
@@ -208,20 +211,23 @@ fn what_waits_for_programs_is_done_when_they_come() {
     let report = takeover.attempt();
     assert_eq!(report.drops_replies, ["iptables-nft"]);
     assert_eq!(said(&report), [&expected[..], &["removed ipsets: KUBE-LOOP-BACK".to_owned()]].concat());
+    // Nothing is done again meanwhile: this could be of a kube-proxy that came after.
+    shell("nft add table ip kube-proxy");
     for report in [takeover.attempt(), watch.look(), watch.look()] {
         assert_eq!(
             (said(&report), report.drops_replies),
             (expected.to_vec(), vec!["iptables-nft".to_owned()])
         );
     }
-    // A rule of somebody's is enough.
-    shell("nft insert rule ip filter FORWARD ct state established,related accept");
+    shell("nft delete table ip kube-proxy");
+    // A rule of somebody's is enough, wherever it is.
+    shell("nft add rule ip filter MINE ct state established,related accept");
     for _ in 0..2 {
         for report in [takeover.attempt(), watch.look()] {
             assert_eq!((said(&report), report.drops_replies), (expected.to_vec(), Vec::new()));
         }
     }
-    shell("nft flush chain ip filter FORWARD");
+    shell("nft flush chain ip filter FORWARD; nft flush chain ip filter MINE");
     drop(hidden);
     let report = takeover.attempt();
     assert!(report.is_complete() && report.drops_replies.is_empty(), "{report:?}");
@@ -243,9 +249,25 @@ fn without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is() {
         assert_eq!(said(&report), expected);
         assert_eq!(report.drops_replies, ["iptables-nft"]);
     }
+    // Who does not go on serving makes no accept.
+    assert_eq!(said(&clean_all(&[])), [""; 0]);
     drop(hidden);
     let added = ["added iptables-nft filter: accept rule for Service traffic in FORWARD"];
     assert_eq!(said(&take_over_unguarded()), added);
+}
+
+/// The accept of an earlier life.
+fn without_programs_an_accept_that_stands_is_seen() {
+    shell("iptables-nft -P FORWARD DROP");
+    assert!(take_over_unguarded().is_complete());
+    let hidden = NoPrograms::new();
+    assert_eq!(said(&take_over_unguarded()), [""; 0]);
+    let left = "failed iptables-nft chains filter KUBE-IPVS-FORWARD: \
+         there are no programs iptables-nft-save and iptables-nft-restore";
+    assert_eq!(said(&clean_all(&[])), [left]);
+    drop(hidden);
+    assert!(clean_all(&[]).is_complete());
+    assert_eq!(accepts("iptables-nft"), 0);
 }
 
 /// The accept and what goes are one change: as long as that fails, kube-proxy's accept does its work.
