@@ -46,7 +46,7 @@ pub(super) fn convert(
         problems.push(subject.unserved(
             "spec.sessionAffinity",
             "\"ClientIP\"",
-            format!("is not served at {protocol} port {port}: IPVS would open all ports from 1024 on"),
+            format!("is not served at {protocol} port {port}: IPVS would open port 20 and all from 1024 on"),
         ));
     }
     let external = external::convert(subject, object, spec, &ports, &mut problems)?;
