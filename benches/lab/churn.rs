@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
     let feed = filled(size)?;
     let mut ipvs = Ipvs::open()?;
-    let mut program = Program::start(&["--master", &feed.url()])?;
+    let program = Program::start(&["--master", &feed.url()])?;
     program.wait_complete()?;
     let before = servers()?;
     let first = size.services;

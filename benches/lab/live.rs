@@ -189,7 +189,7 @@ impl Live {
         let mut ipvs = Ipvs::open()?;
         feed.forget_listed();
         let started = Instant::now();
-        let mut program = Program::start(&["--master", &feed.url()])?;
+        let program = Program::start(&["--master", &feed.url()])?;
         let listed = loop {
             if let Some(listed) = feed.listed() {
                 break listed;
@@ -360,7 +360,7 @@ impl Live {
         }
         self.program.end()?;
         let started = Instant::now();
-        let mut program = Program::start(&["--master", &self.feed.url()])?;
+        let program = Program::start(&["--master", &self.feed.url()])?;
         program.wait_complete()?;
         figures.insert("restart_seconds".into(), started.elapsed().as_secs_f64());
         figures.insert("restart_writes".into(), Program::writes()?);

@@ -108,7 +108,7 @@ pub(crate) fn measure(size: Size, data: &Path, peer: Option<&str>) -> anyhow::Re
     let program = if let Some(line) = peer {
         Program::start_peer(&line.replace("{kubeconfig}", &text))?
     } else {
-        let mut program = Program::start(&["--kubeconfig", &text])?;
+        let program = Program::start(&["--kubeconfig", &text])?;
         program.wait_complete()?;
         figures.insert("cold_seconds".into(), started.elapsed().as_secs_f64());
         program

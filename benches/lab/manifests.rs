@@ -26,7 +26,7 @@ pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
 
     let mut figures = Figures::new();
     let started = Instant::now();
-    let mut program = Program::start(&["--manifests", &folder.to_string_lossy()])?;
+    let program = Program::start(&["--manifests", &folder.to_string_lossy()])?;
     program.wait_complete()?;
     figures.insert("cold_seconds".into(), started.elapsed().as_secs_f64());
     // Whatever is not in the kernel now was not there when the program said so.

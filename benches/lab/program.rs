@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +21,8 @@ const METRICS: &str = "127.0.0.1:10249";
 /// A running program. It is killed when this is dropped.
 pub(crate) struct Program {
     child: Child,
-    log: BufReader<ChildStderr>,
+    /// Its log, line by line. It is read all the time: the program stops where the pipe is full.
+    log: Receiver<String>,
 }
 
 /// Memory that is in use (`VmRSS`), and the most that ever was (`VmHWM`), in MiB.
@@ -51,7 +54,7 @@ impl Program {
 
     /// Starts whatever the shell makes of this line.
     pub(crate) fn start_peer(line: &str) -> anyhow::Result<Self> {
-        // Nobody reads its log: it would stop when the pipe is full.
+        // Its log is nobody's business.
         Self::spawn(Command::new("sh").arg("-c").arg(format!("exec {line} 2>/dev/null")))
     }
 
@@ -62,27 +65,22 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{command:?}"))?;
-        let log = BufReader::new(child.stderr.take().expect("its standard error is a pipe"));
+        let lines = BufReader::new(child.stderr.take().expect("its standard error is a pipe")).lines();
+        let (sender, log) = channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Ok(Self { child, log })
     }
 
     /// Reads kube-ipvs's log until it says that everything is written.
-    pub(crate) fn wait_complete(&mut self) -> anyhow::Result<()> {
-        self.wait_log(COMPLETE).map(drop)
-    }
-
-    /// Reads the log up to a line that has this in it, and returns that line.
-    pub(crate) fn wait_log(&mut self, text: &str) -> anyhow::Result<String> {
-        let mut log = String::new();
-        loop {
-            let before = log.len();
-            if self.log.read_line(&mut log)? == 0 {
-                bail!("the program ended:\n{log}");
+    pub(crate) fn wait_complete(&self) -> anyhow::Result<()> {
+        let mut before = Vec::new();
+        for line in &self.log {
+            if line.contains(COMPLETE) {
+                return Ok(());
             }
-            if log[before..].contains(text) {
-                return Ok(log.split_off(before));
-            }
+            before.push(line);
         }
+        bail!("the program ended:\n{}", before.join("\n"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
