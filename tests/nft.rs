@@ -24,9 +24,11 @@ use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, Rules, Virt
 
 use self::packets::{
     a_pod_network_that_holds_the_services, a_stray_segment_ends_no_connection, an_invalid_segment_arrives,
+    an_invalid_segment_ends_no_masqueraded_connection, an_invalid_segment_ends_no_rewritten_connection,
     ipv4_pods_node_and_outside, ipv6_pods_node_and_outside, lost_connections_are_reset, masquerade_all,
     networks_of_every_length_are_told_from_their_neighbours, other_traffic_is_untouched,
-    pods_are_known_by_their_bridge, without_a_pod_network_only_the_node_is_masqueraded,
+    pods_are_known_by_their_bridge, the_end_of_a_lost_connection_is_answered,
+    without_a_pod_network_only_the_node_is_masqueraded,
 };
 
 fn main() -> std::process::ExitCode {
@@ -54,6 +56,9 @@ fn main() -> std::process::ExitCode {
         other_traffic_is_untouched,
         a_stray_segment_ends_no_connection,
         an_invalid_segment_arrives,
+        an_invalid_segment_ends_no_masqueraded_connection,
+        an_invalid_segment_ends_no_rewritten_connection,
+        the_end_of_a_lost_connection_is_answered,
         networks_of_every_length_are_told_from_their_neighbours,
     ])
 }
@@ -256,7 +261,7 @@ const DAMAGES: &[(&str, &str)] = &[
     // nft prints it as a number, or since 1.1.3 by the name of the next one.
     ("REPRINT s/priority 101/priority 102/; s/priority srcnat + 1/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
-    ("REPRINT s/rules=7.mark=0x00004000/rules=7 mark=0x00008000/", "chain prerouting: rule 3"),
+    ("REPRINT s/rules=8.mark=0x00004000/rules=8 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
     ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
     ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),

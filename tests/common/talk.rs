@@ -76,6 +76,12 @@ impl Conversation {
         Ok((server.to_owned(), seen.parse().map_err(io::Error::other)?))
     }
 
+    /// The client's port.
+    pub(crate) fn port(&self) -> u16 {
+        let address = rustix::net::getsockname(&self.0).expect("an address");
+        SocketAddr::try_from(address).expect("an IP address").port()
+    }
+
     /// The socket.
     pub(crate) fn into_socket(self) -> OwnedFd {
         self.0

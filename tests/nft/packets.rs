@@ -17,7 +17,11 @@ use kube_ipvs::state::{Element, Inside, InterfaceName, RuleSettings, VirtualServ
 use socket2::{Domain, Socket, Type};
 
 use self::network::{Client, Network, PORT};
-pub(crate) use self::stray::{a_stray_segment_ends_no_connection, an_invalid_segment_arrives};
+pub(crate) use self::stray::{
+    a_stray_segment_ends_no_connection, an_invalid_segment_arrives,
+    an_invalid_segment_ends_no_masqueraded_connection, an_invalid_segment_ends_no_rewritten_connection,
+    the_end_of_a_lost_connection_is_answered,
+};
 use super::{done, settings};
 use crate::lab;
 use crate::talk::{PROTOCOLS, is_silence};

@@ -38,6 +38,8 @@ pub(super) enum Phrase {
     LeavesNotByLoopback,
     /// `meta mark & BIT == 0`
     NotMarked(u32),
+    /// `meta mark & BIT != 0`
+    Marked(u32),
     /// `meta mark set meta mark | BIT`
     Mark(u32),
     /// `meta mark set meta mark ^ BIT`
@@ -46,6 +48,8 @@ pub(super) enum Phrase {
     NewConnection,
     /// `ct state invalid`
     OfNoConnection,
+    /// `ct state untracked`
+    Untracked,
     /// `ct state established,related`
     KnownConnection,
     /// `ct status dnat`
@@ -56,6 +60,8 @@ pub(super) enum Phrase {
     Ping,
     /// `tcp flags ! syn`
     TcpWithoutSyn,
+    /// `tcp flags ! fin,syn`
+    TcpWithoutSynAndFin,
     /// `tcp flags rst`
     TcpReset,
     /// `dnat ip to ip daddr . meta l4proto . th dport map @MAP`
@@ -104,8 +110,9 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// Offset and value of an ICMP echo request's type.
 const ICMP_TYPE: (u32, u8) = (0, 8);
-/// Offset of the flags in a TCP header, and two of them.
+/// Offset of the flags in a TCP header, and some of them.
 const TCP_FLAGS: u32 = 13;
+const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 /// Offset of the destination port in the header of any transport protocol, and its length.
@@ -125,11 +132,13 @@ const META_OUTPUT_NAME: u32 = 7;
 const META_L4_PROTOCOL: u32 = 16;
 /// `LOOPBACK_IFINDEX`, the number of `lo` in each network namespace.
 const LOOPBACK: u32 = 1;
-/// `NFT_CT_STATE`, `NF_CT_STATE_INVALID_BIT`, and `NF_CT_STATE_BIT` of established and related, and of new.
+/// `NFT_CT_STATE`, `NF_CT_STATE_INVALID_BIT`, `NF_CT_STATE_BIT` of established and related, and of new, and
+/// `NF_CT_STATE_UNTRACKED_BIT`.
 const CT_STATE: u32 = 0;
 const INVALID: u32 = 1;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const NEW: u32 = 8;
+const UNTRACKED: u32 = 64;
 /// `NFT_CT_STATUS`, and `IPS_DST_NAT`.
 const CT_STATUS: u32 = 2;
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
@@ -246,13 +255,13 @@ impl Phrase {
             Self::LeavesNotByLoopback => {
                 vec![meta(META_OUTPUT), compare(NOT_EQUAL, &LOOPBACK.to_ne_bytes())]
             }
-            Self::NotMarked(bit) => {
-                vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(EQUAL, &[0; 4])]
-            }
+            Self::NotMarked(bit) => mark(*bit, EQUAL),
+            Self::Marked(bit) => mark(*bit, NOT_EQUAL),
             Self::Mark(bit) => change_mark(!bit, *bit),
             Self::Unmark(bit) => change_mark(u32::MAX, *bit),
             Self::NewConnection => connection(CT_STATE, NEW, NOT_EQUAL),
             Self::OfNoConnection => connection(CT_STATE, INVALID, NOT_EQUAL),
+            Self::Untracked => connection(CT_STATE, UNTRACKED, NOT_EQUAL),
             Self::KnownConnection => connection(CT_STATE, ESTABLISHED_OR_RELATED, NOT_EQUAL),
             Self::Rewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, NOT_EQUAL),
             Self::NotRewritten => connection(CT_STATUS, DESTINATION_TRANSLATED, EQUAL),
@@ -265,8 +274,9 @@ impl Phrase {
                 ],
                 Family::V6 => vec![meta(META_L4_PROTOCOL), compare(EQUAL, &[ICMPV6])],
             },
-            Self::TcpWithoutSyn => tcp_flag(SYN, EQUAL),
-            Self::TcpReset => tcp_flag(RST, NOT_EQUAL),
+            Self::TcpWithoutSyn => tcp_flags(SYN, EQUAL),
+            Self::TcpWithoutSynAndFin => tcp_flags(SYN | FIN, EQUAL),
+            Self::TcpReset => tcp_flags(RST, NOT_EQUAL),
             Self::RewriteBy(map) => {
                 let mut expressions = header.entry_point(meta_to(META_L4_PROTOCOL, header.second));
                 expressions.push(lookup_with(map, Field::number(3, REGISTER)));
@@ -320,6 +330,11 @@ fn meta_to(key: u32, register: u32) -> Expression {
     expression("meta", vec![Field::number(2, key), Field::number(1, register)])
 }
 
+/// Whether a bit of the packet's mark is set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
+fn mark(bit: u32, operator: u32) -> Vec<Expression> {
+    vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(operator, &[0; 4])]
+}
+
 /// Whether some bits of what conntrack knows are set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
 fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
     vec![
@@ -329,13 +344,13 @@ fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
     ]
 }
 
-/// Whether it is TCP, with a flag that is set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
-fn tcp_flag(flag: u8, operator: u32) -> Vec<Expression> {
+/// Whether it is TCP, with one of these flags set ([`NOT_EQUAL`] to zero) or none ([`EQUAL`]).
+fn tcp_flags(flags: u8, operator: u32) -> Vec<Expression> {
     vec![
         meta(META_L4_PROTOCOL),
         compare(EQUAL, &[Protocol::Tcp.number()]),
         payload(TRANSPORT_HEADER, TCP_FLAGS, 1, REGISTER),
-        bitwise(&[flag], &[0]),
+        bitwise(&[flags], &[0]),
         compare(operator, &[0]),
     ]
 }

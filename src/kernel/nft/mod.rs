@@ -10,7 +10,7 @@
 //! | `prerouting` | nat prerouting, −110 | loopback sources: return · from a pod, to `@in-cluster`: rewrite · to `@masqueraded`: mark · to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark · to `@owned`: settle · to `@shared-addresses`: return · to `@cluster-addresses`, `@external-addresses`: settle |
 //! | `output` | nat output, −110 | the same for the node itself, all of whose connections are from inside the cluster, and from no pod; to `@cluster-addresses` with a service address as the source they are marked also where the pods are unknown |
 //! | `postrouting` | nat postrouting, 90 | source . destination in `@hairpin`: mark · not marked: return · unmark · leaving by none of `@numbered`: the node's address · masquerade |
-//! | `before-ipvs`, `before-ipvs-node` | filter input, 90; output, −99 | new, to `@dropped`: drop · to `@internal`, not rewritten: ICMP port unreachable · (not the node's) invalid TCP resets to `@cluster-addresses`: drop · (not the node's) invalid TCP segments without SYN to `@owned`, `@cluster-addresses`, `@external-addresses`: untrack · (node) rewritten to a cluster IP: mark |
+//! | `before-ipvs`, `before-ipvs-node` | filter input, 90; output, −99 | new, to `@dropped`: drop · to `@internal`, not rewritten: ICMP port unreachable · (not the node's) invalid TCP resets to `@cluster-addresses`: drop · (not the node's) invalid TCP segments without SYN: to `@masqueraded`, and to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark and untrack, to `@cluster-addresses`: untrack, from a pod to `@owned` and, but for `@shared-addresses`, `@external-addresses`, without FIN: drop, to `@owned`, `@external-addresses`: untrack · (node) rewritten to a cluster IP: mark · (node, and what IPVS sends on) untracked TCP segments without SYN and FIN, marked: drop |
 //! | `input` | filter input, 101 | established, related: accept · ping (`ICMPv6`: all): accept · to `@health-checks`: accept · to `@refused`: refuse · to `@shared-addresses`: accept · to `@cluster-addresses`, `@external-addresses`: refuse |
 //!
 //! * All policies are accept: what is not about a service address is left alone. Chains of type nat see the first
@@ -35,7 +35,15 @@
 //!   and sent it on (`nf_conntrack_tcp_loose`, on by default): the real connection had the tuple, so that it got another source port,
 //!   and the endpoint answered with a reset that ended the real one. *Untracked*, it arrives with the client's own source, as with
 //!   `nf_conntrack_tcp_loose=0`. It is not dropped: where that is 0, segments of connections that connection tracking has lost
-//!   are invalid too, and arrive. In a connection that is masqueraded it has the wrong source either way, and still ends it.
+//!   are invalid too, and arrive.
+//! * In a connection that is masqueraded such a segment has a source that the endpoint does not know, which answered with a reset. So it is
+//!   marked as the nat chains would have done, and dropped when IPVS has sent it on; the client sends it again. Not before IPVS:
+//!   what IPVS does not know is refused in `input` as ever, and an endpoint on the node itself is not masqueraded.
+//! * In one that was rewritten it comes to an address by which IPVS does not know the connection, and `input` answered with a
+//!   reset. From pods all entry points but cluster IPs are rewritten or masqueraded: what is not masqueraded is dropped.
+//! * In both a FIN is not dropped: without its connection connection tracking calls each one invalid, and whoever waits for
+//!   an answer to it should have a reset. One that is invalid in a live connection still ends it. With
+//!   `nf_conntrack_tcp_loose=0` clients of lost connections, as after `conntrack -F`, wait in vain where they had a reset.
 //! * IPVS takes the packets of its virtual servers from hook input at 98 and 99, so that 101 sees what is for none of
 //!   them: ports that no Service declares, Services without endpoints, and ports that host processes have bound to all
 //!   addresses. Replies to the node's own connections come by as established. A virtual server whose real servers all

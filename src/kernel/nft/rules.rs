@@ -1,6 +1,7 @@
 //! The fixed rules, as data: what stands in our table for given settings.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::slice;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -21,7 +22,7 @@ pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed 
 /// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is for people, since rules of
 /// another version are noticed because they are different; but where a change is not read back, it is what is noticed. So it was
 /// with 7, since when IPv6 ranges are looked up by words ([`sets::Part::range_fields`]).
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
 const BEFORE_TRANSLATION: i32 = -120;
@@ -258,16 +259,51 @@ impl Writer<'_> {
         ];
         let mut rules = self.before_ipvs();
         rules.push(self.rule("a reset of no connection", &phrases));
-        // What IPVS sends on is looked up once more, by the endpoint: connection tracking would take it for a new connection.
-        let keeps_its_source = |to| {
-            let phrases = [Phrase::OfNoConnection, Phrase::TcpWithoutSyn, to, Phrase::Untrack];
-            self.rule("a segment of no connection keeps its source", &phrases)
+        rules.extend(self.invalid_segments());
+        rules
+    }
+
+    /// What IPVS sends on is looked up once more, by the endpoint: connection tracking would take it for a new connection.
+    /// The order is that of `prerouting`, whose rules see no invalid segment; an untracked one is none any more.
+    fn invalid_segments(&self) -> Vec<Rule> {
+        let invalid = |comment, phrases: &[Phrase]| {
+            self.rule(comment, &[&[Phrase::OfNoConnection, Phrase::TcpWithoutSyn], phrases].concat())
         };
-        rules.extend([
-            keeps_its_source(Phrase::EntryPointIn(OWNED.name)),
-            keeps_its_source(Phrase::DestinationInSet(CLUSTER_ADDRESSES.name)),
-            keeps_its_source(Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name)),
-        ]);
+        let mark = Phrase::Mark(self.settings.masquerade_mark);
+        let masqueraded = |phrases: &[Phrase]| {
+            invalid(
+                "a segment of no connection is not masqueraded",
+                &[phrases, &[mark.clone(), Phrase::Untrack]].concat(),
+            )
+        };
+        let keeps_its_source =
+            |to| invalid("a segment of no connection keeps its source", &[to, Phrase::Untrack]);
+        let to_owned = Phrase::EntryPointIn(OWNED.name);
+        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
+        let to_external = Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name);
+
+        let mut rules = vec![masqueraded(&[Phrase::EntryPointIn(MASQUERADE.name)])];
+        let inside = self.settings.inside.as_ref();
+        if self.settings.masquerade_all {
+            rules.push(masqueraded(slice::from_ref(&to_cluster_ip)));
+        } else if let Some(inside) = inside {
+            rules.push(masqueraded(&[to_cluster_ip.clone(), Phrase::NotFrom(inside.clone())]));
+        }
+        rules.push(keeps_its_source(to_cluster_ip));
+        if let Some(inside) = inside {
+            // All else that a pod asks was rewritten. Old kernels do not look into a map only to see who is in it.
+            let rewritten = |to, end| {
+                let from = Phrase::From(inside.clone());
+                let phrases = [Phrase::OfNoConnection, Phrase::TcpWithoutSynAndFin, from, to, end];
+                self.rule("a segment of no connection is not rewritten", &phrases)
+            };
+            rules.extend([
+                rewritten(to_owned.clone(), Phrase::Drop),
+                rewritten(Phrase::DestinationInSet(SHARED_ADDRESSES.name), Phrase::Return),
+                rewritten(to_external.clone(), Phrase::Drop),
+            ]);
+        }
+        rules.extend([keeps_its_source(to_owned), keeps_its_source(to_external)]);
         rules
     }
 
@@ -281,6 +317,14 @@ impl Writer<'_> {
         ];
         let mut rules = self.before_ipvs();
         rules.push(self.rule("the node, by way of in-cluster", &phrases));
+        // What IPVS sends on comes by here again. A FIN of a connection that is lost is always invalid: it is answered.
+        let not_masqueraded = [
+            Phrase::Untracked,
+            Phrase::TcpWithoutSynAndFin,
+            Phrase::Marked(self.settings.masquerade_mark),
+            Phrase::Drop,
+        ];
+        rules.push(self.rule("the endpoint knows another source", &not_masqueraded));
         rules
     }
 
