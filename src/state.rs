@@ -103,10 +103,16 @@ impl State {
         self.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
     }
 
-    /// Whether a virtual server has real servers that get new connections.
-    pub(crate) fn has_live_servers(&self, server: &VirtualServerKey) -> bool {
+    /// Whether who is sent to a virtual server is served there: the address is the node's, and there are real servers that get
+    /// new connections.
+    pub(crate) fn serves(&self, server: &VirtualServerKey) -> bool {
         let known = self.virtual_servers.get(server);
-        known.is_some_and(|known| known.real_servers.values().any(|real| real.weight != Weight::Exactly(0)))
+        let is_local = self.addresses.get(&server.address).is_some_and(|address| address.routed)
+            || self.elements.contains(&Element::SharedAddress(server.address));
+        is_local
+            && known.is_some_and(|known| {
+                known.real_servers.values().any(|real| real.weight != Weight::Exactly(0))
+            })
     }
 
     /// The first of these virtual servers that have so many real servers together; one at least, if there is one. One that has none
@@ -368,7 +374,7 @@ impl fmt::Debug for InterfaceName {
 /// An element of one of the sets in our nftables tables; its address says in which family's.
 ///
 /// Where there are many they are written in this order, and removed in the reverse one, and there may be a while between
-/// two. So what makes an exception comes before what it is an exception of.
+/// two. So what makes an exception comes before what it is an exception of. (At a start some wait for virtual servers.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
     /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports

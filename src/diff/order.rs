@@ -8,8 +8,8 @@
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while another one comes |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
-//! | 6 | addresses and routes; ways inside the cluster; addresses that were ours alone, and are shared now | they attract traffic: only when there is someone to take it; what goes from a shared address has gone |
-//! | 7 | removed addresses; ways inside the cluster to what is removed; what is dropped no more | no more traffic, before the one who takes it goes; who is not sent past an entry point any more must not be dropped there |
+//! | 6 | addresses and routes; ways inside the cluster, and what is dropped once they lead past it; what is dropped no more; addresses that were ours alone, and are shared now | they attract traffic: only when there is someone to take it, who must not be dropped; what goes from a shared address has gone |
+//! | 7 | removed addresses; ways inside the cluster to what is removed | no more traffic, before the one who takes it goes |
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
 //!
@@ -79,6 +79,8 @@ impl Draft {
         let mut made_at: HashMap<IpAddr, usize> = HashMap::default();
         let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut unmade_at: HashMap<IpAddr, Needs> = HashMap::default();
+        // The ways inside that went, by where they led.
+        let mut left: HashMap<VirtualServerKey, Needs> = HashMap::default();
         let served: HashSet<IpAddr> = self
             .steps
             .iter()
@@ -113,6 +115,7 @@ impl Draft {
                 Step::DeleteElement(Element::Owned(server)) => {
                     unmade.get(server).copied().into_iter().collect()
                 }
+                Step::DeleteVirtualServer(server) => left.get(server).cloned().unwrap_or_default(),
                 _ => Needs::new(),
             };
             match &step {
@@ -124,10 +127,15 @@ impl Draft {
                     unmade.insert(*server, index);
                     unmade_at.entry(server.address).or_default().push(index);
                 }
+                Step::AddElement(Element::Owned(server) | Element::Restricted(server)) => {
+                    said_before.entry(*server).or_default().push(index);
+                }
+                Step::DeleteElement(way) => {
+                    if let Some(to) = way.leads_to() {
+                        left.entry(to).or_default().push(index);
+                    }
+                }
                 _ => {}
-            }
-            if let Step::AddElement(Element::Owned(server) | Element::Restricted(server)) = &step {
-                said_before.entry(*server).or_default().push(index);
             }
             steps.push(PlannedStep { phase: phases.phase(&step), step, needs });
         }
@@ -152,6 +160,8 @@ struct Phases {
     /// The entry points that clients inside the cluster are sent away from to a new place, and the phase in which they are: the
     /// first that there is somebody to take them.
     rerouted: HashMap<VirtualServerKey, u8>,
+    /// The ways that go, by where they lead.
+    left: HashMap<VirtualServerKey, Vec<Element>>,
     /// The entry points that others may use from now on.
     opened: HashSet<VirtualServerKey>,
 }
@@ -174,11 +184,16 @@ impl Phases {
                     }
                 }
                 Step::AddElement(way @ Element::InCluster(server, ..)) => {
-                    let is_served = way.leads_to().is_some_and(|to| actual.has_live_servers(&to));
+                    let is_served = way.leads_to().is_some_and(|to| actual.serves(&to));
                     phases.rerouted.insert(*server, if is_served { 2 } else { 6 });
                 }
                 Step::AddElement(Element::Allowed(server, _)) => {
                     phases.opened.insert(*server);
+                }
+                Step::DeleteElement(way) => {
+                    if let Some(to) = way.leads_to() {
+                        phases.left.entry(to).or_default().push(*way);
+                    }
                 }
                 _ => {}
             }
@@ -217,15 +232,22 @@ impl Phases {
                 2
             }
             Step::AddElement(Element::SharedAddress(_))
+            | Step::DeleteElement(Element::Dropped(_))
             | Step::AddAddress(_)
             | Step::EditAddress(_)
             | Step::AddRoute(_) => 6,
+            // Whoever is sent past it, or was sent there, is by then.
+            Step::AddElement(Element::Dropped(server)) => {
+                let ways = self.left.get(server).into_iter().flatten();
+                let left = ways.map(|way| self.phase(&Step::DeleteElement(*way)).0);
+                self.rerouted.get(server).copied().into_iter().chain(left).max().unwrap_or(2)
+            }
             Step::AddElement(_) => 2,
             Step::AddVirtualServer(..) | Step::EditVirtualServer(..) => 3,
             Step::EditRealServer(_, _, server) if server.weight == Weight::Exactly(0) => 5,
             Step::AddRealServer(..) | Step::EditRealServer(..) => 4,
             Step::DeleteRealServer(..) => 5,
-            Step::DeleteAddress(_) | Step::DeleteElement(Element::Dropped(_)) => 7,
+            Step::DeleteAddress(_) => 7,
             Step::DeleteVirtualServer(server) if self.shared.contains(&server.address) => 5,
             Step::DeleteVirtualServer(_) => 8,
             Step::DeleteElement(_) => 9,

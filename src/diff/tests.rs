@@ -41,6 +41,12 @@ fn state(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
     }
 }
 
+/// The same with the addresses of its virtual servers.
+fn local(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
+    let address = |(server, _): &(VirtualServerKey, u8)| (server.address, Address::wanted(server.address));
+    State { addresses: servers.iter().map(address).collect(), ..state(elements, servers) }
+}
+
 /// From one state to the other: the plan, which must lead there.
 fn plan(actual: &State, wanted: &State) -> Plan {
     let scope: Scope = actual.keys().chain(wanted.keys()).collect();
@@ -131,6 +137,8 @@ fn a_way_inside_goes_before_where_it_leads() {
     let gone = phase(&plan, |step| *step == Step::DeleteElement(way));
     assert!(gone > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
     assert!(gone < phase(&plan, |step| matches!(step, Step::DeleteVirtualServer(_))));
+    // And if it cannot go, that stays.
+    assert!(needs(&plan, &Step::DeleteVirtualServer(to), |step| *step == Step::DeleteElement(way)));
 }
 
 /// Not even for a moment: who is dropped tries again after a second only. In one phase elements go together.
@@ -154,20 +162,49 @@ fn whoever_is_not_sent_past_an_entry_point_any_more_is_not_dropped_there() {
 fn clients_inside_are_sent_past_an_entry_point_before_it_drops() {
     let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 80));
     let way = Element::InCluster(from, to.address, to.port);
-    let after = state(&[way, Element::Dropped(from)], &[(to, 2)]);
-    let served = plan(&state(&[], &[(from, 2), (to, 2)]), &after);
-    let sent = phase(&served, |step| *step == Step::AddElement(way));
-    assert_eq!(sent, phase(&served, |step| *step == Step::AddElement(Element::Dropped(from))));
-    let made = plan(&state(&[], &[(from, 2)]), &after);
-    assert!(
-        phase(&made, |step| *step == Step::AddElement(way))
-            > phase(&made, |step| matches!(step, Step::AddRealServer(..)))
-    );
+    let sent_and_dropped = |plan: &Plan| {
+        let sent = phase(plan, |step| *step == Step::AddElement(way));
+        assert_eq!(sent, phase(plan, |step| *step == Step::AddElement(Element::Dropped(from))));
+        sent
+    };
+    let after = local(&[way, Element::Dropped(from)], &[(to, 2)]);
+    let with_another = local(&[way, Element::Dropped(from)], &[(to, 2), (tcp("10.96.0.2", 80), 1)]);
+    let served = plan(&local(&[], &[(from, 2), (to, 2)]), &with_another);
+    assert!(sent_and_dropped(&served) < phase(&served, |step| matches!(step, Step::AddVirtualServer(..))));
+    for before in [local(&[], &[(from, 2)]), state(&[], &[(from, 2)])] {
+        let made = plan(&before, &after);
+        assert!(sent_and_dropped(&made) > phase(&made, |step| matches!(step, Step::AddRealServer(..))));
+    }
+    // Who is sent to an address that the node does not have leaves it.
+    let unreached = plan(&state(&[], &[(from, 2), (to, 2)]), &after);
+    assert_eq!(sent_and_dropped(&unreached), phase(&unreached, |step| matches!(step, Step::AddAddress(_))));
     // What is in the way goes with it.
     let elsewhere = Element::InCluster(from, to.address, 81);
-    let turned = plan(&state(&[elsewhere], &[(from, 2), (to, 2)]), &after);
+    let turned = plan(&local(&[elsewhere], &[(from, 2), (to, 2)]), &after);
     let gone = phase(&turned, |step| *step == Step::DeleteElement(elsewhere));
-    assert_eq!(gone, phase(&turned, |step| *step == Step::AddElement(way)));
+    assert_eq!(gone, sent_and_dropped(&turned));
+}
+
+/// What is dropped is asked after a client was sent on. In one phase elements go together.
+#[test]
+fn nobody_is_sent_to_an_entry_point_that_drops() {
+    let from = tcp("203.0.113.1", 80);
+    let (cluster_ip, inside) = (tcp("10.96.0.1", 80), tcp("10.96.0.1", 30_080));
+    let way = |to: VirtualServerKey| Element::InCluster(from, to.address, to.port);
+    // The internal policy is Local, and no endpoint is on this node: the cluster IP drops.
+    let by_itself = local(&[way(inside), Element::Dropped(cluster_ip)], &[(inside, 2)]);
+    let by_cluster_ip = local(&[way(cluster_ip)], &[(cluster_ip, 2)]);
+    let opened = plan(&by_itself, &by_cluster_ip);
+    let turned = phase(&opened, |step| *step == Step::AddElement(way(cluster_ip)));
+    assert_eq!(turned, phase(&opened, |step| *step == Step::DeleteElement(Element::Dropped(cluster_ip))));
+    let closed = plan(&by_cluster_ip, &by_itself);
+    let turned = phase(&closed, |step| *step == Step::AddElement(way(inside)));
+    assert_eq!(turned, phase(&closed, |step| *step == Step::AddElement(Element::Dropped(cluster_ip))));
+    // Nobody is sent there any more, and it drops.
+    let alone = local(&[Element::Dropped(cluster_ip)], &[(from, 2)]);
+    let ended = plan(&local(&[way(cluster_ip)], &[(from, 2), (cluster_ip, 2)]), &alone);
+    let gone = phase(&ended, |step| *step == Step::DeleteElement(way(cluster_ip)));
+    assert_eq!(gone, phase(&ended, |step| *step == Step::AddElement(Element::Dropped(cluster_ip))));
 }
 
 /// Although nobody looks at it in this plan.

@@ -119,7 +119,7 @@ impl Reconciler {
                 Key::Element(element @ (Element::Owned(_) | Element::Restricted(_))) => {
                     self.schedule.add_with_server(*element);
                 }
-                Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.has_live_servers(&to)) => {
+                Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
                     ways.push(key);
                 }
                 _ => bulk.push(key),
