@@ -34,7 +34,7 @@ use crate::diff::purge::Purge;
 use crate::diff::{self, Plan};
 use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
 use crate::options::ProxyOptions;
-use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey, ownership};
+use crate::state::{Element, Key, RealServerKey, Scope, State, VirtualServerKey, ownership};
 
 /// A piece of work for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -506,6 +506,7 @@ impl Reconciler {
 
     /// Compares these keys; `None` where nothing is to be written.
     fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
+        self.with_what_is_said_before(&mut scope, now);
         let mut wanted = self.desired.select(&scope);
         for key in &scope {
             if let Key::VirtualServer(server) = key
@@ -545,6 +546,27 @@ impl Reconciler {
         }
         let plan = Arc::new(plan);
         Some(self.start(Task::Apply(plan.clone(), scope), Work::Apply(plan)))
+    }
+
+    /// Whose a new virtual server is, and that not everybody may use it, is said in the plan that makes it: which step needs which
+    /// is known inside one plan only. Where that cannot be said now, the virtual server waits.
+    fn with_what_is_said_before(&mut self, scope: &mut Scope, now: Instant) {
+        let new = scope.iter().filter_map(|key| match key {
+            Key::VirtualServer(server) if !self.actual.virtual_servers.contains_key(server) => Some(*server),
+            _ => None,
+        });
+        for server in new.collect::<Vec<_>>() {
+            let said = [Element::Owned(server), Element::Restricted(server)].into_iter().filter(|element| {
+                !self.actual.elements.contains(element) && self.desired.wants(&Key::Element(*element))
+            });
+            let said: Scope = said.map(Key::Element).filter(|said| !scope.contains(said)).collect();
+            let key = Key::VirtualServer(server);
+            if said.iter().any(|said| self.schedule.waits_with(&key, said, now)) {
+                scope.remove(&key);
+            } else {
+                scope.extend(said);
+            }
+        }
     }
 
     /// Purges connection tracking, if that is due. Before the first complete set is written everything would be.

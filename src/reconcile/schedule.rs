@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use foldhash::HashSet;
-
 use crate::cluster::types::Family;
 use crate::state::part::Part;
-use crate::state::{Element, Key, Scope};
+use crate::state::{Key, Scope};
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -37,7 +35,7 @@ pub(super) enum Urgency {
     Change,
     /// Much at once: at start everything else; later, virtual servers that are all gone.
     Bulk,
-    /// At start: the ways inside the cluster, which lead to virtual servers of that.
+    /// At start: the ways inside the cluster, which lead to virtual servers of that, and where they begin.
     Ways,
     /// At start: the ways inside that lead to what is removed, and what is dropped no more.
     Turned,
@@ -162,8 +160,6 @@ impl Queue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     queues: BTreeMap<Urgency, Queue>,
-    /// Elements about entry points that are taken with their virtual servers: who owns them, and that not everybody may use them.
-    with_servers: HashSet<Element>,
     /// Keys of the first fill that are worked on at once.
     piece: usize,
     failures: BTreeMap<Key, Failure>,
@@ -195,12 +191,6 @@ impl Schedule {
         }
     }
 
-    /// Has an element taken when the virtual server at its entry point is, which waits in a queue: between the two there might be
-    /// many others otherwise, and what one step needs of another is known inside one plan only.
-    pub(super) fn add_with_server(&mut self, element: Element) {
-        self.with_servers.insert(element);
-    }
-
     /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
     /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
     pub(super) fn take(&mut self, now: Instant) -> Scope {
@@ -209,7 +199,7 @@ impl Schedule {
         while let Some(mut entry) = self.queues.first_entry() {
             let urgency = *entry.key();
             let queue = entry.get_mut();
-            let mut taken = match urgency {
+            let taken = match urgency {
                 Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).take(),
                 // From the front elements, virtual servers, addresses; from the back the reverse. Both are the order
                 // that order.rs wants, across pieces, of what is in one queue. Which step needs which is known inside
@@ -220,30 +210,12 @@ impl Schedule {
             if entry.get().is_empty() {
                 entry.remove();
             }
-            self.take_with_servers(&mut taken);
             let ready = if self.suspects.is_empty() { taken } else { self.without_suspects(taken) };
             if !ready.is_empty() {
                 return ready;
             }
         }
         Scope::new()
-    }
-
-    fn take_with_servers(&mut self, taken: &mut Scope) {
-        if self.with_servers.is_empty() {
-            return;
-        }
-        let servers = taken.iter().filter_map(|key| match key {
-            Key::VirtualServer(server) => Some(*server),
-            _ => None,
-        });
-        let elements = servers.flat_map(|server| [Element::Owned(server), Element::Restricted(server)]);
-        let waited: Vec<Element> = elements.filter(|element| self.with_servers.remove(element)).collect();
-        taken.extend(waited.into_iter().map(Key::Element));
-        if self.with_servers.is_empty() {
-            // There may have been many, and will be none.
-            self.with_servers = HashSet::default();
-        }
     }
 
     /// What of this is certain. The rest waits for that.
@@ -304,6 +276,18 @@ impl Schedule {
         self.queues.range(Urgency::Bulk..).next().is_some()
     }
 
+    /// A key that was taken waits with another one: until that is certain, or for its retry; `false`: there is no reason to.
+    pub(super) fn waits_with(&mut self, key: &Key, other: &Key, now: Instant) -> bool {
+        if self.is_suspect(other) {
+            self.suspects.entry(Part::of(other)).or_default().taken.insert(key.clone());
+        } else if self.failures.get(other).is_some_and(|failure| failure.due > now) {
+            self.wait_for(key, other);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// Marks a key as uncertain: it must be read before it is compared again.
     pub(super) fn suspect(&mut self, key: Key) {
         self.suspects.entry(Part::of(&key)).or_default().keys.insert(key);
@@ -331,10 +315,12 @@ impl Schedule {
         for key in keys {
             // One that waits for its retry goes on waiting, if nothing else was to be done with it.
             let waits = self.failures.get(&key).map(|failure| (failure.due, key.clone()));
-            let is_waiting = waits.is_some_and(|retry| self.retries.contains(&retry));
-            if !is_waiting || suspects.taken.contains(&key) {
+            if waits.is_none_or(|retry| !self.retries.contains(&retry)) {
                 self.add(Urgency::Change, key);
             }
+        }
+        for key in suspects.taken {
+            self.add(Urgency::Change, key);
         }
     }
 

@@ -36,6 +36,32 @@ fn reached(external: impl Fn(IpAddr) -> External) -> Vec<Service> {
     (0..COUNT).map(with).collect()
 }
 
+/// The same with a node port each.
+fn with_node_ports(mut services: Vec<Service>) -> Vec<Service> {
+    for (service, number) in services.iter_mut().zip(0..) {
+        service.ports[0].node_port = Some(30_000 + number);
+    }
+    services
+}
+
+/// The plans of a start on a node with an address, whose kernel has nothing.
+fn planned(services: Vec<Service>) -> Vec<Vec<Step>> {
+    let node =
+        NodeAddress { address: ip("192.168.0.1"), interface: "eth0".into(), scope: AddressScope::Global };
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    let [_, slices, of_node] = cluster(COUNT);
+    let addresses = Event::NodeAddresses([node].into());
+    life.feed([addresses, Event::Service(Change::Replace(services)), slices, of_node]);
+    let mut plans = Vec::new();
+    while let Next::Work(work) = life.reconciler.next(life.now) {
+        if let Work::Apply(plan) = &work {
+            plans.push(plan.steps.iter().map(|planned| planned.step.clone()).collect());
+        }
+        life.work(&work);
+    }
+    plans
+}
+
 fn position(written: &[Step], is_it: impl Fn(&Step) -> bool) -> usize {
     written.iter().position(is_it).expect("it was written")
 }
@@ -122,35 +148,65 @@ fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
 /// The address is the node's: until we say that the entry point is ours, kube-proxy's rules serve it.
 #[test]
 fn a_node_port_is_not_taken_from_who_serves_it_long_before_it_is_served() {
-    let node =
-        NodeAddress { address: ip("192.168.0.1"), interface: "eth0".into(), scope: AddressScope::Global };
-    let with_node_port = |mut service: Service| {
-        let number = service.cluster_ips[0];
-        let IpAddr::V4(number) = number else { panic!("{number} is of the other family") };
-        let [.., high, low] = number.octets();
-        service.ports[0].node_port = Some(30_000 + u16::from_be_bytes([high, low]));
-        service
-    };
-    let services = reached(|_| External::default()).into_iter().map(with_node_port).collect();
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    let [_, slices, of_node] = cluster(COUNT);
-    let addresses = Event::NodeAddresses([node].into());
-    life.feed([addresses, Event::Service(Change::Replace(services)), slices, of_node]);
-    let (mut owned, mut plans) = (0, 0);
-    while let Next::Work(work) = life.reconciler.next(life.now) {
-        if let Work::Apply(plan) = &work {
-            let steps = || plan.steps.iter().map(|planned| &planned.step);
-            for step in steps() {
-                let Step::AddElement(Element::Owned(server)) = step else { continue };
-                let is_made = |step: &Step| matches!(step, Step::AddVirtualServer(made, _) if made == server);
-                assert!(steps().any(is_made), "{step} without its virtual server");
-                owned += 1;
-            }
-            plans += 1;
+    let mut owned = 0;
+    let plans = planned(with_node_ports(reached(|_| External::default())));
+    for steps in &plans {
+        for step in steps {
+            let Step::AddElement(Element::Owned(server)) = step else { continue };
+            let is_made = |step: &Step| matches!(step, Step::AddVirtualServer(made, _) if made == server);
+            assert!(steps.iter().any(is_made), "{step} without its virtual server");
+            owned += 1;
         }
-        life.work(&work);
     }
-    assert!(owned == COUNT && plans > 3, "{owned} node ports in {plans} plans");
+    assert!(owned == COUNT && plans.len() > 3, "{owned} node ports in {} plans", plans.len());
+}
+
+/// Until then kube-proxy's rules serve them there, which would not be asked any more.
+#[test]
+fn clients_inside_are_sent_past_an_entry_point_before_it_is_taken_from_who_serves_it() {
+    let services = reached(|address| External {
+        load_balancer_ips: vec![address],
+        policy: Policy::Local,
+        ..External::default()
+    });
+    let plans = planned(with_node_ports(services));
+    let plan_of = |is_it: &dyn Fn(&Step) -> bool| plans.iter().position(|steps| steps.iter().any(is_it));
+    let mut ways = 0;
+    for (index, steps) in plans.iter().enumerate() {
+        for step in steps {
+            let Step::AddElement(Element::InCluster(from, ..)) = step else { continue };
+            let owned = plan_of(&|step| *step == Step::AddElement(Element::Owned(*from)));
+            let dropped = plan_of(&|step| *step == Step::AddElement(Element::Dropped(*from)));
+            let address = plan_of(&|step| *step == Step::AddAddress(from.address));
+            assert_eq!(owned.is_none(), address.is_some(), "one of both tells whose {from} is");
+            for later in [owned, dropped, address].into_iter().flatten() {
+                assert!(later >= index, "{step} in plan {index} of {}, and {later}", plans.len());
+            }
+            ways += 1;
+        }
+    }
+    assert_eq!(ways, 2 * COUNT);
+}
+
+/// As an earlier life leaves it that ended early: addresses come last.
+#[test]
+fn clients_inside_are_not_sent_to_an_address_that_the_node_does_not_have_yet() {
+    let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
+    started(&kernel, (0..COUNT).map(service).collect(), &none);
+    kernel.meddle(|state| state.addresses.clear());
+    let services = reached(|address| External {
+        load_balancer_ips: vec![address],
+        policy: Policy::Local,
+        ..External::default()
+    });
+    let written = started(&kernel, services, &none);
+    let mut ways = 0;
+    for (index, step) in written.iter().enumerate() {
+        let Step::AddElement(Element::InCluster(_, to, _)) = step else { continue };
+        assert!(position(&written, |step| *step == Step::AddAddress(*to)) < index, "{step}");
+        ways += 1;
+    }
+    assert_eq!(ways, COUNT);
 }
 
 #[test]
@@ -186,11 +242,23 @@ fn an_entry_point_is_not_open_to_everybody_while_its_restriction_is_refused() {
     let is_restriction = |step: &Step| matches!(step, Step::AddElement(Element::Restricted(_)));
     life.kernel.set_faults(Some(Box::new(move |step| is_restriction(step).then_some(Fault::Refuse(ENOMEM)))));
     life.feed([Event::Service(Change::Replace(services)), slices, node]);
-    life.pass(Duration::from_secs(1));
     let is_external = |server: &&VirtualServerKey| server.address.to_string().starts_with("203.");
-    let state = life.kernel.state();
-    assert_eq!(state.virtual_servers.keys().filter(is_external).count(), 0);
-    assert_eq!(state.virtual_servers.len(), usize::from(COUNT), "those at cluster IPs");
+    let is_closed = |life: &Life| {
+        let state = life.kernel.state();
+        assert_eq!(state.virtual_servers.keys().filter(is_external).count(), 0);
+        assert_eq!(state.virtual_servers.len(), usize::from(COUNT), "those at cluster IPs");
+    };
+    life.pass(Duration::from_secs(1));
+    is_closed(&life);
+    // Whatever happens to the Services meanwhile.
+    let endpoints = ["10.244.0.1", "10.244.0.2", "10.244.0.3"];
+    life.feed((0..COUNT).map(|number| Event::Slice(Change::Upsert(slice(number, &endpoints)))));
+    life.pass(Duration::from_millis(100));
+    is_closed(&life);
+    life.kernel.set_unreadable([Part::Table(Family::V4)]);
+    life.pass(Duration::from_mins(2));
+    is_closed(&life);
+    life.kernel.set_unreadable([]);
     life.kernel.set_faults(None);
     life.pass(Duration::from_mins(2));
     assert_eq!(life.kernel.state().virtual_servers.keys().filter(is_external).count(), usize::from(COUNT));

@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use foldhash::HashSet;
+
 use super::super::first;
 use super::super::note::{Note, Reading};
 use super::super::picture::Picture;
@@ -110,21 +112,34 @@ impl Reconciler {
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
         // Elements come before virtual servers, but for those that send clients to one that is still to be made. To one that
-        // serves they go at once: what comes where they are sent from is perhaps dropped from now on.
-        let (mut bulk, mut ways) = (Vec::new(), Vec::new());
-        for key in update.scope.into_iter().chain(of_first) {
-            match &key {
-                // Whoever serves a node port until now is passed by from then on: not before there is a virtual server. And that is not
-                // made where it would be open to everybody.
-                Key::Element(element @ (Element::Owned(_) | Element::Restricted(_))) => {
-                    self.schedule.add_with_server(*element);
-                }
-                Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
-                    ways.push(key);
-                }
-                _ => bulk.push(key),
+        // serves they go at once: what comes where they are sent from is perhaps dropped from now on. Until they are sent on, it is
+        // left to whoever serves it.
+        let begins = |key: &Key| match key {
+            Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
+                way.entry_point()
             }
-        }
+            _ => None,
+        };
+        let all = update.scope.iter().chain(&of_first);
+        let from: HashSet<VirtualServerKey> = all.filter_map(begins).collect();
+        let at: HashSet<IpAddr> = from.iter().map(|server| server.address).collect();
+        let (ways, bulk): (Vec<_>, Vec<_>) = update
+            .scope
+            .into_iter()
+            .chain(of_first)
+            // Whoever serves a node port until now is passed by from then on: not before there is a virtual server. And that is not
+            // made where it would be open to everybody. So these come with their virtual servers.
+            .filter(|key| match key {
+                Key::Element(Element::Owned(server) | Element::Restricted(server)) => {
+                    self.actual.virtual_servers.contains_key(server)
+                }
+                _ => true,
+            })
+            .partition(|key| match key {
+                Key::VirtualServer(server) | Key::Element(Element::Dropped(server)) => from.contains(server),
+                Key::Address(address) => at.contains(address),
+                _ => begins(key).is_some(),
+            });
         self.schedule.add_all(Urgency::Bulk, bulk);
         self.schedule.add_all(Urgency::Ways, ways);
         self.schedule.add_all(Urgency::Turned, turned);
