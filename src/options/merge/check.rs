@@ -145,7 +145,11 @@ impl Check<'_> {
         }
         let does = match scheduler {
             "ovf" => Some("refuses clients beyond two connections to each endpoint"),
-            "fo" | "dh" | "lblc" | "lblcr" => Some("sends all clients of an address to one endpoint"),
+            "fo" | "dh" => Some("sends all clients of an address to one endpoint"),
+            // lblcr takes another one beside it then, and the least loaded of these from then on.
+            "lblc" => {
+                Some("sends all clients of an address to one endpoint unless another has no connection")
+            }
             _ => None,
         };
         if let Some(does) = does {

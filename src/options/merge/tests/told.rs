@@ -81,7 +81,12 @@ fn schedulers_that_do_not_balance_are_told_of() {
         ("mh", None),
         ("ovf", Some("ovf refuses clients beyond two connections to each endpoint")),
         ("fo", Some("fo sends all clients of an address to one endpoint")),
-        ("lblcr", Some("lblcr sends all clients of an address to one endpoint")),
+        ("dh", Some("dh sends all clients of an address to one endpoint")),
+        (
+            "lblc",
+            Some("lblc sends all clients of an address to one endpoint unless another has no connection"),
+        ),
+        ("lblcr", None),
     ] {
         let notices = with_flags(&[&format!("--ipvs-scheduler={scheduler}")]).unwrap().notices;
         let told = "This IPVS scheduler does not balance Services";
