@@ -130,6 +130,8 @@ impl Report {
 /// What was said about which object: the same thing is not said twice, however often the object changes.
 pub(super) struct Complaints<K> {
     said: BTreeMap<K, Said>,
+    /// Of how many of these it was said that they are invalid. Counted, since a first list may have thousands.
+    invalid: u64,
     /// The objects complained about since the list began.
     in_list: BTreeSet<K>,
     /// Where it is told how many of the objects are invalid.
@@ -145,7 +147,7 @@ struct Said {
 
 impl<K: Ord + Clone> Complaints<K> {
     pub(super) fn new(counters: Arc<Counters>) -> Self {
-        Self { said: BTreeMap::new(), in_list: BTreeSet::new(), counters }
+        Self { said: BTreeMap::new(), invalid: 0, in_list: BTreeSet::new(), counters }
     }
 
     /// An object is invalid, or a part of it; logged unless it was already.
@@ -162,17 +164,17 @@ impl<K: Ord + Clone> Complaints<K> {
         self.in_list.insert(key.clone());
         if self.said.get(key) != Some(&said) {
             tracing::warn!(problem = said.problem, "{consequence}");
-            self.said.insert(key.clone(), said);
-            self.tell();
+            self.invalid += u64::from(said.is_invalid);
+            let before = self.said.insert(key.clone(), said);
+            self.over(before);
         }
     }
 
     /// An object is flawless, or gone.
     pub(super) fn settled(&mut self, key: &K) {
         self.in_list.remove(key);
-        if self.said.remove(key).is_some() {
-            self.tell();
-        }
+        let before = self.said.remove(key);
+        self.over(before);
     }
 
     /// A list begins.
@@ -182,14 +184,16 @@ impl<K: Ord + Clone> Complaints<K> {
 
     /// A list is complete: what it did not repeat does not exist.
     pub(super) fn list_ends(&mut self) {
-        self.said.retain(|key, _| self.in_list.contains(key));
-        self.tell();
+        let gone: Vec<Said> =
+            self.said.extract_if(.., |key, _| !self.in_list.contains(key)).map(|(_, said)| said).collect();
+        self.over(gone);
     }
 
-    fn tell(&self) {
-        let count = self.said.values().filter(|said| said.is_invalid).count();
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        self.counters.refused_now.store(count, Ordering::Relaxed);
+    /// This does not hold any more. Tells how many are invalid now.
+    fn over(&mut self, said: impl IntoIterator<Item = Said>) {
+        let invalid = said.into_iter().filter(|said| said.is_invalid);
+        self.invalid -= invalid.map(|_| 1).sum::<u64>();
+        self.counters.refused_now.store(self.invalid, Ordering::Relaxed);
     }
 }
 
@@ -227,6 +231,10 @@ mod tests {
         assert_eq!(count(), 1);
         complaints.unserved(&"c", "no affinity".to_owned(), "");
         assert_eq!(count(), 1, "a valid object is not refused");
+        complaints.about(&"c", "no port".to_owned(), "");
+        complaints.about(&"c", "another".to_owned(), "");
+        assert_eq!(count(), 2, "once each");
+        complaints.unserved(&"c", "no affinity".to_owned(), "");
         complaints.settled(&"b");
         assert_eq!(count(), 0);
     }
