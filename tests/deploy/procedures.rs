@@ -116,6 +116,10 @@ fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
         "set image daemonset/kube-proxy kube-proxy=registry.k8s.io/kube-proxy:VERSION",
         "label node NODE kube-ipvs/canary=clear",
     ]));
+    // The copy says the canary's mode. Which way leads back is a matter of kube-proxy's.
+    let look = "get configmap kube-proxy -o jsonpath='{.data.config\\.conf}' | grep '^mode:'";
+    let ways_back = ["kube-ipvs/canary=true", look, "kube-ipvs/canary=back", "kube-ipvs/canary=clear"];
+    assert_eq!(first_missing(&all, &ways_back), None);
     // And it goes with the canary.
     assert_eq!(all.matches("delete -k deploy/canary").count(), 1);
     assert!(has_in_order(&["delete -k deploy/canary", &format!("delete configmap {COPY}")]));
