@@ -107,6 +107,8 @@ impl Reporter {
     pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
         let (mut troubles, mut contested) = (Troubles::default(), Contested::default());
+        // Whether all that everything stands on could be looked for.
+        let mut is_seen = false;
         // Most have several families, at the same time.
         let moment = LazyCell::new(|| Moment { instant: now, wall: SystemTime::now() });
         for note in notes {
@@ -142,7 +144,10 @@ impl Reporter {
                 Note::SysctlChanged { sysctl, before, after } => {
                     tell_sysctl(sysctl, before.as_deref(), &after);
                 }
-                Note::LookedFor(unreadable) => self.looked_for(&unreadable, *moment),
+                Note::LookedFor(unreadable) => {
+                    is_seen |= unreadable.is_empty();
+                    self.looked_for(&unreadable, *moment);
+                }
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
                 Note::AuditRound => {
                     // What is not read any more since nothing asks for it, connections of what has gone, is over, too.
@@ -153,6 +158,10 @@ impl Reporter {
                 // Its eligibility is looked at with everything else.
                 Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
             }
+        }
+        // Behind what was queued: that it waits must not be as old as the last sync.
+        if is_seen {
+            self.still_synced(*moment);
         }
         self.tell_drift(&drifted);
         troubles.tell();
@@ -292,9 +301,6 @@ impl Reporter {
 
     /// Of what everything stands on this could not be read, and all else could.
     fn looked_for(&mut self, errors: &[ReadError], now: Moment) {
-        if errors.is_empty() {
-            self.still_synced(now);
-        }
         let texts: BTreeMap<&'static str, String> =
             errors.iter().map(|error| (error.what, self.unreadable(error, now.instant))).collect();
         self.unread.retain(|_, (what, _)| !texts.contains_key(what));

@@ -8,7 +8,11 @@ const QUIET: Duration = Duration::from_mins(10);
 const LOOKS: Duration = Duration::from_secs(10);
 
 fn synced(life: &Life, family: Family) -> f64 {
-    life.number(&format!("kubeproxy_sync_proxy_rules_last_timestamp_seconds{{ip_family=\"{family}\"}}"))
+    timestamp(life, "last_timestamp", family)
+}
+
+fn timestamp(life: &Life, name: &str, family: Family) -> f64 {
+    life.number(&format!("kubeproxy_sync_proxy_rules_{name}_seconds{{ip_family=\"{family}\"}}"))
         .parse()
         .expect("a number")
 }
@@ -63,6 +67,16 @@ fn a_look_is_no_sync_where_something_waits() {
     life.observe(webs(2));
     life.work();
     assert_eq!(are_renewed(&mut life), [false, true]);
+}
+
+/// The alert on changes that are not written goes by which of both times is later.
+#[test]
+fn what_comes_during_a_look_is_queued_later_than_the_last_sync() {
+    let mut life = quiet_life();
+    let notes = vec![Note::LookedFor(Vec::new()), Note::Queued(Family::V4)];
+    life.reporter.tell(&life.reconciler, notes, life.now);
+    let queued = timestamp(&life, "last_queued_timestamp", Family::V4);
+    assert!(queued > synced(&life, Family::V4), "{queued}");
 }
 
 /// A series of 0 would be a last sync in 1970.
