@@ -15,7 +15,7 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
          as there; a Service that comes again as it was is no change here. `..._endpoint_changes_total` counts, for each event, the\n\
          Services of which slices changed, of whatever family; there it is slices, of a family that is served.\n\
          `..._last_timestamp_seconds` is renewed while nothing\n\
-         changes, too: whenever it is looked whether the device, the tables and the virtual servers are there, three times in\n\
+         changes, too: whenever it is looked whether the device, addresses, the tables and the virtual servers are there, three times in\n\
          each `syncPeriod`, and that can be read, and nothing waits to be written. It and `..._last_queued_timestamp_seconds`\n\
          are 0 until there is such a time. A family that the node does not serve has neither of them, once the start waits for\n\
          the API server and the Node no more.",
