@@ -89,14 +89,44 @@ fn before(step: &Step, actual: &State) -> Option<String> {
         Step::SetSysctl(sysctl, _) => actual.sysctls.get(sysctl).cloned(),
         Step::SetTimeouts(_) => Some(actual.timeouts.to_string()),
         Step::EditVirtualServer(key, _) => actual.virtual_servers.get(key).map(ToString::to_string),
-        Step::EditRealServer(key, real, _) => match real_server(key, real)? {
-            RealServer { weight: Weight::Exactly(weight), .. } => Some(format!("weight {weight}")),
-            RealServer { weight: Weight::DrainIfPresent, .. } => Some("weight 0".to_owned()),
-        },
+        Step::EditRealServer(key, real, _) => real_server(key, real).map(in_words),
         Step::InstallRules(family, ..) => actual.rules.get(family).map(|rules| match rules {
             Rules::Intact(_) => "other settings".to_owned(),
             Rules::Other(why) => why.clone(),
         }),
         _ => None,
+    }
+}
+
+/// What may be otherwise than it is wanted of a real server.
+fn in_words(server: &RealServer) -> String {
+    let mut words = match server.weight {
+        Weight::Exactly(weight) => format!("weight {weight}"),
+        Weight::DrainIfPresent => "weight 0".to_owned(),
+    };
+    if server.forwarding != RealServer::MASQUERADE {
+        words += ", not by address translation";
+    }
+    if server.is_limited {
+        words += ", with a threshold";
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_changed_of_a_real_server_is_named() {
+        let wanted = RealServer::with(Weight::Exactly(1));
+        for (server, words) in [
+            (wanted, "weight 1"),
+            (RealServer { is_limited: true, ..wanted }, "weight 1, with a threshold"),
+            (RealServer { forwarding: 3, ..wanted }, "weight 1, not by address translation"),
+            (RealServer::with(Weight::DrainIfPresent), "weight 0"),
+        ] {
+            assert_eq!(in_words(&server), words);
+        }
     }
 }
