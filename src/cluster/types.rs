@@ -251,9 +251,10 @@ pub struct ServicePort {
 impl ServicePort {
     /// Where session affinity is not to be had of IPVS: FTP's port. What goes to TCP port 20, or any from 1024 on
     /// (`ip_unprivileged_port_start`), of an address and has no virtual server of its own there, IPVS takes for a data
-    /// connection of the one at port 21, if there is one. Where that is persistent, it leads to its endpoint, whatever the port is: past source ranges, and at an address
-    /// of the node's own also what is the node's, answers to its own connections among it. Otherwise it is left alone
-    /// (`ip_vs_service_find`, `ip_vs_sched_persist` and `ip_vs_leave` of `net/netfilter/ipvs`, Linux 6.12).
+    /// connection of the one at port 21, if there is one. Where that is persistent, it leads to its endpoint, whatever
+    /// the port is: past source ranges, and at an address of the node's own also what is the node's, answers to its own
+    /// connections among it. Otherwise it is left alone (`ip_vs_service_find`, `ip_vs_sched_persist` and `ip_vs_leave`
+    /// of `net/netfilter/ipvs`, Linux 6.12).
     pub const WITHOUT_AFFINITY: (Protocol, u16) = (Protocol::Tcp, 21);
 
     /// Whether affinity is not to be had at one of its entry points.

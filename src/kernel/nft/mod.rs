@@ -36,9 +36,10 @@
 //!   and the endpoint answered with a reset that ended the real one. *Untracked*, it arrives with the client's own source, as with
 //!   `nf_conntrack_tcp_loose=0`. It is not dropped: where that is 0, segments of connections that connection tracking has lost
 //!   are invalid too, and arrive.
-//! * In a connection that is masqueraded such a segment has a source that the endpoint does not know, which answered with a reset. So it is
-//!   marked as the nat chains would have done, and dropped when IPVS has sent it on; the client sends it again. Not before IPVS:
-//!   what IPVS does not know is refused in `input` as ever, and an endpoint on the node itself is not masqueraded.
+//! * In a connection that is masqueraded such a segment has a source that the endpoint does not know, which answered with a
+//!   reset. So it is marked as the nat chains would have done, and dropped when IPVS has sent it on; the client sends it again.
+//!   Not before IPVS: what IPVS does not know is refused in `input` as ever, and an endpoint on the node itself is not
+//!   masqueraded.
 //! * In one that was rewritten it comes to an address by which IPVS does not know the connection, and `input` answered with a
 //!   reset. From pods all entry points but cluster IPs are rewritten or masqueraded: what is not masqueraded is dropped.
 //! * In both a FIN is not dropped: without its connection connection tracking calls each one invalid, and whoever waits for
