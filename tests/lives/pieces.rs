@@ -36,7 +36,12 @@ fn reached(external: impl Fn(IpAddr) -> External) -> Vec<Service> {
     (0..COUNT).map(with).collect()
 }
 
-/// The same with a node port each.
+/// Services with an address of a load balancer each, and this policy for it.
+fn balanced(policy: Policy) -> Vec<Service> {
+    reached(|address| External { load_balancer_ips: vec![address], policy, ..External::default() })
+}
+
+/// These with a node port each.
 fn with_node_ports(mut services: Vec<Service>) -> Vec<Service> {
     for (service, number) in services.iter_mut().zip(0..) {
         service.ports[0].node_port = Some(30_000 + number);
@@ -68,11 +73,7 @@ fn position(written: &[Step], is_it: impl Fn(&Step) -> bool) -> usize {
 
 #[test]
 fn a_way_inside_comes_after_those_who_take_what_it_sends() {
-    let services = reached(|address| External {
-        load_balancer_ips: vec![address],
-        policy: Policy::Local,
-        ..External::default()
-    });
+    let services = balanced(Policy::Local);
     let written = written(services, &BTreeSet::new());
     let mut ways = 0;
     for (index, step) in written.iter().enumerate() {
@@ -90,12 +91,10 @@ fn a_way_inside_comes_after_those_who_take_what_it_sends() {
 #[test]
 fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_began() {
     let with = |external, internal| {
-        let reached = reached(|address| External {
-            load_balancer_ips: vec![address],
-            policy: external,
-            ..External::default()
-        });
-        reached.into_iter().map(|service| Service { internal_policy: internal, ..service }).collect()
+        balanced(external)
+            .into_iter()
+            .map(|service| Service { internal_policy: internal, ..service })
+            .collect()
     };
     let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
     started(&kernel, with(Policy::Local, Policy::Local), &none);
@@ -120,12 +119,9 @@ fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_
 /// As kube-proxy's ipvs mode leaves it: who has no local endpoint gets all.
 #[test]
 fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
-    let with = |policy| {
-        reached(|address| External { load_balancer_ips: vec![address], policy, ..External::default() })
-    };
     let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
-    started(&kernel, with(Policy::Cluster), &none);
-    let written = started(&kernel, with(Policy::Local), &none);
+    started(&kernel, balanced(Policy::Cluster), &none);
+    let written = started(&kernel, balanced(Policy::Local), &none);
     let mut ways = BTreeSet::new();
     let (mut dropped, mut drained) = (0, 0);
     for step in &written {
@@ -164,11 +160,7 @@ fn a_node_port_is_not_taken_from_who_serves_it_long_before_it_is_served() {
 /// Until then kube-proxy's rules serve them there, which would not be asked any more.
 #[test]
 fn clients_inside_are_sent_past_an_entry_point_before_it_is_taken_from_who_serves_it() {
-    let services = reached(|address| External {
-        load_balancer_ips: vec![address],
-        policy: Policy::Local,
-        ..External::default()
-    });
+    let services = balanced(Policy::Local);
     let plans = planned(with_node_ports(services));
     let plan_of = |is_it: &dyn Fn(&Step) -> bool| plans.iter().position(|steps| steps.iter().any(is_it));
     let mut ways = 0;
@@ -194,11 +186,7 @@ fn clients_inside_are_not_sent_to_an_address_that_the_node_does_not_have_yet() {
     let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
     started(&kernel, (0..COUNT).map(service).collect(), &none);
     kernel.meddle(|state| state.addresses.clear());
-    let services = reached(|address| External {
-        load_balancer_ips: vec![address],
-        policy: Policy::Local,
-        ..External::default()
-    });
+    let services = balanced(Policy::Local);
     let written = started(&kernel, services, &none);
     let mut ways = 0;
     for (index, step) in written.iter().enumerate() {
