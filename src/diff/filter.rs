@@ -1,6 +1,6 @@
 //! The difference of our nftables tables.
 
-use super::order::{Draft, serves};
+use super::order::{Draft, has_virtual_server};
 use super::plan::Step;
 use crate::cluster::types::Family;
 use crate::state::{Element, Key, Rules, Scope, State, VirtualServerKey};
@@ -61,7 +61,7 @@ fn tells_owner(actual: &State, element: Element) -> bool {
         Element::Owned(server) => actual.virtual_servers.contains_key(&server),
         Element::ClusterAddress(address)
         | Element::ExternalAddress(address)
-        | Element::SharedAddress(address) => serves(actual, address),
+        | Element::SharedAddress(address) => has_virtual_server(actual, address),
         _ => false,
     }
 }

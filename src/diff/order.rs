@@ -85,7 +85,7 @@ impl Draft {
             .steps
             .iter()
             .filter_map(|step| match step {
-                Step::AddAddress(address) if serves(actual, *address) => Some(*address),
+                Step::AddAddress(address) if has_virtual_server(actual, *address) => Some(*address),
                 _ => None,
             })
             .collect();
@@ -144,7 +144,7 @@ impl Draft {
 }
 
 /// Whether an address has a virtual server already.
-pub(super) fn serves(actual: &State, address: IpAddr) -> bool {
+pub(super) fn has_virtual_server(actual: &State, address: IpAddr) -> bool {
     actual.virtual_servers_at(address).next().is_some()
 }
 
