@@ -1,0 +1,75 @@
+//! What is to be written so that some keys are as they are wanted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Next, Reconciler, Task, Work};
+use crate::diff;
+use crate::state::{Element, Key, Scope, ownership};
+
+impl Reconciler {
+    /// Compares these keys; `None` where nothing is to be written.
+    pub(super) fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
+        self.with_what_is_said_before(&mut scope, now);
+        let mut wanted = self.desired.select(&scope);
+        for key in &scope {
+            if let Key::VirtualServer(server) = key
+                && !wanted.virtual_servers.contains_key(server)
+            {
+                self.drains.forget(server);
+            }
+        }
+        if !self.exclude_cidrs.is_empty() {
+            let left_alone = |key: &Key| match key {
+                Key::VirtualServer(server) => {
+                    !wanted.virtual_servers.contains_key(server)
+                        && ownership::is_excluded(&self.exclude_cidrs, server)
+                }
+                _ => false,
+            };
+            let excluded: Scope = scope.extract_if(.., left_alone).collect();
+            // Whatever failed about them is nobody's business any more.
+            self.succeeded(excluded.iter());
+            let servers = excluded.iter().filter_map(|key| match key {
+                Key::VirtualServer(server) if self.actual.virtual_servers.contains_key(server) => {
+                    Some(*server)
+                }
+                _ => None,
+            });
+            self.disown(servers.collect());
+        }
+        let in_slices = |server: &_, real_servers: &[_]| {
+            self.desired.endpoints_among(&self.cluster, server, real_servers)
+        };
+        self.drains.complete(&mut wanted, &self.actual, now, in_slices);
+        let mut plan = diff::diff(&wanted, &self.actual, &scope);
+        diff::order::rotate(&mut plan, self.seed);
+        if plan.is_empty() {
+            self.succeeded(scope.iter());
+            return None;
+        }
+        let plan = Arc::new(plan);
+        Some(self.start(Task::Apply(plan.clone(), scope), Work::Apply(plan)))
+    }
+
+    /// Whose a new virtual server is, and that not everybody may use it, is said in the plan that makes it: which step needs which
+    /// is known inside one plan only. Where that cannot be said now, the virtual server waits.
+    fn with_what_is_said_before(&mut self, scope: &mut Scope, now: Instant) {
+        let new = scope.iter().filter_map(|key| match key {
+            Key::VirtualServer(server) if !self.actual.virtual_servers.contains_key(server) => Some(*server),
+            _ => None,
+        });
+        for server in new.collect::<Vec<_>>() {
+            let said = [Element::Owned(server), Element::Restricted(server)].into_iter().filter(|element| {
+                !self.actual.elements.contains(element) && self.desired.wants(&Key::Element(*element))
+            });
+            let said: Scope = said.map(Key::Element).filter(|said| !scope.contains(said)).collect();
+            let key = Key::VirtualServer(server);
+            if said.iter().any(|said| self.schedule.waits_with(&key, said, now)) {
+                scope.remove(&key);
+            } else {
+                scope.extend(said);
+            }
+        }
+    }
+}
