@@ -20,6 +20,8 @@ mod purges;
 mod settings;
 #[path = "lives/surprises.rs"]
 mod surprises;
+#[path = "lives/unread.rs"]
+mod unread;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -390,7 +390,9 @@ impl Reconciler {
                     self.take_in(key, &state);
                 }
                 self.schedule.certain(scope);
-                self.notes.push(Note::Read(Reading::Reread));
+                if !self.schedule.has_unreadable() {
+                    self.notes.push(Note::Read(Reading::Reread));
+                }
             }
             (Task::Reread(scope), Answer::State(Err(error))) => {
                 self.schedule.still_uncertain(&scope, now);
@@ -405,13 +407,16 @@ impl Reconciler {
                 for server in self.drains.counted(&servers, &counts, now) {
                     self.schedule.add(Urgency::Change, Key::VirtualServer(server));
                 }
-                self.notes.push(Note::Read(Reading::Count));
+                if self.drains.are_all_counted() {
+                    self.notes.push(Note::Read(Reading::Count));
+                }
             }
             (Task::Audit(_), Answer::State(Err(error))) | (Task::List, Answer::Keys(Err(error))) => {
                 self.audit.unreadable();
                 self.notes.push(Note::Unreadable(Reading::Audit, error));
             }
             (Task::Count(_), Answer::Counts(Err(error))) => {
+                self.drains.uncounted();
                 self.notes.push(Note::Unreadable(Reading::Count, error));
             }
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),

@@ -38,6 +38,8 @@ pub(super) struct Drains {
     poll: Option<Instant>,
     /// Whose connections are still to be counted in this round.
     round: BTreeSet<VirtualServerKey>,
+    /// Whether those of a part of this round could not be.
+    was_uncounted: bool,
 }
 
 /// How many drains have ended, and why.
@@ -107,6 +109,7 @@ impl Drains {
             ended: Ended::default(),
             poll: None,
             round: BTreeSet::new(),
+            was_uncounted: false,
         }
     }
 
@@ -258,6 +261,7 @@ impl Drains {
             let counted = |drain: &Drain| drain.stay != Stay::WithSlice && !drain.may_go;
             let counted = self.servers.iter().filter(|(_, drain)| counted(drain));
             self.round = counted.map(|((key, _), _)| *key).collect();
+            self.was_uncounted = false;
             self.poll = (!self.round.is_empty()).then(|| now + POLL);
         }
         let part = actual.up_to(REAL_SERVERS, self.round.iter().copied().take(AT_ONCE));
@@ -266,6 +270,16 @@ impl Drains {
             self.round.remove(server);
         }
         (!part.is_empty()).then_some(part)
+    }
+
+    /// The connections of the last part could not be counted: they are in the next round.
+    pub(super) fn uncounted(&mut self) {
+        self.was_uncounted = true;
+    }
+
+    /// Whether this round has ended, and all were counted.
+    pub(super) fn are_all_counted(&self) -> bool {
+        self.round.is_empty() && !self.was_uncounted
     }
 
     /// Takes in how many connections the real servers of these virtual servers have, and says which of them must be compared

@@ -334,6 +334,11 @@ impl Schedule {
         }
     }
 
+    /// Whether uncertain keys could not be read when that was last tried.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.suspects.values().any(|suspects| suspects.attempts > 0)
+    }
+
     /// The kernel refused what a key needs, for a reason that `is_single`, its own, or may be everyone's: it is tried
     /// again later. Says whether that should be told: the first failure, or another text.
     pub(super) fn fail(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
