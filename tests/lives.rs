@@ -279,33 +279,44 @@ fn a_device_that_cannot_be_made_is_no_small_matter() {
     assert_eq!(life.kernel.state().addresses.len(), 4);
 }
 
+fn node(name: &str, address: &str) -> Node {
+    let (name, addresses) = (name.into(), vec![ip(address)]);
+    Node { name, addresses, zone: None, pod_cidrs: vec![], eligible: true }
+}
+
+/// Whether nodes are looked at again for this.
+fn is_news_of_nodes(life: &mut Life, event: Event) -> bool {
+    life.reconciler.take_notes();
+    life.feed([event]);
+    life.reconciler.take_notes().iter().any(|note| matches!(note, Note::NodeChanged))
+}
+
 /// Nodes tell of themselves all the time.
 #[test]
 fn another_node_is_looked_at_again_where_its_addresses_are_others() {
     let options = ProxyOptions { watch_all_nodes: true, ..options() };
     let mut life = Life::at_pace(options, MemoryKernel::default(), Duration::ZERO, NEVER);
-    let node = |address: &str| Node {
-        name: "there".into(),
-        addresses: vec![ip(address)],
-        zone: None,
-        pod_cidrs: vec![],
-        eligible: true,
-    };
     life.feed(cluster(1));
-    life.feed([Event::OtherNode(Change::Replace(vec![node("192.168.0.2")]))]);
+    life.feed([Event::OtherNode(Change::Replace(vec![node("there", "192.168.0.2")]))]);
     life.settle();
     for (address, is_news) in [("192.168.0.2", false), ("192.168.0.3", true), ("192.168.0.3", false)] {
-        life.reconciler.take_notes();
-        life.feed([Event::OtherNode(Change::Upsert(node(address)))]);
-        let notes = life.reconciler.take_notes();
-        assert_eq!(
-            notes.iter().any(|note| matches!(note, Note::NodeChanged)),
-            is_news,
-            "{address}: {notes:?}"
-        );
+        let event = Event::OtherNode(Change::Upsert(node("there", address)));
+        assert_eq!(is_news_of_nodes(&mut life, event), is_news, "{address}");
     }
     let there = life.reconciler.cluster().other_node("there");
     assert_eq!(there, Some(&[ip("192.168.0.3")][..]));
+}
+
+#[test]
+fn the_own_node_is_looked_at_again_where_it_says_something_else() {
+    let mut life = settled(1, NEVER);
+    let first = node(NODE, "192.168.0.2");
+    let tainted = Node { eligible: false, ..first.clone() };
+    for (node, is_news) in [(&first, true), (&first, false), (&tainted, true), (&tainted, false)] {
+        let event = Event::Node(Change::Upsert(node.clone()));
+        assert_eq!(is_news_of_nodes(&mut life, event), is_news, "{node:?}");
+    }
+    assert_eq!(life.reconciler.cluster().node(), Some(&tainted));
 }
 
 /// The start goes in pieces, and no piece waits for another one's time.

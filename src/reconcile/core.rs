@@ -222,7 +222,8 @@ impl Reconciler {
         let about = match &event {
             Event::Service(_) => Progress::services_changed,
             Event::Slice(_) => Progress::slices_changed,
-            // Nodes tell of themselves all the time, and rarely of another address.
+            // Nodes tell of themselves all the time, and rarely anything that is used of them.
+            Event::Node(Change::Upsert(node)) if self.cluster.node() == Some(node) => return,
             Event::OtherNode(Change::Upsert(node))
                 if self.cluster.other_node(&node.name) == Some(&node.addresses) =>
             {
