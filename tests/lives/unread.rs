@@ -32,11 +32,8 @@ fn what_drains_is_counted_when_all_parts_of_a_round_were() {
     let mut life = settled(COUNT, NEVER);
     for number in 0..COUNT {
         let [high, low] = number.to_be_bytes();
-        let server = VirtualServerKey {
-            address: [10, 96, high, low].into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-        };
+        let server =
+            VirtualServerKey { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp };
         let state = life.kernel.state();
         for real in state.virtual_servers[&server].real_servers.keys() {
             life.kernel.set_connections(server, *real, 1);

@@ -1,7 +1,6 @@
 //! The fixed rules, as data: what stands in our table for given settings.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::slice;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -43,6 +42,11 @@ const HOOK_PREROUTING: u32 = 0;
 const HOOK_INPUT: u32 = 1;
 const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
+
+/// Comments of rules that are in more than one chain.
+const TO_ANY_NODE: &str = "to endpoints on any node";
+const MASQUERADE_ALL: &str = "masquerade-all";
+const NOT_FROM_A_POD: &str = "not from a pod";
 
 /// What a table holds but elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,22 +143,28 @@ impl Writer<'_> {
 
     fn prerouting(&self) -> Vec<Rule> {
         let mut rules = vec![self.loopback()];
-        let inside = self.settings.inside.as_ref();
-        if let Some(inside) = inside {
+        if let Some(inside) = &self.settings.inside {
             let phrases = [Phrase::From(inside.clone()), Phrase::RewriteBy(IN_CLUSTER.name)];
             rules.push(self.rule("a pod, and the service's policy Local is not about it", &phrases));
         }
-        rules.push(self.masquerade_entry_points());
-        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         let mark = Phrase::Mark(self.settings.masquerade_mark);
-        if self.settings.masquerade_all {
-            rules.push(self.rule("masquerade-all", &[to_cluster_ip, mark]));
-        } else if let Some(inside) = inside {
-            let phrases = [to_cluster_ip, Phrase::NotFrom(inside.clone()), mark];
-            rules.push(self.rule("not from a pod", &phrases));
-        }
+        let marked =
+            |(comment, phrases): (_, Vec<_>)| self.rule(comment, &[phrases, vec![mark.clone()]].concat());
+        rules.extend(self.masqueraded().into_iter().map(marked));
         rules.extend(self.settle());
         rules
+    }
+
+    /// What is masqueraded of what comes from other nodes and from pods, and the comment of that rule.
+    fn masqueraded(&self) -> Vec<(&'static str, Vec<Phrase>)> {
+        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
+        let mut masqueraded = vec![(TO_ANY_NODE, vec![Phrase::EntryPointIn(MASQUERADE.name)])];
+        if self.settings.masquerade_all {
+            masqueraded.push((MASQUERADE_ALL, vec![to_cluster_ip]));
+        } else if let Some(inside) = &self.settings.inside {
+            masqueraded.push((NOT_FROM_A_POD, vec![to_cluster_ip, Phrase::NotFrom(inside.clone())]));
+        }
+        masqueraded
     }
 
     fn output(&self) -> Vec<Rule> {
@@ -165,20 +175,20 @@ impl Writer<'_> {
                 "the node, and the service's policy Local is not about it",
                 &[Phrase::RewriteBy(IN_CLUSTER.name)],
             ),
-            self.masquerade_entry_points(),
+            self.rule(TO_ANY_NODE, &[Phrase::EntryPointIn(MASQUERADE.name), mark.clone()]),
         ];
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         match &self.settings.inside {
             _ if self.settings.masquerade_all => {
-                rules.push(self.rule("masquerade-all", &[to_cluster_ip.clone(), mark.clone()]));
+                rules.push(self.rule(MASQUERADE_ALL, &[to_cluster_ip.clone(), mark.clone()]));
             }
             Some(inside @ Inside::Network(_)) => {
                 let phrases = [to_cluster_ip.clone(), Phrase::NotFrom(inside.clone()), mark.clone()];
-                rules.push(self.rule("not from a pod", &phrases));
+                rules.push(self.rule(NOT_FROM_A_POD, &phrases));
             }
             // It came in by no device.
             Some(Inside::Interface(_) | Inside::InterfacePrefix(_)) => {
-                rules.push(self.rule("not from a pod", &[to_cluster_ip.clone(), mark.clone()]));
+                rules.push(self.rule(NOT_FROM_A_POD, &[to_cluster_ip.clone(), mark.clone()]));
             }
             None => {}
         }
@@ -196,11 +206,6 @@ impl Writer<'_> {
     fn loopback(&self) -> Rule {
         let network = Inside::Network(loopback(self.family));
         self.rule("loopback addresses are left alone", &[Phrase::From(network), Phrase::Return])
-    }
-
-    fn masquerade_entry_points(&self) -> Rule {
-        let mark = Phrase::Mark(self.settings.masquerade_mark);
-        self.rule("to endpoints on any node", &[Phrase::EntryPointIn(MASQUERADE.name), mark])
     }
 
     /// A connection to a service is translated to its own destination: then no other nat chain, like that of a CNI's
@@ -282,15 +287,9 @@ impl Writer<'_> {
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         let to_external = Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name);
 
-        let mut rules = vec![masqueraded(&[Phrase::EntryPointIn(MASQUERADE.name)])];
-        let inside = self.settings.inside.as_ref();
-        if self.settings.masquerade_all {
-            rules.push(masqueraded(slice::from_ref(&to_cluster_ip)));
-        } else if let Some(inside) = inside {
-            rules.push(masqueraded(&[to_cluster_ip.clone(), Phrase::NotFrom(inside.clone())]));
-        }
+        let mut rules: Vec<_> = self.masqueraded().iter().map(|(_, phrases)| masqueraded(phrases)).collect();
         rules.push(keeps_its_source(to_cluster_ip));
-        if let Some(inside) = inside {
+        if let Some(inside) = &self.settings.inside {
             // All else that a pod asks was rewritten. Old kernels do not look into a map only to see who is in it.
             let rewritten = |to, end| {
                 let from = Phrase::From(inside.clone());
