@@ -4,12 +4,12 @@
 //! descriptor and memory, in a process that may open as many files as the system has and that is the last to be killed for
 //! want of memory. So a connection on which no complete request comes is closed, and one on which nobody takes the answers;
 //! and there is a greatest number of them, of all and of each peer: one peer that fills its own shuts nobody out. Ports of which
-//! there may be hundreds share these numbers.
+//! there may be hundreds share these numbers, but that each of them takes one connection of each peer.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -38,7 +38,7 @@ pub(super) struct Limits {
     pub(super) patience: Duration,
     /// How many connections are served at a time. Others wait until one of them is closed.
     pub(super) connections: usize,
-    /// How many of them one address may have. What is more is closed at once.
+    /// How many of them one address may have. What is more is closed at once, but for the first at each port.
     pub(super) connections_of_one_peer: usize,
 }
 
@@ -57,27 +57,30 @@ impl Limits {
 struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 impl Peers {
-    /// Counts one more, unless the address has as many as it may.
-    fn admit(&self, address: IpAddr, most: usize) -> Option<Admitted> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Admitted { peers: self.clone(), address })
+    fn connections_of(&self, address: IpAddr) -> usize {
+        self.lock().get(&address).copied().unwrap_or(0)
+    }
+
+    /// Counts one more.
+    fn count(&self, address: IpAddr) -> Counted {
+        *self.lock().entry(address).or_default() += 1;
+        Counted { peers: self.clone(), address }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection that is counted until this is dropped.
-struct Admitted {
+struct Counted {
     peers: Peers,
     address: IpAddr,
 }
 
-impl Drop for Admitted {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.peers.lock();
         if let Some(count) = counts.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -105,17 +108,23 @@ impl Connections {
 /// Serves for ever. Dropped, it accepts no more connections; those that are open go on.
 pub(super) async fn serve(listener: TcpListener, router: Router, connections: Connections) -> io::Result<()> {
     let Connections { limits, free, peers } = connections;
+    // Those of this port only.
+    let here = Peers::default();
     let mut said = None;
     loop {
         let (stream, peer) = accept(|| listener.accept(), &mut said).await;
-        let Some(admitted) = peers.admit(peer, limits.connections_of_one_peer) else { continue };
+        // A load balancer may ask all ports at once, each for another Service.
+        if peers.connections_of(peer) >= limits.connections_of_one_peer && here.connections_of(peer) > 0 {
+            continue;
+        }
+        let counted = [&peers, &here].map(|peers| peers.count(peer));
         // Not before there is a connection: as many ports as there may be connections would wait for one each, and no other
         // port would get any.
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
         let router = router.clone();
         tokio::spawn(async move {
             converse(stream, router, limits.patience).await;
-            drop((admitted, permit));
+            drop((counted, permit));
         });
     }
 }
@@ -187,10 +196,15 @@ mod tests {
 
     /// A server that says how long the body of a request is.
     fn start(limits: Limits) -> SocketAddr {
+        start_one_of(&Connections::within(limits))
+    }
+
+    /// One of several that have their connections together.
+    fn start_one_of(connections: &Connections) -> SocketAddr {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(any(async |body: Bytes| body.len().to_string()));
-        tokio::spawn(serve(listener, router, Connections::within(limits)));
+        tokio::spawn(serve(listener, router, connections.clone()));
         address
     }
 
@@ -309,6 +323,27 @@ mod tests {
         drop(first);
         tokio::time::sleep(SOON).await;
         assert!(told(address, &request).await.0.starts_with("HTTP/1.1 200 OK"), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_all_it_may_have_is_answered_at_each_port() {
+        let limits =
+            Limits { patience: Duration::from_secs(10), connections_of_one_peer: 2, ..Limits::DEFAULT };
+        let connections = Connections::within(limits);
+        let ports = [(); 4].map(|()| start_one_of(&connections));
+        let mut all = Vec::new();
+        for port in ports {
+            let mut stream = TcpStream::connect(port).await.unwrap();
+            stream.write_all(REQUEST.as_bytes()).await.unwrap();
+            let mut bytes = [0; 1024];
+            let length = stream.read(&mut bytes).await.unwrap();
+            assert!(bytes[..length].starts_with(b"HTTP/1.1 200 OK"), "{}", all.len());
+            all.push(stream);
+        }
+        for port in ports {
+            let mut second = TcpStream::connect(port).await.unwrap();
+            assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        }
     }
 
     #[tokio::test(start_paused = true)]
