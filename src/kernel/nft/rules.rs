@@ -18,9 +18,9 @@ pub(super) const TABLE: &str = "kube-ipvs";
 /// What the table says about itself.
 pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed here";
 
-/// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. It is for people, since rules of
-/// another version are noticed because they are different; but where a change is not read back, it is what is noticed. So it was
-/// with 7, since when IPv6 ranges are looked up by words ([`sets::Part::range_fields`]).
+/// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. Most changes are noticed because the
+/// rules in the kernel are others; by this number are those that it does not tell when it is read, as with 7, since when IPv6
+/// ranges are looked up by words ([`sets::Part::range_fields`]).
 const VERSION: u32 = 8;
 
 /// Before destination addresses are translated, so that a restriction sees what the client asked for.
@@ -43,9 +43,6 @@ const HOOK_INPUT: u32 = 1;
 const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
 
-/// Comments of rules that are in more than one chain.
-const TO_ANY_NODE: &str = "to endpoints on any node";
-const MASQUERADE_ALL: &str = "masquerade-all";
 const NOT_FROM_A_POD: &str = "not from a pod";
 
 /// What a table holds but elements.
@@ -85,6 +82,15 @@ pub(super) enum Variant {
 impl Variant {
     /// The best first.
     pub(super) const ALL: [Self; 2] = [Self::FullyRandom, Self::Plain];
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asker {
+    /// This node.
+    Node,
+    /// A pod, or somebody elsewhere.
+    Other,
 }
 
 /// Writes rules of one table.
@@ -147,55 +153,51 @@ impl Writer<'_> {
             let phrases = [Phrase::From(inside.clone()), Phrase::RewriteBy(IN_CLUSTER.name)];
             rules.push(self.rule("a pod, and the service's policy Local is not about it", &phrases));
         }
-        let mark = Phrase::Mark(self.settings.masquerade_mark);
-        let marked =
-            |(comment, phrases): (_, Vec<_>)| self.rule(comment, &[phrases, vec![mark.clone()]].concat());
-        rules.extend(self.masqueraded().into_iter().map(marked));
+        rules.extend(self.marks(Asker::Other));
         rules.extend(self.settle());
         rules
     }
 
-    /// What is masqueraded of what comes from other nodes and from pods, and the comment of that rule.
-    fn masqueraded(&self) -> Vec<(&'static str, Vec<Phrase>)> {
+    /// What is masqueraded is marked.
+    fn marks(&self, asker: Asker) -> Vec<Rule> {
+        let marked = |(comment, mut phrases): (_, Vec<_>)| {
+            phrases.push(Phrase::Mark(self.settings.masquerade_mark));
+            self.rule(comment, &phrases)
+        };
+        self.masqueraded(asker).into_iter().map(marked).collect()
+    }
+
+    /// What is masqueraded of what they ask, and the comment of that rule.
+    fn masqueraded(&self, asker: Asker) -> Vec<(&'static str, Vec<Phrase>)> {
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
-        let mut masqueraded = vec![(TO_ANY_NODE, vec![Phrase::EntryPointIn(MASQUERADE.name)])];
-        if self.settings.masquerade_all {
-            masqueraded.push((MASQUERADE_ALL, vec![to_cluster_ip]));
-        } else if let Some(inside) = &self.settings.inside {
-            masqueraded.push((NOT_FROM_A_POD, vec![to_cluster_ip, Phrase::NotFrom(inside.clone())]));
-        }
-        masqueraded
+        let clusters = match (&self.settings.inside, asker) {
+            _ if self.settings.masquerade_all => Some(("masquerade-all", vec![to_cluster_ip])),
+            // It came in by no device.
+            (Some(Inside::Interface(_) | Inside::InterfacePrefix(_)), Asker::Node) => {
+                Some((NOT_FROM_A_POD, vec![to_cluster_ip]))
+            }
+            (Some(inside), _) => Some((NOT_FROM_A_POD, vec![to_cluster_ip, Phrase::NotFrom(inside.clone())])),
+            (None, _) => None,
+        };
+        let entry_points = ("to endpoints on any node", vec![Phrase::EntryPointIn(MASQUERADE.name)]);
+        [entry_points].into_iter().chain(clusters).collect()
     }
 
     fn output(&self) -> Vec<Rule> {
-        let mark = Phrase::Mark(self.settings.masquerade_mark);
+        let rewritten = [Phrase::RewriteBy(IN_CLUSTER.name)];
         let mut rules = vec![
             self.loopback(),
-            self.rule(
-                "the node, and the service's policy Local is not about it",
-                &[Phrase::RewriteBy(IN_CLUSTER.name)],
-            ),
-            self.rule(TO_ANY_NODE, &[Phrase::EntryPointIn(MASQUERADE.name), mark.clone()]),
+            self.rule("the node, and the service's policy Local is not about it", &rewritten),
         ];
-        let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
-        match &self.settings.inside {
-            _ if self.settings.masquerade_all => {
-                rules.push(self.rule(MASQUERADE_ALL, &[to_cluster_ip.clone(), mark.clone()]));
-            }
-            Some(inside @ Inside::Network(_)) => {
-                let phrases = [to_cluster_ip.clone(), Phrase::NotFrom(inside.clone()), mark.clone()];
-                rules.push(self.rule(NOT_FROM_A_POD, &phrases));
-            }
-            // It came in by no device.
-            Some(Inside::Interface(_) | Inside::InterfacePrefix(_)) => {
-                rules.push(self.rule(NOT_FROM_A_POD, &[to_cluster_ip.clone(), mark.clone()]));
-            }
-            None => {}
-        }
+        rules.extend(self.marks(Asker::Node));
         // Also where the pods' network is known: it may hold the service addresses.
         if !self.settings.masquerade_all {
             for set in [CLUSTER_ADDRESSES, EXTERNAL_ADDRESSES] {
-                let phrases = [to_cluster_ip.clone(), Phrase::SourceInSet(set.name), mark.clone()];
+                let phrases = [
+                    Phrase::DestinationInSet(CLUSTER_ADDRESSES.name),
+                    Phrase::SourceInSet(set.name),
+                    Phrase::Mark(self.settings.masquerade_mark),
+                ];
                 rules.push(self.rule("the node with a service address as its source", &phrases));
             }
         }
@@ -287,7 +289,8 @@ impl Writer<'_> {
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         let to_external = Phrase::DestinationInSet(EXTERNAL_ADDRESSES.name);
 
-        let mut rules: Vec<_> = self.masqueraded().iter().map(|(_, phrases)| masqueraded(phrases)).collect();
+        let mut rules: Vec<_> =
+            self.masqueraded(Asker::Other).iter().map(|(_, phrases)| masqueraded(phrases)).collect();
         rules.push(keeps_its_source(to_cluster_ip));
         if let Some(inside) = &self.settings.inside {
             // All else that a pod asks was rewritten. Old kernels do not look into a map only to see who is in it.
