@@ -53,5 +53,5 @@ pub fn of(cluster: &Cluster, service: &Service, node_name: &str, family: Family)
 
 /// Whether it gets traffic: because it is ready, or for want of one that is.
 fn is_usable(endpoint: &Endpoint) -> bool {
-    endpoint.ready || endpoint.serving && endpoint.terminating
+    endpoint.ready || endpoint.serves_while_terminating()
 }

@@ -5,7 +5,9 @@ mod judged;
 
 use std::sync::Arc;
 
-pub use self::judged::{Judged, Judgement, Unused, judged};
+use serde::Serialize;
+
+pub use self::judged::{EndpointUse, Judged, Judgement, judged};
 use super::Cluster;
 use super::types::{Endpoint, Family, Hints, Service, ServicePort};
 use crate::state::RealServerKey;
@@ -37,10 +39,6 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn terminates_and_serves(&self) -> bool {
-        self.endpoint.serving && self.endpoint.terminating
-    }
-
     fn names(&self, names: fn(&Hints) -> &[Arc<str>]) -> &[Arc<str>] {
         self.endpoint.hints.as_deref().map_or(&[], names)
     }
@@ -72,7 +70,7 @@ fn ready_or_serving(
 ) -> Vec<RealServerKey> {
     let ready = chosen(all, |known| known.endpoint.ready && admitted(known));
     if ready.is_empty() {
-        chosen(all, |known| known.terminates_and_serves() && instead(known))
+        chosen(all, |known| known.endpoint.serves_while_terminating() && instead(known))
     } else {
         ready
     }
@@ -90,13 +88,16 @@ fn chosen(all: &[Known<'_>], wanted: impl Fn(&Known<'_>) -> bool) -> Vec<RealSer
 }
 
 /// Which hints count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Near {
     /// Those for nodes.
+    #[serde(rename = "for nodes")]
     Node,
     /// Those for zones.
+    #[serde(rename = "for zones")]
     Zone,
     /// None.
+    #[serde(rename = "none")]
     Anywhere,
 }
 

@@ -32,6 +32,11 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
+    /// The family of a network's addresses.
+    pub fn of_network(network: &IpNet) -> Self {
+        Self::of(network.addr())
+    }
+
     /// `0.0.0.0` or `::`: the address of nobody, and the lowest of the family. Those of IPv4 come before those of IPv6.
     pub fn unspecified_address(self) -> IpAddr {
         match self {
@@ -331,6 +336,13 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// For whom the control plane meant it, if it said so.
     pub hints: Option<Arc<Hints>>,
+}
+
+impl Endpoint {
+    /// Whether it may still be sent new connections, where none is ready (KEP-1669).
+    pub fn serves_while_terminating(&self) -> bool {
+        self.serving && self.terminating
+    }
 }
 
 /// For which clients an endpoint is meant (KEP-2433, KEP-3015): the control plane's way to say what a Service's

@@ -48,7 +48,7 @@ pub(super) fn of_entry_point(
     }
     if point.role == Role::Balanced {
         let ranges = service.external.as_deref().map_or(&[][..], |external| &external.source_ranges);
-        let is_alike = |range: &&IpNet| Family::of(range.addr()) == Family::of(server.address);
+        let is_alike = |range: &&IpNet| Family::of_network(range) == Family::of(server.address);
         let ranges: Vec<IpNet> = ranges.iter().filter(is_alike).copied().collect();
         if !ranges.is_empty() {
             elements.push(Element::Restricted(server));

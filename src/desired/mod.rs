@@ -113,7 +113,7 @@ impl Desired {
         let knows_pods =
             |node: &NodeFacts| Family::ALL.map(|family| node.inside(&self.options, family).is_some());
         let other_pods = knows_pods(&old) != knows_pods(new);
-        if moved || other_ports || other_ranges || other_pods {
+        if moved || other_ranges || other_pods {
             let concerned = cluster.services().filter(|service| {
                 let external = service.external.as_deref();
                 moved && endpoints::have_hints(cluster, service)

@@ -127,7 +127,11 @@ impl NodeFacts {
     /// How clients of one family inside the cluster are told from others.
     pub(super) fn inside(&self, options: &ProxyOptions, family: Family) -> Option<Inside> {
         let first = |networks: &[IpNet]| {
-            networks.iter().find(|network| Family::of(network.addr()) == family).copied().map(Inside::Network)
+            networks
+                .iter()
+                .find(|network| Family::of_network(network) == family)
+                .copied()
+                .map(Inside::Network)
         };
         match &options.local_detector {
             LocalDetector::ClusterCidr => first(&options.cluster_cidrs),
@@ -165,7 +169,7 @@ pub(crate) fn node_port_networks(
     ips: Option<NodeIps>,
     family: Family,
 ) -> Vec<IpNet> {
-    let of_family = |network: &IpNet| Family::of(network.addr()) == family;
+    let of_family = |network: &IpNet| Family::of_network(network) == family;
     let primary = ips.map(|ips| ips.of(family)).filter(|address| wanted.primary && !address.is_loopback());
     let networks: Vec<IpNet> =
         wanted.networks.iter().copied().filter(of_family).chain(primary.map(IpNet::from)).collect();

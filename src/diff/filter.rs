@@ -22,9 +22,9 @@ pub(super) fn rules(wanted: &State, actual: &State, family: Family, scope: &Scop
     }
 }
 
-/// What owns the virtual servers that go, and whose address is shared from now on: that it was not is all that said whose
-/// they are. A table that is made anew has these until they are gone. What is wanted is no orphan: an entry point without
-/// endpoints has no virtual server, and is owned.
+/// That virtual servers are ours which go from an address that is shared from now on: until now the address alone said so, and
+/// a shared one says nothing. A table that is made anew has these until they are gone. What is wanted is no orphan: an
+/// entry point without endpoints has no virtual server, and is owned.
 fn orphans<'a>(wanted: &'a State, actual: &'a State, scope: &'a Scope) -> impl Iterator<Item = Element> {
     let shared_now = wanted.elements.difference(&actual.elements).filter_map(|element| match element {
         Element::SharedAddress(address) => Some(*address),

@@ -5,9 +5,11 @@
 //! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
 
 mod adoption;
+mod audited;
 mod explain;
 mod outcomes;
 mod plan;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,6 +21,7 @@ use ipnet::IpNet;
 
 use super::audit::{Audit, Look};
 use super::drain::{Drains, Ended};
+use super::foreign::Foreign;
 use super::note::{Note, Owner, Reading};
 use super::picture::Picture;
 use super::progress::{Changes, Progress};
@@ -31,59 +34,14 @@ use crate::cluster::{Cluster, Touched};
 use crate::desired::claims::Conflict;
 use crate::desired::settings::Supported;
 use crate::desired::{Desired, Shared};
-use crate::diff::Plan;
 use crate::diff::purge::Purge;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
+use crate::kernel::Purged;
 use crate::options::ProxyOptions;
-use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
-
-/// A piece of work for the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Carry out a plan.
-    Apply(Arc<Plan>),
-    /// Read this back.
-    Read(Selection),
-    /// List the keys of all virtual servers.
-    List,
-    /// Ask whether what everything stands on is there, and these.
-    Foundations(Witnesses),
-    /// Count the connections of the real servers of these virtual servers.
-    Count(BTreeSet<VirtualServerKey>),
-    /// Delete stale entries of connection tracking.
-    Purge(Arc<Purge>),
-}
-
-impl Work {
-    /// Does it.
-    pub fn carry_out(&self, kernel: &mut dyn Kernel) -> Answer {
-        match self {
-            Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
-            Self::Read(selection) => Answer::State(kernel.read(selection)),
-            Self::List => Answer::Keys(kernel.list_virtual_servers()),
-            Self::Foundations(witnesses) => Answer::Foundations(kernel.foundations(witnesses)),
-            Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
-            Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
-        }
-    }
-}
-
-/// What became of a piece of work, in the form that belongs to it.
-#[derive(Debug)]
-pub enum Answer {
-    /// To [`Work::Apply`]: one outcome per step.
-    Outcomes(Vec<Outcome>),
-    /// To [`Work::Read`].
-    State(Result<State, ReadError>),
-    /// To [`Work::List`].
-    Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
-    /// To [`Work::Foundations`].
-    Foundations(Foundations),
-    /// To [`Work::Count`].
-    Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
-    /// To [`Work::Purge`]: for each family of the purge.
-    Purged(BTreeMap<Family, Purged>),
-}
+use crate::state::{Key, State, VirtualServerKey};
+use adoption::Phase;
+use audited::SeenFoundations;
+pub use work::{Answer, Work};
+use work::{InFlight, Task};
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,43 +52,12 @@ pub enum Next {
     Wait(Option<Instant>),
 }
 
-/// Why a piece of work is in flight.
-#[derive(Debug)]
-enum Task {
-    Adopt,
-    Reread(Scope),
-    Audit(Selection),
-    List,
-    Foundations(Witnesses),
-    Count(BTreeSet<VirtualServerKey>),
-    Purge(Arc<Purge>),
-    Apply(Arc<Plan>, Scope),
-}
-
-/// What everything stands on, as it was last seen: see [`Foundations`].
-#[derive(Debug, Default)]
-struct Stands {
-    device: Option<u32>,
-    tables: BTreeMap<Family, u64>,
-}
-
-/// Virtual servers that are others'.
-#[derive(Debug, Default)]
-struct Foreign {
-    servers: BTreeSet<VirtualServerKey>,
-    /// Whether they are others than those that were told of: that is done once for all that happens together, since there may be
-    /// thousands.
-    is_news: bool,
-}
-
 /// The loop's state and decisions.
 pub struct Reconciler {
     cluster: Cluster,
     desired: Desired,
     actual: Picture,
-    adopted: bool,
-    /// The only Services that were looked at since what is there was adopted: see [`adoption`].
-    looked_first: Option<Touched>,
+    phase: Phase,
     /// Services whose facts changed since the last look, as they came; some may come several times. They are put in order
     /// when they are looked at: at once, which costs less than one by one.
     touched: Vec<ServiceKey>,
@@ -138,14 +65,15 @@ pub struct Reconciler {
     node_touched: bool,
     /// Since when the oldest change that was looked at waits to be handed to the kernel.
     waiting: Option<Instant>,
-    /// By what the turns of real servers differ from those on other nodes.
+    /// From it follows with which real server the turns of each virtual server begin: on other nodes with another one.
     seed: u64,
     schedule: Schedule,
     drains: Drains,
     purges: Purges,
     audit: Audit,
     /// Which device and which tables were there when that was last asked, and we have not made others since.
-    foundations: Stands,
+    foundations: SeenFoundations,
+    /// Virtual servers that are others'.
     foreign: Foreign,
     /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
     /// address is gone when the next list is made.
@@ -153,17 +81,10 @@ pub struct Reconciler {
     exclude_cidrs: Vec<IpNet>,
     families: BTreeSet<Family>,
     min_sync_period: Duration,
-    /// The end of the last plan.
-    applied: Option<Instant>,
-    adopt_again: Option<Instant>,
-    in_flight: Option<Task>,
-    /// When it was handed out.
-    handed_out: Option<Instant>,
-    /// What the piece of work in flight has cost, if that is known: see [`Reconciler::spent`].
-    spent: Option<Duration>,
+    last_plan_ended: Option<Instant>,
+    in_flight: Option<InFlight>,
     progress: Progress,
     notes: Vec<Note>,
-    synced_once: bool,
 }
 
 impl Reconciler {
@@ -184,8 +105,7 @@ impl Reconciler {
             cluster: if options.watch_all_nodes { Cluster::with_other_nodes() } else { Cluster::default() },
             desired: Desired::new(options, node_name, supported),
             actual: Picture::default(),
-            adopted: false,
-            looked_first: None,
+            phase: Phase::Reading(None),
             touched: Vec::new(),
             node_touched: false,
             waiting: None,
@@ -194,20 +114,16 @@ impl Reconciler {
             purges: Purges::default(),
             drains,
             audit: Audit::new(audit_period, families.clone()),
-            foundations: Stands::default(),
+            foundations: SeenFoundations::default(),
             foreign: Foreign::default(),
             intruders: BTreeSet::new(),
             exclude_cidrs,
             families,
             min_sync_period,
-            applied: None,
-            adopt_again: None,
+            last_plan_ended: None,
             in_flight: None,
-            handed_out: None,
-            spent: None,
             progress: Progress::default(),
             notes: Vec::new(),
-            synced_once: false,
         }
     }
 
@@ -239,7 +155,7 @@ impl Reconciler {
         let touched = self.cluster.apply(event);
         about(&mut self.progress, touched.len() as u64);
         // Before, nothing is looked at: then everything will be.
-        if self.adopted {
+        if self.phase.is_adopted() {
             if !touched.is_empty() {
                 if let Some((family, triggered)) = triggered {
                     self.progress.triggered(family, triggered);
@@ -299,24 +215,19 @@ impl Reconciler {
     /// What happened since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         self.progress.told();
-        if std::mem::take(&mut self.foreign.is_news) {
-            self.notes.push(Note::Foreign(self.foreign.servers.clone()));
-        }
+        self.notes.extend(self.foreign.take_news().map(Note::Foreign));
         std::mem::take(&mut self.notes)
     }
 
     /// What to do next. After [`Next::Work`] the answer must be given to [`Reconciler::complete`] first.
     pub fn next(&mut self, now: Instant) -> Next {
         assert!(self.in_flight.is_none(), "one piece of work at a time");
-        self.handed_out = Some(now);
-        if !self.adopted {
+        if !self.phase.is_adopted() {
             return self.next_adoption(now);
         }
         self.look_at_touched(now);
         if let Some(suspects) = self.schedule.suspects(now) {
-            let scope = suspects.clone();
-            let work = Work::Read(Selection::Keys(scope.clone()));
-            return self.start(Task::Reread(scope), work);
+            return self.start(Task::Reread(suspects.clone()), now);
         }
         if let Some(next) = self.purge(false, now) {
             return next;
@@ -332,7 +243,9 @@ impl Reconciler {
                 return next;
             }
         }
-        if let Some(first) = self.looked_first.take() {
+        if let Phase::First(first) = &mut self.phase {
+            let first = std::mem::take(first);
+            self.phase = Phase::Filling;
             self.adopt_rest(&first, now);
             return self.next(now);
         }
@@ -345,21 +258,19 @@ impl Reconciler {
             return next;
         }
         if let Some(servers) = self.drains.due(now, &self.actual) {
-            return self.start(Task::Count(servers.clone()), Work::Count(servers));
+            return self.start(Task::Count(servers), now);
         }
         let look = self.audit.due(now, &self.actual);
         if self.audit.take_round_ended() {
             self.notes.push(Note::AuditRound);
         }
-        match look {
-            Some(Look::Read(selection)) => {
-                return self.start(Task::Audit(selection.clone()), Work::Read(selection));
-            }
-            Some(Look::List) => return self.start(Task::List, Work::List),
-            Some(Look::Foundations(witnesses)) => {
-                return self.start(Task::Foundations(witnesses.clone()), Work::Foundations(witnesses));
-            }
-            None => {}
+        if let Some(look) = look {
+            let task = match look {
+                Look::Read(selection) => Task::Audit(selection),
+                Look::List => Task::List,
+                Look::Foundations(witnesses) => Task::Foundations(witnesses),
+            };
+            return self.start(task, now);
         }
         let due = [
             hold,
@@ -374,7 +285,9 @@ impl Reconciler {
     /// The piece of work in flight has cost so much processor time, which is less than it took where the kernel or the
     /// processor was waited for. Said before [`Reconciler::complete`]; what nobody says this of has cost what it took.
     pub fn spent(&mut self, processor: Duration) {
-        self.spent = Some(processor);
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.spent = Some(processor);
+        }
     }
 
     /// Takes in what became of the piece of work in flight.
@@ -382,9 +295,11 @@ impl Reconciler {
     /// # Panics
     /// If the answer is not of the form that belongs to the work.
     pub fn complete(&mut self, answer: Answer, now: Instant) {
-        let is_part_of_audit = matches!(self.in_flight, Some(Task::Audit(_) | Task::List));
-        let cost = self.spent.take().unwrap_or_else(|| self.took(now));
-        match (self.in_flight.take().expect("an answer follows a piece of work"), answer) {
+        let InFlight { task, since, spent } =
+            self.in_flight.take().expect("an answer follows a piece of work");
+        let took = now.saturating_duration_since(since);
+        let is_part_of_audit = matches!(task, Task::Audit(_) | Task::List);
+        match (task, answer) {
             (Task::Adopt, Answer::State(read)) => self.adopt(read, now),
             (Task::Reread(scope), Answer::State(Ok(state))) => {
                 for key in &scope {
@@ -422,8 +337,8 @@ impl Reconciler {
             }
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
-                self.applied = Some(now);
-                self.take_outcomes(&plan, &scope, outcomes, now);
+                self.last_plan_ended = Some(now);
+                self.take_outcomes(&plan, &scope, outcomes, took, now);
                 // Here and not only when nothing is left to do, which may be never.
                 self.settle(now);
                 if !self.touched.is_empty() {
@@ -434,23 +349,19 @@ impl Reconciler {
         }
         if is_part_of_audit {
             // Behind what was found: that is looked at soon.
-            self.audit.cost(cost, now);
+            self.audit.cost(spent.unwrap_or(took), now);
         }
     }
 
-    /// How long the piece of work took that is answered now.
-    fn took(&self, now: Instant) -> Duration {
-        self.handed_out.map_or(Duration::ZERO, |start| now.saturating_duration_since(start))
-    }
-
-    fn start(&mut self, task: Task, work: Work) -> Next {
-        self.in_flight = Some(task);
+    fn start(&mut self, task: Task, now: Instant) -> Next {
+        let work = task.work();
+        self.in_flight = Some(InFlight { task, since: now, spent: None });
         Next::Work(work)
     }
 
     fn look_at_touched(&mut self, now: Instant) {
         // A table that is made anew is made with what all Services ask for, and a Service may need a table that is.
-        if self.looked_first.is_some() {
+        if matches!(self.phase, Phase::First(_)) {
             return;
         }
         if std::mem::take(&mut self.node_touched) {
@@ -482,42 +393,26 @@ impl Reconciler {
     fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
         for shared in shared {
-            let owner = self.other_owner(&shared.service, shared.address);
+            let owner = Owner::of(&self.cluster, &shared.service, shared.address);
             self.notes.push(Note::Shared { shared, owner });
-        }
-    }
-
-    /// Who has a service address that is not put on our device.
-    fn other_owner(&self, service: &ServiceKey, address: IpAddr) -> Owner {
-        let has = |addresses: &[IpAddr]| addresses.contains(&address);
-        let on_device = self.cluster.node_addresses().iter().any(|known| known.address == address);
-        let mut others = self.cluster.other_nodes().filter(|_| !on_device);
-        if self.cluster.node().is_some_and(|node| has(&node.addresses)) {
-            if on_device { Owner::Node } else { Owner::NodeObject }
-        } else if let Some((name, _)) = others.find(|(_, addresses)| has(addresses)) {
-            Owner::OtherNode(name.clone())
-        } else if self.cluster.service(service).is_some_and(|service| has(&service.cluster_ips)) {
-            Owner::DeviceOfClusterIp
-        } else {
-            Owner::Device
         }
     }
 
     /// Until when changes are held back, where the user asked for that. Not while much is written piece by piece: the next
     /// piece would wait for them, and they for the time of the last one.
     fn held_back(&self, now: Instant) -> Option<Instant> {
-        let until = self.applied? + self.min_sync_period;
+        let until = self.last_plan_ended? + self.min_sync_period;
         let changes = self.schedule.most_urgent() == Some(Urgency::Change);
-        (changes && self.synced_once && !self.schedule.has_pieces() && now < until).then_some(until)
+        (changes && self.phase.is_synced() && !self.schedule.has_pieces() && now < until).then_some(until)
     }
 
     /// Purges connection tracking, if that is due. Before the first complete set is written everything would be.
     fn purge(&mut self, idle: bool, now: Instant) -> Option<Next> {
-        if !self.synced_once {
+        if !self.phase.is_synced() {
             return None;
         }
         let purge = Arc::new(self.purges.due(idle, &self.actual, now)?);
-        Some(self.start(Task::Purge(purge.clone()), Work::Purge(purge)))
+        Some(self.start(Task::Purge(purge), now))
     }
 
     fn purged(&mut self, purge: &Purge, purged: BTreeMap<Family, Purged>, now: Instant) {
@@ -536,7 +431,7 @@ impl Reconciler {
 
     /// Says which families are completely written now.
     fn settle(&mut self, now: Instant) {
-        if self.looked_first.is_some() {
+        if matches!(self.phase, Phase::First(_)) {
             return;
         }
         let is_empty = self.schedule.most_urgent().is_none();
@@ -546,8 +441,8 @@ impl Reconciler {
                 && refusals::are_few(schedule.failures(), &self.actual, |key| desired.wants(key), family)
         };
         self.notes.extend(self.progress.settled(is_settled, is_empty));
-        if !self.synced_once && is_empty {
-            self.synced_once = true;
+        if !self.phase.is_synced() && is_empty {
+            self.phase = Phase::Synced;
             self.purges.everything(&self.actual, now);
             self.notes.push(Note::FirstSync);
         }

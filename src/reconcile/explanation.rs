@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
+use crate::cluster::topology::{EndpointUse, Near};
 use crate::cluster::types::{Family, Policy, Protocol};
 use crate::state::VirtualServerKey;
 
@@ -134,27 +135,13 @@ pub struct Port {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
     /// Which hints decide, of those that the endpoints have.
-    pub hints: DecidingHints,
+    pub hints: Near,
     /// How many endpoints new connections go to where the policy is `Cluster`.
     pub used_with_policy_cluster: usize,
     /// The same where it is `Local`.
     pub used_with_policy_local: usize,
     /// All endpoints.
     pub endpoints: Vec<PortEndpoint>,
-}
-
-/// Which hints of its endpoints decide which of them a port leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum DecidingHints {
-    /// Those for nodes.
-    #[serde(rename = "for nodes")]
-    Nodes,
-    /// Those for zones.
-    #[serde(rename = "for zones")]
-    Zones,
-    /// None do.
-    #[serde(rename = "none")]
-    None,
 }
 
 /// An endpoint of a port.
@@ -174,26 +161,6 @@ pub struct PortEndpoint {
     pub policy_cluster: EndpointUse,
     /// The same where it is `Local`.
     pub policy_local: EndpointUse,
-}
-
-/// Whether new connections go to an endpoint, or why they do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum EndpointUse {
-    /// They do.
-    #[serde(rename = "used")]
-    Used,
-    /// It is neither ready, nor serving while it ends.
-    #[serde(rename = "not ready")]
-    NotReady,
-    /// It ends, and there are others that are ready.
-    #[serde(rename = "terminating, and others are ready")]
-    OthersAreReady,
-    /// Its hints name other nodes or zones.
-    #[serde(rename = "meant for other nodes or zones, by its hints")]
-    MeantForOthers,
-    /// It is on another node, or it is not known on which.
-    #[serde(rename = "not on this node")]
-    Elsewhere,
 }
 
 /// Where a Service is reached.

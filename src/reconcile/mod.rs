@@ -7,6 +7,7 @@ pub mod core;
 pub mod drain;
 pub mod explanation;
 mod first;
+mod foreign;
 pub mod note;
 mod picture;
 mod processor;

@@ -1,11 +1,12 @@
 //! What the reconciler has to tell: for the log, for metrics, for health.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::Touched;
-use crate::cluster::types::Family;
+use crate::cluster::types::{Family, ServiceKey};
+use crate::cluster::{Cluster, Touched};
 use crate::desired::Shared;
 use crate::desired::claims::Conflict;
 use crate::diff::StepKind;
@@ -128,6 +129,24 @@ pub enum Owner {
     Device,
     /// Another device of this node, which has a cluster IP: likely somebody's who wants to be asked there, and is not.
     DeviceOfClusterIp,
+}
+
+impl Owner {
+    /// Who has an address of this Service that is not put on our device.
+    pub(super) fn of(cluster: &Cluster, service: &ServiceKey, address: IpAddr) -> Self {
+        let has = |addresses: &[IpAddr]| addresses.contains(&address);
+        let on_device = cluster.node_addresses().iter().any(|known| known.address == address);
+        let mut others = cluster.other_nodes().filter(|_| !on_device);
+        if cluster.node().is_some_and(|node| has(&node.addresses)) {
+            if on_device { Self::Node } else { Self::NodeObject }
+        } else if let Some((name, _)) = others.find(|(_, addresses)| has(addresses)) {
+            Self::OtherNode(name.clone())
+        } else if cluster.service(service).is_some_and(|service| has(&service.cluster_ips)) {
+            Self::DeviceOfClusterIp
+        } else {
+            Self::Device
+        }
+    }
 }
 
 /// [`Outcome`] without its reasons: the label `verdict`.

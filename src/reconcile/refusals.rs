@@ -87,7 +87,7 @@ pub(super) fn are_few(
         }
     }
     // No further than needed: there may be many.
-    let more = |keys: Box<dyn Iterator<Item = Key> + '_>, count: usize| {
+    let more = |keys: &mut dyn Iterator<Item = Key>, count: usize| {
         count == 0 || keys.filter(stands).nth(count).is_some()
     };
     // From where those of the family begin: not past all of the other one for each change, as long as one of them is refused. Of
@@ -96,13 +96,9 @@ pub(super) fn are_few(
     let of_elements = Element::ClusterAddress(lowest);
     let of_servers = *VirtualServerKey::all_at(lowest).start();
     let all_elements = actual.elements.range(of_elements..).chain(actual.elements.range(..of_elements));
-    more(Box::new(all_elements.copied().map(Key::Element)), elements)
-        && more(
-            Box::new(actual.virtual_servers.range(of_servers..).map(|(key, _)| Key::VirtualServer(*key))),
-            servers,
-        )
-        && more(
-            Box::new(actual.addresses.range(lowest..).map(|(address, _)| Key::Address(*address))),
-            addresses,
-        )
+    let all_servers = actual.virtual_servers.range(of_servers..).map(|(key, _)| Key::VirtualServer(*key));
+    let all_addresses = actual.addresses.range(lowest..).map(|(address, _)| Key::Address(*address));
+    more(&mut all_elements.copied().map(Key::Element), elements)
+        && more(&mut { all_servers }, servers)
+        && more(&mut { all_addresses }, addresses)
 }

@@ -50,7 +50,7 @@ pub(super) fn check(
         bail!(fatal);
     }
     if options.local_detector == LocalDetector::ClusterCidr
-        && !options.cluster_cidrs.iter().any(|network| of(network) == primary)
+        && !options.cluster_cidrs.iter().any(|network| Family::of_network(network) == primary)
     {
         tracing::info!(
             "Detect-local-mode set to ClusterCIDR, but no cluster CIDR specified for primary IP family"
@@ -77,16 +77,13 @@ struct Findings {
     fatal: Option<String>,
 }
 
-fn of(network: &IpNet) -> Family {
-    Family::of(network.addr())
-}
-
 fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &ProxyOptions) -> Findings {
     let primary = ips.primary;
     let (mut told, mut fatal) = (Vec::new(), None);
     // All of them are of the other family, and there are some.
-    let misses =
-        |networks: &[IpNet]| !networks.is_empty() && networks.iter().all(|network| of(network) != primary);
+    let misses = |networks: &[IpNet]| {
+        !networks.is_empty() && networks.iter().all(|network| Family::of_network(network) != primary)
+    };
     let wrong = |what: &str, networks: &[IpNet]| {
         misses(networks).then(|| {
             format!("the primary family is {primary}, and {what} has networks of the other one only")
@@ -104,8 +101,8 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
     }
     // With `primary`, a family of which the Node object has no address is served everywhere: that was asked for.
     if let NodePortAddresses { networks, primary: false } = &options.node_port_addresses {
-        let families: BTreeSet<_> = networks.iter().map(of).collect();
-        let cluster: BTreeSet<_> = options.cluster_cidrs.iter().map(of).collect();
+        let families: BTreeSet<_> = networks.iter().map(Family::of_network).collect();
+        let cluster: BTreeSet<_> = options.cluster_cidrs.iter().map(Family::of_network).collect();
         if families.is_empty() {
             told.push(
                 "nodePortAddresses is unset; NodePort connections will be accepted on all local IPs. Consider using \

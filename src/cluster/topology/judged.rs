@@ -1,5 +1,7 @@
 //! What becomes of each endpoint of a Service port, and why: for people who ask.
 
+use serde::Serialize;
+
 use super::{Near, Place, endpoints, merge};
 use crate::cluster::Cluster;
 use crate::cluster::types::{Endpoint, Family, Service, ServicePort};
@@ -23,22 +25,29 @@ pub struct Judged<'a> {
     pub endpoint: &'a Endpoint,
     /// Whether it is on this node.
     pub local: bool,
-    /// Why new connections do not go to it where the policy is `Cluster`; `None`: they do.
-    pub not_for_cluster: Option<Unused>,
-    /// The same where the policy is `Local`.
-    pub not_for_local: Option<Unused>,
+    /// Whether new connections go to it where the policy is `Cluster`.
+    pub for_cluster: EndpointUse,
+    /// The same where it is `Local`.
+    pub for_local: EndpointUse,
 }
 
-/// Why new connections do not go to an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unused {
-    /// It is not ready, nor does it serve while it terminates.
+/// Whether new connections go to an endpoint, or why they do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum EndpointUse {
+    /// They do.
+    #[serde(rename = "used")]
+    Used,
+    /// It is neither ready, nor serving while it terminates.
+    #[serde(rename = "not ready")]
     NotReady,
     /// It serves while it terminates, and others are ready.
+    #[serde(rename = "terminating, and others are ready")]
     OthersAreReady,
-    /// It is ready, and meant for other nodes or zones.
+    /// It is ready, and its hints name other nodes or zones.
+    #[serde(rename = "meant for other nodes or zones, by its hints")]
     MeantForOthers,
-    /// It is on another node.
+    /// It is on another node, or it is not known on which.
+    #[serde(rename = "not on this node")]
     Elsewhere,
 }
 
@@ -54,24 +63,24 @@ pub fn judged<'a>(
     let merged = merge(cluster, service, port, family, place);
     let near = Near::of(|| merged.iter().filter(|known| known.endpoint.ready), place);
     let judge = |known: &super::Known<'a>| {
-        let condition = match (known.endpoint.ready, known.terminates_and_serves()) {
+        let condition = match (known.endpoint.ready, known.endpoint.serves_while_terminating()) {
             (true, _) => None,
-            (false, true) => Some(Unused::OthersAreReady),
-            (false, false) => Some(Unused::NotReady),
+            (false, true) => Some(EndpointUse::OthersAreReady),
+            (false, false) => Some(EndpointUse::NotReady),
         };
-        let why = |chosen: &[RealServerKey], otherwise| {
-            let is_chosen = chosen.binary_search(&known.key).is_ok();
-            (!is_chosen).then(|| condition.unwrap_or(otherwise))
+        let use_of = |chosen: &[RealServerKey], otherwise| match chosen.binary_search(&known.key) {
+            Ok(_) => EndpointUse::Used,
+            Err(_) => condition.unwrap_or(otherwise),
         };
         Judged {
             key: known.key,
             endpoint: known.endpoint,
             local: known.local,
-            not_for_cluster: why(&chosen.cluster, Unused::MeantForOthers),
-            not_for_local: if known.local {
-                why(&chosen.local, Unused::Elsewhere)
+            for_cluster: use_of(&chosen.cluster, EndpointUse::MeantForOthers),
+            for_local: if known.local {
+                use_of(&chosen.local, EndpointUse::Elsewhere)
             } else {
-                Some(Unused::Elsewhere)
+                EndpointUse::Elsewhere
             },
         }
     };

@@ -3,6 +3,7 @@
 //! The Services that everything else needs are looked at and written first; what all others ask for is made up
 //! afterwards, since that takes long in a large cluster. Until then nothing is removed, and nothing counts as written.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,39 @@ use super::super::first;
 use super::super::note::{Note, Reading};
 use super::super::picture::Picture;
 use super::super::schedule::Urgency;
-use super::{Next, Reconciler, Task, Work};
+use super::work::Task;
+use super::{Next, Reconciler};
 use crate::cluster::Touched;
-use crate::kernel::{ReadError, Selection};
+use crate::kernel::ReadError;
 use crate::state::{Element, Key, State, VirtualServerKey, ownership};
 
 /// The wait after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How far the start is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// What is there was not adopted; after a failure that is tried again at this moment.
+    Reading(Option<Instant>),
+    /// It was, and only these Services were looked at since.
+    First(Touched),
+    /// All Services were, and what they ask for was not yet written completely.
+    Filling,
+    /// It was, as far as the kernel takes it.
+    Synced,
+}
+
+impl Phase {
+    /// Whether what is there was adopted.
+    pub(super) fn is_adopted(&self) -> bool {
+        !matches!(self, Self::Reading(_))
+    }
+
+    /// Whether everything was written once.
+    pub(super) fn is_synced(&self) -> bool {
+        matches!(self, Self::Synced)
+    }
+}
 
 impl Reconciler {
     /// Nothing is touched, not even looked at, before the facts are complete: the kernel is read as late as possible,
@@ -29,12 +56,12 @@ impl Reconciler {
         }
         // From here on the kernel is waited for, and not the sources of facts any more.
         self.queued();
-        if let Some(due) = self.adopt_again
+        if let Phase::Reading(Some(due)) = self.phase
             && now < due
         {
             return Next::Wait(Some(due));
         }
-        self.start(Task::Adopt, Work::Read(Selection::Everything))
+        self.start(Task::Adopt, now)
     }
 
     /// Takes over what was read, or tries again later.
@@ -42,7 +69,7 @@ impl Reconciler {
         let state = match read {
             Ok(state) => state,
             Err(error) => {
-                self.adopt_again = Some(now + AGAIN);
+                self.phase = Phase::Reading(Some(now + AGAIN));
                 self.notes.push(Note::Unreadable(Reading::Adoption, error));
                 return;
             }
@@ -53,15 +80,14 @@ impl Reconciler {
         let is_kept = self.desired.keeps(&state.rules);
         let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
         self.actual = Picture::of(state);
-        self.adopted = true;
-        self.looked_first = Some(first.clone());
+        self.phase = Phase::First(first.clone());
         if !is_kept {
             return;
         }
         let update = self.desired.update(&self.cluster, &first);
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(first));
-        // Before an address is shared, what goes from there has to go; and what goes is not known yet.
+        // An address becomes a shared one after the virtual servers that go from there have gone, and which go is not known yet.
         let leaves_orphans = |key: &Key| match key {
             Key::Element(Element::SharedAddress(address)) if self.is_shared_from_now_on(*address) => {
                 self.actual.virtual_servers_at(*address).next().is_some()
@@ -86,14 +112,14 @@ impl Reconciler {
             self.desired.wants(&Key::VirtualServer(*key))
                 || ownership::is_ours(&state, key) && !ownership::is_excluded(&self.exclude_cidrs, key)
         };
-        self.foreign.servers = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
-        state.virtual_servers.retain(|key, _| !self.foreign.servers.contains(key));
+        let foreign: BTreeSet<_> = state.virtual_servers.keys().filter(|key| !ours(key)).copied().collect();
+        state.virtual_servers.retain(|key, _| !foreign.contains(key));
+        self.foreign.begin(foreign);
         self.actual = Picture::of(state);
         self.notes.push(Note::Adopted {
             virtual_servers: self.actual.virtual_servers.len(),
             addresses: self.actual.addresses.len(),
         });
-        self.foreign.is_news = true;
         self.audit.start(now);
 
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
@@ -111,9 +137,9 @@ impl Reconciler {
         });
         // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
         let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
-        // Elements come before virtual servers, but for those that send clients to one that is still to be made. To one that
-        // serves they go at once: what comes where they are sent from is perhaps dropped from now on. Until they are sent on, it is
-        // left to whoever serves it.
+        // Elements are written before virtual servers, but for a way inside to a virtual server that is still to be made: that is
+        // written after it. Until then it is left to whoever serves what the way begins at, so that waits with it. A way to a
+        // virtual server that serves is written at once: what it begins at is perhaps dropped from now on.
         let begins = |key: &Key| match key {
             Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
                 way.entry_point()
@@ -127,8 +153,8 @@ impl Reconciler {
             .scope
             .into_iter()
             .chain(of_first)
-            // Whoever serves a node port until now is passed by from then on: not before there is a virtual server. And that is not
-            // made where it would be open to everybody. So these come with their virtual servers.
+            // From when a node port is owned, whoever served it until now is passed by: not before there is a virtual server. And
+            // that is not made where it would be open to everybody. So all three come in one plan.
             .filter(|key| match key {
                 Key::Element(Element::Owned(server) | Element::Restricted(server)) => {
                     self.actual.virtual_servers.contains_key(server)

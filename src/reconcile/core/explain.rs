@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::explanation::{
-    DecidingHints, EndpointUse, EntryPoint, EntryPointKind, Explanation, Facts, NewConnections, Object, Port,
-    PortEndpoint, RealServer, RealServerState, ServiceAddress, ServiceExplained, Slice, Standing,
+    EntryPoint, EntryPointKind, Explanation, Facts, NewConnections, Object, Port, PortEndpoint, RealServer,
+    RealServerState, ServiceAddress, ServiceExplained, Slice, Standing,
 };
 use super::super::note::Owner;
 use super::super::schedule::Failure;
 use super::Reconciler;
-use crate::cluster::topology::{self, Judged, Judgement, Near, Unused};
+use crate::cluster::topology::{self, EndpointUse, Judged, Judgement};
 use crate::cluster::types::{EndpointSlice, Family, Service, ServiceKey, ServicePort};
 use crate::desired::asked::{Asked, Role};
 use crate::diff::accepts;
@@ -40,7 +40,7 @@ impl Reconciler {
         let mut all = view.foundations(service);
         all.extend(keys);
         let not_as_wanted: Vec<_> = all.iter().filter_map(|key| view.object(key)).collect();
-        let is_looked_at = self.adopted && asked.is_some() && !self.touched.contains(key);
+        let is_looked_at = self.phase.is_adopted() && asked.is_some() && !self.touched.contains(key);
         let state = not_as_wanted
             .iter()
             .map(|object| object.state)
@@ -252,7 +252,7 @@ impl<'a> View<'a> {
                 on: if keys.contains(&Key::Address(address)) {
                     DEVICE.to_owned()
                 } else {
-                    match self.reconciler.other_owner(service, address) {
+                    match Owner::of(&self.reconciler.cluster, service, address) {
                         Owner::Node => "this node, on a device and by its Node object".to_owned(),
                         Owner::NodeObject => "this node, by its Node object only".to_owned(),
                         Owner::OtherNode(name) => format!("node {name}, to which it is left"),
@@ -313,8 +313,8 @@ fn slice(slice: &EndpointSlice) -> Slice {
 }
 
 fn shown_port(family: Family, port: &ServicePort, judgement: &Judgement<'_>) -> Port {
-    let used = |unused: fn(&Judged<'_>) -> Option<Unused>| {
-        judgement.endpoints.iter().filter(|judged| unused(judged).is_none()).count()
+    let used = |of: fn(&Judged<'_>) -> EndpointUse| {
+        judgement.endpoints.iter().filter(|judged| of(judged) == EndpointUse::Used).count()
     };
     Port {
         name: port.name.to_string(),
@@ -322,13 +322,9 @@ fn shown_port(family: Family, port: &ServicePort, judgement: &Judgement<'_>) -> 
         protocol: port.protocol,
         port: port.port,
         node_port: port.node_port,
-        hints: match judgement.near {
-            Near::Node => DecidingHints::Nodes,
-            Near::Zone => DecidingHints::Zones,
-            Near::Anywhere => DecidingHints::None,
-        },
-        used_with_policy_cluster: used(|judged| judged.not_for_cluster),
-        used_with_policy_local: used(|judged| judged.not_for_local),
+        hints: judgement.near,
+        used_with_policy_cluster: used(|judged| judged.for_cluster),
+        used_with_policy_local: used(|judged| judged.for_local),
         endpoints: judgement.endpoints.iter().map(shown_endpoint).collect(),
     }
 }
@@ -342,18 +338,8 @@ fn shown_endpoint(judged: &Judged<'_>) -> PortEndpoint {
         node: endpoint.node.as_deref().map(str::to_owned),
         local: judged.local,
         conditions: conditions.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name).collect(),
-        policy_cluster: use_of(judged.not_for_cluster),
-        policy_local: use_of(judged.not_for_local),
-    }
-}
-
-fn use_of(unused: Option<Unused>) -> EndpointUse {
-    match unused {
-        None => EndpointUse::Used,
-        Some(Unused::NotReady) => EndpointUse::NotReady,
-        Some(Unused::OthersAreReady) => EndpointUse::OthersAreReady,
-        Some(Unused::MeantForOthers) => EndpointUse::MeantForOthers,
-        Some(Unused::Elsewhere) => EndpointUse::Elsewhere,
+        policy_cluster: judged.for_cluster,
+        policy_local: judged.for_local,
     }
 }
 

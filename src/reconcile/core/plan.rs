@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Next, Reconciler, Task, Work};
+use super::work::Task;
+use super::{Next, Reconciler};
 use crate::diff;
 use crate::state::{Element, Key, Scope, ownership};
 
@@ -48,12 +49,11 @@ impl Reconciler {
             self.succeeded(scope.iter());
             return None;
         }
-        let plan = Arc::new(plan);
-        Some(self.start(Task::Apply(plan.clone(), scope), Work::Apply(plan)))
+        Some(self.start(Task::Apply(Arc::new(plan), scope), now))
     }
 
-    /// Whose a new virtual server is, and that not everybody may use it, is said in the plan that makes it: which step needs which
-    /// is known inside one plan only. Where that cannot be said now, the virtual server waits.
+    /// The elements that say whose a new virtual server is, and who may not use it, go into the plan that makes it: which step
+    /// needs which is known inside one plan only. While such an element cannot be written, the virtual server waits.
     fn with_what_is_said_before(&mut self, scope: &mut Scope, now: Instant) {
         let new = scope.iter().filter_map(|key| match key {
             Key::VirtualServer(server) if !self.actual.virtual_servers.contains_key(server) => Some(*server),

@@ -40,7 +40,7 @@ impl Reconciler {
             .chain(failed)
             .chain(asked.filter(|server| server.address == address))
             .collect();
-        let foreign: Vec<_> = self.foreign.servers.range(all).map(ToString::to_string).collect();
+        let foreign: Vec<_> = self.foreign.servers().range(all).map(ToString::to_string).collect();
         if services.is_empty() && servers.is_empty() && foreign.is_empty() {
             let before = if self.cluster.is_complete() { "" } else { super::findings::INCOMPLETE };
             let text = format!("No Service that is known here has the address {address}. {before}");
@@ -86,7 +86,7 @@ impl Reconciler {
         let objects_not_as_wanted = failures.len() + others.count();
         Explanation::Troubled(TroubledServices {
             known_services: self.cluster.service_count(),
-            synced_once: self.synced_once,
+            synced_once: self.phase.is_synced(),
             troubled: troubled
                 .into_iter()
                 .take(LISTED)

@@ -5,12 +5,12 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::super::super::explanation::{
-    DecidingHints, EndpointUse, EntryPointKind, Explanation, NewConnections, RealServerState,
-    ServiceExplained, Standing,
+    EntryPointKind, Explanation, NewConnections, RealServerState, ServiceExplained, Standing,
 };
 use super::super::{Next, Reconciler};
 use crate::api::{Change, Event};
 use crate::cluster::examples;
+use crate::cluster::topology::{EndpointUse, Near};
 use crate::cluster::types::{
     AddressScope, Endpoint, EndpointSlice, External, Family, Hints, Node, NodeAddress, Policy, Protocol,
     Service, ServiceKey, ServicePort, SliceKey, SlicePort,
@@ -370,10 +370,7 @@ fn endpoints_that_are_not_used_say_why() {
     ];
     let explained = Life::with(vec![web()], endpoints).web();
     let port = &explained.ports[0];
-    assert_eq!(
-        (port.hints, port.used_with_policy_cluster, port.used_with_policy_local),
-        (DecidingHints::Zones, 1, 0)
-    );
+    assert_eq!((port.hints, port.used_with_policy_cluster, port.used_with_policy_local), (Near::Zone, 1, 0));
     let why: Vec<_> =
         port.endpoints.iter().map(|endpoint| (endpoint.policy_cluster, endpoint.policy_local)).collect();
     let elsewhere = EndpointUse::Elsewhere;

@@ -1,0 +1,98 @@
+//! Pieces of work for the kernel: why one is done, what it is, what comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cluster::types::Family;
+use crate::diff::Plan;
+use crate::diff::purge::Purge;
+use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
+use crate::state::{RealServerKey, Scope, State, VirtualServerKey};
+
+/// A piece of work for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Carry out a plan.
+    Apply(Arc<Plan>),
+    /// Read this back.
+    Read(Selection),
+    /// List the keys of all virtual servers.
+    List,
+    /// Ask whether what everything stands on is there, and these.
+    Foundations(Witnesses),
+    /// Count the connections of the real servers of these virtual servers.
+    Count(BTreeSet<VirtualServerKey>),
+    /// Delete stale entries of connection tracking.
+    Purge(Arc<Purge>),
+}
+
+impl Work {
+    /// Does it.
+    pub fn carry_out(&self, kernel: &mut dyn Kernel) -> Answer {
+        match self {
+            Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
+            Self::Read(selection) => Answer::State(kernel.read(selection)),
+            Self::List => Answer::Keys(kernel.list_virtual_servers()),
+            Self::Foundations(witnesses) => Answer::Foundations(kernel.foundations(witnesses)),
+            Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
+            Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
+        }
+    }
+}
+
+/// What became of a piece of work, in the form that belongs to it.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Work::Apply`]: one outcome per step.
+    Outcomes(Vec<Outcome>),
+    /// To [`Work::Read`].
+    State(Result<State, ReadError>),
+    /// To [`Work::List`].
+    Keys(Result<BTreeSet<VirtualServerKey>, ReadError>),
+    /// To [`Work::Foundations`].
+    Foundations(Foundations),
+    /// To [`Work::Count`].
+    Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
+    /// To [`Work::Purge`]: for each family of the purge.
+    Purged(BTreeMap<Family, Purged>),
+}
+
+/// Why a piece of work is done.
+#[derive(Debug)]
+pub(super) enum Task {
+    Adopt,
+    Reread(Scope),
+    Audit(Selection),
+    List,
+    Foundations(Witnesses),
+    Count(BTreeSet<VirtualServerKey>),
+    Purge(Arc<Purge>),
+    Apply(Arc<Plan>, Scope),
+}
+
+impl Task {
+    /// What is to be done for it.
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::Adopt => Work::Read(Selection::Everything),
+            Self::Reread(scope) => Work::Read(Selection::Keys(scope.clone())),
+            Self::Audit(selection) => Work::Read(selection.clone()),
+            Self::List => Work::List,
+            Self::Foundations(witnesses) => Work::Foundations(witnesses.clone()),
+            Self::Count(servers) => Work::Count(servers.clone()),
+            Self::Purge(purge) => Work::Purge(Arc::clone(purge)),
+            Self::Apply(plan, _) => Work::Apply(Arc::clone(plan)),
+        }
+    }
+}
+
+/// The piece of work that was handed out, and whose answer is waited for.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) task: Task,
+    /// When it was handed out.
+    pub(super) since: Instant,
+    /// What it has cost, if that is known: see [`super::Reconciler::spent`].
+    pub(super) spent: Option<Duration>,
+}
