@@ -3,6 +3,7 @@
 //! A plan goes phase by phase; inside a phase, the steps for one socket go together. What depends on a step that
 //! was not done is skipped. Nothing here decides what is wanted.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -288,14 +289,14 @@ impl LinuxKernel {
                 }
                 Key::Address(address) => {
                     let family = Family::of(*address);
-                    if let std::collections::btree_map::Entry::Vacant(entry) = addresses.entry(family) {
+                    if let Entry::Vacant(entry) = addresses.entry(family) {
                         entry.insert(self.read_addresses(family)?);
                     }
                     state.addresses.extend(addresses[&family].get(address).map(|value| (*address, *value)));
                 }
                 Key::Rules(_) | Key::Element(_) => {
                     let family = key.family().expect("rules and elements belong to a family");
-                    if let std::collections::btree_map::Entry::Vacant(entry) = tables.entry(family) {
+                    if let Entry::Vacant(entry) = tables.entry(family) {
                         let mut whole = State::default();
                         self.read_tables(family, &mut whole)?;
                         entry.insert(whole);

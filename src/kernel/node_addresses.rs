@@ -23,6 +23,7 @@ use super::netlink::multicast::{Heard, Multicast};
 use super::netlink::{Attribute, Message, Protocol, Socket, settled};
 use crate::cluster::types::{AddressScope, Family, NodeAddress, NodeAddresses};
 use crate::state::DEVICE;
+use crate::telemetry::Said;
 
 /// `AF_UNSPEC`: messages of other families tell of a port of a bridge, not of an interface.
 const UNSPECIFIED: u8 = 0;
@@ -39,8 +40,6 @@ const INTERFACE_OFFSET: u32 = 20;
 const BURST: Duration = Duration::from_millis(5);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// After this time an error that lasts, or has come again, is said once more.
-const SAY_AGAIN: Duration = Duration::from_hours(1);
 
 /// Knows the addresses of the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -156,21 +155,20 @@ impl Monitor {
 
 /// Calls `tell` with all addresses whenever they changed, until it says that nobody listens any more (`false`).
 pub fn follow(mut monitor: Monitor, mut tell: impl FnMut(NodeAddresses) -> bool) {
-    // What was said last, and when: an error may pass without any change, and come again.
-    let mut said: Option<(String, Instant)> = None;
+    // An error may pass without any change, and come again.
+    let mut said = Said::default();
     loop {
         match monitor.changed() {
             Ok(addresses) => {
-                said = None;
+                said.over();
                 if !tell(addresses) {
                     return;
                 }
             }
             Err(error) => {
-                let (error, now) = (error.to_string(), Instant::now());
-                if said.as_ref().is_none_or(|(text, when)| *text != error || now - *when >= SAY_AGAIN) {
+                let error = error.to_string();
+                if said.is_news(&error, Instant::now()) {
                     tracing::error!(err = error, "Cannot list the node's addresses; trying again");
-                    said = Some((error, now));
                 }
                 thread::sleep(RETRY);
             }

@@ -16,7 +16,7 @@ use super::sets::name_of;
 use super::tools::{Place, Variant};
 use crate::cluster::types::Family;
 use crate::kernel::ipset::IpSets;
-use crate::kernel::nft::any_table::WholeTables;
+use crate::kernel::nft::whole_tables::WholeTables;
 
 /// What only kube-proxy makes, by place and name: `ipset KUBE-CLUSTER-IP`.
 pub(super) type Traces = BTreeSet<String>;

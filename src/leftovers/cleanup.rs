@@ -18,7 +18,7 @@ use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
 use crate::kernel::ipset::IpSets;
 use crate::kernel::netlink::{Protocol, Socket};
-use crate::kernel::nft::any_table::{OUR_TABLE, WholeTables};
+use crate::kernel::nft::whole_tables::{OUR_TABLE, WholeTables};
 use crate::kernel::{Outcome, link};
 use crate::state::DEVICE;
 

@@ -12,7 +12,7 @@ use super::report::Report;
 use super::sets::{foresee_ipsets, foresee_table};
 use super::virtual_servers;
 use crate::cluster::types::Family;
-use crate::kernel::nft::any_table::WholeTables;
+use crate::kernel::nft::whole_tables::WholeTables;
 use crate::state::{State, VirtualServerKey};
 
 /// What [`super::takeover::take_over`] would report once everything is written in all families: "removed" stands for what would

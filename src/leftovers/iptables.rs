@@ -13,7 +13,7 @@ use super::sets::why;
 use super::tools::{Place, Tool, Variant};
 use crate::cluster::types::Family;
 use crate::kernel::Outcome;
-use crate::kernel::nft::any_table::WholeTables;
+use crate::kernel::nft::whole_tables::WholeTables;
 
 /// The tables that kube-proxy uses. Filter comes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
 /// kube-proxy ended, and rejects new ones on its own; what is left in nat repeats what our own rules do.

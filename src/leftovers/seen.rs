@@ -6,7 +6,7 @@
 //! needed to tell a jump from somebody's use of a chain. Pure.
 
 use super::iptables_save::{Chain, Rule, Table};
-use crate::kernel::nft::any_table::{Contents, FoundRule, FoundStep};
+use crate::kernel::nft::whole_tables::{Contents, FoundRule, FoundStep};
 
 /// What stands for what a match of iptables looks at.
 pub(super) const SOMETHING: &str = "...";

@@ -12,7 +12,7 @@ use super::{names, node_ports};
 use crate::cluster::types::Family;
 use crate::kernel::Outcome;
 use crate::kernel::ipset::IpSets;
-use crate::kernel::nft::any_table::WholeTables;
+use crate::kernel::nft::whole_tables::WholeTables;
 
 /// How often a set is tried that rules refer to, and the pause between. What a rule of iptables-nft referred to, the
 /// kernel gives up a little after the rule is gone, and nobody waits for that.

@@ -36,7 +36,7 @@ use super::tools::{Place, Tool, Variant};
 use super::virtual_servers::{self, Which};
 use crate::cluster::types::Family;
 use crate::kernel::nft::Tables;
-use crate::kernel::nft::any_table::{OUR_TABLE, WholeTables};
+use crate::kernel::nft::whole_tables::{OUR_TABLE, WholeTables};
 use crate::state::Rules;
 
 /// How often the takeover is tried, and how often it is looked whether somebody has set up iptables, or started

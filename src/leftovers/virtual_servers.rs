@@ -13,7 +13,7 @@ use crate::diff::Step;
 use crate::kernel::ipvs::Ipvs;
 use crate::kernel::netlink::{Protocol, Socket};
 use crate::kernel::nft::Tables;
-use crate::kernel::nft::any_table::OUR_TABLE;
+use crate::kernel::nft::whole_tables::OUR_TABLE;
 use crate::kernel::{Outcome, address, link};
 use crate::state::{Address, Rules, State, VirtualServerKey, ownership};
 

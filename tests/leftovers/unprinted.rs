@@ -2,7 +2,7 @@
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::kernel::Outcome;
-use kube_ipvs::kernel::nft::any_table::{FoundStep, WholeTables};
+use kube_ipvs::kernel::nft::whole_tables::{FoundStep, WholeTables};
 use kube_ipvs::leftovers::takeover::ForwardWatch;
 
 use crate::cleanup::run;

@@ -69,13 +69,13 @@
 //!
 //! A table has no owner flag and stays when the program ends.
 
-pub mod any_table;
 mod expressions;
 mod read;
 mod rules;
 mod sets;
 #[cfg(test)]
 mod tests;
+pub mod whole_tables;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +172,7 @@ impl Tables {
     /// Replaces the table of a family, in the best variant that the kernel accepts.
     fn install(&mut self, family: Family, settings: &RuleSettings, elements: &[Element]) -> Outcome {
         if let Some(Inside::Network(pods)) = &settings.inside
-            && Family::of(pods.addr()) != family
+            && Family::of_network(pods) != family
         {
             return invalid(format!("the pods' network {pods} is not {family}"));
         }
