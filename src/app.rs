@@ -4,10 +4,8 @@ pub mod cleanup;
 mod config_file;
 pub mod dry_run;
 mod init_only;
-mod kubernetes_events;
 mod log;
 mod own_node;
-mod report;
 mod servers;
 mod sign;
 mod silent_kernel;
@@ -28,15 +26,16 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::desired::Desired;
+use crate::desired::settings::Supported;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::{Kernel, node_addresses};
 use crate::options::merge::Merged;
 use crate::options::{EXTERNAL_IPS_GATE, Options, Source, file};
 use crate::reconcile::core::Reconciler;
+use crate::report::services::Services;
+use crate::report::{Reporter, kubernetes_events};
 use crate::serve::service_health;
-use crate::{reconcile, serve};
-use report::Reporter;
-use report::services::Services;
+use crate::{reconcile, report, serve};
 use source::{LISTS, Opened};
 use supported::{Lack, supported};
 use tasks::Tasks;
@@ -97,6 +96,13 @@ pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("--write-config-to={}", path.display()))?;
     tracing::info!(file = %path.display(), "Wrote configuration");
     Ok(())
+}
+
+/// What decides, by these options.
+fn reconciler(options: &Options, supported: Supported) -> Reconciler {
+    let Options { proxy, node_name, min_sync_period, sync_period, .. } = options;
+    let audit_period = *sync_period / AUDITS_PER_SYNC_PERIOD;
+    Reconciler::new(proxy.clone(), node_name.clone(), supported, *min_sync_period, audit_period)
 }
 
 /// What comes of it that somebody ended the program before it began. What is to be set by then is not, and whoever waits for that must
@@ -163,13 +169,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     events.tell(kubernetes_events::starting());
     takeover::after_first_sync(&status, &metrics, &options.proxy, supported.families.clone());
 
-    let reconciler = Reconciler::new(
-        options.proxy.clone(),
-        options.node_name.clone(),
-        supported.clone(),
-        options.min_sync_period,
-        options.sync_period / AUDITS_PER_SYNC_PERIOD,
-    );
+    let reconciler = reconciler(options, supported.clone());
     let (news, ports) = mpsc::unbounded_channel();
     let health = service_health::Health { status: looked_at, sync_period: options.sync_period };
     let stop = tasks.shutdown();
@@ -187,7 +187,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         news,
     );
-    let (kernel, turns) = silent_kernel::Counted::new(kernel);
+    let (kernel, turns) = silent_kernel::WatchedKernel::new(kernel);
     tokio::spawn(silent_kernel::watch(turns, status.clone(), Arc::clone(&metrics), options.sync_period));
     let needs_node = matches!(options.source, Source::Api { .. });
     let node_name = options.node_name.clone();

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
-//! for what is there. [`reconcile`] drives the pure part and the kernel; [`serve`] sees what is published and nothing
-//! else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`open_files`] sets up
+//! for what is there. [`reconcile`] drives the pure part and the kernel, and `report` passes on what it tells; [`serve`] sees
+//! what is published and nothing else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`open_files`] sets up
 //! the process, once, and so does [`allocator`], which also gives memory back after the first sync; [`options`] is what
 //! the program was told, [`sloppy`] reads addresses as Kubernetes does, [`telemetry`] is the log; [`app`] wires it all
 //! and is the only module that knows all others.
@@ -30,7 +30,7 @@
 //!        │                           │  │
 //!  thread "addresses"                │  │
 //!  kernel::node_addresses            │  │
-//!                                    │  └── Notes ──► app::report ──► log, Events
+//!                                    │  └── Notes ──► report ───────► log, Events
 //!                                    │                    │
 //!  tasks "healthz", "metrics"        │   Status (watch) ◄─┤◄── api::watch::Monitor
 //!  serve::http, serve::pages ◄───────┼────────────────────┤
@@ -79,6 +79,7 @@ pub mod leftovers;
 pub mod open_files;
 pub mod options;
 pub mod reconcile;
+mod report;
 pub mod serve;
 pub mod sloppy;
 pub mod state;

@@ -16,6 +16,7 @@
 //! | other crates: `warn!` and above, `info!`, `debug!`, `trace!` | `-v=0`, `-v=4`, `-v=6`, `-v=8` |
 
 mod json;
+mod said;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -31,6 +32,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::options::LogFormat;
+pub(crate) use said::Said;
 
 /// What `-v` said.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);

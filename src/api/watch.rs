@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use self::cycle::Cycle;
 pub use self::encoding::Encoding;
 use self::kinds::{OtherNodes, OwnNode, Services, Slices};
-use self::status::Report;
+use self::status::WatchReport;
 pub use self::status::{Counters, Monitor, Status};
 use super::Event;
 
@@ -150,10 +150,10 @@ pub struct ApiSource {
     client: Client,
     node_name: Arc<str>,
     settings: Settings,
-    services: Report,
-    slices: Report,
-    node: Report,
-    other_nodes: Option<Report>,
+    services: WatchReport,
+    slices: WatchReport,
+    node: WatchReport,
+    other_nodes: Option<WatchReport>,
 }
 
 impl ApiSource {
@@ -163,9 +163,9 @@ impl ApiSource {
             client,
             node_name,
             settings: Settings::default(),
-            services: Report::new(Resource::Services),
-            slices: Report::new(Resource::EndpointSlices),
-            node: Report::new(Resource::Nodes),
+            services: WatchReport::new(Resource::Services),
+            slices: WatchReport::new(Resource::EndpointSlices),
+            node: WatchReport::new(Resource::Nodes),
             other_nodes: None,
         }
     }
@@ -173,7 +173,7 @@ impl ApiSource {
     /// The same that watches all other Nodes too. Each node of a cluster then hears of each change of each Node.
     #[must_use]
     pub fn with_other_nodes(self) -> Self {
-        Self { other_nodes: Some(Report::new(Resource::OtherNodes)), ..self }
+        Self { other_nodes: Some(WatchReport::new(Resource::OtherNodes)), ..self }
     }
 
     /// The same with other limits.
@@ -186,7 +186,7 @@ impl ApiSource {
     /// watched.
     pub fn monitors(&self) -> Vec<Monitor> {
         let always = [&self.services, &self.slices, &self.node];
-        always.into_iter().chain(&self.other_nodes).map(Report::monitor).collect()
+        always.into_iter().chain(&self.other_nodes).map(WatchReport::monitor).collect()
     }
 
     /// Runs the watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any

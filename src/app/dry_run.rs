@@ -17,12 +17,10 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
-use super::report::contested::Contested;
-use super::report::numbers;
 use super::source::{self, LISTS};
 use super::supported::{Lack, supported};
 use super::tasks::Tasks;
-use super::{AUDITS_PER_SYNC_PERIOD, ROOT, carry_out, log, system};
+use super::{ROOT, carry_out, log, reconciler, system};
 use crate::api::Event;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::node_addresses;
@@ -32,6 +30,8 @@ use crate::options::merge::Merged;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::Note;
 use crate::reconcile::rehearse::{Rehearsal, rehearse};
+use crate::report::contested::Contested;
+use crate::report::numbers;
 use text::Foreseen;
 
 /// It was asked to stop.
@@ -63,13 +63,7 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
     let (sender, heard) = mpsc::channel(LISTS);
     sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;
     let known = source::listen(source, options, &supported, sender, &mut tasks).await;
-    let mut reconciler = Reconciler::new(
-        options.proxy.clone(),
-        options.node_name.clone(),
-        supported,
-        options.min_sync_period,
-        options.sync_period / AUDITS_PER_SYNC_PERIOD,
-    );
+    let mut reconciler = reconciler(options, supported);
     let rehearsal = match known {
         // All arms are cancel-safe.
         Ok(true) => tokio::select! {

@@ -3,11 +3,11 @@
 
 use anyhow::{Context as _, bail};
 
-use super::report;
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::diff::{Step, diff};
 use crate::kernel::{Kernel, Outcome, Selection};
+use crate::report;
 use crate::state::{Key, Scope};
 
 /// Writes the settings that do not depend on any object, but for the rules: the device, parameters, timeouts. Parameters that

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use super::kubernetes_events::{self, OwnServer};
 use super::tasks::Tasks;
 use crate::api::events::Events;
 use crate::options::file;
 use crate::options::merge::Merged;
 use crate::reconcile::explanation::Explanation;
+use crate::report::kubernetes_events::{self, OwnServer};
 use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::{serve, telemetry};

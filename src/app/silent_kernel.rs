@@ -37,12 +37,12 @@ impl Turns {
 }
 
 /// A kernel of which is known whether it is at work.
-pub(super) struct Counted<K> {
+pub(super) struct WatchedKernel<K> {
     kernel: K,
     turns: Turns,
 }
 
-impl<K: Kernel> Counted<K> {
+impl<K: Kernel> WatchedKernel<K> {
     /// The kernel, and what is known.
     pub(super) fn new(kernel: K) -> (Self, Turns) {
         let turns = Turns::default();
@@ -58,7 +58,7 @@ impl<K: Kernel> Counted<K> {
     }
 }
 
-impl<K: Kernel> Kernel for Counted<K> {
+impl<K: Kernel> Kernel for WatchedKernel<K> {
     fn apply(&mut self, plan: &Plan) -> Vec<Outcome> {
         self.turn(|kernel| kernel.apply(plan))
     }

@@ -7,12 +7,11 @@ use std::{io, thread};
 
 use tokio::sync::watch;
 
-use super::report::numbers;
 use crate::cluster::types::Family;
 use crate::leftovers::report::Report;
 use crate::leftovers::takeover::Takeover;
 use crate::options::ProxyOptions;
-use crate::serve::metrics::Metrics;
+use crate::serve::metrics::{Metrics, gauge};
 use crate::serve::{Failures, Status};
 
 /// How long to wait after the thread could not be started.
@@ -57,7 +56,7 @@ fn written(status: &Status) -> BTreeSet<Family> {
 /// What failed at the last attempt, for those who ask for health and metrics.
 fn tell(report: &Report, status: &watch::Sender<Status>, metrics: &Metrics) {
     let count = report.failures().count();
-    metrics.own.takeover_failures.set(numbers::gauge(count));
+    metrics.own.takeover_failures.set(gauge(count));
     let lines = report.failures().map(|(what, why)| format!("takeover: {what}: {why}"));
     let takeover = Failures::first(lines, count);
     status.send_if_modified(|status| {

@@ -22,13 +22,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
+use crate::telemetry::Said;
+
 /// How long to wait after the system had no connection for us.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the head of a request may be, with room to spare for whatever gateways add: hyper's own limit is 400 kB, which
 /// whoever sends a head without an end has us keep for each connection.
 const HEAD_BYTES: usize = 16 << 10;
-/// After this time why there is none is said once more.
-const SAY_AGAIN: Duration = Duration::from_hours(1);
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Co
     let Connections { limits, free, peers } = connections;
     // Those of this port only.
     let here = Peers::default();
-    let mut said = None;
+    let mut said = Said::default();
     loop {
         let (stream, peer) = accept(|| listener.accept(), &mut said).await;
         // A load balancer may ask all ports at once, each for another Service.
@@ -129,11 +129,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Co
     }
 }
 
-/// Why there was no connection, and when that was said last.
-type Said = Option<(String, Instant)>;
-
-/// The next connection, and whose it is. Why there is none is said once in an hour, and when it changes: one comes now and
-/// then also where the system has too few for all.
+/// The next connection, and whose it is. Why there is none is said once in an hour, also where one comes now and then: where
+/// the system has too few for all.
 async fn accept<S, F>(mut next: impl FnMut() -> F, said: &mut Said) -> (S, IpAddr)
 where
     F: Future<Output = io::Result<(S, SocketAddr)>>,
@@ -151,9 +148,8 @@ where
                 ) => {}
             Err(error) => {
                 let error = error.to_string();
-                if said.as_ref().is_none_or(|(text, at)| *text != error || at.elapsed() >= SAY_AGAIN) {
+                if said.is_news(&error, Instant::now().into_std()) {
                     tracing::error!(err = error, "Cannot accept connections, trying again each second");
-                    *said = Some((error, Instant::now()));
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -351,14 +347,14 @@ mod tests {
         const EMFILE: i32 = 24;
         const ENFILE: i32 = 23;
         let (log, _listening) = telemetry::tests::listen();
-        let mut said = None;
+        let mut said = Said::default();
         let peer = "192.0.2.1:1".parse().unwrap();
         // Between two refusals there is a connection: somebody else has closed one.
         for (refused, after, lines) in [
             ([EMFILE; 3].as_slice(), Duration::ZERO, 1),
             (&[EMFILE], Duration::ZERO, 1),
             (&[ENFILE], Duration::ZERO, 2),
-            (&[], SAY_AGAIN, 2),
+            (&[], Said::AGAIN, 2),
             (&[ENFILE, ENFILE], Duration::ZERO, 3),
         ] {
             tokio::time::sleep(after).await;
@@ -373,7 +369,7 @@ mod tests {
     async fn who_is_gone_without_a_word_is_noticed() {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = accept(|| listener.accept(), &mut None).await;
+        let (stream, _) = accept(|| listener.accept(), &mut Said::default()).await;
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));

@@ -8,6 +8,7 @@ pub mod client;
 pub mod kube_proxy;
 mod make;
 pub mod own;
+mod process;
 pub mod watches;
 
 use prometheus::core::Collector;
@@ -17,7 +18,12 @@ use self::client::Client;
 use self::kube_proxy::KubeProxy;
 use self::make::{Maker, VALID};
 use self::own::Own;
-use super::process::ProcessCollector;
+use self::process::ProcessCollector;
+
+/// A number of things, as gauges take it.
+pub fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
 
 /// All metrics of the program. Shared by `Arc`; every operation is a few atomic instructions, except those that look
 /// up a label.

@@ -9,7 +9,6 @@ pub mod healthz;
 pub mod http;
 pub mod metrics;
 pub mod pages;
-mod process;
 pub mod questions;
 pub mod service_health;
 
@@ -18,7 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::types::Family;
 
-/// Within that time no clock is set to another time, or it does not matter; nor does it for health.
+/// For so long after a look at both clocks the time of day is reckoned by the other one: whether it was set meanwhile does not
+/// matter. And so long it is at least from one note of progress to the next.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks: one to compare with, which nobody sets back, and one to show.
@@ -85,8 +85,8 @@ pub struct Unreadable {
 }
 
 impl Status {
-    /// Something was written. Returns whether that changes anything: it is noted until all was given to the kernel once, and
-    /// once a second, since it may come hundreds of times in one; nor in the first one, in which most of what is written first is.
+    /// Something was written: that the first sync advances is noted once a second, and not in its first one. Returns whether it
+    /// was.
     pub fn wrote(&mut self, now: Instant) -> bool {
         // Later there are many, and none of them is of interest.
         if self.synced_once {

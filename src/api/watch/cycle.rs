@@ -18,7 +18,7 @@ use super::failure::{Failure, Verb};
 use super::frames::Frames;
 use super::http::{self, Answer};
 use super::kinds::Kind;
-use super::status::{Complaints, Counters, Report};
+use super::status::{Complaints, Counters, WatchReport};
 use super::strategy::{How, Strategy};
 use super::version::Version;
 use super::{Error, Settings};
@@ -86,7 +86,7 @@ pub(super) struct Cycle<K: Kind> {
     client: Client,
     settings: Settings,
     events: mpsc::Sender<Event>,
-    report: Report,
+    report: WatchReport,
     complaints: Complaints<K::Key>,
     strategy: Strategy,
     /// The newest version known: of the last complete set, event or bookmark. Kept whatever fails.
@@ -107,7 +107,7 @@ impl<K: Kind> Cycle<K> {
         kind: K,
         client: Client,
         settings: Settings,
-        report: Report,
+        report: WatchReport,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let complaints = Complaints::new(Arc::clone(&report.counters));

@@ -55,7 +55,7 @@ pub struct Monitor {
 }
 
 /// The other end of a [`Monitor`], and the log.
-pub(super) struct Report {
+pub(super) struct WatchReport {
     resource: Resource,
     status: watch::Sender<Status>,
     pub(super) counters: Arc<Counters>,
@@ -64,7 +64,7 @@ pub(super) struct Report {
     logged: Option<String>,
 }
 
-impl Report {
+impl WatchReport {
     pub(super) fn new(resource: Resource) -> Self {
         let (status, _) = watch::channel(Status::default());
         Self { resource, status, counters: Arc::default(), logged: None }
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_server_that_fails_at_everything_is_said_once() {
         let (written, _guard) = listen();
-        let mut report = Report::new(Resource::Services);
+        let mut report = WatchReport::new(Resource::Services);
         let failure = Failure::Connection("connection refused".to_owned());
         for verb in [Verb::Watch, Verb::List, Verb::Watch, Verb::List] {
             report.failed(verb, &failure);

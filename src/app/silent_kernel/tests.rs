@@ -64,7 +64,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     let (asked, is_asked) = mpsc::channel();
     let (go, waits) = mpsc::channel();
     let stuck = Stuck { asked, go: waits, kernel: MemoryKernel::default() };
-    let (mut kernel, turns) = Counted::new(stuck);
+    let (mut kernel, turns) = WatchedKernel::new(stuck);
     let (status, metrics) = (well(), Metrics::new(&[], &[]));
     let failures = || metrics.own.read_failures_total.get();
     let (mut looks, mut now) = (Looks::default(), Moment::now());
@@ -99,7 +99,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
 
 #[tokio::test]
 async fn a_kernel_that_is_asked_all_the_time_answers() {
-    let (mut kernel, turns) = Counted::new(MemoryKernel::default());
+    let (mut kernel, turns) = WatchedKernel::new(MemoryKernel::default());
     let (status, metrics) = (well(), Metrics::new(&[], &[]));
     let mut looks = Looks::default();
     for _ in 0..5 {

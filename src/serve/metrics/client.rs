@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::{HistogramVec, IntCounterVec};
 
 use super::make::Maker;
-use crate::serve::process::as_float;
+use super::process::as_float;
 
 /// The metrics of the API server's client.
 pub struct Client {

@@ -3,6 +3,7 @@
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::gauge;
 use super::make::{GaugePerFamily, Maker, PerFamily};
 use crate::cluster::types::Family;
 
@@ -140,8 +141,8 @@ impl KubeProxy {
 
     /// Says how many Services have a policy `Local` and endpoints, but none on this node.
     pub fn set_no_local_endpoints(&self, family: Family, policy: TrafficPolicy, count: usize) {
-        let gauge = self.no_local_endpoints.with_label_values(&[&*family.to_string(), policy.label()]);
-        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        let labels = [&*family.to_string(), policy.label()];
+        self.no_local_endpoints.with_label_values(&labels).set(gauge(count));
     }
 }
 

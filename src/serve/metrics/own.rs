@@ -3,6 +3,7 @@
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::gauge;
 use super::make::Maker;
 
 /// Our own metrics.
@@ -257,14 +258,12 @@ impl Own {
 
     /// Says how many there are, at each Service that is concerned.
     pub fn set_address_conflicts(&self, kind: AddressConflict, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.address_conflicts.with_label_values(&[kind.label()]).set(count);
+        self.address_conflicts.with_label_values(&[kind.label()]).set(gauge(count));
     }
 
     /// Says how many there are.
     pub fn set_objects(&self, kind: ObjectKind, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.objects.with_label_values(&[kind.label()]).set(count);
+        self.objects.with_label_values(&[kind.label()]).set(gauge(count));
     }
 }
 

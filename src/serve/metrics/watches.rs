@@ -106,7 +106,7 @@ impl Collector for Watches {
                 counter.with_label_values(&[resource]).inc_by(number(&numbers));
             }
             for ((_, _, number), gauge) in GAUGES.iter().zip(&gauges) {
-                gauge.with_label_values(&[resource]).set(number(&numbers).try_into().unwrap_or(i64::MAX));
+                gauge.with_label_values(&[resource]).set(super::gauge(number(&numbers)));
             }
         }
         counters

@@ -19,7 +19,7 @@ use crate::serve::metrics::kube_proxy::TrafficPolicy;
 use crate::serve::service_health::{Addresses, News, Wanted};
 
 /// What was told of Services before.
-pub(in crate::app) struct Services {
+pub(crate) struct Services {
     node_name: Arc<str>,
     families: BTreeSet<Family>,
     node_port_addresses: NodePortAddresses,
@@ -36,7 +36,7 @@ pub(in crate::app) struct Services {
 }
 
 impl Services {
-    pub(in crate::app) fn new(
+    pub(crate) fn new(
         node_name: Arc<str>,
         options: &ProxyOptions,
         families: BTreeSet<Family>,

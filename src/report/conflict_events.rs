@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::contested::Contested;
-use super::named;
+use super::{kubernetes_events, named};
 use crate::api::events::{Happening, Regarding};
-use crate::app::kubernetes_events;
 use crate::cluster::Cluster;
 use crate::cluster::types::ServiceKey;
 use crate::desired::claims::Conflict;

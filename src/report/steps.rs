@@ -6,7 +6,8 @@ use crate::kernel::Outcome;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::Verdict;
 use crate::state::Weight;
-use crate::{telemetry, vlog};
+use crate::telemetry;
+use crate::vlog;
 
 /// From which `-v` on each step has a line.
 const LEVEL: u8 = 3;

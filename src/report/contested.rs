@@ -7,16 +7,16 @@ use crate::reconcile::note::Owner;
 
 /// What was found by now.
 #[derive(Default)]
-pub(in crate::app) struct Contested {
+pub(crate) struct Contested {
     /// Virtual servers that two Services claim.
-    pub(in crate::app) conflicts: Vec<Conflict>,
+    pub(crate) conflicts: Vec<Conflict>,
     /// Service addresses that are not put on our device.
-    pub(in crate::app) shared: Vec<(Shared, Owner)>,
+    pub(crate) shared: Vec<(Shared, Owner)>,
 }
 
 impl Contested {
     /// Writes all of it to the log.
-    pub(in crate::app) fn tell(self) {
+    pub(crate) fn tell(self) {
         tell_conflicts(&self.conflicts);
         tell_shared(&self.shared);
     }

@@ -13,12 +13,12 @@ use crate::reconcile::drain::Ended;
 use crate::reconcile::note::{Verdict, WriteCounts};
 use crate::reconcile::progress::Changes;
 use crate::reconcile::schedule::Failure;
-use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::{AddressConflict, DrainEnd, DriftKind, ObjectKind};
+use crate::serve::metrics::{Metrics, gauge};
 use crate::state::{Key, RealServerKey, VirtualServerKey};
 
 /// The metrics of this program, with all that it may count.
-pub(in crate::app) fn metrics() -> Metrics {
+pub(crate) fn metrics() -> Metrics {
     Metrics::new(&StepKind::ALL.map(StepKind::as_str), &Verdict::ALL.map(Verdict::as_str))
 }
 
@@ -54,7 +54,7 @@ impl Numbers {
     /// The audit has read everything back.
     pub(super) fn audited(&self, now: SystemTime) {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.metrics.own.audit_round_timestamp_seconds.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.metrics.own.audit_round_timestamp_seconds.set(gauge(seconds));
     }
 
     /// What a purge of connection tracking did.
@@ -142,8 +142,4 @@ pub(super) fn kind(key: &Key) -> DriftKind {
         Key::VirtualServer(_) => DriftKind::VirtualServer,
         Key::Address(_) => DriftKind::Address,
     }
-}
-
-pub(in crate::app) fn gauge(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use crate::serve::service_health::Failed;
 const START: &str = "StartKubeProxy";
 
 /// The program starts.
-pub(super) fn starting() -> Happening {
+pub(crate) fn starting() -> Happening {
     Happening {
         regarding: Regarding::Node,
         warning: false,
@@ -21,14 +21,14 @@ pub(super) fn starting() -> Happening {
 
 /// The servers of the program itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwnServer {
+pub(crate) enum OwnServer {
     Healthz,
     Metrics,
 }
 
 impl OwnServer {
     /// What it is called in the log.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Healthz => "healthz",
             Self::Metrics => "metrics",
@@ -37,7 +37,7 @@ impl OwnServer {
 }
 
 /// A server could not listen, and the program ends because of that.
-pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
+pub(crate) fn server_failed(server: OwnServer, why: String) -> Happening {
     let reason = match server {
         OwnServer::Healthz => "FailedToStartProxierHealthcheck",
         OwnServer::Metrics => "FailedToStartMetricServer",
@@ -46,18 +46,18 @@ pub(super) fn server_failed(server: OwnServer, why: String) -> Happening {
 }
 
 /// Addresses of a Service have somebody else, too: `notes` says which, and who.
-pub(super) fn address_conflict(service: Regarding, notes: &[String]) -> Happening {
+pub(crate) fn address_conflict(service: Regarding, notes: &[String]) -> Happening {
     let note = notes.join("; ");
     Happening { regarding: service, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
 }
 
 /// Other Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
-pub(super) fn held_by_others(held: &str) -> String {
+pub(crate) fn held_by_others(held: &str) -> String {
     format!("other Services have what this one asks for, and keep it ({ORDER}): {held}")
 }
 
 /// External IPs of a Service are addresses of this node.
-pub(super) fn of_node(addresses: &str, is_one: bool, node_name: &str) -> String {
+pub(crate) fn of_node(addresses: &str, is_one: bool, node_name: &str) -> String {
     let (ips, are, they_stay) = if is_one { ("IP", "is", "it stays") } else { ("IPs", "are", "they stay") };
     format!(
         "external {ips} {addresses} {are} node {node_name}'s own: there {they_stay} the node's, but for the Service's ports"
@@ -65,7 +65,7 @@ pub(super) fn of_node(addresses: &str, is_one: bool, node_name: &str) -> String 
 }
 
 /// A health check port of a Service cannot be listened on.
-pub(super) fn health_check_failed(node_name: &str, failed: &Failed<'_>) -> Happening {
+pub(crate) fn health_check_failed(node_name: &str, failed: &Failed<'_>) -> Happening {
     let Failed { service, uid, address, error } = failed;
     Happening {
         regarding: Regarding::Service { key: (*service).clone(), uid: *uid },

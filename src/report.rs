@@ -1,12 +1,14 @@
 //! What the loop tells → log lines, metrics, health.
 
 mod conflict_events;
-pub(super) mod contested;
+pub(crate) mod contested;
+pub(crate) mod kubernetes_events;
 mod listener;
-pub(super) mod numbers;
-pub(super) mod services;
+pub(crate) mod numbers;
+pub(crate) mod services;
 mod steps;
 mod troubles;
+mod unread;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,29 +23,27 @@ use crate::api::events::Events;
 use crate::cluster::types::Family;
 use crate::cluster::{Cluster, Touched};
 use crate::diff::StepKind;
-use crate::kernel::{Purged, ReadError};
+use crate::kernel::Purged;
 use crate::reconcile::core::Reconciler;
-use crate::reconcile::note::{Note, Reading, Verdict, WriteCounts};
+use crate::reconcile::note::{Note, Verdict, WriteCounts};
 use crate::reconcile::schedule::Failure;
-use crate::serve::metrics::Metrics;
 use crate::serve::metrics::own::DriftKind;
-use crate::serve::{Failures, FamilyStatus, Moment, Status, Unreadable};
+use crate::serve::metrics::{Metrics, gauge};
+use crate::serve::{Failures, FamilyStatus, Moment, Status};
 use crate::state::{Key, Sysctl, VirtualServerKey};
+use crate::telemetry::Said;
 use crate::vlog;
 use contested::Contested;
 use numbers::Numbers;
 use services::Services;
 use troubles::Troubles;
+use unread::Unread;
 
-/// The kernel among the sources of facts.
-const KERNEL: &str = "kernel";
 /// How many things of one kind are named in a log line; more are counted.
 const NAMED: usize = 5;
-/// After this time a failure to read the kernel, or to purge, that lasts, or has come again, is told once more.
-const TELL_AGAIN: Duration = Duration::from_hours(1);
 
 /// Passes on what the loop tells.
-pub(super) struct Reporter {
+pub(crate) struct Reporter {
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     /// When this program began. Who says that a change was made before says nothing about how long it took.
@@ -56,17 +56,16 @@ pub(super) struct Reporter {
     services: Services,
     events: Events,
     node_name: Arc<str>,
-    /// What failed of reading and purging, and when that was said last.
-    failed: BTreeMap<String, Instant>,
-    /// For what the kernel could not be read the last time: what it was, and the reason.
-    unread: BTreeMap<Reading, (&'static str, String)>,
+    /// Why connection tracking could not be purged.
+    said: Said,
+    unread: Unread,
 }
 
 impl Reporter {
     /// `events` is told of addresses that are contested, by the node of this name. Health knows the families from the start.
     /// None of them waits for the kernel before the facts are complete, however long those take to come: a restart would
     /// not bring them sooner.
-    pub(super) fn new(
+    pub(crate) fn new(
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,
         families: &BTreeSet<Family>,
@@ -88,6 +87,7 @@ impl Reporter {
             metrics.kube_proxy.sync_last_timestamp_seconds.leave_out(*family);
         }
         let numbers = Numbers::new(Arc::clone(&metrics), families.len());
+        let unread = Unread::new(Arc::clone(&metrics), status.clone());
         Self {
             metrics,
             status,
@@ -98,13 +98,13 @@ impl Reporter {
             services,
             events,
             node_name,
-            failed: BTreeMap::new(),
-            unread: BTreeMap::new(),
+            said: Said::default(),
+            unread,
         }
     }
 
     /// Passes on what happened by now.
-    pub(super) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
+    pub(crate) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
         let (mut troubles, mut contested) = (Troubles::default(), Contested::default());
         // Whether all that everything stands on could be looked for.
@@ -121,7 +121,7 @@ impl Reporter {
                 Note::Conflict(conflict) => contested.conflicts.push(conflict),
                 Note::Shared { shared, owner } => contested.shared.push((shared, owner)),
                 Note::Adopted { virtual_servers, addresses } => {
-                    self.unread.clear();
+                    self.unread.all_read();
                     tracing::info!(virtual_servers, addresses, "Adopting what is in the kernel");
                 }
                 Note::Queued(family) => self.queued(family, *moment),
@@ -137,21 +137,19 @@ impl Reporter {
                     self.wrote(&counts, families, &filter_refused, took, now);
                 }
                 Note::Foreign(servers) => self.foreign(&servers),
-                Note::Unreadable(reading, error) => self.unread(reading, &error, now),
-                Note::Read(reading) => {
-                    self.unread.remove(&reading);
-                }
+                Note::Unreadable(reading, error) => self.unread.failed(reading, &error, now),
+                Note::Read(reading) => self.unread.read(reading),
                 Note::SysctlChanged { sysctl, before, after } => {
                     tell_sysctl(sysctl, before.as_deref(), &after);
                 }
                 Note::LookedFor(unreadable) => {
                     is_seen |= unreadable.is_empty();
-                    self.looked_for(&unreadable, *moment);
+                    self.unread.looked_for(&unreadable, *moment);
                 }
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
                 Note::AuditRound => {
                     // What is not read any more since nothing asks for it, connections of what has gone, is over, too.
-                    self.unread.clear();
+                    self.unread.all_read();
                     self.numbers.audited(SystemTime::now());
                 }
                 Note::Looked(touched) => self.looked(reconciler, &touched),
@@ -171,7 +169,7 @@ impl Reporter {
         contested.tell();
         self.numbers.take(reconciler);
         self.publish(reconciler);
-        self.publish_unread();
+        self.unread.publish();
     }
 
     /// Something of a family is to be written.
@@ -235,7 +233,7 @@ impl Reporter {
 
     /// These virtual servers are not ours.
     fn foreign(&self, servers: &BTreeSet<VirtualServerKey>) {
-        self.metrics.own.foreign_virtual_servers.set(numbers::gauge(servers.len()));
+        self.metrics.own.foreign_virtual_servers.set(gauge(servers.len()));
         if !servers.is_empty() {
             let (count, servers) = (servers.len(), named(servers.iter()));
             tracing::info!(count, servers, "Leaving others' virtual servers alone");
@@ -246,7 +244,7 @@ impl Reporter {
         self.numbers.purged(family, purged);
         let Purged { deleted, took, failure } = purged;
         if let Some(err) = failure
-            && self.is_news(format!("{family}: {err}"), now)
+            && self.said.is_news(&format!("{family}: {err}"), now)
         {
             tracing::error!(%family, err, "Cannot purge stale entries of connection tracking");
         }
@@ -258,64 +256,6 @@ impl Reporter {
             vlog!(4, %service, "Looked at a Service");
         }
         self.services.look(reconciler.cluster(), touched);
-    }
-
-    /// The kernel could not be read for this.
-    fn unread(&mut self, reading: Reading, error: &ReadError, now: Instant) {
-        let text = self.unreadable(error, now);
-        // With how long it has lasted it is told there.
-        if !self.status.borrow().unreadable.contains_key(error.what) {
-            self.unread.insert(reading, (error.what, text));
-        }
-    }
-
-    /// The first reason why the kernel was not read is a source's. Whether anything waits for it is another matter.
-    fn publish_unread(&self) {
-        let text = self.unread.values().map(|(_, text)| text.clone()).next();
-        self.status.send_if_modified(|status| match text {
-            Some(text) => status.sources.insert(KERNEL.to_owned(), text.clone()) != Some(text),
-            None => status.sources.remove(KERNEL).is_some(),
-        });
-    }
-
-    /// The kernel could not be read: counted, and told where that is new. Returns what there is to tell.
-    fn unreadable(&mut self, error: &ReadError, now: Instant) -> String {
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        let text = format!("{error}: {source}");
-        self.metrics.own.read_failures_total.inc();
-        if self.is_news(text.clone(), now) {
-            tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
-        }
-        text
-    }
-
-    /// Whether a failure that lasts, or comes again, is to be told: it was not for a while.
-    fn is_news(&mut self, failure: String, now: Instant) -> bool {
-        let told = self.failed.get(&failure);
-        let is_news = told.is_none_or(|told| now.saturating_duration_since(*told) >= TELL_AGAIN);
-        if is_news {
-            self.failed.insert(failure, now);
-        }
-        is_news
-    }
-
-    /// Of what everything stands on this could not be read, and all else could.
-    fn looked_for(&mut self, errors: &[ReadError], now: Moment) {
-        let texts: BTreeMap<&'static str, String> =
-            errors.iter().map(|error| (error.what, self.unreadable(error, now.instant))).collect();
-        self.unread.retain(|_, (what, _)| !texts.contains_key(what));
-        self.status.send_if_modified(|status| {
-            let before = status.unreadable.clone();
-            status.unreadable.retain(|what, _| texts.contains_key(what));
-            for (what, text) in texts {
-                let unreadable = status
-                    .unreadable
-                    .entry(what)
-                    .or_insert_with(|| Unreadable { since: now, text: String::new() });
-                unreadable.text = text;
-            }
-            status.unreadable != before
-        });
     }
 
     /// What was written, and nothing waits since, was not seen to be gone. kube-proxy syncs again in each `syncPeriod`, changes or
@@ -382,7 +322,7 @@ impl Reporter {
 }
 
 /// Says that a kernel parameter was set, in kube-proxy's words: all of them are numbers (contract 4.2).
-pub(super) fn tell_sysctl(sysctl: Sysctl, before: Option<&str>, after: &str) {
+pub(crate) fn tell_sysctl(sysctl: Sysctl, before: Option<&str>, after: &str) {
     let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
     vlog!(
         1,
