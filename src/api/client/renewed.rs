@@ -6,11 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use kube::client::Body;
 use kube::config::AuthInfo;
 use kube::{Client, Error};
 use tower::service_fn;
+
+use crate::telemetry::Said;
 
 /// The files that the certificate and its key are read from, where they are not in the kubeconfig itself.
 pub(super) fn files(user: &AuthInfo) -> Vec<PathBuf> {
@@ -30,7 +33,7 @@ where
     let read = contents(&files);
     let client = make()?;
     let namespace = client.default_namespace().to_owned();
-    let renewed = Mutex::new(Renewed { files, make, read, client });
+    let renewed = Mutex::new(Renewed { files, make, read, client, said: Said::default() });
     let send = move |request: http::Request<Body>| {
         let client = renewed.lock().unwrap_or_else(PoisonError::into_inner).client();
         async move { client.send(request).await }
@@ -41,27 +44,35 @@ where
 struct Renewed<M> {
     files: Vec<PathBuf>,
     make: M,
-    /// What was in the files when a client was last made of them, or could not be.
+    /// What was in the files when the client was made of them.
     read: Option<Vec<Vec<u8>>>,
     client: Client,
+    /// Why another one could not be made.
+    said: Said,
 }
 
 impl<M: Fn() -> Result<Client, Error>> Renewed<M> {
     /// The client of what is in the files. While they cannot be read, or do not fit together, which they may for a moment,
-    /// it is the one before.
+    /// it is the one before. The next request tries again: why none could be made may be in another file, that of the authorities.
     fn client(&mut self) -> Client {
         let now = contents(&self.files);
         if now.is_some() && now != self.read {
-            self.read = now;
             match (self.make)() {
                 Ok(client) => {
                     tracing::info!("The client certificate was renewed");
                     self.client = client;
+                    self.read = now;
+                    self.said.over();
                 }
-                Err(error) => tracing::warn!(
-                    err = %error,
-                    "The renewed client certificate is of no use, keeping the one before"
-                ),
+                Err(error) => {
+                    let error = error.to_string();
+                    if self.said.is_news(&error, Instant::now()) {
+                        tracing::warn!(
+                            err = error,
+                            "The renewed client certificate is of no use, keeping the one before"
+                        );
+                    }
+                }
             }
         }
         self.client.clone()
@@ -77,6 +88,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::telemetry;
 
     /// A client whose every answer is what is in this file now; none, where that is "broken".
     fn made_of(file: &std::path::Path) -> Result<Client, Error> {
@@ -112,6 +124,32 @@ mod tests {
         assert_eq!(ask().await, "third", "the other half is to come");
         std::fs::write(&key, "key").unwrap();
         assert_eq!(ask().await, "without a key");
+    }
+
+    /// As where the file of the authorities is written just then.
+    #[tokio::test]
+    async fn what_was_of_no_use_is_tried_again() {
+        let (log, _listening) = telemetry::tests::listen();
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, authority] = ["certificate", "authority"].map(|name| folder.path().join(name));
+        std::fs::write(&certificate, "first").unwrap();
+        std::fs::write(&authority, "here").unwrap();
+        let files = (certificate.clone(), authority.clone());
+        let client = client(vec![certificate.clone()], move || {
+            made_of(&files.1)?;
+            made_of(&files.0)
+        });
+        let client = client.unwrap();
+        let ask =
+            async || client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.unwrap();
+        std::fs::write(&authority, "broken").unwrap();
+        std::fs::write(&certificate, "second").unwrap();
+        for _ in 0..3 {
+            assert_eq!(ask().await, "first");
+        }
+        assert_eq!(log.lines_with("is of no use").len(), 1, "{:?}", log.lines());
+        std::fs::write(&authority, "here again").unwrap();
+        assert_eq!(ask().await, "second");
     }
 
     #[test]
