@@ -1,32 +1,44 @@
 //! What the source tells while the start waits for the Node, which may be for days.
 
-use std::collections::{BTreeMap, HashMap};
-use std::mem::discriminant;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use crate::api::{Change, Event};
 use crate::cluster::types::{ServiceKey, SliceKey};
 
 /// Events in the order in which they came, but for those that later ones make void: of each object the last one counts, and
-/// a complete set is all that there is of its kind.
+/// a complete set is all that there is of its kind. That an object is gone is held only where that set has it: of the others
+/// there may be any number in time.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
     events: BTreeMap<u64, Event>,
     /// Where the last event about an object is.
     places: HashMap<ObjectKey, u64>,
+    /// The objects of the complete sets, by kind of event.
+    listed: HashMap<Discriminant<Event>, HashSet<ObjectKey>>,
     next: u64,
 }
 
 impl HeldBack {
     /// Adds one.
     pub(super) fn put(&mut self, event: Event) {
-        if let Some(object) = ObjectKey::of(&event) {
-            if let Some(void) = self.places.insert(object, self.next) {
-                self.events.remove(&void);
+        let kind = discriminant(&event);
+        match Subject::of(&event) {
+            Subject::Object { object, is_gone } => {
+                if let Some(void) = self.places.remove(&object) {
+                    self.events.remove(&void);
+                }
+                if is_gone && !self.listed.get(&kind).is_some_and(|listed| listed.contains(&object)) {
+                    return;
+                }
+                self.places.insert(object, self.next);
             }
-        } else {
-            self.events.retain(|_, held| discriminant(held) != discriminant(&event));
-            self.places.retain(|_, place| self.events.contains_key(place));
+            Subject::All(objects) => {
+                self.events.retain(|_, held| discriminant(held) != kind);
+                self.places.retain(|_, place| self.events.contains_key(place));
+                self.listed.insert(kind, objects);
+            }
         }
         self.events.insert(self.next, event);
         self.next += 1;
@@ -38,7 +50,6 @@ impl HeldBack {
     }
 }
 
-/// What an event may be about.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum ObjectKey {
     Service(ServiceKey),
@@ -47,22 +58,36 @@ enum ObjectKey {
     OtherNode(Arc<str>),
 }
 
-impl ObjectKey {
-    /// The object that an event is about; `None`: all of its kind.
-    fn of(event: &Event) -> Option<Self> {
-        fn of<K: Clone, T>(change: &Change<K, T>, key: impl Fn(&T) -> &K) -> Option<K> {
+/// What an event is about.
+enum Subject {
+    /// One object.
+    Object { object: ObjectKey, is_gone: bool },
+    /// All of its kind: these.
+    All(HashSet<ObjectKey>),
+}
+
+impl Subject {
+    fn of(event: &Event) -> Self {
+        fn of<K: Clone, T>(
+            change: &Change<K, T>,
+            key: impl Fn(&T) -> &K,
+            object: impl Fn(K) -> ObjectKey,
+        ) -> Subject {
+            let of_one = |key: &K, is_gone| Subject::Object { object: object(key.clone()), is_gone };
             match change {
-                Change::Replace(_) => None,
-                Change::Upsert(object) => Some(key(object).clone()),
-                Change::Delete(key) => Some(key.clone()),
+                Change::Replace(all) => {
+                    Subject::All(all.iter().map(|one| object(key(one).clone())).collect())
+                }
+                Change::Upsert(one) => of_one(key(one), false),
+                Change::Delete(key) => of_one(key, true),
             }
         }
         match event {
-            Event::Service(change) => of(change, |service| &service.key).map(Self::Service),
-            Event::Slice(change) => of(change, |slice| &slice.key).map(Self::Slice),
-            Event::Node(change) => of(change, |node| &node.name).map(Self::Node),
-            Event::OtherNode(change) => of(change, |node| &node.name).map(Self::OtherNode),
-            Event::NodeAddresses(_) => None,
+            Event::Service(change) => of(change, |service| &service.key, ObjectKey::Service),
+            Event::Slice(change) => of(change, |slice| &slice.key, ObjectKey::Slice),
+            Event::Node(change) => of(change, |node| &node.name, ObjectKey::Node),
+            Event::OtherNode(change) => of(change, |node| &node.name, ObjectKey::OtherNode),
+            Event::NodeAddresses(_) => Self::All(HashSet::new()),
         }
     }
 }
@@ -70,6 +95,20 @@ impl ObjectKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::examples;
+    use crate::cluster::types::Service;
+
+    fn service(name: &str) -> Service {
+        examples::service(ServiceKey::new("default", name))
+    }
+
+    fn listed(names: &[&str]) -> Event {
+        Event::Service(Change::Replace(names.iter().map(|name| service(name)).collect()))
+    }
+
+    fn comes(name: &str) -> Event {
+        Event::Service(Change::Upsert(service(name)))
+    }
 
     fn gone(name: &str) -> Event {
         Event::Service(Change::Delete(ServiceKey::new("default", name)))
@@ -78,25 +117,40 @@ mod tests {
     #[test]
     fn of_each_object_the_last_event_counts() {
         let mut held = HeldBack::default();
-        held.put(Event::Service(Change::Replace(vec![])));
+        held.put(listed(&["a", "b"]));
         for number in 0..100_000 {
-            held.put(gone(if number % 2 == 0 { "a" } else { "b" }));
+            let name = if number % 2 == 0 { "a" } else { "b" };
+            held.put(comes(name));
+            held.put(gone(name));
         }
+        held.put(comes("c"));
         held.put(gone("a"));
-        assert_eq!(held.take(), [Event::Service(Change::Replace(vec![])), gone("b"), gone("a")]);
+        assert_eq!(held.take(), [listed(&["a", "b"]), gone("b"), comes("c"), gone("a")]);
         assert_eq!(held.take(), []);
+    }
+
+    /// Jobs have Services of new names all the time.
+    #[test]
+    fn what_came_and_went_meanwhile_is_forgotten() {
+        let mut held = HeldBack::default();
+        held.put(listed(&[]));
+        for number in 0..1000 {
+            let name = format!("job-{number}");
+            held.put(comes(&name));
+            held.put(gone(&name));
+        }
+        assert_eq!((held.events.len(), held.places.len()), (1, 0));
     }
 
     #[test]
     fn a_complete_set_is_all_that_there_is_of_its_kind() {
         let mut held = HeldBack::default();
+        held.put(listed(&["a"]));
         held.put(gone("a"));
         held.put(Event::Slice(Change::Replace(vec![])));
-        held.put(Event::Service(Change::Replace(vec![])));
+        held.put(listed(&["b"]));
         held.put(gone("a"));
-        assert_eq!(
-            held.take(),
-            [Event::Slice(Change::Replace(vec![])), Event::Service(Change::Replace(vec![])), gone("a")]
-        );
+        held.put(gone("b"));
+        assert_eq!(held.take(), [Event::Slice(Change::Replace(vec![])), listed(&["b"]), gone("b")]);
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::Change;
+use crate::cluster::examples;
 use crate::cluster::types::{Node, ServiceKey};
 
 const NOWHERE: Listening = [("healthzBindAddress", None), ("metricsBindAddress", None)];
@@ -255,11 +256,12 @@ async fn everything_is_passed_on_in_order() {
 #[tokio::test]
 async fn a_complete_set_takes_the_place_of_what_was_held_back_of_its_kind() {
     let key = |name| ServiceKey::new("default", name);
+    let service = |name| examples::service(key(name));
     let told = vec![
-        Event::Service(Change::Replace(vec![])),
+        Event::Service(Change::Replace(vec![service("a")])),
         Event::Slice(Change::Replace(vec![])),
         Event::Service(Change::Delete(key("a"))),
-        Event::Service(Change::Replace(vec![])),
+        Event::Service(Change::Replace(vec![service("b")])),
         Event::Service(Change::Delete(key("b"))),
         upsert(&["192.0.2.1"], &[]),
     ];
