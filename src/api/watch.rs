@@ -14,7 +14,8 @@
 //!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured. A watch that
 //!   is cut after it lived is no failure: it is opened again within a second.
 //! * **A version that the server fails at is left**: after three such failures to go on from it, a complete set is asked for.
-//! * **A cluster that was restored from a backup is believed**, after some silent watches and as many consistent reads.
+//! * **A cluster that was restored from a backup is believed**, after some silent watches and as many consistent reads. Where its
+//!   versions pass those seen before within minutes, nobody notices: see README, "Limits today".
 //! * **One bad object stops no other**: each is decoded by itself, and what is invalid is skipped with one warning.
 //! * **Errors are said once**, then when they change, with verb and resource; the present one is in [`Status`].
 //!
