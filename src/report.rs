@@ -151,6 +151,7 @@ impl Reporter {
                     // What is not read any more since nothing asks for it, connections of what has gone, is over, too.
                     self.unread.all_read();
                     self.numbers.audited(SystemTime::now());
+                    give_memory_back();
                 }
                 Note::Looked(touched) => self.looked(reconciler, &touched),
                 // Its eligibility is looked at with everything else.
@@ -194,9 +195,7 @@ impl Reporter {
         // Whoever reads the line may ask at once.
         self.status.send_modify(|status| status.synced_once = true);
         tracing::info!(writes = self.written, failures, "First sync complete");
-        let started = Instant::now();
-        allocator::give_back();
-        vlog!(4, took = ?started.elapsed(), "Gave free memory back");
+        give_memory_back();
     }
 
     /// A plan was carried out.
@@ -319,6 +318,14 @@ impl Reporter {
             _ => None,
         }
     }
+}
+
+/// After the first sync, when what the start was made of is free, and once in each round of the audit, for what is left of
+/// much that came and went.
+fn give_memory_back() {
+    let started = Instant::now();
+    allocator::give_back();
+    vlog!(4, took = ?started.elapsed(), "Gave free memory back");
 }
 
 /// Says that a kernel parameter was set, in kube-proxy's words: all of them are numbers (contract 4.2).
