@@ -107,6 +107,23 @@ impl Reconciler {
         let update = self.desired.update(&self.cluster, &rest);
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(rest));
+        self.leave_to_others();
+        self.notes.push(Note::Adopted {
+            virtual_servers: self.actual.virtual_servers.len(),
+            addresses: self.actual.addresses.len(),
+        });
+        self.audit.start(now);
+        // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
+        let mut wanted = update.scope;
+        wanted.extend(first.iter().flat_map(|service| self.desired.keys_of(service)));
+        self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
+        self.queue_wanted(wanted);
+        self.queue_unwanted();
+        self.progress.looked();
+    }
+
+    /// Others' virtual servers are not in the picture.
+    fn leave_to_others(&mut self) {
         let mut state = std::mem::take(&mut self.actual).into_state();
         let ours = |key: &VirtualServerKey| {
             self.desired.wants(&Key::VirtualServer(*key))
@@ -116,43 +133,24 @@ impl Reconciler {
         state.virtual_servers.retain(|key, _| !foreign.contains(key));
         self.foreign.begin(foreign);
         self.actual = Picture::of(state);
-        self.notes.push(Note::Adopted {
-            virtual_servers: self.actual.virtual_servers.len(),
-            addresses: self.actual.addresses.len(),
-        });
-        self.audit.start(now);
+    }
 
-        let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
-        let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
-        let (orphans, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(
-            |key| matches!(key, Key::VirtualServer(server) if self.is_shared_from_now_on(server.address)),
-        );
-        // Nobody may be sent to what goes; and where he asked he is served by then, and must not be dropped.
-        let (turned, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|key| match key {
-            Key::Element(Element::Dropped(_)) => true,
-            Key::Element(way) => {
-                way.leads_to().is_some_and(|to| !self.desired.wants(&Key::VirtualServer(to)))
-            }
-            _ => false,
-        });
-        // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
-        let of_first: Vec<Key> = first.iter().flat_map(|service| self.desired.keys_of(service)).collect();
-        // Elements are written before virtual servers, but for a way inside to a virtual server that is still to be made: that is
-        // written after it. Until then it is left to whoever serves what the way begins at, so that waits with it. A way to a
-        // virtual server that serves is written at once: what it begins at is perhaps dropped from now on.
+    /// Queues what Services ask for.
+    ///
+    /// Elements are written before virtual servers, but for a way inside to a virtual server that is still to be made: that is
+    /// written after it. Until then it is left to whoever serves what the way begins at, so that waits with it. A way to a virtual
+    /// server that serves is written at once: what it begins at is perhaps dropped from now on.
+    fn queue_wanted(&mut self, wanted: Vec<Key>) {
         let begins = |key: &Key| match key {
             Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
                 way.entry_point()
             }
             _ => None,
         };
-        let all = update.scope.iter().chain(&of_first);
-        let from: HashSet<VirtualServerKey> = all.filter_map(begins).collect();
+        let from: HashSet<VirtualServerKey> = wanted.iter().filter_map(begins).collect();
         let at: HashSet<IpAddr> = from.iter().map(|server| server.address).collect();
-        let (ways, bulk): (Vec<_>, Vec<_>) = update
-            .scope
+        let (ways, bulk): (Vec<_>, Vec<_>) = wanted
             .into_iter()
-            .chain(of_first)
             // From when a node port is owned, whoever served it until now is passed by: not before there is a virtual server. And
             // that is not made where it would be open to everybody. So all three come in one plan.
             .filter(|key| match key {
@@ -168,13 +166,28 @@ impl Reconciler {
             });
         self.schedule.add_all(Urgency::Bulk, bulk);
         self.schedule.add_all(Urgency::Ways, ways);
-        self.schedule.add_all(Urgency::Turned, turned);
+    }
+
+    /// Queues what is ours and nobody asks for.
+    fn queue_unwanted(&mut self) {
+        let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
+        let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
+        let (orphans, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(
+            |key| matches!(key, Key::VirtualServer(server) if self.is_shared_from_now_on(server.address)),
+        );
+        // Nobody may be sent to what goes; and where he asked he is served by then, and must not be dropped.
+        let (turned, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|key| match key {
+            Key::Element(Element::Dropped(_)) => true,
+            Key::Element(way) => {
+                way.leads_to().is_some_and(|to| !self.desired.wants(&Key::VirtualServer(to)))
+            }
+            _ => false,
+        });
         // With the settings, since a table is made with the addresses that are shared: once they are, these would be nobody's if
         // this life ended before the rest is removed.
-        let settings = self.desired.setting_keys();
-        self.schedule.add_all(Urgency::Settings, settings.into_iter().chain(orphans).collect());
+        self.schedule.add_all(Urgency::Settings, orphans);
+        self.schedule.add_all(Urgency::Turned, turned);
         self.schedule.add_all(Urgency::Removal, unwanted);
-        self.progress.looked();
     }
 
     /// Whether an address will be among the shared ones, and is not yet.
