@@ -201,6 +201,10 @@ impl ManifestSource {
         self.stamps.remove(file);
         if !self.singles.contains(file) {
             self.amiss.remove(file);
+            // A link whose end is gone leads to another one soon.
+            if fs::symlink_metadata(file).is_err() {
+                self.watcher().forget_file(file);
+            }
         }
     }
 

@@ -108,6 +108,29 @@ impl Watcher {
         Ok(())
     }
 
+    /// Nothing depends on the way to this file any more: one that is put there is seen by whoever watches its folder.
+    pub(super) fn forget_file(&mut self, file: &Path) {
+        let subject = Subject::File(file.to_owned());
+        for watch in self.watches.values_mut() {
+            watch.names.retain(|_, subjects| {
+                subjects.remove(&subject);
+                !subjects.is_empty()
+            });
+        }
+        let idle =
+            |_: &WatchDescriptor, watch: &mut Watch| watch.folders.is_empty() && watch.names.is_empty();
+        for (descriptor, _) in self.watches.extract_if(idle) {
+            // It fails where the folder is gone, and the watch with it.
+            let _ = self.inotify.watches().remove(descriptor);
+        }
+    }
+
+    /// The folders that are watched, and how many names matter in each.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> BTreeSet<(PathBuf, usize)> {
+        self.watches.values().map(|watch| (watch.path.clone(), watch.names.len())).collect()
+    }
+
     fn watch_name(&mut self, directory: &Path, name: OsString, subject: Subject) -> io::Result<()> {
         self.watch(directory)?.names.entry(name).or_default().insert(subject);
         Ok(())

@@ -162,3 +162,32 @@ fn a_file_that_is_mostly_a_hole_is_not_read() {
     assert!(said.contains("a.yaml") && said.contains("is larger than 1024 MiB"), "{said}");
     assert_eq!(look(&mut source), 0, "nothing is withdrawn");
 }
+
+/// As in a folder whose links have names with a hash in them, into a store that keeps what there was.
+#[test]
+fn links_that_are_gone_are_forgotten_with_the_way_they_led() {
+    let (folder, file, mut source) = moved(false);
+    let (given, store) = (folder.path().canonicalize().unwrap(), tempfile::tempdir().unwrap());
+    source.refresh().unwrap();
+    let before = source.watcher().watched();
+    assert_eq!(before.len(), 1, "{before:?}");
+    for number in 0..3 {
+        let stored = store.path().join(format!("{number}"));
+        fs::create_dir(&stored).unwrap();
+        fs::write(stored.join("web.yaml"), SERVICE).unwrap();
+        let link = given.join(format!("web-{number}.yaml"));
+        std::os::unix::fs::symlink(stored.join("web.yaml"), &link).unwrap();
+        source.refresh().unwrap();
+        assert_eq!(source.watcher().watched().len(), 2, "the folder of its end, too");
+        // Its end may be exchanged in two steps.
+        fs::remove_file(stored.join("web.yaml")).unwrap();
+        source.refresh().unwrap();
+        fs::write(stored.join("web.yaml"), SERVICE).unwrap();
+        source.refresh().unwrap();
+        assert!(source.store.paths().any(|path| path.ends_with(link.file_name().unwrap())));
+        fs::remove_file(&link).unwrap();
+        source.refresh().unwrap();
+        assert_eq!(source.watcher().watched(), before);
+    }
+    assert!(source.store.paths().eq([&file]));
+}
