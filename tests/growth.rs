@@ -201,6 +201,41 @@ fn endpoints_of_many_ports() {
     });
 }
 
+/// One endpoint that goes is a real server of each port.
+#[test]
+fn an_endpoint_of_many_ports_that_drains() {
+    assert_grows_with_size(100, |count| {
+        let service = service(count, External::default());
+        let service = Service { internal_policy: Policy::Cluster, external: None, ..service };
+        let endpoint = |address| examples::endpoint(ip(address));
+        let slice = EndpointSlice {
+            ports: service
+                .ports
+                .iter()
+                .map(|port| SlicePort { name: port.name.clone(), protocol: port.protocol, port: port.port })
+                .collect(),
+            ..slice(&service.key, &[ip("10.244.0.1"), ip("10.244.0.2")])
+        };
+        let mut kernel = MemoryKernel::default();
+        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
+        let period = Duration::from_hours(1);
+        let mut reconciler =
+            Reconciler::new(ProxyOptions::default(), "here".into(), supported, Duration::ZERO, period);
+        let now = Instant::now();
+        reconciler.observe(Event::Node(Change::Replace(vec![])));
+        reconciler.observe(Event::Service(Change::Replace(vec![service])));
+        reconciler.observe(Event::Slice(Change::Replace(vec![slice.clone()])));
+        work(&mut reconciler, &mut kernel, now);
+        let begin = processor_time();
+        let less = EndpointSlice { endpoints: vec![endpoint("10.244.0.1")], ..slice };
+        reconciler.observe(Event::Slice(Change::Upsert(less)));
+        work(&mut reconciler, &mut kernel, now);
+        let took = processor_time().saturating_sub(begin);
+        assert_eq!(reconciler.draining(), usize::from(count));
+        took
+    });
+}
+
 /// A slice of a Service with these endpoints, all of one family.
 fn slice(service: &ServiceKey, endpoints: &[IpAddr]) -> EndpointSlice {
     let family = Family::of(endpoints[0]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Cluster;
-use super::types::{Endpoint, Family, Protocol, Service, ServiceKey};
+use super::types::{Endpoint, Family, Protocol, Service, ServiceKey, SlicePort};
 use crate::state::RealServerKey;
 
 /// The endpoints of a Service, of any port and in any condition, of one family.
@@ -31,8 +31,11 @@ pub fn among(
     if servers.is_empty() {
         return found;
     }
+    // Of one virtual server, nearly always one: a Service may have thousands, and this is asked for each of them.
+    let ports: BTreeSet<u16> = servers.iter().map(|server| server.port).collect();
     for slice in cluster.slices(service) {
-        for port in slice.ports.iter().filter(|port| port.protocol == protocol) {
+        let asked = |port: &&SlicePort| port.protocol == protocol && ports.contains(&port.port);
+        for port in slice.ports.iter().filter(asked) {
             let all = slice.endpoints.iter();
             let all = all.map(|endpoint| RealServerKey { address: endpoint.address, port: port.port });
             found.extend(all.filter(|server| servers.binary_search(server).is_ok()));
