@@ -97,9 +97,17 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many problems of one object are said; more are counted, since whoever writes an object may have as many as fit into it.
+const SAID: usize = 10;
+/// How much of what was found is said, in bytes.
+const FOUND_BYTES: usize = 256;
+
 /// Several problems as one line; `None`: there are none.
 pub fn in_words(problems: &[Problem]) -> Option<String> {
-    let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let mut words: Vec<String> = problems.iter().take(SAID).map(ToString::to_string).collect();
+    if problems.len() > SAID {
+        words.push(format!("and {} more", problems.len() - SAID));
+    }
     (!words.is_empty()).then(|| words.join("; "))
 }
 
@@ -201,7 +209,12 @@ impl<'a> Subject<'a> {
             Some(namespace) => format!("{namespace}/{}", self.name),
             None => self.name.to_owned(),
         };
-        Problem { kind: self.kind, object, field: field.into(), found: found.to_string(), judgement }
+        let mut found = found.to_string();
+        if found.len() > FOUND_BYTES {
+            found.truncate(found.floor_char_boundary(FOUND_BYTES));
+            found.push('…');
+        }
+        Problem { kind: self.kind, object, field: field.into(), found, judgement }
     }
 }
 

@@ -621,3 +621,18 @@ fn text_that_repeats_is_held_once_and_not_for_ever() {
     assert!(texts.held.len() <= 2 * Texts::FEW, "{}", texts.held.len());
     assert!(Arc::ptr_eq(&first, &texts.share("default")), "in use, so not forgotten");
 }
+
+/// Whoever writes an object may have as many problems as fit into it, and as long ones.
+#[test]
+fn of_many_problems_the_first_are_said_and_the_others_counted() {
+    let wrong = format!("\"{}\", ", "ä".repeat(1000)).repeat(500);
+    let Converted::Kept { object, problems } =
+        with_port(&format!("clusterIP: 10.0.0.1, externalIPs: [{wrong}]"))
+    else {
+        panic!("not kept");
+    };
+    assert_eq!(problems.len(), 500);
+    let said = object.remarks.unwrap();
+    assert!(said.ends_with("; and 490 more") && said.contains("spec.externalIPs[9]"), "{said}");
+    assert!(said.contains("ä…") && said.len() < 10_000, "{} bytes", said.len());
+}
