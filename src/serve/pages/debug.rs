@@ -8,7 +8,7 @@ use std::fs;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Path;
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{Method, StatusCode};
 use axum::response::{Redirect, Response};
 use axum::routing::any;
@@ -19,13 +19,16 @@ use super::plain;
 /// The pages, for `/statusz`.
 pub(super) const PATHS: &[&str] = &["/debug/flags/v", "/debug/pprof/"];
 
+/// How long the text of a number may be, with room to spare.
+const NUMBER_BYTES: usize = 64;
+
 const INDEX: &str = "cmdline: the words of the command line, separated by NUL\n\
                      threads: the threads of the process, with the processor time of each\n";
 
 pub(super) fn routes(router: Router, set_verbosity: fn(u8)) -> Router {
     let verbosity = async move |method: Method, body: Bytes| verbosity(&method, &body, set_verbosity);
     router
-        .route("/debug/flags/v", any(verbosity))
+        .route("/debug/flags/v", any(verbosity).layer(DefaultBodyLimit::max(NUMBER_BYTES)))
         .route("/debug/pprof", any(async || Redirect::permanent("/debug/pprof/")))
         .route("/debug/pprof/", any(async || typed(TEXT, INDEX)))
         .route("/debug/pprof/{*profile}", any(profile))

@@ -252,5 +252,7 @@ async fn the_level_of_the_log_can_be_set() {
             "{method} {body}"
         );
     }
+    let (code, _, answer) = served.ask("PUT", "/debug/flags/v", "", &"1".repeat(100)).await;
+    assert!(code == 413 && answer.len() < 100, "{code} {answer}");
     assert_eq!(VERBOSITY.load(Ordering::Relaxed), 200);
 }
