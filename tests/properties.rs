@@ -20,6 +20,7 @@ use std::time::Duration;
 use crashes::{Killed, crashes};
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::Cluster;
+use kube_ipvs::cluster::endpoints::InSlices;
 use kube_ipvs::cluster::types::{
     EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
@@ -386,7 +387,7 @@ proptest! {
         for (key, server) in &kernel.state().virtual_servers {
             let may_stay = server.real_servers.iter().all(|(real, value)| {
                 value.weight != Weight::Exactly(0)
-                    || !desired.endpoints_among(&cluster, key, &[*real]).is_empty()
+                    || !desired.endpoints_among(&mut InSlices::of(&cluster), key, &[*real]).is_empty()
             });
             prop_assert!(is_foreign(key) || may_stay, "{key}");
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use foldhash::HashSet;
+
 use super::Cluster;
-use super::types::{Endpoint, Family, Protocol, Service, ServiceKey, SlicePort};
+use super::types::{Endpoint, EndpointSlice, Family, Protocol, Service, ServiceKey};
 use crate::state::RealServerKey;
 
 /// The endpoints of a Service, of any port and in any condition, of one family.
@@ -18,30 +20,55 @@ pub fn all<'a>(
         .flat_map(|slice| &slice.endpoints)
 }
 
-/// Which of these endpoints, given in order, any slice of the Service has for this protocol, in whatever condition. All at
-/// once, since it looks at each endpoint of the Service.
-pub fn among(
-    cluster: &Cluster,
-    service: &ServiceKey,
-    protocol: Protocol,
-    servers: &[RealServerKey],
-) -> BTreeSet<RealServerKey> {
-    debug_assert!(servers.is_sorted());
-    let mut found = BTreeSet::new();
-    if servers.is_empty() {
-        return found;
+/// Which endpoints slices have, in whatever condition. Of the Service that was asked for last it keeps which ports are in which
+/// slice: a Service may have thousands, and this is asked for each of its virtual servers.
+#[derive(Debug)]
+pub struct InSlices<'a> {
+    cluster: &'a Cluster,
+    last: Option<(ServiceKey, Vec<Ports<'a>>)>,
+}
+
+/// The ports of a slice, and its endpoints.
+type Ports<'a> = (HashSet<(Protocol, u16)>, &'a [Endpoint]);
+
+impl<'a> InSlices<'a> {
+    /// Nobody was asked for yet.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster, last: None }
     }
-    // Of one virtual server, nearly always one: a Service may have thousands, and this is asked for each of them.
-    let ports: BTreeSet<u16> = servers.iter().map(|server| server.port).collect();
-    for slice in cluster.slices(service) {
-        let asked = |port: &&SlicePort| port.protocol == protocol && ports.contains(&port.port);
-        for port in slice.ports.iter().filter(asked) {
-            let all = slice.endpoints.iter();
-            let all = all.map(|endpoint| RealServerKey { address: endpoint.address, port: port.port });
-            found.extend(all.filter(|server| servers.binary_search(server).is_ok()));
+
+    /// Which of these endpoints, given in order, any slice of the Service has for this protocol. All at once, since it looks
+    /// at each endpoint of the Service.
+    pub fn among(
+        &mut self,
+        service: &ServiceKey,
+        protocol: Protocol,
+        servers: &[RealServerKey],
+    ) -> BTreeSet<RealServerKey> {
+        debug_assert!(servers.is_sorted());
+        let mut found = BTreeSet::new();
+        if servers.is_empty() {
+            return found;
         }
+        let ports: BTreeSet<u16> = servers.iter().map(|server| server.port).collect();
+        for (known, endpoints) in self.slices(service) {
+            for &port in ports.iter().filter(|port| known.contains(&(protocol, **port))) {
+                let all = endpoints.iter().map(|endpoint| RealServerKey { address: endpoint.address, port });
+                found.extend(all.filter(|server| servers.binary_search(server).is_ok()));
+            }
+        }
+        found
     }
-    found
+
+    fn slices(&mut self, service: &ServiceKey) -> &[Ports<'a>] {
+        if self.last.as_ref().is_none_or(|(last, _)| last != service) {
+            let ports = |slice: &'a EndpointSlice| {
+                (slice.ports.iter().map(|port| (port.protocol, port.port)).collect(), &*slice.endpoints)
+            };
+            self.last = Some((service.clone(), self.cluster.slices(service).map(ports).collect()));
+        }
+        self.last.as_ref().map_or(&[], |(_, slices)| slices)
+    }
 }
 
 /// Whether any endpoint of the Service says for whom it is meant.

@@ -1,10 +1,11 @@
 use std::net::IpAddr;
 
+use super::endpoints::InSlices;
 use super::topology::{Endpoints, Place};
 use super::types::{
     Endpoint, EndpointSlice, Family, Hints, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
-use super::{Cluster, Touched, endpoints, examples, topology};
+use super::{Cluster, Touched, examples, topology};
 use crate::api::{Change, Event};
 use crate::state::RealServerKey;
 
@@ -256,7 +257,7 @@ fn an_endpoint_is_in_a_slice_whatever_its_condition() {
     cluster.apply(put(slice("one", "a", vec![Endpoint { ready: false, serving: false, ..endpoint(1) }])));
     let at = |number: u8, port| RealServerKey { address: ip(&format!("10.244.0.{number}")), port };
     let contains = |protocol, server| {
-        !endpoints::among(&cluster, &ServiceKey::new("default", "a"), protocol, &[server]).is_empty()
+        !InSlices::of(&cluster).among(&ServiceKey::new("default", "a"), protocol, &[server]).is_empty()
     };
     assert!(contains(Protocol::Tcp, at(1, 8080)));
     assert!(!contains(Protocol::Udp, at(1, 8080)));

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::cluster::endpoints::InSlices;
 use crate::cluster::types::{External, Family, Policy, Service, ServiceKey};
 use crate::cluster::{Cluster, Touched, endpoints, topology};
 use crate::options::ProxyOptions;
@@ -152,12 +153,12 @@ impl Desired {
     /// virtual server.
     pub fn endpoints_among(
         &self,
-        cluster: &Cluster,
+        slices: &mut InSlices<'_>,
         server: &VirtualServerKey,
         real_servers: &[RealServerKey],
     ) -> BTreeSet<RealServerKey> {
         match self.owner(server) {
-            Some(service) => endpoints::among(cluster, service, server.protocol, real_servers),
+            Some(service) => slices.among(service, server.protocol, real_servers),
             None => BTreeSet::new(),
         }
     }

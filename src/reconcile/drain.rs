@@ -122,7 +122,7 @@ impl Drains {
         wanted: &mut State,
         actual: &State,
         now: Instant,
-        in_slices: impl Fn(&VirtualServerKey, &[RealServerKey]) -> BTreeSet<RealServerKey>,
+        mut in_slices: impl FnMut(&VirtualServerKey, &[RealServerKey]) -> BTreeSet<RealServerKey>,
     ) {
         wanted.virtual_servers.retain(|key, server| {
             let known = actual.virtual_servers.get(key);

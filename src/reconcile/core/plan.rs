@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::work::Task;
 use super::{Next, Reconciler};
+use crate::cluster::endpoints::InSlices;
 use crate::diff;
 use crate::state::{Element, Key, Scope, ownership};
 
@@ -39,9 +40,9 @@ impl Reconciler {
             });
             self.disown(servers.collect());
         }
-        let in_slices = |server: &_, real_servers: &[_]| {
-            self.desired.endpoints_among(&self.cluster, server, real_servers)
-        };
+        let mut slices = InSlices::of(&self.cluster);
+        let in_slices =
+            |server: &_, real_servers: &[_]| self.desired.endpoints_among(&mut slices, server, real_servers);
         self.drains.complete(&mut wanted, &self.actual, now, in_slices);
         let mut plan = diff::diff(&wanted, &self.actual, &scope);
         diff::order::rotate(&mut plan, self.seed);
