@@ -12,10 +12,10 @@
 //!
 //! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
 //! for what is there. [`reconcile`] drives the pure part and the kernel, and `report` passes on what it tells; [`serve`] sees
-//! what is published and nothing else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the flow; [`open_files`] sets up
-//! the process, once, and so does [`allocator`], which also gives memory back after the first sync; [`options`] is what
-//! the program was told, [`sloppy`] reads addresses as Kubernetes does, [`telemetry`] is the log; [`app`] wires it all
-//! and is the only module that knows all others.
+//! what is published and nothing else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the
+//! flow; [`open_files`] sets up the process, once, and so does [`allocator`], which also gives memory back, after the
+//! first sync and in each round of the audit; [`options`] is what the program was told, [`sloppy`] reads addresses as
+//! Kubernetes does, [`telemetry`] is the log; [`app`] wires it all and is the only module that knows all others.
 //!
 //! What a start would write is known without writing it ([`reconcile::rehearse`], `--dry-run`): the decisions are pure.
 //!
