@@ -75,9 +75,12 @@ fn service(ports: u16, external: External) -> Service {
     }
 }
 
+fn supported() -> Supported {
+    Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() }
+}
+
 fn desired() -> Desired {
-    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-    Desired::new(ProxyOptions::default(), "here".into(), supported)
+    Desired::new(ProxyOptions::default(), "here".into(), supported())
 }
 
 /// Each of its ports has a way inside, on a port that the Service does not have.
@@ -174,21 +177,7 @@ fn conversion_of_many_addresses_and_ranges() {
 fn endpoints_of_many_ports() {
     assert_grows_with_size(500, |count| {
         let service = service(count, External::default());
-        // As a control plane may write them: in another order.
-        let ports = service.ports.iter().rev().map(|port| SlicePort {
-            name: port.name.clone(),
-            protocol: port.protocol,
-            port: port.port,
-        });
-        let endpoint = examples::endpoint(ip("10.244.0.1"));
-        let slice = EndpointSlice {
-            key: SliceKey::new("default", "web-1"),
-            service: service.key.clone(),
-            family: Family::V4,
-            ports: ports.collect(),
-            endpoints: vec![endpoint],
-            triggered_nanoseconds: None,
-        };
+        let slice = slice_of_ports(&service, &[ip("10.244.0.1")]);
         let mut cluster = Cluster::default();
         let place = Place { node: "here", zone: None };
         let begin = processor_time();
@@ -207,28 +196,15 @@ fn an_endpoint_of_many_ports_that_drains() {
     assert_grows_with_size(100, |count| {
         let service = service(count, External::default());
         let service = Service { internal_policy: Policy::Cluster, external: None, ..service };
-        let endpoint = |address| examples::endpoint(ip(address));
-        let slice = EndpointSlice {
-            ports: service
-                .ports
-                .iter()
-                .map(|port| SlicePort { name: port.name.clone(), protocol: port.protocol, port: port.port })
-                .collect(),
-            ..slice(&service.key, &[ip("10.244.0.1"), ip("10.244.0.2")])
-        };
-        let mut kernel = MemoryKernel::default();
-        let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-        let period = Duration::from_hours(1);
-        let mut reconciler =
-            Reconciler::new(ProxyOptions::default(), "here".into(), supported, Duration::ZERO, period);
-        let now = Instant::now();
+        let mut slice = slice_of_ports(&service, &[ip("10.244.0.1"), ip("10.244.0.2")]);
+        let (mut reconciler, mut kernel, now) = (reconciler(), MemoryKernel::default(), Instant::now());
         reconciler.observe(Event::Node(Change::Replace(vec![])));
         reconciler.observe(Event::Service(Change::Replace(vec![service])));
         reconciler.observe(Event::Slice(Change::Replace(vec![slice.clone()])));
         work(&mut reconciler, &mut kernel, now);
         let begin = processor_time();
-        let less = EndpointSlice { endpoints: vec![endpoint("10.244.0.1")], ..slice };
-        reconciler.observe(Event::Slice(Change::Upsert(less)));
+        slice.endpoints.truncate(1);
+        reconciler.observe(Event::Slice(Change::Upsert(slice)));
         work(&mut reconciler, &mut kernel, now);
         let took = processor_time().saturating_sub(begin);
         assert_eq!(reconciler.draining(), usize::from(count));
@@ -249,10 +225,22 @@ fn slice(service: &ServiceKey, endpoints: &[IpAddr]) -> EndpointSlice {
     }
 }
 
+/// The same with all ports of the Service, as a control plane may write them: in another order.
+fn slice_of_ports(service: &Service, endpoints: &[IpAddr]) -> EndpointSlice {
+    let port =
+        |port: &ServicePort| SlicePort { name: port.name.clone(), protocol: port.protocol, port: port.port };
+    EndpointSlice { ports: service.ports.iter().rev().map(port).collect(), ..slice(&service.key, endpoints) }
+}
+
+/// A Reconciler that knows nothing, and does not look again.
+fn reconciler() -> Reconciler {
+    const SO_LONG: Duration = Duration::from_hours(1000);
+    Reconciler::new(ProxyOptions::default(), "here".into(), supported(), Duration::ZERO, SO_LONG)
+}
+
 /// A Reconciler that has so many Services, each with an endpoint that `is_ready` or drains, and whose kernel takes all but
 /// what `is_refused`.
 fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconciler, MemoryKernel, Instant) {
-    const SO_LONG: Duration = Duration::from_hours(1000);
     let of = |number: u16| {
         let [high, low] = number.to_be_bytes();
         let key = ServiceKey::new("default", format!("s{number}"));
@@ -268,10 +256,7 @@ fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconc
     // Of IPv6 there is one Service.
     let of_v6 = |slice: &EndpointSlice| slice.family == Family::V4 || slice.service.name() == "s1";
     let slices: Vec<_> = slices.into_iter().flatten().filter(of_v6).collect();
-    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-    let options = ProxyOptions::default();
-    let mut reconciler = Reconciler::new(options, "here".into(), supported, Duration::ZERO, SO_LONG);
-    let mut kernel = MemoryKernel::default();
+    let (mut reconciler, mut kernel) = (reconciler(), MemoryKernel::default());
     let refuse = move |step: &Step| is_refused(step).then_some(Fault::Refuse(EINVAL));
     kernel.set_faults(Some(Box::new(refuse)));
     let now = Instant::now();

@@ -30,13 +30,9 @@ fn steps_without_an_answer_are_certain_when_all_parts_were_read() {
 fn what_drains_is_counted_when_all_parts_of_a_round_were() {
     const COUNT: u16 = 40;
     let mut life = settled(COUNT, NEVER);
-    for number in 0..COUNT {
-        let [high, low] = number.to_be_bytes();
-        let server =
-            VirtualServerKey { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp };
-        let state = life.kernel.state();
-        for real in state.virtual_servers[&server].real_servers.keys() {
-            life.kernel.set_connections(server, *real, 1);
+    for (key, server) in life.kernel.state().virtual_servers {
+        for real in server.real_servers.keys() {
+            life.kernel.set_connections(key, *real, 1);
         }
     }
     life.feed((0..COUNT).map(|number| Event::Slice(Change::Upsert(slice(number, &["10.244.0.1"])))));
