@@ -10,6 +10,8 @@ mod examples;
 mod killed;
 #[path = "common/life.rs"]
 mod life;
+#[path = "lives/many.rs"]
+mod many;
 #[path = "lives/others.rs"]
 mod others;
 #[path = "lives/pieces.rs"]

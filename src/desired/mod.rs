@@ -47,8 +47,11 @@ pub struct Desired {
 /// What an update changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// The keys whose wanted value may have changed, in no order; some may come several times.
+    /// The keys whose wanted value may have changed: of one touched Service after the other, in no other order; some may
+    /// come several times.
     pub scope: Vec<Key>,
+    /// How far in the scope the keys of each touched Service reach, in the order of the Services.
+    pub until: Vec<usize>,
     /// Services that do not get what they ask for, because another one that comes first has it. Only those that are new.
     pub conflicts: Vec<Conflict>,
     /// Addresses that are not put on the device, because the node has them elsewhere. Only those that are new.
@@ -85,6 +88,7 @@ impl Desired {
         for key in touched {
             let request = cluster.service(key).map(|service| self.request(cluster, service));
             self.claims.put(key, request, &mut update);
+            update.until.push(update.scope.len());
         }
         self.claims.settle(&mut update.conflicts);
         update

@@ -7,6 +7,7 @@
 mod adoption;
 mod audited;
 mod explain;
+mod looking;
 mod outcomes;
 mod plan;
 mod work;
@@ -27,10 +28,11 @@ use super::picture::Picture;
 use super::progress::{Changes, Progress};
 use super::purge::Purges;
 use super::refusals;
+use super::rest::Rest;
 use super::schedule::{Failure, Schedule, Urgency};
 use crate::api::{Change, Event};
+use crate::cluster::Cluster;
 use crate::cluster::types::{Family, ServiceKey};
-use crate::cluster::{Cluster, Touched};
 use crate::desired::claims::Conflict;
 use crate::desired::settings::Supported;
 use crate::desired::{Desired, Shared};
@@ -61,6 +63,8 @@ pub struct Reconciler {
     /// Services whose facts changed since the last look, as they came; some may come several times. They are put in order
     /// when they are looked at: at once, which costs less than one by one.
     touched: Vec<ServiceKey>,
+    /// What was looked at, and waits because it is much.
+    rest: Rest,
     /// Whether facts about this node changed since the last look.
     node_touched: bool,
     /// Since when the oldest change that was looked at waits to be handed to the kernel.
@@ -107,6 +111,7 @@ impl Reconciler {
             actual: Picture::default(),
             phase: Phase::Reading(None),
             touched: Vec::new(),
+            rest: Rest::default(),
             node_touched: false,
             waiting: None,
             seed: hasher.finish(),
@@ -125,6 +130,12 @@ impl Reconciler {
             progress: Progress::default(),
             notes: Vec::new(),
         }
+    }
+
+    /// Changes that come together are handed to the kernel in pieces of so many keys, of one Service at least; from then on
+    /// of as many as fit into a few milliseconds. Without this the first piece is one that most changes fit in.
+    pub fn set_piece(&mut self, keys: usize) {
+        self.rest.set_piece(keys);
     }
 
     /// Takes in an event. It only marks what to look at again.
@@ -186,10 +197,10 @@ impl Reconciler {
         self.schedule.failures()
     }
 
-    /// Whether everything of a family, and of what the families share, that was looked at is as wanted, or is single
-    /// objects that the kernel refuses.
+    /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel
+    /// refuses.
     pub fn is_settled(&self, family: Family) -> bool {
-        self.schedule.is_settled(family)
+        self.touched.is_empty() && self.rest.is_empty() && self.schedule.is_settled(family)
     }
 
     /// How many real servers the virtual servers in the picture have.
@@ -233,9 +244,15 @@ impl Reconciler {
             return next;
         }
         let hold = self.held_back(now);
+        if hold.is_none() {
+            self.take_of_rest(now);
+        }
         while hold.is_none() && self.schedule.has_work(now) {
             let is_change = self.schedule.most_urgent() == Some(Urgency::Change);
-            let waiting = if is_change { self.waiting.take() } else { None };
+            let waiting = self.waiting.filter(|_| is_change);
+            if is_change && self.rest.is_empty() {
+                self.waiting = None;
+            }
             let scope = self.schedule.take(now);
             if let Some(next) = self.plan(scope, now) {
                 let waited = waiting.map(|since| now.saturating_duration_since(since));
@@ -248,6 +265,10 @@ impl Reconciler {
             self.phase = Phase::Filling;
             self.adopt_rest(&first, now);
             return self.next(now);
+        }
+        if !self.rest.is_empty() {
+            // All of that piece is as wanted. The next one comes after what is heard meanwhile.
+            return Next::Wait(Some(now));
         }
         if hold.is_none() {
             // Changes that ask for nothing do not wait.
@@ -338,6 +359,7 @@ impl Reconciler {
             (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.last_plan_ended = Some(now);
+                self.rest.written(now);
                 self.take_outcomes(&plan, &scope, outcomes, took, now);
                 // Here and not only when nothing is left to do, which may be never.
                 self.settle(now);
@@ -359,37 +381,6 @@ impl Reconciler {
         Next::Work(work)
     }
 
-    fn look_at_touched(&mut self, now: Instant) {
-        // A table that is made anew is made with what all Services ask for, and a Service may need a table that is.
-        if matches!(self.phase, Phase::First(_)) {
-            return;
-        }
-        if std::mem::take(&mut self.node_touched) {
-            let (settings, touched) = self.desired.look_at_node(&self.cluster);
-            if !settings.is_empty() || !touched.is_empty() {
-                self.waiting.get_or_insert(now);
-                self.queued();
-            }
-            self.touched.extend(touched);
-            self.schedule.add_all(Urgency::Change, settings);
-        }
-        if self.touched.is_empty() {
-            return;
-        }
-        self.waiting.get_or_insert(now);
-        self.progress.looked();
-        let touched: Touched = std::mem::take(&mut self.touched).into_iter().collect();
-        let update = self.desired.update(&self.cluster, &touched);
-        self.tell(update.conflicts, update.shared);
-        self.schedule.add_all(Urgency::Change, update.scope);
-        // What is wanted may be the same, and an endpoint that drains may be in no slice any more, or in one again.
-        let servers = touched.iter().flat_map(|service| self.desired.virtual_servers_of(service));
-        for server in servers.filter(|server| self.drains.concerns(server)) {
-            self.schedule.add(Urgency::Change, Key::VirtualServer(server));
-        }
-        self.notes.push(Note::Looked(touched));
-    }
-
     fn tell(&mut self, conflicts: Vec<Conflict>, shared: Vec<Shared>) {
         self.notes.extend(conflicts.into_iter().map(Note::Conflict));
         for shared in shared {
@@ -403,7 +394,8 @@ impl Reconciler {
     fn held_back(&self, now: Instant) -> Option<Instant> {
         let until = self.last_plan_ended? + self.min_sync_period;
         let changes = self.schedule.most_urgent() == Some(Urgency::Change);
-        (changes && self.phase.is_synced() && !self.schedule.has_pieces() && now < until).then_some(until)
+        let in_pieces = self.schedule.has_pieces() || !self.rest.is_empty();
+        (changes && self.phase.is_synced() && !in_pieces && now < until).then_some(until)
     }
 
     /// Purges connection tracking, if that is due. Before the first complete set is written everything would be.
@@ -431,7 +423,7 @@ impl Reconciler {
 
     /// Says which families are completely written now.
     fn settle(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::First(_)) {
+        if matches!(self.phase, Phase::First(_)) || !self.rest.is_empty() {
             return;
         }
         let is_empty = self.schedule.most_urgent().is_none();

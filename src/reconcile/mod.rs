@@ -9,12 +9,14 @@ pub mod explanation;
 mod first;
 mod foreign;
 pub mod note;
+mod pace;
 mod picture;
 mod processor;
 pub mod progress;
 mod purge;
 mod refusals;
 pub mod rehearse;
+mod rest;
 pub mod schedule;
 mod wait;
 
@@ -58,7 +60,7 @@ pub trait Listener: Send + 'static {
 ///
 /// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
 /// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
-/// events wait in their channel, for no longer than one piece of work takes (`schedule`).
+/// events wait in their channel, for no longer than one piece of work takes (`pace`).
 ///
 /// # Errors
 /// If the thread cannot be started.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
 use crate::cluster::types::Family;
 use crate::state::part::Part;
 use crate::state::{Key, Scope};
@@ -16,14 +17,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(1);
 /// A retry comes sooner, by up to one part in so many of its wait, if another one is due then.
 const TOGETHER: u32 = 4;
-/// How long the kernel may work on one piece of the first fill: changes that arrive meanwhile wait for it.
-const PIECE_TIME: Duration = Duration::from_millis(5);
-/// Keys in the first such piece, and least and most in any. A virtual server takes the kernel some 30 µs, an address up to
-/// a millisecond, the more the more there are: how many fit into the time shows as they are written.
-const FIRST_PIECE: usize = 128;
-const LEAST_PIECE: usize = 32;
-const MOST_PIECE: usize = 2048;
-
 /// How urgent a key is; the first is worked on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
@@ -160,8 +153,8 @@ impl Queue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     queues: BTreeMap<Urgency, Queue>,
-    /// Keys of the first fill that are worked on at once.
-    piece: usize,
+    /// How many keys of the first fill are worked on at once.
+    pace: Pace,
     failures: BTreeMap<Key, Failure>,
     retries: BTreeSet<(Instant, Key)>,
     suspects: BTreeMap<Part, Suspects>,
@@ -195,7 +188,7 @@ impl Schedule {
     /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
     pub(super) fn take(&mut self, now: Instant) -> Scope {
         self.take_retries(now);
-        let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
+        let piece = self.pace.piece();
         while let Some(mut entry) = self.queues.first_entry() {
             let urgency = *entry.key();
             let queue = entry.get_mut();
@@ -249,16 +242,9 @@ impl Schedule {
         }
     }
 
-    /// The kernel took so long for so many keys: the next piece is made to fit. It grows and shrinks by steps, since one
-    /// piece says little about the next; addresses follow virtual servers.
+    /// The kernel took so long for so many keys.
     pub(super) fn took(&mut self, keys: usize, took: Duration) {
-        if keys < LEAST_PIECE {
-            return;
-        }
-        let fits = keys as u128 * PIECE_TIME.as_nanos() / took.as_nanos().max(1);
-        let piece = if self.piece == 0 { FIRST_PIECE } else { self.piece };
-        let (least, most) = ((piece / 4).max(LEAST_PIECE), (2 * piece).min(MOST_PIECE));
-        self.piece = usize::try_from(fits).unwrap_or(most).clamp(least, most);
+        self.pace.took(keys, took);
     }
 
     /// Whether there is something to take now.

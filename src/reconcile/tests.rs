@@ -356,39 +356,6 @@ fn a_family_is_settled_after_its_last_piece() {
     assert!(!schedule.is_settled(Family::V4) && !schedule.is_settled(Family::V6));
 }
 
-/// Changes that come while the kernel works on a piece wait for its end.
-#[test]
-fn pieces_grow_and_shrink_with_the_time_that_the_kernel_takes() {
-    let now = Instant::now();
-    let mut schedule = Schedule::default();
-    let piece = |schedule: &Schedule| {
-        let mut schedule = schedule.clone();
-        schedule.add_all(
-            Urgency::Bulk,
-            (0..5000).map(|number| Key::Address(ip(&format!("fd00::{number}")))).collect(),
-        );
-        schedule.take(now).len()
-    };
-    assert_eq!(piece(&schedule), 128);
-    for (keys, milliseconds, expected) in [
-        (128, 1, 256),
-        (256, 5, 256),
-        (256, 4, 320),
-        // So few say nothing.
-        (31, 1000, 320),
-        (320, 1000, 80),
-        (80, 1000, 32),
-        (32, 1000, 32),
-    ] {
-        schedule.took(keys, Duration::from_millis(milliseconds));
-        assert_eq!(piece(&schedule), expected, "{keys} keys took {milliseconds} ms");
-    }
-    for _ in 0..10 {
-        schedule.took(piece(&schedule), Duration::ZERO);
-    }
-    assert_eq!(piece(&schedule), 2048);
-}
-
 /// Keys that wait are taken in order from whichever end, whether they came together or one by one.
 #[test]
 fn what_comes_later_is_taken_where_it_belongs() {

@@ -27,6 +27,7 @@ pub(crate) fn crashes(
     }
     life.settle();
     kernel.take_written();
+    in_pieces(&mut life, change.len());
     for event in change {
         cluster.apply(event.clone());
     }

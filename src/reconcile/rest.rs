@@ -1,0 +1,140 @@
+//! The rest of much that changed at once, as after a time without the API server, or with the node's addresses. Pure.
+//!
+//! It is written piece by piece, all that is one Service's in one plan. What changes meanwhile goes before it: one endpoint does
+//! not wait for ten thousand.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::pace::Pace;
+use crate::cluster::types::ServiceKey;
+use crate::state::Key;
+
+/// How many keys are in the first piece. Less than a thousand endpoints that change at once are better in few plans: the kernel
+/// finds virtual servers along chains, and those of one chain follow each other in a plan.
+const FIRST_PIECE: usize = 256;
+
+/// Keys that may be wanted otherwise than they are, by the Service for whose sake.
+#[derive(Clone, Debug)]
+pub(super) struct Rest {
+    keys: BTreeMap<ServiceKey, Vec<Key>>,
+    /// What is written when all of these are.
+    last: Vec<Key>,
+    pace: Pace,
+    /// How many keys the kernel gets now, and since when that takes.
+    in_work: Option<(usize, Instant)>,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self { keys: BTreeMap::new(), last: Vec::new(), pace: Pace::from(FIRST_PIECE), in_work: None }
+    }
+}
+
+impl Rest {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.last.is_empty()
+    }
+
+    /// How many keys are written at once.
+    pub(super) fn piece(&self) -> usize {
+        self.pace.piece()
+    }
+
+    /// So many keys are written at once, until that shows to be too many or too few.
+    pub(super) fn set_piece(&mut self, keys: usize) {
+        self.pace = Pace::from(keys);
+    }
+
+    /// Leaves these for later.
+    pub(super) fn put(&mut self, service: &ServiceKey, keys: Vec<Key>) {
+        if !keys.is_empty() {
+            self.keys.entry(service.clone()).or_default().extend(keys);
+        }
+    }
+
+    /// Leaves these for when everything else is written.
+    pub(super) fn put_last(&mut self, keys: Vec<Key>) {
+        self.last.extend(keys);
+    }
+
+    /// Takes what waits of a Service: it changed once more, and all of it goes together.
+    pub(super) fn take_of(&mut self, service: &ServiceKey) -> Vec<Key> {
+        self.keys.remove(service).unwrap_or_default()
+    }
+
+    /// Takes the next piece: the keys of one Service at least, or some of those that come last.
+    pub(super) fn take(&mut self) -> Vec<Key> {
+        let mut taken = Vec::new();
+        while taken.len() < self.piece()
+            && let Some((_, keys)) = self.keys.pop_first()
+        {
+            taken.extend(keys);
+        }
+        if taken.is_empty() {
+            taken = self.last.split_off(self.last.len().saturating_sub(self.piece()));
+        }
+        taken
+    }
+
+    /// So many keys are compared and written next.
+    pub(super) fn begins(&mut self, keys: usize, now: Instant) {
+        self.in_work = Some((keys, now));
+    }
+
+    /// They are written.
+    pub(super) fn written(&mut self, now: Instant) {
+        if let Some((keys, since)) = self.in_work.take() {
+            self.pace.took(keys, now.saturating_duration_since(since));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn service(number: u32) -> ServiceKey {
+        ServiceKey::new("default", format!("s{number:03}"))
+    }
+
+    fn keys(number: u32, count: usize) -> Vec<Key> {
+        vec![Key::Address(std::net::Ipv4Addr::from(number).into()); count]
+    }
+
+    #[test]
+    fn what_is_one_services_goes_together() {
+        let mut rest = Rest::default();
+        rest.put(&service(0), Vec::new());
+        assert!(rest.is_empty());
+        for number in 1..=4 {
+            rest.put(&service(number), keys(number, 100));
+        }
+        rest.put(&service(3), keys(7, 1));
+        rest.put_last(keys(9, 257));
+        assert_eq!(rest.take_of(&service(2)), keys(2, 100));
+        assert_eq!(rest.take_of(&service(2)), []);
+        assert_eq!(rest.take(), [keys(1, 100), keys(3, 100), keys(7, 1), keys(4, 100)].concat());
+        assert!(!rest.is_empty());
+        assert_eq!([rest.take(), rest.take()], [keys(9, 256), keys(9, 1)]);
+        assert!(rest.is_empty() && rest.take().is_empty());
+        rest.put(&service(1), keys(1, 1000));
+        rest.put(&service(2), keys(2, 1));
+        assert_eq!(rest.take().len(), 1000);
+        assert_eq!(rest.take().len(), 1);
+    }
+
+    #[test]
+    fn a_piece_is_as_large_as_what_was_written_in_time() {
+        let (mut rest, now) = (Rest::default(), Instant::now());
+        assert_eq!(rest.piece(), 256);
+        rest.begins(256, now);
+        rest.written(now + Duration::from_millis(10));
+        assert_eq!(rest.piece(), 128);
+        rest.written(now + Duration::from_hours(1));
+        assert_eq!(rest.piece(), 128, "that was something else");
+    }
+}
