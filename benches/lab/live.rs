@@ -32,6 +32,9 @@ const CREATED: u32 = 20;
 const LARGE: u32 = 1000;
 /// How many times one of them changes.
 const LARGE_CHANGES: u32 = 40;
+/// How many slices change while a Service is created, and in what time they have been received.
+const CROWD: u32 = 2000;
+const RECEIVED: Duration = Duration::from_millis(50);
 /// How many bursts are measured.
 const ROUNDS: u32 = 3;
 /// Between two changes: they are to be seen one by one.
@@ -78,6 +81,7 @@ pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures>
     live.large(&mut figures)?;
     if size.services >= BURST {
         live.burst(&mut figures)?;
+        live.crowded(&mut figures)?;
     }
     if let Some(long) = long {
         live.rolling(long.rolling, &mut figures)?;
@@ -313,6 +317,38 @@ impl Live {
             times.push(seen - told);
         }
         figures.insert("burst_milliseconds".into(), median_milliseconds(times));
+        Ok(())
+    }
+
+    /// Exchanges all endpoints of many Services, and creates one while they are written: it is not to wait for all of them.
+    fn crowded(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
+        let mut times = Vec::new();
+        let (created, last) = (self.size.services + CREATED + 1, CROWD.min(self.size.services) - 1);
+        let endpoints: Vec<Ipv4Addr> = (0..10).map(|_| self.fresh()).collect();
+        self.feed.put(Resource::Slices, slice(created, &endpoints))?;
+        for _ in 0..ROUNDS {
+            sleep(Duration::from_secs(1));
+            let mut new = Vec::new();
+            let mut exchanged = |number| {
+                new = (0..10).map(|_| self.fresh()).collect();
+                slice(number, &new)
+            };
+            let crowd: Vec<_> = (0..=last).map(&mut exchanged).collect();
+            self.feed.put_all(Resource::Slices, crowd)?;
+            // Until they have been received, whatever comes is one of them.
+            sleep(RECEIVED);
+            let told = self.feed.put(Resource::Services, input::service(created))?;
+            self.ipvs.wait_for(service_address(created), endpoints[9])?;
+            let used = await_address(service_address(created))?;
+            ensure!(
+                !self.ipvs.real_servers(service_address(last))?.contains(&new[9]),
+                "they were written before"
+            );
+            times.push(used - told);
+            self.ipvs.wait_for_last(service_address(last), new[9])?;
+            self.feed.delete_all(Resource::Services, vec![input::service(created)])?;
+        }
+        figures.insert("crowded_milliseconds".into(), median_milliseconds(times));
         Ok(())
     }
 

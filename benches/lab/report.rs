@@ -163,6 +163,11 @@ fn changes(measured: &Measured, rows: &mut Vec<Row>) {
         ("service_milliseconds", "a Service with ten endpoints appears (ms)", Target::Figure(2.0)),
         ("large_milliseconds", "one of 1,000 endpoints in a slice changes (ms)", Target::Figure(2.0)),
         ("burst_milliseconds", "1,000 slices change at once (ms)", Target::Ratio(1.5)),
+        (
+            "crowded_milliseconds",
+            "a Service appears while 2,000 others get new endpoints (ms)",
+            Target::Figure(10.0),
+        ),
     ] {
         for (size, ours) in measured.each("live", figure) {
             let floor = match figure {
