@@ -515,3 +515,59 @@ fn a_threshold_is_not_left_and_not_believed_to_stay() {
         assert_eq!(steps, [&Step::EditRealServer(server, first, written)]);
     }
 }
+
+/// Who tells that all is well asks nothing else, the properties of the tests included.
+#[test]
+fn only_what_is_as_wanted_is_accepted() {
+    let server = tcp("10.96.0.1", 80);
+    let wanted = State { device: true, ..state(&[], &[(server, 2)]) };
+    let scope: Scope = wanted.keys().collect();
+    let accepts_with = |change: &dyn Fn(&mut VirtualServer)| {
+        let mut actual = wanted.clone();
+        actual.virtual_servers.values_mut().for_each(change);
+        accepts(&wanted, &actual, &scope)
+    };
+    let (known, other) = (
+        RealServerKey { address: ip("10.244.0.1"), port: 8080 },
+        RealServerKey { address: ip("10.244.0.9"), port: 8080 },
+    );
+    assert!(accepts_with(&|_| {}));
+    assert!(!accepts_with(&|server| server.scheduler = "lc".into()));
+    assert!(!accepts_with(&|server| {
+        server.real_servers.insert(other, RealServer::with(Weight::Exactly(1)));
+    }));
+    assert!(!accepts_with(&|server| {
+        server.real_servers.insert(known, RealServer::with(Weight::Exactly(0)));
+    }));
+    assert!(!accepts_with(&|server| {
+        server.real_servers.remove(&known);
+    }));
+    assert!(!accepts(&wanted, &State { device: false, ..wanted.clone() }, &scope));
+    // A setting that is not wanted may be anything.
+    for device in [false, true] {
+        assert!(accepts(&State::default(), &State { device, ..State::default() }, &[Key::Device].into()));
+    }
+}
+
+/// It gets no new connections, or is gone already.
+#[test]
+fn a_real_server_that_drains_is_accepted_without_weight_or_not_at_all() {
+    let server = tcp("10.96.0.1", 80);
+    let actual = state(&[], &[(server, 2)]);
+    let mut wanted = actual.clone();
+    let real_servers = &mut wanted.virtual_servers.get_mut(&server).expect("it is there").real_servers;
+    let first = *real_servers.keys().next().expect("two");
+    real_servers.insert(first, RealServer::with(Weight::DrainIfPresent));
+    let accepts_with = |change: &dyn Fn(&mut VirtualServer)| {
+        let mut actual = actual.clone();
+        actual.virtual_servers.values_mut().for_each(change);
+        accepts(&wanted, &actual, &wanted.keys().collect())
+    };
+    assert!(!accepts_with(&|_| {}));
+    assert!(accepts_with(&|server| {
+        server.real_servers.insert(first, RealServer::with(Weight::Exactly(0)));
+    }));
+    assert!(accepts_with(&|server| {
+        server.real_servers.remove(&first);
+    }));
+}
