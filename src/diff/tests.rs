@@ -102,6 +102,17 @@ fn ranges_are_exchanged_in_one_phase() {
     }
 }
 
+/// Also where no other range comes: whoever may not use it any more does not reach what is new there.
+#[test]
+fn a_range_goes_before_real_servers_come() {
+    let server = tcp("203.0.113.1", 80);
+    let (stays, goes) = (allowed("10.0.0.0/8"), allowed("192.168.0.0/16"));
+    let before = state(&[Element::Restricted(server), stays, goes], &[(server, 1)]);
+    let plan = plan(&before, &state(&[Element::Restricted(server), stays], &[(server, 2)]));
+    let gone = phase(&plan, |step| *step == Step::DeleteElement(goes));
+    assert!(gone < phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
+}
+
 #[test]
 fn a_restriction_lasts_as_long_as_its_virtual_server() {
     let server = tcp("203.0.113.1", 80);
