@@ -294,6 +294,9 @@ fn a_table_made_anew_still_tells_whose_the_virtual_servers_are_that_go() {
 
     let plan = plan(&before, &after);
     assert_eq!(installed(&plan), Some(telling.into()));
+    // The others are gone with the old table: the kernel does not find them.
+    let deleted = plan.steps.iter().filter(|planned| matches!(planned.step, Step::DeleteElement(_)));
+    assert_eq!(deleted.count(), telling.len(), "{plan:?}");
     for element in telling {
         assert!(needs(&plan, &Step::DeleteElement(element), |step| matches!(
             step,
