@@ -11,6 +11,9 @@ use crate::cluster::types::Family;
 use crate::state::part::Part;
 use crate::state::{Key, Scope};
 
+#[cfg(test)]
+mod tests;
+
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
