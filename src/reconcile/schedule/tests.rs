@@ -213,3 +213,20 @@ fn a_change_of_what_cannot_be_read_does_not_wait_for_the_retry() {
     assert_eq!(schedule.take(now), Scope::from([key(1)]), "and the other one waits");
     assert!(schedule.take(now).is_empty());
 }
+
+/// One object that was refused just now must not have all others tried with it.
+#[test]
+fn what_is_due_much_later_is_not_tried_again_with_what_is_due_now() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    for _ in 0..4 {
+        schedule.fail(&key(1), "no".to_owned(), true, now);
+    }
+    let later = schedule.next_due(None).expect("a retry");
+    schedule.fail(&key(2), "no".to_owned(), true, now);
+    let due = schedule.next_due(None).expect("a retry");
+    assert!(later - due > Duration::from_secs(4), "a quarter of its eight seconds is less");
+    assert_eq!(schedule.take(due), Scope::from([key(2)]));
+    assert!(schedule.take(due).is_empty());
+    assert_eq!(schedule.take(later), Scope::from([key(1)]));
+}
