@@ -230,3 +230,22 @@ fn what_is_due_much_later_is_not_tried_again_with_what_is_due_now() {
     assert!(schedule.take(due).is_empty());
     assert_eq!(schedule.take(later), Scope::from([key(1)]));
 }
+
+#[test]
+fn what_waits_with_another_key_is_taken_with_it() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    assert!(!schedule.waits_with(&key(2), &key(1), now), "there is no reason to");
+
+    schedule.fail(&key(1), "no".to_owned(), true, now);
+    assert!(schedule.waits_with(&key(2), &key(1), now));
+    let due = schedule.next_due(None).expect("a retry");
+    assert!(!schedule.waits_with(&key(3), &key(1), due), "it is tried again now");
+    assert_eq!(schedule.take(due), Scope::from([key(1), key(2)]));
+
+    schedule.suspect(key(4));
+    assert!(schedule.waits_with(&key(5), &key(4), now));
+    assert!(schedule.take(now).is_empty());
+    schedule.certain(Scope::from([key(4)]));
+    assert_eq!(schedule.take(now), Scope::from([key(4), key(5)]));
+}
