@@ -249,3 +249,16 @@ fn what_waits_with_another_key_is_taken_with_it() {
     schedule.certain(Scope::from([key(4)]));
     assert_eq!(schedule.take(now), Scope::from([key(4), key(5)]));
 }
+
+#[test]
+fn what_was_not_read_yet_is_not_unreadable() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    let refused = Scope::from([key(1)]);
+    schedule.suspect(key(1));
+    schedule.still_uncertain(&refused, now);
+    schedule.suspect(Key::Address(ip("fd00::1")));
+    assert!(schedule.has_unreadable());
+    schedule.certain(refused);
+    assert!(!schedule.has_unreadable());
+}
