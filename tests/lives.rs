@@ -341,6 +341,19 @@ fn a_start_is_not_held_back_for_a_change_that_comes_meanwhile() {
     assert_eq!(life.kernel.state().virtual_servers.len(), 502);
 }
 
+/// Health would tell an hour long that it waits.
+#[test]
+fn a_change_that_asks_for_nothing_is_not_held_back() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::from_hours(1), NEVER);
+    life.feed(cluster(1));
+    life.pass(Duration::from_secs(1));
+    life.reconciler.take_notes();
+    // Its Service is not there.
+    life.feed([Event::Slice(Change::Upsert(slice(1, &["10.244.0.1"])))]);
+    life.pass(Duration::from_secs(1));
+    assert_eq!(waited_and_synced(&life.reconciler.take_notes()), (true, true));
+}
+
 #[test]
 fn nothing_spins_while_changes_are_held_back() {
     let period = Duration::from_secs(10);
