@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube_ipvs::kernel::Selection;
 use kube_ipvs::reconcile::core::Answer;
 use kube_ipvs::state::{RealServers, VirtualServer};
 
@@ -158,4 +159,31 @@ fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
             assert!(listed.is_none_or(|listed| life.now - listed < limit));
         }
     }
+}
+
+/// Each list holds changes up, and of all addresses takes long.
+#[test]
+fn where_what_everything_stands_on_is_there_nothing_is_listed() {
+    let mut life = settled(3000, Duration::from_secs(1));
+    while !life.reconciler.take_notes().iter().any(|note| matches!(note, Note::AuditRound)) {
+        life.step();
+    }
+    // The audit has read the lists of this round, and goes through the virtual servers.
+    life.pass(Duration::from_secs(20));
+    let (end, mut asked) = (life.now + Duration::from_secs(15), 0);
+    while life.now < end {
+        match life.reconciler.next(life.now) {
+            Next::Work(work) => {
+                assert!(!matches!(work, Work::List), "{work:?}");
+                assert!(
+                    !matches!(&work, Work::Read(read) if !matches!(read, Selection::Keys(_))),
+                    "{work:?}"
+                );
+                asked += u32::from(matches!(work, Work::Foundations(_)));
+                life.work(&work);
+            }
+            Next::Wait(until) => life.now = until.expect("the audit"),
+        }
+    }
+    assert!(asked > 0);
 }
