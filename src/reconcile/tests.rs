@@ -275,6 +275,17 @@ fn an_endpoint_that_comes_back_forgets_its_drain() {
     assert_eq!(drains.ended(), Ended { overtaken: 1, ..Ended::default() });
 }
 
+#[test]
+fn a_drain_whose_virtual_server_is_not_wanted_any_more_is_overtaken() {
+    let now = Instant::now();
+    let mut drains = Drains::new(DEADLINE);
+    let mut wanted = state(Protocol::Tcp, &[]);
+    drains.complete(&mut wanted, &state(Protocol::Tcp, &[(1, LIVE), (2, LIVE)]), now, gone);
+    drains.forget(&server_key(Protocol::Tcp));
+    assert_eq!(drains.len(), 0);
+    assert_eq!(drains.ended(), Ended { overtaken: 2, ..Ended::default() });
+}
+
 /// Between the look that finds nobody connected and the comparison that would let it go.
 #[test]
 fn an_endpoint_that_comes_back_when_it_was_found_idle_did_not_go() {
