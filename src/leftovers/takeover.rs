@@ -195,14 +195,14 @@ fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut R
     let mut tables = match Tables::open() {
         Ok(tables) => tables,
         Err(error) => {
-            report.failed("what kube-proxy left: our own rules", error);
+            report.failed("what kube-proxy may have left: our own rules", error);
             return BTreeSet::new();
         }
     };
     for family in families {
         if !written.contains(family) {
             report.failed(
-                format!("what kube-proxy left of {family}"),
+                format!("what kube-proxy may have left of {family}"),
                 "what is to replace it is not written yet",
             );
             ready.remove(family);
@@ -215,7 +215,9 @@ fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut R
             Err(error) => error.to_string(),
         };
         report.failed(
-            format!("what kube-proxy left of {family}: table {OUR_TABLE} comes first, and is not whole"),
+            format!(
+                "what kube-proxy may have left of {family}: table {OUR_TABLE} comes first, and is not whole"
+            ),
             why,
         );
         ready.remove(family);
