@@ -409,6 +409,7 @@ fn what_the_kernel_refuses_is_named_with_its_words_and_when_it_is_tried_again() 
 
     let troubles = shown(&life.reconciler.explain_troubles());
     assert!(troubles.contains("\"service\": \"default/web\",\n      \"state\": \"refused\"\n"), "{troubles}");
+    assert!(troubles.contains("\"objectsNotAsWanted\": 2\n"), "{troubles}");
     life.kernel.set_faults(None);
     life.now += Duration::from_secs(1);
     life.work();
@@ -441,6 +442,36 @@ fn what_everything_stands_on_is_named_where_it_is_refused() {
 }
 
 #[test]
+fn of_many_that_are_refused_some_are_named() {
+    let mut many = web();
+    let port =
+        |number: u16| ServicePort { name: number.to_string().into(), port: number, ..web().ports[0].clone() };
+    many.ports = (81..=85_u16).map(port).collect();
+    let mut slice = slice(two());
+    slice.ports = many
+        .ports
+        .iter()
+        .map(|port| SlicePort { name: port.name.clone(), ..slice.ports[0].clone() })
+        .collect();
+    let mut life = Life::new();
+    life.fail(Fault::Refuse(EINVAL), |step| matches!(step, Step::AddVirtualServer(..)));
+    life.feed(cluster(vec![many], Vec::new()));
+    life.feed([Event::Slice(Change::Upsert(slice))]);
+    let said = &life.web().findings[0];
+    assert!(said.contains("virtual server TCP 10.96.0.1:83 ") && said.ends_with(") and 2 more."), "{said}");
+    assert!(!said.contains("10.96.0.1:84"), "{said}");
+}
+
+#[test]
+fn what_changed_just_now_waits() {
+    let mut life = Life::with(vec![web()], two());
+    life.reconciler.observe(puts(two().split_off(1)));
+    assert_eq!(life.web().state, Standing::Waiting);
+    life.work();
+    assert_eq!(life.web().state, Standing::Written);
+}
+
+#[test]
 fn what_is_uncertain_says_so_until_it_is_read() {
     let mut life = Life::with(vec![web()], two());
     life.fail(Fault::LoseAnswer, |step| {
@@ -456,6 +487,11 @@ fn what_is_uncertain_says_so_until_it_is_read() {
         explained.findings,
         ["The kernel's state is not known; it is being read back: virtual server TCP 10.96.0.1:80 \
              (edit_real_server: the kernel's answer was lost)."]
+    );
+    let troubles = shown(&life.reconciler.explain_troubles());
+    assert!(
+        troubles.contains("\"objectsNotAsWanted\": 1\n"),
+        "it is one, whatever is wrong with it: {troubles}"
     );
     life.kernel.set_faults(None);
     life.now += Duration::from_secs(1);
@@ -577,6 +613,8 @@ fn node_ports_are_found_by_the_address_of_the_node() {
     let life = Life::with(vec![balanced()], two());
     let text = life.address("192.168.0.1");
     assert!(text.contains(at), "{text}");
+    let text = life.address("203.0.113.1");
+    assert!(text.contains("TCP 203.0.113.1:80") && !text.contains("TCP 10.96.0.1:80"), "{text}");
     // The same where it has no virtual server.
     let life = Life::with(vec![balanced()], vec![]);
     let text = life.address("192.168.0.1");
