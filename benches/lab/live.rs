@@ -66,7 +66,6 @@ struct Live {
 
 /// Starts the program on a cluster of this size and measures.
 pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures> {
-    let is_short = long.is_none();
     let feed = filled(size)?;
     let mut figures = Figures::new();
     let fetched =
@@ -83,14 +82,14 @@ pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures>
     if size.services >= BURST {
         live.burst(&mut figures)?;
     }
-    if let Some(long) = long {
+    if let Some(long) = &long {
         live.rolling(long.rolling, &mut figures)?;
         live.idle(long.idle, &mut figures)?;
     }
     let mut live = live.restart(&mut figures)?;
     // At the end, and not after much that was exchanged: IPVS keeps real servers that were removed for a minute or two, in one
     // list that it walks for each new one (`ip_vs_trash_get_dest`), so that thousands that went make what comes then slow.
-    if size.services >= BURST && is_short {
+    if size.services >= BURST && long.is_none() {
         live.crowded(&mut figures)?;
     }
     Ok(figures)
@@ -230,6 +229,10 @@ impl Live {
         endpoint_address(self.fresh)
     }
 
+    fn several_fresh(&mut self, count: u32) -> Vec<Ipv4Addr> {
+        (0..count).map(|_| self.fresh()).collect()
+    }
+
     /// The slice of a Service with one endpoint exchanged, and the new one.
     fn changed(&mut self, number: u32) -> (Value, Ipv4Addr) {
         let new = self.fresh();
@@ -262,7 +265,7 @@ impl Live {
     fn created(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
         for number in self.size.services..self.size.services + CREATED {
-            let endpoints: Vec<Ipv4Addr> = (0..10).map(|_| self.fresh()).collect();
+            let endpoints = self.several_fresh(10);
             self.feed.put(Resource::Slices, slice(number, &endpoints))?;
             sleep(PAUSE);
             let told = self.feed.put(Resource::Services, input::service(number))?;
@@ -277,7 +280,7 @@ impl Live {
     /// Changes one of the endpoints of a large slice.
     fn large(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let number = self.size.services + CREATED;
-        let mut endpoints: Vec<Ipv4Addr> = (0..LARGE).map(|_| self.fresh()).collect();
+        let mut endpoints = self.several_fresh(LARGE);
         self.feed.put(Resource::Services, input::service(number))?;
         self.feed.put(Resource::Slices, slice(number, &endpoints))?;
         let end = Instant::now() + Duration::from_mins(1);
@@ -329,16 +332,15 @@ impl Live {
     fn crowded(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
         let (created, last) = (self.size.services + CREATED + 1, CROWD.min(self.size.services) - 1);
-        let endpoints: Vec<Ipv4Addr> = (0..10).map(|_| self.fresh()).collect();
+        let endpoints = self.several_fresh(10);
         self.feed.put(Resource::Slices, slice(created, &endpoints))?;
         for _ in 0..ROUNDS {
             sleep(Duration::from_secs(1));
-            let mut new = Vec::new();
-            let mut exchanged = |number| {
-                new = (0..10).map(|_| self.fresh()).collect();
-                slice(number, &new)
-            };
-            let crowd: Vec<_> = (0..=last).map(&mut exchanged).collect();
+            let (mut crowd, mut new) = (Vec::new(), Vec::new());
+            for number in 0..=last {
+                new = self.several_fresh(10);
+                crowd.push(slice(number, &new));
+            }
             self.feed.put_all(Resource::Slices, crowd)?;
             // Until they have been received, whatever comes is one of them.
             sleep(RECEIVED);
