@@ -72,8 +72,13 @@ impl Life {
     }
 
     pub(crate) fn work(&mut self, work: &Work) {
+        self.work_for(work, Duration::from_millis(1));
+    }
+
+    /// A piece of work that takes so long.
+    pub(crate) fn work_for(&mut self, work: &Work, time: Duration) {
         let answer = work.carry_out(&mut self.kernel);
-        self.now += Duration::from_millis(1);
+        self.now += time;
         self.reconciler.complete(answer, self.now);
     }
 

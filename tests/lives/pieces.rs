@@ -15,9 +15,7 @@ fn started(kernel: &MemoryKernel, services: Vec<Service>, addresses: &BTreeSet<N
     life.feed([addresses, Event::Service(Change::Replace(services)), slices, node]);
     // A kernel that takes its time is given small pieces: what is in one piece is in order anyway.
     while let Next::Work(work) = life.reconciler.next(life.now) {
-        let answer = work.carry_out(&mut life.kernel);
-        life.now += Duration::from_millis(20);
-        life.reconciler.complete(answer, life.now);
+        life.work_for(&work, Duration::from_millis(20));
     }
     life.settle();
     life.kernel.take_written()
