@@ -250,6 +250,7 @@ impl Reconciler {
         while hold.is_none() && self.schedule.has_work(now) {
             let is_change = self.schedule.most_urgent() == Some(Urgency::Change);
             let waiting = self.waiting.filter(|_| is_change);
+            // As long as there is a rest, the oldest change waits.
             if is_change && self.rest.is_empty() {
                 self.waiting = None;
             }
