@@ -16,7 +16,8 @@ compare: toolchain ## beside the kube-proxy of a release, built from its sources
 
 lint: toolchain ## format, clippy, the direction of dependencies, shell scripts
 	cargo fmt --check
-	cargo clippy --all-targets --test kube_proxy -- -D warnings
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --test kube_proxy -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --quiet
 	cargo test --test architecture
 	tests/lab/packages.sh shellcheck=shellcheck

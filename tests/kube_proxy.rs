@@ -24,6 +24,7 @@ mod kubeconfig;
 #[expect(dead_code, reason = "each test program uses its own part of this")]
 mod lab;
 #[path = "takeover/others.rs"]
+#[expect(dead_code, reason = "each test program uses its own part of this")]
 mod others;
 #[path = "kube_proxy/program.rs"]
 mod program;
