@@ -1,6 +1,7 @@
 //! What the tests of taking over have for a kube-proxy's state is what the real one leaves.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
@@ -8,6 +9,9 @@ use crate::control_plane::ControlPlane;
 use crate::kube_proxy::{Mode, Sync, file, record};
 use crate::program::KubeProxy;
 use crate::{NODES, at_rest};
+
+/// How often kube-proxy syncs when nothing changes (30 s), and some time for the sync itself.
+const SYNC_PERIOD: Duration = Duration::from_secs(33);
 
 pub(crate) fn ipvs_mode_leaves_what_is_recorded() {
     as_recorded(Mode::Ipvs, Sync::Before);
@@ -30,7 +34,11 @@ fn as_recorded(mode: Mode, sync: Sync) {
     }
     for (node, variant) in NODES {
         let proxy = KubeProxy::start(&cluster, &control_plane, node, mode, variant);
-        // What it is told of networks may come after its first sync; the pause is more than `--*-min-sync-period`.
+        if mode == Mode::Nftables {
+            // It may hear of the networks of Services after its first sync, and then writes what follows from them at its next one.
+            thread::sleep(SYNC_PERIOD);
+        }
+        // The pause is more than `--*-min-sync-period`.
         let look = || record(cluster.host(node), variant);
         let left = at_rest(Duration::from_secs(2), look, |last, now| words(last) == words(now));
         drop(proxy);
