@@ -501,3 +501,22 @@ fn key_of<K: Kind>(metadata: &NamedMetadata<'_>) -> K::Key {
 fn random() -> u32 {
     u32::try_from(RandomState::new().hash_one(()) >> 32).expect("32 bits are left")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn others_get_their_turn_after_so_many_events() {
+        let mut turn = Turn::default();
+        let mut goes_on =
+            || pin!(turn.take()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        for _ in 0..2 {
+            assert!((1..Turn::EVENTS).all(|_| goes_on()));
+            assert!(!goes_on());
+        }
+    }
+}
