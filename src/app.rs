@@ -187,6 +187,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         news,
     );
+    let find_stale = LinuxKernel::stale_finder().context("cannot look at connection tracking")?;
     let (kernel, turns) = silent_kernel::WatchedKernel::new(kernel);
     tokio::spawn(silent_kernel::watch(turns, status.clone(), Arc::clone(&metrics), options.sync_period));
     let needs_node = matches!(options.source, Source::Api { .. });
@@ -196,7 +197,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let stop = tasks.shutdown();
     let kernel: Box<dyn Kernel> = Box::new(kernel);
     tasks.spawn(async move {
-        let ended = reconcile::run(reconciler, kernel, heard, questions, stop, reporter).await;
+        let ended = reconcile::run(reconciler, kernel, find_stale, heard, questions, stop, reporter).await;
         ended.context("cannot start the loop's thread")
     });
 

@@ -45,7 +45,8 @@
 //! * The main thread carries the tasks: two threads would wake each other at every change. Whoever decodes a long list lets the
 //!   others go first every 256 objects, so that `/healthz` does not wait for it. Linux does what netlink messages ask for
 //!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
-//!   another thread and wait for its answer costs more than to encode it. So has the socket that hears of the node's
+//!   another thread and wait for its answer costs more than to encode it. What takes long and can wait, the search for stale
+//!   entries of connection tracking, is done by a thread "conntrack" beside it. So has the socket that hears of the node's
 //!   addresses a thread: it only waits, and goes with the process; and so do the thread "takeover", which waits for the
 //!   programs of iptables after the first complete sync (a thread "iptables" talks to each, and is not waited for where one
 //!   hangs), and tells health and metrics what failed, and the thread "config", which waits for the configuration file to

@@ -24,13 +24,14 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("serve", &["serve", "cluster::types", "telemetry", "vlog", "COMMIT"]),
 ];
 /// The loop sees the trait and the memory kernel, never Linux.
-const RECONCILE: [&str; 14] = [
+const RECONCILE: [&str; 15] = [
     "reconcile",
     "api",
     "cluster",
     "desired",
     "diff",
     "kernel::{",
+    "kernel::Found",
     "kernel::Kernel",
     "kernel::Purged",
     "kernel::ReadError",

@@ -8,6 +8,7 @@
 
 mod text;
 
+use std::collections::BTreeMap;
 use std::future;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -22,8 +23,10 @@ use super::supported::{Lack, supported};
 use super::tasks::Tasks;
 use super::{ROOT, carry_out, log, reconciler, system};
 use crate::api::Event;
+use crate::cluster::types::Family;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::node_addresses;
+use crate::kernel::{Kernel as _, StaleEntry};
 use crate::leftovers::foresee::foresee;
 use crate::options::Options;
 use crate::options::merge::Merged;
@@ -115,11 +118,10 @@ fn show(
             "No virtual server has this scheduler yet: a start tries whether the kernel has it, a dry run does not"
         );
     }
-    let stale = rehearsal.purge.as_deref().map(|purge| kernel.stale_entries(purge)).transpose();
-    let stale = stale.unwrap_or_else(|error| {
-        tracing::warn!(err = %error, "Cannot count the stale entries of connection tracking");
-        None
-    });
+    let found = rehearsal.purge.as_deref().map(|purge| kernel.find_stale(purge)).unwrap_or_default();
+    if let Some(err) = found.failure {
+        tracing::warn!(err, "Cannot count the stale entries of connection tracking");
+    }
     let (leftovers, gone) = foresee(
         options.proxy.masquerade_mark,
         &options.proxy.exclude_cidrs,
@@ -129,7 +131,7 @@ fn show(
     let foreseen = Foreseen {
         writes: rehearsal.writes,
         parameters: system::changes(Path::new(ROOT), options),
-        stale: stale.unwrap_or_default(),
+        stale: by_family(&found.entries),
         leftovers,
         foreign: rehearsal.foreign.difference(&gone).copied().collect(),
     };
@@ -139,6 +141,15 @@ fn show(
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot print"),
         _ => Ok(()),
     }
+}
+
+/// How many there are of each family.
+fn by_family(entries: &[StaleEntry]) -> BTreeMap<Family, usize> {
+    let mut counts = BTreeMap::new();
+    for entry in entries {
+        *counts.entry(Family::of(entry.flow.destination.address)).or_default() += 1;
+    }
+    counts
 }
 
 /// Says to the log what a start would say about addresses that somebody else has, too.

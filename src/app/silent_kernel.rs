@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::cluster::types::Family;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
+use crate::kernel::{
+    Found, Foundations, Kernel, Outcome, Purged, ReadError, Selection, StaleEntry, Witnesses,
+};
 use crate::serve::metrics::Metrics;
 use crate::serve::{Moment, Status, Unreadable};
 use crate::state::{RealServerKey, State, VirtualServerKey};
@@ -82,8 +83,12 @@ impl<K: Kernel> Kernel for WatchedKernel<K> {
         self.turn(|kernel| kernel.connections(servers))
     }
 
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
-        self.turn(|kernel| kernel.purge(purge))
+    fn find_stale(&mut self, purge: &Purge) -> Found {
+        self.turn(|kernel| kernel.find_stale(purge))
+    }
+
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged {
+        self.turn(|kernel| kernel.delete_stale(entries))
     }
 }
 

@@ -16,8 +16,8 @@ use super::netlink::{Frames, Protocol, Socket};
 use super::nft::Tables;
 use super::probe::{self, SchedulerError, Unusable};
 use super::{
-    Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, Witnesses, address, conntrack, link,
-    route, sysctl,
+    Found, Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, StaleEntry, Witnesses,
+    address, conntrack, link, route, sysctl,
 };
 use crate::cluster::types::{self, Family};
 use crate::diff::purge::Purge;
@@ -112,14 +112,13 @@ impl LinuxKernel {
         probe::is_in_use(&mut self.ipvs, name)
     }
 
-    /// How many entries of connection tracking a purge would delete, by family. Changes nothing.
+    /// Finds stale entries of connection tracking as [`Kernel::find_stale`] does, on another thread: it has a socket of its own.
     ///
     /// # Errors
-    /// Those of the kernel or of the socket.
-    pub fn stale_entries(&mut self, purge: &Purge) -> io::Result<BTreeMap<Family, usize>> {
-        let socket = &mut self.conntrack;
-        let count = |family| Ok((family, conntrack::stale(socket, family, purge)?.len()));
-        purge.families().into_iter().map(count).collect()
+    /// It cannot be opened.
+    pub fn stale_finder() -> io::Result<impl FnMut(&Purge) -> Found + Send + use<>> {
+        let mut socket = Socket::open(Protocol::Netfilter)?;
+        Ok(move |purge: &Purge| conntrack::find(&mut socket, purge))
     }
 
     /// Why this kernel does not have what our rules of a family need; `None`: it has it, as far as can be told. What it lacks
@@ -396,10 +395,12 @@ impl Kernel for LinuxKernel {
         self.ipvs.connections(servers).map_err(reading("the connections of real servers"))
     }
 
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
-        let socket = &mut self.conntrack;
-        let purged = |family| (family, conntrack::purge(socket, family, purge));
-        purge.families().into_iter().map(purged).collect()
+    fn find_stale(&mut self, purge: &Purge) -> Found {
+        conntrack::find(&mut self.conntrack, purge)
+    }
+
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged {
+        conntrack::delete(&mut self.conntrack, entries)
     }
 }
 

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, Witnesses};
+use super::{
+    Found, Foundations, Kernel, Outcome, Purged, ReadError, Refusal, Selection, StaleEntry, Witnesses,
+};
 use crate::cluster::types::Family;
 use crate::diff::purge::{Flow, Purge};
 use crate::diff::{Plan, Step};
@@ -305,20 +307,19 @@ impl Kernel for MemoryKernel {
         Ok(counts)
     }
 
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
+    fn find_stale(&mut self, purge: &Purge) -> Found {
         let mut inner = self.lock();
-        let failure = inner.read_failure().err().map(|error| error.to_string());
-        let mut purged = |family| {
-            let mut result = Purged { failure: failure.clone(), ..Purged::default() };
-            if failure.is_none() {
-                let before = inner.flows.len();
-                inner
-                    .flows
-                    .retain(|flow| Family::of(flow.destination.address) != family || !purge.is_stale(flow));
-                result.deleted = (before - inner.flows.len()) as u64;
-            }
-            (family, result)
-        };
-        purge.families().into_iter().map(&mut purged).collect()
+        if let Err(error) = inner.read_failure() {
+            return Found { failure: Some(error.to_string()), ..Found::default() };
+        }
+        let stale = inner.flows.iter().filter(|flow| purge.is_stale(flow));
+        let entries = stale.map(|flow| StaleEntry { flow: *flow, id: Default::default() }).collect();
+        Found { entries, ..Found::default() }
+    }
+
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged {
+        let mut inner = self.lock();
+        let deleted = entries.iter().filter(|entry| inner.flows.remove(&entry.flow)).count();
+        Purged { deleted: deleted as u64, ..Purged::default() }
     }
 }

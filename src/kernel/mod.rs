@@ -30,7 +30,7 @@ use rustix::io::Errno;
 
 use crate::cluster::types::Family;
 use crate::diff::Plan;
-use crate::diff::purge::Purge;
+use crate::diff::purge::{Flow, Purge};
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
 /// Where plans are carried out.
@@ -66,8 +66,12 @@ pub trait Kernel: Send {
         servers: &BTreeSet<VirtualServerKey>,
     ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>;
 
-    /// Deletes the stale entries of connection tracking, and says for each family of the purge what came of it.
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged>;
+    /// Finds the stale entries of connection tracking. Changes nothing. This walks the whole table of the kernel, which may
+    /// hold millions of entries.
+    fn find_stale(&mut self, purge: &Purge) -> Found;
+
+    /// Deletes entries of connection tracking.
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged;
 }
 
 /// What is asked for in place of all that is like it, since others remove that at one stroke: `ipvsadm --clear`,
@@ -95,7 +99,27 @@ pub struct Foundations {
     pub addresses: BTreeMap<IpAddr, Result<bool, ReadError>>,
 }
 
-/// What came of a purge, in one family.
+/// An entry of connection tracking that a search found to be stale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaleEntry {
+    /// Its flow.
+    pub flow: Flow,
+    /// What the kernel calls it by: the value of its attribute `CTA_TUPLE_ORIG`, as the kernel wrote it, and its number.
+    id: (Box<[u8]>, u32),
+}
+
+/// What came of a search for stale entries of connection tracking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What is stale.
+    pub entries: Vec<StaleEntry>,
+    /// How long it took.
+    pub took: Duration,
+    /// Why there may be more: then nothing was found.
+    pub failure: Option<String>,
+}
+
+/// What came of a purge, or of a part of it, in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
     /// How many entries were deleted.

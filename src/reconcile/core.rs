@@ -36,10 +36,8 @@ use crate::cluster::types::{Family, ServiceKey};
 use crate::desired::claims::Conflict;
 use crate::desired::settings::Supported;
 use crate::desired::{Desired, Shared};
-use crate::diff::purge::Purge;
-use crate::kernel::Purged;
 use crate::options::ProxyOptions;
-use crate::state::{Key, State, VirtualServerKey};
+use crate::state::{Key, State};
 use adoption::Phase;
 use audited::SeenFoundations;
 pub use work::{Answer, Work};
@@ -48,7 +46,7 @@ use work::{InFlight, Task};
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This, and then [`Reconciler::complete`].
+    /// This, and then [`Reconciler::complete`]; of [`Work::FindStale`] at any time later.
     Work(Work),
     /// Nothing, until an event comes or this moment.
     Wait(Option<Instant>),
@@ -230,7 +228,7 @@ impl Reconciler {
         std::mem::take(&mut self.notes)
     }
 
-    /// What to do next. After [`Next::Work`] the answer must be given to [`Reconciler::complete`] first.
+    /// What to do next. After [`Next::Work`], but for [`Work::FindStale`], the answer must be given to [`Reconciler::complete`] first.
     pub fn next(&mut self, now: Instant) -> Next {
         assert!(self.in_flight.is_none(), "one piece of work at a time");
         if !self.phase.is_adopted() {
@@ -312,11 +310,15 @@ impl Reconciler {
         }
     }
 
-    /// Takes in what became of the piece of work in flight.
+    /// Takes in what became of the piece of work in flight, or of the search for stale entries.
     ///
     /// # Panics
     /// If the answer is not of the form that belongs to the work.
     pub fn complete(&mut self, answer: Answer, now: Instant) {
+        let answer = match answer {
+            Answer::Found(found) => return self.purges.found(found),
+            answer => answer,
+        };
         let InFlight { task, since, spent } =
             self.in_flight.take().expect("an answer follows a piece of work");
         let took = now.saturating_duration_since(since);
@@ -357,9 +359,13 @@ impl Reconciler {
                 self.drains.uncounted();
                 self.notes.push(Note::Unreadable(Reading::Count, error));
             }
-            (Task::Purge(purge), Answer::Purged(purged)) => self.purged(&purge, purged, now),
+            (Task::DeleteStale(family, _), Answer::Purged(purged)) => {
+                self.purges.deleted(family, purged);
+                self.purge_ends(now);
+            }
             (Task::Apply(plan, scope), Answer::Outcomes(outcomes)) => {
                 self.last_plan_ended = Some(now);
+                self.purges.changes_had_their_turn();
                 self.rest.written(now);
                 self.take_outcomes(&plan, &scope, outcomes, took, now);
                 // Here and not only when nothing is left to do, which may be never.
@@ -404,17 +410,20 @@ impl Reconciler {
         if !self.phase.is_synced() {
             return None;
         }
-        let purge = Arc::new(self.purges.due(idle, &self.actual, now)?);
-        Some(self.start(Task::Purge(purge), now))
+        if let Some(purge) = self.purges.due(idle, &self.actual, now) {
+            // In flight is nothing: it goes on beside what comes next.
+            return Some(Next::Work(Work::FindStale(purge)));
+        }
+        if let Some((family, entries)) = self.purges.piece(idle, &self.actual) {
+            return Some(self.start(Task::DeleteStale(family, entries.into()), now));
+        }
+        self.purge_ends(now);
+        None
     }
 
-    fn purged(&mut self, purge: &Purge, purged: BTreeMap<Family, Purged>, now: Instant) {
-        let failed = |key: &&VirtualServerKey| {
-            purged.get(&Family::of(key.address)).is_none_or(|purged| purged.failure.is_some())
-        };
-        let again: Vec<_> = purge.live.keys().filter(failed).copied().collect();
-        self.purges.ended(again, purged.values().map(|purged| purged.took).sum(), now);
-        self.notes.extend(purged.into_iter().map(|(family, purged)| Note::Purged(family, purged)));
+    fn purge_ends(&mut self, now: Instant) {
+        let purged = self.purges.take_ended(now).into_iter().flatten();
+        self.notes.extend(purged.map(|(family, purged)| Note::Purged(family, purged)));
     }
 
     /// Something of all families is to be written.

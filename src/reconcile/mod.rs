@@ -18,6 +18,7 @@ mod refusals;
 pub mod rehearse;
 mod rest;
 pub mod schedule;
+mod searches;
 mod wait;
 
 #[cfg(test)]
@@ -33,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 use self::core::{Answer, Next, Reconciler, Work};
 use crate::api::Event;
 use crate::diff::Plan;
-use crate::kernel::{Kernel, Outcome};
+use crate::diff::purge::Purge;
+use crate::kernel::{Found, Kernel, Outcome};
 use note::Note;
+use searches::Searches;
 use wait::wait;
 
 /// How often to look up when nothing is due.
@@ -62,22 +65,27 @@ pub trait Listener: Send + 'static {
 /// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
 /// events wait in their channel, for no longer than one piece of work takes (`pace`).
 ///
+/// `find_stale` is called on a thread of its own for [`Work::FindStale`]: it walks all that connection tracking knows, which
+/// may take seconds, and no change waits for it.
+///
 /// # Errors
-/// If the thread cannot be started.
+/// If a thread cannot be started.
 ///
 /// # Panics
 /// If the thread does.
 pub async fn run<L: Listener>(
     reconciler: Reconciler,
     kernel: Box<dyn Kernel>,
+    find_stale: impl FnMut(&Purge) -> Found + Send + 'static,
     events: mpsc::Receiver<Vec<Event>>,
     questions: mpsc::Receiver<L::Question>,
     shutdown: CancellationToken,
     listener: L,
 ) -> io::Result<()> {
     let (finish, finished) = oneshot::channel();
+    let searches = Searches::start(find_stale)?;
     let body = move || {
-        work(reconciler, kernel, events, questions, &shutdown, listener);
+        work(reconciler, kernel, searches, events, questions, &shutdown, listener);
         // Nobody waits any more when the runtime goes down.
         let _ = finish.send(());
     };
@@ -92,6 +100,8 @@ pub async fn run<L: Listener>(
 
 /// What the loop waits for.
 enum Heard<Q> {
+    /// A search for stale entries has ended.
+    Found(Answer),
     /// Events; `None`: no source of them is left.
     Events(Option<Vec<Event>>),
     Question(Q),
@@ -100,6 +110,7 @@ enum Heard<Q> {
 fn work<L: Listener>(
     mut reconciler: Reconciler,
     mut kernel: Box<dyn Kernel>,
+    mut searches: Searches,
     mut events: mpsc::Receiver<Vec<Event>>,
     mut questions: mpsc::Receiver<L::Question>,
     shutdown: &CancellationToken,
@@ -114,6 +125,9 @@ fn work<L: Listener>(
             observe(&mut reconciler, together);
             heard = true;
         }
+        if let Some(found) = searches.try_found() {
+            reconciler.complete(found, now);
+        }
         if heard {
             now = Instant::now();
         }
@@ -124,6 +138,7 @@ fn work<L: Listener>(
             listener.tell(&reconciler, notes, now);
         }
         match next {
+            Next::Work(Work::FindStale(purge)) => searches.begin(purge),
             Next::Work(work) => {
                 // Not for each change: this clock is a system call on every machine.
                 let begun = (!matches!(work, Work::Apply(_))).then(processor::time_used);
@@ -148,6 +163,7 @@ fn work<L: Listener>(
                     tokio::select! {
                         together = events.recv() => Some(Heard::Events(together)),
                         Some(question) = questions.recv() => Some(Heard::Question(question)),
+                        Some(found) = searches.found() => Some(Heard::Found(found)),
                         () = shutdown.cancelled() => None,
                     }
                 };
@@ -156,6 +172,7 @@ fn work<L: Listener>(
                 match heard.flatten() {
                     Some(Heard::Events(Some(together))) => observe(&mut reconciler, together),
                     Some(Heard::Events(None)) => break,
+                    Some(Heard::Found(found)) => reconciler.complete(found, now),
                     Some(Heard::Question(question)) => listener.answer(&reconciler, question, now),
                     None => {}
                 }

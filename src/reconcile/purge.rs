@@ -4,15 +4,21 @@
 //!
 //! A purge is no state: it cannot be compared and repaired. So what it is about is noted when a step is done, or may
 //! have been; it comes after all that waits to be written, but not for ever after; and where it fails it is tried
-//! once more. The kernel walks its whole table each time, so purges take a third of the time at most.
+//! once more.
+//!
+//! The kernel walks its whole table each time, which may take seconds. So what is stale is found beside everything else, and
+//! searches take a third of the time at most. What was found is deleted between changes, a piece at a time, and only what is
+//! still stale by then: an endpoint may have come since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::diff::purge::Purge;
-use crate::state::{Element, State, VirtualServerKey};
+use crate::kernel::{Found, Purged, StaleEntry};
+use crate::state::{Element, RealServerKey, State, VirtualServerKey};
 
 /// How long a purge waits for a pause between changes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -23,6 +29,8 @@ const RETRY: Duration = Duration::from_secs(10);
 const ROUTED: Duration = Duration::from_secs(1);
 /// Between two purges there is this many times as long as the first of them took.
 const REST: u32 = 2;
+/// How many entries are deleted at once: some milliseconds of the kernel's.
+const PIECE: usize = 1024;
 
 /// Where clients inside the cluster are sent instead: from which entry point, to which virtual server. Few Services have
 /// these.
@@ -52,6 +60,22 @@ pub(super) struct Purges {
     rest: Option<Instant>,
     /// What failed once.
     failed: BTreeSet<VirtualServerKey>,
+    /// What is purged now.
+    current: Option<Current>,
+    /// Whether changes go before the next piece.
+    yields: bool,
+}
+
+/// A purge that has begun.
+#[derive(Clone, Debug)]
+struct Current {
+    /// What is searched for, or was.
+    purge: Arc<Purge>,
+    /// For each family of the purge what was found and is not deleted yet, and what came of it so far; `None`: the search goes
+    /// on.
+    found: Option<BTreeMap<Family, (Vec<StaleEntry>, Purged)>>,
+    /// How long the search took.
+    took: Duration,
 }
 
 impl Purges {
@@ -107,8 +131,11 @@ impl Purges {
         }
     }
 
-    /// What to purge now. `idle`: nothing waits to be written.
-    pub(super) fn due(&mut self, idle: bool, actual: &State, now: Instant) -> Option<Purge> {
+    /// What to search for now. `idle`: nothing waits to be written.
+    pub(super) fn due(&mut self, idle: bool, actual: &State, now: Instant) -> Option<Arc<Purge>> {
+        if self.current.is_some() {
+            return None;
+        }
         for key in self.again.extract_if(.., |_, due| *due <= now).map(|(key, _)| key).collect::<Vec<_>>() {
             self.note(key, now);
         }
@@ -118,34 +145,91 @@ impl Purges {
             return None;
         }
         self.since = None;
-        let inside: BTreeMap<VirtualServerKey, VirtualServerKey> = ways_inside(actual).collect();
-        let led_here = inside.iter().filter(|(_, to)| self.waiting.contains(to)).map(|(from, _)| *from);
-        self.waiting.extend(led_here.collect::<Vec<_>>());
-        let servers = |key: &VirtualServerKey| {
-            let server = actual.virtual_servers.get(key).map(|server| &server.real_servers);
-            server.into_iter().flat_map(|servers| servers.keys()).copied()
-        };
-        let live = |key: VirtualServerKey| {
-            // Clients inside the cluster, who asked for the same, were sent elsewhere.
-            let inside = inside.get(&key).into_iter().flat_map(&servers);
-            (key, servers(&key).chain(inside).collect())
-        };
-        Some(Purge { live: std::mem::take(&mut self.waiting).into_iter().map(live).collect() })
+        let mut keys = std::mem::take(&mut self.waiting);
+        let led_here = ways_inside(actual).filter(|(_, to)| keys.contains(to)).map(|(from, _)| from);
+        keys.extend(led_here.collect::<Vec<_>>());
+        let purge = Arc::new(Purge { live: live(keys, actual) });
+        self.current = Some(Current { purge: Arc::clone(&purge), found: None, took: Duration::ZERO });
+        Some(purge)
     }
 
-    /// When [`Purges::due`] may have something.
+    /// When [`Purges::due`] may have something. Until the search has ended it has not.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.current.is_some() {
+            return None;
+        }
         let waiting = self.since.into_iter().chain(self.again.values().copied()).min();
         waiting.map(|since| self.rest.map_or(since, |rest| rest.max(since)))
     }
 
-    /// A purge ended, after this time. `failed`: what is to be tried again.
-    pub(super) fn ended(
-        &mut self,
-        failed: impl IntoIterator<Item = VirtualServerKey>,
-        took: Duration,
-        now: Instant,
-    ) {
+    /// The search has ended.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) fn found(&mut self, Found { entries, took, failure }: Found) {
+        let current = self.current.as_mut().expect("an answer follows a search");
+        let of_family = |family| {
+            let is_of_it = |entry: &&StaleEntry| Family::of(entry.flow.destination.address) == family;
+            let purged = Purged { deleted: 0, took, failure: failure.clone() };
+            (family, (entries.iter().filter(is_of_it).cloned().collect(), purged))
+        };
+        current.found = Some(current.purge.families().into_iter().map(of_family).collect());
+        current.took = took;
+    }
+
+    /// What to delete next, of one family, if there is anything, and if it is its turn: `idle`, or after changes. What is
+    /// not stale any more stays.
+    pub(super) fn piece(&mut self, idle: bool, actual: &State) -> Option<(Family, Vec<StaleEntry>)> {
+        if self.yields && !idle {
+            return None;
+        }
+        let found = self.current.as_mut()?.found.as_mut()?;
+        for (family, (entries, _)) in found {
+            while !entries.is_empty() {
+                let mut piece = entries.split_off(entries.len().saturating_sub(PIECE));
+                let keys = piece.iter().map(|entry| entry.flow.destination).collect();
+                let now = Purge { live: live(keys, actual) };
+                piece.retain(|entry| now.is_stale(&entry.flow));
+                if !piece.is_empty() {
+                    self.yields = true;
+                    return Some((*family, piece));
+                }
+            }
+        }
+        None
+    }
+
+    /// Changes are written: the next piece may follow.
+    pub(super) fn changes_had_their_turn(&mut self) {
+        self.yields = false;
+    }
+
+    /// A piece is deleted, with this result.
+    pub(super) fn deleted(&mut self, family: Family, piece: Purged) {
+        let found = self.current.as_mut().and_then(|current| current.found.as_mut());
+        if let Some((_, purged)) = found.and_then(|found| found.get_mut(&family)) {
+            purged.deleted += piece.deleted;
+            purged.took += piece.took;
+            purged.failure = purged.failure.take().or(piece.failure);
+        }
+    }
+
+    /// What came of the purge, if it has ended now: everything that was found is deleted.
+    pub(super) fn take_ended(&mut self, now: Instant) -> Option<BTreeMap<Family, Purged>> {
+        let Current { purge, found, took } =
+            self.current.take_if(|current| current.found.as_ref().is_some_and(is_deleted))?;
+        let purged: BTreeMap<Family, Purged> =
+            found.into_iter().flatten().map(|(family, (_, purged))| (family, purged)).collect();
+        let failed = |key: &&VirtualServerKey| {
+            purged.get(&Family::of(key.address)).is_none_or(|purged| purged.failure.is_some())
+        };
+        self.ended(purge.live.keys().filter(failed).copied(), took, now);
+        self.yields = false;
+        Some(purged)
+    }
+
+    /// A purge ended, whose search took so long. `failed`: what is to be tried again.
+    fn ended(&mut self, failed: impl IntoIterator<Item = VirtualServerKey>, took: Duration, now: Instant) {
         let again: BTreeSet<_> = failed.into_iter().filter(|key| !self.failed.contains(key)).collect();
         self.rest = Some(now + if again.is_empty() { took * REST } else { RETRY });
         for key in &again {
@@ -153,6 +237,28 @@ impl Purges {
         }
         self.failed = again;
     }
+}
+
+/// The endpoints that flows to these virtual servers may be with.
+fn live(
+    keys: BTreeSet<VirtualServerKey>,
+    actual: &State,
+) -> BTreeMap<VirtualServerKey, BTreeSet<RealServerKey>> {
+    let inside: BTreeMap<VirtualServerKey, VirtualServerKey> = ways_inside(actual).collect();
+    let servers = |key: &VirtualServerKey| {
+        let server = actual.virtual_servers.get(key).map(|server| &server.real_servers);
+        server.into_iter().flat_map(|servers| servers.keys()).copied()
+    };
+    let live = |key: VirtualServerKey| {
+        // Clients inside the cluster, who asked for the same, were sent elsewhere.
+        let inside = inside.get(&key).into_iter().flat_map(&servers);
+        (key, servers(&key).chain(inside).collect())
+    };
+    keys.into_iter().map(live).collect()
+}
+
+fn is_deleted(found: &BTreeMap<Family, (Vec<StaleEntry>, Purged)>) -> bool {
+    found.values().all(|(entries, _)| entries.is_empty())
 }
 
 #[cfg(test)]

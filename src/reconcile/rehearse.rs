@@ -66,7 +66,7 @@ pub fn rehearse(
                 rehearsal.writes.extend(steps.map(|step| write(step, reconciler)));
                 Answer::Outcomes(vec![Outcome::Done; plan.steps.len()])
             }
-            Next::Work(Work::Purge(purge)) => {
+            Next::Work(Work::FindStale(purge)) => {
                 rehearsal.purge = Some(purge);
                 return Ok(Some(rehearsal));
             }

@@ -25,6 +25,17 @@ fn dns_flow(endpoint: &str) -> Flow {
     Flow { destination, replies_from: RealServerKey { address: ip(endpoint), port: 8080 } }
 }
 
+/// Lives on until stale entries are to be searched for.
+fn search(life: &mut Life) -> Work {
+    loop {
+        match life.reconciler.next(life.now) {
+            Next::Work(work @ Work::FindStale(_)) => return work,
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("there is something to purge"),
+        }
+    }
+}
+
 /// The program before may have written everything, and ended before it purged.
 #[test]
 fn a_start_that_has_nothing_to_write_purges_what_was_left_stale_all_the_same() {
@@ -51,16 +62,11 @@ fn a_purge_that_fails_is_told_and_done_again() {
     let stale = dns_flow("10.244.0.1");
     life.kernel.track(stale);
     life.feed(with_dns("10.244.0.2"));
-    let purge = loop {
-        match life.reconciler.next(life.now) {
-            Next::Work(work @ Work::Purge(_)) => break work,
-            Next::Work(work) => life.work(&work),
-            Next::Wait(until) => life.now = until.expect("there is something to purge"),
-        }
-    };
+    let search = search(&mut life);
     life.reconciler.take_notes();
     life.kernel.fail_reads(1);
-    life.work(&purge);
+    life.work(&search);
+    life.step();
     let notes = life.reconciler.take_notes();
     let is_failure =
         |note: &Note| matches!(note, Note::Purged(Family::V4, purged) if purged.failure.is_some());
@@ -131,4 +137,91 @@ fn what_is_stale_is_purged_although_changes_never_stop() {
         }
         assert!(life.now < end, "it is still there");
     }
+}
+
+/// The table may hold millions of entries.
+#[test]
+fn changes_do_not_wait_for_a_search() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    let stale = dns_flow("10.244.0.1");
+    life.kernel.track(stale);
+    life.feed(with_dns("10.244.0.2"));
+    let search = search(&mut life);
+    let found = search.carry_out(&mut life.kernel);
+    for number in 1..=3 {
+        life.feed(appears(number));
+        life.settle();
+    }
+    // Another endpoint that goes is searched for later, with the next search.
+    life.feed(with_dns("10.244.0.3"));
+    life.settle();
+    life.kernel.track(dns_flow("10.244.0.2"));
+    for _ in 0..50 {
+        match life.reconciler.next(life.now) {
+            Next::Work(Work::FindStale(_)) => panic!("one search at a time"),
+            Next::Work(work) => life.work(&work),
+            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
+        }
+    }
+    assert!(life.kernel.flows().contains(&stale), "nothing was found yet");
+    life.reconciler.complete(found, life.now);
+    life.pass(Duration::from_secs(2));
+    assert!(life.kernel.flows().is_empty());
+}
+
+/// Its flows are stale by what was known when the search began.
+#[test]
+fn what_is_with_an_endpoint_that_came_during_the_search_is_kept() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    life.kernel.track(dns_flow("10.244.0.1"));
+    life.feed(with_dns("10.244.0.2"));
+    let search = search(&mut life);
+    life.feed(with_dns("10.244.0.3"));
+    life.settle();
+    let live = dns_flow("10.244.0.3");
+    life.kernel.track(live);
+    life.reconciler.take_notes();
+    life.work(&search);
+    life.step();
+    assert_eq!(life.kernel.flows(), [live].into());
+    life.step();
+    let notes = life.reconciler.take_notes();
+    let deleted: Vec<_> = notes
+        .iter()
+        .filter_map(
+            |note| if let Note::Purged(Family::V4, purged) = note { Some(purged.deleted) } else { None },
+        )
+        .collect();
+    assert_eq!(deleted, [1]);
+}
+
+/// Thousands of clients of a DNS whose endpoints are exchanged.
+#[test]
+fn changes_go_between_the_pieces_in_which_much_is_deleted() {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    for host in 0..3000_u16 {
+        let [high, low] = host.to_be_bytes();
+        life.kernel.track(dns_flow(&format!("10.245.{high}.{low}")));
+    }
+    life.feed(with_dns("10.244.0.2"));
+    let search = search(&mut life);
+    life.work(&search);
+    let mut done = Vec::new();
+    for number in 1.. {
+        // It is there before the loop looks for something to do.
+        life.feed(appears(number));
+        let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
+        life.work(&work);
+        done.push(matches!(work, Work::DeleteStale(_)));
+        if life.kernel.flows().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(done, [true, false, true, false, true]);
 }

@@ -2,6 +2,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::cluster::types::Family;
 use crate::kernel::memory::MemoryKernel;
 use crate::serve::FamilyStatus;
 use crate::serve::healthz::{healthz, livez};
@@ -42,8 +43,12 @@ impl Kernel for Stuck {
         self.kernel.connections(servers)
     }
 
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
-        self.kernel.purge(purge)
+    fn find_stale(&mut self, purge: &Purge) -> Found {
+        self.kernel.find_stale(purge)
+    }
+
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged {
+        self.kernel.delete_stale(entries)
     }
 }
 

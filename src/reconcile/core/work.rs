@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use crate::cluster::types::Family;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
+use crate::kernel::{
+    Found, Foundations, Kernel, Outcome, Purged, ReadError, Selection, StaleEntry, Witnesses,
+};
 use crate::state::{RealServerKey, Scope, State, VirtualServerKey};
 
 /// A piece of work for the kernel.
@@ -23,8 +25,11 @@ pub enum Work {
     Foundations(Witnesses),
     /// Count the connections of the real servers of these virtual servers.
     Count(BTreeSet<VirtualServerKey>),
-    /// Delete stale entries of connection tracking.
-    Purge(Arc<Purge>),
+    /// Find stale entries of connection tracking. It takes long where there are many, so it may be done beside everything else:
+    /// [`super::Reconciler::next`] may be called, and other work done, before this one is complete.
+    FindStale(Arc<Purge>),
+    /// Delete these.
+    DeleteStale(Arc<[StaleEntry]>),
 }
 
 impl Work {
@@ -36,7 +41,8 @@ impl Work {
             Self::List => Answer::Keys(kernel.list_virtual_servers()),
             Self::Foundations(witnesses) => Answer::Foundations(kernel.foundations(witnesses)),
             Self::Count(servers) => Answer::Counts(kernel.connections(servers)),
-            Self::Purge(purge) => Answer::Purged(kernel.purge(purge)),
+            Self::FindStale(purge) => Answer::Found(kernel.find_stale(purge)),
+            Self::DeleteStale(entries) => Answer::Purged(kernel.delete_stale(entries)),
         }
     }
 }
@@ -54,8 +60,10 @@ pub enum Answer {
     Foundations(Foundations),
     /// To [`Work::Count`].
     Counts(Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>),
-    /// To [`Work::Purge`]: for each family of the purge.
-    Purged(BTreeMap<Family, Purged>),
+    /// To [`Work::FindStale`].
+    Found(Found),
+    /// To [`Work::DeleteStale`].
+    Purged(Purged),
 }
 
 /// Why a piece of work is done.
@@ -67,7 +75,7 @@ pub(super) enum Task {
     List,
     Foundations(Witnesses),
     Count(BTreeSet<VirtualServerKey>),
-    Purge(Arc<Purge>),
+    DeleteStale(Family, Arc<[StaleEntry]>),
     Apply(Arc<Plan>, Scope),
 }
 
@@ -81,7 +89,7 @@ impl Task {
             Self::List => Work::List,
             Self::Foundations(witnesses) => Work::Foundations(witnesses.clone()),
             Self::Count(servers) => Work::Count(servers.clone()),
-            Self::Purge(purge) => Work::Purge(Arc::clone(purge)),
+            Self::DeleteStale(_, entries) => Work::DeleteStale(Arc::clone(entries)),
             Self::Apply(plan, _) => Work::Apply(Arc::clone(plan)),
         }
     }

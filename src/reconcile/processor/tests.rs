@@ -12,7 +12,9 @@ use crate::desired::settings::Supported;
 use crate::diff::Plan;
 use crate::diff::purge::Purge;
 use crate::kernel::memory::MemoryKernel;
-use crate::kernel::{Foundations, Kernel, Outcome, Purged, ReadError, Selection, Witnesses};
+use crate::kernel::{
+    Found, Foundations, Kernel, Outcome, Purged, ReadError, Selection, StaleEntry, Witnesses,
+};
 use crate::options::ProxyOptions;
 use crate::reconcile::core::Reconciler;
 use crate::reconcile::note::Note;
@@ -48,8 +50,12 @@ impl Kernel for Late {
         self.0.connections(servers)
     }
 
-    fn purge(&mut self, purge: &Purge) -> BTreeMap<Family, Purged> {
-        self.0.purge(purge)
+    fn find_stale(&mut self, purge: &Purge) -> Found {
+        self.0.find_stale(purge)
+    }
+
+    fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged {
+        self.0.delete_stale(entries)
     }
 }
 
@@ -86,7 +92,9 @@ async fn the_audit_does_not_rest_for_the_time_that_its_looks_waited() {
     events.send(complete.into()).await.unwrap();
     let shutdown = CancellationToken::new();
     let kernel = Box::new(Late(MemoryKernel::default()));
-    let running = tokio::spawn(run(reconciler, kernel, heard, asked, shutdown.clone(), Rounds(rounds)));
+    let find_stale = |_: &Purge| Found::default();
+    let running =
+        tokio::spawn(run(reconciler, kernel, find_stale, heard, asked, shutdown.clone(), Rounds(rounds)));
     // A round is some six looks. Each of them would rest for three seconds.
     let begun = Instant::now();
     seen.wait_for(|rounds| *rounds >= 2).await.unwrap();

@@ -38,13 +38,19 @@ fn state(key: VirtualServerKey, real_servers: u16) -> State {
     State { virtual_servers: [(key, server)].into(), ..State::default() }
 }
 
+/// The search ends, with nothing to delete.
+fn end(purges: &mut Purges, failure: Option<&str>, now: Instant) {
+    purges.found(Found { took: TOOK, failure: failure.map(str::to_owned), ..Found::default() });
+    assert!(purges.take_ended(now).is_some());
+}
+
 #[test]
 fn what_may_leave_stale_flows_is_purged() {
     let (now, udp) = (Instant::now(), key(Protocol::Udp, 53));
     let due = |step: &Step, before: &State, after: &State| {
         let mut purges = Purges::default();
         purges.stepped(step, before, now);
-        purges.due(true, after, now).map(|purge| purge.live)
+        purges.due(true, after, now).map(|purge| purge.live.clone())
     };
     let purged = |live: &[RealServerKey]| Some([(udp, live.iter().copied().collect())].into());
     assert_eq!(due(&add(udp), &state(udp, 0), &state(udp, 1)), purged(&[real()]), "the first");
@@ -76,7 +82,7 @@ fn what_is_at_a_new_address_of_ipv6_is_purged_once_more() {
             let mut purges = Purges::default();
             purges.stepped(&step, &actual, now);
             let first = purges.due(true, &actual, now).expect("at once");
-            purges.ended([], TOOK, now);
+            end(&mut purges, None, now);
             assert_eq!(purges.next_due(), again, "{step}");
             assert_eq!(purges.due(true, &actual, now + ROUTED / 2), None, "{step}");
             assert_eq!(purges.due(true, &actual, now + ROUTED), again.map(|_| first), "{step}");
@@ -125,7 +131,7 @@ fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them(
     ] {
         let mut purges = Purges::default();
         purges.stepped(&step, &actual, now);
-        let live = purges.due(true, &actual, now).expect("a purge").live;
+        let live = purges.due(true, &actual, now).expect("a purge").live.clone();
         assert_eq!(live.keys().collect::<Vec<_>>(), expected, "{step}");
         assert_eq!(live[&balanced].len(), 2, "those of the cluster IP");
     }
@@ -144,7 +150,7 @@ fn a_purge_waits_for_a_pause_but_not_for_ever() {
     let later = start + PATIENCE / 2;
     purges.stepped(&add(key(Protocol::Udp, 54)), &actual, later);
     assert_eq!(purges.due(false, &actual, later), None);
-    let live = purges.due(false, &actual, start + PATIENCE).expect("it waited long enough").live;
+    let live = purges.due(false, &actual, start + PATIENCE).expect("it waited long enough").live.clone();
     assert_eq!(live.len(), 2, "both in one walk");
     assert_eq!(purges.due(true, &actual, start + PATIENCE), None, "once");
     assert_eq!(purges.next_due(), None);
@@ -155,7 +161,9 @@ fn purges_take_a_third_of_the_time_at_most() {
     let (start, udp) = (Instant::now(), key(Protocol::Udp, 53));
     let actual = state(udp, 0);
     let mut purges = Purges::default();
-    purges.ended([], TOOK, start);
+    purges.stepped(&add(udp), &actual, start);
+    assert!(purges.due(true, &actual, start).is_some());
+    end(&mut purges, None, start);
     purges.stepped(&add(udp), &actual, start);
     assert_eq!(purges.due(true, &actual, start + TOOK), None);
     let due = purges.next_due().expect("it will come");
@@ -170,11 +178,11 @@ fn what_failed_is_tried_once_more() {
     let mut purges = Purges::default();
     purges.stepped(&add(udp), &actual, now);
     assert!(purges.due(true, &actual, now).is_some());
-    purges.ended([udp], TOOK, now);
+    end(&mut purges, Some("no"), now);
     now += RETRY;
     assert_eq!(purges.next_due(), Some(now));
     assert!(purges.due(true, &actual, now).is_some());
-    purges.ended([udp], TOOK, now);
+    end(&mut purges, Some("no"), now);
     assert_eq!(purges.next_due(), None, "not a third time");
     // Another change is another matter.
     purges.stepped(&add(udp), &actual, now);
