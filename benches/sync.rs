@@ -1,8 +1,8 @@
 //! The pure part: events → facts → wanted state → difference → memory kernel, at growing sizes.
 //!
-//! The floor beside each figure is the memory kernel alone: the same steps, planned before, applied once more. What is
-//! to be seen: the cold start stays a small multiple of its floor, and one change costs the same at any size, alone or as one
-//! of 1,000 at once.
+//! The floor beside each figure is the memory kernel alone, to which the same planned steps are applied once more. The
+//! figures should show that the cold start stays a small multiple of its floor, and that a change costs the same at any
+//! size, alone or as one of 1,000 at once.
 
 #[path = "../src/cluster/examples.rs"]
 mod examples;
@@ -25,7 +25,7 @@ const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 500;
 /// How many slices change at once.
 const BURST: u32 = 1000;
-/// How often.
+/// How many times.
 const ROUNDS: u32 = 10;
 
 fn service(number: u32) -> Service {
@@ -73,7 +73,8 @@ fn settle(
     (plans, in_kernel)
 }
 
-/// Takes in these slices at once, and writes what they ask for; how long that took, and the kernel's part of it.
+/// Takes in these slices at once, and writes what they ask for; returns how long that took, and the kernel's part of
+/// it.
 fn change(
     reconciler: &mut Reconciler,
     kernel: &mut MemoryKernel,
@@ -91,7 +92,7 @@ fn change(
 }
 
 fn main() {
-    // `cargo test --benches` only wants to know that it runs.
+    // `cargo test --benches` only checks that the bench runs.
     let measured = std::env::args().any(|argument| argument == "--bench");
     let sizes: &[u32] = if measured { &[1_000, 5_000, 10_000, 50_000] } else { &[100] };
     println!(

@@ -1,24 +1,26 @@
-//! How the C library's allocator is to behave.
+//! Configures the C library's allocator.
 //!
-//! Measured with 10,000 Services of 10 endpoints from a file of 60 MB: glibc as it is by default makes one arena for each
-//! thread, which grows by a page per system call and takes no part in what other threads free; and it maps each large
-//! block anew, so that plans and texts of some hundred kilobytes cost a page fault for each of their pages each time.
-//! That was two thirds of a cold start beside the kernel's work, and a fifth of the memory with 50,000 Services.
+//! The figures were measured with 10,000 Services of 10 endpoints each, from a file of 60 MB. With its defaults, glibc
+//! makes one arena per thread; an arena grows by one page per system call and does not reuse what other threads free.
+//! It also maps each large block anew, so plans and texts of some hundred kilobytes cost a page fault for each of their
+//! pages each time. Together this cost two thirds of a cold start, apart from the kernel's work, and a fifth of the
+//! memory with 50,000 Services.
 //!
-//! Other C libraries are left as they are. With musl's and mimalloc, which is quicker than musl's own, a burst of 1,000 slices
-//! takes 1.6 times as long in User-Mode Linux, and a restart 1.2 times: so the image has glibc too.
+//! Other C libraries keep their defaults. In User-Mode Linux, a musl build with mimalloc (faster than musl's own
+//! allocator) takes 1.6 times as long for a burst of 1,000 slices and 1.2 times as long for a restart; so the image
+//! uses glibc too.
 
 #[cfg(target_env = "gnu")]
 mod glibc {
     use std::ffi::c_int;
 
-    /// One arena: hardly ever do two threads allocate at once, since a change goes from one to the next.
+    /// One arena suffices: two threads hardly ever allocate at once, since a change passes from one thread to the next.
     const ARENAS: c_int = 1;
-    /// By how much the arena grows beyond what is needed, in bytes.
+    /// By how many bytes the arena grows beyond what is needed.
     const GROWTH_BYTES: c_int = 1 << 20;
-    /// From this size on a block is mapped by itself: never, but for what no cluster needs.
+    /// Blocks of at least this size are mapped individually: larger than anything that a cluster needs.
     const MAPPED_BYTES: c_int = 1 << 30;
-    /// As much may be free at the end of the arena before the kernel gets it back, in bytes.
+    /// How many bytes may be free at the end of the arena before they are returned to the kernel.
     const SPARE_BYTES: c_int = 16 << 20;
 
     #[expect(
@@ -33,7 +35,7 @@ mod glibc {
             (libc::M_TRIM_THRESHOLD, SPARE_BYTES),
         ];
         for (setting, value) in settings {
-            // One that this version does not know stays as it is.
+            // A setting that this version of glibc does not know keeps its default.
             let _ = unsafe { libc::mallopt(setting, value) };
         }
     }
@@ -47,14 +49,14 @@ mod glibc {
     }
 }
 
-/// Sets the allocator up. To be called before there are threads: those that are there have their arenas.
+/// Configures the allocator. Must be called before threads are started: existing threads already have their arenas.
 pub fn set_up() {
     #[cfg(target_env = "gnu")]
     glibc::set_up();
 }
 
-/// Gives the kernel back the pages of which nothing is in use, wherever they lie: the text of a large file is free when
-/// what was made of it is behind it. Whoever allocates meanwhile waits.
+/// Returns unused pages to the kernel, wherever they lie: the text of a large file is free once it has been processed.
+/// Threads that allocate meanwhile wait.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     glibc::give_back();

@@ -1,4 +1,4 @@
-//! Wires the pieces: start order, threads, shutdown. Only this file and its folder know all others.
+//! Wires the pieces: start order, threads, shutdown. Only this file and its folder know all the others.
 
 pub mod cleanup;
 mod config_file;
@@ -40,19 +40,19 @@ use source::{LISTS, Opened};
 use supported::{Lack, supported};
 use tasks::Tasks;
 
-/// Where `proc` and `sys` are.
+/// Where `proc` and `sys` are mounted.
 const ROOT: &str = "/";
 /// How many ticks of the audit fit into one `syncPeriod`: with the default of 30 s, one slice a second.
 const AUDITS_PER_SYNC_PERIOD: u32 = 30;
 
-/// How long the end waits for what blocks: a name server that does not answer, a file system that hangs.
+/// How long the end waits for blocking work: a name server that does not answer, a file system that hangs.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Runs the proxy until it is asked to stop (SIGTERM, SIGINT). The data plane stays as it is.
 ///
 /// # Errors
-/// Whatever keeps it from starting, or ends it, as one line. The data plane stays as it is then, too. The parameters that
-/// are set once, at the start, may have been set: a broken manifest is found after that.
+/// Whatever prevents the start or ends the program, as one line. The data plane stays as it is in this case, too.
+/// Parameters that are set once, at the start, may already have been set: a broken manifest is found only after that.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     log::begin(&merged);
     let commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty());
@@ -60,26 +60,26 @@ pub fn run(merged: Merged) -> anyhow::Result<()> {
     carry_out(start(merged))
 }
 
-/// Carries out a command to its end.
+/// Carries out a command to its end on a runtime of its own.
 fn carry_out(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = runtime().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         tasks::ignore_user_signals()?;
         command.await
     });
-    // Dropped, it would wait without limit.
+    // Dropping the runtime would wait for blocking work without limit.
     runtime.shutdown_timeout(FAREWELL);
     ended
 }
 
-/// All tasks on this thread: of several, the one that an answer wakes wakes another, to wait for sockets in its place. What takes
-/// long is on threads of its own, or yields.
+/// The runtime: all tasks run on the current thread. With several worker threads, the one that an answer wakes would
+/// first wake another one, to wait for sockets in its place. Long work is done on threads of its own, or yields.
 fn runtime() -> io::Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // tokio panics where it needs a thread for what blocks, has none, and the system refuses one: a limit that others have
-        // reached (of processes in a cgroup) would end the program at the next look at the manifests. With one that is there from
-        // the start on and never ends, what blocks waits for its turn.
+        // tokio panics when it needs a thread for blocking work, has none, and the system refuses to start one: a limit
+        // that others have reached (of processes in a cgroup) would end the program at the next look at the manifests.
+        // With one thread that exists from the start and never ends, blocking work waits for its turn.
         .thread_keep_alive(Duration::MAX)
         .build()?;
     drop(runtime.spawn_blocking(|| ()));
@@ -89,7 +89,7 @@ fn runtime() -> io::Result<Runtime> {
 /// `--write-config-to`: writes the settings, defaults included, to a file.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
     log::begin(merged);
     std::fs::write(path, file::text(&merged.configuration))
@@ -98,15 +98,15 @@ pub fn write_config(merged: &Merged, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What decides, by these options.
+/// The reconciler for these options.
 fn reconciler(options: &Options, supported: Supported) -> Reconciler {
     let Options { proxy, node_name, min_sync_period, sync_period, .. } = options;
     let audit_period = *sync_period / AUDITS_PER_SYNC_PERIOD;
     Reconciler::new(proxy.clone(), node_name.clone(), supported, *min_sync_period, audit_period)
 }
 
-/// What comes of it that somebody ended the program before it began. What is to be set by then is not, and whoever waits for that must
-/// not go on: the other containers of a pod, where it is an init container.
+/// The result of a stop before the program has begun: an error with `--init-only`. Nothing has been set by then, and
+/// whatever waits for the settings must not go on: the other containers of a pod, where this is an init container.
 fn stopped(options: &Options) -> anyhow::Result<()> {
     ensure!(!options.init_only, "stopped before anything was set");
     Ok(())
@@ -115,7 +115,7 @@ fn stopped(options: &Options) -> anyhow::Result<()> {
 async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let changed = merged.options.config_file.as_deref().map(config_file::watch).transpose()?;
     let options = &merged.options;
-    // What can be seen to be wrong with the sources is found before the kernel is touched, even by a probe.
+    // Visible problems of the sources are found before anything touches the kernel, even a probe.
     let metrics = Arc::new(report::numbers::metrics());
     metrics.tell_feature(EXTERNAL_IPS_GATE, options.proxy.external_ips);
     let mut tasks = Tasks::new();
@@ -163,7 +163,7 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     }
     if let Some(changed) = changed {
         let stop = tasks.shutdown();
-        // Cancel-safe: the program ends.
+        // Cancel-safe: the program ends anyway.
         tasks.spawn(async move { stop.run_until_cancelled(changed).await.unwrap_or(Ok(())) });
     }
     events.tell(kubernetes_events::starting());

@@ -1,6 +1,6 @@
 //! kube-ipvs: the service proxy for Kubernetes clusters that run on IPVS.
 //!
-//! Facts flow one way, through folders whose names are in the order of the flow:
+//! Facts flow one way, through folders whose alphabetical order is the order of the flow:
 //!
 //! ```text
 //! api ──► cluster ──► desired ──► diff ──► kernel
@@ -10,14 +10,16 @@
 //!           (pure)      (pure)     (pure)
 //! ```
 //!
-//! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for what is wanted and
-//! for what is there. [`reconcile`] drives the pure part and the kernel, and `report` passes on what it tells; [`serve`] sees
-//! what is published and nothing else; [`leftovers`] removes what kube-proxy left, until all of it is gone, beside the
-//! flow; [`open_files`] sets up the process, once, and so does [`allocator`], which also gives memory back, after the
-//! first sync and in each round of the audit; [`options`] is what the program was told, [`sloppy`] reads addresses as
-//! Kubernetes does, [`telemetry`] is the log; [`app`] wires it all and is the only module that knows all others.
+//! [`state::State`] is the noun that everything passes on: what the kernel holds for us, one type for the wanted and
+//! the actual state. [`reconcile`] drives the pure part and the kernel, and `report` passes on its notes; [`serve`]
+//! sees what is published and nothing else; [`leftovers`] works beside the flow, and removes what kube-proxy left until
+//! all of it is gone. [`open_files`] and [`allocator`] set up the process, once; [`allocator`] also gives memory back,
+//! after the first sync and in each round of the audit. [`options`] is what the program was told, [`sloppy`] reads
+//! addresses as Kubernetes does, [`telemetry`] is the log. [`app`] wires it all and is the only module that knows all
+//! others.
 //!
-//! What a start would write is known without writing it ([`reconcile::rehearse`], `--dry-run`): the decisions are pure.
+//! What a start would write can be found without writing it ([`reconcile::rehearse`], `--dry-run`): the decisions are
+//! pure.
 //!
 //! # Who runs, and who owns what
 //!
@@ -42,30 +44,35 @@
 //!        └── what cannot listen ──► task "events": api::events, bounded, best effort
 //! ```
 //!
-//! * The main thread carries the tasks: two threads would wake each other at every change. Whoever decodes a long list lets the
-//!   others go first every 256 objects, so that `/healthz` does not wait for it. Linux does what netlink messages ask for
-//!   inside `send`, so whoever sends has an OS thread of its own. Decisions are made on the same one: to hand a change to
-//!   another thread and wait for its answer costs more than to encode it. What takes long and can wait, the search for stale
-//!   entries of connection tracking, is done by a thread "conntrack" beside it. So has the socket that hears of the node's
-//!   addresses a thread: it only waits, and goes with the process; and so do the thread "takeover", which waits for the
-//!   programs of iptables after the first complete sync (a thread "iptables" talks to each, and is not waited for where one
-//!   hangs), and tells health and metrics what failed, and the thread "config", which waits for the configuration file to
-//!   change.
-//! * Where something may block for long in a task, the runtime's pool of threads does it: manifests are looked at and read
-//!   there (`api::manifests`), and the name of the API server is resolved. One of them is there from the start on, and none ends
-//!   before the program: where the system refuses another, what blocks waits for one of these.
-//! * The task "health changes" ([`serve::healthz::changes`]) sleeps until the status changes, or what waits makes the node
-//!   unhealthy, and says in the log what health checks are answered then. Another looks twice in each sync period, but no more
-//!   often than every ten seconds, whether the kernel came back from what the loop asked it (`app::silent_kernel`).
-//! * What the API server tells goes through `app::own_node` on its way: the start waits there for the own Node, half a minute.
-//! * The model is not locked: the thread that owns the model is told of events and outcomes, and asked for the next piece of
-//!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do questions
-//!   about a Service, which nobody else could answer ([`serve::questions`]).
+//! * The main thread carries the tasks: two threads would wake each other at every change. A task that decodes a long
+//!   list yields every 256 objects, so that `/healthz` does not wait for it.
+//! * Linux does what a netlink message asks for inside `send`, so whoever sends has an OS thread of its own. Decisions
+//!   are made on that same thread: handing a change to another thread and waiting for its answer costs more than
+//!   encoding it.
+//! * The thread "conntrack" searches connection tracking for stale entries: the kernel walks its whole table for that,
+//!   which may take seconds, and no change waits for it.
+//! * Three other threads mostly wait. "addresses" has the socket that hears of the node's addresses; it ends with the
+//!   process. "takeover" waits for the iptables programs after the first complete sync, and tells health and metrics
+//!   what failed; a thread "iptables" talks to each program, and is not waited for where the program hangs. "config"
+//!   waits for the configuration file to change.
+//! * What may block for long in a task is done by the runtime's thread pool: manifests are looked at and read there
+//!   (`api::manifests`), and the name of the API server is resolved there. One thread of the pool exists from the
+//!   start, and none ends before the program: where the system refuses another thread, blocking work waits for one of
+//!   these.
+//! * The task "health changes" ([`serve::healthz::changes`]) sleeps until the status changes, or until something has
+//!   waited so long that the node becomes unhealthy; then it logs how health checks are answered. Another task looks
+//!   twice in each sync period, but no more often than every ten seconds, whether the kernel has returned from the
+//!   loop's calls (`app::silent_kernel`).
+//! * What the API server sends passes through `app::own_node`: the start waits there for the node's own Node object,
+//!   for half a minute.
+//! * The model is not locked. The thread that owns it takes in events and outcomes, and decides on the next piece of
+//!   work ([`reconcile::core`]). Events that come while the kernel works wait for the end of that piece. So do
+//!   questions about a Service, which nobody else could answer ([`serve::questions`]).
 //! * One `CancellationToken` ends everything: the sources stop, the plan in hand is finished, the data plane stays. The
 //!   first task that fails ends the program; a panic aborts it in release builds. A proxy that lost a part must be
 //!   restarted, not limp.
 
-/// What tests outside of the library have in common with those inside names it as they do.
+/// Lets test code that is shared with tests outside the library name it as they do.
 #[cfg(test)]
 extern crate self as kube_ipvs;
 
@@ -86,8 +93,10 @@ pub mod sloppy;
 pub mod state;
 pub mod telemetry;
 
-/// The commit that this program was built from, as whoever built it says in `GIT_COMMIT`; empty where nobody did. Two builds
-/// of one version are told apart by it. Not asked of git by a build script: the image is built without the repository.
+/// The commit that this program was built from, as `GIT_COMMIT` says at build time; empty where that is not set.
+///
+/// It tells two builds of one version apart. No build script asks git for it: the image is built without the
+/// repository.
 pub const COMMIT: &str = match option_env!("GIT_COMMIT") {
     Some(commit) => commit,
     None => "",

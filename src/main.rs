@@ -1,4 +1,4 @@
-//! kube-ipvs: see the library's map.
+//! The program kube-ipvs: see the library's documentation for a map of the code.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
                 Command::CleanupOwnStay(merged) => app::cleanup::own_stay(*merged),
                 Command::WriteConfig(merged, path) => app::write_config(&merged, &path),
                 Command::Print(text) => {
-                    // A reader that has gone away is no failure of ours.
+                    // A reader that has gone away is not our failure.
                     let _ = std::io::stdout().write_all(text.as_bytes());
                     Ok(())
                 }

@@ -1,4 +1,4 @@
-//! What the loop tells → log lines, metrics, health.
+//! Turns what the loop notes into log lines, metrics, health and Events.
 
 mod conflict_events;
 pub(crate) mod contested;
@@ -39,32 +39,34 @@ use services::Services;
 use troubles::Troubles;
 use unread::Unread;
 
-/// How many things of one kind are named in a log line; more are counted.
+/// How many things of one kind a log line names; the rest are only counted.
 const NAMED: usize = 5;
 
-/// Passes on what the loop tells.
+/// Passes the loop's notes on to the log, metrics, health and Events.
 pub(crate) struct Reporter {
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
-    /// When this program began. Who says that a change was made before says nothing about how long it took.
+    /// When this program started. A change that was triggered earlier says nothing about how long it took.
     started: SystemTime,
-    /// Writes done since the start: the first sync says how many it took.
+    /// Writes done since the start; the log line of the first sync shows how many that one took.
     written: u64,
     numbers: Numbers,
-    /// Whether a node without a Node object is none that load balancers may use: where an API server is asked.
+    /// Whether load balancers must avoid a node without a Node object: where the facts come from an API server.
     needs_node: bool,
     services: Services,
     events: Events,
     node_name: Arc<str>,
-    /// Why connection tracking could not be purged.
+    /// The failures to purge connection tracking that were already logged.
     said: Said,
     unread: Unread,
 }
 
 impl Reporter {
-    /// `events` is told of addresses that are contested, by the node of this name. Health knows the families from the start.
-    /// None of them waits for the kernel before the facts are complete, however long those take to come: a restart would
-    /// not bring them sooner.
+    /// Makes a reporter of these families.
+    ///
+    /// `events` takes the Events about contested addresses, which node `node_name` writes. Health knows the families
+    /// from the start, but none of them waits for the kernel before the facts are complete, however long those take: a
+    /// restart would not bring them sooner.
     pub(crate) fn new(
         metrics: Arc<Metrics>,
         status: watch::Sender<Status>,
@@ -103,13 +105,13 @@ impl Reporter {
         }
     }
 
-    /// Passes on what happened by now.
+    /// Passes on what the notes say, as of `now`.
     pub(crate) fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant) {
         let mut drifted = Vec::new();
         let (mut troubles, mut contested) = (Troubles::default(), Contested::default());
-        // Whether all that everything stands on could be looked for.
+        // Whether all foundations could be looked for.
         let mut is_seen = false;
-        // Most have several families, at the same time.
+        // The clock is read at most once: the notes of several families mostly come at the same time.
         let moment = LazyCell::new(|| Moment { instant: now, wall: SystemTime::now() });
         for note in notes {
             match note {
@@ -148,17 +150,18 @@ impl Reporter {
                 }
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
                 Note::AuditRound => {
-                    // What is not read any more since nothing asks for it, connections of what has gone, is over, too.
+                    // This also ends failures of readings that nothing asks for any more, such as those of connections
+                    // to real servers that are gone.
                     self.unread.all_read();
                     self.numbers.audited(SystemTime::now());
                     give_memory_back();
                 }
                 Note::Looked(touched) => self.looked(reconciler, &touched),
-                // Its eligibility is looked at with everything else.
+                // Whether the node is eligible is published with everything else, below.
                 Note::NodeChanged => self.services.look_at_node(reconciler.cluster()),
             }
         }
-        // Behind what was queued: that it waits must not be as old as the last sync.
+        // After the queued notes: a family with a queued change must not get a last sync as late as that change.
         if is_seen {
             self.still_synced(*moment);
         }
@@ -185,20 +188,20 @@ impl Reporter {
         gauge.of(family).set(seconds(queued.wall));
     }
 
-    /// Since when something of a family waits to be written.
+    /// Since when something of a family has been waiting to be written.
     fn unsynced_since(&self, family: Family) -> Option<Moment> {
         self.status.borrow().families.get(&family)?.unsynced_since
     }
 
     fn first_sync(&self, reconciler: &Reconciler) {
         let failures = reconciler.failures().len();
-        // Whoever reads the line may ask at once.
+        // Before the log line: whoever reads it may ask for the status at once.
         self.status.send_modify(|status| status.synced_once = true);
         tracing::info!(writes = self.written, failures, "First sync complete");
         give_memory_back();
     }
 
-    /// A plan was carried out.
+    /// A plan was carried out: counts and logs what it did.
     fn wrote(
         &mut self,
         counts: &WriteCounts,
@@ -230,7 +233,7 @@ impl Reporter {
         }
     }
 
-    /// These virtual servers are not ours.
+    /// Counts and logs the virtual servers that are not ours.
     fn foreign(&self, servers: &BTreeSet<VirtualServerKey>) {
         self.metrics.own.foreign_virtual_servers.set(gauge(servers.len()));
         if !servers.is_empty() {
@@ -257,8 +260,10 @@ impl Reporter {
         self.services.look(reconciler.cluster(), touched);
     }
 
-    /// What was written, and nothing waits since, was not seen to be gone. kube-proxy syncs again in each `syncPeriod`, changes or
-    /// not, and alerts go by how old this time is.
+    /// Renews the time of the last sync of each family that is written, with nothing waiting since.
+    ///
+    /// Called after all foundations could be looked for: a missing device or table is queued by then, so its family is
+    /// left out. kube-proxy syncs again in each `syncPeriod`, changes or not, and alerts go by the age of this time.
     fn still_synced(&self, now: Moment) {
         let is_synced =
             |family: &FamilyStatus| family.last_synced.is_some() && family.unsynced_since.is_none();
@@ -308,7 +313,7 @@ impl Reporter {
         });
     }
 
-    /// Why load balancers should send no new traffic here, by the Node object.
+    /// Why, by the Node object, load balancers should send no new traffic here.
     fn ineligible(&self, cluster: &Cluster) -> Option<&'static str> {
         match cluster.node() {
             Some(node) if !node.eligible => {
@@ -320,15 +325,17 @@ impl Reporter {
     }
 }
 
-/// After the first sync, when what the start was made of is free, and once in each round of the audit, for what is left of
-/// much that came and went.
+/// Gives free memory back to the system.
+///
+/// Called after the first sync, when what the start needed is free, and once per audit round, for what is left of much
+/// that came and went.
 fn give_memory_back() {
     let started = Instant::now();
     allocator::give_back();
     vlog!(4, took = ?started.elapsed(), "Gave free memory back");
 }
 
-/// Says that a kernel parameter was set, in kube-proxy's words: all of them are numbers (contract 4.2).
+/// Logs that a kernel parameter was set, in kube-proxy's words: all values are numbers (contract 4.2).
 pub(crate) fn tell_sysctl(sysctl: Sysctl, before: Option<&str>, after: &str) {
     let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
     vlog!(

@@ -1,17 +1,17 @@
 //! IP addresses and CIDRs as Kubernetes has always read them.
 //!
-//! Kubernetes parses addresses that users wrote before Go 1.17 with "sloppy" rules (`ParseIPSloppy` and
+//! Kubernetes parses addresses that users write with the "sloppy" rules from before Go 1.17 (`ParseIPSloppy` and
 //! `ParseCIDRSloppy` of `k8s.io/utils/net`): an octet may have leading zeros and is decimal all the same, so
-//! `010.96.0.1` is `10.96.0.1`. The standard library refuses them, and C's `inet_aton` reads them as octal: either
-//! would be a difference that hits someone's old manifest. An IPv4-mapped IPv6 address (`::ffff:10.96.0.1`) is the
-//! IPv4 address, as it is for Go.
+//! `010.96.0.1` is `10.96.0.1`. The standard library refuses such addresses, and C's `inet_aton` reads them as octal;
+//! either would break someone's old manifest. An IPv4-mapped IPv6 address (`::ffff:10.96.0.1`) is the IPv4 address, as
+//! it is for Go.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The address that `text` stands for; `None` if it is none. Zones (`fe80::1%eth0`), spaces and anything else
+/// The address that `text` stands for; `None` if it is not an address. Zones (`fe80::1%eth0`), spaces and anything else
 /// around the address are not allowed.
 ///
 /// ```
@@ -24,8 +24,8 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     parse_as_written(text).map(|address| address.to_canonical())
 }
 
-/// The network that `text` stands for, an address and a prefix length in decimal; `None` if it is none. Bits of the
-/// address behind the prefix are cleared, as in the network that Go's `ParseCIDR` returns.
+/// The network that `text` stands for, an address and a decimal prefix length; `None` if it is not a network. Address
+/// bits beyond the prefix are cleared, as in the network that Go's `ParseCIDR` returns.
 ///
 /// ```
 /// use kube_ipvs::sloppy::parse_cidr;
@@ -49,7 +49,7 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 fn parse_as_written(text: &str) -> Option<IpAddr> {
-    // Nearly every address is written as the standard library wants it.
+    // Nearly every address is in the form that the standard library accepts.
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -70,7 +70,7 @@ fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// Leading zeros in groups, and in the octets of an IPv4 address at the end.
+/// Parses an IPv6 address whose groups, and the octets of an IPv4 address at its end, may have leading zeros.
 fn parse_v6(text: &str) -> Option<Ipv6Addr> {
     let mut strict = String::with_capacity(text.len());
     for (index, group) in text.split(':').enumerate() {

@@ -1,4 +1,4 @@
-//! What the kernel holds for us: one type for what is wanted and for what is there.
+//! What the kernel holds for this program: one type for both the wanted and the actual state.
 //!
 //! Everything that this program writes to the kernel has a [`Key`]; [`State`] maps keys to values. The memory
 //! kernel *is* a `State`, `desired` produces one, the real kernel is read back into one, and `diff` compares two.
@@ -41,7 +41,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// The IP family whose progress this key belongs to; `None` for what both share.
+    /// The IP family that this key belongs to; `None` for a key that both families share.
     pub fn family(&self) -> Option<Family> {
         match self {
             Self::Device | Self::Sysctl(_) | Self::Timeouts => None,
@@ -52,7 +52,7 @@ impl Key {
         }
     }
 
-    /// Whether something of this kind is removed when it is not wanted. Settings are only ever set.
+    /// Whether a thing of this kind is removed when it is not wanted. Settings are only set, never removed.
     pub fn is_removable(&self) -> bool {
         match self {
             Self::Device | Self::Sysctl(_) | Self::Timeouts | Self::Rules(_) => false,
@@ -83,9 +83,9 @@ pub type Scope = BTreeSet<Key>;
 pub struct State {
     /// Whether the device [`DEVICE`] exists.
     pub device: bool,
-    /// Kernel parameters and their values. In a wanted state: those that we set; the others are left alone.
+    /// Kernel parameters and their values. A wanted state holds only those that we set; all others are left alone.
     pub sysctls: BTreeMap<Sysctl, String>,
-    /// The IPVS timeouts. In a wanted state: zero, for each of them, leaves the kernel's.
+    /// The IPVS timeouts. In a wanted state, a timeout of zero keeps the kernel's value.
     pub timeouts: Timeouts,
     /// The fixed rules of our nftables table of each family.
     pub rules: BTreeMap<Family, Rules>,
@@ -103,8 +103,8 @@ impl State {
         self.virtual_servers.range(VirtualServerKey::all_at(address)).map(|(server, _)| *server)
     }
 
-    /// Whether who is sent to a virtual server is served there: the address is the node's, and there are real servers that get
-    /// new connections.
+    /// Whether this node serves the clients of a virtual server: the address is local to the node, and at least one
+    /// real server gets new connections.
     pub(crate) fn serves(&self, server: &VirtualServerKey) -> bool {
         let known = self.virtual_servers.get(server);
         let is_local = self.addresses.get(&server.address).is_some_and(|address| address.routed)
@@ -115,8 +115,8 @@ impl State {
             })
     }
 
-    /// The first of these virtual servers that have so many real servers together; one at least, if there is one. One that has none
-    /// counts as if it had one.
+    /// As many of these virtual servers, from the first on, as have at most `real_servers` real servers in total; at
+    /// least one, if there is any. A virtual server without real servers counts as if it had one.
     pub(crate) fn up_to(
         &self,
         real_servers: usize,
@@ -178,7 +178,7 @@ impl State {
         }
     }
 
-    /// Takes over the value of a key from another state, or its absence.
+    /// Copies the value of a key, or its absence, from another state.
     pub fn copy(&mut self, key: &Key, from: &Self) {
         match key {
             Key::Device => self.device = from.device,
@@ -217,21 +217,21 @@ fn put<K: Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: K, value: Option<&V>) {
 pub enum Sysctl {
     /// IPVS connections get conntrack entries: needed for masquerading them.
     VsConntrack,
-    /// What happens to a new connection from a port that an old entry still names.
+    /// What happens to a new connection from a client port for which an old connection entry still exists.
     VsConnReuseMode,
-    /// Entries of a deleted real server end at once.
+    /// Connection entries of a deleted real server expire at once.
     VsExpireNodestConn,
-    /// Persistence templates of a real server of weight 0 end at once.
+    /// Persistence templates of a real server of weight 0 expire at once.
     VsExpireQuiescentTemplate,
     /// IPv4 forwarding.
     Ipv4Forward,
     /// An SCTP association may begin with any packet.
     VsSloppySctp,
-    /// The rates of virtual and real servers are estimated. Older kernels do not have it.
+    /// Whether the kernel estimates the rates of virtual and real servers. Older kernels lack this parameter.
     VsRunEstimation,
-    /// 1: an ARP request is answered for an address of the interface that it came in by only.
+    /// At 1: an ARP request is answered only if the requested address is on the interface that received the request.
     ArpIgnore,
-    /// 2: an ARP request is sent with the best address of the interface that it leaves by.
+    /// At 2: an ARP request is sent from the best address of the interface that it leaves by.
     ArpAnnounce,
 }
 
@@ -249,7 +249,7 @@ impl Sysctl {
         Self::ArpAnnounce,
     ];
 
-    /// Whether nothing is masqueraded, or forwarded, without it. All others can be done without.
+    /// Whether masquerading or forwarding fails without this parameter. All other parameters are optional.
     pub fn is_needed(self) -> bool {
         matches!(self, Self::VsConntrack | Self::Ipv4Forward)
     }
@@ -280,16 +280,16 @@ impl fmt::Display for Sysctl {
 /// the kernel's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Of an established TCP connection without traffic.
+    /// The timeout of an established TCP connection without traffic.
     pub tcp_seconds: u32,
-    /// Of a TCP connection after a FIN.
+    /// The timeout of a TCP connection after a FIN.
     pub tcp_fin_seconds: u32,
-    /// Of a UDP flow without traffic.
+    /// The timeout of a UDP flow without traffic.
     pub udp_seconds: u32,
 }
 
 impl fmt::Display for Timeouts {
-    /// `tcp 900 tcpfin kept udp 300`: one that is zero is not set.
+    /// `tcp 900 tcpfin kept udp 300`: `kept` stands for zero, a timeout that is not set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |seconds: u32| if seconds == 0 { "kept".to_owned() } else { seconds.to_string() };
         let Self { tcp_seconds, tcp_fin_seconds, udp_seconds } = *self;
@@ -302,7 +302,8 @@ impl fmt::Display for Timeouts {
 pub enum Rules {
     /// Complete, made by this version of the program from these settings. A wanted state holds only this form.
     Intact(RuleSettings),
-    /// There is a table of our name, but its rules are not (all) what this version would make: text for the log.
+    /// A table of our name exists, but some or all of its rules are not those that this version makes: text for the
+    /// log.
     Other(String),
 }
 
@@ -313,7 +314,7 @@ pub struct RuleSettings {
     pub masquerade_mark: u32,
     /// Whether everything that goes to a cluster IP is masqueraded (`--masquerade-all`).
     pub masquerade_all: bool,
-    /// How clients inside the cluster are told from others. `None`: only the node itself is inside.
+    /// How clients inside the cluster are told apart from others. `None`: only the node itself is inside.
     pub inside: Option<Inside>,
     /// The node's own address, for connections that leave by a device without an address of its own; `None`: the
     /// kernel chooses. IPv4 only.
@@ -325,9 +326,9 @@ pub struct RuleSettings {
 pub enum Inside {
     /// By its source address (detection modes `ClusterCIDR` and `NodeCIDR`).
     Network(IpNet),
-    /// By the device that it comes in by (mode `BridgeInterface`).
+    /// By the device that the packet arrives on (mode `BridgeInterface`).
     Interface(InterfaceName),
-    /// By how the name of that device begins (mode `InterfaceNamePrefix`).
+    /// By the prefix of that device's name (mode `InterfaceNamePrefix`).
     InterfacePrefix(InterfaceName),
 }
 
@@ -336,7 +337,7 @@ pub enum Inside {
 pub struct InterfaceName([u8; 16]);
 
 impl InterfaceName {
-    /// The name; `None`: no device can have it.
+    /// Validates a name; `None` if no device can have it.
     pub fn new(name: &str) -> Option<Self> {
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'"');
         if !printable || !(1..16).contains(&name.len()) {
@@ -347,7 +348,7 @@ impl InterfaceName {
         Some(Self(bytes))
     }
 
-    /// The name as the kernel keeps it: with zeros behind.
+    /// The name as the kernel keeps it: padded with zeros.
     pub fn padded(&self) -> &[u8; 16] {
         &self.0
     }
@@ -371,23 +372,24 @@ impl fmt::Debug for InterfaceName {
     }
 }
 
-/// An element of one of the sets in our nftables tables; its address says in which family's.
+/// An element of one of the sets in our nftables tables; its address determines the table's family.
 ///
-/// Where there are many they are written in this order, and removed in the reverse one, and there may be a while between
-/// two. So what makes an exception comes before what it is an exception of. (At a start some wait for virtual servers.)
+/// When there are many elements, they are written in this order and removed in the reverse order, and time may pass
+/// between two of them. An element that makes an exception therefore comes before the elements that it is an exception
+/// to. (At a start, some elements wait for virtual servers.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
-    /// Set `shared-addresses`: a service address that another device of the node has too. Only the Services' ports
-    /// there are ours.
+    /// Set `shared-addresses`: a service address that another device of the node also has. Only the Services' ports at
+    /// this address are ours.
     SharedAddress(IpAddr),
-    /// Set `cluster-addresses`: a cluster IP. What goes there belongs to a Service, or is refused; where the source
-    /// is not inside the cluster, it is masqueraded.
+    /// Set `cluster-addresses`: a cluster IP. Traffic to it either belongs to a Service or is refused; traffic from a
+    /// source outside the cluster is masqueraded.
     ClusterAddress(IpAddr),
-    /// Set `external-addresses`: an external IP or a load balancer's. What goes there belongs to a Service, or is
+    /// Set `external-addresses`: an external IP or a load balancer's. Traffic to it either belongs to a Service or is
     /// refused.
     ExternalAddress(IpAddr),
-    /// Set `health-checks`: where on a service address load balancers ask for a Service's health check node port; always
-    /// TCP. It is no entry point: this program answers there itself.
+    /// Set `health-checks`: a service address with the health check node port that load balancers query there; always
+    /// TCP. Not an entry point: this program itself answers there.
     HealthCheck(VirtualServerKey),
     /// Set `hairpin`: an endpoint that may reach itself through this node; such a connection is masqueraded.
     Hairpin(IpAddr),
@@ -395,25 +397,25 @@ pub enum Element {
     Owned(VirtualServerKey),
     /// Set `masqueraded`: an entry point from outside that leads to endpoints of the whole cluster.
     Masquerade(VirtualServerKey),
-    /// Map `in-cluster`: an entry point from outside that leads to this node's endpoints only, and the one that
-    /// clients inside the cluster are sent to instead, of the same protocol.
+    /// Map `in-cluster`: an entry point from outside that leads to this node's endpoints only, and the entry point, of
+    /// the same protocol, that clients inside the cluster are sent to instead.
     InCluster(VirtualServerKey, IpAddr, u16),
-    /// Set `internal`: a virtual server that is for connections by way of `in-cluster` only.
+    /// Set `internal`: a virtual server that only connections by way of `in-cluster` may use.
     Internal(VirtualServerKey),
     /// Set `dropped`: an entry point whose endpoints are all on other nodes.
     Dropped(VirtualServerKey),
     /// Set `refused`: an entry point without endpoints whose address is not on our device.
     Refused(VirtualServerKey),
-    /// Set `allowed`: who may use a restricted entry point. The networks of one do not overlap.
+    /// Set `allowed`: a network that may use a restricted entry point. The networks of one entry point do not overlap.
     Allowed(VirtualServerKey, IpNet),
     /// Set `restricted`: an entry point that not everybody may use.
     Restricted(VirtualServerKey),
-    /// Set `numbered`: a device that has an IPv4 address of its own, which masquerading can take.
+    /// Set `numbered`: a device that has an IPv4 address of its own, which masquerading can use.
     Numbered(InterfaceName),
 }
 
 impl Element {
-    /// The service address that the element is about, or the endpoint's; `None`: about a device.
+    /// The service address or endpoint address that the element is about; `None` if it is about a device.
     pub fn address(self) -> Option<IpAddr> {
         match self {
             Self::ClusterAddress(address)
@@ -426,8 +428,8 @@ impl Element {
         }
     }
 
-    /// The entry point that the element is about, if it is about one. Whoever has the entry point decides whether there
-    /// is such an element.
+    /// The entry point that the element is about, if any. The Service that has the entry point decides whether there is
+    /// such an element.
     pub fn entry_point(self) -> Option<VirtualServerKey> {
         match self {
             Self::Owned(server)
@@ -447,7 +449,7 @@ impl Element {
         }
     }
 
-    /// Where clients inside the cluster are sent instead, if the element is about that.
+    /// The virtual server that clients inside the cluster are sent to instead; `None` if the element is not about that.
     pub(crate) fn leads_to(self) -> Option<VirtualServerKey> {
         match self {
             Self::InCluster(from, address, port) => Some(VirtualServerKey { address, port, ..from }),
@@ -455,7 +457,7 @@ impl Element {
         }
     }
 
-    /// Whether a set cannot hold both: two ways from one entry point, or two ranges of one that overlap.
+    /// Whether a set cannot hold both elements: two targets of one entry point, or two overlapping networks of one.
     pub fn excludes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::InCluster(server, ..), Self::InCluster(of, ..)) => server == of && self != other,
@@ -466,12 +468,12 @@ impl Element {
         }
     }
 
-    /// Whether it is of a kind of which [`Element::excludes`] says so of any two.
+    /// Whether the element is of a kind for which [`Element::excludes`] can hold.
     pub(crate) fn is_exclusive(&self) -> bool {
         matches!(self, Self::InCluster(..) | Self::Allowed(..))
     }
 
-    /// The name of the set, or map, that it belongs to.
+    /// The name of the set, or map, that the element belongs to.
     pub fn set_name(self) -> &'static str {
         match self {
             Self::ClusterAddress(_) => "cluster-addresses",
@@ -491,7 +493,7 @@ impl Element {
         }
     }
 
-    /// The family of the table that it belongs to.
+    /// The family of the table that the element belongs to.
     pub fn family(self) -> Family {
         self.address().map_or(Family::V4, Family::of)
     }
@@ -524,11 +526,12 @@ impl fmt::Display for Element {
 /// An address on the device, /32 or /128, with its route in table local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Preferred lifetime 0: the kernel never chooses it as the source of a connection. Wanted for IPv6, where a
-    /// masquerade would choose a service address otherwise; IPv4 has no such choice, and there it is `false`.
+    /// Whether its preferred lifetime is 0, so that the kernel never chooses it as the source of a connection. Wanted
+    /// for IPv6, where masquerading could otherwise choose a service address; `false` for IPv4, which makes no such
+    /// choice.
     pub deprecated: bool,
-    /// Whether `local ADDRESS dev kube-ipvs0` is in table local: without it packets to the address are not taken.
-    /// The kernel makes it together with the address.
+    /// Whether `local ADDRESS dev kube-ipvs0` is in table local: without this route, the node does not accept packets
+    /// to the address. The kernel creates the route together with the address.
     pub routed: bool,
 }
 

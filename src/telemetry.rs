@@ -5,8 +5,8 @@
 //! ```
 //!
 //! People grep for these lines and feed them to parsers, so the format is kube-proxy's: severity (I, W, E), month and
-//! day, time, process, source, the quoted message, and values. Times are UTC, as in every container that does not say
-//! otherwise. A value that klog would spread over several lines stays on one, escaped.
+//! day, time, process, source, the quoted message, and values. Times are UTC, as in every container that does not set a
+//! time zone. A value that klog would spread over several lines stays on one line, escaped.
 //!
 //! | written as | shown from |
 //! |---|---|
@@ -34,19 +34,19 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::options::LogFormat;
 pub(crate) use said::Said;
 
-/// What `-v` said.
+/// The value of `-v`.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 
-/// The target of lines without structure, whose text stands as it is: `FLAG: --v="1"`.
+/// The target of lines without structure, whose text is written as it is: `FLAG: --v="1"`.
 pub const PLAIN: &str = "kube_ipvs::plain";
 
-/// The field with the level of `-v` that a line belongs to, where [`vlog!`](crate::vlog) wrote it.
+/// The field that holds the level of `-v` of a line that [`vlog!`](crate::vlog) wrote.
 const LEVEL: &str = "v";
 
 /// Starts logging to standard error. Called again, it changes the level only.
 pub fn init(verbosity: u8, format: LogFormat) {
     set_verbosity(verbosity);
-    // An error says that there is a log already.
+    // An error means that a log has been set already.
     let lines = Lines { format, process: std::process::id(), now: SystemTime::now };
     let _ = tracing::subscriber::set_global_default(subscriber(lines, std::io::stderr));
 }
@@ -83,7 +83,7 @@ where
 /// From which `-v` on a line is shown.
 fn level_of(metadata: &Metadata<'_>) -> u8 {
     let ours = metadata.target().starts_with("kube_ipvs");
-    // What the client warns of is an error to whoever asked it, and said by that: once, and then when it changes.
+    // The code that called the client logs its warnings as errors: once, and then when they change.
     let repeats_us = metadata.target().starts_with("kube_client");
     match *metadata.level() {
         Level::ERROR | Level::WARN if repeats_us => 4,
@@ -97,7 +97,7 @@ fn level_of(metadata: &Metadata<'_>) -> u8 {
     }
 }
 
-/// Writes lines.
+/// The format of the log's lines.
 struct Lines {
     format: LogFormat,
     process: u32,
@@ -123,7 +123,7 @@ where
 }
 
 impl Lines {
-    /// klog's line.
+    /// Writes a line as klog does.
     fn write_text(&self, writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let severity = match *metadata.level() {
@@ -148,14 +148,14 @@ impl Lines {
 /// The moment in UTC, for printing.
 pub(crate) fn utc(time: SystemTime) -> jiff::Timestamp {
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // A clock beyond the year 9999 is shown as the last moment that can be.
+    // A clock beyond the year 9999 is shown as the last moment that can be represented.
     i64::try_from(since_1970.as_secs())
         .ok()
         .and_then(|seconds| jiff::Timestamp::new(seconds, since_1970.subsec_nanos().cast_signed()).ok())
         .unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// An error with all that led to it.
+/// An error with all its causes.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -166,7 +166,7 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The file's name, with its folder where the name alone says nothing.
+/// The file's name; with its folder where the name alone says nothing.
 fn source(path: &str) -> &str {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let start = match name {
@@ -176,7 +176,7 @@ fn source(path: &str) -> &str {
     &path[start..]
 }
 
-/// The message, and ` key=value` for all else.
+/// The message, and ` key=value` for every other field.
 #[derive(Default)]
 struct Fields {
     message: String,

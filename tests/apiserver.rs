@@ -1,5 +1,5 @@
-//! The API server as a source of events: against a fake one that fails on demand, and against the real API
-//! machinery where `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`.
+//! The API server as a source of events: a fake one that fails on demand, and the real API machinery where
+//! `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`.
 
 #![expect(unreachable_pub, reason = "modules of a test program have no face")]
 #![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]

@@ -1,11 +1,11 @@
-//! Facts flow one way: no module uses one that comes after it, and the pure ones know no runtime, socket or clock.
+//! Facts flow one way: no module uses a later one, and the pure modules know no runtime, socket or clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// These put everything together, and see all.
+/// These modules connect everything, and may see all others.
 const SEE_ALL: [&str; 3] = ["app", "lib", "main"];
-/// What each other part of `src` may use of the others (as prefixes of paths behind `crate::`).
+/// What each other part of `src` may use of the others (as prefixes of paths after `crate::`).
 const MAY_USE: [(&str, &[&str]); 15] = [
     ("allocator", &[]),
     ("open_files", &[]),
@@ -41,7 +41,7 @@ const RECONCILE: [&str; 15] = [
     "options::proxy",
     "state",
 ];
-/// What is told sees what the kernel answers, and never asks it.
+/// Reports use the kernel's answers, and never ask the kernel.
 const REPORT: [&str; 16] = [
     "report",
     "allocator",
@@ -101,7 +101,7 @@ const IMPURE: [&str; 11] = [
     "tracing::",
     "vlog!",
 ];
-/// The configuration file is read where settings are.
+/// The configuration file is read in the settings module.
 const EXCEPTIONS: [(&str, &str); 1] = [("options/file.rs", "std::fs")];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -145,7 +145,7 @@ fn nothing_uses_what_comes_after_it() {
         line.match_indices("crate::").any(|(at, found)| {
             let path = &line[at + found.len()..];
             !allowed.iter().any(|prefix| path.starts_with(prefix))
-                // Several of a module at once: none of these may be Linux.
+                // A list of items of one module: none of them may be Linux.
                 || part == "reconcile" && path.starts_with("kernel::{") && path.contains("linux")
         })
     });

@@ -1,6 +1,6 @@
-//! What the benchmark measures with, and a guard for what it found: figures that grow with the cluster when they should
-//! not. The program is the one that tests are made with, not optimised, and the machine may be busy, so the bounds are
-//! wide: they are for mistakes of another order, such as looking at everything when one endpoint changes.
+//! Tests of the benchmark's tools, and a guard for its findings: figures that grow with the cluster when they should
+//! not. The program here is the one that tests use, not optimised, and the machine may be busy, so the bounds are wide:
+//! they catch mistakes of another order of magnitude, such as looking at everything when one endpoint changes.
 
 #[path = "../benches/lab/feed.rs"]
 mod feed;
@@ -53,7 +53,7 @@ fn main() -> std::process::ExitCode {
     ])
 }
 
-/// Opens a stream, asks, and reads until this text has come.
+/// Opens a connection, sends a request, and reads until this text has come.
 fn ask(feed: &Feed, target: &str, until: &str) -> (TcpStream, String) {
     let address = feed.url();
     let mut stream = TcpStream::connect(address.trim_start_matches("http://")).expect("it listens");
@@ -104,12 +104,12 @@ fn the_load_generator_lists_and_watches() {
 }
 
 fn the_floor_is_the_whole_state() {
-    // It looks for itself whether the state is complete, with the tools of administrators.
+    // `measure` itself verifies with administrators' tools that the state is complete.
     let figures = floor::measure(Size { services: 30, endpoints: 4 }).expect("a floor");
     for figure in ["cold_seconds", "dump_seconds", "change_milliseconds", "service_milliseconds"] {
         assert!(figures[figure] > 0.0, "{figures:?}");
     }
-    // Single changes added a hundred real servers, and twenty Services have ten each.
+    // The single changes added a hundred real servers, and twenty Services have ten each.
     assert_eq!(look::servers().expect("a table"), (50, 30 * 4 + 100 + 200));
     lab::shell("ipvsadm -C");
 }
@@ -130,7 +130,7 @@ fn times_do_not_grow_with_the_cluster() {
     let measure = |size: Size| {
         lab::new_namespace();
         let figures = live::measure_briefly(size).unwrap_or_else(|error| panic!("{size}: {error:#}"));
-        // /proc/net/ip_vs leaves out some of a network's where other networks have some, too.
+        // /proc/net/ip_vs omits some servers of a namespace while other namespaces have some, too.
         lab::shell("ipvsadm -C");
         figures
     };

@@ -1,4 +1,4 @@
-//! The command line, from its words to what the program is told.
+//! The command line, from its words to the resulting options.
 
 #[path = "common/kubeconfig.rs"]
 mod kubeconfig;
@@ -58,7 +58,7 @@ fn the_cleanups_are_commands_and_know_the_options() {
     assert!(matches!(command(&words(&["--cleanup-own"])), Ok(Command::CleanupOwn(_))));
     assert!(matches!(command(&words(&["--cleanup-own-stay"])), Ok(Command::CleanupOwnStay(_))));
     assert!(matches!(command(&["--cleanup-own-stay", "--cleanup-own"]), Ok(Command::CleanupOwnStay(_))));
-    // The one that removes more.
+    // The flag that removes more wins.
     assert!(matches!(command(&["--cleanup-own", "--cleanup"]), Ok(Command::Cleanup(_))));
     assert!(matches!(command(&["--cleanup=false"]), Ok(Command::Run(_))));
     assert!(command(&["--cleanup", "--ipvs-exclude-cidrs", "nonsense"]).is_err());
@@ -110,7 +110,7 @@ fn what_is_wrong_is_one_line() {
     }
 }
 
-/// Runs the program itself: its exit code, standard output and standard error.
+/// Runs the program itself; returns its exit code, standard output and standard error.
 fn run(words: &[&str]) -> (Option<i32>, String, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_kube-ipvs"))
         .args(words)
@@ -121,7 +121,7 @@ fn run(words: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// A pipe with a name, `file` in `folder`.
+/// A named pipe, `file` in `folder`.
 fn pipe(folder: &tempfile::TempDir, file: &str) -> std::path::PathBuf {
     let pipe = folder.path().join(file);
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
@@ -129,7 +129,7 @@ fn pipe(folder: &tempfile::TempDir, file: &str) -> std::path::PathBuf {
     pipe
 }
 
-/// The pipe's writing end, when the program reads it; then it waits for what is written, which is nothing.
+/// The pipe's writing end, once the program reads it; the program then waits for data, which never comes.
 fn when_it_reads(pipe: &std::path::Path) -> Option<std::fs::File> {
     let mut writable = std::fs::OpenOptions::new();
     let writable = writable.write(true).custom_flags(libc::O_NONBLOCK);
@@ -159,7 +159,8 @@ fn it_goes_on_at_signals_that_mean_nothing() {
     assert_eq!(status.code(), Some(1), "the kubeconfig was empty, which is what ends it: {status}");
 }
 
-/// In a container nothing else ends it: the kernel keeps signals from the first process there, unless it waits for them.
+/// In a container nothing else would end it: the kernel withholds signals from the first process unless it handles
+/// them.
 #[test]
 fn it_can_be_stopped_while_a_credential_plugin_takes_its_time() {
     use rustix::process::{Pid, Signal, kill_process};
@@ -258,7 +259,7 @@ fn what_is_wrong_is_told_as_the_log_is_to_be_written() {
         let told = line["err"].as_str().unwrap_or_default();
         assert!(told.starts_with("failed validate: ") && told.contains("5000"), "{error}");
     }
-    // The flag counts beside the file. What cannot be read says nothing about the log.
+    // The flag counts beside the file. A command line or a file that cannot be read says nothing about the log.
     for words in
         [&[&config, "--logging-format=text"][..], &["--logging-format=json", "--config=/does/not/exist"]]
     {
@@ -293,13 +294,13 @@ fn the_settings_can_be_written_and_read_back() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    // With a file it is that file, completed; flags that it replaces do not count.
+    // With a file, the result is that file, completed; flags that it replaces do not count.
     let config = format!("--config={}", first.display());
     assert_eq!(Options { config_file: None, ..options(&[&config]) }, options(&flags));
     let (code, _, log) = run(&[&config, &write(&second), "--ipvs-tcp-timeout=1s"]);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(std::fs::read_to_string(&second).expect("the file"), text);
-    // At -v=0 nobody is told of flags. A mode that is not said is this program's.
+    // At -v=0 flags are not logged. An empty mode becomes this program's.
     let (code, _, log) = run(&[&write(&second), "--proxy-mode="]);
     assert!(code == Some(0) && !log.contains("FLAG"), "{log}");
     assert!(std::fs::read_to_string(&second).expect("the file").contains("\nmode: ipvs\n"));
@@ -309,7 +310,7 @@ fn readme() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README")
 }
 
-/// The paragraph of the README that has these words.
+/// The paragraph of the README that contains these words.
 fn paragraph(words: &str) -> String {
     let text = readme();
     let found: Vec<_> = text.split("\n\n").filter(|paragraph| paragraph.contains(words)).collect();
@@ -339,7 +340,7 @@ fn the_readme_names_every_set_of_the_table() {
     }
 }
 
-/// What the program is built from: `.ci/run` says something, so that it can be told from nothing.
+/// The commit that the program is built from. `.ci/run` sets one, so that a missing one shows.
 const COMMIT: &str = match option_env!("GIT_COMMIT") {
     Some(commit) => commit,
     None => "",
@@ -361,7 +362,7 @@ fn the_log_says_what_the_program_was_built_from() {
     );
 }
 
-/// `docker build` gets no repository: the commit is handed on from `make image` to the compiler.
+/// `docker build` has no repository: `make image` passes the commit on to the compiler.
 #[test]
 fn the_image_is_built_with_the_commit() {
     let read = |name: &str| {
@@ -373,7 +374,7 @@ fn the_image_is_built_with_the_commit() {
     assert!(rest.starts_with("RUN GIT_COMMIT=\"$COMMIT\" cargo build"), "{rest}");
 }
 
-/// The flags of the README's table with their defaults.
+/// The flags of the README's table, with their defaults.
 fn documented() -> Vec<(String, String)> {
     let mut documented = Vec::new();
     for row in readme().lines().filter(|line| line.starts_with("| `-")) {
@@ -384,7 +385,7 @@ fn documented() -> Vec<(String, String)> {
         };
         let (names, defaults) = (words(), words());
         for (position, name) in names.into_iter().enumerate() {
-            // One for all, or one for each.
+            // One default for all, or one for each.
             let default = defaults.get(position).unwrap_or(&defaults[0]);
             documented.push((name, default.clone()));
         }
@@ -410,7 +411,7 @@ fn the_readme_says_the_defaults_that_the_help_says() {
     let documented = documented();
     assert!(documented.len() > 35, "{documented:?}");
     for (flag, default) in documented {
-        // What takes the place of nothing is said in words.
+        // The README describes in words what replaces an empty value.
         let said = match flag.as_str() {
             "--hostname-override" | "--nodeport-addresses" => continue,
             "--ipvs-scheduler" => "",

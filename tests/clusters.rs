@@ -1,5 +1,5 @@
-//! Random clusters on a real kernel: whatever a cluster asks for, and however it changes, the kernel holds it, reads back
-//! as it was written, and a new life finds nothing to write.
+//! Random clusters on a real kernel: whatever a cluster asks for, and however it changes, the kernel holds it, it reads
+//! back as it was written, and a new life finds nothing to write.
 
 #[path = "common/lab.rs"]
 mod lab;
@@ -25,11 +25,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use random::{NODE, complete, event, everything};
 
-/// As many as there are, in namespaces of as many: the kernel keeps removed real servers for two minutes, and looks through
-/// them for each that is added.
+/// The number of clusters, and how many share a namespace: the kernel keeps removed real servers for two minutes, and
+/// searches them for each one that is added.
 const CLUSTERS: usize = 1000;
 const IN_ONE_NAMESPACE: usize = 20;
-/// What happens to a cluster at its start, and then.
+/// The events at a cluster's start, and in each later change.
 const FIRST_EVENTS: usize = 12;
 const CHANGES: usize = 3;
 const EVENTS_IN_A_CHANGE: usize = 3;
@@ -72,7 +72,8 @@ impl Life {
         Self { reconciler, kernel: LinuxKernel::open().expect("a kernel"), now: Instant::now() }
     }
 
-    /// Takes events in and works until nothing is left to write. Says how many writes were done, and which were refused.
+    /// Takes events in, and works until nothing is left to write. Returns how many writes were done, and which were
+    /// refused.
     fn live(&mut self, events: impl IntoIterator<Item = Event>) -> (u64, Vec<String>) {
         events.into_iter().for_each(|event| self.reconciler.observe(event));
         while let Next::Work(work) = self.reconciler.next(self.now) {
@@ -96,7 +97,7 @@ impl Life {
         (writes, refused)
     }
 
-    /// Whether the kernel, read back as a whole, is what the cluster asks for.
+    /// Asserts that the kernel, read back as a whole, holds what the cluster asks for.
     fn check(&mut self, cluster: &Cluster, options: ProxyOptions) {
         let mut desired = Desired::new(options, NODE.into(), supported());
         desired.look_at_node(cluster);
@@ -114,7 +115,7 @@ impl Life {
             }
             !server.real_servers.is_empty()
         });
-        // In a namespace of our own everything is ours; of parameters and timeouts only what is wanted counts.
+        // In a namespace of our own everything is ours; of parameters and timeouts only the wanted ones count.
         for key in keys.into_iter().chain(actual.keys()) {
             let scope = Scope::from([key.clone()]);
             assert!(
@@ -128,7 +129,7 @@ impl Life {
 }
 
 fn random_clusters_are_written_and_read_back() {
-    // Always the same ones: a failure can be looked at again.
+    // The same clusters in each run, so that a failure can be reproduced.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut pick = move || event().new_tree(&mut runner).expect("an event").current();
@@ -143,7 +144,7 @@ fn random_clusters_are_written_and_read_back() {
             cluster.apply(event);
         }
         let mut life = Life::new(options(number));
-        // What the cluster before it left behind is taken over, and cleared away.
+        // What the previous cluster left behind is taken over, and cleaned up.
         let (_, refused) = life.live(everything(&cluster));
         assert!(refused.is_empty(), "cluster {number}: {refused:#?}");
         life.check(&cluster, options(number));

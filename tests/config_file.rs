@@ -1,4 +1,4 @@
-//! The configuration file, from the disk to what the program is told.
+//! The configuration file, from the disk to the resulting options.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -51,7 +51,8 @@ fn a_file_from_kubeadm_with_the_flags_from_kubeadm() {
     assert_eq!(notices, []);
 }
 
-/// Before a comment the parser takes it; not before the first key, as in the `ConfigMap`, nor before `---`.
+/// The parser accepts a byte order mark before a comment, but not before the first key, as in the `ConfigMap`, nor
+/// before `---`.
 #[test]
 fn a_byte_order_mark_says_nothing() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
@@ -118,8 +119,8 @@ fn unknown_fields_only_warn() {
     assert_eq!(merged.notices[0].detail, "unknown field \"ipvs.ipSet\"");
 }
 
-/// What generators of configuration write, file by file: kubeadm, Kubespray and others' files, kops' and others' flags
-/// (one a line). Each loads, and the snapshot says as what.
+/// What configuration generators write: files of kubeadm, Kubespray and others, flags of kops and others (one per
+/// line). All of them load, and the snapshots show the results.
 #[test]
 fn what_generators_write_is_understood() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
@@ -129,7 +130,7 @@ fn what_generators_write_is_understood() {
     assert!(files.len() > 10, "{files:?}");
     for file in files {
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-        // Before all others: a name in the flags has the last word.
+        // Comes first, since a name in the flags overrides this one.
         let mut words = vec![OsString::from("--hostname-override=node1")];
         if file.extension() == Some(std::ffi::OsStr::new("flags")) {
             words.extend(std::fs::read_to_string(&file).expect("flags").lines().map(OsString::from));
@@ -141,7 +142,7 @@ fn what_generators_write_is_understood() {
             other => panic!("{name}: {other:?}"),
         };
         let Merged { mut options, notices, .. } = merged;
-        // Where the tree is checked out.
+        // The path depends on where the tree is checked out.
         options.config_file = options.config_file.map(|path| path.file_name().expect("a name").into());
         insta::assert_debug_snapshot!(name, (options, notices));
     }

@@ -2,8 +2,8 @@
 //! address of a cluster of two nodes, each with a running kube-ipvs. The hosts are network namespaces
 //! (`dataplane/topology.rs`); the Services come from manifests.
 //!
-//! Clients and servers are threads of this process in those namespaces, so that a row costs milliseconds. The
-//! clusters are made when the first row needs them, and are shared by all rows.
+//! Clients and servers are threads of this process in those namespaces, so a row takes milliseconds. The clusters are
+//! created when the first row needs them, and shared by all rows.
 
 #[path = "dataplane/changes.rs"]
 mod changes;
@@ -42,7 +42,7 @@ use std::sync::LazyLock;
 use cluster::{Cluster, Condition, Policy, Service};
 use libtest_mimic::Trial;
 
-/// Whoever asks, but for endpoints that ask themselves: pods, nodes and clients outside, on and through both nodes.
+/// All clients except endpoints that ask themselves: pods, nodes and clients outside, on and through both nodes.
 const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
 
 /// The Services that no row changes.
@@ -73,7 +73,7 @@ fn service(name: &str) -> &'static Service {
 
 fn main() -> ExitCode {
     lab::run_trials(|| {
-        // The table last: it leaves some thousand connections behind.
+        // The table comes last: it leaves some thousand connections behind.
         requests::rows()
             .chain(refusals::rows())
             .chain(changes::rows())
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// A row, named after what it is about.
+/// A row, named after its subject.
 fn row(words: &[&dyn std::fmt::Display], run: impl FnOnce() + Send + 'static) -> Trial {
     let words: Vec<_> = words.iter().map(|word| word.to_string().to_lowercase()).collect();
     Trial::test(words.join("/"), move || {

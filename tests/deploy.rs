@@ -1,5 +1,5 @@
-//! The objects in `deploy/`, decoded as strictly as an API server with field validation does: a field that the type
-//! does not have is an error.
+//! The objects in `deploy/`, decoded as strictly as by an API server with field validation: a field that the type does
+//! not have is an error.
 
 #[path = "deploy/documents.rs"]
 mod documents;
@@ -27,7 +27,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Decodes; a field that nobody took is an error.
+/// Decodes a value; an unknown field is an error.
 fn strict<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     let mut unknown = Vec::new();
     let decoded = serde_ignored::deserialize(value.clone(), |path| unknown.push(path.to_string()));
@@ -35,7 +35,7 @@ fn strict<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     if unknown.is_empty() { Ok(decoded) } else { Err(format!("unknown: {}", unknown.join(", "))) }
 }
 
-/// Decodes by kind.
+/// Decodes an object by its kind.
 fn check(value: &Value) -> Result<(), String> {
     let kind = value["kind"].as_str().unwrap_or_default();
     let version = value["apiVersion"].as_str().unwrap_or_default();
@@ -52,7 +52,7 @@ fn check(value: &Value) -> Result<(), String> {
     }
 }
 
-/// What our kustomizations use of the type.
+/// The fields of the type that our kustomizations use.
 #[derive(Deserialize)]
 struct Kustomization {
     #[serde(rename = "apiVersion")]
@@ -84,7 +84,7 @@ fn yaml(path: &Path) -> Value {
     serde_yaml::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The folders that hold a kustomization.
+/// The folders that contain a kustomization.
 fn kustomizations() -> Vec<PathBuf> {
     let folders = fs::read_dir(folder("")).expect("deploy/").map(|entry| entry.expect("an entry").path());
     let found: Vec<_> = folders.filter(|folder| folder.join("kustomization.yaml").exists()).collect();
@@ -104,7 +104,7 @@ fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
     pod.containers.iter().chain(pod.init_containers.iter().flatten())
 }
 
-/// Merges a patch as kustomize does, as far as our patches use it: objects by field, lists by name or mount path, and
+/// Merges a patch as kustomize does, as far as our patches use this: objects by field, lists by name or mount path, and
 /// the directive that deletes.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
@@ -178,7 +178,7 @@ fn kustomizations_name_all_files_and_images_beside_them() {
             });
             assert!(named, "{}: no image {}", folder.display(), image.name);
         }
-        // What is not a resource is a patch, for kustomize or (with a comment that says so) for kubectl.
+        // A file that is not a resource is a patch, for kustomize or (with a comment that says so) for kubectl.
         for entry in fs::read_dir(&folder).expect("a folder") {
             let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
             assert!(
@@ -222,7 +222,7 @@ fn the_daemonset_is_kubeadms_with_another_image() {
     assert_eq!(labels.get("k8s-app").map(String::as_str), Some("kube-proxy"));
 }
 
-/// Without, a rollout goes on over nodes on which nothing is ever written.
+/// Without this, a rollout continues over nodes on which nothing is ever written.
 #[test]
 fn a_rollout_stops_where_the_first_sync_does_not_come() {
     let ready = |daemonset: &DaemonSet| {
@@ -242,13 +242,13 @@ fn a_rollout_stops_where_the_first_sync_does_not_come() {
     let wanted = ready(&named(built(&folder("kubeadm"), None), "kube-proxy"));
     assert_eq!(ready(&named(built(&folder("hardened"), None), "kube-proxy")), wanted);
     assert_eq!(ready(&named(built(&folder("canary"), None), "kube-ipvs-canary")), wanted);
-    // The patch, on what kubeadm makes.
+    // The patch, on kubeadm's object.
     let mut kubeadms = kubeadms();
     merge(&mut kubeadms, &yaml(&folder("kubeadm/probe-patch.yaml")));
     assert_eq!(ready(&named(vec![kubeadms], "kube-proxy")), wanted);
 }
 
-/// The `DaemonSet` that kubeadm made: contract 10.3.
+/// The `DaemonSet` that kubeadm creates: contract 10.3.
 fn kubeadms() -> Value {
     let mut value = yaml(&folder("kubeadm/daemonset.yaml"));
     let spec = value["spec"].as_mapping_mut().expect("a spec");
@@ -259,8 +259,8 @@ fn kubeadms() -> Value {
     value
 }
 
-/// `kubectl apply` deletes only what it has itself applied before, and it never applied what kubeadm made: our object is
-/// merged over that one, and what ours does not name stays. The API server must take the outcome.
+/// `kubectl apply` deletes only what it has applied itself, and it never applied kubeadm's object: ours is merged over
+/// that one, and fields that ours does not name stay. The API server must accept the result.
 #[test]
 fn kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes() {
     for name in ["kubeadm", "hardened"] {
@@ -281,7 +281,7 @@ fn kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes() {
                 assert!(volumes.contains(&*mount.name), "{name}: no volume {}", mount.name);
             }
         }
-        // The one that lasts has the rights of ours.
+        // The container that lasts has the rights of ours.
         let ours: DaemonSet = strict(ours).unwrap_or_else(|error| panic!("{name}: {error}"));
         let context = |pod: &PodSpec| pod.containers[0].security_context.clone();
         assert_eq!(context(pod), context(self::pod(&ours)), "{name}");
@@ -296,7 +296,7 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     let pod = pod(&daemonset);
     let [container] = &pod.containers[..] else { panic!("{:?}", pod.containers) };
     let context = container.security_context.as_ref().expect("a security context");
-    // Said, not left out: see `kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes`.
+    // Explicit, not omitted: see `kubeadms_daemonset_is_replaced_by_an_object_that_the_api_server_takes`.
     assert_eq!(context.privileged, Some(false));
     assert_eq!(context.read_only_root_filesystem, Some(true));
     assert_eq!(context.allow_privilege_escalation, Some(false));
@@ -314,7 +314,8 @@ fn the_hardened_one_has_no_privileged_container_that_lasts() {
     assert_eq!(mounted, volumes);
 }
 
-/// Where `SELinux` enforces, the type of containers may not do what the capability is for. Privileged ones have another one.
+/// Where `SELinux` enforces, the usual type of containers may not do what this capability is for. Privileged ones have
+/// another type.
 #[test]
 fn who_may_change_the_network_may_do_so_where_selinux_enforces() {
     let mut count = 0;
@@ -338,8 +339,8 @@ fn kustomization(folder: &Path) -> Kustomization {
     strict(&yaml(&folder.join("kustomization.yaml"))).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// All objects of a kustomization and of those that it is made of, as kustomize makes them: resources, patches, images.
-/// What is named is the image that is set by `kustomize edit set image kube-ipvs=...` in this folder.
+/// All objects of a kustomization and its bases, as kustomize builds them: resources, patches, images. `image` is the
+/// one that `kustomize edit set image kube-ipvs=...` sets in this folder.
 fn built(folder: &Path, image: Option<&str>) -> Vec<Value> {
     let kustomization = kustomization(folder);
     let mut objects: Vec<Value> = Vec::new();
@@ -381,7 +382,7 @@ fn set_image(value: &mut Value, name: &str, new: &str) {
     }
 }
 
-/// What runs by each of these objects: its name, and the pod.
+/// The pods of these objects, with their objects' names.
 fn pods(objects: &[Value]) -> Vec<(String, PodSpec)> {
     let of = |object: &Value| {
         let spec = match object["kind"].as_str() {
@@ -401,7 +402,7 @@ fn images(objects: &[Value]) -> Vec<String> {
     pods(objects).iter().flat_map(|(_, pod)| containers(pod).map(image).collect::<Vec<_>>()).collect()
 }
 
-/// A name without a registry is Docker Hub's, where it may be anybody's.
+/// An image name without a registry is Docker Hub's, where anybody may own it.
 #[test]
 fn an_image_that_was_not_set_cannot_be_pulled() {
     for folder in kustomizations() {
@@ -415,7 +416,7 @@ fn an_image_that_was_not_set_cannot_be_pulled() {
     }
 }
 
-/// What waits beside the work; it is Kubernetes' own.
+/// The image of the container that waits beside the work; it is Kubernetes' own.
 const PAUSE: &str = "registry.k8s.io/pause:3.10";
 const SET: &str = "registry.example/kube-ipvs:v1";
 
@@ -431,7 +432,7 @@ fn setting_the_image_sets_it_for_all_containers() {
     assert!(count >= 5, "{count}");
 }
 
-/// Where kubeadm made the cluster there is one, which knows the API server.
+/// kubeadm's clusters have such a configuration, which knows the API server.
 #[test]
 fn a_configuration_that_is_to_be_edited_comes_with_nothing_else() {
     for folder in kustomizations() {
@@ -457,12 +458,12 @@ fn the_canary_and_kube_proxy_share_no_node() {
     let expression = terms[0].match_expressions.as_ref().and_then(|all| all.first()).expect("an expression");
     assert_eq!((&*expression.key, &*expression.operator), ("kube-ipvs/canary", "NotIn"));
     assert_eq!(expression.values.as_deref(), Some(&["true".to_owned(), "clear".to_owned()][..]));
-    // But for that the canary is the same pod.
+    // Apart from that, the canary is the same pod.
     let [ours, theirs] = [pod(&canary), pod(&kube_proxy)].map(|pod| pod.containers.clone());
     assert_eq!(ours, theirs);
 }
 
-/// What it says is about the start that the canary makes: on that node, with the same settings, API server and rights.
+/// Its output is about the start that the canary makes: on that node, with the same settings, API server and rights.
 #[test]
 fn the_dry_run_is_that_of_the_canarys_start() {
     let value = yaml(&folder("dry-run/pod.yaml"));
@@ -472,7 +473,7 @@ fn the_dry_run_is_that_of_the_canarys_start() {
     assert_eq!(dry_run.node_name.take().as_deref(), Some("NODE"), "as the manual edits it");
     let daemonset = daemonset("canary/daemonset.yaml");
     let mut canary = pod(&daemonset).clone();
-    // The start has probes, and the node that its label chooses; modules it loads by the kernel.
+    // The start has probes, chooses its nodes by label, and has the folder of modules, which a dry run does not load.
     (canary.node_selector, canary.priority_class_name) = (None, None);
     canary.volumes.as_mut().expect("volumes").retain(|volume| volume.name != "lib-modules");
     let start = &mut canary.containers[0];
@@ -493,12 +494,12 @@ fn the_dry_run_is_that_of_the_canarys_start() {
     assert!(matches!(command, Ok(Command::DryRun(_))), "{command:?}");
 }
 
-/// The label says which of them runs on a node; where it says `back`, so does kube-proxy.
+/// The label says which of the two runs on a node; where it says `back`, kube-proxy runs, too.
 #[test]
 fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
     let roll_back = daemonset("roll-back/daemonset.yaml");
     let whole = pod(&roll_back);
-    // What stays may do what the first cleanup may: a node may switch after that.
+    // The container that stays has the rights of the first cleanup: a node may switch after that one.
     let ([first], [stays]) = (&whole.init_containers.as_deref().unwrap_or_default(), &whole.containers[..])
     else {
         panic!("{whole:?}")
@@ -522,7 +523,7 @@ fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
         let words = &command[1..];
         assert!(from_args(words.iter().map(Into::into), std::iter::empty()).is_ok(), "{words:?}");
         if flag == "--cleanup" {
-            // No proxy comes before the label goes, and the pod with it.
+            // No proxy starts before the label is removed, and the pod with it.
             let [pause] = &ours.containers[..] else { panic!("{ours:?}") };
             assert_eq!((pause.image.as_deref(), &pause.command), (Some(PAUSE), &None));
             ours.containers.clone_from(&whole.containers);
@@ -531,7 +532,7 @@ fn the_ways_back_of_the_canary_are_the_roll_back_on_other_nodes() {
     }
 }
 
-/// `kubectl describe pod` has the end of the log then, also when the container before is gone.
+/// Then `kubectl describe pod` shows the end of the log, even when the previous container is gone.
 #[test]
 fn what_ended_one_of_our_containers_is_told_by_its_pod() {
     let mut objects: Vec<Value> =
@@ -551,7 +552,7 @@ fn what_ended_one_of_our_containers_is_told_by_its_pod() {
     assert_eq!(count, 11);
 }
 
-/// The command lines in the objects are understood, and the file in the configuration map with them.
+/// The command lines in the objects are accepted, as is the file in the configuration map.
 #[test]
 fn the_configuration_is_accepted() {
     let map: ConfigMap =

@@ -1,5 +1,5 @@
 //! The whole program on a real kernel: manifests become kernel state, a restart changes nothing, drift is repaired, and
-//! nothing that is somebody else's is touched. The kernel is read with the tools that administrators use.
+//! nothing of anybody else is touched. The kernel is read with administrators' tools.
 
 #[path = "endtoend/crowded.rs"]
 mod crowded;
@@ -85,7 +85,7 @@ fn main() -> std::process::ExitCode {
     ])
 }
 
-/// A Service with its slice, as a manifest.
+/// A Service and its slice, as a manifest.
 fn web(cluster_ip: &str, endpoints: &[&str]) -> String {
     let endpoints: Vec<_> =
         endpoints.iter().map(|address| format!("{{addresses: [\"{address}\"]}}")).collect();
@@ -131,7 +131,7 @@ fn start(folder: &Path, name: &str) -> Proxy {
     Proxy::on_node(folder, name, "node1", pods, &["--manifests", &manifests])
 }
 
-/// A folder with `manifests/web.yaml`, and a proxy that has made its state.
+/// A folder with `manifests/web.yaml`, and a proxy that has written its state.
 fn running() -> (tempfile::TempDir, Proxy) {
     let folder = folder();
     fs::create_dir(folder.path().join("manifests")).expect("a folder");
@@ -216,7 +216,7 @@ fn a_restart_writes_nothing() {
         .stdout(fs::File::create(&monitor).expect("a file"))
         .spawn()
         .expect("ip monitor");
-    // It hears of what happens, and goes on hearing.
+    // It receives events, and keeps receiving them.
     let hears = |address: &str| {
         shell(&format!("ip address add {address} dev lo; ip address del {address} dev lo"));
         monitored().contains(address)
@@ -272,7 +272,8 @@ fn a_connection_survives_kill_and_restart() {
     assert_eq!(proxy.writes(), 0);
 }
 
-/// A look rests for a multiple of what the last one cost, and beside other work it costs more: then a round takes minutes.
+/// How long a repair may take: a look rests for a multiple of the previous look's cost, which rises beside other work;
+/// a round of the audit then takes minutes.
 const REPAIRED_SECONDS: u64 = 300;
 
 fn drift_is_repaired() {
@@ -313,7 +314,7 @@ fn drift_is_repaired() {
     }
     wait_for("everything is as before", REPAIRED_SECONDS, || ipvsadm() == SERVERS && tables() == before);
     assert!(proxy.log().contains("Drift"), "{}", proxy.log());
-    // An address that someone put on our device, and a virtual server on it, are not left.
+    // An address that someone put on our device, and a virtual server on it, are removed.
     shell("ip addr add 10.96.7.7/32 dev kube-ipvs0; ipvsadm -A -t 10.96.7.7:80");
     wait_for("what does not belong there goes", REPAIRED_SECONDS, || {
         ipvsadm() == SERVERS && !shell("ip addr show kube-ipvs0").contains("10.96.7.7")
@@ -351,7 +352,8 @@ fn what_is_foreign_stays() {
 fn leftovers_of_a_crash_are_removed() {
     let (folder, proxy) = running();
     proxy.kill();
-    // The Service goes while nobody looks, and its address went before its virtual servers: a crash in between.
+    // The Service is deleted while nothing runs, and its address is gone, but not its virtual servers: a crash in
+    // between.
     shell("ip addr del 10.96.0.1/32 dev kube-ipvs0");
     fs::remove_file(folder.path().join("manifests/web.yaml")).expect("the manifest");
     let mut proxy = start(folder.path(), "second");
@@ -393,7 +395,7 @@ fn a_removed_endpoint_drains() {
     stream.write_all(b"yes").expect("to the server");
     served.read_exact(&mut heard).expect("the connection goes on");
 
-    // It comes back while it drains: in place, and the connection goes on.
+    // The endpoint comes back while it drains: it is used again in place, and the connection goes on.
     put(&folder.path().join("manifests"), "web.yaml", &web("10.96.0.1", &["10.244.0.2", "10.244.0.3"]));
     wait_for("it is back", 5, || ipvsadm().contains("-> 10.244.0.2:8080 Masq 1 1 0"));
     stream.write_all(b"too").expect("to the server");
@@ -401,7 +403,7 @@ fn a_removed_endpoint_drains() {
 
     put(&folder.path().join("manifests"), "web.yaml", &web("10.96.0.1", &["10.244.0.3"]));
     wait_for("it drains again", 5, || ipvsadm().contains("-> 10.244.0.2:8080 Masq 0 1 0"));
-    // A reset leaves no TIME_WAIT, so the server is idle soon.
+    // A reset leaves no TIME_WAIT, so the server is soon idle.
     shell("sysctl -qw net.ipv4.vs.timeout_close=1 2>/dev/null || true");
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a linger time");
     drop(stream);
@@ -478,7 +480,7 @@ fn a_folder_that_is_unmounted_withdraws_nothing() {
     let there = format!("nsenter -t {} -m", proxy.id());
     shell(&format!("{there} umount {at}"));
     wait_for("it is told", 5, || proxy.log().contains("is empty, and on another device than before"));
-    std::thread::sleep(Duration::from_millis(2500)); // what disappears is withdrawn a second later
+    std::thread::sleep(Duration::from_millis(2500)); // deletions are withdrawn a second later
     assert_eq!(kernel(), before, "{}", proxy.log());
 
     put(&source, "web.yaml", &web("10.96.0.1", &["10.244.0.3"]));

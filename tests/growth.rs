@@ -1,4 +1,4 @@
-//! Work by one object grows no faster than the object: who may write a Service must not hold up all the others.
+//! Work on an object grows no faster than the object: whoever may write a Service must not hold up all the others.
 
 #[path = "../src/cluster/examples.rs"]
 mod examples;
@@ -28,23 +28,23 @@ use serde_json::{Value, json};
 
 /// How many times larger the large object is.
 const TIMES: u16 = 16;
-/// How many times longer the work may take: four times more than what grows with the size, for what is sorted and for
-/// memory that does not fit into caches, and a quarter of what grows with its square.
+/// How many times longer the work may take: four times more than linear growth, which allows for sorting and for memory
+/// that does not fit into caches, and a quarter of quadratic growth.
 const LIMIT: f64 = 64.0;
 
 const EINVAL: i32 = 22;
 
-/// For how long this thread has had a processor: unlike the time of day, that does not run while others have it.
+/// How long this thread has had a processor: unlike wall-clock time, this does not run while others have it.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().expect("not negative")
 }
 
-/// Work with an object of this size, and with one that is [`TIMES`] as large. `work` gives how long the measured part took.
+/// Compares the work on an object of this size with that on one [`TIMES`] as large. `work` returns the measured time.
 fn assert_grows_with_size(small: u16, work: impl Fn(u16) -> Duration) {
-    /// The tests of this program do not measure each other.
+    /// The tests of this program must not measure each other.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // What else the machine does takes caches away: the quickest of several runs counts.
+    // Other activity of the machine evicts caches: the quickest of several runs counts.
     let quickest = |size| (0..5).map(|_| work(size)).min().expect("some runs");
     let (of_small, of_large) = (quickest(small), quickest(small * TIMES));
     let growth = of_large.as_secs_f64() / of_small.as_secs_f64();
@@ -58,7 +58,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// A Service with so many ports and no endpoints.
+/// A Service with this many ports and no endpoints.
 fn service(ports: u16, external: External) -> Service {
     let port = |number: u16| ServicePort {
         name: format!("port-{number}").into(),
@@ -102,7 +102,7 @@ fn a_service_with_many_ports_and_both_policies_local() {
     });
 }
 
-/// Each network is split, or is one that was split before.
+/// Each network is split, or results from such a split.
 #[test]
 fn a_load_balancer_whose_many_ranges_all_change() {
     let server = VirtualServerKey { address: ip("203.0.113.1"), protocol: Protocol::Tcp, port: 80 };
@@ -117,7 +117,7 @@ fn a_load_balancer_whose_many_ranges_all_change() {
     for (old_bits, new_bits) in [(24, 25), (25, 24)] {
         assert_grows_with_size(100, |count| {
             let (actual, wanted) = (ranges(count, old_bits), ranges(count, new_bits));
-            // Nobody has come to look at the old ones yet.
+            // The old ranges have not been looked at yet.
             let scope: Scope = wanted.keys().collect();
             let begin = processor_time();
             let plan = diff(&wanted, &actual, &scope);
@@ -128,7 +128,7 @@ fn a_load_balancer_whose_many_ranges_all_change() {
     }
 }
 
-/// Decodes and converts a Service `default/web` with this spec.
+/// Decodes and converts a Service `default/web` with this spec; returns the time of the conversion, too.
 fn convert(spec: &Value) -> (Service, Duration) {
     let object = json!({"metadata": {"name": "web"}, "spec": spec}).to_string();
     let object = serde_json::from_str(&object).expect("a Service");
@@ -157,7 +157,7 @@ fn conversion_of_many_addresses_and_ranges() {
     assert_grows_with_size(500, |count| {
         let of_number = |network: &str, number: u16| format!("{network}.{}.{}", number >> 8, number & 0xff);
         let addresses: Vec<String> = (1..=count).map(|number| of_number("198.51", number)).collect();
-        // One family is open to all, the other one to many.
+        // One family is open to all, the other one to many ranges.
         let open = (1..=count).map(|_| "0.0.0.0/0".to_owned());
         let ranges: Vec<String> =
             open.chain((1..=count).map(|number| format!("fd00:{number:x}::/64"))).collect();
@@ -190,7 +190,7 @@ fn endpoints_of_many_ports() {
     });
 }
 
-/// One endpoint that goes is a real server of each port.
+/// A single removed endpoint is a real server of each port.
 #[test]
 fn an_endpoint_of_many_ports_that_drains() {
     assert_grows_with_size(100, |count| {
@@ -225,20 +225,20 @@ fn slice(service: &ServiceKey, endpoints: &[IpAddr]) -> EndpointSlice {
     }
 }
 
-/// The same with all ports of the Service, as a control plane may write them: in another order.
+/// A slice with all ports of the Service, in another order, as a control plane may write them.
 fn slice_of_ports(service: &Service, endpoints: &[IpAddr]) -> EndpointSlice {
     let port =
         |port: &ServicePort| SlicePort { name: port.name.clone(), protocol: port.protocol, port: port.port };
     EndpointSlice { ports: service.ports.iter().rev().map(port).collect(), ..slice(&service.key, endpoints) }
 }
 
-/// A Reconciler that knows nothing, and does not look again.
+/// A reconciler that knows nothing, and makes no audit.
 fn reconciler() -> Reconciler {
     const SO_LONG: Duration = Duration::from_hours(1000);
     Reconciler::new(ProxyOptions::default(), "here".into(), supported(), Duration::ZERO, SO_LONG)
 }
 
-/// A Reconciler that has so many Services, each with an endpoint that `is_ready` or drains, and whose kernel takes all but
+/// A reconciler with this many Services, each with an endpoint that `is_ready` or drains, whose kernel refuses only
 /// what `is_refused`.
 fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconciler, MemoryKernel, Instant) {
     let of = |number: u16| {
@@ -253,7 +253,7 @@ fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconc
         (service, [slice(&key, &[[10, 244, high, low].into()]), slice(&key, &[ip("fd00:10:244::1")])])
     };
     let (services, slices): (Vec<_>, Vec<_>) = (1..=count).map(of).unzip();
-    // Of IPv6 there is one Service.
+    // Only one Service has an endpoint of IPv6.
     let of_v6 = |slice: &EndpointSlice| slice.family == Family::V4 || slice.service.name() == "s1";
     let slices: Vec<_> = slices.into_iter().flatten().filter(of_v6).collect();
     let (mut reconciler, mut kernel) = (reconciler(), MemoryKernel::default());
@@ -279,7 +279,7 @@ fn settled(count: u16, is_ready: bool, is_refused: fn(&Step) -> bool) -> (Reconc
     (reconciler, kernel, now)
 }
 
-/// Until there is nothing to do.
+/// Works until there is nothing to do.
 fn work(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) {
     while let Next::Work(work) = reconciler.next(now) {
         let answer = work.carry_out(kernel);
@@ -287,7 +287,7 @@ fn work(reconciler: &mut Reconciler, kernel: &mut MemoryKernel, now: Instant) {
     }
 }
 
-/// All pods of a cluster are not ready at once, where its nodes cannot be heard.
+/// All pods of a cluster become unready at once when its nodes cannot be reached.
 #[test]
 fn connections_of_many_virtual_servers_are_counted_one_by_one() {
     assert_grows_with_size(200, |count| {
@@ -299,7 +299,7 @@ fn connections_of_many_virtual_servers_are_counted_one_by_one() {
     });
 }
 
-/// Those of IPv6 come last in every order.
+/// The objects of IPv6 come last in every order.
 #[test]
 fn one_object_of_a_family_that_is_refused_costs_a_change_of_the_other_nothing() {
     let is_v6 = |step: &Step| matches!(step, Step::AddVirtualServer(key, _) if key.address.is_ipv6());

@@ -1,9 +1,10 @@
-//! `ipvsadm -Sn` beside what kube-proxy's ipvs mode programs for the same objects (contract 4.4, 4.5, 5.2 and 15.3).
+//! `ipvsadm -Sn` compared with what kube-proxy's ipvs mode programs for the same objects (contract 4.4, 4.5, 5.2 and
+//! 15.3).
 //!
-//! `tests/ipvsadm/NAME/cluster.yaml`: manifests; `arguments`, if there: those of the command line. `ipvsadm.txt`: the rules
-//! in the form that `ipvsadm --save` gives them, sorted. A line that begins with `-` `space` is kube-proxy's alone, one
-//! with `+` `space` ours alone, and the line `# ...` before it says why. Every node here has `192.168.0.1` and `fd0f::1` on
-//! eth0 and `10.9.0.1` on eth1, and is called node1.
+//! `tests/ipvsadm/NAME/cluster.yaml`: manifests; `arguments`, if present: command line arguments. `ipvsadm.txt`: the
+//! rules in the format of `ipvsadm --save`, sorted. A line that begins with `-` and a space is kube-proxy's alone, one
+//! that begins with `+` and a space is ours alone, and the line `# ...` before it says why. Every node here has
+//! `192.168.0.1` and `fd0f::1` on eth0 and `10.9.0.1` on eth1, and is called node1.
 
 #[path = "common/lab.rs"]
 #[expect(dead_code, unused_imports, unused_macros, reason = "each test program uses its own part of this")]
@@ -33,7 +34,7 @@ fn main() -> std::process::ExitCode {
 fn trial(folder: PathBuf) -> Trial {
     let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
     Trial::test(name, move || {
-        // A namespace belongs to its thread.
+        // A thread has a namespace of its own.
         let run = std::thread::spawn(move || compare(&folder));
         run.join().map_err(|_| "see above".into())
     })

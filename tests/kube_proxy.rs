@@ -1,8 +1,8 @@
-//! Beside the real kube-proxy, the program of a Kubernetes release: it and kube-ipvs on nodes of the same topology, told the
-//! same objects by the real API machinery. `make compare` runs it; `make test` does not, since the other program is built
-//! from sources first, and takes the release's many libraries.
+//! Comparison with the real kube-proxy of a Kubernetes release: it and kube-ipvs run on nodes of the same topology, and
+//! get the same objects from the real API machinery. `make compare` runs this; `make test` does not, since kube-proxy
+//! has to be built from source first, with the many libraries of the release.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, and the program that `KUBE_PROXY` names (`tests/lab/kube-proxy/build.sh`).
+//! Needs `KUBEBUILDER_ASSETS`, and the program in `KUBE_PROXY` (`tests/lab/kube-proxy/build.sh`).
 
 #![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]
 
@@ -70,7 +70,7 @@ use self::same::{
 };
 use self::switch::{from_iptables_mode_and_back, from_ipvs_mode_and_back, from_nftables_mode_and_back};
 
-/// When two looks with this pause between them see the same.
+/// Looks until two looks with this pause between them see the same; returns the last one.
 fn at_rest<T>(pause: Duration, look: impl Fn() -> T, is_same: impl Fn(&T, &T) -> bool) -> T {
     let mut last = look();
     for _ in 0..10 {
@@ -104,7 +104,7 @@ fn main() -> std::process::ExitCode {
     )
 }
 
-/// Starts kube-ipvs on a node, told by the API server.
+/// Starts kube-ipvs on a node, fed by the API server.
 fn start_ours(cluster: &Cluster, node: &'static str, kubeconfig: PathBuf) -> Proxy {
     let mut proxy = cluster.host(node).run(move || {
         let folder = tempfile::tempdir().unwrap().keep();

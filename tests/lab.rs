@@ -1,4 +1,4 @@
-//! The lab's scripts, and what they play.
+//! The lab's scripts, and what they run.
 
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 #[path = "common/lab.rs"]
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab");
 
 fn administrators_programs_are_found_on_the_hosts_kernel() {
-    // The lab's kernel is such a host.
+    // The lab's kernel serves as such a host.
     let found = shell(&format!(
         "PATH=/usr/bin:/bin LAB_HOST=yes {FOLDER}/run.sh sh -c 'for name in ipvsadm nft sysctl; do command -v $name; done; echo $LAB'"
     ));
@@ -26,9 +26,9 @@ fn administrators_programs_are_found_on_the_hosts_kernel() {
     assert!(matches!(found[..], [_, _, _, "host"]), "{found:?}");
 }
 
-/// `make demo`: each step is checked there.
+/// `make demo`: the script itself checks each step.
 fn the_walk_through_is_what_users_see() {
-    // What it leaves running would hold a pipe open.
+    // Redirected, since the processes that it leaves running would hold a pipe open.
     let program = env!("CARGO_BIN_EXE_kube-ipvs");
     let play = format!("{FOLDER}/demo/play.sh {program} >$TMPDIR/played 2>&1 </dev/null");
     let (success, _) = try_shell(&play);
@@ -59,8 +59,8 @@ fn what_a_killed_build_left_goes_with_the_next_one() {
     assert_eq!(lines, [".build-others", "linux-source-0-0", "lock"], "{left}");
 }
 
-/// Runs `packages.sh PACKAGES` after these lines, with programs and folders of its own, as if a system with systemd had none
-/// of the packages; the first line says what is installed.
+/// Runs `packages.sh PACKAGES` after these lines, with programs and folders of its own, as on a system with systemd and
+/// without any of the packages; the first line says what is installed.
 const INSTALL: &str = r#"
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /usr/sbin

@@ -1,4 +1,4 @@
-//! What kube-proxy leaves, piece by piece, in the kernel: what goes, what stays, and what is said about it.
+//! What kube-proxy leaves in the kernel, piece by piece: what is removed, what stays, and what is reported.
 
 #[path = "leftovers/back.rs"]
 mod back_again;
@@ -43,14 +43,15 @@ fn main() -> std::process::ExitCode {
     lab::run(&all.concat())
 }
 
-/// Takes over as if our rules stood: no family is said to have any. Where nothing fails, that is what is foreseen.
+/// Takes over as if our rules stood: it is told that no family lacks them. If nothing fails, the result is what was
+/// foreseen.
 pub(crate) fn take_over_unguarded() -> Report {
     let servers = Ipvs::open().expect("a socket").list().expect("all virtual servers");
     let servers = servers.into_keys().collect();
     let (foreseen, _) = foresee(MARK, &[], &State::default(), &servers);
     assert_eq!(foresee(MARK, &[], &State::default(), &servers).0, foreseen, "nothing has changed");
     let report = take_over(MARK, &BTreeSet::new(), &BTreeSet::new(), &[]);
-    // That others' rules refer to a set is seen only when it is tried.
+    // Whether others' rules refer to a set shows only in the attempt.
     let said = |report: &Report| {
         let said = said(report).into_iter();
         said.filter(|line| !line.contains("ipset")).collect::<Vec<_>>()
@@ -65,7 +66,7 @@ pub(crate) fn said(report: &Report) -> Vec<String> {
     report.findings.iter().map(ToString::to_string).collect()
 }
 
-/// What is said of what kube-proxy made after the takeover.
+/// The report about what kube-proxy made after the takeover.
 pub(crate) fn back(signs: &str) -> String {
     format!(
         "back rules of kube-proxy that came after the takeover ({signs}): end kube-proxy on this node, then restart \
@@ -83,14 +84,14 @@ pub(crate) fn accepts(tool: &str) -> usize {
 
 pub(crate) const TOOLS: [&str; 4] = ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"];
 
-/// A program of iptables that does something else than it should, until this is dropped.
+/// An iptables program that is replaced by a script until this is dropped.
 pub(crate) struct Fake;
 
 impl Fake {
-    /// Where it is; programs are found there first.
+    /// Its folder, which comes first in `PATH`.
     const FOLDER: &str = "/usr/local/sbin";
 
-    /// It fails, whatever it is asked for.
+    /// A program that fails, whatever it is asked for.
     fn failing(program: &str) -> Self {
         Self::new(program, "echo 'the lock is held' >&2; exit 4")
     }
@@ -126,7 +127,7 @@ pub(crate) fn leave(tool: &str) {
     shell(&format!("{tool}-restore --noflush <<'END'\n{CHAINS}END\n"));
 }
 
-/// Makes the table of a family, with these elements.
+/// Creates the table of a family, with these elements.
 pub(crate) fn install_our_rules(family: Family, elements: &[Element]) {
     let settings =
         RuleSettings { masquerade_mark: MARK, masquerade_all: false, inside: None, node_address: None };

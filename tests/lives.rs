@@ -1,4 +1,4 @@
-//! What single things that go wrong come to, in whole lives of the loop against a kernel in memory.
+//! The effects of single failures, in whole lives of the loop against a kernel in memory.
 
 #[path = "lives/cleared.rs"]
 mod cleared;
@@ -51,7 +51,7 @@ const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
 const EINVAL: i32 = 22;
 
-/// So long that there is no audit.
+/// So long that no audit happens.
 const NEVER: Duration = Duration::from_hours(10_000);
 
 fn ip(text: &str) -> IpAddr {
@@ -68,7 +68,7 @@ fn service(number: u16) -> Service {
     }
 }
 
-/// Its slice, with these endpoints.
+/// The n-th Service's slice, with these endpoints.
 fn slice(number: u16, endpoints: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| examples::endpoint(ip(address));
     EndpointSlice {
@@ -88,7 +88,7 @@ fn appears(number: u16) -> [Event; 2] {
     ]
 }
 
-/// The complete sets of a cluster with so many Services.
+/// The complete sets of a cluster with this many Services.
 fn cluster(count: u16) -> [Event; 3] {
     let slices = (0..count).map(|number| slice(number, &["10.244.0.1", "10.244.0.2"])).collect();
     [
@@ -98,7 +98,7 @@ fn cluster(count: u16) -> [Event; 3] {
     ]
 }
 
-/// A life whose kernel has everything that so many Services ask for.
+/// A life whose kernel has everything that this many Services ask for.
 fn settled(count: u16, audit_period: Duration) -> Life {
     let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, audit_period);
     life.feed(cluster(count));
@@ -109,7 +109,7 @@ fn settled(count: u16, audit_period: Duration) -> Life {
 fn remove_device(kernel: &MemoryKernel) {
     kernel.meddle(|state| {
         state.device = false;
-        // The kernel removes them with it.
+        // The kernel removes the addresses with the device.
         state.addresses.clear();
     });
 }
@@ -154,13 +154,13 @@ fn what_everything_stands_on_is_missed_without_any_change() {
     for (remove, limit) in [
         (remove_device as fn(&MemoryKernel), Duration::from_secs(11)),
         (flush_ruleset, Duration::from_secs(11)),
-        // One after the other is read then.
+        // Something remade is there, so its content is read piece by piece.
         (MemoryKernel::remake_device, Duration::from_secs(15)),
         (MemoryKernel::remake_tables, Duration::from_secs(15)),
         (clear_ipvs, Duration::from_secs(11)),
         (flush_addresses, Duration::from_secs(11)),
     ] {
-        // So many that a round of the audit takes a minute, and it has read what everything stands on just now.
+        // So many Services that a round of the audit takes a minute, and the foundations have just been read.
         let mut life = settled(3000, Duration::from_secs(1));
         while !life.reconciler.take_notes().iter().any(|note| matches!(note, Note::AuditRound)) {
             life.step();
@@ -181,7 +181,7 @@ fn what_cannot_be_read_of_one_family_keeps_nothing_of_the_other_from_being_repai
     let mut life = settled(100, Duration::from_secs(1));
     life.pass(Duration::from_mins(1));
     let before = life.kernel.state();
-    // Just when it is looked for, so that nothing else reads the tables first.
+    // Removed exactly when it is looked for, so that nothing else reads the tables first.
     let mut is_noticed = false;
     while !is_noticed {
         match life.reconciler.next(life.now) {
@@ -219,7 +219,7 @@ fn a_device_that_is_gone_is_made_again_while_ipvs_cannot_be_read() {
     assert!(life.kernel.state() == before);
 }
 
-/// A module that is removed and loaded again begins with nothing, and with its own parameters.
+/// A module that is removed and loaded again starts empty, with default parameters.
 #[test]
 fn what_an_ipvs_that_is_loaded_again_forgot_is_set_before_its_virtual_servers_are_all_back() {
     let mut life = settled(3000, Duration::from_secs(1));
@@ -242,7 +242,7 @@ fn what_an_ipvs_that_is_loaded_again_forgot_is_set_before_its_virtual_servers_ar
     }
 }
 
-/// A look that costs a millisecond takes 200 where many want the processor.
+/// A look that costs a millisecond takes 200 where many processes want the processor.
 #[test]
 fn what_is_damaged_on_a_busy_node_is_found_as_soon_as_on_others() {
     let mut life = settled(3, Duration::from_secs(1));
@@ -288,14 +288,14 @@ fn node(name: &str, address: &str) -> Node {
     Node { name, addresses, zone: None, pod_cidrs: vec![], eligible: true }
 }
 
-/// Whether nodes are looked at again for this.
+/// Whether this event makes the loop look at nodes again.
 fn is_news_of_nodes(life: &mut Life, event: Event) -> bool {
     life.reconciler.take_notes();
     life.feed([event]);
     life.reconciler.take_notes().iter().any(|note| matches!(note, Note::NodeChanged))
 }
 
-/// Nodes tell of themselves all the time.
+/// Nodes update their objects all the time.
 #[test]
 fn another_node_is_looked_at_again_where_its_addresses_are_others() {
     let options = ProxyOptions { watch_all_nodes: true, ..options() };
@@ -323,7 +323,7 @@ fn the_own_node_is_looked_at_again_where_it_says_something_else() {
     assert_eq!(life.reconciler.cluster().node(), Some(&tainted));
 }
 
-/// When the changes were triggered that the first sync of IPv4 wrote, of those that are told of.
+/// The trigger times of the changes that the first reported sync of IPv4 wrote.
 fn synced_triggers(life: &mut Life) -> Option<Vec<i64>> {
     life.reconciler.take_notes().into_iter().find_map(|note| match note {
         Note::Synced { family: Family::V4, triggered_nanoseconds } => Some(triggered_nanoseconds),
@@ -365,7 +365,7 @@ fn a_sysctl_that_is_set_is_told_with_what_it_was() {
     assert_eq!(changed, [(Sysctl::VsConntrack, Some("0".to_owned()), "1".to_owned())]);
 }
 
-/// Without these two nothing is masqueraded, or forwarded.
+/// Without these two parameters nothing is masqueraded, or forwarded.
 #[test]
 fn a_sysctl_that_forwarding_needs_is_not_done_without() {
     for needed in [Sysctl::VsConntrack, Sysctl::Ipv4Forward] {
@@ -407,7 +407,7 @@ fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
     let mut life = Life::at_pace(options, MemoryKernel::default(), Duration::ZERO, NEVER);
     life.feed(cluster(2));
     life.settle();
-    // One endpoint drains, and something about the other Service fails.
+    // One endpoint drains, and a write for the other Service fails.
     let first = VirtualServerKey { address: ip("10.96.0.0"), protocol: Protocol::Tcp, port: 80 };
     for real in life.kernel.state().virtual_servers[&first].real_servers.keys() {
         life.kernel.set_connections(first, *real, 1);
@@ -440,13 +440,13 @@ fn a_virtual_server_that_is_to_be_left_alone_is_forgotten() {
     }
 }
 
-/// Whether anything is told to wait to be written, and whether it is told to be written.
+/// Whether the notes report something that waits to be written, and something that was written.
 fn waited_and_synced(notes: &[Note]) -> (bool, bool) {
     let waited = notes.iter().any(|note| matches!(note, Note::Queued(_)));
     (waited, notes.iter().any(|note| matches!(note, Note::Synced { .. })))
 }
 
-/// Health tells by it how long what the node asks for has not been written.
+/// By this, health knows how long the changes that the node asks for have been waiting.
 #[test]
 fn a_change_of_the_node_waits_to_be_written_if_it_asks_for_anything() {
     let mut life = settled(1, NEVER);
@@ -461,9 +461,9 @@ fn a_change_of_the_node_waits_to_be_written_if_it_asks_for_anything() {
     let service_address = address("10.96.0.0", "kube-bridge", AddressScope::Host);
     for (addresses, expected) in [
         (vec![loopback.clone()], (false, false)),
-        // Masquerading may take it: a setting.
+        // Masquerading may use this address: a setting changes.
         (vec![loopback.clone(), own.clone()], (true, true)),
-        // It is not put on our device too: what a Service asks for.
+        // The service address is on another device, so it is not put on ours: what a Service asks for changes.
         (vec![loopback, own, service_address], (true, true)),
     ] {
         let text = format!("{addresses:?}");
@@ -477,7 +477,7 @@ fn answers_that_are_lost_each_time_do_not_keep_everything_else_waiting() {
     let mut life = settled(20, NEVER);
     life.kernel.take_written();
     life.reconciler.take_notes();
-    // The request gets lost: with a lost answer alone, what is read next is as wanted.
+    // The request gets lost: if only the answer did, the next read would find what is wanted.
     life.kernel.set_faults(Some(Box::new(|step| {
         matches!(step, Step::AddVirtualServer(..)).then_some(Fault::LoseRequest)
     })));
@@ -513,7 +513,7 @@ fn answers_that_are_lost_each_time_do_not_keep_everything_else_waiting() {
     }));
 }
 
-/// Within one second another Service of the same name came in place of one: nothing of it goes away in between.
+/// Within one second, a Service is replaced by another one of the same name: nothing of it goes away in between.
 #[test]
 fn a_service_that_is_made_anew_as_it_was_is_not_written_again() {
     let mut life = settled(2, NEVER);
@@ -537,7 +537,7 @@ fn a_slice_that_comes_again_says_nothing_about_how_long_changes_take() {
     life.feed([Event::Slice(Change::Upsert(ports(0)))]);
     life.pass(Duration::from_secs(1));
     life.reconciler.take_notes();
-    // The same, in whatever order its ports are; and one that is new.
+    // The same slice, with its ports in another order; and a new one.
     life.feed([Event::Slice(Change::Upsert(ports(0)))]);
     life.feed(appears(7));
     life.pass(Duration::from_secs(1));

@@ -1,8 +1,8 @@
-//! The whole program on a real kernel, told by the real API machinery: what is done to Services and EndpointSlices
-//! shows in the kernel, and neither the end of the API server nor the program's own takes anything away.
+//! The whole program on a real kernel, fed by the real API machinery: what happens to Services and EndpointSlices shows
+//! in the kernel, and neither the end of the API server nor the program's own takes anything away.
 //!
-//! Needs `kube-apiserver` and `etcd` in the folder that `KUBEBUILDER_ASSETS` names. They run in the lab's first
-//! network namespace, once for all tests ([`control_plane`]); each test is a node of its own.
+//! Needs `kube-apiserver` and `etcd` in the folder in `KUBEBUILDER_ASSETS`. They run in the lab's first network
+//! namespace, once for all tests ([`control_plane`]); each test is a node of its own.
 
 #![expect(unreachable_pub, reason = "modules of a test program have no face")]
 #![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]

@@ -1,4 +1,4 @@
-//! The manifests source on real folders: what people and tools do to files, and what comes out.
+//! The manifests source on real folders: what people and tools do to files, and the events that result.
 
 use std::fs;
 use std::io::Write;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longer than a withdrawal is put off.
+/// Longer than a withdrawal is delayed.
 const CALM: Duration = Duration::from_millis(1500);
 
-/// A Service of this name, with its address's last byte.
+/// A Service of this name; `address` is the last byte of its address.
 fn service(name: &str, address: u8) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
@@ -118,7 +118,8 @@ impl Running {
         }
     }
 
-    /// Waits until all that was done by now is noticed, which nothing is said of: the news come in order.
+    /// Waits until everything done so far has been noticed, although nothing may be reported about it: news come in
+    /// order.
     async fn noticed(&mut self) {
         let name = format!("last{}", self.folder.path().read_dir().expect("a folder").count());
         self.write(&format!("{name}.yaml"), &service(&name, 99));
@@ -206,11 +207,11 @@ async fn nothing_changed_nothing_said() {
 async fn editors_do_not_interrupt_anything() {
     let mut running = Running::with(&[("a.yaml", &(service("a", 1) + &service("b", 2)))]);
     running.first().await;
-    // One that writes a new file and renames it over the old one.
+    // An editor that writes a new file and renames it over the old one.
     running.write(".a.yaml.tmp", &(service("a", 3) + &service("b", 2)));
     fs::rename(running.path(".a.yaml.tmp"), running.path("a.yaml")).expect("renamed");
     assert_eq!(running.next().await, "a=10.0.0.3");
-    // One that moves the old file away, and takes its time.
+    // An editor that moves the old file away, and takes its time.
     fs::rename(running.path("a.yaml"), running.path("a.yaml~")).expect("renamed");
     running.noticed().await;
     let mut file = fs::File::create(running.path("a.yaml")).expect("a file");
@@ -223,7 +224,7 @@ async fn editors_do_not_interrupt_anything() {
     running.stop().await;
 }
 
-/// The same editor, and a mistake in what it writes.
+/// The second editor, and a mistake in what it writes.
 #[tokio::test]
 async fn a_broken_file_that_replaces_one_moved_away_withdraws_nothing() {
     for broken in ["kind: [".to_owned(), service("a", 4).replace("port: 80", "port: 0") + &service("b", 2)] {
@@ -253,7 +254,7 @@ async fn objects_that_move_between_files_stay() {
     running.stop().await;
 }
 
-/// It is what a failed `kubectl get ... > FILE` leaves, and has in it as long as that runs.
+/// An empty file is what a failed `kubectl get ... > FILE` leaves, and what there is while it runs.
 #[tokio::test]
 async fn a_file_without_a_byte_says_nothing() {
     let mut running = Running::with(&[("a.yaml", &service("a", 1))]);
@@ -273,7 +274,7 @@ async fn a_file_without_a_byte_says_nothing() {
     }
 }
 
-/// Of which no event tells that it is complete.
+/// No event says that such a file is complete.
 #[tokio::test]
 async fn a_file_that_is_put_in_its_place_by_a_link_is_read_soon() {
     let mut running = Running::with(&[]);
@@ -291,7 +292,7 @@ async fn a_file_half_written_is_not_read() {
     running.first().await;
     let mut file = fs::File::create(running.path("a.yaml")).expect("a file");
     file.write_all(service("a", 5).as_bytes()).expect("written");
-    // Something else happens meanwhile.
+    // Meanwhile something else happens.
     running.write("c.yaml", &service("c", 3));
     assert_eq!(running.next().await, "c=10.0.0.3");
     running.quiet(CALM).await;
@@ -343,7 +344,7 @@ async fn the_first_of_two_files_has_an_object() {
     running.stop().await;
 }
 
-/// What the kubelet does to a volume.
+/// Updates a volume as kubelet does.
 fn publish(root: &Path, version: &str, files: &[(&str, &str)]) {
     fs::create_dir(root.join(version)).expect("a folder");
     for (name, text) in files {
@@ -428,7 +429,7 @@ async fn a_folder_that_is_away_says_nothing() {
 #[test]
 fn at_the_start_a_missing_path_or_a_broken_file_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
-    // As the program prints it, with all that led to it.
+    // As the program prints it, with all causes.
     let load = |path: PathBuf| {
         let error = ManifestSource::new(vec![path], "here").load().expect_err("an error");
         format!("{:#}", anyhow::Error::from(error))

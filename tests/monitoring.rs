@@ -1,5 +1,5 @@
-//! What is there to watch the proxy by: the metrics, and what `deploy/monitoring` makes of them. Prometheus' own tool
-//! judges: `promtool` of the Debian package `prometheus`, which `tests/lab/packages.sh promtool=prometheus` installs.
+//! Monitoring of the proxy: the metrics, and what `deploy/monitoring` makes of them. Prometheus' own tool checks them:
+//! `promtool` of the Debian package `prometheus`, which `tests/lab/packages.sh promtool=prometheus` installs.
 
 #[path = "monitoring/document.rs"]
 mod document;
@@ -26,7 +26,7 @@ fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring").join(name)
 }
 
-/// Every metric that there is, as the page of a running proxy has it once it has talked to the API server.
+/// All metrics, as the page of a running proxy shows them once it has talked to the API server.
 fn page() -> String {
     let metrics = Metrics::new(&StepKind::ALL.map(StepKind::as_str), &Verdict::ALL.map(Verdict::as_str));
     let numbers = || WatchNumbers { healthy: true, ..WatchNumbers::default() };
@@ -37,7 +37,7 @@ fn page() -> String {
     metrics.text()
 }
 
-/// What promtool's linter finds, and why it stays: they are kube-proxy's own names, which dashboards go by.
+/// The findings of promtool's linter that remain: kube-proxy's own names, on which dashboards rely.
 const FINDINGS: [&str; 1] = [
     "kubeproxy_sync_proxy_rules_no_local_endpoints_total non-counter metrics should not have \"_total\" suffix",
 ];
@@ -47,7 +47,7 @@ fn a_scrape_parses_and_its_linter_finds_only_kube_proxys_own_names() {
     let (code, output) = promtool::run(&["check", "metrics"], &page());
     let found: Vec<_> = output.lines().collect();
     assert_eq!(found, FINDINGS, "{output}");
-    // 3: nothing but findings of the linter.
+    // 3: only findings of the linter.
     assert_eq!(code, 3);
 }
 
@@ -108,7 +108,7 @@ fn every_series_of_the_contract_is_there() {
         let family = page.families.get(name).unwrap_or_else(|| panic!("{name} is missing"));
         assert_eq!(family.kind, kind, "{name}");
         assert_eq!(family.label_names(), labels, "{name}");
-        // One more: infinity.
+        // One more bucket: infinity.
         assert_eq!(family.buckets().len(), if buckets > 0 { buckets + 1 } else { 0 }, "{name}");
     }
     for family in ["IPv4", "IPv6"] {
@@ -139,7 +139,7 @@ fn the_alert_rules_are_good_and_each_is_tested() {
     }
 }
 
-/// Debian's promtool knows nothing of Kubernetes: what finds the pods is left out.
+/// Debian's promtool does not support Kubernetes: the discovery of pods is left out.
 #[test]
 fn prometheus_takes_the_part_of_its_configuration() {
     let text = std::fs::read_to_string(deployed("scrape.yaml")).expect("the file");
@@ -154,11 +154,11 @@ fn prometheus_takes_the_part_of_its_configuration() {
     assert_eq!(code, 0, "{output}");
 }
 
-/// kubernetes-mixin's alert `KubeVersionMismatch`, of kube-prometheus.
+/// kube-prometheus' alert `KubeVersionMismatch`, from kubernetes-mixin.
 const MISMATCH: &str = r#"count by (cluster) (count by (git_version, cluster) (label_replace(
     kubernetes_build_info{job!~"kube-dns|coredns"}, "git_version", "$1", "git_version", "(v[0-9]*.[0-9]*).*"))) > 1"#;
 
-/// The contract has the metric, whose version is ours here: it is not kept where it is compared.
+/// The contract requires this metric, whose version is ours here: it is dropped where it would be compared.
 #[test]
 fn our_version_is_not_compared_with_those_of_kubernetes() {
     let text = std::fs::read_to_string(deployed("scrape.yaml")).expect("the file");
@@ -210,12 +210,13 @@ fn alerts_and_dashboard_go_by_metrics_that_there_are() {
             assert_eq!(family.kind == "histogram", metric.is_part_of_histogram(), "{place}: {metric:?}");
         }
     }
-    // A query that does not parse is a panel that stays empty.
+    // A query that does not parse leaves its panel empty.
     let (code, output) = promtool::check_expressions(&expressions);
     assert_eq!(code, 0, "{output}");
 }
 
-/// It has nothing queued, like a family that a node does not have: of all that has not synced it is the farthest from it.
+/// Such a node has nothing queued, like a family that a node does not have, although it is the farthest from being
+/// synced.
 #[test]
 fn a_node_that_waits_for_the_api_server_is_counted_among_those_that_have_not_synced() {
     let panels = expressions::of_dashboard(&deployed("dashboard.json"));
@@ -237,7 +238,7 @@ fn a_node_that_waits_for_the_api_server_is_counted_among_those_that_have_not_syn
     };
     let well = [
         ("instance=\"well\",ip_family=\"IPv4\"", 30, 60),
-        // A family that it does not have.
+        // A family that the node does not have.
         ("instance=\"well\",ip_family=\"IPv6\"", 0, 0),
     ];
     let waits =
@@ -249,7 +250,7 @@ fn a_node_that_waits_for_the_api_server_is_counted_among_those_that_have_not_syn
     shows(&[&well[..], &begun, &waits].concat(), 2);
 }
 
-/// What kube-prometheus's dashboard for kube-proxy draws, and by which labels it chooses.
+/// The metrics that kube-prometheus' dashboard for kube-proxy shows, and the labels by which it selects.
 const KUBE_PROMETHEUS: [(&str, &[&str]); 9] = [
     ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),
     ("kubeproxy_sync_proxy_rules_duration_seconds_bucket", &[]),
@@ -276,7 +277,7 @@ fn the_dashboard_of_kube_prometheus_keeps_working() {
     }
 }
 
-/// `REGENERATE=1` writes it anew; review the difference.
+/// `REGENERATE=1` rewrites the table; review the difference.
 #[test]
 fn the_table_of_metrics_is_up_to_date() {
     let file = deployed("metrics.md");

@@ -1,4 +1,4 @@
-//! Our nftables tables: written over netlink, printed and loaded again by `nft`, damaged and read back.
+//! Our nftables tables: written over netlink, printed and reloaded by `nft`, damaged and read back.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -72,7 +72,7 @@ fn settings(pods: Option<&str>) -> RuleSettings {
     }
 }
 
-/// One of each kind, and some more.
+/// One element of each kind, and some more.
 fn elements(family: Family) -> Vec<Element> {
     let texts: [&str; 5] = match family {
         Family::V4 => ["10.96.0.1", "10.96.0.10", "10.244.0.7", "203.0.113.0/25", "198.51.100.0/31"],
@@ -126,14 +126,14 @@ fn apply(tables: &mut Tables, steps: &[Step]) -> Vec<Outcome> {
     tables.apply(&steps.iter().collect::<Vec<_>>())
 }
 
-/// Carries out steps that must all be done.
+/// Carries out steps, all of which must succeed.
 fn done(tables: &mut Tables, steps: &[Step]) {
     for (step, outcome) in steps.iter().zip(apply(tables, steps)) {
         assert_eq!(outcome, Outcome::Done, "{step:?}");
     }
 }
 
-/// 0 for done, the error's number for refused.
+/// 0 for done, the errno for refused.
 fn errno(outcome: &Outcome) -> i32 {
     match outcome {
         Outcome::Done => 0,
@@ -151,7 +151,7 @@ fn every_combination_of_settings_is_read_back_printed_and_loaded_again() {
     for (family, networks) in Family::ALL.into_iter().zip(networks) {
         let table = format!("{} kube-ipvs", name(family));
         let combinations = networks.into_iter().flat_map(|pods| [(pods, false), (pods, true)]);
-        // The bits at the edges are printed differently by nft.
+        // nft prints the bits at the edges differently.
         let combinations = combinations.flat_map(|(pods, all)| [14, 31].map(|bit| (pods, all, bit)));
         let bits = [0, 1, 15, 16, 30].map(|bit| (networks[1], false, bit));
         let of_networks = combinations.chain(bits).map(|(pods, masquerade_all, bit)| RuleSettings {
@@ -189,7 +189,7 @@ fn installing_replaces_whatever_is_there() {
     for family in Family::ALL {
         let table = format!("{} kube-ipvs", name(family));
         assert_eq!(tables.read(family).unwrap(), (None, BTreeSet::new()));
-        // A table of the same name and another make, asleep, with chains that refer to each other.
+        // A table of the same name but another design, dormant, with chains that refer to each other.
         lab::shell(&format!(
             "nft 'table {table} {{
                flags dormant;
@@ -213,7 +213,7 @@ fn installing_replaces_whatever_is_there() {
     assert_eq!(tables, "table ip kube-ipvs\ntable ip6 kube-ipvs\n", "they stay when their maker goes");
 }
 
-/// What is done to the table, and a word of the reason that is found.
+/// Damages of the table, each with a part of the reason that is found.
 const DAMAGES: &[(&str, &str)] = &[
     ("delete rule T input handle $(handle input 'other ports')", "chain input: rule 6"),
     ("delete rule T postrouting handle $(handle postrouting rules=)", "no rule tells the settings"),
@@ -258,7 +258,7 @@ const DAMAGES: &[(&str, &str)] = &[
         "add element T in-cluster '{ * : ONE . 80 }'",
         "set in-cluster holds what this program never puts there: *",
     ),
-    // nft prints it as a number, or since 1.1.3 by the name of the next one.
+    // nft prints the priority as a number, or since 1.1.3 by the name of the next one.
     ("REPRINT s/priority 101/priority 102/; s/priority srcnat + 1/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
     ("REPRINT s/rules=8.mark=0x00004000/rules=8 mark=0x00008000/", "chain prerouting: rule 3"),
@@ -271,7 +271,7 @@ const DAMAGES: &[(&str, &str)] = &[
         "set cluster-addresses is of another kind",
     ),
     ("REPRINT /map.in-cluster/,/}/s/comment.*/timeout 1h;/", "set in-cluster is of another kind"),
-    // Rules of chain input change places.
+    // Rules of chain input are swapped.
     ("REPRINT /such.connection/{h;d};/such.port/{G}", "chain input: rule 4"),
 ];
 
@@ -286,7 +286,7 @@ fn every_kind_of_damage_is_seen() {
         let table = format!("{} kube-ipvs", name(family));
         let expected = (Some(Rules::Intact(settings(Some(network)))), set(&elements(family)));
         for (damage, why) in DAMAGES {
-            // One element for all other keys is something that Linux has since 5.13.
+            // An element for all other keys exists since Linux 5.13.
             if damage.contains("{ *") && version::running() < (5, 13) {
                 println!("left out, this kernel cannot be damaged so: {damage}");
                 continue;
@@ -340,7 +340,7 @@ fn elements_are_added_and_deleted() {
         let expected = (Some(Rules::Intact(settings(None))), set(&elements(family)));
         assert_eq!(tables.read(family).unwrap(), expected);
     }
-    // Deletions come first: an element can be given anew in one call, whatever the order of the steps.
+    // Deletions come first: one call can recreate an element, whatever the order of the steps.
     done(&mut tables, &[Step::AddElement(all[0]), Step::DeleteElement(all[0])]);
     assert!(tables.read(Family::V4).unwrap().1.contains(&all[0]));
     let delete: Vec<Step> = all.iter().copied().map(Step::DeleteElement).collect();
@@ -397,7 +397,7 @@ fn without_the_right_every_step_is_refused() {
     done(&mut tables, &[Step::InstallRules(Family::V4, settings(None), Vec::new())]);
     let steps: Vec<Step> = many(Family::V4, 1500).into_iter().map(Step::AddElement).collect();
     let install = Step::InstallRules(Family::V6, settings(None), elements(Family::V6));
-    // The thread's, and the test ends with the thread.
+    // Capabilities belong to the thread, which ends with the test.
     let mut capabilities = rustix::thread::capabilities(None).unwrap();
     capabilities.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
     rustix::thread::set_capabilities(None, capabilities).unwrap();
@@ -408,7 +408,7 @@ fn without_the_right_every_step_is_refused() {
     }
 }
 
-/// Different elements, half service addresses, half endpoints.
+/// Distinct elements, half service addresses, half endpoints.
 fn many(family: Family, count: u32) -> Vec<Element> {
     let address = |number: u32| -> IpAddr {
         match family {
@@ -465,7 +465,7 @@ fn many_elements() {
     }
 }
 
-/// More than one list of a message can hold.
+/// More elements than one list of a message can hold.
 fn many_ranges() {
     let mut tables = Tables::open().unwrap();
     for family in Family::ALL {
@@ -482,7 +482,7 @@ fn many_ranges() {
     }
 }
 
-/// Old and new ranges overlap, whatever the order of the steps.
+/// Old and new ranges overlap; the order of the steps does not matter.
 fn ranges_of_an_entry_point_are_exchanged_at_once() {
     let mut tables = Tables::open().unwrap();
     let server = VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };

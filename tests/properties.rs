@@ -1,5 +1,6 @@
-//! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or forgets to answer: the kernel
-//! ends up with what the cluster asks for, nothing that lives is withdrawn on the way, and looking again writes nothing.
+//! Whatever happens to the cluster, in whatever order, and whatever the kernel refuses or fails to answer: the kernel
+//! ends up with what the cluster asks for, nothing that is in use is withdrawn on the way, and another look writes
+//! nothing.
 
 #[path = "properties/crashes.rs"]
 mod crashes;
@@ -41,7 +42,7 @@ use life::{Life, options, supported};
 use proptest::prelude::*;
 use random::{NODE, complete, event, everything, ip, node_addresses, service_key};
 
-/// What the cluster asks for, made by a desired state that saw everything at once.
+/// What the cluster asks for, from a desired state that saw everything at once.
 fn desired(options: ProxyOptions, cluster: &Cluster) -> Desired {
     let mut desired = Desired::new(options, NODE.into(), supported());
     desired.look_at_node(cluster);
@@ -49,13 +50,13 @@ fn desired(options: ProxyOptions, cluster: &Cluster) -> Desired {
     desired
 }
 
-/// The same, compared with the kernel.
+/// Asserts that the kernel holds what the cluster asks for.
 fn assert_converged(life: &Life, cluster: &Cluster) {
     let desired = desired(options(), cluster);
     let keys: Scope = desired.keys().collect();
     let mut wanted = desired.select(&keys);
     let actual = life.kernel.state();
-    // Draining servers are allowed, and a virtual server without any server must not be there.
+    // Draining servers may remain, and a virtual server without any real server must not exist.
     wanted.virtual_servers.retain(|key, server| {
         if key.protocol != Protocol::Udp {
             for (real, known) in
@@ -91,7 +92,7 @@ fn assert_converged(life: &Life, cluster: &Cluster) {
     owners::assert_by_right(life.reconciler.desired(), cluster);
 }
 
-/// Who asks is told that all is as wanted, unless another Service has it.
+/// Asserts that the Service is explained as written, unless another Service owns one of its entry points.
 fn assert_explained(life: &Life, key: &ServiceKey) {
     let Ok(Explanation::Service(told)) = life.reconciler.explain_service(key, life.now) else {
         panic!("{key} is not known")
@@ -113,7 +114,7 @@ fn assert_explained(life: &Life, key: &ServiceKey) {
     }
 }
 
-/// Connection tracking has a flow of UDP to every real server, and one to every port of a Service that is not served yet.
+/// Tracks a UDP flow to every real server, and one to every port of a Service that is not served yet.
 fn clients_send(kernel: &MemoryKernel, cluster: &Cluster) {
     let there = kernel.state().virtual_servers;
     for (key, server) in there.iter().filter(|(key, _)| key.protocol == Protocol::Udp) {
@@ -133,8 +134,8 @@ fn clients_send(kernel: &MemoryKernel, cluster: &Cluster) {
     }
 }
 
-/// Every flow is with a real server, of the place that clients inside the cluster are sent to instead if there is one, or
-/// was never translated and is not served.
+/// Asserts that every flow goes to a real server (of the place to which clients inside the cluster are redirected, if
+/// there is one), or was never translated and is not served.
 fn assert_no_flow_is_stale(kernel: &MemoryKernel) {
     let State { virtual_servers: there, elements, .. } = kernel.state();
     for flow in kernel.flows() {
@@ -221,7 +222,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
     ]
 }
 
-/// The n-th step from now has this fault.
+/// Faults by their distance in steps from the one before.
 fn faults(list: &[(u8, u8)]) -> kube_ipvs::kernel::memory::Faults {
     let mut waiting: BTreeMap<u32, u8> = BTreeMap::new();
     let mut at = 0;
@@ -271,12 +272,12 @@ fn meddle(kernel: &MemoryKernel, kind: u8) {
     });
 }
 
-/// Whether the node's own address may have changed, which the rules name.
+/// Whether the events may change the node's own address, which the rules contain.
 fn moved(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event, Event::Node(_) | Event::NodeAddresses(_)))
 }
 
-/// Health goes by it: what came while the kernel worked must not keep what was written before it from counting.
+/// Health depends on this: what comes while the kernel works must not keep earlier changes from counting as written.
 #[test]
 fn changes_that_never_stop_leave_nothing_waiting() {
     let service = Service {
@@ -308,7 +309,7 @@ fn changes_that_never_stop_leave_nothing_waiting() {
         let Next::Work(work @ Work::Apply(_)) = life.reconciler.next(life.now) else {
             panic!("there is a change to write")
         };
-        // While the kernel works.
+        // The next change comes while the kernel works.
         life.feed([change(number + 1)]);
         life.work(&work);
         let changes = life.reconciler.changes();
@@ -327,7 +328,7 @@ fn changes_that_never_stop_leave_nothing_waiting() {
     }
 }
 
-/// What few Services ask for is not much: half of the lives have it written Service by Service all the same.
+/// A few Services fit into one piece: half of the lives write them Service by Service all the same.
 fn in_pieces(life: &mut Life, number: usize) {
     if number % 2 == 1 {
         life.reconciler.set_piece(1);
@@ -337,7 +338,7 @@ fn in_pieces(life: &mut Life, number: usize) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Any events in any order, with any faults, on a fresh or a used kernel: converges. A second life writes nothing.
+    /// Any events in any order, with any faults, on a fresh or a used kernel, converge. A second life writes nothing.
     #[test]
     fn converges(
         rounds in proptest::collection::vec((proptest::collection::vec(event(), 0..12), trouble()), 1..6),
@@ -376,18 +377,18 @@ proptest! {
             kernel.set_faults(None);
             life.settle();
             assert_converged(&life, &cluster);
-            // A purge that failed is tried again.
+            // A failed purge is tried again.
             life.pass(Duration::from_secs(15));
             assert_no_flow_is_stale(&kernel);
         }
-        // Others' virtual servers stay as they were: nobody's address is on the device, or the user excluded them.
+        // Others' virtual servers stay as they were: their addresses are not on the device, or the user excluded them.
         let there = kernel.state().virtual_servers;
         for foreign in ["203.0.113.7", "192.0.2.9"].into_iter().filter(|_| used && !cleared) {
             let key = VirtualServerKey { address: ip(foreign), protocol: Protocol::Tcp, port: 80 };
             prop_assert_eq!(there.get(&key), others.get(&key));
         }
 
-        // Drains do not last for ever.
+        // Drains end.
         life.pass(Duration::from_mins(16));
         life.settle();
         assert_converged(&life, &cluster);
@@ -400,7 +401,7 @@ proptest! {
             prop_assert!(is_foreign(key) || may_stay, "{key}");
         }
 
-        // The next life adopts what is there and writes nothing.
+        // The next life adopts what exists, and writes nothing.
         kernel.take_written();
         let mut next = Life::new(kernel.clone());
         next.feed(everything(&cluster));
@@ -414,7 +415,8 @@ proptest! {
         assert_converged(&next, &cluster);
     }
 
-    /// What a start would write is known without writing it, whatever is there: another life's leavings, strangers', nothing.
+    /// A dry run knows what a start would write, without writing it, whatever exists: an earlier life's state, others',
+    /// none.
     #[test]
     fn a_rehearsal_foresees_what_the_start_writes(
         before in proptest::collection::vec(event(), 0..12),
@@ -466,7 +468,7 @@ proptest! {
         prop_assert_eq!(foreseen.foreign.into_iter().collect::<Vec<_>>(), foreign);
     }
 
-    /// What is wanted before and after a change, and was there, is never removed or drained on the way.
+    /// What is wanted both before and after a change, and exists, is never removed or drained on the way.
     #[test]
     fn never_withdraws_what_lives(
         before in proptest::collection::vec(event(), 4..16),
@@ -507,8 +509,9 @@ proptest! {
         }
     }
 
-    /// A restart with other settings, or with other addresses of the node in its first moment, makes the tables anew: at no moment is anything missing that was there and is wanted, and
-    /// what others have on an address that is theirs too stays.
+    /// A restart with other settings, or with other node addresses in its first moment, remakes the tables: at no
+    /// moment is anything missing that existed and is wanted, and what others have on an address that is theirs, too,
+    /// stays.
     #[test]
     fn a_restart_with_other_settings_takes_nothing_away(
         before in proptest::collection::vec(event(), 4..24),
@@ -541,14 +544,14 @@ proptest! {
         let mut next = Life::with(options.clone(), kernel.clone());
         next.feed(everything(&cluster));
         if change == 2 {
-            // What is there was adopted, and the first Services were looked at.
+            // What exists was adopted, and the first Services were looked at.
             next.step();
             let moved = Event::NodeAddresses(addresses);
             cluster.apply(moved.clone());
             next.feed([moved]);
         }
         let wanted = desired(options, &cluster);
-        // What is on an address that is theirs no longer is taken for ours.
+        // What is on an address that others no longer have counts as ours.
         let is_others = |server: &VirtualServerKey| {
             others.virtual_servers.contains_key(server)
                 && wanted.wants(&Key::Element(Element::SharedAddress(server.address)))
@@ -566,8 +569,8 @@ proptest! {
         prop_assert!(kernel.state().rules.values().eq(wanted.select(&wanted.keys().collect()).rules.values()));
     }
 
-    /// Killed at every step in turn and started again: converges, leaves nothing behind that nobody owns, and withdraws
-    /// nothing that is wanted.
+    /// A life killed at every step in turn and started again converges, leaves nothing behind that nobody owns, and
+    /// withdraws nothing that is wanted.
     #[test]
     fn survives_a_crash(
         before in proptest::collection::vec(event(), 8..20),
@@ -584,7 +587,7 @@ proptest! {
         }
     }
 
-    /// Nothing is written, and nothing is read, before both sets are complete.
+    /// Nothing is written or read before both sets are complete.
     #[test]
     fn waits_for_complete_sets(events in proptest::collection::vec(event(), 0..20), services_first in any::<bool>()) {
         let kernel = MemoryKernel::holding(used_kernel());

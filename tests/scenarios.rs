@@ -1,10 +1,10 @@
-//! Scenarios: `tests/scenarios/NAME/cluster.yaml`, and what must become of it.
+//! Scenarios: `tests/scenarios/NAME/cluster.yaml`, and the expected results.
 //!
-//! * `cluster.yaml`: manifests. `options.yaml`, if there: settings of the proxy. `actual.yaml`, if there: what the kernel
-//!   holds before.
+//! * `cluster.yaml`: manifests. `options.yaml`, if present: settings of the proxy. `actual.yaml`, if present: what the
+//!   kernel holds before.
 //! * `plan.txt`: what is written, in order. `state.yaml`: what the kernel holds afterwards.
 //!
-//! `REGENERATE=1` writes the last two anew; review the difference.
+//! `REGENERATE=1` rewrites the last two; review the difference.
 
 #[path = "common/state_text.rs"]
 mod state_text;
@@ -46,7 +46,7 @@ fn options(folder: &Path) -> ProxyOptions {
     }
 }
 
-/// What is written until nothing is left to do, and what is there then.
+/// Works until nothing is left to do; returns what was written, and the resulting state.
 fn play(folder: &Path) -> (String, State) {
     let actual = fs::read_to_string(folder.join("actual.yaml"))
         .map_or_else(|_| State::default(), |text| state_text::parse(&text));

@@ -1,7 +1,7 @@
-//! Taking over from kube-proxy, and giving back, on two nodes with live traffic and with other people's rules beside it.
+//! Taking over from kube-proxy, and giving back, on two nodes with live traffic, beside other people's rules.
 //!
-//! What kube-proxy leaves was recorded from the real one (`takeover/kube_proxy.rs`): one node has it in iptables-legacy, the
-//! other in iptables-nft, and FORWARD drops in the same place.
+//! What kube-proxy leaves was recorded from the real one (`takeover/kube_proxy.rs`): on one node in iptables-legacy, on
+//! the other in iptables-nft, and FORWARD drops in the same variant.
 
 #[path = "dataplane/cluster.rs"]
 #[expect(dead_code, unused_imports, reason = "each test program uses its own part of this")]
@@ -80,7 +80,7 @@ struct Before {
 impl Before {
     fn new(mode: Mode) -> Self {
         let service = Service::new("both", 10, &["pod-1a", "pod-2a"]);
-        // kube-proxy's last sync was before this one had endpoints: what it left refuses it.
+        // kube-proxy's last sync was before this Service had endpoints: its rules refuse the Service.
         let new = Service::new("new", 11, &["pod-1a", "pod-2a"]);
         let cluster = Cluster::without_proxies(&[service.clone(), new]);
         let mut others = Vec::new();
@@ -127,7 +127,7 @@ impl Before {
         }
     }
 
-    /// Runs kube-ipvs on a node with these arguments, and returns its log; it must end with this status.
+    /// Runs kube-ipvs on a node with these arguments, and returns its log; it must exit with this status.
     fn run(&self, node: &str, arguments: &'static [&'static str], status: i32) -> String {
         self.cluster.host(node).run(move || {
             let folder = tempfile::tempdir().expect("a folder");
@@ -149,7 +149,7 @@ fn from_ipvs_mode_and_back() {
     for (node, variant) in NODES {
         let servers = before.cluster.host(node).shell("ipvsadm -Sn");
         assert!(!servers.contains(":30080"), "the node port of a Service that is gone:\n{servers}");
-        // One accept per family, where FORWARD drops and nowhere else.
+        // One accept per family, in the variant where FORWARD drops and nowhere else.
         let accepts = others::left(before.cluster.host(node), &["-A FORWARD", "KUBE-IPVS-FORWARD"]);
         let jumps: Vec<_> = accepts
             .iter()
@@ -166,7 +166,7 @@ fn from_ipvs_mode_and_back() {
         assert!(log.contains("kube-ipvs runs on this node"), "{log}");
     }
 
-    // The way back: ours ends, kube-proxy starts and syncs, then what is ours goes.
+    // The way back: ours ends, kube-proxy starts and syncs, then ours is removed.
     for proxy in proxies {
         let (status, log) = proxy.terminate();
         assert_eq!(status, Some(0), "{log}");
@@ -221,7 +221,7 @@ fn cleanup_leaves_nothing_but_what_is_others() {
         assert_eq!(others::left(host, &all), Vec::<String>::new(), "{log}");
         let (found, _) = host.run(|| lab::try_shell("ip link show kube-ipvs0"));
         assert!(!found, "kube-ipvs0 is still there");
-        // Other people's stay, and those in the excluded network.
+        // Other people's virtual servers stay, and those in the excluded network.
         let servers = host.shell("ipvsadm -Sn | grep '^-A'");
         let expected = [
             "-A -t 10.96.0.11:80",

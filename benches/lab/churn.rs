@@ -1,4 +1,4 @@
-//! Services that come and go by the thousand: the memory that stays behind.
+//! Services created and deleted by the thousand: how much memory stays in use.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use crate::live::filled;
 use crate::look::{Ipvs, addresses, servers};
 use crate::program::Program;
 
-/// How many come and go together.
+/// How many Services are created and deleted together.
 const TOGETHER: u32 = 1000;
-/// Of so many Services one has an endpoint. The kernel keeps each real server that was removed for two minutes, and
-/// walks through all of them for each that is added: more of them would measure that.
+/// One Service in this many has an endpoint. The kernel keeps each removed real server for two minutes, and walks
+/// through all of them whenever one is added: with more endpoints, this would measure that walk.
 const ENDPOINT_OF: u32 = 10;
-/// Free memory is given back once in each round of the audit, which takes half a minute in a cluster of 1,000.
+/// How long to wait for free memory to be returned: once per round of the audit, half a minute in a cluster of 1,000.
 const REST: Duration = Duration::from_secs(45);
 /// A round that takes longer has lost something.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Creates and deletes so many Services, in a cluster of this size.
+/// Creates and deletes so many Services in a cluster of this size.
 pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
     let feed = filled(size)?;
     let mut ipvs = Ipvs::open()?;
@@ -32,9 +32,9 @@ pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
     let first = size.services;
     let endpoint = endpoint_address(size.services * size.endpoints + 1);
     let mut first_mebibytes = None;
-    // The first round belongs to the measured state: it fills what is kept for reuse.
+    // The first round fills what is kept for reuse, and so belongs to the state before.
     for round in 0..=services / TOGETHER {
-        // Others each time: what is kept of one that went is seen to add up.
+        // Different Services each time, so that anything kept of deleted ones adds up.
         let first = first + round * TOGETHER;
         let numbers = || first..first + TOGETHER;
         let with_endpoint = || numbers().filter(|number| number % ENDPOINT_OF == 0);

@@ -1,9 +1,9 @@
-//! The load generator: an API server that only lists and watches, as fast as its sockets take it.
+//! The load generator: an API server that only lists and watches, as fast as its sockets accept data.
 //!
-//! It speaks as much of the API's HTTP as a service proxy asks for: streaming lists (KEP-3157), plain lists, and watches,
-//! in protocol buffers for whoever wants them, else in JSON.
-//! What a change costs is measured from here: [`Feed::put`] returns when the event is in the proxy's socket. The real API
-//! machinery takes a millisecond or more to get that far, and differently long each time.
+//! It speaks the part of the API's HTTP that a service proxy needs: streaming lists (KEP-3157), plain lists, and
+//! watches, in protocol buffers for clients that accept them, otherwise in JSON. The cost of a change is measured from
+//! here: [`Feed::put`] returns when the event is in the proxy's socket. The real API machinery takes a millisecond or
+//! more to get that far, and the time varies.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::{input, protobuf};
 
-/// How much is written at once, in bytes.
+/// How many bytes are written at once.
 const PIECE: usize = 64 << 10;
 
-/// What can be watched, by the last part of its path.
+/// A kind of object that can be watched, by the last part of its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Resource {
     Services,
@@ -58,7 +58,7 @@ struct Shared {
     /// The objects in both forms, by kind and name.
     objects: BTreeMap<(Resource, String), [Vec<u8>; 2]>,
     watches: Vec<(Resource, Form, TcpStream)>,
-    /// When a complete list was last handed out.
+    /// When a complete list was last sent.
     listed: BTreeMap<Resource, Instant>,
 }
 
@@ -72,7 +72,7 @@ impl Feed {
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let shared = Arc::clone(&served);
-                // A client that goes away is no error.
+                // A client that disconnects is not an error.
                 thread::spawn(move || drop(serve(connection, &shared)));
             }
         });
@@ -82,28 +82,28 @@ impl Feed {
         Ok(feed)
     }
 
-    /// What to give to `--master`.
+    /// The URL for `--master`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
-    /// When complete lists of Services and EndpointSlices had been handed out, both; `None` as long as they have not.
+    /// When complete lists of both Services and EndpointSlices had been sent; `None`: they have not been yet.
     pub(crate) fn listed(&self) -> Option<Instant> {
         let shared = lock(&self.shared);
         Some(*shared.listed.get(&Resource::Services)?.max(shared.listed.get(&Resource::Slices)?))
     }
 
-    /// Forgets who has had complete lists.
+    /// Forgets that complete lists were sent.
     pub(crate) fn forget_listed(&self) {
         lock(&self.shared).listed.clear();
     }
 
-    /// Creates or changes an object, and tells all who watch; the moment at which it began to tell them.
+    /// Creates or changes an object, and tells all watches; returns when it began to tell them.
     pub(crate) fn put(&self, resource: Resource, object: Value) -> io::Result<Instant> {
         self.put_all(resource, vec![object])
     }
 
-    /// The same of several, in as few writes as they fit in.
+    /// Does the same for several objects, in as few writes as possible.
     pub(crate) fn put_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
         let mut shared = lock(&self.shared);
         let mut events = <[Vec<u8>; 2]>::default();
@@ -121,7 +121,7 @@ impl Feed {
         shared.tell(resource, &events)
     }
 
-    /// Deletes objects, and tells all who watch.
+    /// Deletes objects, and tells all watches.
     pub(crate) fn delete_all(&self, resource: Resource, objects: Vec<Value>) -> io::Result<Instant> {
         let mut shared = lock(&self.shared);
         let mut events = <[Vec<u8>; 2]>::default();
@@ -144,7 +144,7 @@ impl Shared {
             write_chunk(chunk, events)?;
         }
         let begun = Instant::now();
-        // Whoever does not listen any more is forgotten.
+        // Watches whose client is gone are dropped.
         self.watches.retain_mut(|(watched, form, stream)| {
             *watched != resource || stream.write_all(&chunks[*form as usize]).is_ok()
         });
@@ -161,14 +161,14 @@ fn name_of(object: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-/// How objects are written.
+/// An encoding of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
     Protobuf,
 }
 
-/// Both, each at its place.
+/// Both encodings, each at its own index.
 const FORMS: [Form; 2] = [Form::Json, Form::Protobuf];
 
 impl Form {
@@ -179,7 +179,7 @@ impl Form {
         }
     }
 
-    /// An object; in protocol buffers without its envelope, as lists have it.
+    /// Encodes an object; in protocol buffers without its envelope, as in lists.
     fn encode(self, resource: Resource, object: &Value) -> Vec<u8> {
         match self {
             Self::Json => object.to_string().into_bytes(),
@@ -238,7 +238,7 @@ fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a request, and the body that it may have; its target and what form it wants, or `None` when the client is gone.
+/// Reads a request and its body, if any; returns the target and the wanted encoding, or `None` when the client is gone.
 fn request(input: &mut impl BufRead) -> io::Result<Option<(String, Form)>> {
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
@@ -286,7 +286,7 @@ fn list(resource: Resource, form: Form, output: &mut impl Write, shared: &Mutex<
     answer(output, form, "200 OK", &body)
 }
 
-/// Begins a watch; what changes from here on is written by [`Shared::tell`].
+/// Begins a watch; [`Shared::tell`] writes the changes that follow.
 fn watch(
     resource: Resource,
     form: Form,
@@ -299,7 +299,7 @@ fn watch(
         "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
         form.content_type()
     )?;
-    // Held all the while, so that no change gets lost between the list and the watch.
+    // Held throughout, so that no change gets lost between the list and the watch.
     let mut shared = lock(shared);
     if initial {
         let mut piece = Vec::with_capacity(2 * PIECE);

@@ -1,7 +1,7 @@
-//! The floor: what the kernel needs for the state if nobody has to think about it.
+//! The floor: what the kernel itself needs for the state, without anybody computing it.
 //!
-//! The messages are written here once more, from nothing but the addresses: this must know neither the program's
-//! wanted state nor its plans. Only what sends them is the program's own (256 messages per system call).
+//! The messages are written here independently, from nothing but the addresses: this code must know neither the
+//! program's wanted state nor its plans. Only the sending is the program's own (256 messages per system call).
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::look::{Ipvs, service, shell, union, verify};
 
 /// How many single changes are measured.
 const CHANGES: u32 = 100;
-/// How many real servers a burst adds: one to each of so many virtual servers.
+/// How many real servers a burst adds: one to each of this many virtual servers.
 pub(crate) const BURST: u32 = 1000;
 
 /// `IPVS_CMD_NEW_SERVICE`, `IPVS_CMD_GET_SERVICE`, `IPVS_CMD_NEW_DEST`, `IPVS_CMD_GET_DEST` (`linux/ip_vs.h`).
@@ -38,7 +38,7 @@ const GET_ROUTES: u16 = 26;
 const ELEMENTS: usize = 1000;
 const AF_INET: u8 = 2;
 
-/// The three sockets that a state is written with.
+/// The three sockets through which the state is written.
 pub(crate) struct Floor {
     ipvs: Ipvs,
     route: Socket,
@@ -46,7 +46,7 @@ pub(crate) struct Floor {
     device: u32,
 }
 
-/// Builds the state of this size, times the sending, and then that of single changes.
+/// Builds the state of this size, and times the writes; then times single changes.
 pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
     let mut floor = Floor::open()?;
     let mut figures = Figures::new();
@@ -62,7 +62,7 @@ pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
 }
 
 impl Floor {
-    /// Makes the device and the set, and opens the sockets.
+    /// Creates the device and the set, and opens the sockets.
     pub(crate) fn open() -> anyhow::Result<Self> {
         shell("ip link add kube-ipvs0 type dummy")?;
         shell("nft add table ip kube-ipvs")?;
@@ -76,7 +76,7 @@ impl Floor {
         })
     }
 
-    /// Writes the whole state; how many seconds that took.
+    /// Writes the whole state; returns the seconds that this took.
     pub(crate) fn fill(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut servers = Frames::new();
         let mut addresses = Frames::new();
@@ -110,7 +110,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Reads everything back; how many seconds that took.
+    /// Reads everything back; returns the seconds that this took.
     fn dump(&mut self, size: Size) -> anyhow::Result<f64> {
         let started = Instant::now();
         let family = self.ipvs.family;
@@ -149,7 +149,7 @@ impl Floor {
         Ok(elapsed.as_secs_f64())
     }
 
-    /// Adds one real server after the other; the median of the milliseconds.
+    /// Adds real servers one by one; returns the median in milliseconds.
     fn changes(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut times = Vec::new();
         for change in 0..CHANGES {
@@ -164,7 +164,8 @@ impl Floor {
         Ok(median_milliseconds(times))
     }
 
-    /// Adds a real server to each of many virtual servers, those of one hash chain after each other; the milliseconds of all together.
+    /// Adds a real server to each of many virtual servers, in the order of their hash chains; returns the milliseconds
+    /// of all together.
     fn burst(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut frames = Frames::new();
         for number in in_chains(0..BURST) {
@@ -178,7 +179,7 @@ impl Floor {
         Ok(elapsed.as_secs_f64() * 1e3)
     }
 
-    /// Adds one Service after the other, with ten endpoints each; the median of the milliseconds.
+    /// Adds Services with ten endpoints each, one by one; returns the median in milliseconds.
     fn services(&mut self, size: Size) -> anyhow::Result<f64> {
         let mut times = Vec::new();
         for number in size.services..size.services + 20 {
@@ -204,7 +205,7 @@ fn push_service(family: u16, frames: &mut Frames, address: Ipv4Addr) {
         body.nest(1, |body| {
             service(body, address);
             body.text(6, "rr");
-            body.attribute(7, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]); // flags, and which are meant
+            body.attribute(7, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]); // flags, and the mask of valid ones
             body.u32(8, 0); // timeout
             body.u32(9, u32::MAX); // netmask
         });

@@ -1,4 +1,4 @@
-//! The cluster that is measured: Services and EndpointSlices as a cluster has them, in a folder of manifests.
+//! The measured cluster: Services and EndpointSlices like those of a real one, in a folder of manifests.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ use kube_ipvs::cluster::types::Protocol;
 use kube_ipvs::state::VirtualServerKey;
 use serde_json::{Value, json};
 
-/// Where pods have their addresses: endpoints are in it.
+/// The pods' network, which contains all endpoints.
 pub(crate) const CLUSTER_CIDR: &str = "10.128.0.0/9";
 /// The name of the Node that the program runs on.
 pub(crate) const NODE: &str = "node";
@@ -21,7 +21,7 @@ pub(crate) const PORT: u16 = 80;
 /// The port of every endpoint.
 pub(crate) const TARGET_PORT: u16 = 8080;
 
-/// Namespaces that the Services are spread over.
+/// The number of namespaces over which the Services are spread.
 const NAMESPACES: u32 = 50;
 
 /// The Node that the program runs on.
@@ -32,7 +32,7 @@ pub(crate) fn node() -> Value {
     })
 }
 
-/// How many Services with how many endpoints each.
+/// The number of Services, and of endpoints of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size {
     pub(crate) services: u32,
@@ -40,12 +40,12 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Virtual servers, real servers and addresses together.
+    /// The number of virtual servers, real servers and addresses together.
     pub(crate) fn objects(self) -> u32 {
         self.services * (self.endpoints + 2)
     }
 
-    /// As [`FromStr`] reads it.
+    /// The size as [`FromStr`] reads it.
     pub(crate) fn argument(self) -> String {
         format!("{}x{}", self.services, self.endpoints)
     }
@@ -78,10 +78,11 @@ pub(crate) fn service_address(service: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a40_0101 + service)
 }
 
-/// Services in the order of the kernel's hash chains: written so, and by addresses along one chain, they cost it least.
+/// Services in the order of the kernel's hash chains and, along a chain, by address: the cheapest order of writes for
+/// the kernel.
 pub(crate) fn in_chains(services: Range<u32>) -> Vec<u32> {
     let mut services: Vec<u32> = services.collect();
-    // Stable.
+    // A stable sort.
     services.sort_by_key(|service| {
         let address = service_address(*service).into();
         VirtualServerKey { address, protocol: Protocol::Tcp, port: PORT }.chain()
@@ -89,7 +90,7 @@ pub(crate) fn in_chains(services: Range<u32>) -> Vec<u32> {
     services
 }
 
-/// The address of the n-th endpoint of all: 10.128.0.1 and up.
+/// The address of the n-th endpoint in the cluster: 10.128.0.1 and up.
 pub(crate) fn endpoint_address(endpoint: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a80_0001 + endpoint)
 }
@@ -99,7 +100,7 @@ pub(crate) fn endpoints(size: Size, number: u32) -> Vec<Ipv4Addr> {
     (number * size.endpoints..(number + 1) * size.endpoints).map(endpoint_address).collect()
 }
 
-/// Writes the folder: all Services in `cluster.json`.
+/// Writes the folder, with all Services in `cluster.json`.
 pub(crate) fn write(size: Size, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let items: Vec<Value> = (0..size.services)
@@ -108,12 +109,12 @@ pub(crate) fn write(size: Size, folder: &Path) -> anyhow::Result<()> {
     put(folder, "cluster.json", &items)
 }
 
-/// Writes the Service with this number, with these endpoints, into a file of its own.
+/// Writes the Service with this number and these endpoints to a file of its own.
 pub(crate) fn write_one(number: u32, endpoints: &[Ipv4Addr], folder: &Path) -> anyhow::Result<()> {
     put(folder, "one.json", &[service(number), slice(number, endpoints)])
 }
 
-/// Puts a file in its place at once, complete.
+/// Puts a complete file in place atomically.
 fn put(folder: &Path, name: &str, items: &[Value]) -> anyhow::Result<()> {
     let temporary = folder.join(format!(".{name}"));
     let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
@@ -122,7 +123,7 @@ fn put(folder: &Path, name: &str, items: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As `kubectl get service -o json` shows one.
+/// A Service as `kubectl get service -o json` shows it.
 pub(crate) fn service(number: u32) -> Value {
     let name = format!("service-{number}");
     let address = service_address(number).to_string();
@@ -152,7 +153,7 @@ pub(crate) fn service(number: u32) -> Value {
     })
 }
 
-/// As the EndpointSlice controller makes them.
+/// An EndpointSlice as the EndpointSlice controller makes it.
 pub(crate) fn slice(number: u32, endpoints: &[Ipv4Addr]) -> Value {
     let name = format!("service-{number}");
     let endpoints: Vec<Value> = endpoints
@@ -205,7 +206,7 @@ pub(crate) fn namespace(number: u32) -> String {
     format!("team-{}", number % NAMESPACES)
 }
 
-/// All of them.
+/// All namespaces.
 pub(crate) fn namespaces() -> impl Iterator<Item = String> {
     (0..NAMESPACES).map(namespace)
 }
@@ -214,12 +215,12 @@ fn uid(kind: u32, number: u32) -> String {
     format!("{kind:08x}-0000-4000-8000-{number:012x}")
 }
 
-/// The address of `default/kubernetes`.
+/// The address of the Service `default/kubernetes`.
 pub(crate) const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 63, 0, 1);
-/// Its endpoint.
+/// The endpoint of `default/kubernetes`.
 pub(crate) const API_SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// `default/kubernetes` and its slice, with the port of all Services here.
+/// `default/kubernetes` and its slice, with the same port as all Services here.
 pub(crate) fn kubernetes() -> [Value; 2] {
     let mut service = service(0);
     service["metadata"] = json!({"name": "kubernetes", "namespace": "default"});

@@ -1,6 +1,6 @@
-//! The program on an API server: its cold start, and what happens while it runs.
+//! The program on an API server: its cold start, and changes while it runs.
 //!
-//! The server is [`Feed`], so that what is measured is the program: see there.
+//! The server is a [`Feed`], so that the measurement is of the program: see there.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -30,37 +30,37 @@ const CHANGES: u32 = 200;
 const CREATED: u32 = 20;
 /// Endpoints in the large slice: as many as a slice can have.
 const LARGE: u32 = 1000;
-/// How many times one of them changes.
+/// How many times one of these endpoints changes.
 const LARGE_CHANGES: u32 = 40;
-/// How many slices change while a Service is created, and in what time they have been received.
+/// How many slices change while a Service is created, and how long receiving them takes.
 const CROWD: u32 = 2000;
 const RECEIVED: Duration = Duration::from_millis(50);
 /// How many bursts are measured.
 const ROUNDS: u32 = 3;
-/// Between two changes: they are to be seen one by one.
+/// The pause between two changes, which are to be seen one by one.
 const PAUSE: Duration = Duration::from_millis(15);
-/// After that much time without work, what remains in memory stays.
+/// After this time without work, memory that is still in use stays in use.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Nothing drains any more if the servers stay the same for so long: connections are counted every five seconds.
+/// When the servers stay the same for this long, nothing drains any more: connections are counted every five seconds.
 const DRAINED: Duration = Duration::from_secs(8);
 
-/// What takes so long that it is not measured at every size.
+/// Measurements that take too long for every size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Long {
-    /// For how long changes roll at 100 a second.
+    /// How long changes roll at 100 a second.
     pub(crate) rolling: Duration,
-    /// For how long nothing happens.
+    /// How long nothing happens.
     pub(crate) idle: Duration,
 }
 
-/// The cluster, its server, and whoever looks at the kernel.
+/// The cluster, its server, and the means to look at the kernel.
 struct Live {
     size: Size,
     feed: Feed,
     ipvs: Ipvs,
     program: Program,
-    /// The number of the next endpoint that nobody has had.
+    /// The number of the next unused endpoint.
     fresh: u32,
 }
 
@@ -87,15 +87,15 @@ pub(crate) fn measure(size: Size, long: Option<Long>) -> anyhow::Result<Figures>
         live.idle(long.idle, &mut figures)?;
     }
     let mut live = live.restart(&mut figures)?;
-    // At the end, and not after much that was exchanged: IPVS keeps real servers that were removed for a minute or two, in one
-    // list that it walks for each new one (`ip_vs_trash_get_dest`), so that thousands that went make what comes then slow.
+    // Measured last: IPVS keeps removed real servers for a minute or two in one list, which it walks for each new one
+    // (`ip_vs_trash_get_dest`), so thousands of removed ones slow down whatever is measured afterwards.
     if size.services >= BURST && long.is_none() {
         live.crowded(&mut figures)?;
     }
     Ok(figures)
 }
 
-/// The part of it that takes a few seconds: the cold start, and single changes.
+/// Measures what takes a few seconds: the cold start, and single changes.
 pub(crate) fn measure_briefly(size: Size) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
     let mut live = Live::start(size, filled(size)?, &mut figures)?;
@@ -103,10 +103,10 @@ pub(crate) fn measure_briefly(size: Size) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// A server that has the cluster, and `default/kubernetes` besides.
+/// A server with the cluster and `default/kubernetes`.
 pub(crate) fn filled(size: Size) -> anyhow::Result<Feed> {
     let feed = Feed::start()?;
-    // In parts: only the server's own form of the objects is to stay in memory.
+    // In parts: only the server's own form of the objects should stay in memory.
     for first in (0..size.services).step_by(1000) {
         let numbers = first..(first + 1000).min(size.services);
         feed.put_all(Resource::Services, numbers.clone().map(input::service).collect())?;
@@ -119,7 +119,7 @@ pub(crate) fn filled(size: Size) -> anyhow::Result<Feed> {
     Ok(feed)
 }
 
-/// How long it takes to have the complete lists as events.
+/// How long it takes to receive the complete lists as events.
 pub(crate) async fn fetch(client: Client) -> anyhow::Result<Duration> {
     let (sender, mut events) = tokio::sync::mpsc::channel(1024);
     let started = Instant::now();
@@ -139,8 +139,8 @@ pub(crate) async fn fetch(client: Client) -> anyhow::Result<Duration> {
     Ok(elapsed)
 }
 
-/// How long it takes to have a burst of changed slices as events, in milliseconds. They are received as in the program, by
-/// one thread for all: to hand each to another one would cost more than to receive it.
+/// How long it takes to receive a burst of changed slices as events, in milliseconds. One thread receives them all, as
+/// in the program: passing each event to another thread would cost more than receiving it.
 fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
     let end = CancellationToken::new();
     let (sender, received) = std::sync::mpsc::channel();
@@ -153,11 +153,11 @@ fn receive_burst(feed: &Feed, size: Size) -> anyhow::Result<f64> {
     })
 }
 
-/// Changes slices, one burst after the other, and says how long each took to be received.
+/// Changes slices, one burst after the other; returns how long each took to be received.
 fn tell_bursts(feed: &Feed, size: Size, received: &Receiver<Instant>) -> anyhow::Result<Vec<Duration>> {
     received.recv().context("a complete list")?;
     let mut times = Vec::new();
-    // The last round puts back what was there.
+    // The last round restores the original slices.
     for more in (0..=ROUNDS).rev() {
         sleep(Duration::from_millis(500));
         let changed = |number| {
@@ -171,7 +171,7 @@ fn tell_bursts(feed: &Feed, size: Size, received: &Receiver<Instant>) -> anyhow:
     Ok(times)
 }
 
-/// Says when the slices are complete, and then each time that so many as a burst has have changed.
+/// Reports when the slices are complete, and then whenever a whole burst of them has changed.
 async fn receive(url: String, complete: Sender<Instant>, end: CancellationToken) -> anyhow::Result<()> {
     let (sender, mut events) = tokio::sync::mpsc::channel(BURST as usize);
     let source = ApiSource::new(client::connect(None, Some(&url)).await?, Arc::from("node"));
@@ -223,7 +223,7 @@ impl Live {
         Ok(())
     }
 
-    /// An endpoint that nobody has had.
+    /// An unused endpoint.
     fn fresh(&mut self) -> Ipv4Addr {
         self.fresh += 1;
         endpoint_address(self.fresh)
@@ -233,7 +233,7 @@ impl Live {
         (0..count).map(|_| self.fresh()).collect()
     }
 
-    /// The slice of a Service with one endpoint exchanged, and the new one.
+    /// The slice of a Service with one endpoint replaced, and the new endpoint.
     fn changed(&mut self, number: u32) -> (Value, Ipv4Addr) {
         let new = self.fresh();
         let mut endpoints = input::endpoints(self.size, number);
@@ -242,7 +242,7 @@ impl Live {
         (slice(number, &endpoints), new)
     }
 
-    /// Exchanges an endpoint of one Service after the other.
+    /// Replaces an endpoint of one Service after the other.
     fn single_changes(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
         for change in 0..CHANGES {
@@ -261,7 +261,7 @@ impl Live {
         Ok(self.ipvs.wait_for(service_address(number), new)? - told)
     }
 
-    /// Creates Services: usable when the last of ten endpoints is there and the address is.
+    /// Creates Services; each is usable when its address and the last of its ten endpoints are in place.
     fn created(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
         for number in self.size.services..self.size.services + CREATED {
@@ -277,7 +277,7 @@ impl Live {
         Ok(())
     }
 
-    /// Changes one of the endpoints of a large slice.
+    /// Changes single endpoints of a large slice.
     fn large(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let number = self.size.services + CREATED;
         let mut endpoints = self.several_fresh(LARGE);
@@ -317,7 +317,8 @@ impl Live {
                 news.push(new);
             }
             let told = self.feed.put_all(Resource::Slices, slices)?;
-            // What the kernel finds along its last chain is written last, if all is written at once; a sample of the others makes sure.
+            // The end of the kernel's last hash chain is written last, if all is written at once; a sample of the
+            // others makes sure.
             let mut seen = told;
             for number in [last, BURST - 1, 0, BURST / 2, BURST / 3] {
                 seen = self.ipvs.wait_for_last(service_address(number), news[number as usize])?;
@@ -328,7 +329,8 @@ impl Live {
         Ok(())
     }
 
-    /// Exchanges all endpoints of many Services, and creates one while they are written: it is not to wait for all of them.
+    /// Replaces all endpoints of many Services, and creates one while they are written: it must not wait for all of
+    /// them.
     fn crowded(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut times = Vec::new();
         let (created, last) = (self.size.services + CREATED + 1, CROWD.min(self.size.services) - 1);
@@ -342,7 +344,7 @@ impl Live {
                 crowd.push(slice(number, &new));
             }
             self.feed.put_all(Resource::Slices, crowd)?;
-            // Until they have been received, whatever comes is one of them.
+            // Until the crowd has been received, the created Service would be part of it.
             sleep(RECEIVED);
             let told = self.feed.put(Resource::Services, input::service(created))?;
             self.ipvs.wait_for(service_address(created), endpoints[9])?;
@@ -359,7 +361,7 @@ impl Live {
         Ok(())
     }
 
-    /// 100 changes a second.
+    /// Makes 100 changes a second.
     fn rolling(&mut self, how_long: Duration, figures: &mut Figures) -> anyhow::Result<()> {
         const PERIOD: Duration = Duration::from_millis(10);
         sleep(SETTLED);
@@ -369,7 +371,8 @@ impl Live {
         while started.elapsed() < how_long {
             let index = u32::try_from(times.len()).context("a number")?;
             times.push(self.change(index % self.size.services.min(500))?);
-            // The kernel counts processor time in ticks of ten milliseconds: in step with them it would count all or nothing.
+            // The kernel counts processor time in ticks of ten milliseconds: in step with the ticks, it would count all
+            // or nothing.
             let out_of_step = Duration::from_micros(u64::from(index * 7919 % 100) * 100);
             let due = started + PERIOD * (index + 1) + out_of_step;
             sleep(due.saturating_duration_since(Instant::now()));
@@ -391,7 +394,7 @@ impl Live {
 
     /// Ends the program and starts it again: it finds everything in place.
     fn restart(self, figures: &mut Figures) -> anyhow::Result<Self> {
-        // What drained goes within some seconds.
+        // What drained is gone after some seconds.
         let mut before = servers()?;
         loop {
             sleep(DRAINED);
@@ -413,7 +416,7 @@ impl Live {
     }
 }
 
-/// Waits until the node takes packets to this address: until one can listen there.
+/// Waits until the node accepts packets for this address, that is, until a socket can bind to it.
 fn await_address(address: Ipv4Addr) -> anyhow::Result<Instant> {
     let end = Instant::now() + Duration::from_mins(2);
     while UdpSocket::bind((address, 0)).is_err() {

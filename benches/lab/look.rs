@@ -1,4 +1,4 @@
-//! The poller: looks at the kernel from outside, by its own messages and with the tools of administrators.
+//! The poller: looks at the kernel from outside, by netlink messages of its own and with administrators' tools.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -10,12 +10,12 @@ use kube_ipvs::kernel::netlink::{Attribute, Body, Protocol, Socket};
 use crate::input::PORT;
 use crate::newest;
 
-/// Between two looks. The lab has one processor for both sides, and a look takes a tenth of a millisecond of it: more of
-/// them would slow down what they wait for.
+/// The pause between two looks. The lab has one processor for both sides, and a look takes a tenth of a millisecond of
+/// it: more looks would slow down what they wait for.
 const PAUSE: Duration = Duration::from_micros(200);
-/// The same where what is waited for takes tens of milliseconds: looking is to take little of them.
+/// The pause where the wait takes tens of milliseconds, of which looking should use few.
 const LONG_PAUSE: Duration = Duration::from_millis(1);
-/// What takes longer is lost.
+/// A change that takes longer is lost.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// `IPVS_CMD_GET_DEST` (`linux/ip_vs.h`).
@@ -23,10 +23,10 @@ const GET_DEST: u8 = 8;
 const AF_INET: u16 = 2;
 const TCP: u16 = 6;
 
-/// A socket that speaks to IPVS.
+/// A socket for requests to IPVS.
 pub(crate) struct Ipvs {
     pub(crate) socket: Socket,
-    /// What generic netlink calls IPVS.
+    /// The number of IPVS in generic netlink.
     pub(crate) family: u16,
 }
 
@@ -43,7 +43,7 @@ impl Ipvs {
         Ok(Self { socket, family: family.context("this kernel has no IPVS")? })
     }
 
-    /// The addresses of a virtual server's real servers that get connections.
+    /// The addresses of a virtual server's real servers with a weight above 0.
     pub(crate) fn real_servers(&mut self, address: Ipv4Addr) -> anyhow::Result<Vec<Ipv4Addr>> {
         let ask = |body: &mut Body<'_>| {
             body.fixed(&[GET_DEST, 1, 0, 0]);
@@ -60,17 +60,18 @@ impl Ipvs {
         Ok(dump.items)
     }
 
-    /// Waits until the kernel has this real server, and says when it was seen.
+    /// Waits until the kernel has this real server; returns when it was seen.
     pub(crate) fn wait_for(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
         wait(service, endpoint, PAUSE, || self.real_servers(service))
     }
 
-    /// The same where many changes are on their way, and this is the last of them.
+    /// Does the same where many changes are on their way, and this is the last of them.
     pub(crate) fn wait_for_last(&mut self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
         wait(service, endpoint, LONG_PAUSE, || self.real_servers(service))
     }
 
-    /// The same where there are many others, and this one comes last: a list of all of them takes longer than the change.
+    /// Does the same where this is the newest of many real servers: listing all of them would take longer than the
+    /// change.
     pub(crate) fn wait_for_newest(&self, service: Ipv4Addr, endpoint: Ipv4Addr) -> anyhow::Result<Instant> {
         wait(service, endpoint, PAUSE, || newest::real_servers(self.family, service))
     }
@@ -91,7 +92,7 @@ fn wait(
     Ok(Instant::now())
 }
 
-/// What a virtual server is known by.
+/// The key of a virtual server.
 pub(crate) fn service(body: &mut Body<'_>, address: Ipv4Addr) {
     body.u16(1, AF_INET);
     body.u16(2, TCP);
@@ -108,10 +109,10 @@ pub(crate) fn union(address: Ipv4Addr) -> [u8; 16] {
 
 /// How many virtual and real servers there are.
 pub(crate) fn servers() -> anyhow::Result<(usize, usize)> {
-    // Of the network of the thread that asks: tests have one each.
+    // In the network namespace of the calling thread: each test has its own.
     let table = std::fs::read_to_string("/proc/thread-self/net/ip_vs")?;
     let count = |start: &str| table.lines().filter(|line| line.starts_with(start)).count();
-    // The head has a line that begins like those of real servers.
+    // The header has a line that begins like those of real servers.
     Ok((count("TCP  "), count("  -> ") - 1))
 }
 
@@ -134,7 +135,7 @@ pub(crate) fn verify(services: u32, endpoints: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a command prints.
+/// The output of a command.
 pub(crate) fn shell(line: &str) -> anyhow::Result<String> {
     let output = Command::new("sh").arg("-c").arg(line).output()?;
     if !output.status.success() {

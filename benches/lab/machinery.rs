@@ -1,6 +1,7 @@
-//! The program, or another proxy, on the real API machinery: all from outside, objects through the API, the kernel polled.
+//! The program, or another proxy, on the real API machinery. Everything happens from outside: objects come through the
+//! API, and the kernel is polled.
 //!
-//! etcd is filled on the host, where that is quick, and its data taken into the lab.
+//! etcd is filled on the host, where that is quick, and its data copied into the lab.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -22,11 +23,11 @@ use crate::look::{Ipvs, servers};
 use crate::program::Program;
 use crate::real_apiserver::RealApiServer;
 
-/// How many requests are under way at once while etcd is filled.
+/// How many requests run at once while etcd is filled.
 const REQUESTS: usize = 64;
 /// How many changes are measured.
 const CHANGES: u32 = 40;
-/// Between two of them, and between two looks at a whole state.
+/// The pause between two changes, and between two looks at a whole state.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What takes longer is lost.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -35,7 +36,7 @@ fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("a runtime")
 }
 
-/// On the host: an API server's etcd that has the cluster. Its data is in the folder `etcd` of the answer.
+/// On the host: fills an API server's etcd with the cluster. Its data is in the folder `etcd` of the result.
 pub(crate) fn fill(size: Size) -> anyhow::Result<TempDir> {
     let data = tempfile::tempdir()?;
     runtime()?.block_on(async {
@@ -90,15 +91,15 @@ async fn create(client: &Client, path: &str, object: &Value) -> anyhow::Result<(
     Ok(())
 }
 
-/// In the lab: starts the program on the data, or the proxy that this line starts, in which `{kubeconfig}` stands for the
-/// file that lets it in.
+/// In the lab: starts the program on the data, or the proxy that `peer` starts; `{kubeconfig}` in that line stands for
+/// the file with its credentials.
 pub(crate) fn measure(size: Size, data: &Path, peer: Option<&str>) -> anyhow::Result<Figures> {
     let runtime = runtime()?;
     let server = runtime.block_on(RealApiServer::start_with(data, &[RANGE]));
     let kubeconfig = server.kubeconfig("proxy");
     let admin = runtime.block_on(connect(Some(&server.kubeconfig("admin")), None))?;
     let mut figures = Figures::new();
-    // The first asks the API server to fill its caches; a node joins a cluster that has some.
+    // The first fetch makes the API server fill its caches; a node joins a cluster where they are filled.
     fetch(&runtime, &kubeconfig)?;
     figures.insert("fetch_seconds".into(), fetch(&runtime, &kubeconfig)?.as_secs_f64());
 
@@ -113,7 +114,7 @@ pub(crate) fn measure(size: Size, data: &Path, peer: Option<&str>) -> anyhow::Re
         figures.insert("cold_seconds".into(), started.elapsed().as_secs_f64());
         program
     };
-    // Besides ours there is `default/kubernetes`. A look takes long, so that only peers are measured by it.
+    // `default/kubernetes` is there, too. A look takes long, so only peers are measured by it.
     let real_servers = (size.services * size.endpoints) as usize;
     while servers()?.1 < real_servers {
         ensure!(started.elapsed() < LIMIT, "{:?} servers after {LIMIT:?}", servers()?);
@@ -130,7 +131,7 @@ fn fetch(runtime: &Runtime, kubeconfig: &Path) -> anyhow::Result<Duration> {
     runtime.block_on(async { crate::live::fetch(connect(Some(kubeconfig), None).await?).await })
 }
 
-/// Exchanges an endpoint of one Service after the other, from the answer of the API server on; the median.
+/// Replaces an endpoint of one Service after the other, timed from the API server's answer; returns the median.
 fn changes(size: Size, runtime: &Runtime, admin: &Client) -> anyhow::Result<f64> {
     let mut ipvs = Ipvs::open()?;
     let mut times = Vec::new();

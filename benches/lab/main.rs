@@ -1,18 +1,18 @@
-//! The whole program against a real kernel, beside what that kernel needs at least.
+//! The whole program against a real kernel, beside the minimum that this kernel needs.
 //!
-//! Runs on the host and starts itself again in the lab, a boot for every measurement, so that none inherits anything
-//! from the one before. What is measured, and how it is kept honest:
+//! Runs on the host and starts itself again in the lab, with one boot per measurement, so that none is affected by the
+//! one before. What is measured, and how it is kept honest:
 //!
 //! * **floor** ([`floor`]): messages for the same state, encoded beforehand, 256 per system call; and reading it back.
-//! * **cold start** ([`manifests`], [`live`]): from the start of the process until it says that all is written. In that
-//!   instant it is stopped, and the kernel must hold the complete state. Beside it, in the same boot, the time to make
-//!   events of the input, and nothing else.
-//! * **changes** ([`live`]): from the moment in which the event is written to the program's socket until the kernel has
-//!   what it asks for. The kernel is asked by small netlink requests again and again ([`look`]), which is part of the
-//!   figure.
-//! * **memory, processor time** ([`live`], [`churn`]): what `/proc` says of the process.
+//! * **cold start** ([`manifests`], [`live`]): from the start of the process until it reports that everything is
+//!   written. At that moment it is stopped, and the kernel must hold the complete state. For comparison, the same boot
+//!   measures the time to turn the input into events, and nothing else.
+//! * **changes** ([`live`]): from the moment at which the event is written to the program's socket until the kernel has
+//!   what the event asks for. The kernel is polled by small netlink requests ([`look`]), which are part of the figure.
+//! * **memory, processor time** ([`live`], [`churn`]): what `/proc` shows of the process.
 //!
-//! Each figure is the least of several rounds: whatever else the machine does only adds to it.
+//! Each figure is the smallest of several rounds: whatever else the machine does only adds to it. Counts of writes,
+//! which should be none, are the largest.
 //!
 //! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes, `-- --machinery` only what
 //! needs the API machinery (`-- --machinery 1000x10` at that size). Without `--bench` (as
@@ -50,7 +50,7 @@ use figures::Figures;
 use suite::Part;
 
 fn main() -> ExitCode {
-    // The floor is to have what the program has.
+    // The floor uses the same allocator settings as the program.
     kube_ipvs::allocator::set_up();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One measurement, in the lab.
+/// Runs one measurement, in the lab.
 fn in_lab(words: &[&str]) -> anyhow::Result<Figures> {
     let seconds = |text: &str| text.parse().map(Duration::from_secs).context("seconds");
     match *words {

@@ -1,4 +1,4 @@
-//! The program on a folder of manifests: its cold start, and one change of a file.
+//! The program on a folder of manifests: its cold start, and single changes of a file.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::program::Program;
 
 /// How many changes are measured.
 const CHANGES: u32 = 60;
-/// Between two changes: they are to be seen one by one.
+/// The pause between two changes, which are to be seen one by one.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// Starts the program on a cluster of this size and measures.
@@ -29,7 +29,7 @@ pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
     let program = Program::start(&["--manifests", &folder.to_string_lossy()])?;
     program.wait_complete()?;
     figures.insert("cold_seconds".into(), started.elapsed().as_secs_f64());
-    // Whatever is not in the kernel now was not there when the program said so.
+    // Stopped, so that whatever is not in the kernel now was missing when the program said it was complete.
     program.signal(Signal::STOP)?;
     verify(size.services, size.services * size.endpoints)?;
     figures.insert("reading_seconds".into(), reading(&folder)?.as_secs_f64());
@@ -39,7 +39,7 @@ pub(crate) fn measure(size: Size) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// How long it takes to make events of the manifests.
+/// How long it takes to read the manifests into events.
 fn reading(folder: &Path) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let events = ManifestSource::new(vec![folder.to_owned()], "node").load()?;
@@ -48,7 +48,7 @@ fn reading(folder: &Path) -> anyhow::Result<Duration> {
     Ok(elapsed)
 }
 
-/// Adds one endpoint after the other to one more Service, and waits each time until the kernel has it.
+/// Replaces the endpoints of an additional Service one by one, and waits each time until the kernel has the new one.
 fn changes(size: Size, folder: &Path) -> anyhow::Result<Vec<Duration>> {
     let number = size.services;
     let first = size.services * size.endpoints;
@@ -61,7 +61,7 @@ fn changes(size: Size, folder: &Path) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
     for change in 0..CHANGES {
         std::thread::sleep(PAUSE);
-        // A new one comes, the oldest goes: the slice stays as long as the others.
+        // The newest endpoint comes, the oldest goes: the slice keeps its length.
         let new = endpoint_address(first + size.endpoints + change);
         endpoints.remove(0);
         endpoints.push(new);

@@ -1,7 +1,7 @@
-//! The real servers that a virtual server got last, by one question that costs the same however many it has.
+//! The newest real servers of a virtual server, by one request whose cost does not depend on how many there are.
 //!
-//! IPVS can only list all real servers of a virtual server, and begins with the newest. Of a list of a thousand the first
-//! datagram is enough to see whether a change is there; the socket is thrown away with the rest of it.
+//! IPVS can only list all real servers of a virtual server, newest first. The first datagram of a list of a thousand is
+//! enough to see whether a change is there; closing the socket discards the rest.
 
 use std::net::Ipv4Addr;
 
@@ -17,11 +17,11 @@ const GET_DEST: u8 = 8;
 const DUMP: u16 = 0x301;
 /// `NLMSG_ERROR`, `NLMSG_DONE`.
 const ENDS: [u16; 2] = [2, 3];
-/// The headers of netlink, and of generic netlink behind it.
+/// The lengths of the netlink header, and of the generic netlink header that follows it.
 const HEADER_BYTES: usize = 16;
 const GENERIC_HEADER_BYTES: usize = 4;
 
-/// Their addresses, of those that get connections. `family` is what generic netlink calls IPVS.
+/// The addresses of the newest real servers with a weight above 0. `family` is the number of IPVS in generic netlink.
 pub(crate) fn real_servers(family: u16, service: Ipv4Addr) -> anyhow::Result<Vec<Ipv4Addr>> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;

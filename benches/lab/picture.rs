@@ -6,20 +6,20 @@ use crate::report::Measured;
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 280.0;
-/// Around a diagram, for its labels.
+/// The space around a diagram, for its labels.
 const MARGIN: f64 = 48.0;
-/// Services, from the left to the right edge.
+/// The numbers of Services at the left and the right edge.
 const SERVICES: (f64, f64) = (500.0, 100_000.0);
 
 /// One line of a diagram.
 struct Line {
     name: &'static str,
     colour: &'static str,
-    /// Services, and the value.
+    /// Number of Services, and the value.
     points: Vec<(f64, f64)>,
 }
 
-/// Draws both diagrams beside each other.
+/// Draws both diagrams side by side.
 pub(crate) fn draw(measured: &Measured) -> String {
     let line = |name, colour, what: &'static str, figures: &[&str]| Line {
         name,
@@ -54,7 +54,7 @@ pub(crate) fn draw(measured: &Measured) -> String {
     svg
 }
 
-/// Both axes are logarithmic.
+/// Draws one diagram, with two logarithmic axes.
 fn diagram(svg: &mut String, left: f64, title: &str, values: (f64, f64), lines: &[Line]) {
     let place = |value: f64, (from, to): (f64, f64)| (value / from).log10() / (to / from).log10();
     let x = |services: f64| left + MARGIN + place(services, SERVICES) * (WIDTH - 2.0 * MARGIN);

@@ -1,4 +1,4 @@
-//! The program that is measured, as a process: started, watched, stopped, and asked what it costs.
+//! The measured program as a process: started, watched, stopped, and its costs read.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,24 +15,24 @@ use crate::input::{CLUSTER_CIDR, NODE};
 
 /// The line that kube-ipvs logs when everything is written for the first time.
 const COMPLETE: &str = "First sync complete";
-/// Where it has its metrics, by default.
+/// The default address of its metrics.
 const METRICS: &str = "127.0.0.1:10249";
 
-/// A running program. It is killed when this is dropped.
+/// A running program, killed on drop.
 pub(crate) struct Program {
     child: Child,
-    /// Its log, line by line. It is read all the time: the program stops where the pipe is full.
+    /// Its log, line by line. It is read continuously: the program would block on a full pipe.
     log: Receiver<String>,
 }
 
-/// Memory that is in use (`VmRSS`), and the most that ever was (`VmHWM`), in MiB.
+/// Memory in use (`VmRSS`), and its peak (`VmHWM`), in MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Memory {
     pub(crate) now: f64,
     pub(crate) peak: f64,
 }
 
-/// kube-ipvs as Cargo built it for whoever measures: `cargo bench` with the settings of a release.
+/// kube-ipvs as Cargo built it for this bench: `cargo bench` uses the release settings.
 fn kube_ipvs() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kube-ipvs"));
     command.args(["--hostname-override", NODE, "--proxy-mode", "ipvs", "--cluster-cidr", CLUSTER_CIDR]);
@@ -40,21 +40,21 @@ fn kube_ipvs() -> Command {
 }
 
 impl Program {
-    /// Reads the program once, so that it is in memory as on a node that restarts it.
+    /// Runs the program once, so that its file is in the page cache, as on a node that restarts it.
     pub(crate) fn warm_up() -> anyhow::Result<()> {
         let status = kube_ipvs().arg("--version").stdout(Stdio::null()).status();
         ensure!(status.context("kube-ipvs")?.success(), "kube-ipvs does not run");
         Ok(())
     }
 
-    /// Starts kube-ipvs with these arguments besides those that are always the same.
+    /// Starts kube-ipvs with these arguments, in addition to the common ones.
     pub(crate) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
         Self::spawn(kube_ipvs().args(arguments))
     }
 
-    /// Starts whatever the shell makes of this line.
+    /// Starts another proxy by a shell command.
     pub(crate) fn start_peer(line: &str) -> anyhow::Result<Self> {
-        // Its log is nobody's business.
+        // Nobody reads its log.
         Self::spawn(Command::new("sh").arg("-c").arg(format!("exec {line} 2>/dev/null")))
     }
 
@@ -71,7 +71,7 @@ impl Program {
         Ok(Self { child, log })
     }
 
-    /// Reads kube-ipvs's log until it says that everything is written.
+    /// Reads kube-ipvs's log until it reports that everything is written.
     pub(crate) fn wait_complete(&self) -> anyhow::Result<()> {
         let mut before = Vec::new();
         for line in &self.log {
@@ -87,16 +87,16 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).context("cannot signal the program")
     }
 
-    /// Ends it in the proper way, and waits for that.
+    /// Ends the program properly, and waits for its end.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         self.child.wait().context("the program's end").map(drop)
     }
 
-    /// The processor time that it has used so far, of all its threads (`proc_pid_stat(5)`, fields 14 and 15).
+    /// The processor time used so far by all its threads (`proc_pid_stat(5)`, fields 14 and 15).
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in parentheses, may hold anything.
+        // The name, in parentheses, may contain anything.
         let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
         let ticks: Vec<u64> =
             fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).collect();
@@ -105,7 +105,7 @@ impl Program {
         Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
     }
 
-    /// The share of a processor that it has used since it had used `before`, at this moment.
+    /// The share of a processor used since `then`, when the processor time was `before`.
     pub(crate) fn share_since(&self, before: Duration, then: Instant) -> anyhow::Result<f64> {
         let used = self.processor_time()?.saturating_sub(before);
         Ok(used.as_secs_f64() / then.elapsed().as_secs_f64())
@@ -121,7 +121,7 @@ impl Program {
         Ok(Memory { now: mebibytes("VmRSS:")?, peak: mebibytes("VmHWM:")? })
     }
 
-    /// How many writes the kube-ipvs that runs here counts.
+    /// How many writes the running kube-ipvs has counted.
     pub(crate) fn writes() -> anyhow::Result<f64> {
         let mut stream = TcpStream::connect(METRICS).context(METRICS)?;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
@@ -138,7 +138,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Figures → rows of the table, with their targets and verdicts.
+//! Turns figures into the rows of the table, with targets and verdicts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::figures::Figures;
 use crate::input::Size;
 
-/// All that was measured: by kind of measurement and size.
+/// All results, by kind of measurement and size.
 #[derive(Debug, Default)]
 pub(crate) struct Measured(BTreeMap<(&'static str, Size), Figures>);
 
@@ -18,7 +18,7 @@ impl Measured {
         self.0.insert((what, size), figures);
     }
 
-    /// Takes back what was put, to put it again with more.
+    /// Takes out what was put, to put it again with more.
     pub(crate) fn take(&mut self, what: &'static str, size: Size) -> Option<Figures> {
         self.0.remove(&(what, size))
     }
@@ -27,7 +27,7 @@ impl Measured {
         self.0.get(&(what, size))?.get(figure).copied()
     }
 
-    /// The sizes at which this was measured, smallest first.
+    /// The sizes of this measurement, smallest first.
     pub(crate) fn sizes(&self, what: &'static str) -> Vec<Size> {
         self.0.keys().filter(|(known, _)| *known == what).map(|(_, size)| *size).collect()
     }
@@ -39,14 +39,14 @@ impl Measured {
     }
 }
 
-/// What is allowed: at most this.
+/// The upper limit of a figure.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    /// Of ours.
+    /// A limit for our figure.
     Figure(f64),
-    /// Of ours in relation to the floor.
+    /// A limit for the ratio of our figure to the floor.
     Ratio(f64),
-    /// Anything: another proxy's figure, to compare ours with.
+    /// No limit: another proxy's figure, to compare ours with.
     None,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Row {
     /// What was measured, with its unit.
     name: String,
     ours: f64,
-    /// What it is compared with: what the kernel needs at least, in most rows.
+    /// What it is compared with: in most rows the minimum that the kernel needs.
     floor: Option<f64>,
     ratio: Option<f64>,
     target: String,
@@ -115,7 +115,7 @@ fn cold_starts(measured: &Measured, rows: &mut Vec<Row>) {
             let floor = writing + measured.get(what, size, input).unwrap_or_default();
             let name = format!("{size}: cold start from {source} (s)");
             rows.push(Row::new(name, ours, Some(floor), Target::Ratio(1.5)));
-            // What the program itself takes of it: the kernel's part grows with the square of the addresses.
+            // The program's own part of it: the kernel's part grows with the square of the addresses.
             own.push((size, (ours - floor) * 1e6 / f64::from(size.objects())));
         }
         if let [(small, least), .., (large, most)] = own[..] {
@@ -127,7 +127,7 @@ fn cold_starts(measured: &Measured, rows: &mut Vec<Row>) {
         if size.services != 10_000 {
             continue;
         }
-        // The first target that there was: 4 times the floor, and reading apart.
+        // The original target: 4 times the floor, with the time for reading the manifests taken off.
         let reading = measured.get("manifests", size, "reading_seconds").unwrap_or_default();
         let floor = measured.get("floor", size, "cold_seconds");
         let name = format!("{size}: cold start without reading (s)");
@@ -135,7 +135,7 @@ fn cold_starts(measured: &Measured, rows: &mut Vec<Row>) {
     }
     for (size, ours) in measured.each("live", "first_milliseconds") {
         let name = format!("{size}: default/kubernetes works after the lists (ms)");
-        // Most of it is that all that was listed is taken in first: the target is one for a size.
+        // Most of this time goes into taking in the complete lists first, so the target depends on the size.
         let target = if size.services > 10_000 { Target::None } else { Target::Figure(200.0) };
         rows.push(Row::new(name, ours, None, target));
     }
@@ -226,7 +226,7 @@ fn standing(measured: &Measured, rows: &mut Vec<Row>) {
     }
 }
 
-/// The proxy that `PEER` names, beside ours.
+/// The proxy that `PEER` names, compared with ours.
 fn peer(measured: &Measured, rows: &mut Vec<Row>) {
     for (figure, what) in [
         ("cold_seconds", "cold start from the API machinery (s)"),

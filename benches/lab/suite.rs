@@ -1,4 +1,4 @@
-//! What is measured at which size, a boot of the lab for each.
+//! What is measured at which size, with one boot of the lab for each.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use crate::{machinery, picture, real_apiserver};
 /// For how many seconds changes roll, and for how many nothing happens.
 const LONG: [&str; 2] = ["60", "60"];
 
-/// The cluster on the API machinery, if no other is asked for.
+/// The size of the cluster on the API machinery, unless another is given.
 pub(crate) const MACHINERY: Size = size(10_000, 10);
 
 const fn size(services: u32, endpoints: u32) -> Size {
@@ -64,15 +64,15 @@ fn quick() -> Vec<Boot> {
 /// What is to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All of it, in a quarter of an hour.
+    /// Everything, in a quarter of an hour.
     Everything,
-    /// What shows most, in two minutes.
+    /// The most telling measurements, in two minutes.
     Quick,
-    /// On the API machinery only: the program, and the proxy that `PEER` names.
+    /// Only those on the API machinery: the program, and the proxy that `PEER` names.
     Machinery(Size),
 }
 
-/// Measures, shows the table, and writes it down.
+/// Measures, prints the table, and writes it to a file.
 pub(crate) fn run(part: Part) -> anyhow::Result<()> {
     let mut measured = Measured::default();
     let boots = match part {
@@ -87,7 +87,7 @@ pub(crate) fn run(part: Part) -> anyhow::Result<()> {
             eprintln!("{what} {size}: round {round} of {rounds}");
             match in_lab(what, size, arguments) {
                 Ok(measured) => figures.push(measured),
-                // The others are worth having.
+                // The other results are still worth having.
                 Err(error) => {
                     failed = true;
                     missing.push(format!("{what} {size}: {error:#}"));
@@ -126,7 +126,7 @@ pub(crate) fn run(part: Part) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// On the API machinery: the program, and the other proxy that `PEER` may name.
+/// Measures on the API machinery: the program, and the other proxy that `PEER` may name.
 fn with_machinery(size: Size, measured: &mut Measured, missing: &mut Vec<String>) -> anyhow::Result<()> {
     let peer = std::env::var("PEER").ok();
     if let Err(reason) = real_apiserver::assets() {
@@ -145,7 +145,7 @@ fn with_machinery(size: Size, measured: &mut Measured, missing: &mut Vec<String>
     Ok(())
 }
 
-/// Runs this program in the lab; it answers with figures, one line of JSON.
+/// Runs this program in the lab; it answers with one line of JSON, the figures.
 fn in_lab(what: &str, size: Size, arguments: &[&str]) -> anyhow::Result<Figures> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/run.sh");
     let output = Command::new(script)

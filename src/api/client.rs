@@ -1,15 +1,16 @@
 //! How to reach the API server: a kubeconfig, a URL, or the credentials of the pod.
 //!
-//! `--kubeconfig FILE` is read once. Files that it names are read again for every request where they hold a token, or a
-//! client certificate and its key, and once a minute where they hold certificates of authorities. A credential plugin that
-//! it names is run again when what it said runs out (`plugin`). `--master URL` replaces the server in it, or stands alone,
-//! without credentials; with neither, the program is a pod and uses its service account (contract 10.4).
+//! `--kubeconfig FILE` is read once. Of the files that it names, token files and client certificates with their keys
+//! are read again for every request, certificates of authorities once a minute. A credential plugin that it names is
+//! run again when its credentials run out (`plugin`). `--master URL` replaces the server in the kubeconfig or, on its
+//! own, is a server without credentials. With neither flag, the program is a pod and uses its service account
+//! (contract 10.4).
 //!
-//! Three things of kube's client are replaced. It repeats refused requests by itself, up to 15 times, before anyone
-//! sees an error: nothing does here, since [`super::watch`] has a backoff of its own and health must see the failure. It
-//! takes a token file as it is, keeping it for a minute: here line ends are cut off, as client-go does (a token written
-//! with `echo` works), and a rotated token counts from the next request on. And it may try the first address of a name
-//! only (`stack`).
+//! Three behaviours of kube's client are replaced. It repeats refused requests up to 15 times before anyone sees an
+//! error; here nothing is repeated, since [`super::watch`] has its own backoff and health must see the failure. It
+//! takes a token file as it is and keeps it for a minute; here line ends are cut off, as in client-go (so a token
+//! written with `echo` works), and a rotated token counts from the next request on. And it may try only the first
+//! address of a name (`stack`).
 
 mod error;
 mod in_cluster;
@@ -37,14 +38,14 @@ use self::origin::{Origin, client_error, load_error};
 use self::plugin::Plugin;
 use self::token::TokenFile;
 
-/// To establish a connection, TLS included. kube-proxy's is 30 s; a node that lost one of several API servers
-/// should try the next one sooner.
+/// How long it may take to establish a connection, TLS included. kube-proxy allows 30 s; a node that lost one of
+/// several API servers should try the next one sooner.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Without being able to send a byte.
+/// How long a connection may be unable to send a byte.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Makes the client for what the flags `--kubeconfig` and `--master` say. It does not talk to the server yet.
-/// Must run inside the tokio runtime that will carry the connections.
+/// Makes the client that the flags `--kubeconfig` and `--master` describe. It does not talk to the server yet. Must run
+/// inside the tokio runtime that will carry the connections.
 ///
 /// # Errors
 /// [`Error`], for a configuration that cannot work.
@@ -52,7 +53,7 @@ pub async fn connect(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<
     connect_observed(kubeconfig, master, Arc::new(|_| {})).await
 }
 
-/// The same; the observer is told of every request.
+/// Like [`connect`]; the observer is told of every request.
 ///
 /// # Errors
 /// [`Error`], for a configuration that cannot work.
@@ -74,11 +75,11 @@ pub async fn connect_observed(
     build(config, &origin, observer).await
 }
 
-/// The last part, the same for all: limits of time, trust, credentials.
+/// The last part, common to all origins: time limits, trust, credentials.
 async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    // Whoever reads has a limit: hyper-timeout's wakes the thread that waits for sockets at every byte that comes, to wait
-    // again.
+    // All readers have limits of their own. The one of hyper-timeout would wake the thread that waits for sockets at
+    // every byte received, only to make it wait again.
     config.read_timeout = None;
     config.write_timeout = Some(WRITE_TIMEOUT);
     settle_trust(&mut config, origin)?;
@@ -132,21 +133,21 @@ async fn build(mut config: Config, origin: &Origin, observer: Observer) -> Resul
     })
 }
 
-/// What audit logs of the API server name as the program that asks, in the form of Kubernetes' own programs.
+/// The name of this program in the API server's audit logs, in the form of Kubernetes' own programs.
 fn user_agent() -> HeaderValue {
     let (version, system, machine) =
         (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     HeaderValue::try_from(format!("kube-ipvs/v{version} ({system}/{machine})")).expect("visible letters")
 }
 
-/// What the server's certificate is verified by.
+/// Settles what the server's certificate is verified with.
 fn settle_trust(config: &mut Config, origin: &Origin) -> Result<(), Error> {
     let verifies = config.cluster_url.scheme_str() == Some("https") && !config.accept_invalid_certs;
     match &config.root_cert {
         Some(certificates) if verifies && certificates.is_empty() => {
             Err(origin.field(origin.cluster_field("certificate-authority"), "holds no certificate"))
         }
-        // Where nothing is verified the system's certificates must not be asked for: an image without any is fine.
+        // If nothing is verified, the system's certificates must not be asked for: an image without any is fine.
         None if !verifies => {
             config.root_cert = Some(Vec::new());
             Ok(())
@@ -155,21 +156,22 @@ fn settle_trust(config: &mut Config, origin: &Origin) -> Result<(), Error> {
     }
 }
 
-/// The file that the token is in, if it is in one. It goes before a token in the kubeconfig, as for client-go.
+/// The file that holds the token, if there is one. It takes precedence over a token in the kubeconfig, as in client-go.
 fn take_token(config: &mut Config, origin: &Origin) -> Result<Option<TokenFile>, Error> {
     let Some(path) = config.auth_info.token_file.take() else {
         return Ok(None);
     };
     config.auth_info.token = None;
     let file = TokenFile::open(Path::new(&path)).map_err(|problem| match origin {
-        // The file is the field.
+        // Here the file itself is the field.
         Origin::Pod => origin.field(path.clone(), problem),
         _ => origin.field(origin.user_field("tokenFile"), format!("{path}: {problem}")),
     })?;
     Ok(Some(file))
 }
 
-/// Parsers answer with drawings of several lines; a log line and an exit message have one.
+/// The first line of a parser's answer. Parsers draw over several lines, but a log line and an exit message have only
+/// one.
 fn first_line(text: &str) -> String {
     text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }

@@ -4,21 +4,21 @@
 //! and it applies the API's defaults itself (protocol TCP, unnamed ports `""`, conditions, the affinity timeout,
 //! namespace `default`), so that an object from a file, which no API server has seen, means what it means in a cluster.
 //!
-//! An object can be [`Kept`](Converted::Kept), [`Ignored`](Converted::Ignored) (none of ours, nothing to say about it) or
-//! [`Refused`](Converted::Refused) (nonsense: one line that names the field, what was found, what is allowed).
-//! How much a piece of nonsense takes with it:
+//! An object can be [`Kept`](Converted::Kept), [`Ignored`](Converted::Ignored) (not ours, nothing to say about it) or
+//! [`Refused`](Converted::Refused) (invalid: one line names the field, what was found, and what is allowed). How much
+//! an invalid part takes with it:
 //!
-//! * In a **Service** the whole object is refused. Its addresses and ports are few and written by people; half of a
-//!   Service is a surprise, and its source can go on with the last good one. Only addresses besides the cluster IPs are
-//!   left out one by one: most of them are written by controllers, and the cluster IP must not go because of them; so are
-//!   those beyond what a node can hold. Where
-//!   a source range is nonsense, nobody may use the load balancer's addresses: half of a restriction is none.
-//! * In an **EndpointSlice** the endpoint or port is left out, and the object is kept with the problem. A slice holds
-//!   up to 1,000 endpoints written by a controller; to refuse 999 good ones for a bad one would turn a small mistake
-//!   into an outage, and an endpoint that cannot be reached serves nobody either way. (kube-proxy is no stricter: it
-//!   ignores such ports, contract 5.1, and fails to add such an endpoint.) A source that knows a flawless older
-//!   version of the object may prefer that.
-//! * In a **Node** unparsable addresses are passed over (contract 3.5): host names are legal there.
+//! * In a **Service** the whole object is refused. Its addresses and ports are few and written by people; half a
+//!   Service would be a surprise, and its source can continue with the last good version. Only addresses besides the
+//!   cluster IPs are left out one by one: most of them are written by controllers, and the cluster IP must not be lost
+//!   because of them. Addresses beyond what a node can hold are left out in the same way. If a source range is invalid,
+//!   nobody may use the load balancer's addresses: half a restriction is none.
+//! * In an **EndpointSlice** the endpoint or port is left out, and the object is kept, with the problem. A slice holds
+//!   up to 1,000 endpoints written by a controller; to refuse 999 good ones because of a bad one would turn a small
+//!   mistake into an outage, and an endpoint that cannot be reached serves nobody either way. (kube-proxy is no
+//!   stricter: it ignores such ports, contract 5.1, and fails to add such an endpoint.) A source that knows a flawless
+//!   older version of the object may prefer that.
+//! * In a **Node** unparsable addresses are skipped (contract 3.5): host names are legal there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,19 +42,20 @@ mod tests;
 pub enum Converted<T> {
     /// Ours.
     Kept {
-        /// What is used of it.
+        /// The parts of it that are used.
         object: T,
-        /// What was left out of it; nearly always empty.
+        /// The problems of the parts that were left out; nearly always empty.
         problems: Vec<Problem>,
     },
-    /// A sound object that this proxy has nothing to do with: no reason to warn of it. If it was ours before, it is gone now.
+    /// A valid object that this proxy has nothing to do with: no reason for a warning. If it was ours before, it is
+    /// gone now.
     Ignored,
-    /// Nonsense. Says nothing about whether an older, good version should go on.
+    /// Invalid. This does not say whether an older, good version should stay in use.
     Refused(Problem),
 }
 
-/// What is wrong with an object, or what of a valid one is not served. `Display` gives one line:
-/// `Service default/web: spec.ports[0].port: found 0, allowed 1 to 65535`, or
+/// What is wrong with an object, or which part of a valid one is not served. `Display` gives one line, such as
+/// `Service default/web: spec.ports[0].port: found 0, allowed 1 to 65535` or
 /// `Service default/web: spec.sessionAffinity: "ClientIP" is not served at TCP port 21`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
@@ -64,23 +65,23 @@ pub struct Problem {
     pub object: String,
     /// The path of the field as `kubectl explain` writes it, with indices: `spec.ports[0].port`.
     pub field: String,
-    /// The value that is there, or `nothing`. Text is quoted.
+    /// The value that was found, or `nothing`. Text is quoted.
     pub found: String,
-    /// What is to be said of that value.
+    /// The judgement on that value.
     pub judgement: Judgement,
 }
 
-/// What is to be said of the value of a field.
+/// The judgement on the value of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Judgement {
-    /// It is invalid, and this may be there instead.
+    /// It is invalid; the text says what is allowed instead.
     Invalid(String),
-    /// It is valid, and this becomes of it: this proxy, or IPVS, does not do all that the API allows.
+    /// It is valid; the text says what becomes of it, since this proxy, or IPVS, does not do all that the API allows.
     Unserved(String),
 }
 
 impl Problem {
-    /// Whether the object is invalid, and not only served without a part of it.
+    /// Whether the object is invalid, rather than merely served without a part of it.
     pub fn is_invalid(&self) -> bool {
         matches!(self.judgement, Judgement::Invalid(_))
     }
@@ -97,12 +98,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How many problems of one object are said; more are counted, since whoever writes an object may have as many as fit into it.
+/// How many problems of one object are spelled out. The others are only counted, since an object may have as many as
+/// fit in.
 const SAID: usize = 10;
-/// How much of what was found is said, in bytes.
+/// How much of a found value is quoted, in bytes.
 const FOUND_BYTES: usize = 256;
 
-/// Several problems as one line; `None`: there are none.
+/// Several problems as one line; `None` if there are none.
 pub fn in_words(problems: &[Problem]) -> Option<String> {
     let mut words: Vec<String> = problems.iter().take(SAID).map(ToString::to_string).collect();
     if problems.len() > SAID {
@@ -111,8 +113,8 @@ pub fn in_words(problems: &[Problem]) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// Converts the objects of one source. It holds on to text that repeats (namespaces, port names, node names), so
-/// that 100,000 endpoints on 5,000 nodes hold 5,000 names.
+/// Converts the objects of one source. It shares text that repeats (namespaces, port names, node names), so that
+/// 100,000 endpoints on 5,000 nodes hold 5,000 names.
 #[derive(Debug, Default)]
 pub struct Converter {
     texts: Texts,
@@ -154,7 +156,7 @@ fn settle<T>(result: Result<(T, Vec<Problem>), Rejected>) -> Converted<T> {
     }
 }
 
-/// Names an object in problems.
+/// How problems name an object.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
     kind: &'static str,
@@ -163,13 +165,13 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The subject of an object that lives in a namespace: `default`, when it names none.
+    /// The subject of an object that lives in a namespace; if it names none, that is `default`.
     fn namespaced(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Rejected> {
         let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         Self { kind, namespace: Some(namespace.unwrap_or("default")), name: "" }.named(metadata)
     }
 
-    /// The subject of an object that lives in none.
+    /// The subject of an object that lives in no namespace.
     fn global(kind: &'static str, metadata: &'a ObjectMeta<'_>) -> Result<Self, Rejected> {
         Self { kind, namespace: None, name: "" }.named(metadata)
     }
@@ -194,7 +196,7 @@ impl<'a> Subject<'a> {
         self.judged(field, found, Judgement::Invalid(allowed.into()))
     }
 
-    /// The value is valid; `outcome` continues a sentence that begins with it.
+    /// A problem with a valid value; `outcome` continues a sentence that begins with the value.
     fn unserved(
         self,
         field: impl Into<String>,
@@ -229,7 +231,7 @@ fn port_number(number: i32) -> Option<u16> {
 }
 const PORT_NUMBERS: &str = "1 to 65535";
 
-/// A protocol; TCP is the API's default, for one that is empty too.
+/// A protocol; TCP, the API's default, if it is absent or empty.
 fn protocol(text: Option<&str>) -> Option<Protocol> {
     match text {
         None | Some("" | "TCP") => Some(Protocol::Tcp),
@@ -240,7 +242,7 @@ fn protocol(text: Option<&str>) -> Option<Protocol> {
 }
 const PROTOCOLS: &str = "TCP, UDP or SCTP";
 
-/// Text that repeats, held once.
+/// Text that repeats, each held once.
 #[derive(Debug, Default)]
 struct Texts {
     held: HashSet<Arc<str>>,
@@ -248,15 +250,15 @@ struct Texts {
 }
 
 impl Texts {
-    /// Below this many texts nobody looks for unused ones.
+    /// With fewer texts than this, unused ones are not looked for.
     const FEW: usize = 1024;
 
     fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(held) = self.held.get(text) {
             return Arc::clone(held);
         }
-        // Clusters live long and names come and go: forget those that nothing else holds, each time their number
-        // has doubled.
+        // Clusters live long, and names come and go: each time the number of texts has doubled, drop those that nothing
+        // else holds.
         if self.held.len() >= self.sweep_at.max(Self::FEW) {
             self.held.retain(|text| Arc::strong_count(text) > 1);
             self.sweep_at = 2 * self.held.len();

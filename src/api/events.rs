@@ -1,5 +1,5 @@
-//! Kubernetes Events about this program (events.k8s.io/v1, contract 10.1): at the API server, for whoever asks there what
-//! happens on a node. Best effort: nothing waits for them, and what cannot be told soon is not told.
+//! Kubernetes Events about this program (events.k8s.io/v1, contract 10.1), for people who ask the API server what
+//! happens on a node. Best effort: nothing waits for an Event, and one that cannot be sent soon is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::types::{ServiceKey, Uid};
 
-/// Who reports: the name that people filter by.
+/// The reporting controller, a name that people filter by.
 const CONTROLLER: &str = "kube-proxy";
 /// What the API allows in `reportingInstance`, in bytes.
 const LONGEST_INSTANCE: usize = 128;
 /// What the API allows in `note`, in bytes.
 const LONGEST_NOTE: usize = 1024;
-/// How many wait to be told; more are dropped.
+/// How many Events may wait to be sent; more are dropped.
 const WAITING: usize = 64;
-/// How often one is tried.
+/// How many times one Event is tried.
 const ATTEMPTS: u32 = 5;
-/// How long the server may take to answer one.
+/// How long the server may take to answer one Event.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long the end of the program waits for what is still to be told.
+/// How long the program's exit waits for Events that are still to be sent.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Something that happened.
@@ -36,7 +36,7 @@ pub struct Happening {
     pub regarding: Regarding,
     /// Whether something is wrong.
     pub warning: bool,
-    /// The reason in one word, as people filter by it.
+    /// The reason in one word, which people filter by.
     pub reason: &'static str,
     /// What was being done, in one word.
     pub action: &'static str,
@@ -53,30 +53,30 @@ pub enum Regarding {
     Service {
         /// Its name.
         key: ServiceKey,
-        /// Which of that name.
+        /// The uid of the object.
         uid: Option<Uid>,
     },
 }
 
-/// Takes what happens, and never waits.
+/// Takes what happens, without ever waiting.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: Option<mpsc::Sender<Happening>>,
 }
 
 impl Events {
-    /// Nobody is told: there is no API server.
+    /// Sends to nobody: there is no API server.
     pub fn to_nobody() -> Self {
         Self { sender: None }
     }
 
-    /// The API server is told, by [`Teller::run`].
+    /// Sends to the API server, by [`Teller::run`].
     pub fn to(client: Client, node_name: Arc<str>) -> (Self, Teller) {
         let (sender, happenings) = mpsc::channel(WAITING);
         (Self { sender: Some(sender) }, Teller { client, node_name, happenings })
     }
 
-    /// Whoever holds the receiver is told.
+    /// Sends to the holder of the receiver.
     #[cfg(test)]
     pub(crate) fn to_channel() -> (Self, mpsc::Receiver<Happening>) {
         let (sender, happenings) = mpsc::channel(WAITING);
@@ -93,7 +93,7 @@ impl Events {
     }
 }
 
-/// Tells the API server.
+/// Sends Events to the API server.
 pub struct Teller {
     client: Client,
     node_name: Arc<str>,
@@ -128,7 +128,7 @@ impl Teller {
                 unfinished = None;
             }
         };
-        // Cancel-safe: what is being told stays in `unfinished`, and is tried once more below.
+        // Cancel-safe: the Event that is being sent stays in `unfinished` and is tried once more below.
         if shutdown.run_until_cancelled(tell_all).await.is_some() {
             return;
         }
@@ -147,7 +147,7 @@ impl Teller {
 /// What became of an Event.
 enum Published {
     Taken,
-    /// The next time it would be as well.
+    /// The server would refuse it the next time as well.
     Refused(kube::Error),
     /// It may be tried again.
     Failed,
@@ -155,8 +155,8 @@ enum Published {
 
 async fn publish(client: &Client, reporter: &Reporter, node_name: &str, happening: &Happening) -> Published {
     let (event, regarding) = as_event(happening, node_name);
-    // One for each Event: for some minutes it would take another note about the same thing for the first one again, and
-    // count that one up.
+    // Each Event gets a recorder of its own: for some minutes, a recorder would take another note about the same thing
+    // for a repetition of the first one, and only count that one up.
     let recorder = Recorder::new(client.clone(), reporter.clone());
     match tokio::time::timeout(ANSWER_TIMEOUT, recorder.publish(&event, &regarding)).await {
         Ok(Ok(())) => Published::Taken,
@@ -174,8 +174,8 @@ async fn publish(client: &Client, reporter: &Reporter, node_name: &str, happenin
     }
 }
 
-/// The first refusal is told to everybody, who otherwise looks in vain for Events where the role lacks a right. The others are
-/// most likely the same.
+/// Logs the first refusal as a warning: without it, people would look in vain for Events when the role lacks a right.
+/// Further refusals most likely have the same cause.
 fn tell_refusal(error: &kube::Error, reason: &str, refused_before: &mut bool) {
     if std::mem::replace(refused_before, true) {
         tracing::debug!(err = %error, reason, "The API server refuses an Event");
@@ -185,7 +185,8 @@ fn tell_refusal(error: &kube::Error, reason: &str, refused_before: &mut bool) {
 }
 
 fn as_event(happening: &Happening, node_name: &str) -> (Event, ObjectReference) {
-    // `kubectl describe` asks for Events of a Service by name and uid; for those of a node by a uid that is its name.
+    // `kubectl describe` asks for Events of a Service by name and uid, and for Events of a node by a uid that is its
+    // name.
     let (kind, namespace, name, uid) = match &happening.regarding {
         Regarding::Node => ("Node", None, node_name, Some(node_name.to_owned())),
         Regarding::Service { key, uid } => {
@@ -264,7 +265,7 @@ mod tests {
         let of = |namespace, reason| format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events {reason}");
         let expected = [of("default", "Starting"), of("default", "Starting"), of("kube-system", "Failed")];
         assert_eq!(*told.lock().unwrap(), expected);
-        // Refused: not tried again. And what is left at the end is tried once.
+        // A refused Event is not tried again, and what is left at the end is tried once.
         status.store(403, Ordering::Relaxed);
         events.tell(happening(Regarding::Node, "Refused"));
         tokio::time::sleep(PAUSE * 2).await;

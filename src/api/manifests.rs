@@ -1,27 +1,28 @@
 //! Files → events: Services, EndpointSlices and the own Node from manifests, without an API server.
 //!
-//! A path that is given is a file, or a folder whose `*.yaml`, `*.yml` and `*.json` are read: not hidden ones, and
-//! not those in folders below it (`kubectl apply -f` does the same; a folder kept aside for drafts should not take
-//! effect). Symbolic links are followed. In the files: kinds Service (v1), EndpointSlice (discovery.k8s.io/v1) and Node
-//! (v1), and lists of them; others are left alone. Nothing invents what a cluster's controllers would have
-//! added: a Service needs its `clusterIP`, and its endpoints come from slices.
+//! A given path is a file, or a folder whose `*.yaml`, `*.yml` and `*.json` are read, except hidden ones and those in
+//! subfolders (as `kubectl apply -f` does; a subfolder with drafts should not take effect). Symbolic links are
+//! followed. Kinds Service (v1), EndpointSlice (discovery.k8s.io/v1) and Node (v1), and lists of them, are used; other
+//! objects are left alone. Nothing is made up that a cluster's controllers would have added: a Service needs its
+//! `clusterIP`, and its endpoints come from slices.
 //!
-//! Folders are watched, and what appears or changes applies at once, at the cost of reading the file that changed (so
-//! what changes often belongs in small files). What disappears is withdrawn a second later, unless it is back by then:
-//! editors move the old file away before they write the new one, and people move objects from file to file. Of several
-//! files with the same object the first in the order of paths has it, and a warning names both. A file that somebody is seen to begin
-//! to write is not read before it is closed, or has not been written to for five minutes: `kubectl get ... > FILE` empties it first.
+//! Folders are watched. What appears or changes applies at once, at the cost of reading the file that changed (so what
+//! changes often belongs in small files). What disappears is withdrawn a second later, unless it is back by then:
+//! editors move the old file away before they write the new one, and people move objects from file to file. If several
+//! files have the same object, the first in the order of paths has it, and a warning names both. A file that somebody
+//! has been seen to begin writing is not read until it is closed, or has not been written to for five minutes:
+//! `kubectl get ... > FILE` empties it first.
 //!
-//! A folder that is gone says nothing, and neither does one that is empty and on another device than before: that is what
-//! is left where a file system was unmounted. (A manifest without objects in it says that there are none; a file without a byte in
-//! it is a broken one, as a failed `kubectl get ... > FILE` leaves it.)
+//! A folder that is gone says nothing, and neither does an empty one on another device than before: that is what an
+//! unmounted file system leaves behind. (A manifest without objects says that there are none; a file without a byte in
+//! it is broken, as a failed `kubectl get ... > FILE` leaves it.)
 //!
-//! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is
-//! none, and a broken file is an error that ends the program before it has touched the data plane. To go on without the
-//! file would withdraw from an adopted kernel every Service that only that file knows; to wait with everything until it
-//! is mended would look like a hang; whereas a program that exits with the line of the mistake leaves the data plane as
-//! it is and is started again by whatever supervises it. A bad *object* in a sound file does not end anything, not even at
-//! the start: it is named in a warning and skipped, or keeps its last good content if it had any.
+//! **Broken files.** While running, a file that cannot be read keeps its last good content. At the start there is none,
+//! and a broken file is an error that ends the program before it has touched the data plane. To go on without the file
+//! would withdraw from an adopted kernel every Service that only that file has; to wait with everything until it is
+//! repaired would look like a hang. A program that exits with the line of the mistake leaves the data plane as it is,
+//! and its supervisor starts it again. A bad *object* in a valid file does not end anything, not even at the start: a
+//! warning names it, and it is skipped, or keeps its last good content if it had any.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -49,10 +50,10 @@ mod read;
 mod store;
 mod watcher;
 
-/// Why the manifests cannot be a source of facts. Each is one clear line.
+/// Why the manifests cannot be a source of facts. Each error is one clear line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path that was given is not there, or may not be read.
+    /// A given path does not exist, or may not be read.
     #[error("manifests: {}: {error}", path.display())]
     Path {
         /// The path.
@@ -60,45 +61,46 @@ pub enum Error {
         /// What the kernel says.
         error: io::Error,
     },
-    /// A path that was given is something else.
+    /// A given path is something else.
     #[error("manifests: {}: found neither a file nor a folder", .0.display())]
     NeitherFileNorFolder(PathBuf),
-    /// At the start, these files could not be read: each a line with file, line and reason.
+    /// These files could not be read at the start: one line each, with file, line and reason.
     #[error("manifests: {}", .0.join("; "))]
     Broken(Vec<String>),
-    /// The kernel's means of noticing changes cannot be used.
+    /// inotify, which tells of changes, cannot be used.
     #[error("manifests: inotify: {0} (too many instances? see /proc/sys/fs/inotify/max_user_instances)")]
     Inotify(io::Error),
 }
 
-/// The source.
+/// Manifests as a source of events.
 #[derive(Debug)]
 pub struct ManifestSource {
     given: Vec<PathBuf>,
-    /// Of what was given, the folders; absolute.
+    /// The given paths that are folders; absolute.
     folders: BTreeSet<PathBuf>,
-    /// Of what was given, the files; absolute.
+    /// The given paths that are files; absolute.
     singles: BTreeSet<PathBuf>,
-    /// The devices (`st_dev`) that the folders of both were on when something was there.
+    /// The devices (`st_dev`) that the given folders, and the folders of the given files, were on when something was
+    /// there.
     devices: HashMap<PathBuf, u64>,
     node_name: Arc<str>,
     converter: Converter,
     store: Store,
-    /// Whether the complete sets were given to anybody.
+    /// Whether the complete sets were handed out.
     loaded: bool,
-    /// There is one from the beginning of `load`.
+    /// Set at the beginning of `load`.
     watcher: Option<Watcher>,
-    /// By what each file is recognised as unchanged.
+    /// What each file is recognised as unchanged by.
     stamps: HashMap<PathBuf, Stamp>,
-    /// What cannot be watched or listed, or is not mounted, and what the user was told about it.
+    /// What cannot be watched or listed, or is not mounted, with what the user was told about it.
     amiss: HashMap<PathBuf, String>,
-    /// A file was too young to be read, or it is not known whether it is complete.
+    /// Whether a file was too young to be read, or is not known to be complete.
     unsettled: bool,
     recheck_at: Instant,
 }
 
 impl ManifestSource {
-    /// A source of what is in these files and folders. Of Nodes it sees only `node_name`.
+    /// A source of the objects in these files and folders. Of Nodes it sees only `node_name`.
     pub fn new(paths: Vec<PathBuf>, node_name: impl Into<Arc<str>>) -> Self {
         Self {
             given: paths,
@@ -117,20 +119,20 @@ impl ManifestSource {
         }
     }
 
-    /// Reads everything and begins to watch: the complete sets, one `Replace` for each kind. Blocks.
+    /// Reads everything and starts watching. Returns the complete sets, one `Replace` for each kind. Blocks.
     ///
     /// # Errors
     /// If a path is missing or a file is broken: then nothing should be done on the word of the others.
     pub fn load(&mut self) -> Result<Vec<Event>, Error> {
         let started = Instant::now();
-        self.store = Store::default(); // of an attempt that failed
+        self.store = Store::default(); // left by an attempt that failed
         self.watcher = Some(Watcher::new().map_err(Error::Inotify)?);
         let mut files = BTreeSet::new();
         for path in self.given.clone() {
             let failed = |error| Error::Path { path: path.clone(), error };
             let path = std::path::absolute(&path).map_err(failed)?;
             let metadata = fs::metadata(&path).map_err(failed)?;
-            // Watched first, read afterwards: whatever changes in between is seen twice rather than never.
+            // Watch first, read afterwards: whatever changes in between is seen twice rather than never.
             if metadata.is_dir() {
                 self.watch_folder(&path);
                 files.extend(listing(&path).map_err(failed)?);
@@ -166,10 +168,10 @@ impl ManifestSource {
         Ok(events)
     }
 
-    /// Sends the complete sets, unless [`ManifestSource::load`] gave them to the caller already, and from then on
-    /// what changes, until `shutdown`, or until nobody listens any more.
+    /// Sends the complete sets, unless [`ManifestSource::load`] has given them to the caller already, and then whatever
+    /// changes, until `shutdown`, or until nobody listens any more.
     ///
-    /// # Errors
+    /// Those of [`ManifestSource::load`], or if changes can no longer be noticed.
     /// Those of [`ManifestSource::load`], or if changes cannot be noticed any more.
     pub async fn run(
         mut self,
@@ -207,8 +209,8 @@ fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
-/// Does blocking work where it holds up nobody: not the end of the program either, which a file system that hangs may (what
-/// hangs is left behind, with the source).
+/// Runs blocking work where it delays nobody, not even the end of the program when a file system hangs. (Work that
+/// hangs is left behind, with the source.)
 async fn apart<R: Send + 'static>(
     mut source: ManifestSource,
     shutdown: &CancellationToken,
@@ -227,7 +229,7 @@ async fn apart<R: Send + 'static>(
     }
 }
 
-/// Whether there is any point in going on.
+/// Sends events; returns whether there is any point in going on.
 async fn send(events: &mpsc::Sender<Event>, shutdown: &CancellationToken, news: Vec<Event>) -> bool {
     for event in news {
         tokio::select! {

@@ -1,10 +1,11 @@
 //! Kubernetes → events.
 //!
-//! Two sources of facts, the API server ([`watch`], [`client`]) and files ([`manifests`]), both behind [`Event`]. A third
-//! source, of the node's own addresses, is the kernel (`kernel::node_addresses`).
-//! Objects are converted at once to the types of [`crate::cluster::types`] ([`convert`]); no Kubernetes type
-//! leaves this folder. A source sends `Replace` when it has a complete set (at start, after a relist), and
-//! single changes afterwards; it never sends an empty set because of an error.
+//! Two sources of facts, the API server ([`watch`], [`client`]) and files ([`manifests`]), both deliver [`Event`]s. A
+//! third source, of the node's own addresses, is the kernel (`kernel::node_addresses`).
+//!
+//! Objects are converted to the types of [`crate::cluster::types`] at once ([`convert`]); no Kubernetes type leaves
+//! this folder. A source sends `Replace` when it has a complete set (at start, after a relist) and single changes
+//! afterwards; it never sends an empty set because of an error.
 
 pub mod client;
 pub mod convert;
@@ -22,9 +23,9 @@ use crate::cluster::types::{EndpointSlice, Node, NodeAddresses, Service, Service
 pub enum Change<K, T> {
     /// An object was created or changed.
     Upsert(T),
-    /// An object is gone, or is none of ours any more (a label, the type).
+    /// An object is gone, or is no longer one of ours (because of a label, or its type).
     Delete(K),
-    /// The complete set of objects: what is not in it does not exist.
+    /// The complete set of objects: an object that is not in it does not exist.
     Replace(Vec<T>),
 }
 
@@ -37,8 +38,8 @@ pub enum Event {
     Slice(Change<SliceKey, EndpointSlice>),
     /// About this node's Node object (the key is the node's name).
     Node(Change<Arc<str>, Node>),
-    /// About the Node objects of other nodes; only where they are watched.
+    /// About the Node objects of other nodes; only if those are watched.
     OtherNode(Change<Arc<str>, Node>),
-    /// The complete set of the addresses that this node has, from its kernel.
+    /// The complete set of this node's addresses, from its kernel.
     NodeAddresses(NodeAddresses),
 }

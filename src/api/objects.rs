@@ -1,10 +1,11 @@
-//! The API's objects, as far as they are used: what the JSON and YAML of both sources is decoded into, and what API servers
-//! say in protocol buffers ([`protobuf`]).
+//! The API's objects, reduced to what is used: the JSON and YAML of both sources, and the protocol buffers of API
+//! servers ([`protobuf`]), are decoded into these types.
 //!
-//! `k8s-openapi` has all fields of all kinds, and spends most of the time of a start on those that no proxy looks at: the
-//! `targetRef` of each endpoint, managed fields, labels. These types leave out what is not used before it is made; what is
-//! unknown is passed over. Field names are the API's (`kubectl explain`); as in the API, `null` is as good as absent.
-//! They hold what was written, without copying its texts; what it means is [`convert`](super::convert)'s business.
+//! `k8s-openapi` has all fields of all kinds, and at a start most of the time would go into fields that no proxy looks
+//! at: the `targetRef` of each endpoint, managed fields, labels. These types leave out unused fields before they are
+//! made, and skip unknown ones. Field names are the API's (`kubectl explain`); as in the API, `null` is the same as
+//! absent. The types hold what was written, without copying its texts; what it means is [`convert`](super::convert)'s
+//! business.
 
 pub mod protobuf;
 
@@ -28,7 +29,7 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Annotation of an EndpointSlice: when the change behind it happened.
 pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Annotation of a Service: the form that source ranges had before they had a field.
+/// Annotation of a Service: the form of source ranges before they had a field.
 pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// The labels and annotations that are kept.
@@ -175,7 +176,7 @@ pub struct EndpointSlice<'a> {
     pub metadata: ObjectMeta<'a>,
     /// `IPv4`, `IPv6` or `FQDN`.
     pub address_type: Option<Text<'a>>,
-    /// Its ports; each holds for every endpoint.
+    /// Its ports, each of which holds for every endpoint.
     pub ports: Option<Vec<EndpointPort<'a>>>,
     /// Its endpoints.
     pub endpoints: Option<Vec<Endpoint<'a>>>,
@@ -208,7 +209,7 @@ impl From<v1::Time> for Time {
 /// A list that nearly always has one item.
 pub type Few<T> = SmallVec<[T; 1]>;
 
-/// A text: a piece of what the object was decoded from where that shows it as it is, without escapes.
+/// A text, borrowed from what the object was decoded from if it stands there as it is, without escapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text<'a>(Cow<'a, str>);
 
@@ -266,18 +267,18 @@ impl<'a> Object<'a> for Node<'a> {
     }
 }
 
-/// `null` for what is not optional.
+/// Accepts `null` for a field that is not optional.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
-/// The labels or annotations of an object that are used here; the last one applied by `kubectl` alone may be as large as
-/// all the rest of the object.
+/// The labels or annotations of an object that are used here. Others are dropped: `kubectl`'s annotation with the last
+/// applied configuration alone may be as large as the rest of the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts<'a>(Vec<(&'static str, Text<'a>)>);
 
 impl Texts<'_> {
-    /// The value of one of those that are kept.
+    /// The value of one of the kept labels or annotations.
     pub fn get(&self, name: &str) -> Option<&str> {
         debug_assert!(KEPT.contains(&name), "{name} is not kept");
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)

@@ -1,30 +1,31 @@
-//! The API server as a source of events: three watches (Services, EndpointSlices, the own Node), one loop. Where the user
-//! wants it, a fourth looks at all other Nodes.
+//! The API server as a source of events: three watches (Services, EndpointSlices, the own Node), all with the same
+//! loop. If the user wants it, a fourth looks at all other Nodes.
 //!
 //! Each watch gets a complete set of objects, hands it on as one [`Replace`](super::Change::Replace), and follows
-//! changes from there. What it promises:
+//! changes from there. It promises:
 //!
-//! * **Nothing is withdrawn because something failed.** A relist is collected aside and handed on only when it is
+//! * **Nothing is withdrawn because something failed.** A relist is collected separately and handed on only when it is
 //!   complete; an error hands on nothing.
-//! * **Never older than what was seen.** A relist asks for at least the newest version known
-//!   (`resourceVersionMatch=NotOlderThan`); where a server does not have that yet, for a consistent read; and an answer
-//!   that is older all the same is refused (`strategy`).
-//! * **Streaming lists** (KEP-3157) where the server has them, list and watch where not; found out by trying.
+//! * **Never older than what was seen.** A relist asks for at least the newest known version
+//!   (`resourceVersionMatch=NotOlderThan`) or, if a server does not have that version yet, for a consistent read; an
+//!   answer that is older all the same is refused (`strategy`).
+//! * **Streaming lists** (KEP-3157) if the server has them, list and watch if not; found out by trying.
 //! * **Every wait has a limit**: for an answer, for the next bytes of a list, for a sign of life of a watch
-//!   ([`Settings`]). Backoff between attempts: 0.8 s to 30 s, plus as much at random; `Retry-After` is honoured. A watch that
-//!   is cut after it lived is no failure: it is opened again within a second.
-//! * **A version that the server fails at is left**: after three such failures to go on from it, a complete set is asked for.
-//! * **A cluster that was restored from a backup is believed**, after some silent watches and as many consistent reads. Where its
-//!   versions pass those seen before within minutes, nobody notices: see README, "Limits today".
-//! * **One bad object stops no other**: each is decoded by itself, and what is invalid is skipped with one warning.
-//! * **Errors are said once**, then when they change, with verb and resource; the present one is in [`Status`].
+//!   ([`Settings`]). The backoff between attempts is 0.8 s to 30 s, plus up to as much at random; `Retry-After` is
+//!   honoured. A watch that lived before it was cut has not failed: it is opened again within a second.
+//! * **A version that the server fails at is abandoned**: after three such failures to go on from it, a complete set is
+//!   asked for.
+//! * **A cluster that was restored from a backup is believed**, after several silent watches and several consistent
+//!   reads. If its versions overtake those seen before within minutes, nobody notices: see README, "Limits today".
+//! * **One bad object stops no other**: each is decoded by itself, and an invalid one is skipped with one warning.
+//! * **Errors are logged once**, and again when they change, with verb and resource; the current one is in [`Status`].
 //!
-//! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is
-//! behind withdraws what is newer, it has no fallback, and no limit on a list's progress.
+//! kube-runtime's `watcher` is not used: its streaming list always starts at version 0, so that a server that is behind
+//! would withdraw what is newer; it has no fallback, and no limit on a list's progress.
 //!
-//! Files: `cycle` the loop, `strategy` how to ask for a complete set, `http` a request and its answer, `frames` the events
-//! in it, `encoding` how they are written, in `protobuf` or `json`, `kinds` what is watched, `status` what others see,
-//! `failure`, `api_status` and `version` its words.
+//! Files: `cycle` is the loop, `strategy` how to ask for a complete set, `http` a request and its answer, `frames` the
+//! events in the answer, `encoding` how they are written (in `protobuf` or `json`), `kinds` what is watched, `status`
+//! what others see; `failure`, `api_status` and `version` are the vocabulary.
 
 mod api_status;
 mod cycle;
@@ -65,7 +66,7 @@ pub enum Resource {
     EndpointSlices,
     /// The own Node (core/v1).
     Nodes,
-    /// All other Nodes, where the user wants it.
+    /// All other Nodes, if the user wants it.
     OtherNodes,
 }
 
@@ -100,21 +101,21 @@ impl fmt::Display for Resource {
     }
 }
 
-/// Limits; the defaults are right for any cluster, tests have less time.
+/// Limits. The defaults are right for any cluster; tests have less time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Without a byte of an answer that is due (its head, or more of a list): tried again. Bytes count, not
-    /// objects: a slow link is no reason to begin anew.
+    /// How long an answer that is due (its head, or more of a list) may go without a byte before it is tried again.
+    /// Bytes count, not objects: a slow link is no reason to start over.
     pub progress_timeout: Duration,
-    /// Without a byte of a watch: opened again. Servers send a bookmark each minute, so that a watch is rarely
-    /// silent for longer unless the connection is dead.
+    /// How long a watch may go without a byte before it is opened again. Servers send a bookmark each minute, so a
+    /// watch is rarely silent for longer unless the connection is dead.
     pub idle_timeout: Duration,
-    /// For how many seconds a watch is asked for, at random in this range: client-go's range, so that nodes that
-    /// started together do not reconnect together.
+    /// The range from which the duration of each watch is chosen at random, in seconds. It is client-go's, so that
+    /// nodes that started together do not reconnect together.
     pub watch_seconds: RangeInclusive<u32>,
-    /// How many objects a page of a list has, where streaming lists cannot be had.
+    /// How many objects a page of a list has, if streaming lists are not available.
     pub page_size: u32,
-    /// How objects are best written.
+    /// The preferred encoding of objects.
     pub encoding: Encoding,
 }
 
@@ -130,11 +131,10 @@ impl Default for Settings {
     }
 }
 
-/// Why the source gave up; it does so only at the start.
+/// Why the source gave up, which it does only at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server denies (401, 403) what is asked of it, and never granted it since the start:
-    /// `list services: forbidden: ...`.
+    /// The server denies (401, 403) a request, and has granted none since the start: `list services: forbidden: ...`.
     #[error("{verb} {resource}: {reason}")]
     Denied {
         /// The verb, as RBAC rules name it.
@@ -158,7 +158,7 @@ pub struct ApiSource {
 }
 
 impl ApiSource {
-    /// A source that will use this client (see [`super::client::connect`]) and watch the Node of this name.
+    /// A source that uses this client (see [`super::client::connect`]) and watches the Node of this name.
     pub fn new(client: Client, node_name: Arc<str>) -> Self {
         Self {
             client,
@@ -171,31 +171,31 @@ impl ApiSource {
         }
     }
 
-    /// The same that watches all other Nodes too. Each node of a cluster then hears of each change of each Node.
+    /// Also watches all other Nodes. Each node of a cluster then hears of each change of each Node.
     #[must_use]
     pub fn with_other_nodes(self) -> Self {
         Self { other_nodes: Some(WatchReport::new(Resource::OtherNodes)), ..self }
     }
 
-    /// The same with other limits.
+    /// Uses other limits.
     #[must_use]
     pub fn with_settings(self, settings: Settings) -> Self {
         Self { settings, ..self }
     }
 
-    /// What health and metrics may look at: Services, EndpointSlices, the own Node, and the others where they are
-    /// watched.
+    /// What health and metrics may look at: Services, EndpointSlices, the own Node and, if they are watched, the other
+    /// Nodes.
     pub fn monitors(&self) -> Vec<Monitor> {
         let always = [&self.services, &self.slices, &self.node];
         always.into_iter().chain(&self.other_nodes).map(WatchReport::monitor).collect()
     }
 
-    /// Runs the watches, each as a task of its own, until `shutdown`, or until nobody reads `events` any
-    /// more. Events of one kind come in order; a full channel makes the watches wait.
+    /// Runs the watches, each in a task of its own, until `shutdown` or until nobody reads `events` any more. Events of
+    /// one kind come in order; a full channel makes the watches wait.
     ///
     /// # Errors
-    /// [`Error::Denied`], when the first definite answer to one of the watches is that it is not allowed. The others
-    /// are ended then.
+    /// [`Error::Denied`], if the first definite answer to one of the watches is that it is not allowed. The other
+    /// watches are then ended.
     pub async fn run(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { client, node_name, settings, services, slices, node, other_nodes } = self;
         let services =
@@ -213,7 +213,7 @@ impl ApiSource {
         watches.spawn(shutdown.clone().run_until_cancelled_owned(services.run()));
         watches.spawn(shutdown.clone().run_until_cancelled_owned(slices.run()));
         watches.spawn(shutdown.run_until_cancelled_owned(node.run()));
-        // The set ends what is still running when it is dropped: on an error, and when this future is dropped.
+        // Dropping the set ends the watches that still run: on an error, and when this future is dropped.
         while let Some(watch) = watches.join_next().await {
             match watch {
                 Ok(ended) => ended.unwrap_or(Ok(()))?,

@@ -22,7 +22,7 @@ const END: Duration = Duration::from_secs(10);
 /// `--cleanup`: removes everything of ours and of kube-proxy.
 ///
 /// # Errors
-/// If anything could not be removed; what, and why, is in the log.
+/// Something could not be removed; what, and why, is in the log.
 pub fn all(merged: &Merged) -> anyhow::Result<()> {
     log::begin(merged);
     let deadline = Instant::now() + END;
@@ -32,20 +32,20 @@ pub fn all(merged: &Merged) -> anyhow::Result<()> {
     tell(&cleanup::clean_all(&merged.options.proxy.exclude_cidrs))
 }
 
-/// How long [`own`] waits: longer than what kubelet takes for a container that works, so that it starts the next one
-/// without delay.
+/// How long [`own`] waits: longer than a container has to run for kubelet to start its successor without delay.
 const PATIENCE: Duration = Duration::from_mins(15);
-/// IPVS's timeout of a TCP connection without traffic, where nobody has set it.
+/// IPVS's timeout of an idle TCP connection, where nobody has changed it.
 const KERNELS_TCP_SECONDS: u32 = 900;
-/// How often it looks.
+/// How often [`own`] and [`own_stay`] look.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How often [`all`] looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// `--cleanup-own`: removes what is ours alone, as soon as it may. Until kube-proxy has taken the node over, it waits.
+/// `--cleanup-own`: removes what is ours alone, as soon as this is allowed. Waits until kube-proxy has taken the node
+/// over.
 ///
 /// # Errors
-/// As for [`all`]; among them that it waited for too long, or was told to end before.
+/// Those of [`all`], including that it waited for too long; or it was told to end before it was done.
 pub fn own(merged: Merged) -> anyhow::Result<()> {
     log::begin(&merged);
     match until_sigterm(move || once(&merged))? {
@@ -54,18 +54,19 @@ pub fn own(merged: Merged) -> anyhow::Result<()> {
     }
 }
 
-/// `--cleanup-own-stay`: the same, and again whenever something of ours is left, until it is told to end. On a node that has
-/// not switched yet there is nothing to remove, and the switch may still be on its way there.
+/// `--cleanup-own-stay`: does what [`own`] does whenever something of ours is left, until it is told to end. On a node
+/// that has not switched to kube-ipvs yet there is nothing to remove, but the switch may still come.
 ///
 /// # Errors
-/// It cannot begin. What could not be removed is in the log, and tried again.
+/// It cannot begin. What could not be removed is logged, and tried again.
 pub fn own_stay(merged: Merged) -> anyhow::Result<()> {
     log::begin(&merged);
     until_sigterm(move || stay(&merged)).map(drop)
 }
 
-/// Does this on a thread of its own. `None`: SIGTERM came before it was done. It ends the program at once, also as the first
-/// process of a container, which only those signals end that it waits for; what is done in the kernel is done in transactions.
+/// Does `work` on a thread of its own. `None`: SIGTERM came before it was done. SIGTERM ends the program at once, also
+/// where it is the first process of a container, which is ended only by signals that it handles. The work may stop
+/// anywhere: it changes the kernel in transactions.
 fn until_sigterm<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<Option<T>> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build();
     runtime.context("cannot wait for SIGTERM")?.block_on(async {
@@ -105,15 +106,15 @@ fn once(merged: &Merged) -> anyhow::Result<()> {
 
 fn stay(merged: &Merged) {
     let mut before = Report::default();
-    // At first, and where something is left to be done. Beyond that only our tables are looked for: where kube-proxy is in
-    // iptables mode, its rules may be many, and are not to be read every few seconds.
+    // A full look is due at first, and while something is left to do. Otherwise the loop looks for our tables only:
+    // kube-proxy in iptables mode may have many rules, which should not be read every few seconds.
     let mut is_due = true;
     loop {
         if is_due || cleanup::has_own_tables() {
             let report = cleanup::clean_own();
             is_due = report.is_worth_another_try();
             if !is_due {
-                // What is out of reach has been said, and there is nobody to exit for.
+                // `tell` has logged what is out of reach, and nobody waits for an exit status.
                 let _ = tell(&report);
                 tell_what_stays(merged);
             } else if report != before {
@@ -126,7 +127,7 @@ fn stay(merged: &Merged) {
     }
 }
 
-/// Names what kube-proxy does not take over, and what it does not set back.
+/// Names what kube-proxy does not take over and what it does not reset.
 fn tell_what_stays(merged: &Merged) {
     if cleanup::has_device() && !cleanup::kube_proxy_has_sets() {
         tracing::warn!(
@@ -136,10 +137,11 @@ fn tell_what_stays(merged: &Merged) {
     tell_settings(merged.options.proxy.timeouts.tcp_seconds);
 }
 
-/// Names the settings of IPVS that kube-proxy does not set, and that stay as we may have made them. Whose they are cannot be seen.
-/// `configured_seconds` is `ipvs.tcpTimeout`, as far as it is known here; 0: it leaves the timeout alone.
+/// Names the IPVS settings that kube-proxy does not set and that stay as we may have set them. Who set them cannot be
+/// seen. `configured_seconds` is `ipvs.tcpTimeout`, as far as it is known here; 0: that setting leaves the timeout
+/// alone.
 fn tell_settings(configured_seconds: u32) {
-    // Without IPVS there are none.
+    // Without IPVS there are no timeouts.
     let timeouts = Ipvs::open().and_then(|mut ipvs| ipvs.timeouts());
     let tcp_seconds = timeouts.map_or(KERNELS_TCP_SECONDS, |timeouts| timeouts.tcp_seconds);
     if ![KERNELS_TCP_SECONDS, configured_seconds].contains(&tcp_seconds) {

@@ -1,7 +1,7 @@
 //! A configuration file that is written to or renamed ends the program, which is then started anew (contract 2.4).
 //!
-//! The file itself is watched, as kube-proxy does it, and not its name: a `ConfigMap`, whose files are swapped behind a
-//! link, does not end every proxy of a cluster at once.
+//! The watch is on the file itself, as in kube-proxy, and not on its name: the update of a `ConfigMap`, whose files are
+//! swapped behind a link, does not end every proxy of a cluster at once.
 
 use std::path::Path;
 use std::thread;
@@ -10,20 +10,20 @@ use anyhow::{Context as _, bail};
 use inotify::{Inotify, WatchMask};
 use tokio::sync::oneshot;
 
-/// Starts to watch the file. The task that comes back ends when the file has changed, or cannot be watched any more.
+/// Starts to watch the file. The returned task ends when the file has changed, or cannot be watched any more.
 ///
 /// # Errors
-/// It cannot be watched.
+/// The file cannot be watched.
 pub(super) fn watch(path: &Path) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
     let mut inotify = Inotify::init().context("cannot watch files")?;
     let mask = WatchMask::MODIFY | WatchMask::MOVE_SELF;
     inotify.watches().add(path, mask).with_context(|| format!("cannot watch --config={}", path.display()))?;
     let (changed, news) = oneshot::channel();
-    // A thread that mostly sleeps: the crate's own stream would need more features of it, for one event.
+    // A thread that mostly sleeps: the inotify crate's own stream would need more of its features, for one event.
     let wait = move || {
         let mut buffer = [0; 1024];
-        // Which of the two it was is all the same. A file that was removed has one event, that its watch is gone, and
-        // never another one.
+        // Both kinds of change mean the same here. A removed file yields one event, IGNORED, which says that its watch
+        // is gone, and then never another one.
         let event = loop {
             let events = inotify.read_events_blocking(&mut buffer);
             let told = |mut events: inotify::Events<'_>| {
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether it ends the program to do this to the file.
+    /// Whether the program ends when `what` is done to the file.
     async fn ends(what: impl FnOnce(&Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.conf");
@@ -91,7 +91,7 @@ mod tests {
             })
             .await
         );
-        // A ConfigMap is updated.
+        // The update of a ConfigMap.
         assert!(
             !ends(|folder| {
                 fs::create_dir(folder.join("second")).unwrap();

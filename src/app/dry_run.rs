@@ -1,10 +1,10 @@
-//! `--dry-run`: what a start would change on this node, and nothing is changed.
+//! `--dry-run`: says what a start would change on this node, and changes nothing.
 //!
-//! The sources of facts, the wait for the Node and the checks are those of a start, and so are the decisions
-//! ([`crate::reconcile::rehearse`]). What a start tries by writing is not tried: whether the kernel has the scheduler (a virtual
-//! server is made for that, unless one has it), and whether it has a packet filter for IPv6 (a table comes and goes). Nobody is
-//! served, no Event is sent, and no sign says that the program runs, so that neither a kube-proxy nor another one of this
-//! program is disturbed.
+//! The sources of facts, the wait for the Node, the checks and the decisions ([`crate::reconcile::rehearse`]) are those
+//! of a start. What a start finds out by writing is not tried: whether the kernel has the scheduler (a start adds a
+//! virtual server for this, unless one already uses it), and whether it has a packet filter for IPv6 (a start creates
+//! and deletes a table). A dry run serves nothing, sends no Event, and does not set the sign that the program runs, so
+//! it disturbs neither a kube-proxy nor another kube-ipvs.
 
 mod text;
 
@@ -37,14 +37,14 @@ use crate::report::contested::Contested;
 use crate::report::numbers;
 use text::Foreseen;
 
-/// It was asked to stop.
+/// The error when it was asked to stop too early.
 const STOPPED: &str = "stopped before all was known of the cluster";
 
 /// Prints what a start would change, as soon as the facts are complete.
 ///
 /// # Errors
-/// Whatever would keep the start from its first sync; that the kernel cannot be read; that IPVS is not loaded, which a start
-/// would load; or that it was asked to stop before the facts were complete.
+/// Whatever would prevent the first sync of a start; the kernel cannot be read; IPVS is not loaded, which a start would
+/// load; or the program was asked to stop before the facts were complete.
 pub fn run(merged: Merged) -> anyhow::Result<()> {
     log::begin(&merged);
     carry_out(look(merged))
@@ -80,13 +80,13 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
     let shown = rehearsal.and_then(|known| {
         known.map_or(Ok(()), |rehearsal| show(rehearsal, &reconciler, &mut kernel, options))
     });
-    // The reason, if there is one, is that of a task.
+    // If there is a reason, it is that of a task.
     tasks.end(shown).await?;
     if known { Ok(()) } else { bail!(STOPPED) }
 }
 
-/// What the first sync would do, as soon as the facts are complete. Where no source of them is left it never ends: a task has
-/// ended then, and says why.
+/// Returns what the first sync would do, as soon as the facts are complete. Never ends when no source of facts is left:
+/// a task has then ended, and says why.
 async fn when_complete(
     reconciler: &mut Reconciler,
     kernel: &mut LinuxKernel,
@@ -104,7 +104,7 @@ async fn when_complete(
     }
 }
 
-/// Looks at what is no part of the first sync, and prints all.
+/// Looks at what is not part of the first sync, and prints everything.
 fn show(
     rehearsal: Rehearsal,
     reconciler: &Reconciler,
@@ -137,7 +137,7 @@ fn show(
     };
     tell(rehearsal.notes);
     match std::io::stdout().write_all(foreseen.text().as_bytes()) {
-        // A reader that has seen enough is no failure of ours.
+        // A reader that has seen enough is not an error.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot print"),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
-//! `--init-only`: what needs privileges is done, and the program ends. A second container without them may follow: it
-//! finds every kernel parameter as it should be, and writes none.
+//! `--init-only`: does what needs privileges, and ends. A second container without privileges may follow: it finds
+//! every kernel parameter as it should be, and writes none.
 
 use anyhow::{Context as _, bail};
 
@@ -10,12 +10,12 @@ use crate::kernel::{Kernel, Outcome, Selection};
 use crate::report;
 use crate::state::{Key, Scope};
 
-/// Writes the settings that do not depend on any object, but for the rules: the device, parameters, timeouts. Parameters that
-/// this kernel lacks were named before, also those that are needed. As a start goes on without them, unhealthy, it must not be
-/// kept from beginning.
+/// Writes the settings that do not depend on any object, except the rules: the device, parameters, timeouts. Parameters
+/// that this kernel lacks, needed ones included, were named before. A start goes on without them, unhealthy, so they
+/// must not prevent it from beginning.
 ///
 /// # Errors
-/// The kernel refuses one; which, and why.
+/// The kernel refuses a setting; the error says which, and why.
 pub(super) fn initialize(
     kernel: &mut dyn Kernel,
     desired: &Desired,
@@ -94,7 +94,7 @@ mod tests {
         let state = kernel.read(&Selection::Everything).unwrap();
         assert_eq!(state.sysctls.get(&Sysctl::Ipv4Forward).map(String::as_str), Some("1"));
         assert!(!state.sysctls.contains_key(&Sysctl::VsConntrack));
-        // One that is there and is refused is what it ends for.
+        // A parameter that exists and is refused is an error.
         let supported = Supported { missing: BTreeSet::new(), ..supported };
         let refused = initialize(&mut kernel, &desired, &supported).unwrap_err().to_string();
         assert!(refused.starts_with("cannot initialize: set sysctl net/ipv4/vs/conntrack"), "{refused}");

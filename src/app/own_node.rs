@@ -1,12 +1,11 @@
-//! The own Node object, where the API server is the source: the start waits for it and its addresses, but not for ever
-//! (contract 3.3, but for the time, which is that of kube-proxy 1.34 to 1.37), and some of its changes end the program, to
-//! be started anew with what it says now (3.4).
+//! The node's own Node object, where the API server is the source. The start waits for the Node and its addresses, for
+//! a limited time (contract 3.3, except for that time, which is the one of kube-proxy 1.34 to 1.37). Some changes of
+//! the Node end the program, so that it is started anew with the new facts (3.4).
 //!
-//! A start that did not go on without addresses would wait for itself where an external cloud provider is used: kubelet
-//! leaves the addresses to the cloud's controller, which may reach the API server by its service address only.
+//! With an external cloud provider, a start that insisted on addresses would wait for itself: kubelet leaves the
+//! addresses to the cloud's controller, which may reach the API server only by its service address.
 //!
-//! Everything that the source tells passes through here. Files need no Node: where one is given, it is followed like
-//! every other object.
+//! All events of the source pass through here. Files need no Node: a Node in them is followed like every other object.
 
 mod families;
 mod held_back;
@@ -32,34 +31,34 @@ use families::Listening;
 use held_back::HeldBack;
 use rules::{OwnNode, Verdict};
 
-/// For how long the start waits for the Node and its addresses, once there is an API server that tells of Nodes.
+/// How long the start waits for the Node and its addresses, once an API server tells of Nodes.
 const FOR_ADDRESSES: Duration = Duration::from_secs(30);
-/// For how long it waits after that for the networks of the node's pods, where it needs them.
+/// How long it waits after that for the pod networks of the node, where it needs them.
 const FOR_POD_CIDRS: Duration = Duration::from_mins(5);
 
-/// The Node was waited for; what the source tells waits to be passed on.
+/// The state after the wait for the Node, with the events of the source that are still to be passed on.
 pub(super) struct Gate {
     own: OwnNode,
     held_back: HeldBack,
     told: mpsc::Receiver<Event>,
 }
 
-/// What the wait came to.
+/// The result of the wait.
 pub(super) enum Waited {
-    /// The Node is there with all that is needed, or was waited for long enough.
+    /// The Node is complete, or was waited for long enough.
     GoOn(Box<Gate>),
-    /// The program ends, or the source did; its task says why.
+    /// The program or the source ends; the source's task says why.
     Ended,
 }
 
-/// Waits until the own Node is there and has an address, for 30 seconds; a line of the log says so where it goes on
-/// without. Where local traffic is detected by them, it waits five minutes more for networks of pods.
+/// Waits up to 30 seconds for the own Node to exist and to have an address; logs when the start goes on without. Where
+/// the pod networks of the Node decide what is local traffic, waits up to five minutes more for them.
 ///
-/// Without limit until something is told of Nodes, which begins with all that there are: where no API server answers, a
-/// new start would find none either, and nobody knows whether the Node exists.
+/// The wait has no limit until the first event about Nodes, which is their complete list: where no API server answers,
+/// a new start would find none either, and nobody knows whether the Node exists.
 ///
 /// # Errors
-/// There are no networks of pods by then, and they are needed, with what is missing.
+/// The pod networks are needed and did not come in time; the error says what is missing.
 pub(super) async fn wait(
     node_name: &str,
     options: &ProxyOptions,
@@ -81,7 +80,7 @@ pub(super) async fn wait(
         // All arms are cancel-safe.
         tokio::select! {
             event = told.recv() => match event {
-                // Until the wait is over, no change of it ends the program.
+                // Until the wait is over, no change of the Node ends the program.
                 Some(event) => {
                     if wait == Wait::ForNodes && matches!(event, Event::Node(_)) {
                         wait = Wait::ForAddresses(Instant::now() + FOR_ADDRESSES);
@@ -110,20 +109,20 @@ pub(super) async fn wait(
     Ok(Waited::GoOn(Box::new(Gate { own, held_back, told })))
 }
 
-/// What the start waits for, one after the other.
+/// What the start waits for, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Something about Nodes.
+    /// The first event about Nodes.
     ForNodes,
-    /// The Node and its addresses, until then.
+    /// The Node and its addresses, until this moment.
     ForAddresses(Instant),
-    /// The networks of its pods, until then.
+    /// The Node's pod networks, until this moment.
     ForPodCidrs(Instant),
     Over,
 }
 
 impl Wait {
-    /// What it waits for by what is known now.
+    /// What to wait for by what is known now.
     fn next(self, own: &OwnNode) -> Self {
         match self {
             Self::ForAddresses(_) if !own.addresses().is_empty() => Self::after_addresses(own),
@@ -132,7 +131,7 @@ impl Wait {
         }
     }
 
-    /// What comes when there are addresses, or were waited for long enough.
+    /// What to wait for when there are addresses, or were waited for long enough.
     fn after_addresses(own: &OwnNode) -> Self {
         match own.lacks_pod_cidrs() {
             Some(_) => Self::ForPodCidrs(Instant::now() + FOR_POD_CIDRS),
@@ -142,7 +141,7 @@ impl Wait {
 }
 
 impl Gate {
-    /// Logs the addresses of the node and what of the configuration does not fit them, as far as they are known, and
+    /// Logs the addresses of the node and what in the configuration does not fit them, as far as they are known, and
     /// looks for them on the devices.
     ///
     /// # Errors
@@ -155,8 +154,8 @@ impl Gate {
     ) -> anyhow::Result<()> {
         match NodeIps::new(self.own.addresses(), options.bind_address) {
             Some(ips) => families::check(&ips, supported, self.own.pod_cidrs(), options, listening)?,
-            // What does not fit the primary family is found when it is known. (kube-proxy takes it for IPv4 until then, and
-            // ends where the pods of a node have networks of IPv6 only.)
+            // What does not fit the primary family is found when that is known. (kube-proxy assumes IPv4 until then,
+            // and ends where the pods of a node have IPv6 networks only.)
             None => {
                 tracing::info!("The node has loopback addresses only; name its address with --bind-address");
             }
@@ -167,10 +166,11 @@ impl Gate {
         Ok(())
     }
 
-    /// Passes on what the source tells, until it ends or nobody listens.
+    /// Passes on the events of the source, until the source ends or nobody listens.
     ///
     /// # Errors
-    /// The Node changed in a way that needs a new start, or its first addresses came and [`Gate::check`] fails with them.
+    /// The Node changed in a way that needs a new start, or its first addresses came and [`Gate::check`] fails with
+    /// them.
     pub(super) async fn pass_on(
         mut self,
         supported: BTreeSet<Family>,
@@ -197,7 +197,7 @@ impl Gate {
                             "The Node object cannot be used; keeping its previous version"
                         );
                     }
-                    // A new start would come to the same, and nothing that was written depended on others.
+                    // A new start would have the same result, and nothing that was written depended on other addresses.
                     Verdict::HasAddresses => self.check(&supported, &options, &listening)?,
                     Verdict::StartAnew(why) => bail!(why),
                 }

@@ -15,7 +15,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::questions::Asker;
 use crate::{serve, telemetry};
 
-/// The HTTP servers; they end with the shutdown.
+/// Starts the HTTP servers; they end with the shutdown.
 pub(super) fn start(
     merged: &Merged,
     metrics: &Arc<Metrics>,

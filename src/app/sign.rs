@@ -1,4 +1,4 @@
-//! Keeps the sign by which a cleanup knows that the program runs.
+//! Keeps up the sign by which a cleanup knows that the program runs.
 
 use std::future;
 use std::io::ErrorKind;
@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::leftovers::running::Sign;
 
-/// How often it is tried to take the place of another one that runs.
+/// How often to try to set the sign while another kube-ipvs holds it.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Sets it, now or when another kube-ipvs has ended, until the runtime ends. The program works without.
+/// Sets the sign, now or when another kube-ipvs has ended, and keeps it until the runtime ends. The program works
+/// without it.
 pub(super) fn keep() {
     let mut sign = Sign::set();
     tokio::spawn(async move {

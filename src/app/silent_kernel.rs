@@ -1,8 +1,9 @@
-//! Whether the kernel comes back from what it was asked.
+//! Watches whether calls into the kernel return.
 //!
-//! A question or a write may wait inside `send`, which no timeout of a socket ends, for as long as somebody else holds the lock of
-//! all network devices: a driver that hangs, a device that cannot be removed. The loop's thread waits with it, has nothing
-//! to tell, and takes in no more changes. So another task looks whether it is still in the same piece of work.
+//! A read or a write may block inside `send`, which no socket timeout ends, for as long as somebody else holds the lock
+//! of all network devices: a driver that hangs, a device that cannot be removed. The loop's thread blocks with it,
+//! reports nothing, and takes in no more changes. Therefore another task checks whether the loop is still in the same
+//! call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,38 +21,38 @@ use crate::serve::metrics::Metrics;
 use crate::serve::{Moment, Status, Unreadable};
 use crate::state::{RealServerKey, State, VirtualServerKey};
 
-/// What this is among what cannot be read.
+/// The key of this problem in [`Status::unreadable`].
 const ANSWERS: &str = "answers";
 
-/// How often the kernel was entered and left, together: an odd number while somebody is inside.
+/// How often the kernel was entered and left, counted together: odd while a call is inside.
 ///
-/// No time, which is a system call in some places; who looks has a clock.
+/// It holds no time, since reading the clock is a system call on some systems; the task that looks has a clock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turns(Arc<AtomicU64>);
 
 impl Turns {
-    /// The turn that is inside, if one is.
+    /// The turn that is inside the kernel, if any.
     fn inside(&self) -> Option<u64> {
         let turn = self.0.load(Ordering::Relaxed);
         (turn % 2 == 1).then_some(turn)
     }
 }
 
-/// A kernel of which is known whether it is at work.
+/// A kernel that counts when it is entered and left.
 pub(super) struct WatchedKernel<K> {
     kernel: K,
     turns: Turns,
 }
 
 impl<K: Kernel> WatchedKernel<K> {
-    /// The kernel, and what is known.
+    /// The watched kernel, and its counter.
     pub(super) fn new(kernel: K) -> (Self, Turns) {
         let turns = Turns::default();
         (Self { kernel, turns: turns.clone() }, turns)
     }
 
     fn turn<T>(&mut self, work: impl FnOnce(&mut K) -> T) -> T {
-        // One thread counts: nothing is ordered by it.
+        // Only one thread counts, and the counter orders no other memory.
         self.turns.0.fetch_add(1, Ordering::Relaxed);
         let answer = work(&mut self.kernel);
         self.turns.0.fetch_add(1, Ordering::Relaxed);
@@ -92,14 +93,14 @@ impl<K: Kernel> Kernel for WatchedKernel<K> {
     }
 }
 
-/// How often it is looked in each sync period, by which health goes.
+/// How many looks there are in each sync period, the unit by which health is judged.
 const LOOKS_PER_SYNC_PERIOD: u32 = 2;
-/// A look comes no sooner after another: to read all of a large cluster at the start may take seconds.
+/// The shortest time between two looks: reading all of a large cluster at the start may take seconds.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// Looks whether the kernel is still in the same turn, for ever. Two looks that find the same turn are a kernel that does not
-/// answer: that is part of the status until it does, and makes the node unhealthy when it lasts (`healthz`). Each look that finds
-/// it so counts as a read that failed: nothing else would tell metrics of it, where no change waits.
+/// Keeps looking whether the kernel is still in the same turn. Two looks that find the same turn mean that the kernel
+/// does not answer. The status says so until it does; when this lasts, the node is unhealthy (`healthz`). Each look
+/// that confirms it counts as a failed read: while no change waits, nothing else would show it in the metrics.
 pub(super) async fn watch(
     turns: Turns,
     status: watch::Sender<Status>,
@@ -117,7 +118,7 @@ pub(super) async fn watch(
 /// What the last look found.
 #[derive(Default)]
 struct Looks {
-    /// The turn that was inside, and when it was found first.
+    /// The turn that was inside, and when it was first found.
     turn: Option<(u64, Moment)>,
     told: bool,
 }

@@ -1,4 +1,4 @@
-//! Where facts come from, up to the loop.
+//! The sources of facts, up to the loop.
 
 use std::sync::Arc;
 use std::thread;
@@ -19,15 +19,15 @@ use crate::kernel::node_addresses;
 use crate::options::{Options, Source};
 use crate::serve::metrics::Metrics;
 
-/// Events that wait for the loop. A source that is faster than the loop waits: see [`crate::reconcile::run`].
+/// How many events may wait for the loop. A source that is faster than the loop waits: see [`crate::reconcile::run`].
 const EVENTS: usize = 1024;
-/// Of those that are there already, so many are handed to the loop together: for each it would be woken, and where there is
-/// one processor it takes it at once, writes one change, and waits for the next.
+/// How many waiting events are handed to the loop together. If each one woke the loop, then on a single processor the
+/// loop would take it at once, write one change, and wait for the next.
 pub(super) const TOGETHER: usize = 256;
-/// Lists of those that wait for the loop.
+/// How many lists of events may wait for the loop.
 pub(super) const LISTS: usize = EVENTS / TOGETHER;
 
-/// Where events come from.
+/// A source of events.
 pub(super) enum Opened {
     /// Files.
     Manifests(Box<ManifestSource>),
@@ -36,7 +36,7 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Tells of events until the shutdown.
+    /// Sends events until the shutdown.
     pub(super) async fn run(
         self,
         events: mpsc::Sender<Event>,
@@ -49,7 +49,7 @@ impl Opened {
     }
 }
 
-/// The source, and who is told of what happens: the API server, if there is one.
+/// Opens the source, and the receiver of Events about this program: the API server, if there is one.
 pub(super) async fn open(
     options: &Options,
     metrics: &Arc<Metrics>,
@@ -75,8 +75,8 @@ pub(super) async fn open(
     })
 }
 
-/// Starts the source, and waits for the own Node where the API server is the source. Says whether to go on: not when
-/// a task has ended (the source, a server that cannot listen), or the program is asked to.
+/// Starts the source, and waits for the own Node where the API server is the source. Returns whether to go on: `false`
+/// when a task has ended (the source, a server that cannot listen), or the program is asked to end.
 pub(super) async fn listen(
     source: Opened,
     options: &Options,
@@ -93,7 +93,7 @@ pub(super) async fn listen(
     }
     let shutdown = tasks.shutdown();
     let (proxy, families) = (&options.proxy, &supported.families);
-    // Both arms are cancel-safe: what was heard of the Node before is of no use when a task has ended.
+    // Both arms are cancel-safe: when a task has ended, what was learnt of the Node is of no use.
     let waited = tokio::select! {
         waited = own_node::wait(&options.node_name, proxy, told, &shutdown) => waited?,
         ended = tasks.one_ends() => return ended.map(|()| false),
@@ -109,7 +109,7 @@ pub(super) async fn listen(
     Ok(true)
 }
 
-/// Passes on what a source tells, until it ends or nobody listens.
+/// Passes on the events of a source, until it ends or nobody listens.
 async fn pass_on(mut told: mpsc::Receiver<Event>, listener: mpsc::Sender<Vec<Event>>) -> anyhow::Result<()> {
     loop {
         let mut together = Vec::new();
@@ -119,7 +119,7 @@ async fn pass_on(mut told: mpsc::Receiver<Event>, listener: mpsc::Sender<Vec<Eve
     }
 }
 
-/// Tells the node's addresses, before anything else, and then whenever they change, from a thread of their own.
+/// Sends the node's addresses, before anything else, and then whenever they change, from a thread of their own.
 pub(super) async fn follow_addresses(
     monitor: node_addresses::Monitor,
     events: mpsc::Sender<Vec<Event>>,

@@ -1,4 +1,4 @@
-//! What this node's kernel has.
+//! What this node's kernel supports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,27 +11,28 @@ use crate::kernel::{Refusal, sysctl, version};
 use crate::options::Options;
 use crate::state::Key;
 
-/// What this kernel does not have for a family.
+/// What this kernel lacks for a family.
 pub(super) struct Lack {
-    /// In a word or two.
+    /// The missing thing, in a word or two.
     pub(super) what: &'static str,
-    /// What it said when it was asked for it.
+    /// The kernel's answer when it was asked for it.
     pub(super) refusal: Refusal,
 }
 
 impl Lack {
-    /// Rules of ours.
+    /// The kernel refuses our rules.
     pub(super) fn of_rules(refusal: Refusal) -> Self {
         Self { what: "packet filter", refusal }
     }
 
-    /// Virtual servers.
+    /// The kernel refuses virtual servers.
     pub(super) fn of_virtual_servers(refusal: Refusal) -> Self {
         Self { what: "IPVS", refusal }
     }
 }
 
-/// What this kernel has. What depends on that is decided; parameters that are wanted and that it lacks are named.
+/// Finds out what this kernel supports. Sets the options that depend on it, and logs the wanted parameters that it
+/// lacks.
 pub(super) fn supported(options: &mut Options, lacks: impl FnOnce(Family) -> Option<Lack>) -> Supported {
     let kernel = version::running();
     let processors = system::processors(Path::new(ROOT));
@@ -51,10 +52,10 @@ pub(super) fn supported(options: &mut Options, lacks: impl FnOnce(Family) -> Opt
     supported
 }
 
-/// The families that this kernel has, below this root. IPv4 is always there; IPv6 may be missing, or switched off for all
-/// devices or for those to come: no device takes an address of it then, as if each of them were refused for want of rights.
-/// It is left out too where the kernel has no packet filter for it (contract 3.6), or no IPVS: each Service of it would be
-/// refused, and the node be unhealthy for that.
+/// The families that this kernel supports, looked up below `root`. IPv4 is always supported. IPv6 may be missing, or
+/// switched off for all devices or for future ones: no device then accepts an IPv6 address, and each attempt fails as
+/// if for lack of permission. IPv6 is also left out where the kernel has no packet filter (contract 3.6) or no IPVS for
+/// it: each Service of that family would be refused, and make the node unhealthy.
 fn supported_families(root: &Path, lacks: impl FnOnce(Family) -> Option<Lack>) -> BTreeSet<Family> {
     let is_off = |devices: &str| {
         let path = root.join(format!("proc/sys/net/ipv6/conf/{devices}/disable_ipv6"));

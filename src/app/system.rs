@@ -1,9 +1,9 @@
-//! What the host is set to once, at the start, beside the data plane: connection tracking (contract 7.2), and how
-//! unlikely the kernel is to end this process when memory is short.
+//! What is set on the host once, at the start, beside the data plane: connection tracking (contract 7.2), and how
+//! unlikely the kernel is to kill this process when memory is short.
 //!
-//! Nothing here keeps the program from running: a container that sees `/proc/sys` read-only, or a kernel without a
-//! parameter, forwards packets all the same. What could not be set is named in the log, once; and so is what an administrator
-//! alone may set, and should.
+//! Nothing here prevents the program from running: it forwards packets also in a container that sees `/proc/sys`
+//! read-only, or on a kernel without a parameter. What could not be set is logged once; so is what only an
+//! administrator may set, and should.
 
 mod local_ports;
 
@@ -18,18 +18,18 @@ use crate::options::{ConntrackOptions, Options};
 const CONNTRACK: &str = "proc/sys/net/netfilter";
 const HASH_SIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
 const IPVS: &str = "proc/net/ip_vs";
-/// Kernels that have this make the table larger as it fills.
+/// Exists on kernels that enlarge the connection table as it fills.
 const LOAD_FACTOR: &str = "proc/sys/net/ipv4/vs/conn_lfactor";
-/// What every kernel takes as `conn_tab_bits`.
+/// The largest `conn_tab_bits` that every kernel accepts.
 const MOST_TABLE_BITS: u32 = 20;
-/// As much as is read of a file of which only the first line counts.
+/// How much is read at a time of a file of which only the first line counts.
 const LINE_BYTES: usize = 256;
 const ONLINE_PROCESSORS: &str = "sys/devices/system/cpu/online";
 const OOM_SCORE_ADJUSTMENT: &str = "proc/self/oom_score_adj";
-/// How many entries share a place in a hash table at most, when connection tracking is full.
+/// How many entries share a bucket of a hash table at most, when connection tracking is full.
 const ENTRIES_PER_BUCKET: u32 = 4;
 
-/// Sets what there is to set. `root` is where `proc` and `sys` are mounted.
+/// Sets everything that is to be set. `root` is where `proc` and `sys` are mounted.
 pub(super) fn set_up(root: &Path, options: &Options) {
     let report = apply(root, options, processors(root));
     for Change { entry, after, .. } in &report.set {
@@ -52,7 +52,7 @@ pub(super) fn set_up(root: &Path, options: &Options) {
     }
 }
 
-/// Says what the kernel may do to the node's own connections.
+/// Warns when the kernel may assign node ports to the node's own connections.
 fn tell_local_ports(root: &Path) {
     let Some(ports) = local_ports::given(root) else { return };
     tracing::warn!(
@@ -62,17 +62,17 @@ fn tell_local_ports(root: &Path) {
     );
 }
 
-/// IPVS's table of connections, where each place in it gets many of them when connection tracking is full.
+/// IPVS's connection table, where each bucket gets many connections when connection tracking is full.
 #[derive(Debug, PartialEq, Eq)]
 struct SmallTable {
     size: u32,
     most: u32,
-    /// The size that is not small, as the module's parameter has it.
+    /// A sufficient size, as the module's parameter has it.
     bits: u32,
 }
 
 fn small_table(root: &Path) -> Option<SmallTable> {
-    // What the module knows as `conn_tab_bits`, and a kernel without modules too.
+    // The size that the module takes as `conn_tab_bits`; a kernel without modules shows it here, too.
     let head = first_line(&root.join(IPVS)).ok()?;
     let size: u32 = head.trim_end().split_once("size=")?.1.trim_end_matches(')').parse().ok()?;
     let most: u32 =
@@ -82,18 +82,18 @@ fn small_table(root: &Path) -> Option<SmallTable> {
     (!grows && size < wanted).then(|| SmallTable { size, most, bits: wanted.ilog2() })
 }
 
-/// The first line of a file, and nothing of what is behind it: the kernel makes up this one's lines as they are read, by a
-/// walk from the first virtual server for each (four seconds for 50,000 of them).
+/// The first line of a file, without reading further: the kernel generates the lines of this file as they are read,
+/// walking from the first virtual server for each line (four seconds for 50,000 of them).
 fn first_line(path: &Path) -> io::Result<String> {
     let mut line = String::new();
     BufReader::with_capacity(LINE_BYTES, File::open(path)?).read_line(&mut line)?;
     Ok(line)
 }
 
-/// How many processors work.
+/// How many processors are online.
 pub(super) fn processors(root: &Path) -> u32 {
     let listed = fs::read_to_string(root.join(ONLINE_PROCESSORS)).ok().and_then(|text| count(text.trim()));
-    // Without /sys: those that this process may use.
+    // Without /sys: the processors that this process may use.
     let allowed = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     listed.unwrap_or_else(|| u32::try_from(allowed()).unwrap_or(u32::MAX))
 }
@@ -113,28 +113,29 @@ fn ranges<T: FromStr>(list: &str) -> Option<Vec<RangeInclusive<T>>> {
     list.split(',').map(range).collect()
 }
 
-/// A parameter that has another value than it is to have.
+/// A parameter whose value differs from the wanted one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// As kube-proxy's log names it: `net/netfilter/nf_conntrack_max`.
+    /// The parameter, as kube-proxy's log names it: `net/netfilter/nf_conntrack_max`.
     pub(super) entry: String,
-    /// The value that it has.
+    /// The present value.
     pub(super) before: String,
-    /// The value that it is to have.
+    /// The wanted value.
     pub(super) after: String,
 }
 
-/// What [`set_up`] would set of the node, and could: what may not be written is left out. Nothing is set. `root` as there.
+/// What [`set_up`] would change on the node; leaves out what may not be written. Sets nothing. `root` is as for
+/// [`set_up`].
 pub(super) fn changes(root: &Path, options: &Options) -> Vec<Change> {
     let mut report = Report { looks_only: true, ..Report::default() };
     conntrack(root, &options.conntrack, processors(root), &mut report);
     report.set
 }
 
-/// What became of it.
+/// What was set, and what could not be.
 #[derive(Debug, Default)]
 struct Report {
-    /// Whether nothing is written.
+    /// Whether this is a dry run that writes nothing.
     looks_only: bool,
     /// Entries that had another value.
     set: Vec<Change>,
@@ -152,8 +153,8 @@ fn apply(root: &Path, options: &Options, processors: u32) -> Report {
 fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &mut Report) {
     if let Some(most) = options.most_entries(processors) {
         let entry = format!("{CONNTRACK}/nf_conntrack_max");
-        // What is more was set by somebody who needs it, and entries beyond a lower limit would keep out new connections:
-        // kube-proxy leaves it, too, since 1.37.
+        // Somebody who needs a higher limit has set it, and entries beyond a lowered limit would keep out new
+        // connections: kube-proxy leaves it alone, too, since 1.37.
         let now = fs::read_to_string(root.join(&entry)).ok().and_then(|text| text.trim().parse::<u32>().ok());
         if now.is_none_or(|now| now < most) {
             if !report.looks_only {
@@ -161,7 +162,8 @@ fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &
             }
             report.put(root, &entry, &most.to_string());
         }
-        // The kernel makes the table for a quarter of what it thinks is the limit. It only ever grows here.
+        // The kernel itself makes the table for a quarter of what it assumes to be the limit. The table is only ever
+        // enlarged here.
         let buckets = most / ENTRIES_PER_BUCKET;
         match fs::read_to_string(root.join(HASH_SIZE)).map(|text| text.trim().parse::<u32>()) {
             Ok(Ok(now)) if now >= buckets => {}
@@ -180,7 +182,7 @@ fn conntrack(root: &Path, options: &ConntrackOptions, processors: u32, report: &
 }
 
 impl Report {
-    /// Writes a value, where another one is there, or sees only whether it could.
+    /// Writes a value where another one is set; in a dry run, checks only whether it could be written.
     fn put(&mut self, root: &Path, entry: &str, value: &str) {
         let path = root.join(entry);
         let looks_only = self.looks_only;
@@ -189,7 +191,7 @@ impl Report {
             if before == value {
                 return Ok(None);
             }
-            // Not `fs::write`: asked to make a file that is not there, /proc says "permission denied".
+            // Not `fs::write`: asked to create a missing file, /proc answers "permission denied".
             let mut file = OpenOptions::new().write(true).truncate(!looks_only).open(&path)?;
             if !looks_only {
                 file.write_all(value.as_bytes())?;
@@ -211,7 +213,7 @@ impl Report {
     }
 }
 
-/// As kube-proxy's log names an entry: `net/netfilter/nf_conntrack_max`.
+/// An entry, as kube-proxy's log names it: `net/netfilter/nf_conntrack_max`.
 fn name(entry: &str) -> String {
     entry.strip_prefix("proc/sys/").unwrap_or(entry).to_owned()
 }

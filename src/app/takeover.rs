@@ -14,12 +14,12 @@ use crate::options::ProxyOptions;
 use crate::serve::metrics::{Metrics, gauge};
 use crate::serve::{Failures, Status};
 
-/// How long to wait after the thread could not be started.
+/// How long to wait before another attempt when the thread could not be started.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// Waits for the first complete sync, of one family at least, then takes over from kube-proxy on a thread of its own: programs
-/// are waited for there, and no change of a Service waits for them. The thread holds nothing and ends with the process. What
-/// fails becomes part of health and metrics.
+/// Waits for the first complete sync of at least one family, then takes over from kube-proxy on a thread of its own:
+/// the takeover waits for other programs, and no change of a Service should wait for them. The thread holds nothing and
+/// ends with the process. What fails becomes part of health and metrics.
 pub(super) fn after_first_sync(
     status: &watch::Sender<Status>,
     metrics: &Arc<Metrics>,
@@ -30,7 +30,7 @@ pub(super) fn after_first_sync(
     let metrics = Arc::clone(metrics);
     let (mark, excluded) = (options.masquerade_mark, options.exclude_cidrs.clone());
     tokio::spawn(async move {
-        // There is no error: whoever tells is here, too. The task ends with the program.
+        // Never an error: this task itself holds a sender. The task ends with the program.
         let is_time = |status: &Status| status.synced_once && !written(status).is_empty();
         if status.wait_for(is_time).await.is_err() {
             return;
@@ -47,13 +47,13 @@ pub(super) fn after_first_sync(
     });
 }
 
-/// The families in which everything has been written once.
+/// The families that have been written completely once.
 fn written(status: &Status) -> BTreeSet<Family> {
     let synced = status.families.iter().filter(|(_, family)| family.last_synced.is_some());
     synced.map(|(family, _)| *family).collect()
 }
 
-/// What failed at the last attempt, for those who ask for health and metrics.
+/// Publishes what failed at the last attempt in health and metrics.
 fn tell(report: &Report, status: &watch::Sender<Status>, metrics: &Metrics) {
     let count = report.failures().count();
     metrics.own.takeover_failures.set(gauge(count));
@@ -67,8 +67,8 @@ fn tell(report: &Report, status: &watch::Sender<Status>, metrics: &Metrics) {
     });
 }
 
-/// Tries to start the thread until that succeeds: what stands against it is a limit that others have reached (of processes in
-/// a cgroup). Said once, then by change; `tell` is told each time.
+/// Tries until the thread starts: only a limit that others have reached (of processes in a cgroup) prevents it. Logs
+/// the error once, then when it changes; calls `tell` each time.
 async fn until_it_starts(mut start: impl FnMut() -> io::Result<()>, tell: impl Fn(&Report)) {
     let mut said = None;
     while let Err(error) = start() {
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(codes, (503, false, 200), "a restart would make no accept: {body}");
         assert!(body.contains(r#"["replies of Services are dropped: "#), "{body}");
 
-        // What is to be done is at the end, and a line is cut.
+        // The remedy is at the end of the line, and lines are cut.
         let mut report = Report::default();
         report.back(&vec!["ipset KUBE-6-LOAD-BALANCER-SOURCE-CID".to_owned(); 40]);
         tell(&report, &status, &metrics);

@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::vlog;
 
-/// Goes on at SIGUSR1 and SIGUSR2, as kube-proxy does: nothing is meant by them here, and by default they kill.
+/// Ignores SIGUSR1 and SIGUSR2, as kube-proxy does: they mean nothing here, and by default they kill the process.
 pub(super) fn ignore_user_signals() -> anyhow::Result<()> {
     for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        // The handler stays when nobody waits for the signal any more.
+        // The handler stays installed when nobody waits for the signal any more.
         drop(signal(kind).context("cannot ignore SIGUSR1 and SIGUSR2")?);
     }
     Ok(())
 }
 
-/// Tasks of which the first that ends, ends all.
+/// Tasks that all end when the first of them ends.
 pub(super) struct Tasks {
     running: JoinSet<anyhow::Result<()>>,
     shutdown: CancellationToken,
@@ -28,17 +28,17 @@ impl Tasks {
         Self { running: JoinSet::new(), shutdown: CancellationToken::new() }
     }
 
-    /// What tells that all are to end.
+    /// The token that tells all tasks to end.
     pub(super) fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
 
-    /// Starts a task. When it ends, all do.
+    /// Starts a task. When it ends, all tasks end.
     pub(super) fn spawn(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.running.spawn(task);
     }
 
-    /// Starts a task that ends with the others, and cannot fail. It must end by itself at the shutdown.
+    /// Starts a task that cannot fail, and must end by itself at the shutdown.
     pub(super) fn accompany(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(async move {
             task.await;
@@ -46,7 +46,7 @@ impl Tasks {
         });
     }
 
-    /// Ends all when the process is asked to end.
+    /// Ends all tasks when the process is asked to end.
     pub(super) fn end_on_signals(&self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -62,12 +62,12 @@ impl Tasks {
         Ok(())
     }
 
-    /// Waits for a task to end, which ends all: by a signal, or because it failed.
+    /// Waits for a task to end, by a signal or because it failed; its end ends all.
     pub(super) async fn one_ends(&mut self) -> anyhow::Result<()> {
         self.running.join_next().await.map_or(Ok(()), |ended| ended.context("a task panicked").flatten())
     }
 
-    /// Ends all tasks. The first error is the program's: of what led to this, or else of them.
+    /// Ends all tasks. Returns the first error: that of `result`, or else of the tasks.
     pub(super) async fn end(mut self, mut result: anyhow::Result<()>) -> anyhow::Result<()> {
         self.shutdown.cancel();
         while !self.running.is_empty() {

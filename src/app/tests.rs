@@ -19,7 +19,8 @@ use crate::desired::settings::Supported;
 use crate::options::{Command, from_args};
 use crate::serve::metrics::Metrics;
 
-/// An API server that takes Events, and answers nothing else: it tells of no Node. The reasons of the Events are kept.
+/// An API server that accepts Events and answers nothing else, so it tells of no Node. `told` keeps the Events'
+/// reasons.
 fn server_without_answers(told: &Arc<Mutex<Vec<String>>>) -> Client {
     let told = Arc::clone(told);
     let answer = move |request: http::Request<Body>| {

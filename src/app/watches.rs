@@ -1,4 +1,4 @@
-//! What the watches of the API server say of themselves → health and metrics.
+//! Brings what the watches of the API server report into health and metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub(super) fn observer(metrics: &Arc<Metrics>) -> Observer {
     })
 }
 
-/// Makes what the watches count part of the metrics, and what fails in them part of the status.
+/// Adds the watches' counters to the metrics, and their failures to the status.
 pub(super) fn follow(
     monitors: Vec<Monitor>,
     metrics: &Metrics,
@@ -52,7 +52,7 @@ fn read(monitor: Monitor) -> Read {
     })
 }
 
-/// Until the watch ends.
+/// Publishes the failures of a watch until it ends.
 async fn publish(mut monitor: Monitor, status: &watch::Sender<Status>) {
     let resource = monitor.resource.to_string();
     while monitor.status.changed().await.is_ok() {

@@ -20,25 +20,27 @@ pub fn all<'a>(
         .flat_map(|slice| &slice.endpoints)
 }
 
-/// Which endpoints slices have, in whatever condition. Of the Service that was asked for last it keeps which ports are in which
-/// slice: a Service may have thousands, and this is asked for each of its virtual servers.
+/// Which endpoints the slices of a Service have, whatever their condition.
+///
+/// Caches which ports are in which slice, for the Service asked about last: a Service may have thousands of slices, and
+/// the question comes up for each of its virtual servers.
 #[derive(Debug)]
 pub struct InSlices<'a> {
     cluster: &'a Cluster,
     last: Option<(ServiceKey, Vec<Ports<'a>>)>,
 }
 
-/// The ports of a slice, and its endpoints.
+/// The ports of a slice and its endpoints.
 type Ports<'a> = (HashSet<(Protocol, u16)>, &'a [Endpoint]);
 
 impl<'a> InSlices<'a> {
-    /// Nobody was asked for yet.
+    /// Starts with an empty cache.
     pub fn of(cluster: &'a Cluster) -> Self {
         Self { cluster, last: None }
     }
 
-    /// Which of these endpoints, given in order, any slice of the Service has for this protocol. All at once, since it looks
-    /// at each endpoint of the Service.
+    /// Which of these endpoints, given in order, any slice of the Service has for this protocol. Takes them all at
+    /// once, since it looks at each endpoint of the Service.
     pub fn among(
         &mut self,
         service: &ServiceKey,
@@ -71,7 +73,7 @@ impl<'a> InSlices<'a> {
     }
 }
 
-/// Whether any endpoint of the Service says for whom it is meant.
+/// Whether any endpoint of the Service has hints.
 pub fn have_hints(cluster: &Cluster, service: &Service) -> bool {
     cluster.slices(&service.key).any(|slice| slice.endpoints.iter().any(|endpoint| endpoint.hints.is_some()))
 }

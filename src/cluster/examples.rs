@@ -1,4 +1,4 @@
-//! Facts for tests, those outside the library too: what a test does not speak of is as in most clusters.
+//! Facts for tests, also for those outside the library: whatever a test does not specify is as in most clusters.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ pub(crate) fn service(key: ServiceKey) -> Service {
     }
 }
 
-/// An endpoint that is ready, on no node that is known.
+/// A ready endpoint, on no known node.
 pub(crate) fn endpoint(address: IpAddr) -> Endpoint {
     Endpoint { address, ready: true, serving: true, terminating: false, node: None, hints: None }
 }

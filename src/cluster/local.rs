@@ -1,4 +1,4 @@
-//! What a Service has on this node: for its health check port, and for numbers.
+//! What a Service has on this node: for its health check port, and for metrics.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use super::Cluster;
 use super::types::{Endpoint, EndpointSlice, Family, Service, ServicePort};
 
-/// What a Service has on one node, and elsewhere.
+/// What a Service has on one node, compared to elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Local {
-    /// How many addresses are ready on the node, whatever their ports. One that is ending is not, though it may still
-    /// get traffic: load balancers must turn to other nodes by then (contract 8.4).
+    /// How many addresses are ready on the node, whatever their ports. A terminating endpoint is not, though it may
+    /// still get traffic: load balancers must turn to other nodes by then (contract 8.4).
     pub ready_addresses: usize,
-    /// Whether any of its ports has endpoints that can get traffic, and none of them is on the node.
+    /// Whether any of its ports has endpoints that can get traffic, but none of them is on the node.
     pub lacks_endpoints: bool,
 }
 
@@ -23,13 +23,13 @@ struct Usable {
     anywhere: bool,
 }
 
-/// What a Service has on the node of this name, of one family.
+/// What a Service has, in one family, on the node of this name.
 pub fn of(cluster: &Cluster, service: &Service, node_name: &str, family: Family) -> Local {
     let mut ready: BTreeSet<IpAddr> = BTreeSet::new();
-    // Endpoints without any port are in slices of their own: pods that lack the port that the Service means.
+    // Slices without ports are left out: they hold pods that lack the port that the Service names.
     let slices = cluster.slices(&service.key);
     let slices = slices.filter(|slice| slice.family == family && !slice.ports.is_empty());
-    // Each endpoint is looked at once, however many ports there are.
+    // Each endpoint is looked at once, whatever the number of ports.
     let mut usable_of: Vec<(&EndpointSlice, Usable)> = Vec::new();
     for slice in slices {
         let mut usable = Usable::default();
@@ -51,7 +51,7 @@ pub fn of(cluster: &Cluster, service: &Service, node_name: &str, family: Family)
     Local { ready_addresses: ready.len(), lacks_endpoints: service.ports.iter().any(lacks) }
 }
 
-/// Whether it gets traffic: because it is ready, or for want of one that is.
+/// Whether an endpoint can get traffic: because it is ready, or as a fallback if no endpoint is.
 fn is_usable(endpoint: &Endpoint) -> bool {
     endpoint.ready || endpoint.serves_while_terminating()
 }

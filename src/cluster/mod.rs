@@ -1,7 +1,7 @@
 //! Events → facts.
 //!
-//! [`Cluster`] is a fold of the events of all sources: the Services, EndpointSlices and the own Node as last heard
-//! of. It says which Services an event concerns and nothing about what to do with them. Pure: no clock, no I/O.
+//! [`Cluster`] is a fold over the events of all sources: the last known Services, EndpointSlices and own Node. It says
+//! which Services an event concerns, not what to do about them. Pure: no clock, no I/O.
 
 pub mod endpoints;
 #[cfg(test)]
@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use crate::api::{Change, Event};
 use types::{EndpointSlice, Node, NodeAddresses, Service, ServiceKey, SliceKey};
 
-/// The Services that an event concerns: whose facts may have changed.
+/// The Services that an event concerns: those whose facts may have changed.
 pub type Touched = BTreeSet<ServiceKey>;
 
 /// What is known of the cluster.
@@ -32,19 +32,19 @@ pub type Touched = BTreeSet<ServiceKey>;
 pub struct Cluster {
     services: HashMap<ServiceKey, Service>,
     slices: HashMap<SliceKey, EndpointSlice>,
-    /// The slices of each Service, whether the Service is known (yet) or not. In order, so that what is made of
-    /// them does not depend on the order of events. Never holds an empty list. (Nearly all have one slice, for which a tree
-    /// would take ten times the memory.)
+    /// The slices of each Service, whether the Service is known (yet) or not. Sorted, so that what is made of them does
+    /// not depend on the order of events. Never holds an empty list. (Nearly all Services have one slice, for which a
+    /// tree would take ten times the memory.)
     slices_of: HashMap<ServiceKey, SmallVec<[SliceKey; 1]>>,
     node: Option<Node>,
     node_addresses: NodeAddresses,
-    /// The addresses of other nodes, where they are watched.
+    /// The addresses of the other nodes, if those are watched.
     other_nodes: HashMap<Arc<str>, Vec<IpAddr>>,
-    /// The complete sets that were not seen yet.
+    /// The complete sets that have not arrived yet.
     awaited: Awaited,
 }
 
-/// Complete sets that were not seen yet.
+/// Complete sets that have not arrived yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Awaited(BTreeSet<Set>);
 
@@ -64,14 +64,14 @@ impl Default for Awaited {
 }
 
 impl Cluster {
-    /// A cluster of which nothing is known, and that is not complete without its other nodes.
+    /// An empty cluster that is complete only once its other nodes have arrived too.
     pub fn with_other_nodes() -> Self {
         let mut cluster = Self::default();
         cluster.awaited.0.insert(Set::OtherNodes);
         cluster
     }
 
-    /// Takes in an event and says which Services it concerns. News that change nothing concern none.
+    /// Takes in an event and returns the Services that it concerns: none if the event changes nothing.
     pub fn apply(&mut self, event: Event) -> Touched {
         let mut touched = Touched::new();
         match event {
@@ -126,14 +126,16 @@ impl Cluster {
         touched
     }
 
-    /// Whether the complete sets of Services and of EndpointSlices have been seen, and the own Node or that there is
-    /// none. Before that the facts are a part of the truth, and nothing may be withdrawn because of them: without the
-    /// node's zone, for one, every endpoint would be wanted.
+    /// Whether the complete sets of Services and of EndpointSlices have arrived (and of other nodes, if those are
+    /// watched), and either the own Node or the news that there is none.
+    ///
+    /// Until then the facts are only part of the truth, and nothing may be withdrawn because of them: without the
+    /// node's zone, for example, every endpoint would be wanted.
     pub fn is_complete(&self) -> bool {
         self.awaited.0.is_empty()
     }
 
-    /// All Services, in no order.
+    /// All Services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
     }
@@ -163,7 +165,7 @@ impl Cluster {
         self.node.as_ref()
     }
 
-    /// The other nodes with their addresses, where they are watched.
+    /// The other nodes with their addresses, if those nodes are watched.
     pub fn other_nodes(&self) -> impl Iterator<Item = (&Arc<str>, &[IpAddr])> {
         self.other_nodes.iter().map(|(name, addresses)| (name, addresses.as_slice()))
     }
@@ -173,7 +175,7 @@ impl Cluster {
         self.other_nodes.get(name).map(Vec::as_slice)
     }
 
-    /// The addresses that this node has. They are told before anything else: see `crate::app`.
+    /// The addresses of this node. They are reported before anything else: see `crate::app`.
     pub fn node_addresses(&self) -> &NodeAddresses {
         &self.node_addresses
     }
@@ -210,7 +212,7 @@ impl Cluster {
             }
             return;
         }
-        // Its label may have named another Service before.
+        // The slice's label may have named another Service before.
         self.remove_slice(&slice.key, touched);
         slice.service = self.known_key(slice.service);
         touched.insert(slice.service.clone());
@@ -221,7 +223,7 @@ impl Cluster {
         self.slices.insert(slice.key.clone(), slice);
     }
 
-    /// The key as it is held already, if it is: so that a Service and its slices share one text.
+    /// The key as it is already held, if it is, so that a Service and its slices share one text.
     fn known_key(&self, key: ServiceKey) -> ServiceKey {
         let of_service = self.services.get_key_value(&key).map(|(known, _)| known);
         let of_slices = || self.slices_of.get_key_value(&key).map(|(known, _)| known);

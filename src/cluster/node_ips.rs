@@ -14,14 +14,14 @@ pub struct NodeIps {
 }
 
 impl NodeIps {
-    /// From the addresses of the Node object, in order, and `--bind-address`, which has the last word in its family
-    /// unless it is the unspecified address. A family without an address has its loopback address. `None`: there is
+    /// Takes the addresses of the Node object, in order, and `--bind-address`, which takes precedence in its family
+    /// unless it is the unspecified address. A family without an address gets its loopback address. `None` if there is
     /// neither an address nor a `--bind-address`.
     pub fn new(addresses: &[IpAddr], bind_address: Option<IpAddr>) -> Option<Self> {
         let bind_address = bind_address.filter(|address| !address.is_unspecified());
         let primary = Family::of(bind_address.or(addresses.first().copied())?);
         let mut ips = Self { primary, v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
-        // The last one that is put wins: the first of each family, and above all `--bind-address`.
+        // The last address put wins: the first one of each family and, over all others, `--bind-address`.
         for address in addresses.iter().rev().chain(&bind_address) {
             match address {
                 IpAddr::V4(address) => ips.v4 = *address,
@@ -31,7 +31,7 @@ impl NodeIps {
         Some(ips)
     }
 
-    /// The address in a family; the loopback address where the node has none.
+    /// The address in a family; the loopback address if the node has none.
     pub fn of(&self, family: Family) -> IpAddr {
         match family {
             Family::V4 => self.v4.into(),

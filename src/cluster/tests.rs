@@ -48,7 +48,7 @@ fn touched(names: &[&str]) -> Touched {
     names.iter().map(|name| ServiceKey::new("default", *name)).collect()
 }
 
-/// Where the tests stand.
+/// This node's place in the tests.
 const HERE: Place<'_> = Place { node: "here", zone: Some("west") };
 
 fn usable(cluster: &Cluster) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn a_slice_may_come_before_its_service_and_move_to_another_one() {
     assert_eq!(usable(&cluster), [0_u8; 0]);
 }
 
-/// A port of the Service takes its number from the one with its name and protocol, wherever that stands.
+/// A port of the Service takes its number from the slice's port with the same name and protocol, wherever that is.
 #[test]
 fn a_port_is_found_wherever_it_stands_in_a_slice() {
     let port = |name: &str, protocol, port| SlicePort { name: name.into(), protocol, port };
@@ -115,7 +115,7 @@ fn a_port_is_found_wherever_it_stands_in_a_slice() {
     }
     cluster.apply(put(with(others.to_vec())));
     assert_eq!(usable(&cluster), [0_u8; 0]);
-    // No API server lets that pass. The first one counts.
+    // No API server accepts a duplicate. The first one counts.
     cluster.apply(put(with(vec![web, port("web", Protocol::Tcp, 9090)])));
     assert_eq!(usable(&cluster), [1]);
 }

@@ -1,4 +1,4 @@
-//! Which endpoints of a Service port get new connections on this node: conditions, traffic policies, hints
+//! Which endpoints of a Service port get new connections on this node, by conditions, traffic policies and hints
 //! (contract 5.2; KEP-1669, KEP-2433, KEP-3015).
 
 mod judged;
@@ -12,7 +12,7 @@ use super::Cluster;
 use super::types::{Endpoint, Family, Hints, Service, ServicePort};
 use crate::state::RealServerKey;
 
-/// Where this node stands.
+/// This node's place in the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// Its name.
@@ -44,9 +44,11 @@ impl Known<'_> {
     }
 }
 
-/// The endpoints that new connections go to, by policy: those that are ready or, where none is, those that still serve
-/// while they terminate. Of the ready ones of the whole cluster, those that are meant for this node or its zone, if all
-/// of them say for whom they are meant and some are meant for here: half-written hints would overload a few.
+/// The endpoints that new connections go to, by policy: those that are ready or, if none is, those that still serve
+/// while they terminate.
+///
+/// Of the ready endpoints of the whole cluster, only those meant for this node or its zone are used, if all of them
+/// have hints and some are meant for this node or zone: half-written hints would overload a few endpoints.
 pub fn endpoints(
     cluster: &Cluster,
     service: &Service,
@@ -62,7 +64,8 @@ pub fn endpoints(
     }
 }
 
-/// Those that are ready and `admitted` or, where none is, those that terminate and serve, and may do so `instead`.
+/// The endpoints that are ready and `admitted`, or else those that serve while they terminate and are allowed
+/// `instead`.
 fn ready_or_serving(
     all: &[Known<'_>],
     admitted: impl Fn(&Known<'_>) -> bool,
@@ -76,7 +79,7 @@ fn ready_or_serving(
     }
 }
 
-/// Those that are `wanted`, in memory for all of them at once.
+/// The endpoints that are `wanted`. Memory for all of them is allocated at once.
 fn chosen(all: &[Known<'_>], wanted: impl Fn(&Known<'_>) -> bool) -> Vec<RealServerKey> {
     let mut chosen = Vec::with_capacity(all.len());
     for known in all {
@@ -102,9 +105,9 @@ pub enum Near {
 }
 
 impl Near {
-    /// Those that all who are ready have, if one of them is meant for here.
+    /// The kind of hints that all ready endpoints have, if at least one of them is meant for this place.
     fn of<'a, I: Iterator<Item = &'a Known<'a>>>(ready: impl Fn() -> I, place: Place<'_>) -> Self {
-        // Without an endpoint there is nothing to say: `all` of none holds, `any` does not.
+        // Without endpoints no kind of hint counts: `all` holds for an empty list, `any` does not.
         let all_and_here = |names: fn(&Hints) -> &[Arc<str>], here: Option<&str>| {
             ready().all(|known| !known.names(names).is_empty())
                 && ready().any(|known| known.names(names).iter().any(|name| Some(&**name) == here))
@@ -128,8 +131,8 @@ impl Near {
     }
 }
 
-/// One entry per address and port, in order. Of several, the last that is not terminating wins, whichever slice it stands
-/// in: a pod that moves from one slice to another is in both for a while (contract 5.1).
+/// One entry per address and port, in order. Of several entries, the last one that is not terminating wins, whichever
+/// slice it is in: a pod that moves between slices is in both for a while (contract 5.1).
 fn merge<'a>(
     cluster: &'a Cluster,
     service: &Service,
@@ -146,7 +149,7 @@ fn merge<'a>(
             local: endpoint.node.as_deref() == Some(place.node),
         }));
     }
-    // Stable: of those with the same key the last comes last.
+    // The sort is stable: of entries with the same key, the last one stays last.
     merged.sort_by_key(|known| known.key);
     merged.dedup_by(|later, kept| {
         let same = later.key == kept.key;

@@ -1,7 +1,7 @@
 //! The vocabulary: what the rest of the program knows of Kubernetes objects.
 //!
-//! Sources of facts (`crate::api`) turn their objects into these types once, at the edge; nothing behind
-//! them ever sees a Kubernetes type. Text that repeats is shared (`Arc<str>`).
+//! Sources of facts (`crate::api`) convert their objects to these types once, at the edge; nothing after that ever sees
+//! a Kubernetes type. Repeated text is shared (`Arc<str>`).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::Serialize;
 mod uid;
 pub use uid::Uid;
 
-/// An IP family; each makes progress alone.
+/// An IP family; each makes progress independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -24,7 +24,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which they are worked on.
+    /// Both families, in the order in which they are worked on.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The family of an address.
@@ -37,7 +37,8 @@ impl Family {
         Self::of(network.addr())
     }
 
-    /// `0.0.0.0` or `::`: the address of nobody, and the lowest of the family. Those of IPv4 come before those of IPv6.
+    /// `0.0.0.0` or `::`: no host has it, and it is the family's lowest address. IPv4 addresses come before IPv6
+    /// addresses.
     pub fn unspecified_address(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -106,9 +107,10 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A namespace and a name in it as one shared text, since a large cluster has hundreds of thousands of them and each is
-/// held in several places. Between the two stands [`Names::BETWEEN`], which sorts before all that a name may hold: the
-/// order is that of namespaces, then of names.
+/// A namespace and a name in it, as one shared text.
+///
+/// A large cluster has hundreds of thousands of them, and each is held in several places. [`Names::BETWEEN`] separates
+/// the two and sorts before every character of a name, so the order is by namespace, then by name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Names(Arc<str>);
 
@@ -119,7 +121,7 @@ impl Names {
         Self([namespace, Self::BETWEEN, name].concat().into())
     }
 
-    /// Namespace and name.
+    /// The namespace and the name.
     fn both(&self) -> (&str, &str) {
         self.0.split_once(Self::BETWEEN).expect("made of two")
     }
@@ -138,7 +140,7 @@ impl fmt::Debug for Names {
     }
 }
 
-/// Kinds of keys that are a namespace and a name in it.
+/// Defines types of keys that consist of a namespace and a name in it.
 macro_rules! keys {
     ($($(#[$meta:meta])* $key:ident)*) => { $(
         $(#[$meta])*
@@ -184,10 +186,11 @@ keys! {
 pub struct Service {
     /// Its name.
     pub key: ServiceKey,
-    /// Which of the objects of this name it is; `None` where the source does not say. For Events about it.
+    /// The identity of this object among successive objects of its name, for Events about it; `None` if the source does
+    /// not say.
     pub uid: Option<Uid>,
-    /// Seconds since 1970 at which the object was created; 0 where the source does not say. Of two
-    /// Services that claim the same address, protocol and port in the same role, the older one has it.
+    /// When the object was created, in seconds since 1970; 0 if the source does not say. Of two Services that claim the
+    /// same address, protocol and port in the same role, the older one gets it.
     pub created_seconds: i64,
     /// At most one address per family, primary first.
     pub cluster_ips: Vec<IpAddr>,
@@ -197,42 +200,45 @@ pub struct Service {
     pub affinity_seconds: Option<u32>,
     /// `internalTrafficPolicy`: which endpoints the cluster IPs lead to.
     pub internal_policy: Policy,
-    /// How it is reached besides its cluster IPs; `None`: not at all. Few Services have it.
+    /// How the Service is reached besides its cluster IPs; `None` if it is not. Few Services have this.
     pub external: Option<Box<External>>,
-    /// What of the object is invalid and left out, or valid and not served, in words; `None`: nothing. Few Services have it.
+    /// What parts of the object are invalid and left out, or valid but not served, in words; `None` if there are none.
+    /// Few Services have remarks.
     pub remarks: Option<Box<str>>,
 }
 
-/// Which endpoints an entry point leads to. It is shown as in a Service.
+/// Which endpoints an entry point leads to. Serialized as in a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Policy {
     /// Those of the whole cluster.
     #[default]
     Cluster,
-    /// Those on this node, if there are any; what comes from outside keeps its source address.
+    /// Those on this node, if there are any; traffic from outside keeps its source address.
     Local,
 }
 
-/// The entry points of a Service besides its cluster IPs. Node ports are with the ports.
+/// The entry points of a Service besides its cluster IPs, except node ports, which are in [`ServicePort`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
-    /// `externalIPs`, of whatever family.
+    /// `externalIPs`, of either family.
     pub external_ips: Vec<IpAddr>,
     /// The load balancer's addresses that this node answers for: `status.loadBalancer.ingress` with an address and
     /// `ipMode` VIP, the default (KEP-1860).
     pub load_balancer_ips: Vec<IpAddr>,
     /// `externalTrafficPolicy`, where the Service's type gives it a meaning (contract 4.3).
     pub policy: Policy,
-    /// Who may use the load balancer's addresses, of both families; of a family without any: everybody.
+    /// The networks, of both families, that may use the load balancer's addresses. A family without any: everybody may.
     pub source_ranges: Vec<IpNet>,
-    /// Where load balancers ask whether this node has endpoints: only for type `LoadBalancer` with policy `Local`.
+    /// The port at which load balancers ask whether this node has endpoints: only for type `LoadBalancer` with policy
+    /// `Local`.
     pub health_check_node_port: Option<u16>,
-    /// Whether such a Service has none, so that no load balancer can ask.
+    /// Whether a Service of that type and policy has no such port, so that no load balancer can ask.
     pub lacks_health_check_node_port: bool,
 }
 
 impl External {
-    /// Whether there is any way in, of whatever family: a load balancer may ask for the node's health without one.
+    /// Whether there is any entry point, of either family. A load balancer may ask for the node's health even if there
+    /// is none.
     pub fn is_reached(&self, service: &Service) -> bool {
         !self.load_balancer_ips.is_empty()
             || !self.external_ips.is_empty()
@@ -254,15 +260,17 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
-    /// Where session affinity is not to be had of IPVS: FTP's port. What goes to TCP port 20, or any from 1024 on
-    /// (`ip_unprivileged_port_start`), of an address and has no virtual server of its own there, IPVS takes for a data
-    /// connection of the one at port 21, if there is one. Where that is persistent, it leads to its endpoint, whatever
-    /// the port is: past source ranges, and at an address of the node's own also what is the node's, answers to its own
-    /// connections among it. Otherwise it is left alone (`ip_vs_service_find`, `ip_vs_sched_persist` and `ip_vs_leave`
-    /// of `net/netfilter/ipvs`, Linux 6.12).
+    /// The port at which IPVS cannot provide session affinity: FTP's.
+    ///
+    /// IPVS takes traffic to TCP port 20, or to any port from 1024 on (`ip_unprivileged_port_start`), for a data
+    /// connection of the virtual server at port 21 of the same address, if there is one and the port has no virtual
+    /// server of its own. If the virtual server at port 21 is persistent, such traffic goes to its endpoint, whatever
+    /// the port: it bypasses source ranges, and at one of the node's own addresses it includes the node's own traffic,
+    /// even the answers to its own connections. If the virtual server is not persistent, such traffic is left alone
+    /// (`ip_vs_service_find`, `ip_vs_sched_persist` and `ip_vs_leave` of `net/netfilter/ipvs`, Linux 6.12).
     pub const WITHOUT_AFFINITY: (Protocol, u16) = (Protocol::Tcp, 21);
 
-    /// Whether affinity is not to be had at one of its entry points.
+    /// Whether session affinity is unavailable at one of the port's entry points.
     pub fn lacks_affinity(&self) -> bool {
         let (protocol, port) = Self::WITHOUT_AFFINITY;
         self.protocol == protocol && (self.port == port || self.node_port == Some(port))
@@ -278,7 +286,8 @@ pub struct EndpointSlice {
     pub service: ServiceKey,
     /// The family of its endpoints.
     pub family: Family,
-    /// Its ports; each holds for every endpoint. A [`Cluster`](super::Cluster) has them in order, each name and protocol once.
+    /// Its ports, each of which holds for every endpoint. In a [`Cluster`](super::Cluster) they are sorted, each name
+    /// and protocol once.
     pub ports: Vec<SlicePort>,
     /// Its endpoints, in the slice's order.
     pub endpoints: Vec<Endpoint>,
@@ -288,13 +297,14 @@ pub struct EndpointSlice {
 }
 
 impl EndpointSlice {
-    /// Puts the ports in order; of several with one name and protocol the first one counts.
+    /// Sorts the ports; of several with the same name and protocol, the first one counts.
     pub(super) fn settle(&mut self) {
         self.ports.sort_by(|left, right| left.key().cmp(&right.key()));
         self.ports.dedup_by(|later, kept| later.key() == kept.key());
     }
 
-    /// The port on its endpoints that serves a Service port. The slice is one of a [`Cluster`](super::Cluster).
+    /// The port on the endpoints that serves a Service port. The slice must be in a [`Cluster`](super::Cluster), so
+    /// that its ports are sorted.
     pub(super) fn port(&self, port: &ServicePort) -> Option<u16> {
         let key = (&*port.name, port.protocol);
         let index = self.ports.binary_search_by(|known| known.key().cmp(&key)).ok()?;
@@ -314,39 +324,39 @@ pub struct SlicePort {
 }
 
 impl SlicePort {
-    /// What a Service port is found by.
+    /// What a Service port is matched by.
     fn key(&self) -> (&str, Protocol) {
         (&self.name, self.protocol)
     }
 }
 
-/// One endpoint of a slice: the first of its addresses, and its conditions with the API's defaults applied
-/// (ready and serving when not said, not terminating when not said).
+/// One endpoint of a slice: the first of its addresses, and its conditions with the API's defaults applied (ready and
+/// serving, not terminating, unless the slice says otherwise).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address.
     pub address: IpAddr,
-    /// Ready for new connections.
+    /// Whether it is ready for new connections.
     pub ready: bool,
-    /// Answers, whether it is being ended or not.
+    /// Whether it answers, terminating or not.
     pub serving: bool,
-    /// Is being ended.
+    /// Whether it is terminating.
     pub terminating: bool,
     /// The node that it runs on, if the slice says so.
     pub node: Option<Arc<str>>,
-    /// For whom the control plane meant it, if it said so.
+    /// The clients that the control plane meant it for, if it named any.
     pub hints: Option<Arc<Hints>>,
 }
 
 impl Endpoint {
-    /// Whether it may still be sent new connections, where none is ready (KEP-1669).
+    /// Whether it may still get new connections when no endpoint is ready (KEP-1669).
     pub fn serves_while_terminating(&self) -> bool {
         self.serving && self.terminating
     }
 }
 
-/// For which clients an endpoint is meant (KEP-2433, KEP-3015): the control plane's way to say what a Service's
-/// `trafficDistribution` asks for.
+/// The clients that an endpoint is meant for (KEP-2433, KEP-3015): how the control plane expresses a Service's
+/// `trafficDistribution`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// `hints.forZones`: the zones.
@@ -355,7 +365,7 @@ pub struct Hints {
     pub nodes: Vec<Arc<str>>,
 }
 
-/// What is used of a Node object.
+/// The parts of a Node object that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
@@ -366,15 +376,15 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// The addresses of its pods: `spec.podCIDRs`, else `spec.podCIDR`.
     pub pod_cidrs: Vec<IpNet>,
-    /// Whether load balancers may send it traffic: not being deleted, and without the cluster autoscaler's taint
-    /// `ToBeDeletedByClusterAutoscaler` (contract 8.2).
+    /// Whether load balancers may send it traffic: it is not being deleted and does not have the cluster autoscaler's
+    /// taint `ToBeDeletedByClusterAutoscaler` (contract 8.2).
     pub eligible: bool,
 }
 
-/// The addresses of this node, of all its interfaces but the one that carries the service addresses.
+/// The addresses of this node, on all its interfaces except the one that carries the service addresses.
 pub type NodeAddresses = BTreeSet<NodeAddress>;
 
-/// An address of one of this node's interfaces. One address may be on several.
+/// An address of one of this node's interfaces. Several interfaces may have the same address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeAddress {
     /// The address.

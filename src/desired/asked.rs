@@ -1,4 +1,4 @@
-//! What a Service asks for, whether it is granted or not: for people who ask.
+//! What a Service asks for, whether it is granted or not: explanations for people.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,19 @@ use crate::state::{Element, Key, State, VirtualServer, VirtualServerKey};
 pub struct Asked<'a> {
     /// The entry point.
     pub server: VirtualServerKey,
-    /// What kind it is, and which endpoints it leads to; `None`: it is none any more by the Service's newest facts, which were
-    /// not looked at yet.
+    /// What kind of entry point it is, and which endpoints it leads to. `None`: the Service's newest facts, which have
+    /// not been looked at yet, no longer have this entry point.
     pub kind: Option<(Role, Policy)>,
-    /// Whose wish is granted.
+    /// The Service whose claim is granted.
     pub owner: &'a ServiceKey,
     /// The virtual server that this Service asks for, as in [`Desired::select`].
     pub wanted: &'a VirtualServer,
-    /// The elements about it that this Service asks for, in order.
+    /// The elements about the entry point that this Service asks for, in order.
     pub elements: &'a [Element],
 }
 
 impl Desired {
-    /// What a Service asks for at its entry points, in order; `None`: it was not looked at yet.
+    /// What a Service asks for at its entry points, in order; `None` if the Service has not been looked at yet.
     pub fn asked<'a>(&'a self, service: &Service) -> Option<Vec<Asked<'a>>> {
         let claims = self.claims.entry_points_of(&service.key)?;
         let service = &*self.served(service);
@@ -51,7 +51,7 @@ impl Desired {
         Some(claims.iter().filter_map(asked).collect())
     }
 
-    /// All who claim a virtual server, the one who has it first.
+    /// All Services that claim a virtual server, starting with the one that has it.
     pub fn claimants(&self, server: &VirtualServerKey) -> impl Iterator<Item = &ServiceKey> {
         self.claims.claimants(server)
     }
@@ -61,7 +61,7 @@ impl Desired {
         self.settings.same(actual, key)
     }
 
-    /// Where this node stands.
+    /// This node's place in the cluster.
     pub fn place(&self) -> Place<'_> {
         self.node.place()
     }

@@ -1,10 +1,12 @@
-//! Who claims which key.
+//! Which Service claims which key.
 //!
-//! Several Services may ask for one key: an endpoint of two Services, or two Services with one address and port. What
-//! is wanted is what the first claimant asks for: by the [`Role`] in which it has the address, so that nobody gets
-//! another Service's cluster IP by calling it an external IP, however old it is; then the older one, then by namespace
-//! and name. A change touches every claimant of its keys, so that the next one takes over when the winner goes. Elements
-//! about an entry point are not claimed by themselves: they are wanted if the one who has the entry point asks for them.
+//! Several Services may ask for one key: an endpoint may belong to two Services, or two Services may have the same
+//! address and port. The first claimant in order gets what it asks for. Claimants are ordered by the [`Role`] in which
+//! they have the address, so that nobody, however old their Service, gets another Service's cluster IP by calling it an
+//! external IP; then by age, the older one first; then by namespace and name.
+//!
+//! A change touches every claimant of its keys, so that the next one takes over when the winner goes. Elements about an
+//! entry point are not claimed on their own: they are wanted if the Service that has the entry point asks for them.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, hash_map};
@@ -18,12 +20,14 @@ use super::{Shared, Update};
 use crate::cluster::types::{Family, ServiceKey};
 use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
 
-/// Which of several Services gets what they all ask for, in words.
+/// The order in which several Services get what they all ask for, in words.
 pub const ORDER: &str = "cluster IPs come before node ports, load balancers' addresses and external IPs, in this order, then \
                          the older one";
 
-/// Everything that one Service asks for. Most ask for one of each, and there are many: a tree with one entry takes as much
-/// memory as one with eleven, so these are lists. They are in order, each key once, after [`Request::settled`].
+/// Everything that one Service asks for.
+///
+/// Most Services ask for one thing of each kind, and there are many Services. A tree with one entry takes as much
+/// memory as one with eleven, so these are lists. After [`Request::settled`] they are in order, each key once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
     /// When the Service was created.
@@ -39,16 +43,16 @@ pub(super) struct Request {
 /// What is asked for at one entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// In which role the Service has the address: the first in order, if it has several.
+    /// The role in which the Service has the address: the first in order, if it has several.
     pub(super) role: Role,
     /// The virtual server.
     pub(super) server: VirtualServer,
-    /// The elements about it, in order.
+    /// The elements about the entry point, in order.
     pub(super) elements: Vec<Element>,
 }
 
 impl Request {
-    /// Puts everything in order; of several claims at one entry point the first counts, and has the right of all of them.
+    /// Sorts everything. Of several claims at one entry point, the first one counts, with the best role of them all.
     pub(super) fn settled(mut self) -> Self {
         self.entry_points.sort_by_key(|(server, _)| *server);
         self.entry_points.dedup_by(|(later, other), (server, claim)| {
@@ -74,7 +78,7 @@ impl Request {
         Some(&self.entry_points[index].1)
     }
 
-    /// Whether everything but the virtual servers at its entry points is equal.
+    /// Whether everything except the virtual servers at its entry points is equal.
     fn same_but_servers(&self, other: &Self) -> bool {
         self.created_seconds == other.created_seconds
             && self.entry_points.len() == other.entry_points.len()
@@ -90,7 +94,7 @@ impl Request {
         self.entry_points.iter().map(|(server, _)| *server)
     }
 
-    /// The keys that are asked for, but virtual servers and what is about them.
+    /// The keys that are asked for, except virtual servers and the elements about entry points.
     fn other_keys(&self) -> impl Iterator<Item = Key> {
         let addresses = self.addresses.iter().map(|address| Key::Address(*address));
         self.elements.iter().map(|element| Key::Element(*element)).chain(addresses)
@@ -115,8 +119,8 @@ impl Request {
     }
 }
 
-/// Moves a list to memory that is just large enough. To shrink it in place would leave a hole behind each list, too small
-/// for the next one to grow in.
+/// Moves a list to memory that is just large enough. Shrinking it in place would leave a hole behind each list, too
+/// small for the next list to grow in.
 fn exact<T>(list: &mut Vec<T>) {
     if list.len() < list.capacity() {
         let mut moved = Vec::with_capacity(list.len());
@@ -125,18 +129,18 @@ fn exact<T>(list: &mut Vec<T>) {
     }
 }
 
-/// A Service that does not get a virtual server because one that comes before it has it ([`ORDER`]).
+/// A Service that does not get a virtual server because another Service, which comes first by [`ORDER`], has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// What both ask for.
+    /// What both Services ask for.
     pub server: VirtualServerKey,
-    /// Who has it.
+    /// The Service that has it.
     pub winner: ServiceKey,
-    /// Who does not.
+    /// The Service that does not.
     pub loser: ServiceKey,
 }
 
-/// The first in order has the key.
+/// A Service's claim on a key; the first claimant in order has the key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claimant {
     role: Role,
@@ -144,7 +148,8 @@ struct Claimant {
     service: ServiceKey,
 }
 
-/// Those who claim one virtual server. Nearly always one does: what is said of trees at [`Request`] holds for sets.
+/// The Services that claim one virtual server. There is nearly always one: like a tree (see [`Request`]), a set would
+/// take more memory.
 #[derive(Clone, Debug)]
 struct Claimants {
     first: Claimant,
@@ -152,7 +157,7 @@ struct Claimants {
 }
 
 impl Claimants {
-    /// Adds one, and says who loses by that; `None`: it is not new.
+    /// Adds a claimant and returns the Service that loses by that; `None` if the claimant is not new.
     fn insert(&mut self, claimant: Claimant) -> Option<ServiceKey> {
         let loser = match claimant.cmp(&self.first) {
             Ordering::Equal => return None,
@@ -163,7 +168,7 @@ impl Claimants {
         self.others.insert(loser).then_some(service)
     }
 
-    /// Removes one; whether nobody is left.
+    /// Removes a claimant and returns whether nobody is left.
     fn remove(&mut self, claimant: &Claimant) -> bool {
         if *claimant != self.first {
             self.others.remove(claimant);
@@ -184,21 +189,22 @@ impl Claimants {
 pub(super) struct Claims {
     requests: HashMap<ServiceKey, Request>,
     claimants: HashMap<VirtualServerKey, Claimants>,
-    /// The Services that ask for something about an address besides virtual servers. Nobody wins there: what one of them
-    /// asks for is wanted. Never holds an empty list.
+    /// The Services that ask for something about an address besides virtual servers. There is no winner: whatever one
+    /// of them asks for is wanted. Never holds an empty list.
     at_address: HashMap<IpAddr, SmallVec<[ServiceKey; 1]>>,
-    /// How many claims on a virtual server have lost, of all claimants together.
+    /// How many claims on virtual servers have lost, over all claimants.
     pub(super) lost: usize,
-    /// How often a Service has an address that is not put on the device.
+    /// How many addresses of Services are not put on the device, counted at each Service.
     pub(super) shared: usize,
 }
 
 impl Claims {
-    /// Replaces what a Service asks for; `None`: it is gone. Adds the keys that this may change to the update.
+    /// Replaces what a Service asks for; `None` if the Service is gone. Adds the keys that this may change to the
+    /// update.
     pub(super) fn put(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {
         let request = match (self.requests.get_mut(service), request) {
             (None, None) => return,
-            // Nothing new or, as nearly always, other endpoints: who claims what stays as it is.
+            // Nothing is new or, in nearly all cases, only endpoints changed: who claims what stays as it is.
             (Some(known), Some(new)) if known.same_but_servers(&new) => {
                 for ((server, claim), (_, new)) in known.entry_points.iter_mut().zip(new.entry_points) {
                     if claim.server != new.server {
@@ -210,7 +216,7 @@ impl Claims {
             }
             (_, request) => request,
         };
-        // Where nobody else claims an entry point and there are no elements about it, there will be none.
+        // If nobody else claims an entry point and there are no elements about it, there will be none.
         let is_contested = |server: &VirtualServerKey| {
             let claimants = self.claimants.get(server);
             claimants.is_some_and(|all| all.first.service != *service || !all.others.is_empty())
@@ -262,8 +268,9 @@ impl Claims {
         }
     }
 
-    /// Leaves, of the conflicts that were found during a look, those that there are after it, each once and with who has the
-    /// entry point then: Services are looked at one after the other, and one that comes may come before one that goes.
+    /// Reduces the conflicts found during a look to those that still exist after it, each once and with the Service
+    /// that has the entry point by then. Services are looked at one after the other, and one that is added may be
+    /// looked at before one that goes.
     pub(super) fn settle(&self, conflicts: &mut Vec<Conflict>) {
         let mut seen = BTreeSet::new();
         conflicts.retain_mut(|conflict| {
@@ -290,7 +297,7 @@ impl Claims {
             if self.claimants.get_mut(server).is_some_and(|claimants| claimants.remove(&gone)) {
                 self.claimants.remove(server);
             } else {
-                // One that won was followed by one that had lost.
+                // A claimant that had won was followed by one that had lost.
                 self.lost -= 1;
             }
             update.scope.push(Key::VirtualServer(*server));
@@ -341,7 +348,7 @@ impl Claims {
         }
     }
 
-    /// All wanted keys. What several Services ask for comes several times.
+    /// All wanted keys. A key that several Services ask for comes several times.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         let with_elements = |(server, claimants): (&VirtualServerKey, &Claimants)| {
             let claim = self.requests[&claimants.first.service].claim(server);
@@ -354,7 +361,7 @@ impl Claims {
             .chain(self.claimants.iter().flat_map(with_elements))
     }
 
-    /// What the winner asks for.
+    /// The virtual server as the winner asks for it.
     pub(super) fn virtual_server(&self, server: &VirtualServerKey) -> Option<&VirtualServer> {
         self.granted(server).map(|claim| &claim.server)
     }
@@ -377,13 +384,13 @@ impl Claims {
         Some(&self.claimants.get(server)?.first.service)
     }
 
-    /// All who claim a virtual server, the winner first.
+    /// All Services that claim a virtual server, the winner first.
     pub(super) fn claimants(&self, server: &VirtualServerKey) -> impl Iterator<Item = &ServiceKey> {
         let all = self.claimants.get(server).into_iter();
         all.flat_map(|all| std::iter::once(&all.first).chain(&all.others)).map(|claimant| &claimant.service)
     }
 
-    /// What a Service asks for at its entry points, in order, whether it is granted or not; `None`: it was not looked at.
+    /// What a Service asks for at its entry points, in order, granted or not; `None` if the Service was not looked at.
     pub(super) fn entry_points_of(&self, service: &ServiceKey) -> Option<&[(VirtualServerKey, Claim)]> {
         self.requests.get(service).map(|request| &*request.entry_points)
     }

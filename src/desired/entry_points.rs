@@ -1,10 +1,10 @@
-//! Services → entry points: each address and port where a Service is reached, and what is owed there
+//! Services → entry points: each address and port where a Service is reached, and what has to be done there
 //! (contract 4.4 and 5.2).
 //!
-//! A virtual server has one set of endpoints for all clients, while policy `Local` has two: what comes from outside
-//! goes to this node's endpoints, and clients inside the cluster reach all of them. So clients inside are sent to
-//! another virtual server: that of the cluster IP or, where the internal policy is `Local` too, one that is made for
-//! this on a port of the cluster IP that the Service does not use.
+//! A virtual server has one set of endpoints for all clients, but policy `Local` needs two: traffic from outside goes
+//! to this node's endpoints only, while clients inside the cluster reach all endpoints. Clients inside are therefore
+//! sent to another virtual server: that of the cluster IP or, if the internal policy is `Local` too, one made for this
+//! purpose on a port of the cluster IP that the Service does not use.
 
 use std::net::IpAddr;
 
@@ -20,32 +20,33 @@ pub(super) struct EntryPoint {
     pub(super) policy: Policy,
 }
 
-/// What kind of entry point it is, in the order in which claims on one come first ([`claims`](super::claims)): cluster IPs
-/// and node ports are given out by the API server, and a load balancer's addresses are written by its controller, while
-/// whoever may write Services may write any address among the external IPs.
+/// What kind of entry point it is, in the order of precedence of claims ([`claims`](super::claims)).
+///
+/// The API server allocates cluster IPs and node ports, and a controller writes a load balancer's addresses, but anyone
+/// who may write Services may put any address among the external IPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A cluster IP.
     Cluster,
-    /// Where clients inside the cluster are sent from the others, if not to the cluster IP's own ports.
+    /// Where clients inside the cluster are sent from external entry points, if not to the cluster IP's own ports.
     Inside,
     /// A node port on an address of the node.
     NodePort,
-    /// A load balancer's address: the Service's source ranges are about it.
+    /// A load balancer's address, to which the Service's source ranges apply.
     Balanced,
     /// An external IP.
     External,
 }
 
 impl Role {
-    /// Whether clients from outside of the cluster use it.
+    /// Whether clients outside the cluster use it.
     pub(super) fn is_external(self) -> bool {
         matches!(self, Self::External | Self::Balanced | Self::NodePort)
     }
 }
 
-/// The entry points of one port of a Service, in the family of this cluster IP; `inside` is the port's way inside
-/// ([`ways_inside`](super::ways_inside)). Where an address has two roles, the first one counts.
+/// The entry points of one port of a Service, in the family of this cluster IP. `inside` is the port's way inside
+/// ([`ways_inside`](super::ways_inside)). If an address has two roles, the first one counts.
 pub(super) fn of<'a>(
     service: &'a Service,
     port: &'a ServicePort,

@@ -11,8 +11,8 @@ use crate::cluster::types::{External, Family, Policy, Protocol, Service};
 use crate::cluster::{Cluster, endpoints};
 use crate::state::{Element, VirtualServerKey};
 
-/// The elements about an entry point, in order. `inside` is where clients inside the cluster are sent from it, if anywhere;
-/// `leads` says which of the chosen endpoints it leads to.
+/// The elements about an entry point, in order. `inside` is where clients inside the cluster are sent from this entry
+/// point, if they are sent anywhere; `leads` says which of the chosen endpoints it leads to.
 pub(super) fn of_entry_point(
     service: &Service,
     inside: VirtualServerKey,
@@ -60,17 +60,20 @@ pub(super) fn of_entry_point(
     elements
 }
 
-/// From where a load balancer's address may be used: the ranges, and not the node because it is this node. It often has the
-/// address itself as its source, since that is one of the node's: that is allowed if the node is inside of the ranges
-/// (contract 6.5), and else it is not, whatever range it is in. Nobody else can have this source.
+/// The sources that may use a load balancer's address: the ranges. This node has no access merely because it is this
+/// node.
+///
+/// Its connections often have the address itself as their source, since the address is one of the node's. This source
+/// is allowed if the node is inside the ranges (contract 6.5), and otherwise not, whatever range the address is in.
+/// Nobody else can have this source.
 fn allowed(mut ranges: Vec<IpNet>, address: IpAddr, node: &NodeFacts) -> Vec<IpNet> {
     let is_inside = |own: &IpAddr| !own.is_loopback() && ranges.iter().any(|range| range.contains(own));
     let node_is_inside = match node.ips {
-        // The one that it is known by (contract 3.5), whatever other addresses it has.
+        // The address that the node is known by (contract 3.5) decides, whatever other addresses the node has.
         Some(ips) => is_inside(&ips.of(Family::of(address))),
         None => node.node_port_addresses.iter().any(is_inside),
     };
-    // Disjoint: of ranges that lie in each other the kernel keeps one.
+    // The ranges are made disjoint: of nested ones, the kernel keeps only one.
     if node_is_inside {
         ranges.push(IpNet::from(address));
         IpNet::aggregate(&ranges)
@@ -79,27 +82,28 @@ fn allowed(mut ranges: Vec<IpNet>, address: IpAddr, node: &NodeFacts) -> Vec<IpN
     }
 }
 
-/// What is left of a network without one address: of the halves that it is in, the other ones.
+/// What is left of a network without one address: at each level of halving, the half that does not contain the address.
 fn without(network: IpNet, address: IpAddr) -> Vec<IpNet> {
     if !network.contains(&address) {
         return vec![network];
     }
-    // A network of one address has none.
+    // A network of one address has no halves.
     let halves = network.subnets(network.prefix_len() + 1).into_iter().flatten();
     halves.flat_map(|half| without(half, address)).collect()
 }
 
-/// Where load balancers ask for a Service's health check node port on its address: some send their question where they send
-/// the traffic, and would find a port that the Service does not have.
+/// Where load balancers may ask for a Service's health check node port on one of its addresses. Some send their query
+/// to the address that they send the traffic to, where it would find a port that the Service does not have.
 pub(super) fn of_health_checks(external: &External, address: IpAddr) -> Option<Element> {
     let port = external.health_check_node_port?;
     Some(Element::HealthCheck(VirtualServerKey { address, protocol: Protocol::Tcp, port }))
 }
 
-/// The endpoints of one family that may reach themselves through this node, in whatever condition (a connection to
-/// itself outlives its readiness): those on this node. Endpoints of other nodes need none, so that their changes do not
-/// reach nftables; but where pods of other nodes come by with their own address, which only policy `Local` of entry
-/// points from outside allows.
+/// The endpoints of one family that may reach themselves through this node: those on this node.
+///
+/// Their condition does not matter, since an endpoint's connection to itself outlives its readiness. Endpoints of other
+/// nodes need no element, so their changes do not reach nftables, unless pods of other nodes pass through this node
+/// with their own address, which only policy `Local` of external entry points allows.
 pub(super) fn hairpins<'a>(
     cluster: &'a Cluster,
     service: &'a Service,

@@ -1,8 +1,8 @@
 //! Facts → the kernel state we want.
 //!
 //! What each Service asks for (`virtual_servers`, `filter`, and its addresses) becomes claims on keys of the kernel's
-//! state ([`claims`]). An update looks at the touched Services only, and says which keys may have another wanted
-//! value now. Pure: no clock, no I/O.
+//! state ([`claims`]). An update looks only at the touched Services and returns the keys whose wanted value may have
+//! changed. Pure: no clock, no I/O.
 
 pub mod asked;
 pub mod claims;
@@ -36,10 +36,10 @@ use node::{Holder, NodeFacts};
 #[derive(Clone, Debug)]
 pub struct Desired {
     options: ProxyOptions,
-    /// What the kernel can do; what a Service asks for in a family that it does not know is not wanted.
+    /// What the kernel can do. What a Service asks for in a family that the kernel does not support is not wanted.
     supported: settings::Supported,
     node: NodeFacts,
-    /// What does not depend on any Service.
+    /// The wanted values that do not depend on any Service.
     settings: State,
     claims: Claims,
 }
@@ -47,21 +47,22 @@ pub struct Desired {
 /// What an update changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// The keys whose wanted value may have changed: of one touched Service after the other, in no other order; some may
-    /// come several times.
+    /// The keys whose wanted value may have changed, grouped by touched Service but otherwise in no particular order; a
+    /// key may come several times.
     pub scope: Vec<Key>,
-    /// How far in the scope the keys of each touched Service reach, in the order of the Services.
+    /// Where in the scope the keys of each touched Service end, in the order of the Services.
     pub until: Vec<usize>,
-    /// Services that do not get what they ask for, because another one that comes first has it. Only those that are new.
+    /// Services that do not get what they ask for, because another one comes first and has it. New conflicts only.
     pub conflicts: Vec<Conflict>,
-    /// Addresses that are not put on the device, because the node has them elsewhere. Only those that are new.
+    /// Addresses that are not put on the device, because the node has them elsewhere or another node has them. New ones
+    /// only.
     pub shared: Vec<Shared>,
 }
 
-/// A service address that another device of the node has, or that a Node object calls its node's own.
+/// A service address that another device of the node has, or that a Node object lists as its node's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// Whose service address it is.
+    /// The Service that has the address.
     pub service: ServiceKey,
     /// The address.
     pub address: IpAddr,
@@ -69,15 +70,16 @@ pub struct Shared {
 
 impl Desired {
     /// What is wanted before any object is known: settings and empty tables. `supported` says which settings this
-    /// kernel takes: see [`settings::Supported`].
+    /// kernel accepts: see [`settings::Supported`].
     pub fn new(options: ProxyOptions, node_name: Arc<str>, supported: settings::Supported) -> Self {
         let node = NodeFacts { name: node_name, ..NodeFacts::default() };
         let settings = settings::wanted(&options, &supported, &node);
         Self { options, supported, node, settings, claims: Claims::default() }
     }
 
-    /// How many virtual servers Services do not get because another one has them, and how many addresses are not put on the
-    /// device because the node has them elsewhere, or another node does: at each Service that is concerned.
+    /// The number of virtual servers that Services do not get because another Service has them, and the number of
+    /// addresses not put on the device because the node has them elsewhere or another node has them. Both are counted
+    /// at each Service concerned.
     pub fn contested(&self) -> (usize, usize) {
         (self.claims.lost, self.claims.shared)
     }
@@ -94,7 +96,8 @@ impl Desired {
         update
     }
 
-    /// Looks at this node again: says which settings may have another wanted value, and which Services are touched.
+    /// Looks at this node again. Returns the settings whose wanted value may have changed, and the Services that are
+    /// touched.
     pub fn look_at_node(&mut self, cluster: &Cluster) -> (Vec<Key>, Touched) {
         let node = NodeFacts::of(self.node.name.clone(), cluster, &self.options);
         let old = std::mem::replace(&mut self.node, node);
@@ -111,7 +114,7 @@ impl Desired {
         for address in old.moved(new).chain(new.moved(&old)) {
             touched.extend(self.claims.services_at(address).cloned());
         }
-        // Nodes move from zone to zone too rarely to keep an account of who has hints.
+        // Nodes change zones too rarely to justify an index of the Services that have hints.
         let moved = old.zone != new.zone;
         let other_ports = old.node_port_addresses != new.node_port_addresses;
         let other_ranges = other_ports || old.ips != new.ips;
@@ -131,17 +134,17 @@ impl Desired {
         (scope, touched)
     }
 
-    /// All keys that have a wanted value; some may come several times.
+    /// All keys that have a wanted value; a key may come several times.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.settings.keys().chain(self.claims.keys())
     }
 
-    /// The keys of the settings: what does not depend on any object. Some may come several times.
+    /// The keys of the settings, which do not depend on any object. A key may come several times.
     pub fn setting_keys(&self) -> Vec<Key> {
         self.settings.keys().collect()
     }
 
-    /// Whether these tables stay: none of them is made anew for other settings, or because it is not as it was made.
+    /// Whether these tables stay: none of them has to be replaced, because of other settings or because it was altered.
     pub fn keeps(&self, rules: &BTreeMap<Family, Rules>) -> bool {
         rules
             .iter()
@@ -153,8 +156,8 @@ impl Desired {
         self.settings.contains(key) || self.claims.contains(key)
     }
 
-    /// Which of these endpoints, given in order, a Service's slices have, whatever their condition: the Service that has the
-    /// virtual server.
+    /// Which of these endpoints, given in order, are in the slices of the Service that has the virtual server, whatever
+    /// their condition.
     pub fn endpoints_among(
         &self,
         slices: &mut InSlices<'_>,
@@ -167,13 +170,14 @@ impl Desired {
         }
     }
 
-    /// The wanted values of the keys in a scope, as a state. Where the scope has the rules of a family, all elements
-    /// of that family are in the answer: a table is made with all its elements. A virtual server is there even if no
-    /// endpoint of it is usable; whether it is made is decided with the servers that drain in view
-    /// ([`crate::reconcile::drain`]).
+    /// The wanted values of the keys in a scope, as a state.
+    ///
+    /// If the scope has the rules of a family, the state has all elements of that family: a table is made with all its
+    /// elements. A virtual server is included even if it has no usable endpoints; whether it is made is decided with
+    /// its draining servers in view ([`crate::reconcile::drain`]).
     pub fn select(&self, scope: &Scope) -> State {
         let mut state = State::default();
-        // They come in order, and are made a tree at once.
+        // These come in order, so the tree is built in one go at the end.
         let mut virtual_servers = Vec::new();
         for key in scope {
             match key {
@@ -213,12 +217,12 @@ impl Desired {
         state
     }
 
-    /// The virtual server of this key as it is wanted, as in [`Desired::select`].
+    /// The wanted virtual server of this key, as in [`Desired::select`].
     pub fn virtual_server(&self, key: &VirtualServerKey) -> Option<&VirtualServer> {
         self.claims.virtual_server(key)
     }
 
-    /// The Service whose wish for this virtual server is granted.
+    /// The Service whose claim on this virtual server is granted.
     pub fn owner(&self, server: &VirtualServerKey) -> Option<&ServiceKey> {
         self.claims.owner(server)
     }
@@ -238,8 +242,8 @@ impl Desired {
         self.claims.keys_of(service)
     }
 
-    /// The Service as it is served: without its external IPs where those are switched off
-    /// ([`ProxyOptions::external_ips`]). What else is from outside keeps its policy.
+    /// The Service as it is served: without its external IPs if those are switched off
+    /// ([`ProxyOptions::external_ips`]). Its other external entry points keep their policy.
     pub fn served<'a>(&self, service: &'a Service) -> Cow<'a, Service> {
         let is_switched_off =
             |external: &&External| !self.options.external_ips && !external.external_ips.is_empty();
@@ -250,7 +254,7 @@ impl Desired {
         Cow::Owned(Service { external: Some(Box::new(external)), ..service.clone() })
     }
 
-    /// Everything that one Service asks for. In a family of which it has no cluster IP it asks for nothing.
+    /// Everything that one Service asks for. It asks for nothing in a family in which it has no cluster IP.
     fn request(&self, cluster: &Cluster, service: &Service) -> Request {
         let service = &*self.served(service);
         let mut request = Request { created_seconds: service.created_seconds, ..Request::default() };
@@ -272,7 +276,7 @@ impl Desired {
             request.elements.extend(filter::hairpins(cluster, service, family, &self.node));
             for (port, inside) in ways_inside::of(service, cluster_ip, &self.node) {
                 let chosen = topology::endpoints(cluster, service, port, family, self.node.place());
-                // The entry points of a port have their real servers in common.
+                // The entry points of a port share their real servers.
                 let of_cluster = LazyCell::new(|| virtual_servers::real_servers(&chosen.cluster));
                 let of_node = LazyCell::new(|| virtual_servers::real_servers(&chosen.local));
                 let node_ports = self.node.node_port_addresses.iter().copied();
@@ -296,7 +300,8 @@ impl Desired {
     }
 }
 
-/// Asks for an address of a Service: on the device, unless somebody else has it. `element`: what else is owed to it.
+/// Asks for an address of a Service: on the device, unless somebody else has it. `element`: what else the address
+/// needs.
 fn put_address(element: Element, address: IpAddr, holder: Option<Holder>, request: &mut Request) {
     match holder {
         None => request.addresses.push(address),

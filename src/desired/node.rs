@@ -1,4 +1,4 @@
-//! What the wanted state depends on of this node: where it stands, and which addresses it has.
+//! What the wanted state depends on about this node: its place in the cluster, and its addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,28 +20,28 @@ use crate::state::{Inside, InterfaceName};
 pub(super) struct NodeFacts {
     pub(super) name: Arc<str>,
     pub(super) zone: Option<Arc<str>>,
-    /// Addresses that are not ours to put on a device.
+    /// Addresses that must not be put on our device, and who has them.
     pub(super) taken: BTreeMap<IpAddr, Holder>,
-    /// By which addresses it is known, one for each family; `None`: by none.
+    /// The addresses by which the node is known, one per family; `None` if there are none.
     pub(super) ips: Option<NodeIps>,
-    /// Where node ports are served.
+    /// The addresses where node ports are served.
     pub(super) node_port_addresses: BTreeSet<IpAddr>,
-    /// Its devices with an IPv4 address that masquerading can take.
+    /// Its devices with an IPv4 address that masquerading can use.
     pub(super) numbered: BTreeSet<InterfaceName>,
-    /// What masquerading takes elsewhere.
+    /// The address that masquerading uses on other devices.
     pub(super) source: Option<Ipv4Addr>,
     /// The addresses of its pods.
     pub(super) pod_cidrs: Vec<IpNet>,
 }
 
-/// Who has an address, so that it is not put on our device.
+/// Who has an address that therefore is not put on our device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
-    /// Another device of this node: what goes there comes in, and is told by its port.
+    /// Another device of this node: traffic to the address arrives here and is told apart by its port.
     Device,
-    /// The Node object calls it this node's, and no device has it: whoever translates it does so elsewhere, as clouds do.
+    /// The Node object lists it as this node's, but no device has it: it is translated elsewhere, as clouds do.
     NodeObject,
-    /// The Node object of another node calls it its own.
+    /// Another node's Node object lists it as that node's own.
     OtherNode,
 }
 
@@ -67,7 +67,7 @@ impl NodeFacts {
                 let others = cluster.other_nodes().flat_map(|(_, addresses)| addresses);
                 let others = others.map(|address| (*address, Holder::OtherNode));
                 let written = written.iter().map(|address| (*address, Holder::NodeObject));
-                // The last one counts.
+                // For an address with several holders, the last one counts.
                 others
                     .chain(written)
                     .chain(addresses.iter().map(|known| (known.address, Holder::Device)))
@@ -79,7 +79,7 @@ impl NodeFacts {
                 .flat_map(|family| node_port_addresses(addresses, ips, &options.node_port_addresses, family))
                 .collect(),
             numbered: global().filter_map(|(_, known)| InterfaceName::new(&known.interface)).collect(),
-            // Without a Node object any address of the node will do, as long as it stays the same.
+            // Without a Node object, any address of the node will do, as long as it stays the same.
             source: source.or_else(|| global().map(|(address, _)| address).min()),
             pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
         }
@@ -89,26 +89,28 @@ impl NodeFacts {
         Place { node: &self.name, zone: self.zone.as_deref() }
     }
 
-    /// Who has a Service's address. Cluster IPs are given out by the API server, and the others by whoever may write
-    /// Services: only those can be made to look like another node's.
+    /// Who has a Service's address. Only external addresses can be made to look like another node's: anyone who may
+    /// write Services may write those, while the API server allocates cluster IPs.
     pub(super) fn holder(&self, address: &IpAddr, is_external: bool) -> Option<Holder> {
         self.taken.get(address).copied().filter(|holder| is_external || *holder != Holder::OtherNode)
     }
 
-    /// Whether an address from outside is this node's and no device has it: what is for it would leave the node, so that
-    /// clients inside the cluster are sent elsewhere, whatever the policy.
+    /// Whether an external address is this node's but no device has it: packets to it would leave the node, so clients
+    /// inside the cluster are sent elsewhere, whatever the policy.
     pub(super) fn is_away(&self, address: &IpAddr) -> bool {
         self.holder(address, true) == Some(Holder::NodeObject)
     }
 
-    /// Whether an entry point is left to another node, whose address it is at.
+    /// Whether an entry point is left to another node because its address is that node's.
     pub(super) fn leaves(&self, point: &EntryPoint) -> bool {
         self.holder(&point.server.address, point.role.is_external()) == Some(Holder::OtherNode)
     }
 
-    /// Which endpoints an entry point leads to: those that its policy says. Where no pod can be told from a client outside,
-    /// an entry point from outside that is `Local` leads to all of them if this node has none, as in kube-proxy's ipvs
-    /// mode (contract 5.2): else nothing would be there for pods, who should reach all of them.
+    /// Which endpoints an entry point leads to: those that its policy says, with one exception.
+    ///
+    /// If pods cannot be told apart from clients outside, an external entry point with policy `Local` leads to all
+    /// endpoints if this node has none, as in kube-proxy's ipvs mode (contract 5.2): otherwise pods, which should reach
+    /// all endpoints, would find none.
     pub(super) fn leads(&self, point: EntryPoint, chosen: &Endpoints, options: &ProxyOptions) -> Policy {
         let knows_pods = || self.inside(options, Family::of(point.server.address)).is_some();
         if point.role.is_external() && chosen.local.is_empty() && !knows_pods() {
@@ -118,13 +120,13 @@ impl NodeFacts {
         }
     }
 
-    /// The addresses that others have here, and others or nobody there.
+    /// The addresses in `self` whose holder differs `there`, or that nobody has there.
     pub(super) fn moved(&self, there: &Self) -> impl Iterator<Item = IpAddr> {
         let is_same = |(address, holder): &(&IpAddr, &Holder)| there.taken.get(*address) == Some(*holder);
         self.taken.iter().filter(move |entry| !is_same(entry)).map(|(address, _)| *address)
     }
 
-    /// How clients of one family inside the cluster are told from others.
+    /// How clients inside the cluster are told apart from others, in one family.
     pub(super) fn inside(&self, options: &ProxyOptions, family: Family) -> Option<Inside> {
         let first = |networks: &[IpNet]| {
             networks
@@ -142,7 +144,8 @@ impl NodeFacts {
     }
 }
 
-/// The addresses of one family where node ports are served (contract 4.5): never loopback, where they do not work.
+/// The addresses of one family where node ports are served (contract 4.5), without loopback addresses, where they do
+/// not work.
 fn node_port_addresses(
     addresses: &BTreeSet<NodeAddress>,
     ips: Option<NodeIps>,
@@ -163,7 +166,7 @@ fn node_port_addresses(
     }
 }
 
-/// The networks of a family where node ports are served; none: everywhere (contract 4.5).
+/// The networks of a family where node ports are served; an empty list means everywhere (contract 4.5).
 pub(crate) fn node_port_networks(
     wanted: &NodePortAddresses,
     ips: Option<NodeIps>,

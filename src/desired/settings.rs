@@ -1,4 +1,4 @@
-//! What is wanted whatever the cluster's objects are: the device, kernel parameters, timeouts, the fixed rules.
+//! What is wanted regardless of the cluster's objects: the device, kernel parameters, timeouts, the fixed rules.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,20 @@ use crate::state::{RuleSettings, Rules, State, Sysctl, Timeouts};
 /// What the running kernel can do, as found at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supported {
-    /// The families whose addresses the kernel knows.
+    /// The families that the kernel supports.
     pub families: BTreeSet<Family>,
     /// The kernel's version, major and minor.
     pub kernel: (u32, u32),
-    /// Kernel parameters that it does not have: not wanted, unless they are needed. Those fail for as long.
+    /// Kernel parameters that the kernel lacks. They are not wanted unless they are needed; setting a needed one fails
+    /// for as long as it is missing.
     pub missing: BTreeSet<Sysctl>,
 }
 
 /// The wanted settings.
 pub(super) fn wanted(options: &ProxyOptions, supported: &Supported, node: &NodeFacts) -> State {
-    // The kernel's own 900 s forget connections that both ends still have: they look for each other after two hours at
-    // the earliest (`net.ipv4.tcp_keepalive_time`). The timeouts are the network namespace's: others' virtual servers
-    // get them too, and their entries of idle connections stay as long.
+    // With its own timeout of 900 s, the kernel forgets connections that both ends still have: the ends check on each
+    // other after two hours at the earliest (`net.ipv4.tcp_keepalive_time`). The timeouts hold for the whole network
+    // namespace: other programs' virtual servers get them too, and keep their entries of idle connections as long.
     let timeouts = match options.timeouts {
         Timeouts { tcp_seconds: 0, .. } => {
             Timeouts { tcp_seconds: options.tracked_tcp_seconds, ..options.timeouts }
@@ -39,8 +40,8 @@ pub(super) fn wanted(options: &ProxyOptions, supported: &Supported, node: &NodeF
     ] {
         state.sysctls.insert(sysctl, "1".to_owned());
     }
-    // Before 5.9 mode 1 delays every reused port by a second; since then it is what ends up right, also when
-    // the port's old connection went to a server that drains.
+    // Before 5.9, mode 1 delays every reused port by a second. Since then it gives the right result, also if the port's
+    // old connection went to a server that drains.
     let reuse = if supported.kernel >= (5, 9) { "1" } else { "0" };
     state.sysctls.insert(Sysctl::VsConnReuseMode, reuse.to_owned());
     state.sysctls.extend(sysctls::wanted(options));

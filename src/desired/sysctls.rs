@@ -1,9 +1,9 @@
-//! The kernel parameters that somebody has to ask for.
+//! The kernel parameters that are set only on request.
 
 use crate::options::ProxyOptions;
 use crate::state::Sysctl;
 
-/// What the options ask for. What they do not ask for is left alone: `false` never sets a value back.
+/// The parameters that the options ask for. All others are left alone: `false` never sets a value back.
 pub(super) fn wanted(options: &ProxyOptions) -> impl Iterator<Item = (Sysctl, String)> {
     let on_off = |on: bool| if on { "1" } else { "0" };
     let strict_arp = options.strict_arp;

@@ -62,7 +62,7 @@ fn addresses(list: &[(&str, &str)]) -> NodeAddresses {
     list.iter().map(address).collect()
 }
 
-/// As most kernels: both families, and all there is to set.
+/// As on most kernels: both families, and every parameter.
 fn supported() -> Supported {
     Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() }
 }
@@ -83,7 +83,7 @@ impl World {
         world
     }
 
-    /// Takes an event in, as the loop does; what is wanted afterwards must be what one who sees everything at once wants.
+    /// Takes an event in, as the loop does. Every key whose wanted value changes must be in the scope.
     fn tell(&mut self, event: Event) -> (Scope, Vec<Shared>) {
         let before = self.state();
         let touched = self.cluster.apply(event);
@@ -99,7 +99,7 @@ impl World {
         (scope, update.shared)
     }
 
-    /// As one counts who looks at everything.
+    /// The conflicts and shared addresses that are counted must be those that a look at everything finds.
     fn assert_contested_is_counted(&self) {
         let (mut lost, mut shared) = (0, 0);
         for Service { key, .. } in self.cluster.services() {
@@ -145,7 +145,7 @@ fn balanced(policy: Policy) -> External {
     External { load_balancer_ips: vec![ip("203.0.113.1")], policy, ..External::default() }
 }
 
-/// With it IPVS would lead all ports from 1024 on that no Service has to the endpoints of the one at FTP's.
+/// With affinity, IPVS would lead all ports from 1024 on that no Service has to the endpoints of FTP's port.
 #[test]
 fn affinity_is_not_asked_for_at_the_port_of_ftp() {
     let port = |protocol, port| ServicePort { name: "".into(), protocol, port, node_port: None };
@@ -196,7 +196,7 @@ fn policy_cluster_leads_everybody_everywhere_and_masquerades() {
     assert_eq!(on_device, [ip("10.96.0.1"), ip("203.0.113.1")]);
 }
 
-/// Pods are told from others by their network.
+/// Pods are told apart from others by their network.
 fn with_pods() -> ProxyOptions {
     let cluster_cidrs = vec!["10.244.0.0/16".parse().expect("a network")];
     ProxyOptions { cluster_cidrs, ..ProxyOptions::default() }
@@ -227,7 +227,7 @@ fn policy_local_leads_clients_inside_elsewhere() {
     assert!(world.has(Element::Refused(tcp("192.168.0.1", 30_080))), "the node's other ports are the node's");
 }
 
-/// As kube-proxy's ipvs mode does everywhere: pods, who should reach all endpoints, cannot be told from others.
+/// As kube-proxy's ipvs mode does everywhere: pods should reach all endpoints, but cannot be told apart from others.
 #[test]
 fn where_pods_are_unknown_policy_local_leads_away_rather_than_nowhere() {
     let outside = [tcp("203.0.113.1", 80), tcp("192.168.0.1", 30_080)];
@@ -327,7 +327,7 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
         Node { name: "here".into(), addresses: vec![address], zone: None, pod_cidrs: vec![], eligible: true };
     world.tell(Event::Node(Change::Upsert(node)));
     assert!(!world.state().addresses.contains_key(&address), "the Node object calls it its own");
-    // No device has it, so that only what is rewritten stays on this node.
+    // No device has the address, so only rewritten packets stay on this node.
     assert!(
         world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Masquerade(server))
     );
@@ -336,7 +336,7 @@ fn an_address_that_another_device_has_is_served_and_not_put_on_ours() {
     assert!(!world.has(Element::InCluster(server, ip("10.96.0.1"), 80)) && world.has(Element::Owned(server)));
 }
 
-/// Its outside policy is about all endpoints, and the cluster IP's own port leads to this node's only.
+/// The external policy allows all endpoints, but the cluster IP's own port leads to this node's only.
 #[test]
 fn an_address_that_no_device_has_reaches_all_endpoints_where_the_internal_policy_is_local() {
     let (address, server) = (ip("203.0.113.1"), tcp("203.0.113.1", 80));
@@ -427,7 +427,7 @@ fn an_address_of_another_node_is_left_to_it() {
     world.tell(Event::OtherNode(Change::Delete("there".into())));
     assert!(world.state().addresses.contains_key(&address));
 
-    // Nothing of what goes there is touched, whatever the Service says of it.
+    // Traffic to the address is left alone, whatever the Service says about it.
     for policy in [Policy::Cluster, Policy::Local] {
         let external = External {
             source_ranges: vec!["10.0.0.0/8".parse().expect("a network")],
@@ -446,7 +446,7 @@ fn an_address_of_another_node_is_left_to_it() {
         world.tell(Event::NodeAddresses(addresses(&[("203.0.113.1", "eth0")])));
         assert!(world.has(Element::Owned(server)), "a device of this node has it");
     }
-    // Cluster IPs are nobody else's.
+    // Cluster IPs never belong to another node.
     let mut world = World::new(ProxyOptions::default(), service(External::default(), None), &["here"]);
     world.tell(Event::OtherNode(Change::Replace(vec![node(ip("10.96.0.1"))])));
     assert!(world.state().addresses.contains_key(&ip("10.96.0.1")));
@@ -478,7 +478,7 @@ fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass(
     let world = World::new(ProxyOptions::default(), service(ranges(&["fd00::/8"]), None), &["here"]);
     assert!(!world.has(Element::Restricted(server)), "ranges of the other family");
 
-    // Nobody but this node has the address itself as a source.
+    // Only this node has the address itself as a source.
     for (range, around) in [
         ("203.0.113.0/30", &["203.0.113.0/32", "203.0.113.2/31"][..]),
         ("203.0.113.1/32", &[]),
@@ -499,7 +499,7 @@ fn ranges_are_about_load_balancers_addresses_and_let_a_node_inside_of_them_pass(
     assert!(everybody.has(allowed("0.0.0.0/0")), "the node is inside");
 }
 
-/// The one address of a family by which the node is known decides, whatever others it has.
+/// In each family, the one address by which the node is known decides, whatever others it has.
 #[test]
 fn a_node_is_inside_of_ranges_by_the_address_that_it_is_known_by() {
     let node = |addresses: &[&str]| {
@@ -543,15 +543,15 @@ fn health_checks_are_answered_on_the_load_balancers_addresses() {
     {
         assert_eq!(world.has(Element::HealthCheck(tcp(address, 32_000))), expected, "{address}");
     }
-    // Without any other way from outside there is no second way inside.
+    // Without any other external entry point, there is no second way inside.
     let external = External { external_ips: vec![], load_balancer_ips: vec![], ..external };
     let local = Service { internal_policy: Policy::Local, ..service(external, None) };
     let world = World::new(ProxyOptions::default(), local, &["here"]);
     assert_eq!(world.state().virtual_servers.len(), 1);
 }
 
-/// The gate `AllowServiceExternalIPs` takes the addresses away, and nothing else: node ports and load balancers keep their
-/// policy.
+/// The gate `AllowServiceExternalIPs` removes these addresses and nothing else: node ports and load balancers keep
+/// their policy.
 #[test]
 fn external_ips_that_are_switched_off_are_as_if_they_were_not_there() {
     let options = |external_ips| ProxyOptions { external_ips, ..ProxyOptions::default() };
@@ -587,7 +587,7 @@ fn a_loser_restricts_nobody() {
     assert!(world.has(Element::InCluster(server, ip("10.96.0.2"), 80)));
 }
 
-/// Whoever has the entry point may ask for no element about it at all.
+/// The Service that has the entry point may ask for no elements about it at all.
 #[test]
 fn elements_go_and_come_with_the_service_that_has_the_entry_point() {
     let local =
@@ -603,7 +603,7 @@ fn elements_go_and_come_with_the_service_that_has_the_entry_point() {
     assert!(world.has(Element::Dropped(server)));
 }
 
-/// With mode 1 kernels before 5.9 delay each connection from a port that is used again by a second.
+/// With mode 1, kernels before 5.9 delay each connection from a reused port by a second.
 #[test]
 fn older_kernels_do_not_delay_ports_that_are_used_again() {
     for (kernel, mode) in
@@ -616,7 +616,7 @@ fn older_kernels_do_not_delay_ports_that_are_used_again() {
     }
 }
 
-/// As on a node without IPv6 in a cluster with both families.
+/// For example, a node without IPv6 in a cluster with both families.
 #[test]
 fn of_a_family_that_the_kernel_does_not_have_nothing_is_wanted() {
     let external =

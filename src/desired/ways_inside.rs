@@ -1,5 +1,5 @@
-//! Where clients inside the cluster are sent from external entry points with policy `Local`, and from those at an address
-//! with which they would leave the node: for each port of a Service, one on its cluster IP.
+//! Where clients inside the cluster are sent from external entry points with policy `Local`, and from those whose
+//! address would lead them out of the node: for each port of a Service, an entry point on its cluster IP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,8 +8,8 @@ use super::node::NodeFacts;
 use crate::cluster::types::{Policy, Protocol, Service, ServicePort};
 use crate::state::VirtualServerKey;
 
-/// The ports of a Service, each with where clients inside are sent from its external entry points, in the family of this
-/// cluster IP. All at once: which ports are left for this depends on all ports of the Service.
+/// The ports of a Service, each with the entry point where clients inside are sent from its external entry points, in
+/// the family of this cluster IP. Takes all ports at once: which port numbers are unused depends on all of them.
 pub(super) fn of<'a>(
     service: &'a Service,
     cluster_ip: IpAddr,
@@ -23,8 +23,9 @@ pub(super) fn of<'a>(
     })
 }
 
-/// Whether the cluster IP's own ports do not reach all endpoints, and somebody is sent there who should: from all entry
-/// points from outside where their policy is `Local`, else from those at an address of this node that no device has.
+/// Whether clients that should reach all endpoints are sent to the cluster IP, whose own ports do not lead to all. Such
+/// clients come from all external entry points if their policy is `Local`, and otherwise from those at an address of
+/// this node that no device has.
 fn needs_unused_ports(service: &Service, cluster_ip: IpAddr, node: &NodeFacts) -> bool {
     let is_local = |policy| policy == Policy::Local;
     let Some(external) = service.external.as_deref().filter(|_| is_local(service.internal_policy)) else {
@@ -35,9 +36,9 @@ fn needs_unused_ports(service: &Service, cluster_ip: IpAddr, node: &NodeFacts) -
         || addresses.any(|address| address.is_ipv4() == cluster_ip.is_ipv4() && node.is_away(address))
 }
 
-/// For each port one that the Service does not have: the node port if there is one, since nobody else has it on the cluster
-/// IP; else the highest ones, by the port's place among all. A running node's table holds these numbers: another choice
-/// would move its clients.
+/// For each port, a port number that the Service does not use: its node port if it has one, since nobody else has that
+/// on the cluster IP; otherwise one of the highest numbers, by the port's index. A running node's table holds these
+/// numbers: another choice would move its clients.
 fn unused_ports(service: &Service) -> Vec<u16> {
     let used: BTreeSet<(Protocol, u16)> =
         service.ports.iter().map(|port| (port.protocol, port.port)).collect();
@@ -53,7 +54,7 @@ fn unused_ports(service: &Service) -> Vec<u16> {
     let unused = |(index, port): (usize, &ServicePort)| {
         port.node_port.filter(|number| !used.contains(&(port.protocol, *number))).unwrap_or_else(|| {
             let numbers = highest_of.entry(port.protocol).or_insert_with(|| highest(port.protocol));
-            // A Service has far fewer ports than there are.
+            // A Service has far fewer ports than there are numbers.
             numbers.get(index).copied().unwrap_or(u16::MAX)
         })
     };
@@ -68,7 +69,7 @@ mod tests {
     use crate::cluster::examples;
     use crate::cluster::types::{External, ServiceKey};
 
-    /// How the number was found before all were found at once: the numbers must stay the same.
+    /// How each number was found before all were found at once. The numbers must stay the same.
     fn one_at_a_time(service: &Service, port: &ServicePort) -> u16 {
         let is_free = |number: u16| {
             service.ports.iter().all(|other| other.protocol != port.protocol || other.port != number)
@@ -89,7 +90,7 @@ mod tests {
         prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
     }
 
-    /// Mostly such numbers as are chosen for the ways inside.
+    /// Mostly numbers that are also chosen for the ways inside.
     fn number() -> impl Strategy<Value = u16> {
         prop_oneof![4 => u16::MAX - 40..=u16::MAX, 1 => 1..=u16::MAX]
     }
@@ -131,7 +132,7 @@ mod tests {
         }
     }
 
-    /// More ports than numbers are left: the others get the last one, which the Service has.
+    /// More ports than unused numbers: the surplus ports get the last number, which the Service uses.
     #[test]
     fn a_service_may_have_all_ports_but_a_few() {
         let all_but_two = (3..=u16::MAX).map(|port| ((Protocol::Tcp, port), None)).collect();

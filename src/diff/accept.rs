@@ -2,9 +2,9 @@
 
 use crate::state::{Key, Scope, State, Timeouts, VirtualServer, Weight};
 
-/// Whether, for every key of the scope, `actual` is what `wanted` says. That is equality but for this: a real server
-/// that is to drain may have weight 0 or be absent, a timeout of 0 accepts any, and settings that are not wanted may
-/// be anything.
+/// Whether, for every key of the scope, `actual` is as good as `wanted`. That means equal, except that a real server
+/// that is to drain may have weight 0 or be absent, a timeout of 0 accepts any, and settings that are not wanted may be
+/// anything.
 pub fn accepts(wanted: &State, actual: &State, scope: &Scope) -> bool {
     scope.iter().all(|key| accepts_key(wanted, actual, key))
 }

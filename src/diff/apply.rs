@@ -1,10 +1,10 @@
-//! What a state is after a step.
+//! The state after a step.
 
 use super::plan::Step;
 use crate::state::{Address, Rules, State, VirtualServer};
 
 impl Step {
-    /// Changes a state as the kernel changes when it does this step; how many real servers more there are then.
+    /// Changes a state as this step changes the kernel. Returns the change in the number of real servers.
     pub fn apply_to(&self, state: &mut State) -> isize {
         let mut more = 0;
         match self {
@@ -77,7 +77,7 @@ impl Step {
     }
 }
 
-/// The real servers of a virtual server that was there.
+/// The number of real servers of a virtual server, if it existed.
 fn count(server: Option<VirtualServer>) -> isize {
     server.map_or(0, |server| isize::try_from(server.real_servers.len()).unwrap_or(isize::MAX))
 }

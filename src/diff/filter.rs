@@ -5,8 +5,8 @@ use super::plan::Step;
 use crate::cluster::types::Family;
 use crate::state::{Element, Key, Rules, Scope, State, VirtualServerKey};
 
-/// Rules that are not exactly ours are made anew, elements included. Keys sort rules before elements, so this comes
-/// before any element of the family. What says whose a virtual server is stays until that is gone.
+/// Replaces rules that are not exactly ours, elements included. Keys sort rules before elements, so this comes before
+/// any element of the family. Elements that say whose a virtual server is stay until that virtual server is gone.
 pub(super) fn rules(wanted: &State, actual: &State, family: Family, scope: &Scope, draft: &mut Draft) {
     let Some(Rules::Intact(settings)) = wanted.rules.get(&family) else { return };
     if actual.rules.get(&family) != wanted.rules.get(&family) {
@@ -22,9 +22,11 @@ pub(super) fn rules(wanted: &State, actual: &State, family: Family, scope: &Scop
     }
 }
 
-/// That virtual servers are ours which go from an address that is shared from now on: until now the address alone said so, and
-/// a shared one says nothing. A table that is made anew has these until they are gone. What is wanted is no orphan: an
-/// entry point without endpoints has no virtual server, and is owned.
+/// The ownership elements of virtual servers that are deleted at an address that becomes shared.
+///
+/// Until now the address alone showed that these are ours, but a shared address shows nothing. A table that is replaced
+/// has these elements until the virtual servers are gone. A wanted element is not an orphan: an entry point without
+/// endpoints has no virtual server, but is owned.
 fn orphans<'a>(wanted: &'a State, actual: &'a State, scope: &'a Scope) -> impl Iterator<Item = Element> {
     let shared_now = wanted.elements.difference(&actual.elements).filter_map(|element| match element {
         Element::SharedAddress(address) => Some(*address),
@@ -43,7 +45,7 @@ pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &
     match (wanted.elements.contains(&element), actual.elements.contains(&element)) {
         (true, false) if !is_installed => {
             draft.add(Step::AddElement(element));
-            // What is in its way goes, though nobody has come to look at that yet.
+            // Its rivals are deleted even if their own keys are not in the scope.
             for rival in rivals(actual, element) {
                 draft.delete(rival);
             }
@@ -55,7 +57,7 @@ pub(super) fn element(wanted: &State, actual: &State, element: Element, draft: &
     }
 }
 
-/// Whether an element is why a virtual server that exists is known to be ours, or another one there is not.
+/// Whether an element shows that an existing virtual server is ours, or that another one at its address is not.
 fn tells_owner(actual: &State, element: Element) -> bool {
     match element {
         Element::Owned(server) => actual.virtual_servers.contains_key(&server),
@@ -66,8 +68,9 @@ fn tells_owner(actual: &State, element: Element) -> bool {
     }
 }
 
-/// The elements that are there and cannot stay beside a new one. Those that are there do not exclude each other, and elements
-/// are ordered by kind, entry point and then address: rivals are the neighbours, and nothing beyond the first that is none.
+/// The existing elements that cannot stay beside a new one. Existing elements do not exclude each other, and elements
+/// are ordered by kind, entry point and then address, so all rivals are next to the new one, and the first neighbour
+/// that is not a rival ends the search.
 fn rivals(actual: &State, element: Element) -> impl Iterator<Item = Element> {
     let is_rival = move |other: &&Element| element.excludes(other);
     let before = actual.elements.range(..element).rev().take_while(is_rival);

@@ -35,14 +35,14 @@ fn real_servers(key: VirtualServerKey, wanted: &VirtualServer, actual: &VirtualS
                 draft.add(Step::EditRealServer(key, *server_key, *server));
             }
             (Weight::DrainIfPresent, Some(known)) if known.weight != Weight::Exactly(0) => {
-                // As it will be: its threshold goes with the step.
+                // The real server as it will be: the step also removes its threshold.
                 let drained = RealServer { weight: Weight::Exactly(0), is_limited: false, ..*known };
                 draft.add(Step::EditRealServer(key, *server_key, drained));
             }
             (Weight::Exactly(_), Some(_)) | (Weight::DrainIfPresent, _) => {}
         }
     }
-    // All that are there are wanted: nearly always, since what goes drains before.
+    // All actual real servers are wanted: nearly always true, since a real server drains before it goes.
     if both == actual.real_servers.len() {
         return;
     }

@@ -1,8 +1,8 @@
-//! What kinds of writes there are, for those who count and name them.
+//! The kinds of writes, for metrics and logs.
 
 use std::fmt;
 
-/// What a step does, and to what kind of object: the label `kind` of the metric that counts writes, and the word in logs.
+/// What a step does, and to what kind of object: the label `kind` of the metric that counts writes, and a word in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepKind {
     /// Sets a kernel parameter.
@@ -23,13 +23,13 @@ pub enum StepKind {
     EditVirtualServer,
     /// Adds a real server to a virtual server.
     AddRealServer,
-    /// Changes the weight of a real server.
+    /// Changes the settings of a real server, such as its weight.
     EditRealServer,
     /// Removes a real server.
     DeleteRealServer,
     /// Puts an address on the device.
     AddAddress,
-    /// Changes how an address is on the device.
+    /// Changes the attributes of an address on the device.
     EditAddress,
     /// Adds the local route of an address.
     AddRoute,
@@ -40,7 +40,7 @@ pub enum StepKind {
 }
 
 impl StepKind {
-    /// All, in order.
+    /// All kinds, in order.
     pub const ALL: [Self; 16] = [
         Self::SetSysctl,
         Self::AddDevice,
@@ -60,7 +60,7 @@ impl StepKind {
         Self::DeleteVirtualServer,
     ];
 
-    /// The word: `add_virtual_server`.
+    /// The kind as one word: `add_virtual_server`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SetSysctl => "set_sysctl",

@@ -1,10 +1,11 @@
 //! Wanted − actual → steps.
 //!
-//! [`diff`] compares two states, key by key, and says what must be written in which order ([`order`]) to get from one
-//! to the other; [`Step::apply_to`] says what a state is after a step. One law joins them, and is tested as a property:
-//! after all steps of a plan, [`accepts`] holds and another diff is empty. What is no state, and must be done after it,
-//! is in [`purge`].
-//! Pure: no clock, no I/O, and no knowledge of whose an object is: the scope holds only what is ours.
+//! [`diff`] compares two states, key by key, and returns what must be written in which order ([`order`]) to get from
+//! one to the other; [`Step::apply_to`] gives the state after a step. One law joins them and is tested as a property:
+//! after all steps of a plan, [`accepts`] holds and another diff is empty. [`purge`] has what is not state but must be
+//! done afterwards.
+//!
+//! Pure: no clock, no I/O, and no knowledge of who owns an object: the scope holds only what is ours.
 
 pub mod accept;
 mod address;
@@ -25,9 +26,11 @@ pub use plan::{Phase, Plan, PlannedStep, Step};
 use crate::state::{Key, Scope, State};
 use order::Draft;
 
-/// What must be written so that, for every key of the scope, `actual` becomes what `wanted` says. Keys outside the
-/// scope are left alone, whatever the states hold for them; but where a table's rules must be made anew, it is made
-/// with all of the wanted elements of its family, and an element that cannot be beside a wanted one goes.
+/// The steps that make `actual` what `wanted` says, for every key of the scope.
+///
+/// Keys outside the scope are left alone, whatever the states hold for them, with two exceptions: if a table's rules
+/// must be replaced, the table is made with all wanted elements of its family, and an element that a wanted one
+/// excludes is deleted.
 pub fn diff(wanted: &State, actual: &State, scope: &Scope) -> Plan {
     let mut draft = Draft::default();
     for key in scope {

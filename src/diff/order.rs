@@ -3,23 +3,23 @@
 //! | phase | steps | because |
 //! |---|---|---|
 //! | 0 | sysctls, the device, timeouts | everything else needs them |
-//! | 1 | the fixed rules | traffic must not pass before masquerade and refusal stand |
-//! | 2 | new elements; who may use an entry point; addresses that are new, and shared; ways inside the cluster to who serves already | hairpin before the real server that needs it; ownership of a virtual server before it exists, and that not everybody may use it; the node's own ports at an address must not be refused; and clients inside must not be dropped with those outside |
+//! | 1 | the fixed rules | traffic must not pass before masquerading and refusal are in place |
+//! | 2 | new elements; who may use an entry point; addresses that are new and shared; ways inside the cluster to a virtual server that already serves | a hairpin element must exist before the real server that needs it; the ownership and the restriction of a virtual server before the virtual server; the node's own ports at an address must not be refused; and clients inside must not be dropped along with those outside |
 //! | 3 | new and changed virtual servers | |
-//! | 4 | new and revived real servers | a Service is never without a server while another one comes |
-//! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | once it is shared, it is no proof of whose they are |
-//! | 6 | addresses and routes; ways inside the cluster, and what is dropped once they lead past it; what is dropped no more; addresses that were ours alone, and are shared now | they attract traffic: only when there is someone to take it, who must not be dropped; what goes from a shared address has gone |
-//! | 7 | removed addresses; ways inside the cluster to what is removed | no more traffic, before the one who takes it goes |
+//! | 4 | new and revived real servers | a Service is never without a server while servers are replaced |
+//! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | a shared address no longer proves whose they are |
+//! | 6 | addresses and routes; other ways inside the cluster, and drops of entry points that these ways bypass; removed drops; addresses that were ours alone and become shared | they attract traffic: only when there is a virtual server to take it, and it must not be dropped; virtual servers that leave a shared address are gone |
+//! | 7 | removed addresses; ways inside the cluster to removed virtual servers | traffic must stop before the virtual server that takes it goes |
 //! | 8 | removed virtual servers | |
-//! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing that nobody owns |
+//! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing without an owner |
 //!
-//! Inside a phase the order is free; steps about virtual servers come in that of the kernel's table
+//! Inside a phase the order is free; steps about virtual servers come in the order of the kernel's hash chains
 //! ([`VirtualServerKey::chain`]).
 //!
-//! Additions come before deletions throughout, but for elements that would be in each other's way: the ranges of an
-//! entry point, and where a way inside the cluster leads, change in one transaction; though for the moment of its commit no
-//! range that comes or goes is found before Linux 6.18 (4dbac7db17f1 "`nft_set_pipapo`: use 0 genmask for packetpath lookups"; on
-//! processors with AVX2 before 6.17, c4eaca2e1052).
+//! Additions come before deletions throughout, except for elements that exclude each other: the ranges of an entry
+//! point, and the target of a way inside the cluster, change in one transaction. Even then, before Linux 6.18, lookups
+//! find neither the old nor the new ranges at the moment of the commit (4dbac7db17f1 "`nft_set_pipapo`: use 0 genmask
+//! for packetpath lookups"; on processors with AVX2 before 6.17, c4eaca2e1052).
 
 use std::collections::BTreeSet;
 use std::hash::{Hash as _, Hasher as _};
@@ -31,11 +31,11 @@ use super::plan::{Needs, Phase, Plan, PlannedStep, Step};
 use crate::cluster::types::Family;
 use crate::state::{Element, Key, State, VirtualServerKey, Weight};
 
-/// Steps in no order yet.
+/// Steps that are not in order yet.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     steps: Vec<Step>,
-    /// The families whose table is made anew.
+    /// The families whose table is replaced.
     installed: BTreeSet<Family>,
     /// The elements that are deleted.
     deleted: BTreeSet<Element>,
@@ -56,16 +56,16 @@ impl Draft {
         }
     }
 
-    /// Whether the draft makes the table of this family anew, and all its elements with it.
+    /// Whether the draft replaces the table of this family, with all its elements.
     pub(super) fn installs(&self, family: Family) -> bool {
         self.installed.contains(&family)
     }
 
-    /// Puts the steps in order and says which needs which.
+    /// Puts the steps in order and records which step needs which.
     pub(super) fn into_plan(mut self, actual: &State) -> Plan {
         let phases = Phases::of(&self.steps, actual);
-        // Stable: inside a phase steps keep the order of the scope, but what goes makes room for what comes, and virtual servers
-        // that the kernel finds along one chain follow each other.
+        // The sort is stable: inside a phase, steps keep the order of the scope, except that new elements come last,
+        // when the deleted ones have made room, and virtual servers of one hash chain of the kernel follow each other.
         self.steps.sort_by_cached_key(|step| {
             let chain = match step.key() {
                 Key::VirtualServer(server) => server.chain(),
@@ -73,13 +73,13 @@ impl Draft {
             };
             (phases.phase(step), matches!(step, Step::AddElement(_)), chain)
         });
-        // Ownership, and that not everybody may use it.
+        // What a new virtual server needs first: its ownership and its restriction.
         let mut said_before: HashMap<VirtualServerKey, Needs> = HashMap::default();
         let mut made: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut made_at: HashMap<IpAddr, usize> = HashMap::default();
         let mut unmade: HashMap<VirtualServerKey, usize> = HashMap::default();
         let mut unmade_at: HashMap<IpAddr, Needs> = HashMap::default();
-        // The ways inside that went, by where they led.
+        // The deleted ways inside, by where they led.
         let mut left: HashMap<VirtualServerKey, Needs> = HashMap::default();
         let served: HashSet<IpAddr> = self
             .steps
@@ -94,15 +94,15 @@ impl Draft {
         for (index, step) in self.steps.into_iter().enumerate() {
             let needs: Needs = match &step {
                 Step::AddVirtualServer(server, _) => said_before.get(server).cloned().unwrap_or_default(),
-                // Those of one virtual server follow each other.
+                // The real servers of one virtual server follow each other.
                 Step::AddRealServer(server, ..) => {
                     if last.is_none_or(|(known, _)| known != *server) {
                         last = Some((*server, made.get(server).copied()));
                     }
                     last.and_then(|(_, index)| index).into_iter().collect()
                 }
-                // One port that works is enough, and one that is refused must not keep the others from traffic
-                // for long: after the retry the address has a virtual server and needs nothing.
+                // One working port is enough. If the first one is refused, the others wait for traffic only until the
+                // retry: then the address has a virtual server and needs nothing.
                 Step::AddAddress(address) if !served.contains(address) => {
                     made_at.get(address).copied().into_iter().collect()
                 }
@@ -143,26 +143,27 @@ impl Draft {
     }
 }
 
-/// Whether an address has a virtual server already.
+/// Whether an address already has a virtual server.
 pub(super) fn has_virtual_server(actual: &State, address: IpAddr) -> bool {
     actual.virtual_servers_at(address).next().is_some()
 }
 
-/// What the phase of a step depends on besides the step.
+/// What the phase of a step depends on besides the step itself.
 #[derive(Default)]
 struct Phases {
-    /// The virtual servers that go.
+    /// The virtual servers that are deleted.
     unmade: HashSet<VirtualServerKey>,
-    /// The addresses that another device has, from now on.
+    /// The addresses that become shared with another device.
     shared: HashSet<IpAddr>,
-    /// Those of them that were not known as service addresses: nothing there is ours because of its address.
+    /// The addresses in `shared` that were not known as service addresses: nothing there is ours because of its
+    /// address.
     shared_from_the_start: HashSet<IpAddr>,
-    /// The entry points that clients inside the cluster are sent away from to a new place, and the phase in which they are: the
-    /// first that there is somebody to take them.
+    /// The entry points whose clients inside the cluster are sent to a new place, and the phase in which that happens:
+    /// the first one in which there is a virtual server to take them.
     rerouted: HashMap<VirtualServerKey, u8>,
-    /// The ways that go, by where they lead.
+    /// The deleted ways inside, by where they lead.
     left: HashMap<VirtualServerKey, Vec<Element>>,
-    /// The entry points that others may use from now on.
+    /// The entry points that additional networks may use from now on.
     opened: HashSet<VirtualServerKey>,
 }
 
@@ -212,15 +213,15 @@ impl Phases {
             {
                 self.rerouted[server]
             }
-            // One that leads to what stays has time: whoever takes it is served.
+            // A way to a virtual server that stays is not urgent: whoever takes it is served.
             Step::DeleteElement(element)
                 if element.leads_to().is_some_and(|to| self.unmade.contains(&to)) =>
             {
                 7
             }
-            // With those that they may be in the way of.
+            // Together with the new networks that these may overlap.
             Step::DeleteElement(Element::Allowed(server, _)) if self.opened.contains(server) => 2,
-            // Not while the virtual server is still there.
+            // If the virtual server is deleted, its restriction stays until then.
             Step::DeleteElement(Element::Restricted(server) | Element::Allowed(server, _))
                 if !self.unmade.contains(server) =>
             {
@@ -236,7 +237,8 @@ impl Phases {
             | Step::AddAddress(_)
             | Step::EditAddress(_)
             | Step::AddRoute(_) => 6,
-            // Whoever is sent past it, or was sent there, is by then.
+            // Not before clients inside are sent past the entry point, and those that were sent to it are sent
+            // elsewhere.
             Step::AddElement(Element::Dropped(server)) => {
                 let ways = self.left.get(server).into_iter().flatten();
                 let left = ways.map(|way| self.phase(&Step::DeleteElement(*way)).0);
@@ -255,9 +257,10 @@ impl Phases {
     }
 }
 
-/// Begins the real servers of each new virtual server with another one: with the scheduler `rr` the order in which they
-/// are added is the order of their turns, and nodes that all begin with the same one would send it their first
-/// connections together. `seed` is the node's.
+/// Lets the real servers of each new virtual server begin with a different one on each node.
+///
+/// With the scheduler `rr`, the order in which they are added is the order of their turns, and nodes that all began
+/// with the same one would send it their first connections together. `seed` is the node's.
 pub fn rotate(plan: &mut Plan, seed: u64) {
     let added = |planned: &PlannedStep| match &planned.step {
         Step::AddRealServer(server, ..) => Some(*server),
@@ -267,7 +270,7 @@ pub fn rotate(plan: &mut Plan, seed: u64) {
         .steps
         .iter()
         .filter_map(|planned| match &planned.step {
-            // Those that hash make of their order what is to be the same on all nodes.
+            // Schedulers that hash derive from the order what has to be the same on all nodes.
             Step::AddVirtualServer(key, server) if !server.hashes() => Some(*key),
             _ => None,
         })

@@ -12,29 +12,30 @@ use crate::state::{
     Weight,
 };
 
-/// One thing to write. Every value is complete: whoever carries a step out decides nothing.
+/// One write. Every value is complete: the code that carries a step out decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Set a kernel parameter.
     SetSysctl(Sysctl, String),
     /// Make the device.
     AddDevice,
-    /// Set the IPVS timeouts; 0 keeps one.
+    /// Set the IPVS timeouts; 0 keeps the kernel's value.
     SetTimeouts(Timeouts),
-    /// Make the nftables table of a family anew, with its fixed rules and these elements, replacing what was
-    /// there, in one transaction.
+    /// Make the nftables table of a family, with its fixed rules and these elements, replacing any existing table, in
+    /// one transaction.
     InstallRules(Family, RuleSettings, Vec<Element>),
     /// Take an element out of its set.
     DeleteElement(Element),
     /// Put an element into its set.
     AddElement(Element),
-    /// Make a virtual server; the real servers in the value are ignored, they have steps of their own.
+    /// Make a virtual server; the real servers in the value are ignored, since they have their own steps.
     AddVirtualServer(VirtualServerKey, VirtualServer),
-    /// Change a virtual server in place (connections go on); real servers likewise ignored.
+    /// Change a virtual server in place (connections continue); the real servers in the value are ignored too.
     EditVirtualServer(VirtualServerKey, VirtualServer),
     /// Add a real server. Its weight is `Exactly`.
     AddRealServer(VirtualServerKey, RealServerKey, RealServer),
-    /// Change a real server's weight in place (connections go on). Its weight is `Exactly`.
+    /// Change a real server in place (connections continue): its weight, its forwarding method, its threshold. Its
+    /// weight is `Exactly`.
     EditRealServer(VirtualServerKey, RealServerKey, RealServer),
     /// Remove a real server; its connections end.
     DeleteRealServer(VirtualServerKey, RealServerKey),
@@ -72,7 +73,7 @@ impl Step {
         }
     }
 
-    /// The real server that it is about, if it is about one.
+    /// The real server that the step is about, if any.
     pub fn real_server(&self) -> Option<RealServerKey> {
         match self {
             Self::AddRealServer(_, real, _)
@@ -138,7 +139,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Indices of steps: nearly always none or one, which need no memory of their own.
+/// Indices of steps: nearly always none or one, which need no allocation.
 pub type Needs = SmallVec<[usize; 1]>;
 
 /// A step with its place in a plan.
@@ -146,11 +147,11 @@ pub type Needs = SmallVec<[usize; 1]>;
 pub struct PlannedStep {
     /// What to write.
     pub step: Step,
-    /// Steps of one phase do not depend on each other and may be sent together; a phase begins when all verdicts
-    /// of the phases before it are known. Phases never decrease along a plan.
+    /// Steps of one phase do not depend on each other and may be sent together; a phase begins once all verdicts of the
+    /// earlier phases are known. Phases never decrease along a plan.
     pub phase: Phase,
     /// The indices, in the plan, of steps that must all have been `Done` for this one to make sense. They belong to
-    /// earlier phases. If one was not done, this step is not sent.
+    /// earlier phases. If any of them was not done, this step is not sent.
     pub needs: Needs,
 }
 

@@ -1,9 +1,9 @@
-//! What connection tracking remembers of UDP, and which of it is stale.
+//! Stale connection tracking entries of UDP flows.
 //!
-//! IPVS forgets its own connections to a real server that is removed, with their entries of connection tracking
-//! (`expire_nodest_conn`). It does not know of entries that were made without it: before a Service was there, or by the
+//! IPVS forgets its own connections to a real server that is removed, along with their connection tracking entries
+//! (`expire_nodest_conn`). It does not know of entries that were made without it: before a Service existed, or by the
 //! node itself while a Service had no endpoints. Such an entry says "not translated", and is kept alive by the very
-//! datagrams that it keeps from being answered. Nor does it find the entry of a flow whose destination a rule rewrote
+//! datagrams that it keeps from being answered. Nor does IPVS find the entry of a flow whose destination a rule rewrote
 //! before IPVS saw it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,19 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cluster::types::Family;
 use crate::state::{RealServerKey, VirtualServerKey};
 
-/// Virtual servers of UDP whose stale entries are to go.
+/// UDP virtual servers whose stale entries are to be deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purge {
-    /// Each with the endpoints that its flows may be with. Flows to a virtual server without any are all stale.
+    /// For each virtual server, the endpoints that its flows may be with. If it has none, all its flows are stale.
     pub live: BTreeMap<VirtualServerKey, BTreeSet<RealServerKey>>,
 }
 
-/// A flow, as connection tracking has it.
+/// A flow, as connection tracking records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     /// Where its first packet was sent to: the destination of the original direction.
     pub destination: VirtualServerKey,
-    /// Where its replies come from: the source of the reply direction. The destination itself, where nothing translated
+    /// Where its replies come from: the source of the reply direction. Equal to the destination if nothing translated
     /// the first packet.
     pub replies_from: RealServerKey,
 }
@@ -34,7 +34,7 @@ impl Purge {
         self.live.get(&flow.destination).is_some_and(|live| !live.contains(&flow.replies_from))
     }
 
-    /// The families that it is about.
+    /// The families of its virtual servers.
     pub fn families(&self) -> BTreeSet<Family> {
         self.live.keys().map(|server| Family::of(server.address)).collect()
     }

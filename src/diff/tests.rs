@@ -20,7 +20,7 @@ fn allowed(network: &str) -> Element {
     Element::Allowed(tcp("203.0.113.1", 80), network.parse().expect("a network"))
 }
 
-/// A state with these elements, and virtual servers with so many real servers.
+/// A state with these elements, and virtual servers with this many real servers each.
 fn state(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
     let server = |count: u8| VirtualServer {
         scheduler: "rr".into(),
@@ -41,13 +41,13 @@ fn state(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
     }
 }
 
-/// The same with the addresses of its virtual servers.
+/// The same state with the addresses of its virtual servers.
 fn local(elements: &[Element], servers: &[(VirtualServerKey, u8)]) -> State {
     let address = |(server, _): &(VirtualServerKey, u8)| (server.address, Address::wanted(server.address));
     State { addresses: servers.iter().map(address).collect(), ..state(elements, servers) }
 }
 
-/// From one state to the other: the plan, which must lead there.
+/// The plan from one state to the other, after checking that it leads there.
 fn plan(actual: &State, wanted: &State) -> Plan {
     let scope: Scope = actual.keys().chain(wanted.keys()).collect();
     let plan = diff(wanted, actual, &scope);
@@ -58,7 +58,7 @@ fn plan(actual: &State, wanted: &State) -> Plan {
     plan
 }
 
-/// What a state is after all steps of a plan.
+/// The state after all steps of a plan.
 fn done(plan: &Plan, before: &State) -> State {
     let mut after = before.clone();
     for planned in &plan.steps {
@@ -67,7 +67,7 @@ fn done(plan: &Plan, before: &State) -> State {
     after
 }
 
-/// The elements that a table is made anew with.
+/// The elements that a replaced table is made with.
 fn installed(plan: &Plan) -> Option<BTreeSet<Element>> {
     plan.steps.iter().find_map(|planned| match &planned.step {
         Step::InstallRules(_, _, elements) => Some(elements.iter().copied().collect()),
@@ -75,7 +75,7 @@ fn installed(plan: &Plan) -> Option<BTreeSet<Element>> {
     })
 }
 
-/// The phase of the only step that is so.
+/// The phase of the steps that match; all of them must be in the same one.
 fn phase(plan: &Plan, is_it: impl Fn(&Step) -> bool) -> u8 {
     let found: BTreeSet<u8> =
         plan.steps.iter().filter(|planned| is_it(&planned.step)).map(|planned| planned.phase.0).collect();
@@ -83,13 +83,13 @@ fn phase(plan: &Plan, is_it: impl Fn(&Step) -> bool) -> u8 {
     found.into_iter().next().expect("one")
 }
 
-/// The step with this key needs that one.
+/// Whether a step needs a matching one.
 fn needs(plan: &Plan, step: &Step, needed: impl Fn(&Step) -> bool) -> bool {
     let planned = plan.steps.iter().find(|planned| planned.step == *step).expect("the step");
     planned.needs.iter().any(|index| needed(&plan.steps[*index].step))
 }
 
-/// Whether the virtual server stays or goes with its last endpoint: they cannot be beside each other.
+/// This holds whether the virtual server stays or goes with its last endpoint: the ranges exclude each other.
 #[test]
 fn ranges_are_exchanged_in_one_phase() {
     let server = tcp("203.0.113.1", 80);
@@ -102,7 +102,8 @@ fn ranges_are_exchanged_in_one_phase() {
     }
 }
 
-/// Also where no other range comes: whoever may not use it any more does not reach what is new there.
+/// This holds even if no other range comes: a client that may no longer use the entry point must not reach what is new
+/// there.
 #[test]
 fn a_range_goes_before_real_servers_come() {
     let server = tcp("203.0.113.1", 80);
@@ -137,7 +138,7 @@ fn a_way_inside_comes_after_where_it_leads_and_is_turned_at_once() {
     assert_eq!(phase(&turned, |step| matches!(step, Step::DeleteElement(_))), added);
 }
 
-/// Whoever is sent there finds it for as long as he is sent.
+/// Clients that are sent to a virtual server must find it for as long as they are sent there.
 #[test]
 fn a_way_inside_goes_before_where_it_leads() {
     let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 30_080));
@@ -148,11 +149,12 @@ fn a_way_inside_goes_before_where_it_leads() {
     let gone = phase(&plan, |step| *step == Step::DeleteElement(way));
     assert!(gone > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
     assert!(gone < phase(&plan, |step| matches!(step, Step::DeleteVirtualServer(_))));
-    // And if it cannot go, that stays.
+    // And if the way cannot be deleted, the virtual server stays.
     assert!(needs(&plan, &Step::DeleteVirtualServer(to), |step| *step == Step::DeleteElement(way)));
 }
 
-/// Not even for a moment: who is dropped tries again after a second only. In one phase elements go together.
+/// Not even for a moment: a client that is dropped tries again only after a second. Elements of one phase change
+/// together.
 #[test]
 fn whoever_is_not_sent_past_an_entry_point_any_more_is_not_dropped_there() {
     let from = tcp("203.0.113.1", 80);
@@ -168,7 +170,7 @@ fn whoever_is_not_sent_past_an_entry_point_any_more_is_not_dropped_there() {
     }
 }
 
-/// In one phase elements go together. Where nobody serves yet, there is somebody first.
+/// Elements of one phase change together. Where nobody serves yet, clients are sent only once somebody does.
 #[test]
 fn clients_inside_are_sent_past_an_entry_point_before_it_drops() {
     let (from, to) = (tcp("203.0.113.1", 80), tcp("10.96.0.1", 80));
@@ -186,17 +188,17 @@ fn clients_inside_are_sent_past_an_entry_point_before_it_drops() {
         let made = plan(&before, &after);
         assert!(sent_and_dropped(&made) > phase(&made, |step| matches!(step, Step::AddRealServer(..))));
     }
-    // Who is sent to an address that the node does not have leaves it.
+    // A client that is sent to an address that the node does not have leaves the node.
     let unreached = plan(&state(&[], &[(from, 2), (to, 2)]), &after);
     assert_eq!(sent_and_dropped(&unreached), phase(&unreached, |step| matches!(step, Step::AddAddress(_))));
-    // What is in the way goes with it.
+    // A way that is excluded goes in the same phase.
     let elsewhere = Element::InCluster(from, to.address, 81);
     let turned = plan(&local(&[elsewhere], &[(from, 2), (to, 2)]), &after);
     let gone = phase(&turned, |step| *step == Step::DeleteElement(elsewhere));
     assert_eq!(gone, sent_and_dropped(&turned));
 }
 
-/// What is dropped is asked after a client was sent on. In one phase elements go together.
+/// Whether to drop is decided after a client was sent on. Elements of one phase change together.
 #[test]
 fn nobody_is_sent_to_an_entry_point_that_drops() {
     let from = tcp("203.0.113.1", 80);
@@ -211,14 +213,14 @@ fn nobody_is_sent_to_an_entry_point_that_drops() {
     let closed = plan(&by_cluster_ip, &by_itself);
     let turned = phase(&closed, |step| *step == Step::AddElement(way(inside)));
     assert_eq!(turned, phase(&closed, |step| *step == Step::AddElement(Element::Dropped(cluster_ip))));
-    // Nobody is sent there any more, and it drops.
+    // Nobody is sent to the cluster IP any more, and it drops.
     let alone = local(&[Element::Dropped(cluster_ip)], &[(from, 2)]);
     let ended = plan(&local(&[way(cluster_ip)], &[(from, 2), (cluster_ip, 2)]), &alone);
     let gone = phase(&ended, |step| *step == Step::DeleteElement(way(cluster_ip)));
     assert_eq!(gone, phase(&ended, |step| *step == Step::AddElement(Element::Dropped(cluster_ip))));
 }
 
-/// Although nobody looks at it in this plan.
+/// This holds although the plan's scope does not have its key.
 #[test]
 fn what_is_in_the_way_of_a_wanted_element_goes() {
     let from = tcp("203.0.113.1", 80);
@@ -238,7 +240,7 @@ fn what_is_in_the_way_of_a_wanted_element_goes() {
     assert!(diff(&wanted, &actual, &scope).steps.iter().all(|p| matches!(p.step, Step::AddElement(_))));
 }
 
-/// Where that is refused, so is everybody.
+/// If the restriction is refused, the virtual server is not made, and everybody is refused.
 #[test]
 fn that_not_everybody_may_use_an_entry_point_is_said_before_it_is_made() {
     let server = tcp("203.0.113.1", 80);
@@ -267,7 +269,7 @@ fn ownership_is_told_first_and_given_up_last() {
     assert!(needs(&unmade, &give_up, |step| *step == Step::DeleteVirtualServer(server)));
 }
 
-/// The table of a family is made in one transaction, long before the virtual servers that go.
+/// The table of a family is replaced in one transaction, long before the virtual servers that go.
 #[test]
 fn a_table_made_anew_still_tells_whose_the_virtual_servers_are_that_go() {
     let (cluster_ip, shared, node) = (ip("10.96.0.1"), ip("203.0.113.1"), tcp("192.168.0.1", 30_080));
@@ -294,7 +296,7 @@ fn a_table_made_anew_still_tells_whose_the_virtual_servers_are_that_go() {
 
     let plan = plan(&before, &after);
     assert_eq!(installed(&plan), Some(telling.into()));
-    // The others are gone with the old table: the kernel does not find them.
+    // The other elements are gone with the old table: the kernel would not find them.
     let deleted = plan.steps.iter().filter(|planned| matches!(planned.step, Step::DeleteElement(_)));
     assert_eq!(deleted.count(), telling.len(), "{plan:?}");
     for element in telling {
@@ -317,7 +319,7 @@ fn a_real_server_needs_its_virtual_server() {
     }
 }
 
-/// The kernel walks a chain for each step, and does so faster while it has the chain at hand.
+/// The kernel walks a chain for each step, and is faster while it still has the chain in its caches.
 #[test]
 fn steps_about_one_chain_follow_each_other() {
     let servers: Vec<_> = (0..1024)
@@ -338,7 +340,7 @@ fn steps_about_one_chain_follow_each_other() {
     }
 }
 
-/// Connections go on: nothing is made anew.
+/// Connections continue: nothing is deleted and added again.
 #[test]
 fn a_virtual_server_is_changed_in_place_whatever_is_different() {
     let server = tcp("10.96.0.1", 80);
@@ -360,7 +362,7 @@ fn a_virtual_server_is_changed_in_place_whatever_is_different() {
     }
 }
 
-/// One port that works is enough to attract traffic, and an address that has one already waits for none.
+/// One working port is enough to attract traffic, and an address that already has one needs nothing.
 #[test]
 fn an_address_needs_the_first_of_its_virtual_servers() {
     let (first, second) = (tcp("10.96.0.1", 80), tcp("10.96.0.1", 443));
@@ -380,7 +382,8 @@ fn an_address_needs_the_first_of_its_virtual_servers() {
     assert!(!needs(&beside, &add, |_| true));
 }
 
-/// What goes to other ports of a service address is refused: those of the node must not be, not even for a moment.
+/// Traffic to other ports of a service address is refused: this must not hit the node's own ports, not even for a
+/// moment.
 #[test]
 fn an_address_that_is_new_and_shared_is_never_ours_alone() {
     let (server, address) = (tcp("203.0.113.1", 80), ip("203.0.113.1"));
@@ -392,7 +395,7 @@ fn an_address_that_is_new_and_shared_is_never_ours_alone() {
         // Steps of one phase are one transaction.
         assert_eq!(phase(&plan, shared), known, "{element}");
     }
-    // It was ours before: the other order, as below.
+    // The address was ours before: then the order is the other one, as below.
     let before = state(&[Element::ClusterAddress(address)], &[]);
     let plan = plan(&before, &state(&elements(Element::ExternalAddress(address)), &[(server, 1)]));
     assert!(phase(&plan, shared) > phase(&plan, |step| matches!(step, Step::AddRealServer(..))));
@@ -413,14 +416,14 @@ fn an_address_is_not_called_shared_while_it_has_what_nobody_would_own() {
     assert!(phase(&plan, |step| matches!(step, Step::DeleteAddress(_))) > called);
 }
 
-/// Also where the table is made anew with it, in one transaction before everything else.
+/// This holds even if the table is replaced along with it, in one transaction before everything else.
 #[test]
 fn a_table_made_anew_owns_what_goes_from_an_address_that_is_shared_now() {
     let address = ip("203.0.113.1");
     let (kept, gone, others) = (tcp("203.0.113.1", 80), tcp("203.0.113.1", 81), tcp("203.0.113.1", 82));
-    // Its Service stays, and has no endpoint.
+    // The Service of this one stays, and has no endpoint.
     let idle = tcp("203.0.113.1", 83);
-    // Of a family whose table stays.
+    // This one is of a family whose table stays.
     let gone6 = tcp("fd00::1", 81);
     let services = [Element::ExternalAddress(address), Element::ExternalAddress(gone6.address)];
     let mut before = state(&services, &[(kept, 1), (gone, 1), (idle, 1), (others, 1), (gone6, 1)]);
@@ -438,7 +441,7 @@ fn a_table_made_anew_owns_what_goes_from_an_address_that_is_shared_now() {
     };
     after.rules.insert(Family::V4, Rules::Intact(settings));
     let mut scope: Scope = before.keys().chain(after.keys()).collect();
-    // Nobody wants it, and it is not ours.
+    // Nobody wants this one, and it is not ours.
     scope.remove(&Key::VirtualServer(others));
 
     let plan = diff(&after, &before, &scope);
@@ -465,7 +468,7 @@ fn nodes_begin_with_different_real_servers() {
             _ => None,
         });
         let order: Vec<RealServerKey> = steps.collect();
-        // The plan is the same but for that.
+        // Apart from the order, the plan is the same.
         assert_eq!(plan.steps.len(), whole.steps.len());
         assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 5);
         order
@@ -478,7 +481,7 @@ fn nodes_begin_with_different_real_servers() {
     assert_eq!(firsts.len(), 5);
     assert!(firsts.values().all(|count| (20..=70).contains(count)), "{firsts:?}");
 
-    // A scheduler that hashes chooses alike on all nodes.
+    // A scheduler that hashes chooses the same on all nodes.
     let mut hashing = state(&[], &[(server, 5)]);
     hashing.virtual_servers.values_mut().for_each(|server| server.scheduler = "mh".into());
     let hashing = plan(&State::default(), &hashing);
@@ -486,14 +489,14 @@ fn nodes_begin_with_different_real_servers() {
     order::rotate(&mut rotated, 1);
     assert_eq!(rotated, hashing);
 
-    // Of one that is there already, the turn is the kernel's.
+    // If the virtual server already exists, the kernel decides whose turn it is.
     let more = plan(&state(&[], &[(server, 2)]), &state(&[], &[(server, 5)]));
     let mut rotated = more.clone();
     order::rotate(&mut rotated, 1);
     assert_eq!(rotated, more);
 }
 
-/// What is not translated reaches a pod with an address that the pod does not have.
+/// A packet that is not translated reaches a pod under an address that the pod does not have.
 #[test]
 fn a_real_server_that_is_forwarded_otherwise_is_changed_in_place() {
     /// `IP_VS_CONN_F_DROUTE`, as `ipvsadm -e -g` sets it.
@@ -510,7 +513,7 @@ fn a_real_server_that_is_forwarded_otherwise_is_changed_in_place() {
     assert_eq!(steps, [&Step::EditRealServer(server, first, live)]);
 }
 
-/// A threshold keeps connections away from one that is wanted, and is gone with whatever is written.
+/// A threshold keeps connections away from a wanted real server, and any write removes it.
 #[test]
 fn a_threshold_is_not_left_and_not_believed_to_stay() {
     let server = tcp("10.96.0.1", 80);
@@ -530,7 +533,7 @@ fn a_threshold_is_not_left_and_not_believed_to_stay() {
     }
 }
 
-/// Who tells that all is well asks nothing else, the properties of the tests included.
+/// Whatever reports that all is well asks only this, including the properties in these tests.
 #[test]
 fn only_what_is_as_wanted_is_accepted() {
     let server = tcp("10.96.0.1", 80);
@@ -563,7 +566,7 @@ fn only_what_is_as_wanted_is_accepted() {
     }
 }
 
-/// It gets no new connections, or is gone already.
+/// Such a real server gets no new connections, or is gone already.
 #[test]
 fn a_real_server_that_drains_is_accepted_without_weight_or_not_at_all() {
     let server = tcp("10.96.0.1", 80);

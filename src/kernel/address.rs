@@ -1,9 +1,9 @@
-//! Service addresses on the device, each alone (/32, /128).
+//! Service addresses on the device, each as a single address (/32, /128).
 //!
-//! Measured on Linux 6.12, on a dummy that is down: the kernel makes the address's route in table local with the
-//! address, and removes it with it, in both families. For IPv4 that is one act; for IPv6 the route comes a moment
-//! later, from a work queue (`addrconf_dad_work`), and no flag changes that. `IFA_F_NODAD` spares the address
-//! duplicate address detection should somebody set the device up.
+//! Measured on Linux 6.12, on a dummy device that is down: in both families the kernel adds the route in table local
+//! together with the address, and removes it together with the address. For IPv4 both happen at once; for IPv6 the
+//! route comes a moment later, from a work queue (`addrconf_dad_work`), and no flag changes that. `IFA_F_NODAD` spares
+//! the address duplicate address detection, should somebody set the device up.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,12 +40,12 @@ pub(crate) fn push_add(frames: &mut Frames, device: u32, address: IpAddr) {
     frames.push(NEW_ADDRESS, CREATE | EXCLUSIVE, |body| attributes(body, device, address));
 }
 
-/// Appends the message that gives an address on the device the attributes that we give addresses, in place.
+/// Appends the message that gives an existing address on the device the attributes that our addresses have.
 pub(crate) fn push_edit(frames: &mut Frames, device: u32, address: IpAddr) {
     frames.push(NEW_ADDRESS, REPLACE, |body| attributes(body, device, address));
 }
 
-/// Appends the message that takes an address from the device.
+/// Appends the message that removes an address from the device.
 pub(crate) fn push_delete(frames: &mut Frames, device: u32, address: IpAddr) {
     frames.push(DELETE_ADDRESS, 0, |body| {
         header(body, device, address);
@@ -54,12 +54,12 @@ pub(crate) fn push_delete(frames: &mut Frames, device: u32, address: IpAddr) {
     });
 }
 
-/// The addresses of one family on the device that stand alone, and whether they are deprecated. Addresses with a
-/// network (link-local ones, an administrator's) are none of ours and left out.
+/// The single addresses (/32, /128) of one family on the device, and whether they are deprecated. Addresses with a
+/// shorter prefix (link-local ones, an administrator's) are not ours and are left out.
 ///
-/// All devices are asked for: restricted to one, the kernel does not mark answers that changed under it (before the
-/// generation is noted, `inet6_dump_addr` has left; the same for IPv4). And since it notes changes a little after it
-/// makes them, the answer is to be repeated.
+/// The request covers all devices: if it is restricted to one, the kernel does not mark answers that changed under it
+/// (`inet6_dump_addr` returns before the generation is noted; the same for IPv4). And since the kernel notes changes a
+/// little after it makes them, the dump must be repeated.
 pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Result<BTreeMap<IpAddr, bool>> {
     let read = || {
         socket.dump(
@@ -71,8 +71,8 @@ pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Resu
     Ok(settled(read, PartialEq::eq)?.into_iter().collect())
 }
 
-/// What kube-proxy gives its addresses (`brd` is the address itself), and for IPv6 a preferred lifetime of 0, so
-/// that the kernel does not choose the address as a source: it would for masquerading, by longest prefix.
+/// The attributes that kube-proxy gives its addresses (`brd` is the address itself), and for IPv6 a preferred lifetime
+/// of 0, so that the kernel does not choose the address as a source: for masquerading it would, by longest prefix.
 fn attributes(body: &mut Body<'_>, device: u32, address: IpAddr) {
     header(body, device, address);
     body.attribute(LOCAL, octets(address).as_ref());

@@ -1,10 +1,10 @@
-//! How the kernel writes families and addresses, to whichever of its parts a message goes.
+//! How the kernel encodes families and addresses, in the messages of all its subsystems.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::types::Family;
 
-/// The kernel's number of a family: `AF_INET` and `AF_INET6`. `NFPROTO_IPV4` and `NFPROTO_IPV6` are the same.
+/// The kernel's number of a family: `AF_INET` or `AF_INET6`. `NFPROTO_IPV4` and `NFPROTO_IPV6` are the same numbers.
 pub(super) fn family_number(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
@@ -17,7 +17,7 @@ pub(super) fn family_of(number: u8) -> Option<Family> {
     Family::ALL.into_iter().find(|known| family_number(*known) == number)
 }
 
-/// How many bytes an address is.
+/// The length of an address in bytes.
 pub(super) fn address_length(family: Family) -> u8 {
     family.host_prefix() / 8
 }

@@ -1,14 +1,15 @@
-//! Connection tracking: stale UDP entries are found and deleted (`linux/netfilter/nfnetlink_conntrack.h`).
+//! Connection tracking: finds and deletes stale UDP entries (`linux/netfilter/nfnetlink_conntrack.h`).
 //!
-//! The kernel walks its whole table for a list, whatever is asked for. So all that is stale is looked for in one walk. The walk is
-//! by hash value: an entry that comes or goes meanwhile may be missed, others are not.
+//! The kernel walks its whole table for a list, whatever is asked for. So one walk looks for everything that is stale.
+//! The walk is by hash value: it may miss an entry that comes or goes meanwhile, but no other one.
 //!
-//! All entries are copied, although the kernel could filter them by family, and since 5.8 by protocol and address. It walks with
-//! software interrupts off until an answer is full (`ctnetlink_dump_table`, the same from 5.10 to 7.3): where a filter lets little
-//! pass, a processor receives no packets until the whole table is walked, which for a million entries is a quarter of a second.
+//! The kernel could filter by family, and since 5.8 by protocol and address. No filter is used: the kernel walks with
+//! software interrupts off until an answer is full (`ctnetlink_dump_table`, the same from 5.10 to 7.3). With a filter
+//! that lets little pass, one processor receives no packets during the whole walk: by estimate a quarter of a second
+//! for a million entries.
 //!
-//! An entry is deleted by its tuple *and* its number, so that a new one that took its place stays. Entries in zones are
-//! others' (Open vSwitch, some CNI plugins): IPVS works outside of zones.
+//! An entry is deleted by its tuple *and* its number, so that a new entry that took its place stays. Entries in zones
+//! belong to others (Open vSwitch, some CNI plugins): IPVS does not use zones.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -25,7 +26,7 @@ use crate::state::{RealServerKey, VirtualServerKey};
 
 /// `NFNL_SUBSYS_CTNETLINK`.
 const SUBSYSTEM: u16 = 1;
-/// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`. (A request to delete that names no tuple deletes everything.)
+/// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`. (A delete request without a tuple deletes everything.)
 const GET: u16 = kind(SUBSYSTEM, 1);
 const DELETE: u16 = kind(SUBSYSTEM, 2);
 /// `CTA_*`.
@@ -41,6 +42,7 @@ const TUPLE_ZONE: u16 = 3;
 const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
+
 /// How many messages are encoded before they are sent.
 const PART: usize = 1024;
 
@@ -116,7 +118,7 @@ fn decode(message: Message<'_>) -> Option<StaleEntry> {
     Some(StaleEntry { flow: Flow { destination, replies_from }, id })
 }
 
-/// One end of a tuple of UDP.
+/// One end of a UDP tuple.
 fn end(tuple: Attribute<'_>, family: Family, address: u16, port: u16) -> Option<(IpAddr, u16)> {
     let protocol = tuple.nested().get(TUPLE_PROTOCOL)?.nested();
     if protocol.get(PROTOCOL_NUMBER)?.u8() != Some(Protocol::Udp.number()) {

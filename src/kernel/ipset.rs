@@ -24,9 +24,9 @@ mod attribute {
     pub(super) const PORT: u16 = 4;
     pub(super) const DATA: u16 = 7;
 }
-/// `IPSET_PROTOCOL_MIN`: all kernels speak it.
+/// `IPSET_PROTOCOL_MIN`: all kernels support it.
 const PROTOCOL: u8 = 6;
-/// `IPSET_FLAG_LIST_SETNAME`: names, without elements.
+/// `IPSET_FLAG_LIST_SETNAME`: only names, no elements.
 const NAMES_ONLY: u32 = 1 << 1;
 
 /// The ipsets in the network namespace of the thread that opened this.
@@ -36,10 +36,11 @@ pub struct IpSets {
 }
 
 impl IpSets {
-    /// `IPSET_ERR_BUSY`, the error number of a set that rules refer to.
+    /// `IPSET_ERR_BUSY`, the error number for a set that rules refer to.
     pub const IN_USE: i32 = 4100;
 
-    /// Opens them; `None`: the kernel has no ipsets now. It is not asked over netlink, which would load the module.
+    /// Opens a socket for the ipsets; `None`: the kernel has none now. The check does not use netlink, which would load
+    /// the module.
     ///
     /// # Errors
     /// Those of the socket.
@@ -63,7 +64,7 @@ impl IpSets {
         Ok(names.items)
     }
 
-    /// The ports that are elements of a set, whatever else an element holds; none where there is no such set.
+    /// The ports in the elements of a set, whatever else the elements hold; none if the set does not exist.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
@@ -79,11 +80,11 @@ impl IpSets {
         }
     }
 
-    /// Destroys sets, each on its own. One that rules refer to is refused.
+    /// Destroys sets, each on its own. A set that rules refer to is refused.
     pub fn destroy(&mut self, names: &[String]) -> Vec<Outcome> {
         let mut frames = Frames::new();
         for name in names {
-            // Without a name it would destroy all sets there are.
+            // Without a name, the request would destroy all sets.
             assert!(!name.is_empty(), "a set has a name");
             frames.push(DESTROY, 0, |out| {
                 head(out);

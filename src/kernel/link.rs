@@ -1,4 +1,4 @@
-//! The device that carries the service addresses: a dummy that is never set up (contract 4.6).
+//! The device that holds the service addresses: a dummy that is never set up (contract 4.6).
 
 use std::io;
 
@@ -22,7 +22,7 @@ const INFO: u16 = 18;
 const KIND: u16 = 1;
 const DUMMY: &str = "dummy";
 
-/// A device that has the name of ours.
+/// A device that has our device's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     /// Its number.
@@ -32,7 +32,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether it is of the kind that we make, and so may be used.
+    /// Whether the device is of the kind that we make, and so may be used.
     pub(crate) fn is_dummy(&self) -> bool {
         self.kind == DUMMY
     }
@@ -44,7 +44,7 @@ impl Link {
     }
 }
 
-/// The device of our name, if there is one.
+/// The device of our name; `None`: there is none.
 pub(crate) fn find(socket: &mut Socket) -> io::Result<Option<Link>> {
     let found = socket.get(
         GET_LINK,
@@ -91,8 +91,8 @@ pub(crate) fn delete(socket: &mut Socket, index: u32) -> Outcome {
     socket.batch(&mut frames).pop().map_or(Outcome::Unknown, Outcome::from)
 }
 
-/// Whether the kernel can make dummies, found out without making one: the kind's own check rejects the hardware
-/// address of a group, and it is reached only where the kind exists (its module is loaded for it where possible).
+/// Whether the kernel can make dummies, found out without making one: the check of this kind rejects a multicast
+/// hardware address, and is reached only if the kind exists (the kernel loads its module if it can).
 pub(crate) fn dummies_supported(socket: &mut Socket) -> io::Result<bool> {
     if find(socket)?.is_some_and(|link| link.is_dummy()) {
         return Ok(true);

@@ -1,7 +1,7 @@
 //! The real kernel: owns the sockets, carries out plans and reads back, on the thread that opened it.
 //!
-//! A plan goes phase by phase; inside a phase, the steps for one socket go together. What depends on a step that
-//! was not done is skipped. Nothing here decides what is wanted.
+//! A plan is carried out phase by phase; within a phase, the steps for one socket go together. Steps that depend on a
+//! step that was not done are skipped. Nothing here decides what is wanted.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,8 @@ use crate::diff::purge::Purge;
 use crate::diff::{Plan, PlannedStep, Step};
 use crate::state::{Address, DEVICE, Key, RealServerKey, Scope, State, Sysctl, VirtualServerKey};
 
-/// How often, and after which pause, the route of an IPv6 address is looked for without any progress before it is
-/// said to be missing.
+/// How often, and after which pause, the route of an IPv6 address is looked for without any progress before it counts
+/// as missing.
 const ROUTE_LOOKS: u32 = 10;
 const ROUTE_PAUSE: Duration = Duration::from_millis(5);
 /// How many messages are encoded before they are sent.
@@ -39,7 +39,7 @@ pub struct LinuxKernel {
     tables: Tables,
 }
 
-/// Which of the sockets a step is for.
+/// The socket that a step is for; [`Via::Sysctl`] needs none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Via {
     Sysctl,
@@ -75,13 +75,13 @@ impl LinuxKernel {
     /// Checks that the kernel has what this program needs ([`probe`]), and opens it. Changes nothing.
     ///
     /// # Errors
-    /// What is missing and how to come by it, in one line.
+    /// What is missing and how to get it, in one line.
     pub fn open() -> Result<Self, Unusable> {
         Self::of(probe::open()?)
     }
 
-    /// Opens it for those who only read: what is not loaded stays so, but for `nf_tables`, and
-    /// `nf_conntrack_netlink` when stale entries are counted.
+    /// Opens it for callers that only read: no module is loaded, except for `nf_tables`, and for `nf_conntrack_netlink`
+    /// when stale entries are counted.
     ///
     /// # Errors
     /// As for [`LinuxKernel::open`].
@@ -104,7 +104,7 @@ impl LinuxKernel {
         probe::check_scheduler(&mut self.ipvs, name)
     }
 
-    /// Whether a virtual server has this scheduler, so that the kernel does. Changes nothing.
+    /// Whether a virtual server has this scheduler, which proves that the kernel has it too. Changes nothing.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
@@ -112,7 +112,7 @@ impl LinuxKernel {
         probe::is_in_use(&mut self.ipvs, name)
     }
 
-    /// Finds stale entries of connection tracking as [`Kernel::find_stale`] does, on another thread: it has a socket of its own.
+    /// A function that does what [`Kernel::find_stale`] does, with a socket of its own, for another thread.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -121,16 +121,16 @@ impl LinuxKernel {
         Ok(move |purge: &Purge| conntrack::find(&mut socket, purge))
     }
 
-    /// Why this kernel does not have what our rules of a family need; `None`: it has it, as far as can be told. What it lacks
-    /// for another reason, such as memory, shows when it is needed.
+    /// Why this kernel lacks what our rules of a family need; `None`: it has everything, as far as can be told.
+    /// Failures for another reason, such as memory, show up when the rules are needed.
     pub fn lacks_rules(&mut self, family: Family) -> Option<Refusal> {
         probe::lack(self.tables.try_rules(family))
     }
 
-    /// Why IPVS of this kernel knows nothing of a family: it may have been built without IPv6 (`CONFIG_IP_VS_IPV6`), and then says so
-    /// to each question. `None`: it knows it, as far as can be told. Nothing is written.
+    /// Why the kernel's IPVS does not know a family; `None`: it does, as far as can be told. It may have been built
+    /// without IPv6 (`CONFIG_IP_VS_IPV6`), and then says so in answer to each question. Nothing is written.
     pub fn lacks_virtual_servers(&mut self, family: Family) -> Option<Refusal> {
-        // No virtual server at an address that is nobody's.
+        // A question about a virtual server that cannot exist: its address is nobody's.
         let key = VirtualServerKey {
             address: family.unspecified_address(),
             protocol: types::Protocol::Tcp,
@@ -154,7 +154,7 @@ impl LinuxKernel {
         if on_device.is_empty() {
             return outcomes;
         }
-        // Looked up each time: whoever removed and remade the device gave it another number.
+        // Looked up each time: if somebody has removed and remade the device, it has another number.
         let device = match link::find(&mut self.route) {
             Ok(Some(link)) if link.is_dummy() => link.index,
             Ok(_) => {
@@ -193,7 +193,7 @@ impl LinuxKernel {
         outcomes
     }
 
-    /// Takes IPv6 addresses from the device and puts them back, for their routes: see [`route`].
+    /// Takes IPv6 addresses off the device and puts them back, to restore their routes: see [`route`].
     fn put_anew(&mut self, device: u32, addresses: &[(usize, IpAddr)], outcomes: &mut [Outcome]) {
         let mut frames = Frames::new();
         for (_, address) in addresses {
@@ -204,20 +204,20 @@ impl LinuxKernel {
         let mut back = Vec::new();
         for ((index, address), verdict) in addresses.iter().zip(deleted) {
             outcomes[*index] = verdict.into();
-            // One whose removal is in doubt is put back too: at worst it is there already.
+            // An address whose removal is in doubt is put back too: at worst it already exists.
             if matches!(outcomes[*index], Outcome::Done | Outcome::Unknown) {
                 address::push_add(&mut frames, device, *address);
                 back.push(*index);
             }
         }
         for (index, verdict) in back.into_iter().zip(self.route.batch(&mut frames)) {
-            // Gone and not back: as with a lost verdict, the address has to be looked at again.
+            // Removed and not put back: as with a lost verdict, the address has to be read again.
             outcomes[index] =
                 if verdict == super::netlink::Verdict::Done { Outcome::Done } else { Outcome::Unknown };
         }
     }
 
-    /// The number of the device; `None`: there is none that we may use.
+    /// The number of the device; `None`: there is none that this program may use.
     fn device(&mut self) -> Result<Option<u32>, ReadError> {
         let link = link::find(&mut self.route).map_err(reading("the device kube-ipvs0"))?;
         Ok(link.filter(link::Link::is_dummy).map(|link| link.index))
@@ -269,8 +269,8 @@ impl LinuxKernel {
         Ok(())
     }
 
-    /// Reads single keys. Addresses and elements have no question of their own that answers reliably, so their
-    /// family is read, once, and these keys are picked.
+    /// Reads single keys. No question about a single address or element is answered reliably, so all of its family are
+    /// read, once, and the keys are picked from the result.
     fn read_keys(&mut self, keys: &Scope) -> Result<State, ReadError> {
         let mut state = State::default();
         let mut addresses: BTreeMap<Family, BTreeMap<IpAddr, Address>> = BTreeMap::new();
@@ -404,9 +404,9 @@ impl Kernel for LinuxKernel {
     }
 }
 
-/// The end of the steps from `first` on that are carried out together: a phase, and those behind it where all are for
-/// IPVS and none has to know what becomes of another. One system call does them in order; the usual change, an endpoint
-/// for another, is two phases.
+/// The end of the run of steps from `first` on that are carried out together: one phase, and the phases behind it as
+/// long as all steps are for IPVS and none depends on the outcome of another one in the run. One system call carries
+/// them out in order; the usual change, one endpoint for another, is two phases.
 fn end_of_run(plan: &Plan, first: usize) -> usize {
     let phase_end = |start: usize| {
         let phase = plan.steps[start].phase;

@@ -1,8 +1,8 @@
-//! A kernel in memory: a [`State`] that takes plans as Linux would, with faults on demand.
+//! A kernel in memory: a [`State`] that carries out plans as Linux would, with faults on demand.
 //!
-//! For tests and benchmarks. What it knows of Linux: objects must exist before they are changed, must not exist before
-//! they are made, an address needs its device, a real server its virtual server, and some elements of sets are in each
-//! other's way.
+//! For tests and benchmarks. It imitates these rules of Linux: an object must exist before it is changed and must not
+//! exist before it is made, an address needs its device, a real server needs its virtual server, and some elements of a
+//! set exclude each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,7 +19,7 @@ use crate::diff::{Plan, Step};
 use crate::state::part::Part;
 use crate::state::{Key, RealServerKey, State, VirtualServerKey};
 
-/// A kernel in memory. Clones share one state: a test keeps one to look on and to meddle.
+/// A kernel in memory. Clones share one state: a test keeps a clone to observe and to interfere.
 #[derive(Clone, Default)]
 pub struct MemoryKernel {
     inner: Arc<Mutex<Inner>>,
@@ -28,11 +28,11 @@ pub struct MemoryKernel {
 /// What a fault does to a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is refused with this error number.
+    /// The step is refused with this error number.
     Refuse(i32),
-    /// It is done, but nobody hears of it.
+    /// The step is done, but its outcome is unknown.
     LoseAnswer,
-    /// It is not done, and nobody hears of that either.
+    /// The step is not done, and its outcome is unknown.
     LoseRequest,
 }
 
@@ -47,7 +47,7 @@ struct Inner {
     faults: Option<Faults>,
     unreadable: u32,
     unreadable_parts: BTreeSet<Part>,
-    /// How often a device, and a table, was made.
+    /// How often a device, and a table, has been made.
     device_number: u32,
     table_handle: u64,
     written: Vec<Step>,
@@ -60,12 +60,12 @@ impl MemoryKernel {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// What it holds.
+    /// The state that this kernel holds.
     pub fn state(&self) -> State {
         self.lock().state.clone()
     }
 
-    /// Changes what it holds behind everyone's back.
+    /// Changes the state as somebody else would, without telling anyone.
     pub fn meddle(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock().state);
     }
@@ -77,7 +77,8 @@ impl MemoryKernel {
         inner.state.addresses.clear();
     }
 
-    /// Replaces the tables by ones with the same rules and no elements, as somebody does who loads an old copy of them.
+    /// Replaces the tables by new ones with the same rules and no elements, as somebody does who loads an old copy of
+    /// them.
     pub fn remake_tables(&self) {
         let mut inner = self.lock();
         inner.table_handle += 1;
@@ -89,17 +90,17 @@ impl MemoryKernel {
         self.lock().faults = faults;
     }
 
-    /// Makes that many of the next reads fail.
+    /// Makes this many of the next reads fail.
     pub fn fail_reads(&self, count: u32) {
         self.lock().unreadable = count;
     }
 
-    /// Makes these parts unreadable from now on, and no others.
+    /// From now on makes exactly these parts unreadable.
     pub fn set_unreadable(&self, parts: impl IntoIterator<Item = Part>) {
         self.lock().unreadable_parts = parts.into_iter().collect();
     }
 
-    /// Says how many connections a real server has.
+    /// Sets how many connections a real server has.
     pub fn set_connections(&self, server: VirtualServerKey, real_server: RealServerKey, count: u64) {
         self.lock().connections.insert((server, real_server), count);
     }
@@ -109,12 +110,12 @@ impl MemoryKernel {
         self.lock().flows.insert(flow);
     }
 
-    /// What connection tracking has.
+    /// The entries of connection tracking.
     pub fn flows(&self) -> BTreeSet<Flow> {
         self.lock().flows.clone()
     }
 
-    /// The steps that were done since the last call, whether anybody heard of it or not.
+    /// The steps that were done since the last call, whether their outcomes were reported or not.
     pub fn take_written(&self) -> Vec<Step> {
         std::mem::take(&mut self.lock().written)
     }
@@ -155,7 +156,7 @@ impl Inner {
         Err(unreadable("anything"))
     }
 
-    /// Why these parts cannot be read, if one of them cannot.
+    /// Fails if one of these parts cannot be read.
     fn readable(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<(), ReadError> {
         self.read_failure()?;
         let is_readable = parts.into_iter().all(|part| !self.unreadable_parts.contains(&part));
@@ -180,7 +181,7 @@ fn objection(state: &State, step: &Step) -> Option<Errno> {
     match step {
         Step::SetSysctl(..) | Step::SetTimeouts(_) | Step::InstallRules(..) => None,
         Step::AddDevice => state.device.then_some(Errno::EXIST),
-        // A walk for each of those that exclude nothing would take most of a cold start.
+        // A search for each element of a kind that never excludes another would take most of a cold start.
         Step::AddElement(element)
             if element.is_exclusive() && state.elements.iter().any(|other| element.excludes(other)) =>
         {

@@ -1,7 +1,7 @@
 //! Steps → Linux, Linux → [`State`].
 //!
-//! [`Kernel`] has two real implementations: [`linux`] writes and reads over netlink, [`memory`] is a [`State`] in
-//! memory with faults on demand, for tests and benchmarks. Neither decides anything.
+//! [`Kernel`] has two implementations: [`linux`] writes and reads over netlink; [`memory`] is a [`State`] in memory
+//! with faults on demand, for tests and benchmarks. Neither makes decisions.
 
 pub(crate) mod address;
 mod bytes;
@@ -33,21 +33,21 @@ use crate::diff::Plan;
 use crate::diff::purge::{Flow, Purge};
 use crate::state::{Key, RealServerKey, Scope, State, VirtualServerKey};
 
-/// Where plans are carried out.
+/// Carries out plans and reads back what exists.
 pub trait Kernel: Send {
-    /// Carries out a plan, phase by phase, and says what became of each step, in the plan's order.
+    /// Carries out a plan, phase by phase, and returns the outcome of each step, in the plan's order.
     fn apply(&mut self, plan: &Plan) -> Vec<Outcome>;
 
-    /// Reads back what is selected. The answer holds exactly what the selection covers: what is covered and not
-    /// in the answer does not exist. Foreign objects are included where the selection covers them (virtual
-    /// servers of others); whose they are is not this module's business.
+    /// Reads back what the selection covers. The answer is complete: whatever is covered and missing from the answer
+    /// does not exist. It includes foreign objects that the selection covers (other programs' virtual servers); telling
+    /// ours from theirs is not this module's business.
     ///
     /// # Errors
-    /// Where any part could not be read completely. An error says nothing about what exists.
+    /// If any part could not be read completely. An error says nothing about what exists.
     fn read(&mut self, selection: &Selection) -> Result<State, ReadError>;
 
-    /// Whether what everything else stands on is there, and what was chosen to stand for all that is like it: a few questions,
-    /// however large the cluster is.
+    /// Checks whether the foundations of everything else (the device and the tables) exist, and the witnesses, each of
+    /// which stands for all objects of its kind. This takes a few questions, however large the cluster is.
     fn foundations(&mut self, witnesses: &Witnesses) -> Foundations;
 
     /// The keys of all virtual servers, ours or not, without their real servers.
@@ -56,8 +56,8 @@ pub trait Kernel: Send {
     /// As for [`Kernel::read`].
     fn list_virtual_servers(&mut self) -> Result<BTreeSet<VirtualServerKey>, ReadError>;
 
-    /// How many connections, active and inactive together, each real server of these virtual servers has. Virtual
-    /// servers that do not exist are left out of the answer.
+    /// How many connections, active and inactive together, each real server of these virtual servers has. The answer
+    /// omits virtual servers that do not exist.
     ///
     /// # Errors
     /// As for [`Kernel::read`].
@@ -66,36 +66,37 @@ pub trait Kernel: Send {
         servers: &BTreeSet<VirtualServerKey>,
     ) -> Result<BTreeMap<(VirtualServerKey, RealServerKey), u64>, ReadError>;
 
-    /// Finds the stale entries of connection tracking. Changes nothing. This walks the whole table of the kernel, which may
-    /// hold millions of entries.
+    /// Finds the stale entries of connection tracking. Changes nothing. This walks the whole table of the kernel, which
+    /// may hold millions of entries.
     fn find_stale(&mut self, purge: &Purge) -> Found;
 
     /// Deletes entries of connection tracking.
     fn delete_stale(&mut self, entries: &[StaleEntry]) -> Purged;
 }
 
-/// What is asked for in place of all that is like it, since others remove that at one stroke: `ipvsadm --clear`,
-/// `ip address flush`.
+/// Single objects that are checked in place of all of their kind, since other programs remove all of a kind at once:
+/// `ipvsadm --clear`, `ip address flush`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witnesses {
-    /// A virtual server.
+    /// One virtual server.
     pub virtual_server: Option<VirtualServerKey>,
-    /// Addresses on the device, one of each family.
+    /// Addresses on the device, one per family.
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// What is there of that on which everything else stands, or why that cannot be said, each for itself. Others remove it at
-/// one stroke: `ip link delete`, `nft flush ruleset`, or what [`Witnesses`] speak of.
+/// Which foundations and witnesses exist, or, for each one, why that is unknown. Other programs remove them at once:
+/// `ip link delete`, `nft flush ruleset`, or the commands that remove [`Witnesses`].
 #[derive(Debug)]
 pub struct Foundations {
-    /// The device's number: another one is another device, with nothing of what was on the first. `None`: there is none.
+    /// The device's number; `None`: there is no device. Another number means another device, without anything that was
+    /// on the first.
     pub device: Result<Option<u32>, ReadError>,
-    /// The handles of the tables of our name: likewise.
+    /// The handles of the tables of our name; `None`: there is no table. Another handle likewise means another table.
     pub tables: BTreeMap<Family, Result<Option<u64>, ReadError>>,
-    /// Whether the virtual server that was asked for is there; `false` where none was.
+    /// Whether the virtual server that was asked for exists; `false` if none was asked for.
     pub virtual_server: Result<bool, ReadError>,
-    /// Whether packets to each address that was asked for are taken in by the device; empty where it is not there, or cannot
-    /// be looked for.
+    /// Whether the device takes in packets to each address that was asked for; empty if the device does not exist or
+    /// could not be looked up.
     pub addresses: BTreeMap<IpAddr, Result<bool, ReadError>>,
 }
 
@@ -126,7 +127,7 @@ pub struct Purged {
     pub deleted: u64,
     /// How long it took.
     pub took: Duration,
-    /// Why there may be stale entries left.
+    /// Why stale entries may be left.
     pub failure: Option<String>,
 }
 
@@ -141,7 +142,7 @@ pub enum Selection {
     Addresses(Family),
     /// Our nftables table of one family: the fixed rules and all elements.
     Tables(Family),
-    /// Just these keys.
+    /// Only these keys.
     Keys(Scope),
 }
 
@@ -160,36 +161,37 @@ impl Selection {
     }
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The kernel did it.
+    /// The kernel carried it out.
     Done,
-    /// The kernel said no.
+    /// The kernel refused it.
     Refused(Refusal),
-    /// The kernel's verdict was lost: it may have been done or not.
+    /// The kernel's answer was lost: the step may have been carried out or not.
     Unknown,
-    /// Not sent, because the step with this index in the plan was not done.
+    /// Not sent, because the step with this index in the plan was not carried out.
     Skipped(usize),
 }
 
-/// Why the kernel said no.
+/// Why the kernel refused something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The positive error number: `EEXIST` (17), ...
     pub errno: i32,
-    /// The error's text, with the kernel's own explanation where it gave one.
+    /// The error's text, with the kernel's own explanation if it gave one.
     pub text: String,
 }
 
 impl Refusal {
-    /// What this error says. One without a number (the system took a part of a value, or nothing of it) is `EIO`.
+    /// The refusal that this error expresses. An error without a number (the system took only a part of a value, or
+    /// nothing of it) becomes `EIO`.
     pub fn of(error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
         Self { errno, text: error.to_string() }
     }
 
-    /// Whether this is the error.
+    /// Whether the error number is this one.
     pub fn is(&self, error: Errno) -> bool {
         self.errno == error.raw_os_error()
     }
@@ -205,7 +207,7 @@ impl fmt::Display for Refusal {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what} from the kernel")]
 pub struct ReadError {
-    /// What was to be read, in words.
+    /// What was to be read, for the error text.
     pub what: &'static str,
     /// The reason.
     #[source]

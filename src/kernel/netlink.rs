@@ -1,15 +1,16 @@
 //! Blocking netlink sockets: many messages per system call, and a verdict on each.
 //!
-//! The kernel carries out a request inside `send()`, and its answers wait in the socket when `send()` returns. So
-//! there is nothing to wait for asynchronously: a plan costs its thread exactly the kernel's own work. One
-//! message per `send()` takes 16 s for 110,000 IPVS messages, 256 per `send()` 0.3 s.
+//! The kernel carries out a request inside `send()`, and when `send()` returns the answers wait in the socket. So
+//! asynchronous I/O has nothing to wait for: a plan costs its thread exactly the kernel's own work. With one message
+//! per `send()`, 110,000 IPVS messages take 16 s; with 256 per `send()`, 0.3 s.
 //!
-//! The kernel answers a message that asks for an acknowledgement *or fails*. Only the last message of a datagram
-//! asks; its answer is the barrier behind which the silence of the others means success. Answers carry the sequence
-//! number of the request, which makes late ones harmless.
+//! The kernel answers a message that asks for an acknowledgement *or fails*. Only the last message of a datagram asks;
+//! once its answer has arrived, the silence of the others means success. Answers carry the sequence number of their
+//! request, so late ones do no harm.
 //!
-//! Each waiting answer takes about 832 bytes of the receive buffer. When it is full the kernel drops answers and
-//! says `ENOBUFS`: what is then not known stays [`Verdict::Unknown`], never "failed" and never "done".
+//! Each waiting answer takes about 832 bytes of the receive buffer. When the buffer is full, the kernel drops answers
+//! and reports `ENOBUFS`: a message whose answer may be among them stays [`Verdict::Unknown`], never "failed" and never
+//! "done".
 
 mod message;
 pub mod multicast;
@@ -33,17 +34,17 @@ const REQUEST: u16 = 0x01;
 const ACK: u16 = 0x04;
 /// `NLM_F_REPLACE`: change what exists.
 pub const REPLACE: u16 = 0x100;
-/// `NLM_F_EXCL`: `EEXIST` if it exists.
+/// `NLM_F_EXCL`: fail with `EEXIST` if it exists.
 pub const EXCLUSIVE: u16 = 0x200;
-/// `NLM_F_CREATE`: make it if it does not exist.
+/// `NLM_F_CREATE`: create it if it does not exist.
 pub const CREATE: u16 = 0x400;
-/// `NLM_F_APPEND`: at the end of a list.
+/// `NLM_F_APPEND`: put it at the end of a list.
 pub const APPEND: u16 = 0x800;
 /// `NLM_F_DUMP`: all objects.
 const DUMP: u16 = 0x300;
-/// `NLM_F_DUMP_INTR` in an answer: what is dumped changed meanwhile, the answer may miss something.
+/// `NLM_F_DUMP_INTR` in an answer: the dumped objects changed meanwhile, so the answer may miss something.
 const DUMP_INTERRUPTED: u16 = 0x10;
-/// `NLM_F_CAPPED` in an error: the request is not repeated in it, but for its header.
+/// `NLM_F_CAPPED` in an error: it repeats only the header of the request.
 const CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS` in an error: attributes follow.
 const ACK_ATTRIBUTES: u16 = 0x200;
@@ -54,25 +55,25 @@ const KIND_DONE: u16 = 3;
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation.
 const EXPLANATION: u16 = 1;
 
-/// Most messages in a datagram: all may fail, and their answers must fit even a default receive buffer.
+/// The most messages in a datagram: all may fail, and even then the answers must fit a receive buffer of default size.
 const DATAGRAM_MESSAGES: usize = 256;
-/// Most bytes in a datagram, well below the default send buffer (a longer one gets `EMSGSIZE`).
+/// The most bytes in a datagram, well below the default send buffer (a longer datagram fails with `EMSGSIZE`).
 const DATAGRAM_BYTES: usize = 64 << 10;
-/// Asked for answers; the kernel doubles it for its own bookkeeping.
+/// The size requested for the receive buffer; the kernel doubles it for its own bookkeeping.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// No datagram of the kernel is longer: it fills dumps by 32 KiB at most, and caps errors.
+/// No datagram from the kernel is longer: it fills dumps by 32 KiB at most, and caps errors.
 const ANSWER_BYTES: usize = 64 << 10;
-/// How long to wait for an answer that, by all rules, is already there.
+/// How long to wait for an answer that should already have arrived.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a dump that was disturbed is begun anew.
+/// How often a dump is attempted if changes disturb it.
 const DUMP_ATTEMPTS: usize = 8;
 
-/// What became of one message.
+/// The verdict on one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The kernel did it.
+    /// The kernel carried it out.
     Done,
-    /// The kernel said no, and nothing of it was done.
+    /// The kernel refused it, and nothing of it was done.
     Errno(Refusal),
     /// The kernel's answer was lost.
     Unknown,
@@ -88,18 +89,19 @@ impl From<Verdict> for Outcome {
     }
 }
 
-/// What became of a transaction: all of it, or nothing of it, was done.
+/// The result of a transaction, of which either everything or nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// The kernel did all of it.
     Done,
-    /// The kernel did nothing of it: the indices of the messages that it objected to, with its reasons. That of the first message,
-    /// which begins the transaction, stands for the whole: the kernel did not begin, or had no memory. Where it could not commit
-    /// for another reason, it names the second message, as if it objected to that.
+    /// The kernel did nothing of it: the indices of the messages that it objected to, with its reasons. An objection to
+    /// the first message, which begins the transaction, concerns the whole transaction: the kernel did not begin, or
+    /// had no memory. If the commit failed for another reason, the kernel names the second message, as if it objected
+    /// to that one.
     Refused {
-        /// What it said first.
+        /// The kernel's first objection.
         first: (usize, Refusal),
-        /// What it said then, if it said more.
+        /// Its further objections, if any.
         others: Vec<(usize, Refusal)>,
     },
     /// The kernel's answer was lost.
@@ -109,14 +111,14 @@ pub enum Commit {
 /// What a dump found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump<T> {
-    /// What was made of its messages.
+    /// What was decoded from its messages.
     pub items: Vec<T>,
-    /// In how many datagrams they came. Families without a generation mark (IPVS) are consistent inside one
-    /// datagram only.
+    /// In how many datagrams they came. Families without a generation mark (IPVS) are consistent only within one
+    /// datagram.
     pub datagrams: usize,
 }
 
-/// The netlink families that are spoken here.
+/// The netlink families that this program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// `NETLINK_ROUTE`: links, addresses, routes.
@@ -137,25 +139,25 @@ impl Protocol {
     }
 }
 
-/// A netlink socket in the network namespace of the thread that opened it. To be used by one thread at a time.
+/// A netlink socket in the network namespace of the thread that opened it. May be used by one thread at a time.
 #[derive(Debug)]
 pub struct Socket {
     inner: netlink_sys::Socket,
     protocol: Protocol,
-    /// Bytes asked for as receive buffer.
+    /// The requested size of the receive buffer, in bytes.
     receive_buffer_bytes: usize,
     /// The sequence number of the next message.
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-/// What a look at the socket gave.
+/// The result of one attempt to receive.
 enum Received {
-    /// A datagram: the first so many bytes of the buffer.
+    /// A datagram of this length, at the start of the buffer.
     Datagram(usize),
-    /// Answers were lost; the ones that remain are still to come.
+    /// Answers were lost; the remaining ones are still to come.
     Overrun,
-    /// Nothing is there, and nothing will come.
+    /// No datagram is waiting, and none will come.
     Nothing,
 }
 
@@ -163,12 +165,12 @@ impl Socket {
     /// Opens a socket.
     ///
     /// # Errors
-    /// Those of `socket(2)` and of the settings without which verdicts could not be trusted.
+    /// Those of `socket(2)`, and of the socket options without which verdicts could not be trusted.
     pub fn open(protocol: Protocol) -> io::Result<Self> {
         Self::with_receive_buffer(protocol, RECEIVE_BUFFER_BYTES)
     }
 
-    /// Opens a socket with a receive buffer of this size, for those who want to see it overrun.
+    /// Opens a socket with a receive buffer of this size, for tests that provoke an overrun.
     ///
     /// # Errors
     /// As for [`Socket::open`].
@@ -182,8 +184,8 @@ impl Socket {
         })
     }
 
-    /// Sends all messages, in as few datagrams as fit, and gives the kernel's verdict on each, in order. Messages are
-    /// independent: one that fails does not stop those behind it.
+    /// Sends all messages, in as few datagrams as possible, and returns the kernel's verdict on each, in order.
+    /// Messages are independent: one that fails does not stop the following ones.
     pub fn batch(&mut self, frames: &mut Frames) -> Vec<Verdict> {
         let mut verdicts = Vec::with_capacity(frames.len());
         let mut first = 0;
@@ -200,7 +202,7 @@ impl Socket {
         let count = end - first;
         let sequence = self.stamp(frames, first, end, end - 1);
         if let Err(error) = self.send(frames.slice(first, end)) {
-            // The kernel did not take the datagram: nothing of it was done.
+            // The kernel did not take the datagram, so nothing of it was done.
             verdicts.extend(std::iter::repeat_n(Verdict::Errno(refusal(&error, None)), count));
             return;
         }
@@ -239,7 +241,7 @@ impl Socket {
             frames.len() >= 3,
             "a transaction has a first, a last and at least one message between"
         );
-        // Kernels before 6.10 acknowledge neither of the two that enclose a transaction.
+        // Kernels before 6.10 acknowledge neither the first nor the last message of a transaction.
         let barrier = frames.len() - 2;
         let sequence = self.stamp(frames, 0, frames.len(), barrier);
         let sent = self.raise_send_buffer(frames.byte_length());
@@ -251,8 +253,8 @@ impl Socket {
         let mut complete = true;
         let mut answered = false;
         while !answered {
-            // An objection to the whole (no such subsystem, no memory) may come with no other answer behind it; and all
-            // that come are there when send() returns.
+            // An objection to the whole transaction (no such subsystem, no memory) may be the only answer; and all
+            // answers have arrived when send() returns.
             match self.receive(complete && refusals.is_empty()) {
                 Received::Datagram(length) => {
                     for message in message::messages(&self.buffer[..length]) {
@@ -277,13 +279,13 @@ impl Socket {
         }
     }
 
-    /// Asks for all objects of a kind. `body` writes what follows the header of the request, `decode` makes something
-    /// of each answer, or leaves it out.
+    /// Dumps all objects of a kind. `body` writes what follows the header of the request; `decode` turns each answer
+    /// into an item, or leaves it out.
     ///
-    /// A dump that the kernel marks as disturbed by a change is begun anew, a few times.
+    /// A dump that the kernel marks as disturbed by a change is repeated, a few times.
     ///
     /// # Errors
-    /// Where the answer is not complete, or `decode` says so: an incomplete answer is never returned as a complete one.
+    /// If the answer is incomplete or `decode` fails: an incomplete answer is never returned as a complete one.
     pub fn dump<T>(
         &mut self,
         kind: u16,
@@ -302,11 +304,12 @@ impl Socket {
         Err(restless())
     }
 
-    /// Asks for all objects of a kind as [`Socket::dump`] does, and takes those of the first datagram only: for "is there
-    /// any?", where all would take the kernel seconds. That there is none in it says nothing of the others.
+    /// Starts a dump as [`Socket::dump`] does, and takes only the objects in the first datagram: for the question "are
+    /// there any?" where a complete dump would take the kernel seconds. An object that is missing from the first
+    /// datagram may still exist.
     ///
     /// # Errors
-    /// What the kernel says, that the answer was lost, or what `decode` says.
+    /// The kernel's error, a lost answer, or an error of `decode`.
     pub fn glimpse<T>(
         &mut self,
         kind: u16,
@@ -328,12 +331,12 @@ impl Socket {
                 .collect(),
             Received::Overrun | Received::Nothing => Err(lost()),
         };
-        // The rest of the dump ends with the socket.
+        // The rest of the dump ends with the old socket.
         self.reopen()?;
         items
     }
 
-    /// One attempt; `None`: disturbed.
+    /// Makes one attempt at a dump; `None`: it was disturbed.
     fn dump_once<T>(
         &mut self,
         frames: &mut Frames,
@@ -363,7 +366,7 @@ impl Socket {
                         ours = true;
                         match decode(message) {
                             Ok(item) => dump.items.extend(item),
-                            // The rest is still to be received, or the next dump would find the socket busy.
+                            // The rest must still be received, or the next dump would find the socket busy.
                             Err(error) => failure = Some(error),
                         }
                     }
@@ -385,10 +388,10 @@ impl Socket {
         }
     }
 
-    /// Asks one question that has one answer (or none, or several).
+    /// Asks a question that has one answer (or none, or several: the last one counts).
     ///
     /// # Errors
-    /// What the kernel says (`raw_os_error()` is its number), or that the answer was lost.
+    /// The kernel's error (`raw_os_error()` is its number), or a lost answer.
     pub fn get<T>(
         &mut self,
         kind: u16,
@@ -420,7 +423,8 @@ impl Socket {
         }
     }
 
-    /// Gives messages `first..end` their sequence numbers and returns the first; message `barrier` asks for an ACK.
+    /// Gives messages `first..end` their sequence numbers and returns the first one; message `barrier` asks for an
+    /// acknowledgement.
     fn stamp(&mut self, frames: &mut Frames, first: usize, end: usize, barrier: usize) -> u32 {
         let sequence = self.sequence;
         for index in first..end {
@@ -440,7 +444,8 @@ impl Socket {
         }
     }
 
-    /// Makes room for a datagram of this length. The kernel doubles the value, and counts its own structures.
+    /// Makes room for a datagram of this length. The kernel doubles the requested value, but also counts its own
+    /// structures.
     fn raise_send_buffer(&self, bytes: usize) -> io::Result<()> {
         let wanted = bytes + (bytes >> 3) + 4096;
         if sockopt::socket_send_buffer_size(&self.inner)? >= wanted {
@@ -449,7 +454,8 @@ impl Socket {
         Ok(sockopt::set_socket_send_buffer_size_force(&self.inner, wanted)?)
     }
 
-    /// Takes the next datagram. When it is known that something was lost, there is nothing worth waiting for.
+    /// Takes the next datagram. Once answers are known to be lost, callers do not wait: nothing is worth waiting for
+    /// then.
     fn receive(&mut self, wait: bool) -> Received {
         let flags = if wait { RecvFlags::TRUNC } else { RecvFlags::TRUNC | RecvFlags::DONTWAIT };
         loop {
@@ -458,7 +464,7 @@ impl Socket {
                 Ok((_, length)) => return Received::Datagram(length),
                 Err(Errno::INTR) => {}
                 Err(Errno::NOBUFS) => return Received::Overrun,
-                // The time is over, or the socket is empty or broken: in any case no answer.
+                // Timed out, or the socket is empty or broken: in any case there is no answer.
                 Err(_) => return Received::Nothing,
             }
         }
@@ -470,14 +476,14 @@ impl Socket {
     }
 }
 
-/// Dumps until the answer came in one datagram, which the kernel fills under its lock, or two answers in a row name
-/// the same objects in the same order. For what the kernel does not mark ([`Socket::dump`] looks at its mark), or not
-/// in time: a walk by position misses an object when one before it goes between two datagrams, but then the one that
-/// went is in this answer and not in the next. The same where a hash table grows under the walk: the order is another one
-/// then.
+/// Repeats a dump until the answer came in one datagram, which the kernel fills under its lock, or until two answers in
+/// a row name the same objects in the same order. This is for objects whose changes the kernel does not mark (see
+/// [`Socket::dump`]), or marks too late. A walk by position misses an object when one before it is removed between two
+/// datagrams; but then the removed object is in this answer and not in the next. Likewise if a hash table grows during
+/// the walk: then the order changes.
 ///
 /// # Errors
-/// Those of `dump`, or that there was no peace long enough.
+/// Those of `dump`, or that the objects never kept still for long enough.
 pub fn settled<T>(
     mut dump: impl FnMut() -> io::Result<Dump<T>>,
     are_same: impl Fn(&T, &T) -> bool,
@@ -496,13 +502,13 @@ pub fn settled<T>(
     Err(restless())
 }
 
-/// An object that the kernel described without something that it always says, or with a value that is not known here.
+/// The error for an object that the kernel described without something that it always gives, or with an unknown value.
 pub(super) fn malformed(what: &str) -> io::Error {
     let text = format!("the kernel described {what} in a form not known here");
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// The kernel's answer was lost: what was asked for may have been done, or not.
+/// The error for a lost answer: the request may have been carried out or not.
 pub(super) fn lost() -> io::Error {
     io::Error::other("the answer was lost")
 }
@@ -511,10 +517,11 @@ fn restless() -> io::Error {
     io::Error::other(format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row"))
 }
 
-/// What became of a transaction in which the kernel objected to these messages, by their indices; `None`: to none.
+/// The result of a transaction in which the kernel objected to the messages with these indices; `None`: to none.
 fn refused(mut refusals: Vec<(usize, Refusal)>) -> Option<Commit> {
     for (index, refusal) in &mut refusals {
-        // Of the whole (nfnetlink_rcv_batch): message 0 has been taken off by then, and the next one is named in its place.
+        // This concerns the whole transaction (`nfnetlink_rcv_batch`): by then the kernel has taken message 0 off the
+        // buffer, and names the next message in its place.
         if *index == 1 && refusal.is(Errno::NOMEM) {
             *index = 0;
         }
@@ -524,14 +531,14 @@ fn refused(mut refusals: Vec<(usize, Refusal)>) -> Option<Commit> {
     Some(Commit::Refused { first, others: refusals.collect() })
 }
 
-/// A socket, connected to the kernel so that nobody else can put anything into it.
+/// Opens a socket that is connected to the kernel, so that nobody else can put anything into it.
 fn connect(protocol: Protocol, receive_buffer_bytes: usize) -> io::Result<netlink_sys::Socket> {
     let mut socket = netlink_sys::Socket::new(protocol.number())?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.set_cap_ack(true)?;
-    // Explanations and strict checking came with Linux 4.12 and 4.20; without them answers are poorer, not wrong:
-    // decoders look at what they get.
+    // Explanations and strict checking came with Linux 4.12 and 4.20. Without them answers say less but are not wrong:
+    // decoders check what they get.
     let _ = socket.set_ext_ack(true);
     let _ = socket.set_netlink_get_strict_chk(true);
     if sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer_bytes).is_err() {
@@ -541,7 +548,7 @@ fn connect(protocol: Protocol, receive_buffer_bytes: usize) -> io::Result<netlin
     Ok(socket)
 }
 
-/// The positive error number in a message of kind error or done; `None` for success.
+/// The positive error number in a message of kind error or done; `None`: success.
 fn errno_of(message: Message<'_>) -> Option<i32> {
     let errno = message.payload.first_chunk().copied().map_or(0, i32::from_ne_bytes).saturating_neg();
     (errno > 0).then_some(errno)
@@ -560,7 +567,7 @@ fn error_of(message: Message<'_>) -> Option<Refusal> {
     Some(refusal(&io::Error::from_raw_os_error(errno), explanation))
 }
 
-/// A refusal with the system's text for the error, and the kernel's explanation.
+/// A refusal with the system's text for the error, and with the kernel's explanation if there is one.
 fn refusal(error: &io::Error, explanation: Option<&str>) -> Refusal {
     let mut refusal = Refusal::of(error);
     if let Some(explanation) = explanation {

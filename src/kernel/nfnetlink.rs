@@ -1,4 +1,4 @@
-//! What the parts of netfilter that speak netlink have in common (`linux/netfilter/nfnetlink.h`).
+//! What the netlink subsystems of netfilter have in common (`linux/netfilter/nfnetlink.h`).
 
 use super::bytes::family_number;
 use super::netlink::{Attributes, Body, Message};
@@ -7,12 +7,12 @@ use crate::cluster::types::Family;
 /// Length of `struct nfgenmsg`.
 const HEADER_LENGTH: usize = 4;
 
-/// The kind of message that has this number in a subsystem (`NFNL_SUBSYS_*`).
+/// The message type of this number in a subsystem (`NFNL_SUBSYS_*`).
 pub(super) const fn kind(subsystem: u16, number: u16) -> u16 {
     subsystem << 8 | number
 }
 
-/// `struct nfgenmsg`; without a family `NFPROTO_UNSPEC`.
+/// Writes `struct nfgenmsg`; without a family, `NFPROTO_UNSPEC`.
 pub(super) fn header(body: &mut Body<'_>, family: impl Into<Option<Family>>) {
     body.fixed(&[family.into().map_or(0, family_number), 0, 0, 0]);
 }

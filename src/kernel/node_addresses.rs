@@ -1,13 +1,14 @@
-//! The addresses that this node has, and what becomes of them: node ports are served there, and a service address that
-//! is among them is somebody else's to announce.
+//! Follows the addresses of this node: node ports are served on them, and a service address that is among them is for
+//! others to announce.
 //!
-//! What the kernel lists and what it tells of changes are the same messages, so one fold takes in both. The multicast
-//! groups are joined before the list is made: what changes meanwhile waits in the socket, and taking it in twice does no
-//! harm. A change costs one message then, and no list: on most nodes every pod that comes brings an interface with a
-//! link-local address. Only where messages were lost the list is made anew.
+//! The kernel lists addresses and reports changes in the same kind of message, so one fold handles both. The multicast
+//! groups are joined before the list is requested: changes that happen meanwhile wait in the socket, and processing a
+//! change twice does no harm. So a change costs one message, and no new list: on most nodes every new pod brings an
+//! interface with a link-local address. The list is requested anew only if messages were lost.
 //!
-//! Addresses on [`DEVICE`] are our own doing, and thousands: the kernel is asked to leave them out as soon as the
-//! interface's number is seen, since each of them would wake us up. An address that is still being checked for duplicates counts: a node port there hurts nobody.
+//! Addresses on [`DEVICE`] are our own, and there are thousands: as soon as the number of the interface is seen, the
+//! kernel is told to leave them out, since each would wake up the thread. An address that is still being checked for
+//! duplicates counts: a node port there hurts nobody.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,23 +26,23 @@ use crate::cluster::types::{AddressScope, Family, NodeAddress, NodeAddresses};
 use crate::state::DEVICE;
 use crate::telemetry::Said;
 
-/// `AF_UNSPEC`: messages of other families tell of a port of a bridge, not of an interface.
+/// `AF_UNSPEC`: messages of other families are about a port of a bridge, not about an interface.
 const UNSPECIFIED: u8 = 0;
 /// `RT_SCOPE_LINK`, `RT_SCOPE_HOST`; the number grows as the scope narrows.
 const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
-/// Where the interface's number stands in a message about an address.
+/// The offset of the interface's number in a message about an address.
 const INTERFACE_OFFSET: u32 = 20;
 
-/// Changes come in bursts (an interface with its addresses, a daemon that moves some): this long after the first of
-/// them they are looked at together.
+/// How long to wait after the first of several changes, so that they are looked at together: they come in bursts (an
+/// interface with its addresses, a daemon that moves some).
 const BURST: Duration = Duration::from_millis(5);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Knows the addresses of the network namespace of the thread that opened it.
+/// Follows the addresses of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Monitor {
     news: Multicast,
@@ -49,22 +50,22 @@ pub struct Monitor {
     interfaces: Interfaces,
     /// The interface whose addresses the kernel leaves out.
     ignored: Option<u32>,
-    /// Messages were lost since the last list.
+    /// Whether messages were lost since the last list.
     stale: bool,
-    /// What was told last.
+    /// The addresses that were reported last.
     told: NodeAddresses,
 }
 
 impl Monitor {
-    /// Lists the addresses, and hears of changes from now on.
+    /// Lists the addresses, and receives changes from now on.
     ///
     /// # Errors
-    /// Where the kernel could not be asked, or not be listened to.
+    /// If the kernel could not be asked, or its messages could not be received.
     pub fn open() -> io::Result<Self> {
         Self::hearing(Multicast::join(Protocol::Route, &GROUPS)?)
     }
 
-    /// As [`Monitor::open`], with a receive buffer of so many bytes, for those who want to see it overrun.
+    /// As [`Monitor::open`], with a receive buffer of this many bytes, for tests that provoke an overrun.
     ///
     /// # Errors
     /// As for [`Monitor::open`].
@@ -81,18 +82,18 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// The addresses as last told.
+    /// The addresses that were reported last.
     pub fn addresses(&self) -> &NodeAddresses {
         &self.told
     }
 
-    /// Waits until the addresses are others than those last told, and tells them.
+    /// Waits until the addresses differ from those reported last, and returns them.
     ///
     /// # Errors
-    /// Where the kernel could not be asked. Nothing is forgotten then: the next call asks again.
+    /// If the kernel could not be asked. Nothing is lost then: the next call asks again.
     pub fn changed(&mut self) -> io::Result<NodeAddresses> {
         loop {
-            // After a failure there is something to do without waiting.
+            // After a failure there is work to do without waiting.
             if self.stale || self.hear(true)? {
                 thread::sleep(BURST);
                 self.catch_up()?;
@@ -105,7 +106,7 @@ impl Monitor {
         }
     }
 
-    /// Takes in all that waits, and the list where that is not enough.
+    /// Processes everything that waits, and requests the list again if that is not enough.
     fn catch_up(&mut self) -> io::Result<()> {
         while self.stale || self.hear(false)? {
             if self.stale {
@@ -117,20 +118,20 @@ impl Monitor {
         Ok(())
     }
 
-    /// Has the kernel leave out the addresses of our own device.
+    /// Tells the kernel to leave out the addresses of our own device.
     fn ignore_ours(&mut self) -> io::Result<()> {
         let ours = self.interfaces.ours;
         if self.ignored != ours {
             let field = ours.map(|interface| (INTERFACE_OFFSET, interface));
             self.news.ignore([address::NEW_ADDRESS, address::DELETE_ADDRESS], field)?;
-            // If the number is another interface's now, what was told of that one did not come.
+            // If the old number now belongs to another interface, messages about that interface were left out.
             self.stale |= self.ignored.is_some();
             self.ignored = ours;
         }
         Ok(())
     }
 
-    /// Takes in the next datagram: whether it told of anything that matters, or there may be more.
+    /// Processes the next datagram. Returns whether it contained anything relevant, or whether there may be more.
     fn hear(&mut self, wait: bool) -> io::Result<bool> {
         match self.news.next(wait)? {
             Heard::Nothing => Ok(false),
@@ -153,9 +154,10 @@ impl Monitor {
     }
 }
 
-/// Calls `tell` with all addresses whenever they changed, until it says that nobody listens any more (`false`).
+/// Calls `tell` with all addresses whenever they have changed, until it returns `false`: nobody listens any more.
 pub fn follow(mut monitor: Monitor, mut tell: impl FnMut(NodeAddresses) -> bool) {
-    // An error may pass without any change, and come again.
+    // Without a change of the addresses, nothing shows that an error is over: the same error is logged again only after
+    // an hour.
     let mut said = Said::default();
     loop {
         match monitor.changed() {
@@ -176,31 +178,32 @@ pub fn follow(mut monitor: Monitor, mut tell: impl FnMut(NodeAddresses) -> bool)
     }
 }
 
-/// What a message says.
+/// What a message reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
-    /// An interface is there, and has this name.
+    /// An interface exists and has this name.
     Interface(u32, Arc<str>),
     /// An interface is gone.
     NoInterface(u32),
-    /// An address is there.
+    /// An address exists.
     Address(AddressKey, AddressScope),
     /// An address is gone.
     NoAddress(AddressKey),
 }
 
-/// What the kernel knows an address by.
+/// What identifies an address for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct AddressKey {
     interface: u32,
     address: IpAddr,
     prefix: u8,
-    /// The other end of a point-to-point link; otherwise the address again. Always the address again for IPv6, which has an
-    /// address once on a device: whoever changes its other end is told in one message, of the new one.
+    /// The other end of a point-to-point link; otherwise the address itself. For IPv6 always the address itself: a
+    /// device has each IPv6 address only once, and when its other end changes, the kernel sends one message, about the
+    /// new end.
     peer: IpAddr,
 }
 
-/// All interfaces and their addresses, but for those on our own device.
+/// All interfaces and their addresses, except for the addresses of our own device.
 #[derive(Debug, Default)]
 struct Interfaces {
     names: BTreeMap<u32, Arc<str>>,
@@ -210,7 +213,7 @@ struct Interfaces {
 }
 
 impl Interfaces {
-    /// Takes in a change. `true`: what was left out matters now, list again.
+    /// Processes a change. `true`: messages that were left out matter now, so list again.
     fn take_in(&mut self, change: Change) -> bool {
         match change {
             Change::Interface(index, name) => {
@@ -243,8 +246,8 @@ impl Interfaces {
         self.addresses.retain(|key, _| key.interface != interface);
     }
 
-    /// What there is to tell. An address whose interface has no name yet belongs to one that was made while the list was
-    /// made: the message about it waits.
+    /// The addresses to report. An address whose interface has no name yet belongs to an interface that was made during
+    /// the listing: the message about that interface is waiting.
     fn addresses(&self) -> NodeAddresses {
         let named = |(key, scope): (&AddressKey, &AddressScope)| {
             let interface = self.names.get(&key.interface)?.clone();
@@ -254,8 +257,8 @@ impl Interfaces {
     }
 }
 
-/// All interfaces and addresses. The lists are repeated until two agree: the kernel notes that it changes them a little
-/// after it does, and walks by position.
+/// Lists all interfaces and addresses. The lists are repeated until two agree: the kernel marks a change a little after
+/// it made it, and walks by position.
 fn list(socket: &mut Socket) -> io::Result<Interfaces> {
     let mut interfaces = Interfaces::default();
     let links = settled(
@@ -287,7 +290,7 @@ fn list(socket: &mut Socket) -> io::Result<Interfaces> {
     Ok(interfaces)
 }
 
-/// What a message says; `None`: nothing that matters. `ours`: the number of our own device.
+/// What a message reports; `None`: nothing relevant. `ours`: the number of our own device.
 fn decode(message: Message<'_>, ours: Option<u32>) -> Option<Change> {
     match message.kind {
         link::NEW_LINK | link::DELETE_LINK => {

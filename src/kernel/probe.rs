@@ -1,9 +1,10 @@
 //! Before the first write: does this kernel have what is needed, and may we use it? Nothing here changes anything,
-//! but for a virtual server at an address of documentation, for a moment, where a scheduler has to be tried.
+//! except that a virtual server exists for a moment, at an address reserved for documentation, if a scheduler has to be
+//! tried.
 //!
 //! **Modules.** Asking for a feature is what loads its module: the kernel runs the host's own modprobe (sysctl
-//! `kernel.modprobe`) in the host's own file system, whatever the file system of the one who asks. So it takes neither
-//! a modprobe binary, nor `/lib/modules`, nor `CAP_SYS_MODULE`:
+//! `kernel.modprobe`) in the host's own file system, whatever file system the asking process has. So the process needs
+//! neither a modprobe binary, nor `/lib/modules`, nor `CAP_SYS_MODULE`:
 //!
 //! | asked for | alias that the kernel loads |
 //! |---|---|
@@ -12,8 +13,8 @@
 //! | a link of kind dummy | `rtnl-link-dummy` |
 //! | `nf_tables`, its expressions and types of chains | `nfnetlink-subsys-10`, `nft-expr-...`, `nft-chain-...` |
 //!
-//! Rejected: loading the files with `finit_module(2)`. It needs privileges and the modules mounted, and does nothing that
-//! the kernel would not do when it is asked, but for hosts whose modprobe is switched off, on purpose.
+//! Rejected: loading the files with `finit_module(2)`. It needs privileges and access to the module files, and achieves
+//! nothing that the kernel would not do when asked, except on hosts where modprobe is switched off on purpose.
 
 use std::fmt;
 use std::io;
@@ -31,17 +32,17 @@ use crate::cluster::types::Protocol;
 use crate::diff::Step;
 use crate::state::{RealServers, VirtualServer, VirtualServerKey};
 
-/// The schedulers of Linux, for the list of those that can be used. Others are accepted just as well where the
-/// kernel has them.
+/// The schedulers of Linux, for the list of those that can be used. Any other that the kernel has is accepted just as
+/// well.
 const KNOWN_SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos"];
 
-/// Where a scheduler is tried (contract 4.1): TEST-NET-2 (RFC 5737), nobody's service address.
+/// Where a scheduler is tried (contract 4.1): in TEST-NET-2 (RFC 5737), which holds nobody's service addresses.
 const PROBE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0));
-/// The port for it, and those behind it where somebody has a virtual server there.
+/// The port for the trial; if somebody has a virtual server there, the following ports are tried.
 const PROBE_PORT: u16 = 20000;
 
-/// Why this kernel cannot be used: all that is missing, in one line.
+/// Why this kernel cannot be used: everything that is missing, in one line.
 #[derive(Debug)]
 pub struct Unusable(Vec<Lack>);
 
@@ -50,18 +51,18 @@ enum Lack {
     Permission,
     /// What the kernel does not have.
     Feature(&'static Feature),
-    /// What is not loaded, and was not asked for.
+    /// A feature that is not loaded, and that was not asked for.
     NotLoaded(&'static Feature),
-    /// What could not be found out, and why.
+    /// A feature that could not be checked, and why.
     Unclear(&'static str, io::Error),
 }
 
-/// Something that a kernel may have.
+/// A feature that a kernel may have.
 #[derive(Debug, PartialEq, Eq)]
 struct Feature {
-    /// What it is called.
+    /// Its name.
     name: &'static str,
-    /// The module that has it.
+    /// The module that provides it.
     module: &'static str,
     /// The kernel's configuration option.
     option: &'static str,
@@ -112,18 +113,18 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// What the kernel was asked by, for further use.
+/// The sockets that the kernel was checked with, for further use.
 pub(super) struct Opened {
     pub(super) ipvs: Ipvs,
     pub(super) route: Socket,
     pub(super) tables: Tables,
 }
 
-/// Checks that the process may change the network, and that the kernel has IPVS, dummy devices and `nf_tables`
-/// (asking loads their modules, where the kernel can do that for us).
+/// Checks that the process may change the network, and that the kernel has IPVS, dummy devices and `nf_tables` (asking
+/// loads their modules, if the kernel can load them).
 ///
 /// # Errors
-/// All that is missing.
+/// Everything that is missing.
 pub(super) fn open() -> Result<Opened, Unusable> {
     check_permission()?;
     let ipvs = ask(&IPVS, Ipvs::open(), |ipvs| ipvs.version().map(|_| true));
@@ -131,15 +132,15 @@ pub(super) fn open() -> Result<Opened, Unusable> {
     all(ipvs, route)
 }
 
-/// As [`open`], for those who only read: dummy devices are not asked for, since their module makes a device (`dummy0`) when it
-/// is loaded, nor is IPVS where it is not loaded, since its table of connections gets its size then. Of `nf_tables` it cannot be
-/// seen whether it is loaded: that may be, as by `nft list ruleset`.
+/// As [`open`], for callers that only read. It does not ask for dummy devices, since their module makes a device
+/// (`dummy0`) when it is loaded, nor for IPVS if it is not loaded, since loading fixes the size of its connection
+/// table. Whether `nf_tables` is loaded cannot be seen: asking may load it, as `nft list ruleset` does.
 ///
 /// # Errors
-/// All that is missing.
+/// Everything that is missing.
 pub(super) fn open_to_read() -> Result<Opened, Unusable> {
     check_permission()?;
-    // The thread's, as the sockets are; /proc/net is that of the process.
+    // Of the thread, as the sockets are; /proc/net is that of the process.
     let ipvs = if Path::new("/proc/thread-self/net/ip_vs").exists() {
         ask(&IPVS, Ipvs::open(), |ipvs| ipvs.version().map(|_| true))
     } else {
@@ -156,7 +157,7 @@ fn check_permission() -> Result<(), Unusable> {
     if may { Ok(()) } else { Err(Unusable(vec![Lack::Permission])) }
 }
 
-/// These and the packet filter, or all that is missing.
+/// Combines these with the packet filter; fails with everything that is missing.
 fn all(ipvs: Result<Ipvs, Lack>, route: Result<Socket, Lack>) -> Result<Opened, Unusable> {
     let tables = ask(&NF_TABLES, Tables::open(), Tables::supported);
     match (ipvs, route, tables) {
@@ -185,7 +186,7 @@ fn ask<T>(
     }
 }
 
-/// Why the kernel does not have what this needed: a family, a type of chain, an expression of rules.
+/// Why the kernel lacks what this needed: a family, a type of chain, an expression of rules.
 pub(super) fn lack(outcome: Outcome) -> Option<Refusal> {
     let missing = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT];
     match outcome {
@@ -199,7 +200,7 @@ pub(super) fn lack(outcome: Outcome) -> Option<Refusal> {
 pub struct SchedulerError {
     name: String,
     reason: io::Error,
-    /// Those that can; empty where that could not be found out.
+    /// The schedulers that can be used; empty if that could not be found out.
     usable: Vec<&'static str>,
 }
 
@@ -220,8 +221,8 @@ impl fmt::Display for SchedulerError {
 
 impl std::error::Error for SchedulerError {}
 
-/// Checks that virtual servers can have this scheduler: one that has it exists already, or one can be made
-/// (contract 4.1), which loads the scheduler's module where the kernel can do that for us.
+/// Checks that virtual servers can have this scheduler: one that has it already exists, or one can be made (contract
+/// 4.1), which loads the scheduler's module if the kernel can load it.
 ///
 /// # Errors
 /// The reason, with the schedulers that can be used.
@@ -232,20 +233,20 @@ pub fn check_scheduler(ipvs: &mut Ipvs, name: &str) -> Result<(), SchedulerError
     }
 }
 
-/// Those of the known schedulers that can be used.
+/// The known schedulers that can be used.
 pub fn usable_schedulers(ipvs: &mut Ipvs) -> Vec<&'static str> {
     KNOWN_SCHEDULERS.into_iter().filter(|name| try_scheduler(ipvs, name).is_ok()).collect()
 }
 
-/// Whether a virtual server is seen that has this scheduler: then the kernel has it. Changes nothing.
+/// Whether some virtual server is seen to have this scheduler, which proves that the kernel has it. Changes nothing.
 pub(super) fn is_in_use(ipvs: &mut Ipvs, scheduler: &str) -> io::Result<bool> {
-    // Not all: where there are tens of thousands the kernel takes a second to list them, and those of one proxy have one
-    // scheduler.
+    // Not all virtual servers are listed: with tens of thousands, the kernel takes a second, and those of one proxy all
+    // have the same scheduler.
     Ok(ipvs.some()?.values().any(|server| *server.scheduler == *scheduler))
 }
 
 fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
-    // The kernel takes "none" for a virtual server without scheduler, which serves nobody.
+    // The kernel takes "none" to mean a virtual server without scheduler, which serves nobody.
     if name.is_empty() || name == "none" || name.contains('\0') {
         return Err(io::Error::from(Errno::NOENT));
     }
@@ -262,7 +263,7 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
             real_servers: RealServers::default(),
         };
         match ipvs.apply(&[&Step::AddVirtualServer(key, server)]).pop() {
-            // Only what is known to be ours is deleted.
+            // Only a virtual server that is known to be ours is deleted.
             Some(Outcome::Done) => {
                 return match ipvs.apply(&[&Step::DeleteVirtualServer(key)]).pop() {
                     Some(Outcome::Done) => Ok(()),

@@ -1,9 +1,9 @@
-//! The routes in table local that make the node take packets to service addresses.
+//! The routes in table local that make the node accept packets to service addresses.
 //!
-//! The kernel makes them together with the addresses; they are written here only where somebody removed one. For
-//! IPv4 the kernel takes the same route again. For IPv6 it does not, on a device that is down ("Nexthop device is
-//! not up"): there the address is taken away and put back, which disturbs nothing, as nothing reaches it without
-//! its route.
+//! The kernel adds them together with the addresses; this program writes one only if somebody has removed it. For IPv4
+//! the kernel accepts the same route again. For IPv6 it does not on a device that is down ("Nexthop device is not up"):
+//! there the address is removed and put back, which disturbs nothing, since nothing reaches the address without its
+//! route.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,13 +30,13 @@ const TABLE_LOCAL: u8 = 255;
 const PROTOCOL_KERNEL: u8 = 2;
 /// `RT_SCOPE_HOST`.
 const SCOPE_HOST: u8 = 254;
-/// `RTM_F_FIB_MATCH`: answer with the route itself, not with what it leads to.
+/// `RTM_F_FIB_MATCH`: answer with the matching route itself, not with the result of the lookup.
 const MATCH: u32 = 0x2000;
 /// `RTN_LOCAL`.
 const TYPE_LOCAL: u8 = 2;
 
-/// Appends the message that makes the route of an IPv4 address on the device, as the kernel makes it with the
-/// address: appended, since the address may be another device's as well.
+/// Appends the message that adds the route of an IPv4 address on the device, as the kernel adds it with the address:
+/// appended, since another device may have the address too.
 pub(crate) fn push_add(frames: &mut Frames, device: u32, address: Ipv4Addr) {
     frames.push(NEW_ROUTE, CREATE | APPEND, |body| {
         let family = family_number(Family::V4);
@@ -47,9 +47,9 @@ pub(crate) fn push_add(frames: &mut Frames, device: u32, address: Ipv4Addr) {
     });
 }
 
-/// The addresses of one family to which table local has a route through the device. Not to be trusted for what is
-/// missing: a dump of IPv6 routes goes on by counting when the table changes under it, without a mark, and so may
-/// miss routes that were there all along. [`exists`] says for sure.
+/// The addresses of one family to which table local has a route through the device. A missing address proves nothing:
+/// if the table changes during a dump of IPv6 routes, the dump goes on by counting, without a mark, and so may miss
+/// routes that existed all along. [`exists`] is reliable.
 pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Result<BTreeSet<IpAddr>> {
     let dump = socket.dump(
         GET_ROUTE,
@@ -66,7 +66,7 @@ pub(crate) fn dump(socket: &mut Socket, device: u32, family: Family) -> io::Resu
     Ok(dump.items.into_iter().collect())
 }
 
-/// Whether packets to this address are taken by a local route through the device.
+/// Whether a local route through the device takes in packets to this address.
 pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::Result<bool> {
     let family = Family::of(address);
     let [a, b, c, d] = MATCH.to_ne_bytes();
@@ -76,7 +76,7 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
             body.fixed(&[family_number(family), family.host_prefix(), 0, 0, 0, 0, 0, 0, a, b, c, d]);
             body.attribute(DESTINATION, octets(address).as_ref());
         },
-        // For IPv4 the answer names table main, whichever it was; local routes are in table local.
+        // For IPv4 the answer always names table main, whichever it was; local routes are in table local.
         |message| Ok(Some(decode(message, device, family).is_some_and(|(found, _)| found == address))),
     );
     match found {
@@ -86,14 +86,14 @@ pub(crate) fn exists(socket: &mut Socket, device: u32, address: IpAddr) -> io::R
     }
 }
 
-/// Whether this error says where packets go: nowhere. That is no route at all, or one of another kind over a wider
-/// network, which an administrator put there as a guard: `unreachable`, `blackhole`, `prohibit`, `throw`
+/// Whether this error means that packets are sent nowhere: there is no route at all, or the route is of another kind
+/// and covers a wider network, as an administrator's guard does: `unreachable`, `blackhole`, `prohibit`, `throw`
 /// (`fib_props` in `net/ipv4/fib_semantics.c`, `ip6_rt_type_to_error` in `net/ipv6/route.c`).
 fn leads_nowhere(errno: Errno) -> bool {
     matches!(errno, Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS | Errno::AGAIN)
 }
 
-/// The address that a local route through the device takes in, and the route's table; `None`: another kind of route.
+/// The address that a local route through the device accepts, and the route's table; `None`: another kind of route.
 fn decode(message: Message<'_>, device: u32, family: Family) -> Option<(IpAddr, u8)> {
     let &[number, prefix, _, _, table, _, _, kind, ..] = message.payload.first_chunk::<HEADER_LENGTH>()?;
     let attributes = message.attributes(HEADER_LENGTH);

@@ -1,4 +1,4 @@
-//! Kernel parameters: files below `/proc/sys`. Those of `net` are the calling thread's network namespace's.
+//! Kernel parameters: files below `/proc/sys`. Those of `net` belong to the network namespace of the calling thread.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use super::{Outcome, Refusal};
 use crate::state::Sysctl;
 
-/// The parameters that are read here are numbers.
+/// The longest value: the parameters read here are numbers.
 const LONGEST_VALUE: usize = 255;
 
 /// Sets a parameter. A kernel that does not have it refuses with `ENOENT`.
 pub(crate) fn write(sysctl: Sysctl, value: &str) -> Outcome {
-    // Not `fs::write`: asked to make a file that is not there, /proc/sys says "permission denied".
+    // Not `fs::write`, which creates missing files: /proc/sys answers that with "permission denied".
     let file = OpenOptions::new().write(true).open(path(sysctl));
     match file.and_then(|mut file| file.write_all(value.as_bytes())) {
         Ok(()) => Outcome::Done,
@@ -29,7 +29,7 @@ pub(crate) fn read(sysctl: Sysctl) -> io::Result<Option<String>> {
     }
 }
 
-/// The value in a file. The kernel gives all of it at once, so that it is asked once, and not for the end or the size.
+/// Reads the value in a file. The kernel returns all of it in one read, so neither the end nor the size is asked for.
 fn value(file: &mut impl Read) -> io::Result<String> {
     let mut buffer = [0; LONGEST_VALUE + 1];
     let length = file.read(&mut buffer)?;
@@ -53,7 +53,7 @@ fn path(sysctl: Sysctl) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// What can be read once only.
+    /// A value that can be read only once.
     struct Once(Option<&'static [u8]>);
 
     impl Read for Once {

@@ -1,6 +1,6 @@
 //! The version of the running kernel.
 
-/// Major and minor version of the running kernel; (0, 0) where it says something unheard of.
+/// Major and minor version of the running kernel; (0, 0) if its release has an unknown form.
 pub fn running() -> (u32, u32) {
     parse(&rustix::system::uname().release().to_string_lossy()).unwrap_or((0, 0))
 }

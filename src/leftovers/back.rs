@@ -1,12 +1,14 @@
-//! Whether a kube-proxy is, or was, on the node again after it was taken over: `kubeadm upgrade` brings it back, a rollout that is
-//! undone, somebody by hand. What it leaves then stays as it was on that day, and refuses what becomes a Service later.
+//! Tells whether a kube-proxy is, or was, on the node again after the takeover: `kubeadm upgrade` brings it back, or a
+//! rollout that is undone, or somebody by hand. What it leaves behind stays as it was on that day, and refuses Services
+//! that are made later.
 //!
-//! Looked at over netlink, without programs: its ipsets, its nftables tables, and the chain that all of its modes with
-//! iptables begin with, in iptables-nft. In iptables-legacy chains cannot be seen so; there the ipsets give the ipvs mode away.
+//! The traces are looked for over netlink, without programs: kube-proxy's ipsets, its nftables tables, and, in
+//! iptables-nft, the chain that all of its modes with iptables begin with. Chains in iptables-legacy cannot be seen
+//! like this; there the ipsets reveal the ipvs mode.
 //!
-//! It is only told. Whether a kube-proxy runs cannot be known from here: it has no name in the network namespace but two ports,
-//! which are ours, and pods do not see each other's processes. To remove what one that runs writes anew each time would be a
-//! fight; who has ended it restarts kube-ipvs, which takes over again.
+//! Traces are only reported. Whether a kube-proxy runs cannot be known from here: all it has in the network namespace
+//! are two ports, which are ours, and pods do not see each other's processes. Removing what a running kube-proxy writes
+//! again each time would be a fight. Whoever has ended kube-proxy restarts kube-ipvs, which takes over again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,7 +23,7 @@ use crate::kernel::nft::whole_tables::WholeTables;
 /// What only kube-proxy makes, by place and name: `ipset KUBE-CLUSTER-IP`.
 pub(super) type Traces = BTreeSet<String>;
 
-/// What there is of it.
+/// The traces that exist now.
 ///
 /// # Errors
 /// Those of the kernel or of the sockets.

@@ -1,7 +1,7 @@
-//! `--cleanup` and `--cleanup-own`: a node without service proxy, or one that somebody else takes back.
+//! `--cleanup` and `--cleanup-own`: for a node that is to have no service proxy, or one that somebody else takes back.
 //!
-//! Both are complete in one run and find nothing in a second one; `--cleanup-own-stay` is the same run, again and again. No API
-//! server is asked.
+//! Both are complete in one run, and find nothing in a second one; `--cleanup-own-stay` is the run of `--cleanup-own`,
+//! again and again. The API server is not asked.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,18 +22,19 @@ use crate::kernel::nft::whole_tables::{OUR_TABLE, WholeTables};
 use crate::kernel::{Outcome, link};
 use crate::state::DEVICE;
 
-/// What a cleanup that may not begin yet did not do.
+/// What a cleanup that may not begin yet reports as not done.
 const CLEANUP: &str = "cleanup";
 
 /// The way back (`--cleanup-own`): removes our nftables tables and the accept in FORWARD. `kube-ipvs0` and all virtual
 /// servers stay, for the kube-proxy that has them now.
 ///
-/// Nothing is removed, and the report says why, as long as this program runs, or kube-proxy's rules do not stand in a
-/// family in which ours do: without both, what comes from outside the pods' network would go to pods without
-/// masquerade, and FORWARD might drop the replies.
+/// Nothing is removed, and the report says why, as long as this program runs, or kube-proxy has no rules in a family in
+/// which we have some: without the rules of either, traffic from outside the pods' network would reach pods without
+/// masquerading, and FORWARD might drop the replies.
 pub fn clean_own() -> Report {
     let mut report = Report::default();
-    // First of all: a right that is missing is told while this program still serves, and not when it has ended.
+    // This comes first, so that a missing permission is reported while this program still serves, and not after it has
+    // ended.
     let asked = WholeTables::open()
         .and_then(|mut nftables| nftables.exists(Family::V4, OUR_TABLE).map(|_is_there| nftables));
     let mut nftables = match asked {
@@ -64,16 +65,16 @@ pub fn clean_own() -> Report {
             ),
         );
     }
-    // Once more: the look has taken its time, and what stays here looks while this program may start at any moment.
+    // Checked again: the look has taken its time, and with `--cleanup-own-stay` this program may start at any moment.
     if !report.is_worth_another_try() && !runs(&mut report) {
-        // The virtual servers stay with kube-proxy, which knows them by the device.
+        // The virtual servers stay for kube-proxy, which recognizes them by the device.
         clean_filters(iptables, nftables, &BTreeSet::new(), Proofs::Go, &mut report);
     }
     report
 }
 
-/// Whether our nftables tables are there, of one family at least, or that cannot be known. They come first and go last of all
-/// that [`clean_own`] removes.
+/// Whether at least one of our nftables tables exists; `true` if that is unknown. Of everything that [`clean_own`]
+/// removes, the tables are made first and removed last.
 pub fn has_own_tables() -> bool {
     let exists = || -> io::Result<bool> {
         let mut nftables = WholeTables::open()?;
@@ -87,25 +88,26 @@ pub fn has_own_tables() -> bool {
     exists().unwrap_or(true)
 }
 
-/// Whether kube-proxy, in whatever mode it is, keeps up what it shares with us: of all modes only ipvs has sets.
+/// Whether kube-proxy, in whatever mode it is, maintains the device and the virtual servers, which it shares with us:
+/// only its ipvs mode does, and only that mode has ipsets.
 pub fn kube_proxy_has_sets() -> bool {
     let names = IpSets::open().and_then(|sets| sets.map_or(Ok(Vec::new()), |mut sets| sets.names()));
     names.is_ok_and(|names| names.iter().any(|name| names::is_set(name)))
 }
 
-/// Whether the device is there that [`clean_own`] leaves.
+/// Whether the device exists, which [`clean_own`] leaves in place.
 pub fn has_device() -> bool {
     Socket::open(Protocol::Route)
         .and_then(|mut route| link::find(&mut route))
         .is_ok_and(|device| device.is_some())
 }
 
-/// Whether this program runs on the node, as far as that can be known.
+/// Whether this program runs on the node; `false` if that is unknown.
 pub fn is_running() -> bool {
     running::is_running().unwrap_or(false)
 }
 
-/// Says so if this program runs, or if that cannot be known.
+/// Whether this program runs, or may run because that is unknown; either is reported as a failure.
 fn runs(report: &mut Report) -> bool {
     match running::is_running() {
         Ok(false) => return false,
@@ -115,15 +117,15 @@ fn runs(report: &mut Report) -> bool {
     true
 }
 
-/// The families in which our rules stand and kube-proxy's do not. Where neither has any, it is IPv4 that is missed: a
-/// kube-proxy that has not begun must not be taken for one that has nothing to do. Where only kube-proxy has rules, as on a
-/// node that has not switched yet, nothing is missed, and nothing is there to be removed.
+/// The families in which our rules exist and kube-proxy's do not. If neither has rules in any family, IPv4 counts as
+/// missing: a kube-proxy that has not begun must not be taken for one that has nothing to do. If only kube-proxy has
+/// rules, as on a node that has not switched yet, nothing is missing, and there is nothing to remove.
 fn missing_rules(iptables: &Iptables, nftables: &mut WholeTables) -> io::Result<Vec<Family>> {
     let (mut missing, mut standing) = (Vec::new(), false);
     for family in Family::ALL {
-        // In its modes iptables and ipvs both chains are empty until the first sync has written all, and have rules from then
-        // on, whatever Services there are. The one that masquerades alone is not enough: kubelet before 1.27 makes it, too. In
-        // mode nftables one transaction makes the table and all that is in it.
+        // In the modes iptables and ipvs, both chains are empty until the first sync has written everything, and have
+        // rules from then on, whatever Services there are. The chain that masquerades is not enough by itself: kubelet
+        // before 1.27 makes it, too. In mode nftables, one transaction makes the table with everything in it.
         if iptables.have_rules(nftables, family, "nat", &[POSTROUTING, SERVICES])?
             || nftables.exists(family, NFTABLES_TABLE)?
         {
@@ -139,14 +141,14 @@ fn missing_rules(iptables: &Iptables, nftables: &mut WholeTables) -> io::Result<
 }
 
 /// Removes everything of ours and of kube-proxy, whatever its mode was (`--cleanup`, contract 6.8). Virtual servers in
-/// the networks of `exclude_cidrs` stay, and so do those that are neither's. Nothing is removed while this program runs.
+/// the networks of `exclude_cidrs` stay, and so do those of others. Nothing is removed while this program runs.
 pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     let mut report = Report::default();
     if runs(&mut report) {
         return report;
     }
-    // Service addresses without virtual servers are refused as long as they are the node's; the other way round,
-    // what goes there would leave the node.
+    // The virtual servers go before the device: while the node has a service address without a virtual server, packets
+    // to it are refused; in the opposite order they would leave the node.
     let servers = virtual_servers::remove(Which::All, exclude_cidrs, &mut report);
     let proofs = if servers { Proofs::Go } else { Proofs::Stay };
     match proofs {
@@ -169,15 +171,15 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
     report
 }
 
-/// What tells whose a virtual server is: its address on the device, or its key in our tables. The next run must know that of those
-/// which could not be removed in this one.
+/// What happens to the proofs of whose a virtual server is: its address on the device, or its key in our tables. If
+/// virtual servers could not be removed in this run, the next run needs these proofs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Proofs {
     Go,
     Stay,
 }
 
-/// Removes our nftables tables and our accept, and kube-proxy's tables and chains of these families.
+/// Removes our nftables tables and our accept, and kube-proxy's tables and chains in these families.
 fn clean_filters(
     mut iptables: Iptables,
     mut nftables: WholeTables,

@@ -1,5 +1,5 @@
-//! What a takeover would do on this node, for those who want to know before: nothing is changed. The programs of iptables that
-//! print are started, where iptables has tables.
+//! Tells in advance what a takeover would do on this node. Nothing is changed. If iptables has tables, those of its
+//! programs that print are started.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use crate::cluster::types::Family;
 use crate::kernel::nft::whole_tables::WholeTables;
 use crate::state::{State, VirtualServerKey};
 
-/// What [`super::takeover::take_over`] would report once everything is written in all families: "removed" stands for what would
-/// be. `mark` is the bit of the packet mark that stands for "masquerade this", `after` what the kernel has of ours by then,
-/// `foreign` the virtual servers that it has and that are not ours. Those in the networks of `exclude_cidrs` stay. Also
-/// returned: which of the foreign ones go.
+/// What [`super::takeover::take_over`] would report once everything is written in all families; "removed" here means
+/// "would be removed". `mark` is the bit of the packet mark that stands for "masquerade this"; `after` is what the
+/// kernel will have of ours by then; `foreign` are the virtual servers in the kernel that are not ours. Those in the
+/// networks of `exclude_cidrs` stay. Also returns which of the foreign ones would be removed.
 pub fn foresee(
     mark: u32,
     exclude_cidrs: &[IpNet],

@@ -1,28 +1,28 @@
 //! The accept for Services in iptables' FORWARD chain. Pure.
 //!
-//! Replies of endpoints to clients elsewhere are forwarded. Where FORWARD drops what nobody accepts (Docker sets such a
-//! policy), they need an accept *there*: a packet must pass every filter on its way, so that an accept in a table of
-//! our own does not help. kube-proxy has one in `KUBE-FORWARD`, in all circumstances; ours stands only where it is
-//! needed, so that on most nodes iptables is not touched at all.
+//! Replies of endpoints to clients elsewhere are forwarded. If FORWARD drops what no rule accepts (Docker sets such a
+//! policy), the replies need an accept *there*: a packet must pass every filter on its way, so an accept in a table of
+//! our own does not help. kube-proxy always has such an accept, in `KUBE-FORWARD`; ours exists only if it is needed, so
+//! on most nodes iptables is not touched at all.
 
 use super::iptables_save::{Rule, Table};
 use super::seen;
 
 /// Our chain.
 pub(super) const CHAIN: &str = "KUBE-IPVS-FORWARD";
-/// The built-in chain that jumps there.
+/// The built-in chain that jumps to ours.
 pub(super) const BUILT_IN: &str = "FORWARD";
 const JUMP: &str = "-m comment --comment \"kube-ipvs: accept traffic of Services\" -j KUBE-IPVS-FORWARD";
 
-/// What is to become of what is ours in iptables.
+/// What is to happen to our own rules in iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ours {
-    /// This program serves: the accept is there if it is needed, and the chain that was kube-proxy's for marking stays.
+    /// This program serves: the accept exists if it is needed, and kube-proxy's chain for marking stays.
     Stays {
         /// The bit of the packet mark that stands for "masquerade this".
         mark: u32,
     },
-    /// It does not: nothing of it is left.
+    /// This program does not serve: all of its rules are removed.
     Goes,
 }
 
@@ -31,12 +31,12 @@ pub(super) fn is_ours(table: &str, chain: &str) -> bool {
     (table, chain) == ("filter", CHAIN)
 }
 
-/// Whether this is where we jump to our chain from.
+/// Whether this is the jump from the built-in chain to ours.
 pub(super) fn is_jump(table: &str, from: &str, chain: &str) -> bool {
     from == BUILT_IN && is_ours(table, chain)
 }
 
-/// The rules of the chain, in the words of `iptables-save`.
+/// The rules of our chain, in the words of `iptables-save`.
 fn rules(mark: u32) -> [String; 2] {
     [
         format!(
@@ -47,14 +47,14 @@ fn rules(mark: u32) -> [String; 2] {
     ]
 }
 
-/// The lines for `iptables-restore --noflush` that make the accept, or make it anew where it is damaged. None: it is
-/// there, or it is not needed.
+/// The lines for `iptables-restore --noflush` that make the accept, or remake it if it is damaged. Empty: the accept
+/// exists, or it is not needed.
 pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
     let found = table.rules_of(CHAIN).map(|rule| &rule.text);
     let has_rules = if table.printed {
         found.eq(&rules(mark))
     } else {
-        // Nobody else has a chain of this name: that it is there counts, and damage is not seen.
+        // Nobody else has a chain of this name: its existence counts, and damage is not seen.
         found.count() == rules(mark).len()
     };
     let has_jump = table.rules_of(BUILT_IN).any(|rule| rule.target() == Some(CHAIN));
@@ -62,19 +62,20 @@ pub(super) fn missing(table: &Table, mark: u32) -> Vec<String> {
     if !drops_the_rest(table, BUILT_IN) || has_rules && has_jump {
         return lines;
     }
-    // Naming a user's chain like this makes it, or empties it.
+    // Naming a user-defined chain like this creates or empties it.
     lines.push(format!(":{CHAIN} - [0:0]"));
     lines.extend(rules(mark).iter().map(|rule| format!("-A {CHAIN} {rule}")));
     if !has_jump {
-        // In front: what is to be accepted must come before whatever drops it.
+        // At the front: the accept must come before any rule that drops.
         lines.push(format!("-I {BUILT_IN} 1 {JUMP}"));
     }
     lines
 }
 
-/// Whether FORWARD drops what endpoints answer to clients elsewhere: it drops the rest, and nothing in it accepts that. What
-/// accepts by more than the connection's state, the source, or interfaces of a kind (a network plugin's, of its pods) is taken
-/// for somebody's who means something else.
+/// Whether FORWARD drops the replies of endpoints to clients elsewhere: it drops what no rule accepts, and no rule in
+/// it or in the chains that it leads to accepts the replies. A rule that accepts by more than the connection's state,
+/// the source, or interfaces of a kind (such as those of a network plugin's pods) is taken to be meant for other
+/// traffic.
 pub(super) fn drops_replies(table: &Table) -> bool {
     let mut reached = vec![BUILT_IN];
     let mut looked_at = 0;
@@ -91,7 +92,7 @@ pub(super) fn drops_replies(table: &Table) -> bool {
 }
 
 fn accepts_replies(rule: &Rule) -> bool {
-    // The words of a table that is not printed do not say more.
+    // In a table that is not printed, the words say no more than this.
     let is_vague = |word: &&str| matches!(*word, "[ct]" | "[payload]" | "[bitwise]" | "[cmp]");
     rule.target() == Some("ACCEPT")
         && match rule.matches()[..] {
@@ -104,8 +105,8 @@ fn accepts_replies(rule: &Rule) -> bool {
         }
 }
 
-/// Whether a built-in chain of table filter drops or rejects what no rule of it accepts: by its policy, or by a rule that
-/// looks at nothing (as the default rules of some distributions do).
+/// Whether a built-in chain of table filter drops or rejects what none of its rules accepts: by its policy, or by a
+/// rule that matches everything (as the default rules of some distributions do).
 pub(super) fn drops_the_rest(table: &Table, built_in: &str) -> bool {
     let drops = |target: &str| matches!(target, "DROP" | "REJECT");
     table.name == "filter"
@@ -177,7 +178,7 @@ mod tests {
         };
         assert_eq!(missing(&found(&[marked, replies, &jump]), 0x4000), [""; 0]);
         assert_eq!(missing(&found(&[marked, replies]), 0x4000), all);
-        // No second jump.
+        // A second jump is not made.
         assert_eq!(missing(&found(&[marked, &jump]), 0x4000), all[..3]);
         assert_eq!(missing(&found(&[marked, replies, &jump]), 0x8000).len(), 3, "another mark");
     }

@@ -15,28 +15,28 @@ use crate::cluster::types::Family;
 use crate::kernel::Outcome;
 use crate::kernel::nft::whole_tables::WholeTables;
 
-/// The tables that kube-proxy uses. Filter comes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
-/// kube-proxy ended, and rejects new ones on its own; what is left in nat repeats what our own rules do.
+/// The table used by kube-proxy that changes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
+/// kube-proxy ended, and by itself rejects newer ones; what is left in nat only repeats what our own rules do.
 pub(super) const FILTER: &[&str] = &["filter"];
-/// The others.
+/// The other tables that kube-proxy uses.
 pub(super) const TRANSLATION: &[&str] = &["nat", "mangle"];
 
-/// How often a table is looked at again, because it was changed between the look and the writing.
+/// How often changing a table is attempted: it may have changed between the look and the write.
 const ATTEMPTS: usize = 3;
-/// The same where the accept, if it is needed, is made first.
+/// Likewise for a table that is not printed, where one more attempt first makes the accept, if it is needed.
 const UNPRINTED_ATTEMPTS: usize = ATTEMPTS + 1;
 
-/// The iptables that have something in them, and their programs.
+/// The iptables that have tables, and their programs.
 #[derive(Debug)]
 pub(super) struct Iptables {
     found: Vec<(Place, Tool, Vec<Table>)>,
-    /// Tables that are there and that the program does not print.
+    /// Tables that exist but that the program does not print.
     unprinted: Vec<(Place, Tool, String)>,
 }
 
 impl Iptables {
     /// Looks at all of them. Programs are started only for those that have tables. What cannot be looked at, because
-    /// there are no programs for it or they fail, is reported.
+    /// its programs are missing or fail, is reported.
     pub(super) fn look(nftables: &mut WholeTables, ours: Ours, report: &mut Report) -> Self {
         let (mut found, mut unprinted) = (Vec::new(), Vec::new());
         for place in Place::all() {
@@ -64,8 +64,8 @@ impl Iptables {
         Self { found, unprinted }
     }
 
-    /// Whether each of these chains of this family has rules, in one of both iptables. Of iptables-nft that is seen without its
-    /// programs, which do not print every table.
+    /// Whether each of these chains of this family has rules, all in the same one of the two iptables. For iptables-nft
+    /// this is seen without its programs, which do not print every table.
     pub(super) fn have_rules(
         &self,
         nftables: &mut WholeTables,
@@ -86,7 +86,7 @@ impl Iptables {
         Ok(chains.iter().all(|chain| rules.iter().any(|rule| rule.chain == *chain)))
     }
 
-    /// Changes these tables wherever they are: kube-proxy's chains go in the families that are named.
+    /// Changes these tables wherever they exist; kube-proxy's chains are removed in the families `kube_proxys`.
     pub(super) fn change(
         &mut self,
         nftables: &mut WholeTables,
@@ -113,7 +113,8 @@ impl Iptables {
         for (place, tool, table) in self.unprinted.iter().filter(|(_, _, table)| tables.contains(&&**table)) {
             let kube_proxys = kube_proxys.contains(&place.family);
             let changed = match place.variant {
-                // Its tables are those that its program prints. This one may have come or gone just now.
+                // The tables of this variant are those that its program prints. This one may have come or gone just
+                // now.
                 Variant::Legacy => Err(format!("{place}-save does not print it")),
                 Variant::Nft => change_unprinted(nftables, place.family, tool, table, kube_proxys, ours),
             };
@@ -129,7 +130,7 @@ impl Iptables {
         }
     }
 
-    /// Says what [`Iptables::change`] would change, and changes nothing.
+    /// Reports what [`Iptables::change`] would change, and changes nothing.
     pub(super) fn foresee(
         &self,
         nftables: &mut WholeTables,
@@ -161,7 +162,7 @@ impl Iptables {
     }
 }
 
-/// Changes a table, and says what the change was; `None`: there is no such table.
+/// Changes a table, and returns what was changed; `None`: the table does not exist.
 fn change_table(
     nftables: &mut WholeTables,
     place: Place,
@@ -188,7 +189,7 @@ fn change_table(
             Err(error) => {
                 *saved = tool.save().map_err(|error| error.to_string())?;
                 if !saved.iter().any(|table| table.name == name) {
-                    // It is gone, or no longer printed: the next look will tell.
+                    // The table is gone, or no longer printed: the next look will tell.
                     return Err(error);
                 }
             }
@@ -197,9 +198,10 @@ fn change_table(
     }
 }
 
-/// Carries out a plan on a table of iptables-nft: the accept and the jumps by the program, as a whole, and then the chains, to
-/// which nothing leads any more, without it. The program takes minutes for some 25,000 of them, and longer than it is waited for
-/// where kube-proxy served some 5,000 Services in its mode iptables; the kernel takes a second.
+/// Carries out a plan on a table of iptables-nft: first the accept and the jumps in one transaction, by the program;
+/// then the chains, to which nothing leads any more, without it. For some 25,000 chains the program takes minutes, and
+/// if kube-proxy served some 5,000 Services in its mode iptables, longer than it is waited for; the kernel takes a
+/// second.
 fn change_nft(nftables: &mut WholeTables, family: Family, tool: &Tool, plan: &Plan) -> Result<(), String> {
     let rules = Plan { chains: Vec::new(), ..plan.clone() };
     if !rules.is_empty() {
@@ -211,10 +213,10 @@ fn change_nft(nftables: &mut WholeTables, family: Family, tool: &Tool, plan: &Pl
     }
 }
 
-/// Changes a table that the program does not print, and says what the change was.
+/// Changes a table that the program does not print, and returns what was changed.
 ///
-/// The program can still put the accept into it, and that comes first. It may not be able to delete a rule, since for that it
-/// reads all rules of a chain; by its handle the kernel deletes it.
+/// The program can still add the accept, and that comes first. It may be unable to delete a rule, since for that it
+/// reads all rules of the chain; so the kernel is told to delete the rule by its handle.
 fn change_unprinted(
     nftables: &mut WholeTables,
     family: Family,
@@ -247,7 +249,7 @@ fn change_unprinted(
                     plan.accept = accept;
                     return Ok(plan);
                 }
-                // EBUSY: something that is not seen here refers to a chain, as an element of a map does.
+                // EBUSY: something that is not seen here refers to a chain, such as an element of a map.
                 outcome => format!("chains {}: {}", plan.chains.join(", "), why(&outcome)),
             }
         };
@@ -277,7 +279,7 @@ pub(super) fn tables_in_use(place: Place, nftables: &mut WholeTables) -> io::Res
     let known = |table: &str| FILTER.contains(&table) || TRANSLATION.contains(&table);
     match place.variant {
         Variant::Legacy => {
-            // The thread's, as the sockets are; /proc/net is that of the process.
+            // Of the thread, as the sockets are; /proc/net is that of the process.
             let names = match place.family {
                 Family::V4 => "/proc/thread-self/net/ip_tables_names",
                 Family::V6 => "/proc/thread-self/net/ip6_tables_names",
@@ -300,8 +302,8 @@ pub(super) fn tables_in_use(place: Place, nftables: &mut WholeTables) -> io::Res
     }
 }
 
-/// Names what is left where no program can remove it. Of iptables-nft the chains can be seen over netlink; whether
-/// iptables-legacy holds any cannot.
+/// Names what is left because no program can remove it. The chains of iptables-nft can be seen over netlink; whether
+/// iptables-legacy has any cannot.
 fn without_programs(
     place: Place,
     tables: &[String],
@@ -323,7 +325,7 @@ fn without_programs(
                             names::is_chain(&chain.table, &chain.name)
                                 || forward::is_ours(&chain.table, &chain.name)
                         }
-                        // If it sets another bit than ours, that is not seen here.
+                        // The chain for marking stays: whether it sets another bit than ours cannot be seen here.
                         Ours::Stays { .. } => {
                             names::is_chain(&chain.table, &chain.name) && chain.name != names::MARK
                         }
@@ -352,7 +354,7 @@ fn without_programs(
     }
 }
 
-/// Looks once more in which iptables-nft FORWARD drops what endpoints answer.
+/// Checks again in which iptables-nft FORWARD drops the replies of endpoints.
 pub(super) fn look_at_all_replies(nftables: &mut WholeTables, report: &mut Report) {
     report.drops_replies.clear();
     for place in Place::all() {
@@ -360,12 +362,13 @@ pub(super) fn look_at_all_replies(nftables: &mut WholeTables, report: &mut Repor
     }
 }
 
-/// Says so where FORWARD drops what endpoints answer, as far as that can be seen without a program: of iptables-nft.
+/// Reports it if FORWARD drops the replies of endpoints, as far as that can be seen without a program: for
+/// iptables-nft.
 fn look_at_replies(place: Place, nftables: &mut WholeTables, report: &mut Report) {
     if place.variant != Variant::Nft {
         return;
     }
-    // What cannot be read has been reported, or will be: the next look is a minute away.
+    // A failure to read has been reported, or will be: the next look is a minute away.
     if let Ok(Some(table)) = filter(place, nftables) {
         tell_dropped_replies(place, &table, report);
     }
@@ -377,7 +380,7 @@ fn tell_dropped_replies(place: Place, table: &Table, report: &mut Report) {
     }
 }
 
-/// Table filter of iptables-nft, if there is one, as far as it can be seen without a program.
+/// Table filter of iptables-nft, as far as it can be seen without a program; `None`: it does not exist.
 fn filter(place: Place, nftables: &mut WholeTables) -> io::Result<Option<Table>> {
     const NAME: &str = FILTER[0];
     if !nftables.exists(place.family, NAME)? {

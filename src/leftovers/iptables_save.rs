@@ -1,4 +1,4 @@
-//! What `iptables-save` prints, read. Pure.
+//! Reads what `iptables-save` prints. Pure.
 //!
 //! ```text
 //! *filter
@@ -8,8 +8,8 @@
 //! COMMIT
 //! ```
 //!
-//! A rule is taken apart only as far as it has to be understood, and kept as it was printed: what
-//! `iptables-restore` is to delete it must be told in exactly these words.
+//! A rule is parsed only as far as it has to be understood, and kept as it was printed: `iptables-restore` deletes a
+//! rule only if it is given in exactly these words.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ pub(super) struct Table {
     pub(super) chains: Vec<Chain>,
     /// The rules of all chains, in order.
     pub(super) rules: Vec<Rule>,
-    /// Whether they are in the words of `iptables-save`. If not, they were seen in another way: the words of their matches
-    /// are others, and the same text does not say that two rules are the same.
+    /// Whether the rules are in the words of `iptables-save`. If not, they were seen in another way: the words for
+    /// their matches differ, and two rules with the same text need not be the same.
     pub(super) printed: bool,
 }
 
@@ -31,14 +31,14 @@ pub(super) struct Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) name: String,
-    /// Of a built-in chain; `None`: a user's chain.
+    /// The policy of a built-in chain; `None`: a user-defined chain.
     pub(super) policy: Option<String>,
 }
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// In which chain.
+    /// The chain that holds it.
     pub(super) chain: String,
     /// What follows the chain's name, as printed.
     pub(super) text: String,
@@ -55,7 +55,7 @@ impl Table {
         self.rules.iter().filter(move |rule| rule.chain == chain)
     }
 
-    /// The rules of each chain, in order: for who follows jumps, of which there may be tens of thousands.
+    /// The rules of each chain, in order: for following jumps, of which there may be tens of thousands.
     pub(super) fn rules_by_chain(&self) -> BTreeMap<&str, Vec<&Rule>> {
         let mut rules: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
         for rule in &self.rules {
@@ -66,13 +66,13 @@ impl Table {
 }
 
 impl Rule {
-    /// Where it jumps or goes to: a chain, or a verdict such as `ACCEPT`.
+    /// What the rule jumps or goes to: a chain, or a verdict such as `ACCEPT`.
     pub(super) fn target(&self) -> Option<&str> {
         let mut words = self.words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "-j" | "-g" => return words.next().map(String::as_str),
-                // A comment may say anything.
+                // A comment may contain anything.
                 "--comment" => drop(words.next()),
                 _ => {}
             }
@@ -80,7 +80,7 @@ impl Rule {
         None
     }
 
-    /// What it looks at, beside a comment: the words before the target, without `-m comment --comment TEXT`.
+    /// What the rule matches, apart from a comment: the words before the target, without `-m comment --comment TEXT`.
     pub(super) fn matches(&self) -> Vec<&str> {
         let mut matches = Vec::new();
         let mut words = self.words.iter().map(String::as_str).peekable();
@@ -105,11 +105,11 @@ pub(super) struct Unreadable {
     allowed: &'static str,
 }
 
-/// Reads it.
+/// Reads the output of `iptables-save`.
 ///
 /// # Errors
-/// The first line that is not understood. A text that ends inside a table is one of these: half a table is never
-/// taken for a whole one.
+/// The first line that is not understood. A text that ends inside a table is an error too: half a table is never taken
+/// for a whole one.
 pub(super) fn read(text: &str) -> Result<Vec<Table>, Unreadable> {
     let mut tables = Vec::new();
     let mut open: Option<Table> = None;
@@ -154,7 +154,8 @@ fn read_rule(line: &str) -> Option<Rule> {
     Some(Rule { chain: chain.to_owned(), text: text.to_owned(), words: words(text)? })
 }
 
-/// Splits at blanks; a word in double quotes may hold blanks, and quotes behind a backslash. `None`: a quote stays open.
+/// Splits a text at blanks; a word in double quotes may contain blanks, and quotes behind a backslash. `None`: a quote
+/// is not closed.
 fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

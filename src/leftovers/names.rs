@@ -1,21 +1,21 @@
-//! The names that kube-proxy gives, in all its modes. Pure.
+//! The names that kube-proxy uses, in all its modes. Pure.
 //!
-//! Everything is known by its exact name, never by `KUBE-` alone: kubelet has chains of its own (`KUBE-FIREWALL` in
-//! filter, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`, `KUBE-HOSTPORTS`), and so have network plugins
+//! Everything is recognized by its exact name, never by `KUBE-` alone: kubelet has chains of its own (`KUBE-FIREWALL`
+//! in filter, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`, `KUBE-HOSTPORTS`), and so have network plugins
 //! (`KUBE-ROUTER-INPUT`, `KUBE-POD-FW-...`, `KUBE-NWPLCY-...` and their sets are kube-router's).
 
 /// The name of the tables of kube-proxy's nftables mode, one of family `ip`, one of `ip6`.
 pub(super) const NFTABLES_TABLE: &str = "kube-proxy";
 
-/// The chain in table nat that masquerades, in its modes ipvs and iptables. A sync fills it, whatever Services there are; and so
-/// did kubelet before 1.27, at its start.
+/// The chain in table nat that masquerades, in the modes ipvs and iptables. A sync fills it, whatever Services there
+/// are; kubelet before 1.27 filled it too, at its start.
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 
-/// The chain in table nat to which connections go first, in its modes ipvs and iptables. Nobody else makes it, and a sync fills
-/// it, whatever Services there are: the rule for node ports is always there.
+/// The chain in table nat that connections reach first, in the modes ipvs and iptables. Nobody else makes it, and a
+/// sync fills it, whatever Services there are: the rule for node ports always exists.
 pub(super) const SERVICES: &str = "KUBE-SERVICES";
 
-/// The chain in table nat that others mark by what is to be masqueraded, in its modes ipvs and iptables.
+/// The chain in table nat with which others mark what is to be masqueraded, in the modes ipvs and iptables.
 pub(super) const MARK: &str = "KUBE-MARK-MASQ";
 
 /// Chains in table filter: of the modes ipvs (contract 6.2), iptables and userspace.
@@ -32,8 +32,8 @@ const FILTER_CHAINS: [&str; 11] = [
     SERVICES,
     "KUBE-SOURCE-RANGES-FIREWALL",
 ];
-/// Chains in table nat. The two `KUBE-MARK-` chains were kubelet's too, which made them anew when it missed them, and
-/// no longer does so. `KUBE-FIREWALL` is kube-proxy's in this table only.
+/// Chains in table nat. The two `KUBE-MARK-` chains were also kubelet's, which used to make them anew when they were
+/// missing, and no longer does. `KUBE-FIREWALL` is kube-proxy's only in this table.
 const NAT_CHAINS: [&str; 13] = [
     "KUBE-FIREWALL",
     "KUBE-LOAD-BALANCER",
@@ -49,7 +49,7 @@ const NAT_CHAINS: [&str; 13] = [
     "KUBE-PROXY-CANARY",
     SERVICES,
 ];
-/// Of the iptables mode, in table nat: one chain per Service port or endpoint, named by a hash.
+/// Prefixes of chains of the iptables mode in table nat: one chain per Service port or endpoint, named by a hash.
 const HASHED_CHAINS: [&str; 6] =
     ["KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-", "KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-"];
 /// Length of the hash: base 32, letters and digits 2 to 7.
@@ -66,10 +66,10 @@ const ENTERED_NAT_CHAINS: [&str; 6] = [
     POSTROUTING,
     SERVICES,
 ];
-/// The built-in chains that jump there.
+/// The built-in chains that jump to chains of kube-proxy's.
 const BUILT_IN_CHAINS: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];
 
-/// The sets of the ipvs mode without their prefix (contract 6.3), and one of an earlier version.
+/// The sets of the ipvs mode without their prefix (contract 6.3), and one set of an earlier version.
 const SETS: [&str; 18] = [
     "CLUSTER-IP",
     "EXTERNAL-IP",
@@ -90,7 +90,7 @@ const SETS: [&str; 18] = [
     "NODE-PORT-TCP",
     "NODE-PORT-UDP",
 ];
-/// The kernel's limit for names of sets, to which kube-proxy cuts (`IPSET_MAXNAMELEN` without the NUL).
+/// The kernel's limit for names of sets, to which kube-proxy truncates (`IPSET_MAXNAMELEN` without the NUL).
 const SET_NAME_LENGTH: usize = 31;
 
 /// Whether kube-proxy makes a chain of this name in this table of iptables.
@@ -103,8 +103,8 @@ pub(super) fn is_chain(table: &str, chain: &str) -> bool {
     }
 }
 
-/// Whether kube-proxy makes a jump from this chain, a built-in one, to that of its own. Where it makes none, the jump is
-/// somebody else's, whatever it looks like.
+/// Whether kube-proxy makes a jump from this built-in chain to this chain of its own. If not, such a jump is somebody
+/// else's, whatever it looks like.
 pub(super) fn is_entered(table: &str, from: &str, chain: &str) -> bool {
     BUILT_IN_CHAINS.contains(&from)
         && match table {

@@ -1,5 +1,6 @@
-//! Which virtual servers are kube-proxy's node ports. Their addresses are the node's own, not those of `kube-ipvs0`, so
-//! that only its ipsets tell them from other people's virtual servers: see whether they are, before the sets go.
+//! Tells which virtual servers are kube-proxy's node ports. Their addresses are the node's own, not those of
+//! `kube-ipvs0`, so only kube-proxy's ipsets distinguish them from other people's virtual servers: this must be found
+//! out before the sets are destroyed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,7 +11,7 @@ use crate::kernel::ipset::IpSets;
 use crate::kernel::node_addresses::Monitor;
 use crate::state::VirtualServerKey;
 
-/// The sets of the ports (contract 6.3); those of the policy Local hold a part of the same.
+/// The sets of node ports (contract 6.3); the sets of those with policy Local hold a subset of the same ports.
 const SETS: [(Family, Protocol, &str); 6] = [
     (Family::V4, Protocol::Tcp, "KUBE-NODE-PORT-TCP"),
     (Family::V4, Protocol::Udp, "KUBE-NODE-PORT-UDP"),
@@ -25,7 +26,7 @@ pub(super) fn is_set(name: &str) -> bool {
     SETS.iter().any(|(.., set)| *set == name)
 }
 
-/// What kube-proxy's sets say about node ports, and the addresses where they are served.
+/// The node ports according to kube-proxy's sets, and the addresses where they are served.
 #[derive(Debug, Default)]
 pub(super) struct NodePorts {
     ports: BTreeSet<(Family, Protocol, u16)>,
@@ -33,7 +34,7 @@ pub(super) struct NodePorts {
 }
 
 impl NodePorts {
-    /// Reads the sets, and where there are ports, the node's addresses.
+    /// Reads the sets, and the node's addresses if the sets hold any ports.
     pub(super) fn read() -> io::Result<Self> {
         let Some(mut sets) = IpSets::open()? else { return Ok(Self::default()) };
         let mut ports = BTreeSet::new();
@@ -47,7 +48,7 @@ impl NodePorts {
         Ok(Self { ports, addresses })
     }
 
-    /// Whether there are none.
+    /// Whether there are no node ports.
     pub(super) fn is_empty(&self) -> bool {
         self.ports.is_empty()
     }

@@ -1,9 +1,9 @@
-//! What is to be done to a table of iptables, as data. Pure.
+//! The changes to a table of iptables, as data. Pure.
 //!
-//! All of it is one input for `iptables-restore --noflush`, which the kernel takes as a whole or not at all: at no
-//! moment is there a jump without its chain, nor a policy DROP in FORWARD without an accept for Services. (In iptables-nft the
-//! chains, to which no jump leads any more, go after it.) Of a table that is not printed the accept alone is such an input, and
-//! comes first.
+//! All changes form one input for `iptables-restore --noflush`, which the kernel applies as a whole or not at all: at
+//! no moment is there a jump without its chain, or a policy DROP in FORWARD without an accept for Services. (In
+//! iptables-nft the chains, to which no jump leads any more, are removed afterwards.) For a table that is not printed,
+//! only the accept is such an input, and it comes first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,15 +17,16 @@ use super::names;
 pub(super) struct Plan {
     /// The table.
     pub(super) table: String,
-    /// Jumps into chains that go: `CHAIN RULE`, as printed.
+    /// Jumps to remove, into chains that are removed: `CHAIN RULE`, as printed.
     pub(super) jumps: Vec<String>,
-    /// Chains that go, with all that is in them.
+    /// Chains to remove, with everything in them.
     pub(super) chains: Vec<String>,
-    /// Chains that would go if nobody else used them: which, and the first rule that does (`CHAIN RULE`).
+    /// Chains that would be removed if nobody else used them: each with the first rule that uses it (`CHAIN RULE`).
     pub(super) kept: BTreeMap<String, String>,
     /// The lines that make the accept for Services.
     pub(super) accept: Vec<String>,
-    /// Accepts that go and that nobody makes again, where INPUT drops what is left: `CHAIN RULE`, as printed.
+    /// Accepts that are removed and that nobody makes again, although INPUT drops what no rule accepts: `CHAIN RULE`,
+    /// as printed.
     pub(super) lost: Vec<String>,
 }
 
@@ -41,7 +42,7 @@ impl Plan {
         let mut line = |line: std::fmt::Arguments<'_>| {
             writeln!(text, "{line}").expect("a string takes everything");
         };
-        // Naming a user's chain like this empties it; `-X` takes empty ones only.
+        // Naming a user-defined chain like this empties it; `-X` deletes only empty chains.
         for chain in &self.chains {
             line(format_args!(":{chain} - [0:0]"));
         }
@@ -59,7 +60,8 @@ impl Plan {
     }
 }
 
-/// Plans for a table: kube-proxy's chains go if `kube_proxys` says so, and what is `ours` is treated as that says.
+/// Plans the changes to a table: `kube_proxys` says whether kube-proxy's chains are removed, `ours` what happens to our
+/// own rules.
 pub(super) fn plan(table: &Table, kube_proxys: bool, ours: Ours) -> Plan {
     let goes = |chain: &str| {
         kube_proxys && names::is_chain(&table.name, chain) && !marks_for_us(table, chain, ours)
@@ -82,7 +84,7 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, ours: Ours) -> Plan {
             plan.kept.entry(target.to_owned()).or_insert(text);
         }
     }
-    // What a chain that stays refers to stays too.
+    // What is used by a chain that stays also stays.
     let rules = table.rules_by_chain();
     let mut stays: BTreeSet<String> = plan.kept.keys().cloned().collect();
     while let Some(chain) = stays.pop_first() {
@@ -104,19 +106,20 @@ pub(super) fn plan(table: &Table, kube_proxys: bool, ours: Ours) -> Plan {
     plan
 }
 
-/// Whether a chain sets the bit that we obey, and nothing else. CNI plugins that are told its name (portmap's `externalSetMarkChain`)
-/// jump to it for pods with host ports, and do not make it: without it such a pod that comes later does not start.
+/// Whether a chain does nothing but set the bit that we obey. CNI plugins that are configured with its name (portmap's
+/// `externalSetMarkChain`) jump to it for pods with host ports, and do not create it: without it, new pods of this kind
+/// do not start.
 fn marks_for_us(table: &Table, chain: &str, ours: Ours) -> bool {
     let Ours::Stays { mark } = ours else { return false };
     let bit = format!("{mark:#x}/{mark:#x}");
-    // Of a table that is not printed the bit is not seen.
+    // In a table that is not printed, the bit cannot be seen.
     let words: &[&str] = if table.printed { &["-j", "MARK", "--set-xmark", &bit] } else { &["-j", "MARK"] };
     (&*table.name, chain) == ("nat", names::MARK) && table.rules_of(chain).map(|rule| &rule.words).eq([words])
 }
 
-/// The accepts for what comes to the node itself in chains that go, where it is dropped without. kube-proxy has them for health
-/// check node ports. An accept of ours would have to be made anew with each Service that has such a port, and by iptables'
-/// own programs.
+/// The accepts for traffic to the node itself in chains that are removed, if that traffic is dropped without them.
+/// kube-proxy has them for health check node ports. An accept of ours would have to be made anew with each Service that
+/// has such a port, and with iptables' own programs.
 fn lost(table: &Table, chains: &[String]) -> Vec<String> {
     const INPUT: &str = "INPUT";
     if !forward::drops_the_rest(table, INPUT) {
@@ -128,13 +131,14 @@ fn lost(table: &Table, chains: &[String]) -> Vec<String> {
     rules.filter(|rule| rule.target() == Some("ACCEPT")).map(text).collect()
 }
 
-/// A rule with its chain.
+/// A rule as text, with its chain.
 pub(super) fn text(rule: &Rule) -> String {
     format!("{} {}", rule.chain, rule.text)
 }
 
-/// Whether a rule is the kind of jump that kube-proxy (or this program) makes: it looks at nothing, or at whether the
-/// connection is new, or whether it goes to an address of the node. A rule that looks at more is somebody's who uses the chain.
+/// Whether a rule is a jump of the kind that kube-proxy (or this program) makes: it matches everything, or new
+/// connections, or an address of the node as the destination. A rule that looks at more belongs to somebody who uses
+/// the chain.
 fn is_jump(rule: &Rule) -> bool {
     matches!(
         rule.matches()[..],
@@ -329,7 +333,7 @@ COMMIT
         );
     }
 
-    /// As kube-proxy's mode iptables leaves them, with a rule of somebody else's at the way in.
+    /// As kube-proxy's mode iptables leaves them, with a rule of somebody else's that leads into them.
     #[test]
     fn many_chains_that_stay_take_no_time() {
         const COUNT: usize = 8_000;

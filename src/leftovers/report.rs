@@ -1,11 +1,11 @@
-//! What became of leftovers: for the log, and for an exit status.
+//! What became of leftovers: for the log and the exit status.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How many names a log line holds; more are counted.
+/// How many names a log line holds; the rest are only counted.
 const NAMED: usize = 20;
-/// How many of what kube-proxy made anew are named: what is to be done must fit into a line of `/healthz`.
+/// How many things that kube-proxy made again are named: the remedy must still fit into a line of `/healthz`.
 const TRACES_NAMED: usize = 3;
 
 /// One thing that was done, left, or failed.
@@ -20,28 +20,28 @@ pub enum Finding {
     },
     /// This was added.
     Added(String),
-    /// These are gone, and nobody makes them again though they were of use.
+    /// These rules were useful, are gone, and nobody makes them again.
     Lost {
-        /// Where.
+        /// In which chain.
         what: String,
-        /// Which.
+        /// The rules.
         rules: Vec<String>,
     },
-    /// This is kube-proxy's, and stays for a reason that is no failure.
+    /// This is kube-proxy's, and stays for a reason that is not a failure.
     Kept {
         /// Where and what.
         what: String,
         /// The reason.
         why: String,
     },
-    /// A kube-proxy came after it was taken over from: what it made stays until somebody acts.
+    /// A kube-proxy came after the takeover: what it made stays until somebody acts.
     Back {
         /// What it made.
         what: String,
-        /// What is to be done about it.
+        /// The remedy.
         why: String,
     },
-    /// This should have been done, and cannot be as long as the programs for it are not there.
+    /// This should have been done, and cannot be done as long as the programs for it are missing.
     OutOfReach {
         /// Where and what.
         what: String,
@@ -70,12 +70,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All that was found, in the order in which it was dealt with.
+/// All findings, in the order in which the leftovers were dealt with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// One by one.
+    /// The findings, one by one.
     pub findings: Vec<Finding>,
-    /// The iptables (`iptables-nft`) whose FORWARD drops what endpoints answer, because no accept for it could be made.
+    /// The places (such as `iptables-nft`) whose FORWARD drops the replies of endpoints because no accept for them
+    /// could be made.
     pub drops_replies: Vec<String>,
 }
 
@@ -85,7 +86,7 @@ impl Report {
         self.failures().next().is_none()
     }
 
-    /// Whether something failed that is tried again.
+    /// Whether something failed that will be tried again.
     fn has_failed(&self) -> bool {
         self.findings
             .iter()
@@ -102,12 +103,12 @@ impl Report {
         self.findings.iter().any(|finding| matches!(finding, Finding::Kept { .. }))
     }
 
-    /// Whether something failed that may not fail the next time.
+    /// Whether something failed that may succeed the next time.
     pub fn is_worth_another_try(&self) -> bool {
         self.findings.iter().any(|finding| matches!(finding, Finding::Failed { .. }))
     }
 
-    /// What is not as it should be, and why: what failed, and a kube-proxy that came back.
+    /// What is not as it should be, and why: failures, and a kube-proxy that came back.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.findings.iter().filter_map(|finding| match finding {
             Finding::Back { what, why }
@@ -117,7 +118,7 @@ impl Report {
         })
     }
 
-    /// What stays as it is until there are programs for it.
+    /// Keeps only what stays undone until the programs for it exist.
     pub(super) fn out_of_reach_only(mut self) -> Self {
         self.findings.retain(|finding| matches!(finding, Finding::OutOfReach { .. }));
         self
@@ -127,7 +128,7 @@ impl Report {
         self.findings.iter().filter(|finding| {
             let lasts =
                 matches!(finding, Finding::Kept { .. } | Finding::OutOfReach { .. } | Finding::Failed { .. });
-            // Its sets and chains come one by one.
+            // A kube-proxy's sets and chains appear one by one.
             let is_still_back = matches!(finding, Finding::Back { .. }) && before.is_back();
             !(is_still_back || lasts && before.findings.contains(finding))
         })
@@ -153,7 +154,7 @@ impl Report {
         self.findings.push(Finding::Kept { what: what.into(), why: why.into() });
     }
 
-    /// `traces` is what kube-proxy made after it was taken over from, if anything.
+    /// Reports `traces`, what kube-proxy made after the takeover, if there are any.
     pub(crate) fn back(&mut self, traces: &[String]) {
         const CURE: &str = "end kube-proxy on this node, then restart kube-ipvs, which removes them";
         if !traces.is_empty() {
@@ -171,12 +172,13 @@ impl Report {
         self.findings.push(Finding::OutOfReach { what: what.into(), why: why.into() });
     }
 
-    /// Writes it to the log.
+    /// Logs all findings.
     pub fn log(&self) {
         self.log_news(&Self::default());
     }
 
-    /// Writes to the log what this means after `before`, where it is tried again so often.
+    /// Logs whether failures begin or are over, compared to the report `before`; `every` is how often failures are
+    /// tried again.
     pub(super) fn log_turn(&self, before: &Self, every: Duration) {
         match (before.has_failed(), self.has_failed()) {
             (false, true) => tracing::warn!(?every, "What failed is tried again"),
@@ -188,7 +190,7 @@ impl Report {
         }
     }
 
-    /// Writes it to the log, but for what stayed or failed for the same reason `before`.
+    /// Logs the findings, except for what stayed or failed for the same reason in the report `before`.
     pub fn log_news(&self, before: &Self) {
         for finding in self.news(before) {
             match finding {
@@ -222,7 +224,7 @@ fn named(names: &[String]) -> String {
     first(NAMED, names)
 }
 
-/// So many of them, and how many more there are.
+/// The first of these names, and how many more there are.
 fn first(shown: usize, names: &[String]) -> String {
     let more = names.len().saturating_sub(shown);
     let shown = names[..names.len() - more].join(", ");

@@ -1,7 +1,8 @@
-//! Whether this program runs on the node: what is removed under it, it writes again.
+//! Tells whether this program runs on the node: while it runs, it writes again whatever is removed.
 //!
-//! The sign is a name in the abstract namespace of Unix sockets. It belongs to the network namespace, as all that is ours
-//! does, so that a pod with the network of the host sees it without a mount; and it goes with the process, however that ends.
+//! The sign is a name in the abstract namespace of Unix sockets. The name belongs to the network namespace, like
+//! everything of ours, so a pod in the host's network sees it without a mount; and it vanishes with the process,
+//! however that ends.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -9,17 +10,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 const NAME: &str = "kube-ipvs";
 
-/// Nobody is spoken to over it.
+/// The sign that this program runs. Nothing is ever sent over its socket.
 #[derive(Debug)]
 pub struct Sign {
     _socket: UnixDatagram,
 }
 
 impl Sign {
-    /// Says that this program runs, until it is dropped.
+    /// Sets the sign that this program runs. It lasts until it is dropped.
     ///
     /// # Errors
-    /// `AddrInUse`: another one runs. Others: those of the socket.
+    /// `AddrInUse`: another instance runs. Others: those of the socket.
     pub fn set() -> io::Result<Self> {
         let name = SocketAddr::from_abstract_name(NAME)?;
         Ok(Self { _socket: UnixDatagram::bind_addr(&name)? })
@@ -28,14 +29,15 @@ impl Sign {
 
 /// Whether this program runs in the network namespace of the calling thread.
 ///
-/// It is looked up, and not connected to: a profile of `AppArmor` may forbid that between two containers.
+/// The name is looked up rather than connected to: a profile of `AppArmor` may forbid connections between two
+/// containers.
 ///
 /// # Errors
-/// The list of sockets cannot be read.
+/// If the list of sockets cannot be read.
 pub(super) fn is_running() -> io::Result<bool> {
-    // The thread's, as the sockets are; /proc/net is that of the process.
+    // Of the thread, as the sockets are; /proc/net is that of the process.
     let sockets = std::fs::read("/proc/thread-self/net/unix")?;
-    // Names are whatever bytes their owners like.
+    // Names may contain any bytes.
     let has_name = |line: &[u8]| {
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         fields.nth(7) == Some(&[b"@", NAME.as_bytes()].concat())

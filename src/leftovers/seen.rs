@@ -1,17 +1,17 @@
-//! Tables of iptables-nft that its programs do not print, seen over netlink.
+//! Brings tables of iptables-nft that its programs do not print into the form of printed ones. Pure.
 //!
-//! One rule that `nft` put there in a form of its own is enough (`ct state established accept`): `iptables-nft-save` then
-//! prints a comment in place of the table (that it is incompatible), and ends as if all were well.
-//! kube-proxy's rules are in force all the same. Here they are brought into the form of what is printed, as far as that is
-//! needed to tell a jump from somebody's use of a chain. Pure.
+//! A single rule that `nft` added in a form of its own is enough (`ct state established accept`): `iptables-nft-save`
+//! then prints, instead of the table, a comment that it is incompatible, and exits successfully. kube-proxy's rules are
+//! in force all the same. They are read over netlink, and put into words here as far as is needed to distinguish a jump
+//! from somebody's use of a chain.
 
 use super::iptables_save::{Chain, Rule, Table};
 use crate::kernel::nft::whole_tables::{Contents, FoundRule, FoundStep};
 
-/// What stands for what a match of iptables looks at.
+/// Stands for the arguments of a match of iptables.
 pub(super) const SOMETHING: &str = "...";
 
-/// The table.
+/// The table in the form of a printed one.
 pub(super) fn table(name: &str, contents: &Contents) -> Table {
     let chains = contents.chains.iter().map(|chain| Chain {
         name: chain.name.clone(),
@@ -25,7 +25,7 @@ pub(super) fn table(name: &str, contents: &Contents) -> Table {
     }
 }
 
-/// A rule in words. What is not of iptables is in brackets.
+/// A rule in words. Expressions that are not those of iptables are in brackets.
 pub(super) fn rule(found: &FoundRule) -> Rule {
     let words: Vec<String> = found.steps.iter().flat_map(words).collect();
     let text = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
@@ -55,7 +55,7 @@ fn words(step: &FoundStep) -> Vec<String> {
     }
 }
 
-/// Whether `struct xt_conntrack_mtinfo2` or `mtinfo3` says that the connection is new, and nothing else.
+/// Whether `struct xt_conntrack_mtinfo2` or `mtinfo3` matches new connections, and checks nothing else.
 fn is_new(revision: u32, info: &[u8]) -> bool {
     const MATCH_FLAGS: usize = 146;
     const INVERT_FLAGS: usize = 148;
@@ -69,7 +69,7 @@ fn is_new(revision: u32, info: &[u8]) -> bool {
         && [MATCH_FLAGS, INVERT_FLAGS, STATE_MASK].map(number) == [STATE, 0, NEW].map(Some)
 }
 
-/// As `iptables-save` prints a word.
+/// Quotes a word as `iptables-save` prints it.
 fn quoted(word: &str) -> String {
     if word.is_empty() || word.contains([' ', '"', '\\', '\'']) {
         format!("\"{}\"", word.replace('\\', r"\\").replace('"', "\\\""))

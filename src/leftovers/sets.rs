@@ -1,4 +1,4 @@
-//! kube-proxy's ipsets and nftables tables: away with them.
+//! Removes kube-proxy's ipsets and nftables tables.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,13 +14,13 @@ use crate::kernel::Outcome;
 use crate::kernel::ipset::IpSets;
 use crate::kernel::nft::whole_tables::WholeTables;
 
-/// How often a set is tried that rules refer to, and the pause between. What a rule of iptables-nft referred to, the
-/// kernel gives up a little after the rule is gone, and nobody waits for that.
+/// How many attempts are made to destroy a set that rules refer to, and the pause between them. The kernel releases
+/// what a rule of iptables-nft referred to only a little after the rule is gone, and no call waits for that.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Destroys kube-proxy's ipsets of these families; those that tell which virtual servers are its node ports only if
-/// those virtual servers are gone. Those that rules still refer to stay and are named.
+/// Destroys kube-proxy's ipsets of these families. The sets that tell which virtual servers are its node ports are
+/// destroyed only if those virtual servers are gone. Sets that rules still refer to stay and are named.
 pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: bool, report: &mut Report) {
     let (mut sets, mut left) = match chosen(families, node_ports_are_gone) {
         Ok(Some(chosen)) => chosen,
@@ -54,7 +54,7 @@ pub(super) fn destroy_ipsets(families: &BTreeSet<Family>, node_ports_are_gone: b
     report.removed("ipsets", removed);
 }
 
-/// Says which ipsets of these families [`destroy_ipsets`] would destroy, as far as nobody else's rules refer to them.
+/// Reports which ipsets of these families [`destroy_ipsets`] would destroy, unless other programs' rules refer to them.
 pub(super) fn foresee_ipsets(families: &BTreeSet<Family>, report: &mut Report) {
     match chosen(families, true) {
         Ok(found) => {
@@ -81,7 +81,7 @@ fn chosen(
     Ok(Some((sets, names)))
 }
 
-/// Says so if [`delete_table`] would delete a table.
+/// Reports the table that [`delete_table`] would delete, if it exists.
 pub(super) fn foresee_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
     match tables.exists(family, table) {
         Ok(false) => {}
@@ -90,7 +90,7 @@ pub(super) fn foresee_table(tables: &mut WholeTables, family: Family, table: &st
     }
 }
 
-/// A table of nftables with its family, as nft names both.
+/// The name of an nftables table with its family, as nft writes both.
 pub(super) fn name_of(family: Family, table: &str) -> String {
     match family {
         Family::V4 => format!("ip {table}"),
@@ -98,7 +98,7 @@ pub(super) fn name_of(family: Family, table: &str) -> String {
     }
 }
 
-/// Deletes a table of nftables, if it is there.
+/// Deletes an nftables table, if it exists.
 pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str, report: &mut Report) {
     let name = name_of(family, table);
     match tables.exists(family, table) {
@@ -113,9 +113,9 @@ pub(super) fn delete_table(tables: &mut WholeTables, family: Family, table: &str
     }
 }
 
-/// Whether a refusal says that what was to be removed is not there.
+/// Whether a refusal means that the object to be removed does not exist.
 pub(super) fn is_absence(errno: i32) -> bool {
-    // ipset has numbers of its own, which are beyond those that `Errno` can hold.
+    // ipset has error numbers of its own, which are larger than `Errno` can hold.
     [Errno::NOENT, Errno::SRCH, Errno::NODEV].map(Errno::raw_os_error).contains(&errno)
 }
 

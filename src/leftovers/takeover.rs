@@ -1,24 +1,27 @@
-//! Taking over from kube-proxy on a node that goes on serving.
+//! Takes over from kube-proxy on a node that goes on serving.
 //!
-//! Nothing is removed before our own rules stand, and each table of iptables changes in one transaction, so that at no
-//! moment a packet is without masquerade, filter, or accept in FORWARD. (In iptables-nft that is the jumps and the accept. The
-//! chains, to which nothing leads any more, go after it, over netlink.)
+//! Nothing is removed before our own rules are in place, and each table of iptables changes in one transaction: at no
+//! moment does a packet lack masquerading, filtering, or the accept in FORWARD. (In iptables-nft the transaction covers
+//! the jumps and the accept. The chains, to which nothing leads any more, are removed after it, over netlink.)
 //!
-//! 1. filter, with our accept in the same transaction that takes kube-proxy's away: `KUBE-IPVS-FILTER` and its frozen
-//!    sets would reject Services that are new (contract 15.10);
-//! 2. the tables of the nftables mode, which reject by frozen maps just so;
-//! 3. nat and mangle: until here traffic may be marked and masqueraded by both, which is the same as once. Connections
-//!    that the iptables mode translated stay translated, by conntrack;
-//! 4. virtual servers of node ports that no Service has any more: kube-proxy's sets tell them from other people's;
+//! 1. filter, with our accept in the same transaction that removes kube-proxy's: `KUBE-IPVS-FILTER` and its frozen sets
+//!    would reject new Services (contract 15.10);
+//! 2. the tables of the nftables mode, which likewise reject by frozen maps;
+//! 3. nat and mangle: until here both may mark and masquerade the same traffic, which has the same effect as doing it
+//!    once. Connections that the iptables mode translated stay translated, by conntrack;
+//! 4. virtual servers of node ports that no Service has any more: kube-proxy's sets distinguish them from other
+//!    people's;
 //! 5. the ipsets, to which nothing refers any more.
 //!
-//! What fails (a family whose rules do not stand yet, iptables' lock held by somebody) is tried again each minute, until
-//! one attempt had no failure; where only programs are missing, when they come or something else is seen to change. The sets of
-//! node ports stay as long as they are needed for that. Each time it is told what fails: health and metrics go by it.
+//! Whatever fails (a family whose rules are not in place yet, a lock of iptables that somebody holds) is tried again
+//! each minute, until one attempt had no failure. If only programs are missing, the next attempt is made when they
+//! appear or something else is seen to change. The sets of node ports stay as long as they are needed for this. Each
+//! attempt reports what fails, for health and metrics.
 //!
-//! After that nothing of kube-proxy's is removed: see `back.rs` for why. That some of it came is told.
+//! After that nothing of kube-proxy's is removed any more, only reported: see `back.rs` for why.
 //!
-//! `KUBE-MARK-MASQ` stays if it sets our bit of the packet mark, which our own table obeys: others use it, or will.
+//! `KUBE-MARK-MASQ` stays if it sets our bit of the packet mark, which our own table obeys: others use that chain, or
+//! will.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -39,38 +42,40 @@ use crate::kernel::nft::Tables;
 use crate::kernel::nft::whole_tables::{OUR_TABLE, WholeTables};
 use crate::state::Rules;
 
-/// How often the takeover is tried, and how often it is looked whether somebody has set up iptables, or started
-/// kube-proxy again. Docker that is started later, and drops what is forwarded, is noticed so soon; the look costs some
-/// microseconds.
+/// How often the takeover is attempted, and how often it is checked whether somebody has set up iptables or started
+/// kube-proxy again. So a Docker that is started later, and drops forwarded packets, is soon noticed; the check costs
+/// some microseconds.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// How often is looked whether a family is written that was not, as long as there is one.
+/// How often it is checked whether another family has been written, as long as one has not.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The takeover, until it was complete, and from then on the accept in FORWARD and a kube-proxy that comes back.
+/// Takes over until that is complete, then maintains the accept in FORWARD and watches for a kube-proxy that comes
+/// back.
 pub struct Takeover {
     mark: u32,
     families: BTreeSet<Family>,
     /// The families in which everything has been written once.
     written: Box<dyn Fn() -> BTreeSet<Family> + Send>,
     exclude_cidrs: Vec<IpNet>,
-    /// In which of them everything had been written at the last attempt.
+    /// The families in which everything had been written at the last attempt.
     tried: BTreeSet<Family>,
-    /// Whether all that kube-proxy left was dealt with. What comes after that is not ours to remove.
+    /// Whether everything that kube-proxy left has been dealt with. What comes after that is not ours to remove.
     complete: bool,
-    /// What of kube-proxy's stays since others use it; `None`: that could not be seen yet.
+    /// What of kube-proxy's stays because others use it; `None`: it could not be seen yet.
     kept: Option<Traces>,
-    /// What kube-proxy made since then, when that could be seen last.
+    /// What kube-proxy has made since the takeover, as of the last time that could be seen.
     came: Vec<String>,
-    /// What waits for programs, and what could be seen before that was tried.
+    /// Set if only programs were missing: what could be seen before the attempt, and what that attempt left undone.
     waiting: Option<(Vec<Visible>, Report)>,
     forward: ForwardWatch,
 }
 
 impl Takeover {
-    /// Nothing is done yet. `mark` is the bit of the packet mark that stands for "masquerade this", `families` are those in
-    /// which this program has rules; virtual servers in the networks of `exclude_cidrs` stay.
-    /// `written` tells in which of these families everything has been written once: only there the rules say what is stale.
+    /// A takeover that has not begun. `mark` is the bit of the packet mark that stands for "masquerade this";
+    /// `families` are those in which this program has rules; virtual servers in the networks of `exclude_cidrs` stay.
+    /// `written` returns in which of these families everything has been written once: only there the rules tell what is
+    /// stale.
     pub fn new(
         mark: u32,
         families: BTreeSet<Family>,
@@ -92,8 +97,8 @@ impl Takeover {
         }
     }
 
-    /// Does what is to be done each minute, and tells what came of it each time; never returns. To be called on a thread of its
-    /// own in the network namespace of the node, after the first complete set was written.
+    /// Does each minute what is to be done, and passes each result to `tell`; never returns. Must be called on a thread
+    /// of its own in the network namespace of the node, after the first complete set was written.
     pub fn run(mut self, tell: impl Fn(&Report)) {
         let mut before = Report::default();
         loop {
@@ -106,7 +111,7 @@ impl Takeover {
         }
     }
 
-    /// Waits for the next attempt: a family that is written meanwhile is taken over soon.
+    /// Waits until the next attempt is due, which is soon after another family has been written.
     fn wait(&self) {
         if self.complete || self.families.is_subset(&self.tried) {
             return std::thread::sleep(PERIOD);
@@ -117,14 +122,14 @@ impl Takeover {
         }
     }
 
-    /// Takes over; once that was complete it looks after the accept in FORWARD, and whether kube-proxy is back.
+    /// Takes over; once that is complete, maintains the accept in FORWARD and checks whether kube-proxy is back.
     pub fn attempt(&mut self) -> Report {
         if self.complete {
             let mut report = self.forward.look();
             self.look_for_kube_proxy(&mut report);
             return report;
         }
-        // Before anything is tried, so that what changes meanwhile is noticed the next time.
+        // Before the attempt, so that a change during the attempt is noticed the next time.
         let now = visible().ok();
         if let (Some((then, report)), Some(now)) = (&self.waiting, &now)
             && then == now
@@ -134,19 +139,20 @@ impl Takeover {
         self.tried = (self.written)();
         let report = take_over(self.mark, &self.families, &self.tried, &self.exclude_cidrs);
         self.complete = report.is_complete();
-        // What nobody kept was removed, and is new even if it came a moment ago.
+        // If nothing was kept, everything was removed: whatever is seen from now on is new, even if it came a moment
+        // ago.
         self.kept = if report.has_kept() { traces().ok() } else { Some(Traces::new()) };
         let waits = !self.complete && !report.is_worth_another_try();
         self.waiting = now.filter(|_| waits).map(|now| (now, report.clone().out_of_reach_only()));
         report
     }
 
-    /// Tells of what kube-proxy made after the takeover.
+    /// Reports what kube-proxy made after the takeover.
     fn look_for_kube_proxy(&mut self, report: &mut Report) {
         match traces() {
             Ok(now) => {
                 let kept = self.kept.get_or_insert_with(|| now.clone());
-                // Once it was gone it was made anew.
+                // A trace that was gone in between was made anew.
                 kept.retain(|trace| now.contains(trace));
                 self.came = now.difference(kept).cloned().collect();
             }
@@ -156,9 +162,9 @@ impl Takeover {
     }
 }
 
-/// Removes what kube-proxy left, and makes the accept in FORWARD where it is needed. `families` are those in which this
-/// program has rules, and those of them in which everything is `written`; virtual servers in the networks of `exclude_cidrs`
-/// stay.
+/// Removes what kube-proxy left, and makes the accept in FORWARD if it is needed. `families` are those in which this
+/// program has rules, `written` those of them in which everything is written; virtual servers in the networks of
+/// `exclude_cidrs` stay.
 pub fn take_over(
     mark: u32,
     families: &BTreeSet<Family>,
@@ -188,8 +194,8 @@ pub fn take_over(
     report
 }
 
-/// The families whose leftovers may go: those in which everything was written, and our own rules stand, whole. A family that
-/// the kernel does not have cannot have connections either.
+/// The families whose leftovers may be removed: those in which everything has been written and our own rules are
+/// intact. A family that the kernel lacks is among them, as it cannot have connections either.
 fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut Report) -> BTreeSet<Family> {
     let mut ready: BTreeSet<Family> = Family::ALL.into_iter().collect();
     let mut tables = match Tables::open() {
@@ -225,26 +231,26 @@ fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut R
     ready
 }
 
-/// Keeps the accept in FORWARD. iptables itself is looked at, by its programs, only when something that can be seen
-/// without them has changed.
+/// Maintains the accept in FORWARD. The programs of iptables are used only when something has changed that can be seen
+/// without them.
 #[derive(Debug)]
 pub struct ForwardWatch {
     mark: u32,
-    /// What could be seen when nothing was to be done, or could be without programs that are missing; and these. `None`: there
-    /// was no such look yet.
+    /// What could be seen at the last look that left nothing to do, except for lack of programs; and its report, which
+    /// names what is missing. `None`: there was no such look yet.
     known: Option<(Vec<Visible>, Report)>,
 }
 
 impl ForwardWatch {
-    /// Nothing is known yet: the first look starts programs where iptables has tables.
+    /// A watch that knows nothing yet: its first look starts programs if iptables has tables.
     pub fn new(mark: u32) -> Self {
         Self { mark, known: None }
     }
 
-    /// Looks, and makes the accept where it is needed now.
+    /// Looks, and makes the accept if it is needed now.
     pub fn look(&mut self) -> Report {
         let mut report = Report::default();
-        // Before iptables is looked at, so that what changes meanwhile is noticed the next time.
+        // Before iptables is looked at, so that a change during the look is noticed the next time.
         let now = match visible() {
             Ok(now) => now,
             Err(error) => {
@@ -265,7 +271,7 @@ impl ForwardWatch {
             }
             Err(error) => report.failed("nftables", error),
         }
-        // After a failure, and once after something was made, iptables is looked at again.
+        // After a failure, and once after something was made, the next look uses the programs again.
         let lasts = |finding: &Finding| matches!(finding, Finding::OutOfReach { .. });
         let is_known = report.findings.iter().all(lasts);
         self.known = is_known.then(|| (now, report.clone()));
@@ -273,8 +279,8 @@ impl ForwardWatch {
     }
 }
 
-/// The report of an earlier look, after which nothing changed that can be seen without programs. But for one thing: somebody's rule
-/// that accepts what was dropped may be in any chain.
+/// The report of an earlier look, since when nothing has changed that [`Visible`] shows. Only dropped replies are
+/// checked again: somebody's rule that accepts them may be in any chain.
 fn unchanged(report: &Report) -> Report {
     let mut report = report.clone();
     if !report.drops_replies.is_empty() {
@@ -286,22 +292,23 @@ fn unchanged(report: &Report) -> Report {
     report
 }
 
-/// What can be seen of the iptables of one place without a program. The policy and the rules of iptables-legacy cannot be seen;
-/// but who sets it up later makes its table first. (Docker drops only where forwarding was off before it came, and we switch it on.)
+/// What can be seen of the iptables of one place without a program. The policy and the rules of iptables-legacy cannot
+/// be seen; but whoever sets it up later first makes its table. (Docker drops forwarded packets only if forwarding was
+/// off before Docker started, and this program switches it on.)
 #[derive(Debug, PartialEq, Eq)]
 struct Visible {
-    /// Which tables there are.
+    /// Which tables exist.
     tables: Vec<String>,
     /// Whether there may be programs for them.
     has_programs: bool,
-    /// Of iptables-nft, whether FORWARD drops.
+    /// For iptables-nft, whether the policy of FORWARD is DROP.
     drops: bool,
-    /// Of iptables-nft, the rules of FORWARD and of our chain, by their handles. A flush leaves the chains and the policy as they
-    /// were, and a last rule drops as well as a policy does.
+    /// For iptables-nft, the rules of FORWARD and of our chain, by their handles. These matter because a flush leaves
+    /// the chains and the policy as they were, and a last rule can drop just as a policy does.
     rules: Vec<u64>,
 }
 
-/// The same of all places.
+/// What can be seen of all places.
 fn visible() -> io::Result<Vec<Visible>> {
     let mut nftables = WholeTables::open()?;
     let look = |place: Place| {

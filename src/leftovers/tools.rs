@@ -1,10 +1,10 @@
-//! The programs of iptables: found, and run.
+//! Finds and runs the programs of iptables.
 //!
-//! There are two iptables in Linux, `legacy` (its own tables) and `nft` (tables in nftables, in its own form), and
-//! a packet passes both. Each has programs of its own, per family. Speaking either without them is not tried: the
+//! Linux has two iptables, `legacy` (with tables of its own) and `nft` (with tables in nftables, in a form of its own),
+//! and a packet passes both. Each has its own programs, per family. This program does not try to do without them: the
 //! interface of legacy is a binary image of whole tables, which differs by processor, and that of nft is full of
-//! compatibility forms that only its own programs write as they will read them. To read so much of the latter as
-//! is needed to delete it is another matter: see `seen.rs`, for tables that its programs leave out.
+//! compatibility forms that only its own programs write in the way they will read them. Reading as much of the nft
+//! tables as is needed to delete from them is another matter: see `seen.rs`, for tables that the programs do not print.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -20,14 +20,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::iptables_save::{self, Table, Unreadable};
 use crate::cluster::types::Family;
 
-/// Where they are, beside the folders of `PATH`, which may be short in a service's environment.
+/// Where the programs are searched for, besides the folders of `PATH`, which may be short in a service's environment.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"];
-/// For how many seconds a program waits while somebody else changes iptables (`--wait`).
+/// How many seconds a program waits while somebody else changes iptables (`--wait`).
 const WAIT_SECONDS: &str = "30";
-/// For how long a program is waited for: longer than any takes that gets on, so that one that hangs does not go unnoticed.
+/// How long a program is waited for: longer than any that makes progress takes, so that one that hangs is noticed.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Which iptables.
+/// One of the two iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Variant {
     Legacy,
@@ -62,7 +62,7 @@ impl Place {
 }
 
 impl fmt::Display for Place {
-    /// As its program is called: `ip6tables-legacy`.
+    /// The name of its program: `ip6tables-legacy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", stem(self.family), self.variant.as_str())
     }
@@ -82,26 +82,26 @@ pub(super) struct Tool {
     restore: PathBuf,
 }
 
-/// Why a program did not do what it was to do.
+/// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ToolError {
-    /// It could not be started, or talked to.
+    /// The program could not be started, or communicated with.
     #[error("{}: {error}", .program.display())]
     Start { program: PathBuf, error: std::io::Error },
-    /// It failed, with this text.
+    /// The program failed, with this text.
     #[error("{}: {text}", .program.display())]
     Failed { program: PathBuf, text: String },
-    /// It did not end by itself.
+    /// The program did not end by itself.
     #[error("{}: it did not end within {limit:?}, and was killed", .program.display())]
     Hung { program: PathBuf, limit: Duration },
-    /// What it printed is not understood.
+    /// The program printed something that is not understood.
     #[error("{}: {error}", .program.display())]
     Unreadable { program: PathBuf, error: Unreadable },
 }
 
 impl Tool {
-    /// The programs of a place, if they are installed: by the name that tells the variant, or (before iptables 1.8, and
-    /// where there is one variant only) by the plain name, which is asked for its variant.
+    /// The programs of a place, if they are installed: under the name that includes the variant, or (before iptables
+    /// 1.8, and where only one variant is installed) under the plain name, if that program says it is this variant.
     pub(super) fn find(place: Place) -> Option<Self> {
         let folders = folders();
         let named = Self::in_folders(&folders, &place.to_string());
@@ -114,7 +114,7 @@ impl Tool {
         })
     }
 
-    /// Whether there are programs that may be those of a place. None is started.
+    /// Whether programs are installed that may be those of a place. None of them is started.
     pub(super) fn may_be_there(place: Place) -> bool {
         let folders = folders();
         [&*place.to_string(), stem(place.family)]
@@ -129,14 +129,14 @@ impl Tool {
         })
     }
 
-    /// All tables that there are. Asking for all makes none, unlike asking for one.
+    /// All tables that exist. Asking for all does not create any, unlike asking for one.
     pub(super) fn save(&self) -> Result<Vec<Table>, ToolError> {
         let printed = run(&self.save, &[], "")?;
         iptables_save::read(&String::from_utf8_lossy(&printed))
             .map_err(|error| ToolError::Unreadable { program: self.save.clone(), error })
     }
 
-    /// Carries out changes: all of them, or none.
+    /// Carries out all changes, or none of them.
     pub(super) fn restore(&self, input: &str) -> Result<(), ToolError> {
         run(&self.restore, &["--noflush", "--wait", WAIT_SECONDS], input).map(drop)
     }
@@ -151,7 +151,7 @@ fn search(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|p| p.is_file())
 }
 
-/// `iptables v1.8.9 (nf_tables)`, `iptables v1.8.9 (legacy)`, `iptables v1.6.1`.
+/// The variant according to `iptables v1.8.9 (nf_tables)`, `iptables v1.8.9 (legacy)` or `iptables v1.6.1`.
 fn variant_of(version: &str) -> Variant {
     if version.contains("nf_tables") { Variant::Nft } else { Variant::Legacy }
 }
@@ -167,8 +167,8 @@ fn on_a_thread(work: Work) -> io::Result<()> {
     thread::Builder::new().name("iptables".to_owned()).spawn(work).map(drop)
 }
 
-/// `begin` begins what starts the program and waits for its end. Where it cannot, nothing was started: nobody would wait for it,
-/// and it would be a zombie for as long as this program runs.
+/// As [`run`], with a limit. `begin` is given the work that starts the program and waits for its end. If `begin` fails,
+/// no program was started: a program that nobody waits for would stay a zombie for as long as this one runs.
 fn run_for(
     limit: Duration,
     begin: impl FnOnce(Work) -> io::Result<()>,
@@ -183,7 +183,7 @@ fn run_for(
         let (starter, started) = mpsc::channel();
         let (ender, ended) = mpsc::channel();
         let input = input.to_owned();
-        // It ends with the program. Nobody listens any more where that was given up.
+        // The work ends when the program does. If the program was given up, nobody listens to the result any more.
         begin(Box::new(move || {
             let output = command.spawn().and_then(|child| {
                 let _ = starter.send(Pid::from_child(&child));
@@ -191,11 +191,11 @@ fn run_for(
             });
             let _ = ender.send(output);
         }))?;
-        // None where it could not be started; what ended says why.
+        // `None` if the program could not be started; then `ended` says why.
         let group = started.recv().ok();
         let output = ended.recv_timeout(limit).map_or(Ok(None), |output| output.map(Some));
         if let Some(group) = group.filter(|_| !matches!(output, Ok(Some(_)))) {
-            // What it has started, too. It may be gone.
+            // Including what the program has started. The group may already be gone.
             let _ = kill_process_group(group, Signal::KILL);
         }
         output
@@ -212,8 +212,8 @@ fn run_for(
 
 /// Gives a program its input, and waits for its end.
 fn talk(mut child: Child, input: &str) -> io::Result<Output> {
-    // It reads all of its input before it says anything, so that neither side waits for the other. One that does
-    // not want its input says why by itself.
+    // The program reads all of its input before it prints anything, so neither side waits for the other. A program that
+    // rejects its input says why by itself.
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     match written {
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(pids.split_whitespace().count(), 2, "{pids}");
         let runs = |pid: &str| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // A zombie waits for whoever adopted it.
+            // A zombie waits to be reaped by the process that adopted it.
             status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
         };
         while pids.split_whitespace().any(runs) {

@@ -1,4 +1,4 @@
-//! Virtual servers that are ours or kube-proxy's: away with them.
+//! Removes virtual servers that are ours or kube-proxy's.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,19 +17,19 @@ use crate::kernel::nft::whole_tables::OUR_TABLE;
 use crate::kernel::{Outcome, address, link};
 use crate::state::{Address, Rules, State, VirtualServerKey, ownership};
 
-/// Which virtual servers go.
+/// Which virtual servers to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which<'a> {
     /// All that are ours or kube-proxy's.
     All,
-    /// The node ports of kube-proxy that are not ours now: of Services that are gone. The running program removes what
-    /// is on `kube-ipvs0` itself, and takes these for somebody else's once kube-proxy's sets are gone. Which are ours is
-    /// told by the rules of these families, so that they must be whole.
+    /// The node ports of kube-proxy that are not ours now: those of Services that are gone. The running program itself
+    /// removes what is on `kube-ipvs0`, but takes these node ports for somebody else's once kube-proxy's sets are gone.
+    /// The rules of these families tell which ones are ours, so they must be intact.
     StaleNodePorts(&'a BTreeSet<Family>),
 }
 
-/// Removes them, but for those in the networks of `exclude_cidrs`, which are named. `false`: there may be some left, of
-/// which only kube-proxy's sets tell that they are its node ports.
+/// Removes them, except for those in the networks of `exclude_cidrs`, which are named. `false`: some may be left that
+/// only kube-proxy's sets show to be its node ports.
 pub(super) fn remove(which: Which<'_>, exclude_cidrs: &[IpNet], report: &mut Report) -> bool {
     let chosen = match Ipvs::open() {
         Ok(mut ipvs) => choose(which, &mut ipvs).map(|chosen| (chosen, ipvs)),
@@ -62,8 +62,8 @@ pub(super) fn remove(which: Which<'_>, exclude_cidrs: &[IpNet], report: &mut Rep
     all
 }
 
-/// Says which node ports of kube-proxy's would be removed as stale, were the kernel as `after` says: it has these virtual servers
-/// that are not ours. Returns them.
+/// Reports and returns which of kube-proxy's node ports would be removed as stale if the kernel held what `after` says
+/// of ours, and the virtual servers `foreign` that are not ours.
 pub(super) fn foresee(
     after: &State,
     foreign: &BTreeSet<VirtualServerKey>,
@@ -97,7 +97,7 @@ fn without_excluded(
     chosen
 }
 
-/// Whether this is a node port of kube-proxy that is not ours now. `own`: what tells whose a virtual server is.
+/// Whether this is a node port of kube-proxy that is not ours now. `own` tells whose a virtual server is.
 fn is_stale_node_port(node_ports: &NodePorts, own: &State, key: &VirtualServerKey) -> bool {
     node_ports.has(key) && !ownership::is_ours(own, key)
 }
@@ -110,7 +110,8 @@ fn choose(which: Which<'_>, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>
         Which::StaleNodePorts(families) => families,
         Which::All => &nobodys,
     };
-    // In this order: one that the running program makes meanwhile is in the list only if it was owned before.
+    // In this order: a virtual server that the running program makes meanwhile is in the list only if it was already
+    // owned.
     let servers = ipvs.list()?;
     let own = owned(whole)?;
     let chosen = |key: &VirtualServerKey| match which {
@@ -120,7 +121,8 @@ fn choose(which: Which<'_>, ipvs: &mut Ipvs) -> io::Result<Vec<VirtualServerKey>
     Ok(servers.into_keys().filter(chosen).collect())
 }
 
-/// What tells whose a virtual server is: the rules are those of the running program. In these families they must be whole.
+/// What tells whose a virtual server is: the rules are those of the running program. In the families `whole` they must
+/// be intact.
 fn owned(whole: &BTreeSet<Family>) -> io::Result<State> {
     let mut state = State::default();
     let mut route = Socket::open(Protocol::Route)?;

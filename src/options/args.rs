@@ -1,4 +1,4 @@
-//! From the words of the command line to something that the program can do.
+//! From the words of the command line to what the program is to do.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,13 +13,13 @@ use super::merge::{self, Merged, Problems};
 pub enum Command {
     /// Print this text and exit with 0: `--help`, `--version`.
     Print(String),
-    /// Write the settings to a file and exit with 0: `--write-config-to`.
+    /// Write the settings to this file and exit with 0: `--write-config-to`.
     WriteConfig(Box<Merged>, PathBuf),
     /// Remove everything of ours and of kube-proxy, and exit: `--cleanup`.
     Cleanup(Box<Merged>),
     /// Remove what is ours alone, and exit: `--cleanup-own`.
     CleanupOwn(Box<Merged>),
-    /// Remove what is ours alone whenever it is left, until told to end: `--cleanup-own-stay`.
+    /// Remove what is ours alone whenever something of it is left, until told to end: `--cleanup-own-stay`.
     CleanupOwnStay(Box<Merged>),
     /// Say what [`Command::Run`] would change, and exit: `--dry-run`.
     DryRun(Box<Merged>),
@@ -47,7 +47,7 @@ pub enum UsageError {
 }
 
 impl UsageError {
-    /// How the log is written that this goes to: text until all settings are known, as for kube-proxy.
+    /// The format of the log that reports this error: text until all settings are known, as in kube-proxy.
     pub fn log_format(&self) -> LogFormat {
         match self {
             Self::Invalid(problems) => problems.log_format,
@@ -56,8 +56,7 @@ impl UsageError {
     }
 }
 
-/// Reads the command line (without the program's name), the environment, and the configuration file where one is
-/// named.
+/// Reads the command line (without the program's name), the environment, and the configuration file where one is named.
 ///
 /// # Errors
 /// One line that names the flag or the field, what was found, and what is allowed.

@@ -1,9 +1,9 @@
-//! All settings that the configuration file has, which most flags set too: a `KubeProxyConfiguration` (contract 2.1).
+//! All settings of the configuration file, most of which flags set too: a `KubeProxyConfiguration` (contract 2.1).
 //!
-//! It is a Go struct in all but name, for that is what the contract is about: a value that is not said, `null`, or zero
-//! is one and the same, and gets its default ([`Configuration::set_defaults`]); only what is a pointer in Go can be
-//! "0" as well as "not said", and is an `Option` here. Types are right, values are not checked: that is
-//! [`super::merge`]'s business.
+//! It follows the rules of a Go struct, for that is what the contract describes: a missing value, `null` and zero are
+//! one and the same, and get the default ([`Configuration::set_defaults`]). Only a field that is a pointer in Go tells
+//! "0" from "not set", and is an `Option` here. Types are right, values are not checked: that is the task of
+//! [`super::merge`].
 
 mod defaults;
 mod value;
@@ -33,7 +33,7 @@ pub(super) const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 pub(super) const KIND: &str = "KubeProxyConfiguration";
 
 impl Header {
-    /// Whether it is the object that is wanted here; if not, a line that says what it is.
+    /// Checks that this is the expected kind of object; if not, the error says what it is.
     pub(super) fn check(&self) -> Result<(), String> {
         for (field, found, wanted) in
             [("apiVersion", &self.api_version, API_VERSION), ("kind", &self.kind, KIND)]
@@ -48,7 +48,7 @@ impl Header {
     }
 }
 
-/// Declares a section: every field may be absent or `null`, and complains in words that help.
+/// Declares sections, whose fields may all be absent or `null`, and have helpful errors.
 macro_rules! sections {
     ($($(#[$about:meta])* $name:ident { $($(#[$field_about:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$about])*
@@ -67,7 +67,7 @@ pub struct Configuration {
     /// Always `kubeproxy.config.k8s.io/v1alpha1`.
     #[serde(deserialize_with = "read")]
     pub api_version: String,
-    /// The address of the node, where it is not the unspecified one.
+    /// The address of the node; the unspecified address stands for none.
     #[serde(deserialize_with = "read")]
     pub bind_address: String,
     /// Whether the program ends when a port to listen on is taken.
@@ -79,16 +79,16 @@ pub struct Configuration {
     /// The pods' networks, separated by commas.
     #[serde(rename = "clusterCIDR", deserialize_with = "read")]
     pub cluster_cidr: String,
-    /// How often informers of kube-proxy look at everything again.
+    /// How often kube-proxy's informers process all objects again.
     #[serde(deserialize_with = "read")]
     pub config_sync_period: GoDuration,
     /// Connection tracking.
     #[serde(deserialize_with = "section")]
     pub conntrack: Conntrack,
-    /// What belongs to a mode of local detection.
+    /// Settings of single modes of local detection.
     #[serde(deserialize_with = "section")]
     pub detect_local: DetectLocal,
-    /// How traffic of pods is told from other traffic.
+    /// How traffic of pods is told apart from other traffic.
     #[serde(deserialize_with = "read")]
     pub detect_local_mode: String,
     /// Whether `/debug/pprof` answers.
@@ -100,19 +100,19 @@ pub struct Configuration {
     /// Where `/healthz` answers.
     #[serde(deserialize_with = "read")]
     pub healthz_bind_address: String,
-    /// The name of the node, instead of the host's.
+    /// The name of the node, instead of the host's name.
     #[serde(deserialize_with = "read")]
     pub hostname_override: String,
-    /// Mode iptables; two of its fields hold for mode ipvs.
+    /// Settings of mode iptables; two of them apply to mode ipvs, too.
     #[serde(deserialize_with = "section")]
     pub iptables: Iptables,
-    /// Mode ipvs.
+    /// Settings of mode ipvs.
     #[serde(deserialize_with = "section")]
     pub ipvs: Ipvs,
     /// Always `KubeProxyConfiguration`.
     #[serde(deserialize_with = "read")]
     pub kind: String,
-    /// What kube-proxy does not have.
+    /// Settings that kube-proxy does not have.
     #[serde(rename = "kubeIPVS", deserialize_with = "section", skip_serializing_if = "Own::is_empty")]
     pub own: Own,
     /// The log.
@@ -124,16 +124,16 @@ pub struct Configuration {
     /// The proxy mode.
     #[serde(deserialize_with = "read")]
     pub mode: String,
-    /// Mode nftables.
+    /// Settings of mode nftables.
     #[serde(deserialize_with = "section")]
     pub nftables: Nftables,
     /// Where node ports are served: networks, and the words `primary`, `localhost` and `all`.
     #[serde(deserialize_with = "read")]
     pub node_port_addresses: Option<Vec<String>>,
-    /// How unlikely the kernel is to end this process when memory is short.
+    /// The OOM score adjustment: how unlikely the kernel is to kill this process when memory is short.
     #[serde(deserialize_with = "read")]
     pub oom_score_adj: Option<i64>,
-    /// Of no use in kube-proxy either.
+    /// Without effect in kube-proxy, too.
     #[serde(deserialize_with = "read")]
     pub port_range: String,
     /// The release whose hidden metrics kube-proxy shows.
@@ -152,11 +152,11 @@ sections! {
     ClientConnection {
         /// Which encodings are accepted, the best first.
         accept_content_types: String,
-        /// How many requests may exceed the rate.
+        /// How many requests may exceed the rate at a time.
         burst: i64,
-        /// The encoding that objects are asked for in, where no list says so.
+        /// The encoding in which objects are requested, where `acceptContentTypes` is empty.
         content_type: String,
-        /// The kubeconfig file; empty: the credentials of the pod.
+        /// The kubeconfig file; empty: the credentials of the pod are used.
         kubeconfig: String,
         /// Requests per second.
         qps: f32,
@@ -165,9 +165,9 @@ sections! {
     Conntrack {
         /// Entries for each processor; 0 leaves the limit alone.
         max_per_core: Option<i64>,
-        /// Entries at least.
+        /// The minimum number of entries.
         min: Option<i64>,
-        /// Whether TCP packets out of the window are taken.
+        /// Whether TCP packets out of the window are accepted.
         tcp_be_liberal: bool,
         /// The timeout of half-closed TCP connections.
         tcp_close_wait_timeout: Option<GoDuration>,
@@ -178,14 +178,14 @@ sections! {
         /// The timeout of UDP flows without answers.
         udp_timeout: GoDuration,
     }
-    /// `detectLocal`: what belongs to a mode of local detection.
+    /// `detectLocal`: settings of single modes of local detection.
     DetectLocal {
         /// The interface of mode `BridgeInterface`.
         bridge_interface: String,
-        /// The beginning of the interfaces' names of mode `InterfaceNamePrefix`.
+        /// How the names of interfaces begin in mode `InterfaceNamePrefix`.
         interface_name_prefix: String,
     }
-    /// `iptables`; what is about masquerading holds for mode ipvs too.
+    /// `iptables`; what concerns masquerading applies to mode ipvs, too.
     Iptables {
         /// Of use in mode iptables only.
         localhost_node_ports: Option<bool>,
@@ -203,14 +203,14 @@ sections! {
         /// Networks whose virtual servers are left alone.
         #[serde(rename = "excludeCIDRs")]
         exclude_cidrs: Option<Vec<String>>,
-        /// The least time between two writes.
+        /// The minimum time between two writes.
         min_sync_period: GoDuration,
         /// The scheduler of the virtual servers.
         scheduler: String,
-        /// Whether ARP requests for service addresses are left unanswered.
+        /// Whether ARP requests for service addresses stay unanswered.
         #[serde(rename = "strictARP")]
         strict_arp: bool,
-        /// Half of the time after which an unwritten change makes the node unhealthy.
+        /// Half of the time after which a pending change makes the node unhealthy.
         sync_period: GoDuration,
         /// The timeout of TCP connections after a FIN.
         tcp_fin_timeout: GoDuration,
@@ -221,17 +221,17 @@ sections! {
     }
     /// `logging.options.text` and `logging.options.json`.
     LogOptions {
-        /// How much is held back before it is written.
+        /// How much is buffered before it is written.
         info_buffer_size: value::Quantity,
-        /// Whether information goes to standard output, and errors to standard error.
+        /// Whether info lines go to standard output, and errors to standard error.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         split_stream: bool,
     }
     /// One entry of `logging.vmodule`.
     ModuleVerbosity {
-        /// Which source files.
+        /// The pattern of source file names.
         file_pattern: String,
-        /// How much they log.
+        /// How much these files log.
         verbosity: i64,
     }
     /// `nftables`: of use in mode nftables only.
@@ -265,13 +265,13 @@ sections! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default, expecting = "a mapping")]
 pub struct Logging {
-    /// How often what is held back is written.
+    /// How often buffered lines are written.
     #[serde(deserialize_with = "read")]
     pub flush_frequency: value::FlushFrequency,
     /// `text` or `json`.
     #[serde(deserialize_with = "read")]
     pub format: String,
-    /// What belongs to a format.
+    /// Settings of the formats.
     #[serde(deserialize_with = "section")]
     pub options: LoggingOptions,
     /// How much is logged.
@@ -286,10 +286,10 @@ pub struct Logging {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default, expecting = "a mapping")]
 pub struct LoggingOptions {
-    /// Of format `json`.
+    /// Settings of format `json`.
     #[serde(deserialize_with = "section")]
     pub json: LogOptions,
-    /// Of format `text`.
+    /// Settings of format `text`.
     #[serde(deserialize_with = "section")]
     pub text: LogOptions,
 }

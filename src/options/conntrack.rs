@@ -1,36 +1,36 @@
-//! What connection tracking should be set to (contract 7.2).
+//! The wanted settings of connection tracking (contract 7.2).
 
-/// The parameters of `nf_conntrack` (`net.netfilter.nf_conntrack_*`); 0 leaves one as it is.
+/// The parameters of `nf_conntrack` (`net.netfilter.nf_conntrack_*`); 0 leaves a parameter as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConntrackOptions {
     /// How many entries there may be for each processor; 0 leaves the kernel's limit alone.
     pub max_per_core: u32,
-    /// How many entries there may be at least, however few processors there are.
+    /// The minimum number of entries, however few processors there are.
     pub min: u32,
-    /// For how long an idle TCP connection is remembered, in seconds.
+    /// How long an idle TCP connection is remembered, in seconds.
     pub tcp_established_seconds: u64,
-    /// For how long a TCP connection that the other side has closed is remembered, in seconds.
+    /// How long a TCP connection that the other side has closed is remembered, in seconds.
     pub tcp_close_wait_seconds: u64,
     /// Whether TCP packets out of the window count as parts of their connection. `false` leaves the parameter alone.
     pub tcp_be_liberal: bool,
-    /// For how long a UDP flow that saw no answer is remembered, in seconds.
+    /// How long a UDP flow that saw no answer is remembered, in seconds.
     pub udp_seconds: u64,
-    /// For how long a UDP flow that saw answers is remembered, in seconds.
+    /// How long a UDP flow that saw answers is remembered, in seconds.
     pub udp_stream_seconds: u64,
 }
 
-/// However many processors there are, kube-proxy asks for no more entries because of them: a table of that size takes
-/// some 300 MiB. Who wants more says so with `min`, which nothing cuts.
+/// The highest limit that kube-proxy derives from the number of processors: a table of this size takes some 300 MiB. To
+/// get more, set `min`, which has no upper bound.
 const MOST_ENTRIES: u32 = 1 << 20;
 
 impl ConntrackOptions {
-    /// How many entries there may be on a machine with so many processors; `None` leaves the kernel's limit alone.
+    /// How many entries there may be with so many processors; `None` leaves the kernel's limit alone.
     pub fn most_entries(&self, processors: u32) -> Option<u32> {
         let wanted = self.max_per_core.saturating_mul(processors).min(MOST_ENTRIES).max(self.min);
         (self.max_per_core > 0).then_some(wanted)
     }
 
-    /// The parameters below `/proc/sys/net/netfilter/` that are to have a value, besides the limit.
+    /// The parameters below `/proc/sys/net/netfilter/` that are to be set, except the limit.
     pub fn parameters(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("nf_conntrack_tcp_timeout_established", self.tcp_established_seconds),

@@ -1,7 +1,8 @@
 //! Durations as Go's `time` package reads and prints them: `1h30m`, `1.5s`, `15m0s`.
 //!
-//! Flags, the configuration file and the log of kube-proxy all use this grammar; the crates that offer it differ
-//! from it (one rejects `0`, another panics on `100µs`), and the general ones have another grammar (`1d`, blanks).
+//! Flags, the configuration file and the log of kube-proxy all use this grammar. The crates that implement it differ
+//! from it (one rejects `0`, another panics on `100µs`), and general duration crates have another grammar (`1d`,
+//! blanks).
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ pub struct GoDuration {
     nanoseconds: i64,
 }
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Nothing that could be read as a number with a unit.
@@ -64,7 +65,7 @@ impl GoDuration {
         self.nanoseconds
     }
 
-    /// Whether it is shorter than nothing.
+    /// Whether it is less than zero.
     pub const fn is_negative(self) -> bool {
         self.nanoseconds < 0
     }
@@ -106,7 +107,7 @@ impl FromStr for GoDuration {
     }
 }
 
-/// Reads one number with its unit from the beginning of `text`, and says what follows it.
+/// Reads one number with its unit from the beginning of `text`; also returns the rest.
 fn parse_part(text: &str) -> Result<(u64, &str), DurationError> {
     let (whole_digits, rest) = split_digits(text);
     let (fraction_digits, rest) = match rest.strip_prefix('.') {
@@ -139,8 +140,8 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// How many nanoseconds the digits behind the point are. Computed in floating point as Go does, so that both round
-/// to the same nanosecond; digits that do not fit 63 bits are ignored, as there.
+/// The nanoseconds that the digits after the point stand for. Computed in floating point as in Go, so that both round
+/// to the same nanosecond; digits that do not fit 63 bits are ignored, also as in Go.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

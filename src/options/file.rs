@@ -1,6 +1,6 @@
 //! The configuration file: a `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`, YAML or JSON.
 //!
-//! Decoded as kube-proxy does it (contract 2.2): what is only unknown or said twice is a line in the log; a syntax
+//! Decoded as kube-proxy does it (contract 2.2): unknown and duplicate fields only cause a line in the log; a syntax
 //! error, a wrong type, a missing or wrong `apiVersion` or `kind` is fatal. Mappings may merge others (`<<: *common`).
 //! The fields are those of [`super::configuration`].
 
@@ -14,12 +14,12 @@ use serde_yaml::Value;
 use super::configuration::{Configuration, Header, Loose, MERGE};
 use super::settings::Notice;
 
-/// What a configuration file says.
+/// The content of a configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// The settings in it, with defaults for those that are not.
+    /// The settings in the file, and the defaults of the others.
     pub configuration: Configuration,
-    /// What should be logged about it.
+    /// What should be logged about the file.
     pub notices: Vec<Notice>,
 }
 
@@ -29,15 +29,15 @@ pub enum FileError {
     /// It cannot be read.
     #[error("cannot read it: {0}")]
     Read(std::io::Error),
-    /// It is not what it should be; the text names the field and the line.
+    /// It is not a valid configuration; the text names the field and the line.
     #[error("failed to decode: {0}")]
     Decode(String),
-    /// It says a field twice, and is wrong beside.
+    /// It has a duplicate field and another error.
     #[error("failed lenient decoding: {lenient} (strict: {strict})")]
     Lenient {
-        /// What is wrong when the last value of a field counts.
+        /// The error that remains when the last value of a field counts.
         lenient: String,
-        /// What was wrong at first.
+        /// The first error, of strict decoding.
         strict: String,
     },
 }
@@ -45,7 +45,7 @@ pub enum FileError {
 /// Reads and decodes a configuration file.
 ///
 /// # Errors
-/// Where it cannot be read or decoded.
+/// It cannot be read or decoded.
 pub fn load(path: &Path) -> Result<Loaded, FileError> {
     parse(&std::fs::read_to_string(path).map_err(FileError::Read)?)
 }
@@ -53,13 +53,13 @@ pub fn load(path: &Path) -> Result<Loaded, FileError> {
 /// Decodes the text of a configuration file.
 ///
 /// # Errors
-/// Where it has a syntax error, a field of a wrong type, or is another kind of object.
+/// It has a syntax error or a field of a wrong type, or is another kind of object.
 pub fn parse(text: &str) -> Result<Loaded, FileError> {
-    // Some editors begin a file with this mark of UTF-8, and the parser stumbles over it.
+    // Some editors begin a file with a UTF-8 byte order mark, which the parser does not accept.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let decode_error = |error: serde_yaml::Error| FileError::Decode(error.to_string());
-    // What kind of object it is comes first: complaints about the fields of another kind would help nobody.
-    // Where it cannot be read even leniently, the other error knows the line.
+    // The kind of object is checked first: errors about the fields of another kind would help nobody. Where even the
+    // lenient reading fails, the error of the strict one names the line.
     let header: Header =
         lenient(text, |_| ()).or_else(|_| first_document(text, |_| ()).map_err(decode_error))?;
     header.check().map_err(FileError::Decode)?;
@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Loaded, FileError> {
                     configuration
                 }
                 (Err(lenient), Ok(_)) => return Err(FileError::Decode(lenient)),
-                // Where nothing was said twice, both errors are about the same thing, and the first knows the line.
+                // Where no field is duplicate, both errors are about the same thing, and the strict one names the line.
                 (Err(_), Err(strict)) if !strict.contains("duplicate") => {
                     return Err(FileError::Decode(strict));
                 }
@@ -100,13 +100,13 @@ pub fn text(configuration: &Configuration) -> String {
     serde_yaml::to_string(configuration).expect("texts, numbers, truth values, lists and mappings")
 }
 
-/// The same in JSON, on one line: what `/configz` shows, as kube-proxy does since 1.36 (before, it showed the names of its
-/// own types: contract 8.3).
+/// The configuration as one line of JSON: what `/configz` shows, as in kube-proxy since 1.36 (before, kube-proxy showed
+/// the names of its internal types: contract 8.3).
 pub fn json(configuration: &Configuration) -> String {
     serde_json::to_string(configuration).expect("texts, numbers, truth values, lists and mappings")
 }
 
-/// The first document of the text, as Go's YAML library reads it; `unknown` is told the paths of unknown fields.
+/// Decodes the first document of the text, as Go's YAML library does; calls `unknown` with the paths of unknown fields.
 fn first_document<'de, T: Deserialize<'de>>(
     text: &'de str,
     mut unknown: impl FnMut(String),
@@ -116,19 +116,19 @@ fn first_document<'de, T: Deserialize<'de>>(
     serde_ignored::deserialize(document, |path| unknown(readable(&path)))
 }
 
-/// `iptables.masqueradeBit`. `serde_ignored` writes `?` for each `Option` on the way.
+/// A path such as `iptables.masqueradeBit`. `serde_ignored` writes `?` for each `Option` on the way.
 fn readable(path: &serde_ignored::Path<'_>) -> String {
     path.to_string().replace("?.", "").replace(".?", "")
 }
 
-/// The same where the last value of a field that is said several times counts, and where mappings merge others.
+/// Decodes leniently: of a duplicate field the last value counts, and mappings may merge others.
 fn lenient<T: DeserializeOwned>(text: &str, unknown: impl FnMut(String)) -> Result<T, String> {
     let value: Loose = first_document(text, |_| ()).map_err(|error| error.to_string())?;
     let text = serde_yaml::to_string::<Value>(&value.0).map_err(|error| error.to_string())?;
     first_document(&text, unknown).map_err(|error| without_place(&error))
 }
 
-/// An error without its line, which would be that of a text that the user never saw.
+/// An error without its line, which would refer to a text that the user never saw.
 fn without_place(error: &serde_yaml::Error) -> String {
     let mut text = error.to_string();
     if let Some(location) = error.location() {

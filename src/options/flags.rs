@@ -1,7 +1,7 @@
 //! The command line: one table of flags, read as kube-proxy's flag library (pflag) reads them.
 //!
-//! To add a flag, add an entry to `FLAGS` in `table.rs`: its name, its help and what it sets stand side by side.
-//! Values are checked for their type here; what they mean together is [`super::merge`]'s business.
+//! To add a flag, add an entry to `FLAGS` in `table.rs`: its name, its help and what it sets stand side by side. Values
+//! are checked for their type here; what they mean together is the task of [`super::merge`].
 
 mod table;
 mod value;
@@ -16,14 +16,14 @@ use clap::{Arg, ArgAction};
 use self::table::{FLAGS, Flag};
 use super::configuration::Configuration;
 
-/// How the program is called. The list of flags would push an error out of sight.
+/// The usage line. The list of flags would push an error out of sight.
 pub const USAGE: &str = "Usage: kube-ipvs [flags]";
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Flags {
-    /// Flags that have a field in the configuration file; the others have their defaults.
+    /// The settings of flags that have a field in the configuration file; defaults for flags that were not given.
     pub configuration: Configuration,
     /// `--config`.
     pub config: Option<PathBuf>,
@@ -55,12 +55,12 @@ pub struct Flags {
     pub given: Vec<(&'static str, String)>,
 }
 
-/// How much of the version is printed.
+/// How much of the version to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionForm {
     /// One short line.
     Plain,
-    /// With all that is known of the build.
+    /// All that is known of the build.
     Raw,
 }
 
@@ -73,7 +73,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, String>
     let mut flags = Flags::default();
     for flag in FLAGS {
         let Some(values) = matches.get_many::<OsString>(flag.name) else { continue };
-        // All values are looked at. Some add to each other; of the others the last one wins.
+        // All values are checked. Some flags add their values up; of the others the last one wins.
         let mut shown: Vec<String> = Vec::new();
         for value in values {
             let one = flag.set.apply(&mut flags, value).map_err(|problem| {
@@ -133,7 +133,7 @@ impl Flags {
         FLAGS.iter().filter(|flag| !flag.has_effect && self.has(flag.name)).map(|flag| flag.name)
     }
 
-    /// Every flag there is with its value, by name: given values, else defaults.
+    /// All flags with their values, sorted by name: the given values, else the defaults.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         let mut values: Vec<_> = FLAGS
             .iter()
@@ -174,20 +174,20 @@ fn argument(flag: &Flag) -> Arg {
         _ => argument,
     };
     match flag.set.choice() {
-        // pflag: `--x`, `--x=false`; in `--x false` the second word is an argument of its own.
+        // As in pflag: `--x` or `--x=false`; in `--x false` the second word is an argument of its own.
         Some(words) => argument
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true")
             .value_name(words)
             .hide_possible_values(true),
-        // pflag takes the next word whatever it looks like.
+        // As in pflag, the next word is the value, whatever it looks like.
         None => argument.num_args(1).allow_hyphen_values(true).value_name(flag.value),
     }
 }
 
-/// The same words with `-` for `_` in the names of flags; values stay as they are. A word that is neither a flag nor
-/// a value is an error, unless it is empty, as for kube-proxy.
+/// Replaces `_` by `-` in the names of flags; values stay as they are. A word that is neither a flag nor a value is an
+/// error unless it is empty, as in kube-proxy.
 fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>, String> {
     let mut result = Vec::new();
     let mut names_end = false;
@@ -213,7 +213,7 @@ fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
                     *byte = b'-';
                 }
             }
-            // What follows a flag that there is not is not the word to complain about.
+            // After an unknown flag, the error should name the flag, not the word that follows it.
             let flag = FLAGS.iter().find(|flag| flag.name.as_bytes() == long);
             value_follows = name_length == long.len() && flag.is_none_or(|flag| flag.set.choice().is_none());
             result.push(OsString::from_vec([b"--", long.as_slice()].concat()));
@@ -225,7 +225,7 @@ fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
     Ok(result)
 }
 
-/// One line for what clap found wrong with the words; values are checked by the table.
+/// One line for what clap found wrong; the table checks the values.
 fn explain(error: &clap::Error) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string);
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::sloppy::parse_ip;
 
-/// Where a server listens when nothing is said: the port, and an address for each family of `bindAddress`.
+/// Where a server listens by default: the port, and an address for each family of `bindAddress`.
 pub(super) struct DefaultAddress {
     pub(super) port: u16,
     pub(super) v4: &'static str,
@@ -24,7 +24,7 @@ pub(super) fn append_port(text: &mut String, port: u16) {
     }
 }
 
-/// The address and the port, which is not 0; `None`: it is something else.
+/// The address and the port, which is not 0; `None`: the text is something else.
 pub(super) fn parse(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {

@@ -1,6 +1,6 @@
 //! Flags, configuration file, environment and defaults → [`Options`], with every value checked.
 //!
-//! All problems are found in one go; each names the flag or the field, what was found and what is allowed.
+//! All problems are found at once; each names the flag or the field, what was found and what is allowed.
 
 mod check;
 mod gates;
@@ -21,12 +21,12 @@ use super::settings::{Notice, Origin};
 use super::{LogFormat, Options, Source};
 use crate::state::Timeouts;
 
-/// The options, and what should be told about how they came to be.
+/// The options, and what to tell the user about how they came about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     /// What the program was told.
     pub options: Options,
-    /// The same as a configuration file, defaults included: what `--write-config-to` writes and `/configz` shows.
+    /// The same as a configuration file, with defaults: what `--write-config-to` writes and `/configz` shows.
     pub configuration: Configuration,
     /// What the user should know.
     pub notices: Vec<Notice>,
@@ -34,12 +34,12 @@ pub struct Merged {
     pub flag_values: Vec<(&'static str, String)>,
 }
 
-/// What is wrong with the settings: one line for all.
+/// Everything that is wrong with the settings; shown as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
-    /// One text for each.
+    /// One text for each problem.
     pub texts: Vec<String>,
-    /// How they said that the log is written, for it is where this is told.
+    /// The log format that the settings ask for, in which the problems are reported.
     pub log_format: LogFormat,
 }
 
@@ -51,11 +51,11 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Merges and checks. With a file, the flags that it replaces do not count (contract 1.3). `environment`: our own
-/// variables are looked at, all others are not.
+/// Merges and checks the settings. With a file, the flags that it replaces do not count (contract 1.3). Only variables
+/// of `environment` with our prefix are looked at.
 ///
 /// # Errors
-/// All that is wrong.
+/// Everything that is wrong.
 pub fn merge(
     mut flags: Flags,
     file: Option<Loaded>,
@@ -74,7 +74,8 @@ pub fn merge(
             (configuration, notices)
         }
     };
-    // Of flags alone it may be empty, which stands for another mode where a kube-proxy reads what is written to a file.
+    // With flags only, the mode may be empty; a kube-proxy that reads the written file would take this for another
+    // mode.
     if configuration.mode.is_empty() {
         MODE.clone_into(&mut configuration.mode);
     }
@@ -90,15 +91,15 @@ pub fn merge(
 
     let gates = gates::read(&configuration.feature_gates, &mut notices);
 
-    // The name of an error about a setting that both a flag and the file can have the last word on.
+    // How errors name a setting for which both a flag and the file can be decisive.
     let by_flag = |name| if flags.has(name) || !with_file { Origin::Flags } else { Origin::File };
     let origin = if with_file { Origin::File } else { Origin::Flags };
     let mut check = Check { origin, problems, notices: &mut notices };
     check.mode(&configuration.mode, flags.cleanup || flags.cleanup_own || flags.cleanup_own_stay);
     check.nothing_else_in_a_dry_run(&flags);
     check.unused(&configuration);
-    // kube-proxy would wait for a second when only flags are given (contract 1.4), which nobody asked it to. Nor does it say so in a
-    // file: whoever writes one and starts with it gets what the flags gave.
+    // With flags only, kube-proxy would wait for a second between writes (contract 1.4), which nobody asked for. The
+    // written file does not ask for it either: a start with that file behaves like a start with the flags.
     let nobody_asked = !with_file && !flags.has("ipvs-min-sync-period");
     if nobody_asked {
         configuration.ipvs.min_sync_period = GoDuration::ZERO;
@@ -145,7 +146,7 @@ pub fn merge(
             strict_arp: ipvs.strict_arp,
             sloppy_sctp: own.sloppy_sctp.unwrap_or_default(),
             watch_all_nodes: own.watch_all_nodes.unwrap_or_default(),
-            // Known when the kernel is.
+            // Decided when the kernel is known.
             run_estimation: None,
             drain_deadline: check.drain_deadline(own.checked_drain_deadline()),
         },
@@ -170,19 +171,19 @@ pub fn merge(
     Ok(Merged { options, configuration, notices, flag_values: flags.values() })
 }
 
-/// The timeout of IPVS for idle TCP connections, where connection tracking has this one. Nobody asked IPVS for it: what is
-/// too long for any kernel is cut, not refused.
+/// The IPVS timeout of idle TCP connections that matches this timeout of connection tracking. Nobody set it for IPVS,
+/// so a value that is too long for some kernel is capped, not refused.
 fn tracked_tcp_seconds(conntrack_seconds: u64) -> u32 {
     match u32::try_from(conntrack_seconds) {
-        // Connection tracking keeps what the kernel gave it, which nobody here knows.
+        // Connection tracking keeps the kernel's timeout, which is unknown here.
         Ok(0) => ProxyOptions::default().tracked_tcp_seconds,
         Ok(seconds) => seconds.min(check::TAKEN_BY_ALL_KERNELS),
         Err(_) => check::TAKEN_BY_ALL_KERNELS,
     }
 }
 
-/// Appends the ports to listen addresses that have none, or takes the addresses away (contract 1.4). A file has
-/// addresses of its own.
+/// Appends the ports to listen addresses that have none; port 0 clears the address (contract 1.4). Not used with a
+/// file, which has addresses of its own.
 fn listen_on_deprecated_ports(flags: &mut Flags, problems: &mut Vec<String>) {
     for (flag, port, address, default) in [
         ("healthz-port", flags.healthz_port, &mut flags.configuration.healthz_bind_address, listen::HEALTHZ),
@@ -199,7 +200,7 @@ fn listen_on_deprecated_ports(flags: &mut Flags, problems: &mut Vec<String>) {
     }
 }
 
-/// The flags that count beside a file.
+/// Copies the flags that count beside a file.
 fn take_over_flags(flags: &Flags, configuration: &mut Configuration) {
     let from = &flags.configuration;
     if !from.hostname_override.is_empty() {
@@ -218,7 +219,7 @@ fn take_over_flags(flags: &Flags, configuration: &mut Configuration) {
         ("log-json-info-buffer-size", |to, from| {
             to.options.json.info_buffer_size.clone_from(&from.options.json.info_buffer_size);
         }),
-        // Those of the flag come first.
+        // The patterns of the flag come first.
         ("vmodule", |to, from| {
             to.vmodule.splice(0..0, from.vmodule.iter().cloned());
         }),
@@ -229,7 +230,7 @@ fn take_over_flags(flags: &Flags, configuration: &mut Configuration) {
     }
 }
 
-/// Flags that were given in vain, because of the file or in any case.
+/// Adds notices about flags that have no effect, because of the file or in general.
 fn tell_of_ignored_flags(flags: &Flags, with_file: bool, notices: &mut Vec<Notice>) {
     let named =
         |names: Vec<&str>| names.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ");

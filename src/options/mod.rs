@@ -1,7 +1,7 @@
 //! Flags and file → [`Options`].
 //!
-//! What can be set, in one place, after flags, configuration file and defaults are merged. The rest of the
-//! program reads only this.
+//! All settings in one place, after flags, configuration file and defaults are merged. The rest of the program reads
+//! only this.
 
 pub mod args;
 pub mod configuration;
@@ -25,30 +25,31 @@ pub use self::conntrack::ConntrackOptions;
 pub use self::own::Estimator;
 pub use self::proxy::{EXTERNAL_IPS_GATE, ProxyOptions};
 
-/// Everything that the program was told, checked and complete.
+/// All settings of the program, checked and complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where facts come from.
     pub source: Source,
     /// The name of this node: `--hostname-override`, or the host's name; trimmed and in lower case.
     pub node_name: Arc<str>,
-    /// What the kernel state depends on.
+    /// The settings that the kernel state depends on.
     pub proxy: ProxyOptions,
-    /// What connection tracking is set to.
+    /// The settings of connection tracking.
     pub conntrack: ConntrackOptions,
     /// Whether the kernel estimates the rates of IPVS.
     pub estimator: Estimator,
-    /// How unlikely the kernel is to end this process when memory is short: -1000 (never) to 1000.
+    /// The OOM score adjustment: how unlikely the kernel is to kill this process when memory is short, -1000 (never) to
+    /// 1000.
     pub oom_score_adjustment: i32,
-    /// At least this long between two writes; zero: each change is written at once.
+    /// The minimum time between two writes; zero: each change is written at once.
     pub min_sync_period: Duration,
-    /// A pending change that is not written for twice this long makes the node unhealthy (contract 8.2).
+    /// A change that stays unwritten for twice this time makes the node unhealthy (contract 8.2).
     pub sync_period: Duration,
     /// Where `/healthz` and `/livez` answer; `None`: nowhere.
     pub healthz_address: Option<SocketAddr>,
     /// Where `/metrics` and the pages beside it answer; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
-    /// Whether the program ends when one of these is taken, instead of trying again.
+    /// Whether the program ends when one of these addresses is taken, instead of trying again.
     pub bind_address_hard_fail: bool,
     /// Whether `/debug/pprof` and `/debug/flags/v` answer beside `/metrics`.
     pub profiling: bool,
@@ -65,7 +66,7 @@ pub struct Options {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// klog's lines.
+    /// Lines in klog's format.
     #[default]
     Text,
     /// One JSON object per line, as zapr writes them for Kubernetes' components.
@@ -79,11 +80,11 @@ pub enum Source {
     Manifests(Vec<PathBuf>),
     /// The API server.
     Api {
-        /// `--kubeconfig`; `None` and no `master`: the credentials of the pod.
+        /// `--kubeconfig`; `None`, without `master`: the credentials of the pod are used.
         kubeconfig: Option<PathBuf>,
         /// `--master`: the server's URL, instead of the one in the kubeconfig.
         master: Option<String>,
-        /// `--kube-api-content-type` and its kind: whether objects are asked for in protocol buffers, and not in JSON.
+        /// Whether objects are requested in protocol buffers instead of JSON: `--kube-api-content-type` and the like.
         protobuf: bool,
     },
 }

@@ -1,7 +1,7 @@
-//! What kube-proxy does not have: the section `kubeIPVS` of the configuration file, and environment variables.
+//! Settings that kube-proxy does not have: the section `kubeIPVS` of the configuration file, and environment variables.
 //!
-//! There are no flags for these, on purpose: an unknown flag ends kube-proxy, while it ignores an unknown section and
-//! an unknown variable. So the way back to it needs no edit.
+//! They have no flags, on purpose: an unknown flag ends kube-proxy, but it ignores an unknown section and an unknown
+//! variable. So the way back to kube-proxy needs no edit.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,39 +15,39 @@ use super::duration::GoDuration;
 use super::proxy::ProxyOptions;
 use super::settings::Notice;
 
-/// What the names of our environment variables begin with.
+/// The prefix of our environment variables.
 const PREFIX: &str = "KUBE_IPVS_";
 
-/// The section `kubeIPVS`. Each field has an environment variable too, which beats the file.
+/// The section `kubeIPVS`. Each field also has an environment variable, which overrides the file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default, expecting = "a mapping")]
 pub struct Own {
-    /// `KUBE_IPVS_DRAIN_DEADLINE`: how long an endpoint that is gone keeps its open connections at most.
+    /// `KUBE_IPVS_DRAIN_DEADLINE`: how long a removed endpoint keeps its open connections at most.
     #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub drain_deadline: Option<GoDuration>,
-    /// `KUBE_IPVS_ESTIMATOR`: whether the kernel estimates the rates of IPVS.
+    /// `KUBE_IPVS_ESTIMATOR`: whether the kernel estimates the traffic rates of IPVS.
     #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub estimator: Option<Estimator>,
     /// `KUBE_IPVS_SLOPPY_SCTP`: whether an SCTP association may begin with any packet, which multi-homed peers need.
     #[serde(rename = "sloppySCTP", deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub sloppy_sctp: Option<bool>,
-    /// `KUBE_IPVS_WATCH_ALL_NODES`: whether the addresses of all nodes are looked at, so that an external IP that is
-    /// another node's does not cut that one off.
+    /// `KUBE_IPVS_WATCH_ALL_NODES`: whether the addresses of all nodes are watched, so that an external IP that belongs
+    /// to another node does not cut that node off.
     #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub watch_all_nodes: Option<bool>,
 }
 
 impl Own {
-    /// Whether nothing is said.
+    /// Whether no field is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Takes over what the environment says. A blank value says nothing: it is what a template makes of a value that
-    /// nobody gave. Variables of our prefix that mean nothing are named in a notice.
+    /// Takes over the environment's values. A blank value counts as not set: a template produces it for a value that
+    /// nobody gave. Unknown variables with our prefix are named in a notice.
     ///
     /// # Errors
-    /// What is wrong with the first variable that is wrong.
+    /// What is wrong with the first wrong variable.
     pub(super) fn read_environment(
         &mut self,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -78,22 +78,22 @@ impl Own {
         Ok(notices)
     }
 
-    /// How long an endpoint that is gone keeps its open connections at most.
+    /// How long a removed endpoint keeps its open connections at most.
     ///
     /// # Errors
-    /// It is shorter than nothing.
+    /// The deadline is negative.
     pub(super) fn checked_drain_deadline(&self) -> Result<Duration, String> {
         self.drain_deadline.map_or(Ok(ProxyOptions::default().drain_deadline), checked)
     }
 }
 
-/// A deadline that is no shorter than nothing.
+/// Checks that a deadline is not negative.
 fn checked(deadline: GoDuration) -> Result<Duration, String> {
     deadline.to_std().ok_or_else(|| format!("Invalid value: \"{deadline}\": must be 0 or longer"))
 }
 
-/// Whether Kubernetes has put a variable into the environment of a pod for a Service whose name begins like ours:
-/// `KUBE_IPVS_SERVICE_HOST`, `KUBE_IPVS_METRICS_PORT_80_TCP`.
+/// Whether Kubernetes put this variable into the environment of the pod for a Service whose name begins like our
+/// prefix: `KUBE_IPVS_SERVICE_HOST`, `KUBE_IPVS_METRICS_PORT_80_TCP`.
 fn is_of_a_service(setting: &str) -> bool {
     setting.contains("SERVICE_") || setting.split('_').any(|word| word == "PORT")
 }
@@ -101,17 +101,17 @@ fn is_of_a_service(setting: &str) -> bool {
 /// A value of the environment, read as in the configuration file.
 fn value_of<T: FromValue>(text: &OsString) -> Result<T, String> {
     let text = text.to_str().ok_or("must be UTF-8")?;
-    // As YAML reads it: `true` is a truth value, `15m` a text.
+    // Parsed as YAML: `true` is a boolean, `15m` a string.
     let value = serde_yaml::from_str(text).map(|Loose(value)| value);
     T::from_value(value.map_err(|error| error.to_string())?)
 }
 
 /// Whether the kernel estimates the rates of IPVS (`net.ipv4.vs.run_estimation`).
 ///
-/// The estimator walks all virtual and real servers, and the counters of every processor for each, every two seconds.
-/// Before Linux 6.2 it does so in one go in a timer, which holds up packets on that processor: for 10 to 200 ms where
-/// there are many of both. Since 6.2 threads do it in small steps. Without it `ipvsadm --rate` shows zeros, and
-/// `ipvsadm --stats` stands still.
+/// Every two seconds, the estimator walks all virtual and real servers and, for each, the counters of every processor.
+/// Before Linux 6.2 a timer does this in one go, which delays packets on that processor: by 10 to 200 ms where there
+/// are many servers and processors. Since 6.2 threads do it in small steps. Without the estimator, `ipvsadm --rate`
+/// shows zeros, and `ipvsadm --stats` does not advance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Estimator {
     /// Off on a kernel before 6.2 with 16 processors or more; otherwise left alone.
@@ -121,20 +121,21 @@ pub enum Estimator {
     On,
     /// Off.
     Off,
-    /// As somebody else has set it.
+    /// Whatever somebody else has set.
     Keep,
 }
 
 /// The first kernel whose estimator works in small steps.
 const ESTIMATES_IN_STEPS: (u32, u32) = (6, 2);
-/// From how many processors on the older one is a trouble.
+/// From this number of processors on, the older estimator is a problem.
 const MANY_PROCESSORS: u32 = 16;
 
 impl Estimator {
     const WORDS: [(&str, Self); 4] =
         [("auto", Self::Auto), ("on", Self::On), ("off", Self::Off), ("keep", Self::Keep)];
 
-    /// Whether it should run on this kernel (major and minor version) with so many processors; `None`: as it is.
+    /// Whether it should run on this kernel (major and minor version) with so many processors; `None`: leave it as it
+    /// is.
     pub fn should_run(self, kernel: (u32, u32), processors: u32) -> Option<bool> {
         match self {
             Self::Auto if kernel < ESTIMATES_IN_STEPS && processors >= MANY_PROCESSORS => Some(false),
@@ -164,7 +165,7 @@ impl fmt::Display for Estimator {
 
 impl FromValue for Estimator {
     fn from_value(value: serde_yaml::Value) -> Result<Self, String> {
-        // YAML 1.1 has `on` and `off` as truth values, and some tools write them so.
+        // In YAML 1.1 `on` and `off` are booleans, and some tools write them as such.
         match value {
             serde_yaml::Value::Bool(true) => Ok(Self::On),
             serde_yaml::Value::Bool(false) => Ok(Self::Off),

@@ -1,4 +1,4 @@
-//! What the wanted kernel state depends on, beside the cluster's objects.
+//! The settings that the wanted kernel state depends on, beside the cluster's objects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,29 +8,28 @@ use ipnet::IpNet;
 
 use crate::state::{InterfaceName, Timeouts};
 
-/// The feature gate that says whether external IPs of Services are served: kube-proxy's since 1.36, on where nothing is said.
-/// It is of no stage that `AllAlpha` or `AllBeta` switch.
+/// The feature gate that says whether external IPs of Services are served: kube-proxy's since 1.36, on by default. It
+/// has no stage that `AllAlpha` or `AllBeta` would switch.
 pub const EXTERNAL_IPS_GATE: &str = "AllowServiceExternalIPs";
 
-/// What the wanted kernel state depends on, beside the cluster's objects. Its `Default` is what holds where nothing is
-/// said.
+/// The settings that the wanted kernel state depends on, beside the cluster's objects. `Default` holds their defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct ProxyOptions {
     /// The scheduler of all virtual servers.
     pub scheduler: Arc<str>,
-    /// The IPVS timeouts, 0 for those that are not set.
+    /// The IPVS timeouts; 0: not set.
     pub timeouts: Timeouts,
-    /// For how long connection tracking remembers a TCP connection without traffic, in seconds: IPVS should neither
-    /// forget it earlier nor later.
+    /// How long connection tracking remembers an idle TCP connection, in seconds: IPVS should forget it neither earlier
+    /// nor later.
     pub tracked_tcp_seconds: u32,
-    /// Virtual servers on these networks that no Service asks for are never deleted, whoever made them.
+    /// Networks in which virtual servers that no Service asks for are never deleted, whoever made them.
     pub exclude_cidrs: Vec<IpNet>,
     /// What counts as traffic of pods.
     pub local_detector: LocalDetector,
-    /// The pods' networks, at most one per family: what [`LocalDetector::ClusterCidr`] goes by.
+    /// The pods' networks, at most one per family, for [`LocalDetector::ClusterCidr`].
     pub cluster_cidrs: Vec<IpNet>,
-    /// Whether everything that goes to a cluster IP is masqueraded.
+    /// Whether all traffic to cluster IPs is masqueraded.
     pub masquerade_all: bool,
     /// `1 << --iptables-masquerade-bit`.
     pub masquerade_mark: u32,
@@ -38,19 +37,20 @@ pub struct ProxyOptions {
     pub node_port_addresses: NodePortAddresses,
     /// Whether external IPs of Services are served: [`EXTERNAL_IPS_GATE`].
     pub external_ips: bool,
-    /// `--bind-address`, where it is not the unspecified address: the address of the node in its family, and that
-    /// family is the primary one (contract 3.5).
+    /// `--bind-address`, unless it is the unspecified address: the address of the node in its family, which is then the
+    /// primary one (contract 3.5).
     pub bind_address: Option<IpAddr>,
-    /// Whether the node answers ARP requests for the addresses of the interface that they come in by only, so that
-    /// it keeps quiet about service addresses.
+    /// Whether the node answers an ARP request only for an address of the interface on which it arrives, and so for no
+    /// service address.
     pub strict_arp: bool,
     /// Whether an SCTP association may begin with any packet (`sloppy_sctp`); `false` leaves the parameter alone.
     pub sloppy_sctp: bool,
-    /// Whether the kernel estimates the rates of IPVS (`run_estimation`); `None` leaves the parameter alone.
+    /// Whether the kernel estimates the traffic rates of IPVS (`run_estimation`); `None` leaves the parameter alone.
     pub run_estimation: Option<bool>,
-    /// Whether the addresses of all nodes are looked at, so that none of another node's is taken for a service address.
+    /// Whether the addresses of all nodes are watched, so that no address of another node is taken for a service
+    /// address.
     pub watch_all_nodes: bool,
-    /// How long a real server whose endpoint is gone keeps its open connections at most.
+    /// How long a real server whose endpoint was removed keeps its open connections at most.
     pub drain_deadline: Duration,
 }
 
@@ -77,27 +77,30 @@ impl Default for ProxyOptions {
     }
 }
 
-/// How traffic of pods is told from other traffic, which is masqueraded on its way to a cluster IP (contract 3.7).
+/// How traffic of pods is told apart from other traffic, which is masqueraded on its way to a cluster IP (contract
+/// 3.7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalDetector {
-    /// Its source is in [`ProxyOptions::cluster_cidrs`]. Without a network of a family nothing of that family is
-    /// known to be local, or not to be.
+    /// By a source address in [`ProxyOptions::cluster_cidrs`]. Without a network of a family, it is not known whether
+    /// traffic of that family is local.
     ClusterCidr,
-    /// Its source is in the pod networks of this node, as the Node object has them. Pods of other nodes are not
+    /// By a source address in the pod networks of this node, as the Node object has them. Pods of other nodes are not
     /// local.
     NodeCidr,
-    /// It comes in by this interface.
+    /// By this incoming interface.
     BridgeInterface(InterfaceName),
-    /// It comes in by an interface whose name begins so.
+    /// By an incoming interface whose name begins with this prefix.
     InterfaceNamePrefix(InterfaceName),
 }
 
-/// On which of the node's addresses node ports are served (contract 4.5, and the words of kube-proxy 1.37, which stand for
-/// networks): never on loopback ones. A family of which nothing is said: on all but loopback and link-local ones.
+/// The addresses of the node on which node ports are served (contract 4.5, and the words of kube-proxy 1.37, which
+/// stand for networks): never on loopback ones. A family without a setting: on all addresses except loopback and
+/// link-local ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodePortAddresses {
-    /// On those in these networks.
+    /// The networks whose addresses serve node ports.
     pub networks: Vec<IpNet>,
-    /// On the addresses of the Node object, one per family: `primary`. A family of which it has none has nothing said by this.
+    /// Whether the addresses of the Node object serve node ports, one per family: `primary`. This sets nothing for a
+    /// family without an address there.
     pub primary: bool,
 }

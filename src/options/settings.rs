@@ -1,4 +1,4 @@
-//! How settings are named in errors, and what is told about them in the log.
+//! How errors name settings, and what is logged about settings.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use std::fmt;
 pub struct Notice {
     /// How urgent it is.
     pub level: Level,
-    /// The line.
+    /// The message of the log line.
     pub message: &'static str,
-    /// What it is about: logged as `detail`, where it is not empty.
+    /// What it is about: logged as `detail`, unless it is empty.
     pub detail: String,
 }
 
 /// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Something that nobody misses; told from `-v=1` on.
+    /// Nobody would miss it; logged from `-v=1` on.
     Detail,
     /// Good to know.
     Info,
@@ -25,23 +25,23 @@ pub enum Level {
 }
 
 impl Notice {
-    /// Something that nobody misses.
+    /// A notice that nobody would miss.
     pub fn detail(message: &'static str, detail: String) -> Self {
         Self { level: Level::Detail, message, detail }
     }
 
-    /// Something good to know.
+    /// A notice that is good to know.
     pub fn info(message: &'static str, detail: String) -> Self {
         Self { level: Level::Info, message, detail }
     }
 
-    /// Something that is most likely not what was meant.
+    /// A notice of something that is most likely not what was meant.
     pub fn warning(message: &'static str, detail: String) -> Self {
         Self { level: Level::Warning, message, detail }
     }
 }
 
-/// Where a setting came from: what an error about it is named after.
+/// Where a setting came from, which decides by what name errors call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
@@ -60,7 +60,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// How the user knows the setting.
+    /// The setting as the user knows it.
     pub fn at(self, origin: Origin) -> Place {
         Place { name: self, origin }
     }

@@ -9,23 +9,23 @@ use crate::cluster::types::Family;
 use crate::kernel::{Selection, Witnesses};
 use crate::state::{Key, Scope, State, VirtualServerKey};
 
-/// Virtual servers that are read back in one tick at most, and the real servers of all of them: the kernel lists those one by
-/// one, and a change that comes meanwhile waits.
+/// At most this many virtual servers, with at most this many real servers in all, are read back in one tick: the kernel
+/// lists real servers one by one, and a change that comes meanwhile waits.
 const SLICE: usize = 128;
 const REAL_SERVERS: usize = 1024;
 
 /// The audit takes at most one part in so many of a processor: `LONG_REST` in a large cluster, where there is always
-/// something to read; `SHORT_REST` in others, where a round is a few looks and should find soon what is wrong.
+/// something to read; `SHORT_REST` in others, where a round is a few looks and should soon find what is wrong.
 const LONG_REST: u32 = 2500;
 const SHORT_REST: u32 = 500;
-/// A cluster with more virtual servers is large.
+/// A cluster with more virtual servers than this is large.
 const LARGE: usize = 8 * SLICE;
-/// No look waits for longer than this, in periods, whatever the last one cost: the kernel may spin for a lock that somebody
-/// else holds.
+/// The longest wait for the next look, in periods, whatever the last look cost: the kernel may spin for a lock that
+/// somebody else holds.
 const LONGEST_REST: u32 = 300;
 
-/// After so many periods it is asked whether what everything stands on is there: a round through everything takes minutes
-/// in a large cluster, and a node whose device or tables are gone serves nobody meanwhile.
+/// After this many periods the kernel is asked whether the foundations are there: a round through everything takes
+/// minutes in a large cluster, and a node whose device or tables are gone serves nobody meanwhile.
 const FOUNDATIONS: u32 = 10;
 
 /// What to look at.
@@ -35,7 +35,7 @@ pub(super) enum Look {
     Read(Selection),
     /// List the virtual servers.
     List,
-    /// Ask whether what everything stands on is there, and these for all that are like them.
+    /// Ask whether the foundations are there, and these witnesses, which stand for all of their kind.
     Foundations(Witnesses),
 }
 
@@ -45,23 +45,23 @@ pub(super) struct Audit {
     period: Duration,
     families: BTreeSet<Family>,
     due: Option<Instant>,
-    /// When to ask for what everything stands on.
+    /// When to look for the foundations.
     foundations_due: Option<Instant>,
-    /// What was asked for, beside the rotation: it goes on as if these had not been.
+    /// Looks that were asked for beside the rotation, which goes on as if they had not been made.
     asked: VecDeque<Look>,
-    /// Whether the last look was one of those.
+    /// Whether the last look was one of `asked`.
     was_asked: bool,
     /// What is still to come in this round before the virtual servers.
     round: VecDeque<Look>,
-    /// Whether a round has ended that read everything, and that nobody was told of.
+    /// Whether a round that read everything has ended and was not reported yet.
     round_ended: bool,
     /// Whether something could not be read since the last round ended.
     was_unreadable: bool,
     /// The last virtual server that was read in this round; `None` before the first.
     last: Option<VirtualServerKey>,
-    /// Virtual servers that surprised the last list: read first.
+    /// Virtual servers that the last list showed and that were not known: read first.
     surprising: Vec<VirtualServerKey>,
-    /// How many times as long as a look cost the next one waits.
+    /// How long the next look waits, as a multiple of what the last one cost.
     rest: u32,
 }
 
@@ -83,7 +83,7 @@ impl Audit {
         }
     }
 
-    /// Begins, one period from now.
+    /// Starts the rotation, one period from now.
     pub(super) fn start(&mut self, now: Instant) {
         self.due = Some(now + self.period);
         self.foundations_due = Some(now + self.period * FOUNDATIONS);
@@ -109,7 +109,7 @@ impl Audit {
         self.due = Some(now + self.period);
         self.rest = if actual.virtual_servers.len() > LARGE { LONG_REST } else { SHORT_REST };
         if !self.surprising.is_empty() {
-            // Nobody knows yet how many real servers they have.
+            // How many real servers they have is not known yet.
             let rest = self.surprising.split_off(self.surprising.len().min(SLICE));
             let slice = std::mem::replace(&mut self.surprising, rest);
             return Some(read(slice));
@@ -129,20 +129,21 @@ impl Audit {
         Some(read(slice))
     }
 
-    /// The last look found nothing out: what it was for is looked at again in the next round, and this one does not count.
+    /// The last look could not read its part: the next round reads it, and this round does not count.
     pub(super) fn unreadable(&mut self) {
         self.was_unreadable = true;
     }
 
-    /// Whether everything was read back once more since this was asked last. (The first round, after all was read at the
-    /// start, is of the virtual servers only.)
+    /// Whether everything was read back once more since the last call. (The first round reads only the virtual servers:
+    /// everything was read at the start.)
     pub(super) fn take_round_ended(&mut self) -> bool {
         std::mem::take(&mut self.round_ended)
     }
 
-    /// The last look cost so much of the processor: the next one waits in proportion. Not for how long it took: on a busy node
-    /// that is mostly the time of others, and what is damaged there would stay so for minutes. Not if it was asked for,
-    /// either; and what it found is read soon.
+    /// Takes in how much processor time the last look cost: the next one waits in proportion.
+    ///
+    /// Elapsed time would be the wrong measure: on a busy node most of it belongs to others, and damage would last for
+    /// minutes there. A look that was asked for causes no wait. What a look found is read soon.
     pub(super) fn cost(&mut self, cost: Duration, now: Instant) {
         if !self.surprising.is_empty() {
             self.due = self.due.map(|due| due.min(now + self.period));
@@ -152,12 +153,12 @@ impl Audit {
         }
     }
 
-    /// Has what everything stands on looked for now: a part of it is missing.
+    /// Has the foundations looked for now: a part of them is missing.
     pub(super) fn ask_for_foundations(&mut self, now: Instant) {
         self.foundations_due = Some(now);
     }
 
-    /// Has these looked at now, once.
+    /// Has these looks made now, once.
     pub(super) fn look(&mut self, looks: Vec<Look>) {
         self.asked.extend(looks);
     }
@@ -167,7 +168,8 @@ impl Audit {
         self.surprising = servers;
     }
 
-    /// Of what the picture has, the first of each kind; an address that takes packets in.
+    /// The witnesses from the picture: the first virtual server, and for each family the first address that takes
+    /// packets in.
     fn witnesses(&self, actual: &State) -> Witnesses {
         let first_of = |family: &Family| {
             let mut addresses = actual.addresses.range(family.unspecified_address()..);

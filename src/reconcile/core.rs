@@ -1,8 +1,9 @@
 //! The loop's decisions, without its waiting: which piece of work is next, and what an answer means.
 //!
-//! [`Reconciler`] owns the facts, what they ask for, and the picture of the kernel. It is told of events and answers,
-//! and asked for [`Work`]; one piece of work is in flight at a time, and what happens meanwhile only marks keys. Pure:
-//! the time is an argument, so that whole lives of it can be replayed against a kernel in memory.
+//! [`Reconciler`] owns the facts, the wanted state that follows from them, and the picture of the kernel. It takes in
+//! events and answers, and hands out [`Work`]. One piece of work is in flight at a time; events that come meanwhile
+//! only mark what to look at. Pure: the time is an argument, so that whole lives of a reconciler can be replayed
+//! against a kernel in memory.
 
 mod adoption;
 mod audited;
@@ -46,9 +47,9 @@ use work::{InFlight, Task};
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This, and then [`Reconciler::complete`]; of [`Work::FindStale`] at any time later.
+    /// Do this, then call [`Reconciler::complete`]; for [`Work::FindStale`] at any later time.
     Work(Work),
-    /// Nothing, until an event comes or this moment.
+    /// Do nothing until an event comes, or until this moment.
     Wait(Option<Instant>),
 }
 
@@ -58,26 +59,26 @@ pub struct Reconciler {
     desired: Desired,
     actual: Picture,
     phase: Phase,
-    /// Services whose facts changed since the last look, as they came; some may come several times. They are put in order
-    /// when they are looked at: at once, which costs less than one by one.
+    /// Services whose facts changed since the last look, as they came; some may come several times. They are sorted
+    /// together when they are looked at, which costs less than one by one.
     touched: Vec<ServiceKey>,
-    /// What was looked at, and waits because it is much.
+    /// What was looked at, but is too much to write at once.
     rest: Rest,
     /// Whether facts about this node changed since the last look.
     node_touched: bool,
-    /// Since when the oldest change that was looked at waits to be handed to the kernel.
+    /// Since when the oldest change that was looked at has been waiting to be handed to the kernel.
     waiting: Option<Instant>,
-    /// From it follows with which real server the turns of each virtual server begin: on other nodes with another one.
+    /// Decides with which real server the turns of each virtual server begin: a different one on other nodes.
     seed: u64,
     schedule: Schedule,
     drains: Drains,
     purges: Purges,
     audit: Audit,
-    /// Which device and which tables were there when that was last asked, and we have not made others since.
+    /// Which device and tables existed when the kernel was last asked, unless we have made others since.
     foundations: SeenFoundations,
-    /// Virtual servers that are others'.
+    /// Virtual servers that belong to others.
     foreign: Foreign,
-    /// Unwanted addresses that an audit found on the device: virtual servers there are ours to remove, although the
+    /// Unwanted addresses that an audit found on the device: virtual servers at them are ours to remove, although the
     /// address is gone when the next list is made.
     intruders: BTreeSet<IpAddr>,
     exclude_cidrs: Vec<IpNet>,
@@ -130,8 +131,10 @@ impl Reconciler {
         }
     }
 
-    /// Changes that come together are handed to the kernel in pieces of so many keys, of one Service at least; from then on
-    /// of as many as fit into a few milliseconds. Without this the first piece is one that most changes fit in.
+    /// Sets the size of the first piece, in keys.
+    ///
+    /// Changes that come together are handed to the kernel in pieces, each with the keys of at least one Service. Later
+    /// pieces have as many keys as fit into a few milliseconds. By default most changes fit into the first piece.
     pub fn set_piece(&mut self, keys: usize) {
         self.rest.set_piece(keys);
     }
@@ -147,7 +150,7 @@ impl Reconciler {
         let about = match &event {
             Event::Service(_) => Progress::services_changed,
             Event::Slice(_) => Progress::slices_changed,
-            // Nodes tell of themselves all the time, and rarely anything that is used of them.
+            // Node objects change all the time, but rarely in anything that is used here.
             Event::Node(Change::Upsert(node)) if self.cluster.node() == Some(node) => return,
             Event::OtherNode(Change::Upsert(node))
                 if self.cluster.other_node(&node.name) == Some(&node.addresses) =>
@@ -163,7 +166,7 @@ impl Reconciler {
         };
         let touched = self.cluster.apply(event);
         about(&mut self.progress, touched.len() as u64);
-        // Before, nothing is looked at: then everything will be.
+        // Before adoption nothing is looked at; afterwards everything will be.
         if self.phase.is_adopted() {
             if !touched.is_empty() {
                 if let Some((family, triggered)) = triggered {
@@ -195,8 +198,8 @@ impl Reconciler {
         self.schedule.failures()
     }
 
-    /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel
-    /// refuses.
+    /// Whether everything of a family, and of what the families share, is as wanted, except for single objects that the
+    /// kernel refuses.
     pub fn is_settled(&self, family: Family) -> bool {
         self.touched.is_empty() && self.rest.is_empty() && self.schedule.is_settled(family)
     }
@@ -228,7 +231,8 @@ impl Reconciler {
         std::mem::take(&mut self.notes)
     }
 
-    /// What to do next. After [`Next::Work`], but for [`Work::FindStale`], the answer must be given to [`Reconciler::complete`] first.
+    /// What to do next. After [`Next::Work`] the answer must be given to [`Reconciler::complete`] first, except for
+    /// [`Work::FindStale`].
     pub fn next(&mut self, now: Instant) -> Next {
         assert!(self.in_flight.is_none(), "one piece of work at a time");
         if !self.phase.is_adopted() {
@@ -248,7 +252,7 @@ impl Reconciler {
         while hold.is_none() && self.schedule.has_work(now) {
             let is_change = self.schedule.most_urgent() == Some(Urgency::Change);
             let waiting = self.waiting.filter(|_| is_change);
-            // As long as there is a rest, the oldest change waits.
+            // As long as a rest is left, the oldest change still waits.
             if is_change && self.rest.is_empty() {
                 self.waiting = None;
             }
@@ -266,11 +270,11 @@ impl Reconciler {
             return self.next(now);
         }
         if !self.rest.is_empty() {
-            // All of that piece is as wanted. The next one comes after what is heard meanwhile.
+            // That piece needed no writes. The next one comes after the events that arrived meanwhile.
             return Next::Wait(Some(now));
         }
         if hold.is_none() {
-            // Changes that ask for nothing do not wait.
+            // Changes that need no writes do not wait.
             self.waiting = None;
             self.settle(now);
         }
@@ -302,8 +306,10 @@ impl Reconciler {
         Next::Wait(due.into_iter().flatten().min())
     }
 
-    /// The piece of work in flight has cost so much processor time, which is less than it took where the kernel or the
-    /// processor was waited for. Said before [`Reconciler::complete`]; what nobody says this of has cost what it took.
+    /// Says how much processor time the piece of work in flight has cost.
+    ///
+    /// That is less than the work took, where it waited for the kernel or the processor. To be called before
+    /// [`Reconciler::complete`]; otherwise the cost is the time that the work took.
     pub fn spent(&mut self, processor: Duration) {
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.spent = Some(processor);
@@ -368,7 +374,7 @@ impl Reconciler {
                 self.purges.changes_had_their_turn();
                 self.rest.written(now);
                 self.take_outcomes(&plan, &scope, outcomes, took, now);
-                // Here and not only when nothing is left to do, which may be never.
+                // Here too, and not only when nothing is left to do, which may never happen.
                 self.settle(now);
                 if !self.touched.is_empty() {
                     self.queued();
@@ -377,7 +383,7 @@ impl Reconciler {
             (task, answer) => unreachable!("{answer:?} is no answer to {task:?}"),
         }
         if is_part_of_audit {
-            // Behind what was found: that is looked at soon.
+            // After the answer was taken in: what it found is read soon.
             self.audit.cost(spent.unwrap_or(took), now);
         }
     }
@@ -396,8 +402,10 @@ impl Reconciler {
         }
     }
 
-    /// Until when changes are held back, where the user asked for that. Not while much is written piece by piece: the next
-    /// piece would wait for them, and they for the time of the last one.
+    /// Until when changes are held back, where the user asked for that.
+    ///
+    /// Not while much is written piece by piece: the next piece would wait for the changes, and the changes for the
+    /// period after the last piece.
     fn held_back(&self, now: Instant) -> Option<Instant> {
         let until = self.last_plan_ended? + self.min_sync_period;
         let changes = self.schedule.most_urgent() == Some(Urgency::Change);
@@ -405,13 +413,14 @@ impl Reconciler {
         (changes && self.phase.is_synced() && !in_pieces && now < until).then_some(until)
     }
 
-    /// Purges connection tracking, if that is due. Before the first complete set is written everything would be.
+    /// Purges connection tracking, if that is due. Not before the first complete set is written: everything would be
+    /// purged.
     fn purge(&mut self, idle: bool, now: Instant) -> Option<Next> {
         if !self.phase.is_synced() {
             return None;
         }
         if let Some(purge) = self.purges.due(idle, &self.actual, now) {
-            // In flight is nothing: it goes on beside what comes next.
+            // Nothing is in flight: the search goes on beside the next work.
             return Some(Next::Work(Work::FindStale(purge)));
         }
         if let Some((family, entries)) = self.purges.piece(idle, &self.actual) {
@@ -431,7 +440,7 @@ impl Reconciler {
         self.notes.extend(self.progress.queued(self.families.iter().copied()));
     }
 
-    /// Says which families are completely written now.
+    /// Notes which families are completely written now.
     fn settle(&mut self, now: Instant) {
         if matches!(self.phase, Phase::First(_)) || !self.rest.is_empty() {
             return;

@@ -1,13 +1,17 @@
-//! Graceful termination: when a real server whose endpoint is gone may go.
+//! Graceful termination: how long a real server stays after its endpoint is no longer used.
 //!
-//! An endpoint that is not used any more keeps its real server, with weight 0. While a slice still has it (it is not
-//! ready, or terminates, or serves other nodes) it may come back, and its connections are its own affair: it stays;
-//! where no other endpoint serves, as long as it has connections, since whoever asks a virtual server with real
-//! servers of weight 0 only leaves a line in the kernel's log, and without any he is refused as well. Once it is in
-//! no slice, it stays until its connections have ended or a deadline has passed: what hangs on a server that is gone
-//! for good is noticed then, since the next packet of such a connection is answered with a reset. Only UDP, which has
-//! no end of a connection, loses its real server at once. And where the scheduler chooses by a hash, a real server of
-//! weight 0 keeps its share of the clients and refuses them: it stays no longer than its connections, slice or not.
+//! The real server of such an endpoint is kept, with weight 0.
+//!
+//! * While a slice still has the endpoint (it is not ready, or terminates, or serves other nodes), it may come back,
+//!   and its connections are its own affair: the real server stays.
+//! * Where no other endpoint serves, it stays only as long as it has connections. Clients of a virtual server whose
+//!   real servers all have weight 0 only leave a line in the kernel's log; without any real server they are refused as
+//!   well.
+//! * Once the endpoint is in no slice, the real server stays until its connections have ended or a deadline has passed.
+//!   Connections to a server that is gone for good notice it then, since their next packet is answered with a reset.
+//! * UDP has no end of a connection: its real servers go at once.
+//! * Where the scheduler chooses by a hash, a real server of weight 0 keeps its share of the clients and refuses them.
+//!   It stays no longer than its connections, slice or not.
 //!
 //! What drains is found by comparing, never remembered from an event, so a restart only starts the deadline anew. Pure:
 //! the time is an argument.
@@ -22,23 +26,23 @@ use crate::state::{RealServer, RealServerKey, State, VirtualServerKey, Weight};
 
 /// How often the connections of draining servers are counted.
 pub(super) const POLL: Duration = Duration::from_secs(5);
-/// For how many virtual servers at once, and for how many real servers of theirs: each is a question to the kernel, which lists
-/// those that do not drain, too, and a change that comes meanwhile waits.
+/// At most this many virtual servers, with at most this many real servers, are counted at once: each virtual server is
+/// a request to the kernel, which also lists real servers that do not drain, and a change that comes meanwhile waits.
 const AT_ONCE: usize = 32;
 const REAL_SERVERS: usize = 256;
 
 /// The real servers that drain.
 #[derive(Clone, Debug)]
 pub(super) struct Drains {
-    /// How long a real server may drain whose endpoint is gone.
+    /// How long a real server may drain after its endpoint is gone.
     deadline: Duration,
     servers: BTreeMap<(VirtualServerKey, RealServerKey), Drain>,
     ended: Ended,
     /// When connections are to be counted next.
     poll: Option<Instant>,
-    /// Whose connections are still to be counted in this round.
+    /// The virtual servers whose connections are still to be counted in this round.
     round: BTreeSet<VirtualServerKey>,
-    /// Whether those of a part of this round could not be.
+    /// Whether a part of this round could not be counted.
     was_uncounted: bool,
 }
 
@@ -51,12 +55,12 @@ pub struct Ended {
     pub deadline: u64,
     /// The endpoint came back, or the virtual server went.
     pub overtaken: u64,
-    /// The last of the idle ones and of those whose deadline had passed, the latest first.
+    /// The last real servers that became idle or reached their deadline, the latest first.
     pub last: [Option<(VirtualServerKey, RealServerKey)>; 5],
 }
 
 impl Ended {
-    /// This one is idle, or its deadline had passed.
+    /// Records a real server that became idle or reached its deadline.
     fn name(&mut self, id: (VirtualServerKey, RealServerKey)) {
         self.last.rotate_right(1);
         self.last[0] = Some(id);
@@ -66,20 +70,20 @@ impl Ended {
 #[derive(Clone, Copy, Debug)]
 struct Drain {
     stay: Stay,
-    /// Its connections have ended.
+    /// Whether its connections have ended.
     idle: bool,
-    /// It was said that it may go: from then on it is tried as often as everything that the kernel refuses.
+    /// Whether it was reported that it may go: from then on it is tried as often as everything that the kernel refuses.
     may_go: bool,
 }
 
-/// How long a real server stays whose endpoint is not used.
+/// How long a real server stays after its endpoint is no longer used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stay {
-    /// A slice still has its endpoint, and others serve: as long as that is so.
+    /// As long as a slice has its endpoint, while other endpoints serve.
     WithSlice,
-    /// A slice still has its endpoint, and nobody serves: as long as its connections.
+    /// As long as it has connections, while a slice has its endpoint and no other endpoint serves.
     WithConnections,
-    /// As long as its connections, and no longer than this.
+    /// As long as it has connections, but no longer than until this moment.
     Until(Instant),
 }
 
@@ -89,7 +93,7 @@ impl Stay {
     }
 }
 
-/// All real servers of this virtual server.
+/// The range of all real servers of a virtual server.
 fn of_server(server: VirtualServerKey) -> RangeInclusive<(VirtualServerKey, RealServerKey)> {
     (server, RealServerKey::FIRST)..=(server, RealServerKey::LAST)
 }
@@ -101,7 +105,7 @@ impl Drain {
 }
 
 impl Drains {
-    /// None yet. `deadline`: how long a real server may drain whose endpoint is gone.
+    /// None yet. `deadline`: how long a real server may drain after its endpoint is gone.
     pub(super) fn new(deadline: Duration) -> Self {
         Self {
             deadline,
@@ -113,10 +117,11 @@ impl Drains {
         }
     }
 
-    /// Completes what is wanted of virtual servers: adds the real servers that are in the kernel, not wanted, and may
-    /// drain; leaves out virtual servers without any real server (a port without endpoints is refused by a rule; an
-    /// empty virtual server would flood the kernel's log). `in_slices` says which endpoints, of some in order, a slice still
-    /// has.
+    /// Completes the wanted virtual servers with real servers that drain.
+    ///
+    /// Adds the real servers that are in the kernel, not wanted, and may drain. Leaves out virtual servers without any
+    /// real server: a rule refuses a port without endpoints, and an empty virtual server would flood the kernel's log.
+    /// `in_slices` says which of some endpoints, given in order, a slice still has.
     pub(super) fn complete(
         &mut self,
         wanted: &mut State,
@@ -137,7 +142,7 @@ impl Drains {
                 .collect();
             for id in forgotten {
                 if server.real_servers.contains_key(&id.1) {
-                    // It did not go, whatever was found of its connections meanwhile.
+                    // It is wanted again and did not go, whatever was found of its connections meanwhile.
                     self.servers.remove(&id);
                     self.ended.overtaken += 1;
                 } else {
@@ -187,8 +192,8 @@ impl Drains {
         self.servers.range(of_server(*key)).next().is_some()
     }
 
-    /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has its
-    /// endpoint.
+    /// The real servers of this virtual server that drain, and when each goes at the latest; `None`: a slice still has
+    /// its endpoint.
     pub(super) fn of(
         &self,
         key: &VirtualServerKey,
@@ -207,7 +212,7 @@ impl Drains {
         self.end_all(key, None);
     }
 
-    /// A step was done: real servers that went do not drain any more.
+    /// Takes in a step that was done: real servers that it removed no longer drain.
     pub(super) fn stepped(&mut self, step: &Step, now: Instant) {
         match step {
             Step::DeleteRealServer(key, real) => self.end(&(*key, *real), Some(now)),
@@ -216,7 +221,7 @@ impl Drains {
         }
     }
 
-    /// Forgets a drain, and counts it. Without a time its deadline had not passed.
+    /// Forgets a drain, and counts it. Without `now`, its deadline counts as not passed.
     fn end(&mut self, id: &(VirtualServerKey, RealServerKey), now: Option<Instant>) {
         match self.servers.remove(id) {
             None => {}
@@ -232,7 +237,7 @@ impl Drains {
         }
     }
 
-    /// The same for all of a virtual server.
+    /// Forgets and counts all drains of a virtual server.
     fn end_all(&mut self, key: &VirtualServerKey, now: Option<Instant>) {
         let gone: Vec<_> = self.servers.range(of_server(*key)).map(|(id, _)| *id).collect();
         for id in gone {
@@ -255,7 +260,7 @@ impl Drains {
         self.poll
     }
 
-    /// The virtual servers whose connections are to be counted now: a part of them, and the next call has the next.
+    /// The virtual servers whose connections are to be counted now: one part of the round for each call.
     pub(super) fn due(&mut self, now: Instant, actual: &State) -> Option<BTreeSet<VirtualServerKey>> {
         if self.round.is_empty() && self.poll.is_some_and(|due| due <= now) {
             let counted = |drain: &Drain| drain.stay != Stay::WithSlice && !drain.may_go;
@@ -272,19 +277,21 @@ impl Drains {
         (!part.is_empty()).then_some(part)
     }
 
-    /// The connections of the last part could not be counted: they are in the next round.
+    /// The connections of the last part could not be counted: the next round counts them.
     pub(super) fn uncounted(&mut self) {
         self.was_uncounted = true;
     }
 
-    /// Whether this round has ended, and all were counted.
+    /// Whether this round has ended with everything counted.
     pub(super) fn are_all_counted(&self) -> bool {
         self.round.is_empty() && !self.was_uncounted
     }
 
-    /// Takes in how many connections the real servers of these virtual servers have, and says which of them must be compared
-    /// again: those of which a real server may go now. That is said once. A real server that is not counted is unknown, not
-    /// idle. The others are not looked at: there may be a hundred thousand, each in a part of its own of the round.
+    /// Takes in the connection counts of the real servers of these virtual servers.
+    ///
+    /// Returns the virtual servers to compare again, since a real server of theirs may go now; each real server is
+    /// reported once. A real server without a count is unknown, not idle. Drains of other virtual servers are not
+    /// looked at: there may be a hundred thousand, in many parts of the round.
     pub(super) fn counted(
         &mut self,
         servers: &BTreeSet<VirtualServerKey>,

@@ -1,7 +1,7 @@
-//! What this node knows of a Service, what it wants, and what became of it: plain values, for people who ask.
+//! What this node knows of a Service, what it wants, and what became of that: plain values, for people who ask.
 //!
-//! It is what the loop believes. The kernel is not read for it: the audit does that all the time, and repairs what it finds.
-//! Addresses, keys and times are texts and numbers as logs and metrics have them.
+//! This is what the loop believes. The kernel is not read to answer: the audit reads it all the time, and repairs what
+//! it finds. Addresses, keys and times are texts and numbers as in logs and metrics.
 
 use std::fmt::Display;
 
@@ -16,7 +16,7 @@ fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(value)
 }
 
-/// What was asked for.
+/// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Explanation {
@@ -28,7 +28,7 @@ pub enum Explanation {
     Troubled(TroubledServices),
 }
 
-/// How something in the kernel does; of several the worst, which is the last.
+/// The state of something in the kernel. Of several things the worst state counts, which is the last here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Standing {
@@ -38,7 +38,7 @@ pub enum Standing {
     Conflict,
     /// Not written yet.
     Waiting,
-    /// Unknown: it is about to be read.
+    /// Not known: it is about to be read.
     Uncertain,
     /// The kernel refused it. It is tried again.
     Refused,
@@ -50,7 +50,7 @@ pub enum Standing {
 pub struct ServiceExplained {
     /// `namespace/name`.
     pub service: String,
-    /// The worst of all that it asks for, and of what everything stands on.
+    /// The worst state of everything that it asks for, and of the foundations.
     pub state: Standing,
     /// What is out of the ordinary, in sentences.
     pub findings: Vec<String>,
@@ -65,11 +65,11 @@ pub struct ServiceExplained {
     pub endpoint_slices: Vec<Slice>,
     /// Its ports, family by family, with what becomes of their endpoints.
     pub ports: Vec<Port>,
-    /// Where it is reached.
+    /// Its entry points: where it is reached.
     pub entry_points: Vec<EntryPoint>,
     /// Its addresses.
     pub addresses: Vec<ServiceAddress>,
-    /// What is not as wanted of all this, and of what everything stands on.
+    /// What is not as wanted, of all this and of the foundations.
     pub not_as_wanted: Vec<Object>,
 }
 
@@ -91,13 +91,13 @@ pub struct Facts {
     /// `externalTrafficPolicy`, where there is a way in from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<Policy>,
-    /// `sessionAffinity: ClientIP`: for how many seconds.
+    /// For how many seconds `sessionAffinity: ClientIP` holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity_seconds: Option<u32>,
     /// Who may use the load balancer's addresses; none: everybody.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub load_balancer_source_ranges: Vec<String>,
-    /// Where load balancers ask for this node.
+    /// The port where load balancers ask about this node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_node_port: Option<u16>,
 }
@@ -134,11 +134,11 @@ pub struct Port {
     /// Its node port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
-    /// Which hints decide, of those that the endpoints have.
+    /// Which of the endpoints' hints decide.
     pub hints: Near,
-    /// How many endpoints new connections go to where the policy is `Cluster`.
+    /// How many endpoints new connections go to under policy `Cluster`.
     pub used_with_policy_cluster: usize,
-    /// The same where it is `Local`.
+    /// The same under policy `Local`.
     pub used_with_policy_local: usize,
     /// All endpoints.
     pub endpoints: Vec<PortEndpoint>,
@@ -155,11 +155,11 @@ pub struct PortEndpoint {
     pub node: Option<String>,
     /// Whether that is this node.
     pub local: bool,
-    /// Its conditions: of ready, serving, terminating those that hold.
+    /// Those of the conditions ready, serving and terminating that hold.
     pub conditions: Vec<&'static str>,
-    /// Whether new connections go to it where the policy is `Cluster`.
+    /// Whether new connections go to it under policy `Cluster`, or why not.
     pub policy_cluster: EndpointUse,
-    /// The same where it is `Local`.
+    /// The same under policy `Local`.
     pub policy_local: EndpointUse,
 }
 
@@ -172,17 +172,17 @@ pub struct EntryPoint {
     pub virtual_server: VirtualServerKey,
     /// What kind it is.
     pub kind: EntryPointKind,
-    /// How the virtual server and the elements about it do.
+    /// The state of the virtual server and of the elements about it.
     pub state: Standing,
-    /// The Service that has it, where it is another one.
+    /// The Service that has this entry point, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub belongs_to: Option<String>,
     /// What becomes of new connections, once it is written.
     pub new_connections: NewConnections,
-    /// Which endpoints it leads to.
+    /// The traffic policy, which decides on the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-    /// How a real server is chosen.
+    /// The IPVS scheduler, which chooses the real server.
     pub scheduler: String,
     /// For how many seconds a client stays with its real server.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,10 +193,10 @@ pub struct EntryPoint {
     /// Where clients inside the cluster are sent instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clients_inside_go_to: Option<String>,
-    /// The sets of our nftables table that have it.
+    /// The sets of our nftables table that contain it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<&'static str>,
-    /// Its real servers: those that are wanted, and those that are still there.
+    /// Its real servers: those that are wanted, and those that still exist.
     pub real_servers: Vec<RealServer>,
 }
 
@@ -215,16 +215,16 @@ pub enum EntryPointKind {
     /// A node port on an address of the node.
     #[serde(rename = "node port")]
     NodePort,
-    /// Where clients inside the cluster are sent from the others, if not to the cluster IP.
+    /// A virtual server to which clients inside the cluster are sent from other entry points, if not the cluster IP.
     #[serde(rename = "for clients inside the cluster that ask an entry point with policy Local")]
     Inside,
-    /// It is none any more by the Service's newest facts, which were not looked at yet.
+    /// It is no longer an entry point by the Service's newest facts, which were not looked at yet.
     #[serde(rename = "none any more")]
     NoneAnyMore,
 }
 
 impl Display for EntryPointKind {
-    /// As it is shown: see there.
+    /// Shows the kind as it is serialized.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.serialize(f)
     }
@@ -236,7 +236,7 @@ pub enum NewConnections {
     /// They go to real servers.
     #[serde(rename = "are balanced")]
     Balanced,
-    /// They are dropped: its policy has no endpoint here, and others have some.
+    /// They are dropped: the policy leaves no endpoint here, and there are endpoints elsewhere.
     #[serde(rename = "are dropped")]
     Dropped,
     /// They are refused: there is no endpoint.
@@ -255,14 +255,14 @@ pub struct RealServer {
     pub endpoint: String,
     /// The weight that is wanted.
     pub weight: u32,
-    /// How it does.
+    /// Its state.
     pub state: RealServerState,
-    /// It drains: in how many seconds it goes at the latest. None: its endpoint is still in a slice.
+    /// In how many seconds it goes at the latest. None: it does not drain, or its endpoint is still in a slice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goes_in_seconds: Option<u64>,
 }
 
-/// How a real server does.
+/// The state of a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RealServerState {
@@ -270,7 +270,7 @@ pub enum RealServerState {
     Written,
     /// Not written yet.
     Waiting,
-    /// It gets no new connections, and goes when it has none any more.
+    /// It gets no new connections, and goes when it has none left.
     Draining,
     /// It is removed next.
     Going,
@@ -282,9 +282,9 @@ pub enum RealServerState {
 pub struct ServiceAddress {
     /// The address.
     pub address: String,
-    /// What has it.
+    /// What has the address: a device of this node, this node by its Node object only, or another node.
     pub on: String,
-    /// How it does there.
+    /// Its state there.
     pub state: Standing,
 }
 
@@ -294,9 +294,9 @@ pub struct ServiceAddress {
 pub struct Object {
     /// What it is, as logs and `/healthz` name it.
     pub object: String,
-    /// How it does.
+    /// Its state.
     pub state: Standing,
-    /// What the kernel said, or what it waits for.
+    /// What the kernel said, or what the object waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How often in a row it was refused.
@@ -315,9 +315,9 @@ pub struct AddressExplained {
     pub address: String,
     /// The Services that have it as one of theirs.
     pub services: Vec<String>,
-    /// The entry points there, of these and of node ports.
+    /// The entry points at the address, those of node ports included.
     pub entry_points: Vec<AddressEntryPoint>,
-    /// Virtual servers there that are not ours, when they were last listed.
+    /// Virtual servers at the address that are not ours, as last listed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_virtual_servers: Vec<String>,
 }
@@ -328,34 +328,35 @@ pub struct AddressExplained {
 pub struct AddressEntryPoint {
     /// Protocol, address and port.
     pub virtual_server: String,
-    /// Who has it; none: nobody wants it any more.
+    /// The Service that has it; none: no Service wants it any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// Who else asks for it.
+    /// The other Services that ask for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
     /// How many real servers get new connections.
     pub real_servers: usize,
-    /// How the virtual server does.
+    /// The state of the virtual server.
     pub state: Standing,
 }
 
-/// The Services of which something is not as wanted.
+/// The Services for which something is not as wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TroubledServices {
     /// How many Services are known.
     pub known_services: usize,
-    /// Whether the lists of Services, EndpointSlices and Nodes have all come, and all that follows from them was written once
-    /// as far as the kernel takes it.
+    /// Whether the lists of Services, EndpointSlices and Nodes have all come, and everything that follows from them was
+    /// written once, as far as the kernel accepts it.
     pub synced_once: bool,
-    /// Those of which the kernel refuses something, or of which something is uncertain. Some of them, if there are many.
+    /// The Services for which the kernel refuses something, or something is uncertain; only some of them if there are
+    /// many.
     pub troubled: Vec<TroubledService>,
-    /// Objects that are not as wanted, of all Services and of none.
+    /// How many objects are not as wanted, whether or not they belong to a Service.
     pub objects_not_as_wanted: usize,
 }
 
-/// One of them.
+/// A Service for which something is not as wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TroubledService {

@@ -1,5 +1,5 @@
-//! The Services that everything else needs to start: the API and DNS. A new node is of use once they work, however
-//! many Services there are.
+//! The Services that everything else needs to start: the API and DNS. A new node is useful once they work, however many
+//! Services there are.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use crate::cluster::types::Service;
 use crate::cluster::{Cluster, Touched};
 
-/// `default/kubernetes`, and whatever in `kube-system` has port 53 (DNS goes by several names); and the Services that have
-/// an address or a node port of theirs too, by whatever number of steps: who has what is known of all of them only.
+/// `default/kubernetes`, and every Service in `kube-system` with port 53 (DNS goes by several names).
+///
+/// Also, in any number of steps, the Services that share an address or a node port with one of them: who gets an
+/// address or node port is known only from all claimants together.
 pub(super) fn services(cluster: &Cluster) -> Touched {
     let mut found = Touched::new();
     let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();

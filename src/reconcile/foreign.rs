@@ -1,4 +1,4 @@
-//! Virtual servers that are others', and whether anybody was told of them.
+//! Virtual servers that belong to others, and whether they were reported.
 
 use std::collections::BTreeSet;
 
@@ -8,31 +8,32 @@ use crate::state::VirtualServerKey;
 #[derive(Debug, Default)]
 pub(super) struct Foreign {
     servers: BTreeSet<VirtualServerKey>,
-    /// Whether they changed since they were told last: once for all changes that come together, since there may be thousands.
+    /// Whether they changed since they were last reported: once for all changes that come together, since there may be
+    /// thousands.
     is_news: bool,
 }
 
 impl Foreign {
-    /// At the start: these, which is told even where there are none.
+    /// Sets them at the start, which is reported even where there are none.
     pub(super) fn begin(&mut self, servers: BTreeSet<VirtualServerKey>) {
         *self = Self { servers, is_news: true };
     }
 
-    /// These and no others.
+    /// Sets them to exactly these.
     pub(super) fn are(&mut self, servers: BTreeSet<VirtualServerKey>) {
         if self.servers != servers {
             self.begin(servers);
         }
     }
 
-    /// These too.
+    /// Adds these.
     pub(super) fn add(&mut self, servers: Vec<VirtualServerKey>) {
         for server in servers {
             self.is_news |= self.servers.insert(server);
         }
     }
 
-    /// This one is not, if it was.
+    /// Removes this one, if it is among them.
     pub(super) fn remove(&mut self, server: &VirtualServerKey) {
         self.is_news |= self.servers.remove(server);
     }
@@ -41,12 +42,12 @@ impl Foreign {
         self.servers.contains(server)
     }
 
-    /// In order.
+    /// All of them, in order.
     pub(super) fn servers(&self) -> &BTreeSet<VirtualServerKey> {
         &self.servers
     }
 
-    /// All of them, where they are others than when this was asked last.
+    /// All of them, if they changed since the last call.
     pub(super) fn take_news(&mut self) -> Option<BTreeSet<VirtualServerKey>> {
         std::mem::take(&mut self.is_news).then(|| self.servers.clone())
     }

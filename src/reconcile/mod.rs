@@ -1,6 +1,6 @@
 //! The loop that drives facts → wanted state → difference → kernel.
 //!
-//! [`core`] decides, [`run`] waits for events and for the time, and asks the kernel.
+//! [`core`] decides; [`run`] waits for events and for the time, and calls the kernel.
 
 mod audit;
 pub mod core;
@@ -40,39 +40,41 @@ use note::Note;
 use searches::Searches;
 use wait::wait;
 
-/// How often to look up when nothing is due.
+/// How long to wait when nothing is due.
 const LONG: Duration = Duration::from_hours(1);
 
-/// Who hears what the loop does, on its thread: none of this may block.
+/// Hears what the loop does. Called on the loop's thread: no method may block.
 pub trait Listener: Send + 'static {
     /// What the loop can be asked.
     type Question: Send + 'static;
 
-    /// All that happened, in order, and when.
+    /// Tells all that happened until `now`, in order.
     fn tell(&mut self, reconciler: &Reconciler, notes: Vec<Note>, now: Instant);
 
-    /// A plan was carried out, with an outcome for each step. It is not taken in yet.
+    /// A plan was carried out, with an outcome for each step. The reconciler has not taken the outcomes in yet.
     fn wrote(&mut self, reconciler: &Reconciler, plan: &Plan, outcomes: &[Outcome]);
 
-    /// Somebody asks. Changes wait for the answer.
+    /// Answers a question. Changes wait meanwhile.
     fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant);
 }
 
-/// Runs until the shutdown is asked for (the plan in hand is finished) or no source of events is left. Events come in lists
-/// of those that came together, since each list wakes the loop. Questions are answered one by one, between pieces of work.
+/// Runs until shutdown is asked for (the plan in hand is finished) or no source of events is left.
 ///
-/// Linux does what netlink messages ask for inside `send`, so this blocks, and has a thread of its own. Decisions and
-/// sockets are on the same one: a change goes from the source to the kernel with one change of threads. Meanwhile
-/// events wait in their channel, for no longer than one piece of work takes (`pace`).
+/// Events come in lists of those that arrived together, since each list wakes the loop. Questions are answered one by
+/// one, between pieces of work.
 ///
-/// `find_stale` is called on a thread of its own for [`Work::FindStale`]: it walks all that connection tracking knows, which
-/// may take seconds, and no change waits for it.
+/// Linux does what a netlink message asks for inside `send`, so the loop blocks, and has a thread of its own. Decisions
+/// and sockets share that thread: a change goes from the source to the kernel with one thread switch. Meanwhile events
+/// wait in their channel, for no longer than one piece of work takes (`pace`).
+///
+/// `find_stale` carries out [`Work::FindStale`], on a thread of its own: it walks the whole table of connection
+/// tracking, which may take seconds, and no change waits for it.
 ///
 /// # Errors
 /// If a thread cannot be started.
 ///
 /// # Panics
-/// If the thread does.
+/// If the thread panics.
 pub async fn run<L: Listener>(
     reconciler: Reconciler,
     kernel: Box<dyn Kernel>,
@@ -116,7 +118,7 @@ fn work<L: Listener>(
     shutdown: &CancellationToken,
     mut listener: L,
 ) {
-    // Read as rarely as it goes: where the clock is a system call it costs as much as any.
+    // Read as rarely as possible: where reading the clock is a system call, it costs as much as any.
     let mut now = Instant::now();
     while !shutdown.is_cancelled() {
         // A burst becomes one run.
@@ -132,7 +134,7 @@ fn work<L: Listener>(
             now = Instant::now();
         }
         let next = reconciler.next(now);
-        // Before the kernel is asked: health must know that it has something to do, should it take for ever.
+        // Before the kernel is called: health must know that there is work, even if the call never returns.
         let notes = reconciler.take_notes();
         if !notes.is_empty() {
             listener.tell(&reconciler, notes, now);
@@ -140,7 +142,7 @@ fn work<L: Listener>(
         match next {
             Next::Work(Work::FindStale(purge)) => searches.begin(purge),
             Next::Work(work) => {
-                // Not for each change: this clock is a system call on every machine.
+                // Not for plans, which every change needs: this clock is a system call on every machine.
                 let begun = (!matches!(work, Work::Apply(_))).then(processor::time_used);
                 let answer = work.carry_out(&mut *kernel);
                 if let Some(begun) = begun {
@@ -151,7 +153,7 @@ fn work<L: Listener>(
                     listener.wrote(&reconciler, plan, outcomes);
                 }
                 reconciler.complete(answer, now);
-                // One at a time: whoever asks all the time holds up nothing for longer.
+                // One at a time: somebody who asks all the time delays a change by one answer only.
                 if let Ok(question) = questions.try_recv() {
                     listener.answer(&reconciler, question, now);
                 }

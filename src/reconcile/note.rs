@@ -1,4 +1,4 @@
-//! What the reconciler has to tell: for the log, for metrics, for health.
+//! What the reconciler has to report: for the log, metrics and health.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,53 +25,53 @@ pub enum Note {
     },
     /// Something of this family waits to be written, and nothing did before.
     Queued(Family),
-    /// More of this family waits to be written, where something did before.
+    /// More of this family waits to be written; something did before.
     QueuedMore(Family),
     /// Everything of this family is as wanted.
     Synced {
         /// The family.
         family: Family,
-        /// When the slice changes happened that are written now, in nanoseconds since 1970.
+        /// When the slice changes that are written now happened, in nanoseconds since 1970.
         triggered_nanoseconds: Vec<i64>,
     },
-    /// The first complete set was written as far as the kernel takes it.
+    /// The first complete set was written, as far as the kernel accepts it.
     FirstSync,
-    /// These Services were looked at: what hangs on their facts may have changed.
+    /// These Services were looked at: what depends on their facts may have changed.
     Looked(Touched),
     /// Facts about this node may have changed.
     NodeChanged,
     /// A plan with changes in it was handed to the kernel.
     HandedOver {
-        /// How long ago the oldest of them was looked at.
+        /// How long ago the oldest of these changes was looked at.
         waited: Duration,
     },
     /// A plan was carried out.
     Wrote {
-        /// How many steps of which kind had which verdict.
+        /// How many steps of each kind had each verdict.
         counts: WriteCounts,
-        /// The families that it was about; what they share is about all.
+        /// The families that the plan was about; what they share is about all.
         families: BTreeSet<Family>,
-        /// The families of which it refused something in the packet filter.
+        /// The families for which the kernel refused something in the packet filter.
         filter_refused: BTreeSet<Family>,
-        /// How long that took, from what was to be done to the last verdict.
+        /// How long that took, from taking the keys to the last verdict.
         took: Duration,
     },
     /// A kernel parameter was set.
     SysctlChanged {
         /// Which.
         sysctl: Sysctl,
-        /// What it was before; `None`: that could not be read.
+        /// Its value before; `None`: it could not be read.
         before: Option<String>,
-        /// What it is now.
+        /// Its value now.
         after: String,
     },
-    /// The kernel refused a step; only when that is new, and once for each key.
+    /// The kernel refused a step. Noted only when that is new, and once for each key.
     Refused {
         /// What is not as wanted.
         key: Key,
         /// What kind of step it was.
         kind: StepKind,
-        /// Which real server of the key it was about, if about one; there may be others.
+        /// Which real server of the key the step was about, if any; others may have been refused too.
         real_server: Option<RealServerKey>,
         /// Why.
         text: String,
@@ -80,22 +80,22 @@ pub enum Note {
     Recovered(Key),
     /// Something was changed behind our back; it is being repaired.
     Drift(Key),
-    /// The virtual servers that are not ours; at start and when they change.
+    /// The virtual servers that are not ours; noted at the start and when they change.
     Foreign(BTreeSet<VirtualServerKey>),
     /// Two Services claim one virtual server.
     Conflict(Conflict),
-    /// A service address is not put on the device; only when that is new.
+    /// A service address is not put on the device. Noted only when that is new.
     Shared {
         /// Which, and whose.
         shared: Shared,
         /// Who else has the address.
         owner: Owner,
     },
-    /// The kernel could not be read, for this; it is tried again.
+    /// The kernel could not be read for this purpose; it is tried again.
     Unreadable(Reading, ReadError),
-    /// It could.
+    /// The kernel was read for this purpose.
     Read(Reading),
-    /// It was looked whether what everything stands on is there; these parts of it could not be read.
+    /// The foundations were looked for; these parts of them could not be read.
     LookedFor(Vec<ReadError>),
     /// The audit has read everything back once more.
     AuditRound,
@@ -106,11 +106,11 @@ pub enum Note {
 /// What the kernel is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading {
-    /// To take over what is there. That it was read is said by [`Note::Adopted`].
+    /// To take over what the kernel has. Success is noted as [`Note::Adopted`].
     Adoption,
-    /// To know what became of steps without an answer.
+    /// To find out what became of steps without an answer.
     Reread,
-    /// To find what was changed behind our back. That all of it was read is said by [`Note::AuditRound`].
+    /// To find what was changed behind our back. That everything was read is noted as [`Note::AuditRound`].
     Audit,
     /// To count connections of real servers that drain.
     Count,
@@ -119,20 +119,21 @@ pub enum Reading {
 /// Who has a service address besides the Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// This node, on a device and by its Node object: likely a mistake.
+    /// This node, on a device and in its Node object: likely a mistake.
     Node,
-    /// This node by its Node object only.
+    /// This node, in its Node object only.
     NodeObject,
-    /// The Node object of this name does: likely a mistake.
+    /// The node of this name, in its Node object: likely a mistake.
     OtherNode(Arc<str>),
     /// Another device of this node.
     Device,
-    /// Another device of this node, which has a cluster IP: likely somebody's who wants to be asked there, and is not.
+    /// Another device of this node, which has a cluster IP: likely that of a program that expects to be asked there,
+    /// and is not.
     DeviceOfClusterIp,
 }
 
 impl Owner {
-    /// Who has an address of this Service that is not put on our device.
+    /// Who else has an address of this Service that is not put on our device.
     pub(super) fn of(cluster: &Cluster, service: &ServiceKey, address: IpAddr) -> Self {
         let has = |addresses: &[IpAddr]| addresses.contains(&address);
         let on_device = cluster.node_addresses().iter().any(|known| known.address == address);
@@ -149,7 +150,7 @@ impl Owner {
     }
 }
 
-/// [`Outcome`] without its reasons: the label `verdict`.
+/// An [`Outcome`] without its reasons: the label `verdict`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// Done.
@@ -197,12 +198,12 @@ impl WriteCounts {
         self.0[kind as usize][verdict as usize] += 1;
     }
 
-    /// How many there were.
+    /// How many steps of this kind had this verdict.
     pub fn of(&self, kind: StepKind, verdict: Verdict) -> u64 {
         self.0[kind as usize][verdict as usize]
     }
 
-    /// Those that there were, in order.
+    /// The counts that are not zero, in order.
     pub fn iter(&self) -> impl Iterator<Item = (StepKind, Verdict, u64)> {
         let all = StepKind::ALL.into_iter().flat_map(|kind| Verdict::ALL.map(|verdict| (kind, verdict)));
         all.map(|(kind, verdict)| (kind, verdict, self.of(kind, verdict))).filter(|(.., count)| *count > 0)

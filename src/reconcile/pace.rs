@@ -1,16 +1,17 @@
-//! How much is worked on at once: as much as fits into a time, which shows as it is done. Pure.
+//! How much is worked on at once: as much as fits into a time, which is measured as it is done. Pure.
 
 use std::time::Duration;
 
 /// How long the work on one piece may take: changes that arrive meanwhile wait for it.
 const PIECE_TIME: Duration = Duration::from_millis(5);
-/// How many are in the first piece, and least and most in any. A virtual server takes the kernel some 30 µs, an address up to a
-/// millisecond, the more the more there are: how many fit into the time shows as they are written.
+/// How many keys are in the first piece, and the fewest and most in any. A virtual server takes the kernel some 30 µs;
+/// an address takes up to a millisecond, longer the more there are. How many fit into the time shows as they are
+/// written.
 const FIRST_PIECE: usize = 128;
 const LEAST_PIECE: usize = 32;
 const MOST_PIECE: usize = 2048;
 
-/// How many are worked on at once.
+/// How many keys are worked on at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace(usize);
 
@@ -21,20 +22,21 @@ impl Default for Pace {
 }
 
 impl From<usize> for Pace {
-    /// So many are in the first piece.
+    /// Starts with a first piece of this many keys.
     fn from(piece: usize) -> Self {
         Self(piece)
     }
 }
 
 impl Pace {
-    /// How many are in the next piece.
+    /// How many keys are in the next piece.
     pub(super) fn piece(self) -> usize {
         self.0
     }
 
-    /// So many took so long: the next piece is made to fit. It grows and shrinks by steps, since one piece says little about
-    /// the next; addresses follow virtual servers.
+    /// Takes in how long this many keys took: the next piece is made to fit.
+    ///
+    /// The size changes in steps, since one piece says little about the next: addresses follow virtual servers.
     pub(super) fn took(&mut self, count: usize, took: Duration) {
         if count < LEAST_PIECE {
             return;
@@ -57,7 +59,7 @@ mod tests {
             (128, 1, 256),
             (256, 5, 256),
             (256, 4, 320),
-            // So few say nothing.
+            // So few keys say nothing.
             (31, 1000, 320),
             (320, 1000, 80),
             (80, 1000, 32),
@@ -71,7 +73,7 @@ mod tests {
         }
         assert_eq!(pace.piece(), 2048);
 
-        // From a single one on.
+        // Starting with a single key.
         let mut pace = Pace::from(1);
         pace.took(1000, Duration::from_millis(1));
         assert_eq!(pace.piece(), 32);

@@ -1,4 +1,5 @@
-//! The picture of the kernel: what was read, corrected by outcomes. Holds what is ours or wanted only. Pure.
+//! The picture of the kernel: what was read, corrected by the outcomes of steps. It has only what is ours or wanted.
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,8 +8,8 @@ use std::ops::Deref;
 use crate::diff::Step;
 use crate::state::{Address, Key, RealServers, State, VirtualServerKey};
 
-/// The picture, read as the [`State`] that it is. Real servers are counted as they come and go: counting them when
-/// somebody asks would cost more the larger the cluster is.
+/// The picture, which can be read as the [`State`] that it is. Real servers are counted as they come and go: counting
+/// them on demand would cost more the larger the cluster is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Picture {
     state: State,
@@ -22,7 +23,7 @@ impl Picture {
         Self { state, real_servers }
     }
 
-    /// What is in it.
+    /// The state in the picture.
     pub(super) fn into_state(self) -> State {
         self.state
     }
@@ -32,26 +33,26 @@ impl Picture {
         self.real_servers
     }
 
-    /// What the kernel has of this key is as in `read`.
+    /// Copies what the kernel has of this key from `read`.
     pub(super) fn copy(&mut self, key: &Key, read: &State) {
         let before = self.count(key);
         self.state.copy(key, read);
         self.real_servers = self.real_servers - before + self.count(key);
     }
 
-    /// All addresses are gone: which ones.
+    /// Takes out all addresses, which are gone.
     pub(super) fn take_addresses(&mut self) -> BTreeMap<IpAddr, Address> {
         std::mem::take(&mut self.state.addresses)
     }
 
-    /// A virtual server is as it is wanted: what is the same is in memory once.
+    /// Keeps the real servers of a virtual server in memory once, if they equal the wanted ones.
     pub(super) fn share(&mut self, key: &VirtualServerKey, wanted: &RealServers) {
         if let Some(server) = self.state.virtual_servers.get_mut(key) {
             server.real_servers.share(wanted);
         }
     }
 
-    /// The kernel did this.
+    /// Takes in a step that the kernel did.
     pub(super) fn apply(&mut self, step: &Step) {
         let more = step.apply_to(&mut self.state);
         self.real_servers = self.real_servers.saturating_add_signed(more);

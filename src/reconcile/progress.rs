@@ -1,16 +1,16 @@
-//! What is known and not written yet: for health, and for metrics. Pure.
+//! What is known but not written yet: for health and metrics. Pure.
 //!
-//! A change is *fresh* until it is looked at; then it is in the schedule, and written when the schedule has nothing left
-//! of its family. Fresh changes must not count as written when a plan that was made before them is carried out, and
-//! must not keep what was written before them from counting: a cluster that never stops changing is not ill.
+//! A change is *fresh* until it is looked at. Then it is in the schedule, and is written once the schedule has nothing
+//! left of its family. A fresh change must not count as written when a plan that was made before it is carried out, and
+//! must not keep earlier changes from counting as written: a cluster that never stops changing is not ill.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::note::Note;
 use crate::cluster::types::Family;
 
-/// So many times of changes of a family are kept while they are not written: where the kernel refuses what everything
-/// stands on, that is never, and changes go on. The first ones are those that wait longest.
+/// How many trigger times of unwritten changes are kept per family. Where the kernel refuses the foundations nothing is
+/// ever written, while changes go on. The first ones are kept: they wait longest.
 const MOST_TRIGGERS: usize = 10_000;
 
 /// How many changes there were, and how many of them are not written yet.
@@ -20,22 +20,22 @@ pub struct Changes {
     pub services: u64,
     /// Of these, not written yet.
     pub services_pending: u64,
-    /// Changes of EndpointSlices since the start: for each event, the Services of which some changed.
+    /// Changes of EndpointSlices since the start: each event counts the Services for which it changed a slice.
     pub slices: u64,
     /// Of these, not written yet.
     pub slices_pending: u64,
 }
 
-/// The books.
+/// Keeps count of changes that came, were looked at, and were written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     services: u64,
     slices: u64,
     fresh: Waiting,
     taken: Waiting,
-    /// Families that have something that is not written yet.
+    /// Families with something that is not written yet.
     unsettled: BTreeSet<Family>,
-    /// Those of which it was told since [`Progress::told`].
+    /// Families that were noted as queued since [`Progress::told`].
     told: Vec<Family>,
 }
 
@@ -48,19 +48,19 @@ struct Waiting {
 }
 
 impl Progress {
-    /// Facts of so many Services changed, by an event about a Service.
+    /// An event about a Service changed the facts of this many Services.
     pub(super) fn services_changed(&mut self, count: u64) {
         self.services += count;
         self.fresh.services += count;
     }
 
-    /// Facts of so many Services changed, by an event about a slice.
+    /// An event about a slice changed the facts of this many Services.
     pub(super) fn slices_changed(&mut self, count: u64) {
         self.slices += count;
         self.fresh.slices += count;
     }
 
-    /// A slice changed, and says when that began.
+    /// A slice changed, and says when that change began.
     pub(super) fn triggered(&mut self, family: Family, nanoseconds: i64) {
         let taken = self.taken.triggers.get(&family).map_or(0, Vec::len);
         let fresh = self.fresh.triggers.entry(family).or_default();
@@ -79,8 +79,8 @@ impl Progress {
         }
     }
 
-    /// These families have something to be written: that is told where nothing waited before, or else once for all that
-    /// comes together.
+    /// Notes that these families have something to be written: where nothing waited before, or else once for all
+    /// changes that come together.
     pub(super) fn queued(&mut self, families: impl IntoIterator<Item = Family>) -> Vec<Note> {
         let note = |family| {
             let is_first = self.unsettled.insert(family);
@@ -97,13 +97,13 @@ impl Progress {
         families.into_iter().filter_map(note).collect()
     }
 
-    /// What comes from now on does not belong together with what came before.
+    /// Separates what comes from now on from what came together before.
     pub(super) fn told(&mut self) {
         self.told.clear();
     }
 
-    /// Everything that was looked at is written, of the families that `is_settled` says; of all if the schedule
-    /// `is_empty`.
+    /// Everything that was looked at is written, for the families of which `is_settled` holds. If the schedule
+    /// `is_empty`, no change that was looked at is pending.
     pub(super) fn settled(&mut self, is_settled: impl Fn(Family) -> bool, is_empty: bool) -> Vec<Note> {
         let settled: Vec<_> = self.unsettled.iter().copied().filter(|family| is_settled(*family)).collect();
         if is_empty {
@@ -117,7 +117,7 @@ impl Progress {
         settled.into_iter().map(note).collect()
     }
 
-    /// The numbers.
+    /// How many changes there were, and how many are not written yet.
     pub(super) fn changes(&self) -> Changes {
         Changes {
             services: self.services,
@@ -195,7 +195,7 @@ mod tests {
         }
         assert!(progress.taken.triggers[&Family::V4].len() <= MOST_TRIGGERS);
         assert_eq!(progress.taken.triggers[&Family::V4][0], 0, "the first ones wait longest");
-        // What cannot be written of one family takes no room of the other, and what is written makes room.
+        // Unwritten changes of one family take no room from the other, and written ones make room.
         for round in 0..3 {
             progress.triggered(Family::V6, round);
             progress.looked();

@@ -1,14 +1,16 @@
-//! When connection tracking is purged, and of what: after real servers of UDP went, after a virtual server of UDP got its
-//! first one, or the address that it is at, after a way inside the cluster came or went, and once after the first complete
+//! When connection tracking is purged, and for which virtual servers.
+//!
+//! Only UDP is purged: a virtual server after real servers of it went, and after it got its first real server, or its
+//! address; an entry point after its way inside the cluster came or went; and everything once after the first complete
 //! set was written, for what a crash left behind.
 //!
-//! A purge is no state: it cannot be compared and repaired. So what it is about is noted when a step is done, or may
-//! have been; it comes after all that waits to be written, but not for ever after; and where it fails it is tried
-//! once more.
+//! A purge is not state: it cannot be compared and repaired. So the virtual servers to purge are noted when a step was
+//! done, or may have been. The purge begins in a pause between changes, or after a second without one. Where it fails
+//! it is tried once more.
 //!
-//! The kernel walks its whole table each time, which may take seconds. So what is stale is found beside everything else, and
-//! searches take a third of the time at most. What was found is deleted between changes, a piece at a time, and only what is
-//! still stale by then: an endpoint may have come since.
+//! The kernel walks its whole table to find stale entries, which may take seconds. So the search runs beside everything
+//! else, and searches take at most a third of the time. The entries found are deleted between changes, a piece at a
+//! time. Each piece is compared again with the endpoints of that moment: an endpoint that came since keeps its entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,16 +26,17 @@ use crate::state::{Element, RealServerKey, State, VirtualServerKey};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The wait after a purge that failed.
 const RETRY: Duration = Duration::from_secs(10);
-/// After that time an IPv6 address that was added takes packets in: the kernel makes its route later, on a queue that waits
-/// for all who change devices (`addrconf_dad_work`). What is sent meanwhile leaves the node, and is remembered as before.
+/// How long it may take until an IPv6 address that was added takes packets in. The kernel makes its route later, on a
+/// queue that waits for everyone who changes devices (`addrconf_dad_work`). Packets sent meanwhile leave the node, and
+/// connection tracking remembers that, as before.
 const ROUTED: Duration = Duration::from_secs(1);
-/// Between two purges there is this many times as long as the first of them took.
+/// The pause after a purge, as a multiple of the time that the purge took.
 const REST: u32 = 2;
-/// How many entries are deleted at once: some milliseconds of the kernel's.
+/// How many entries are deleted at once: some milliseconds of work for the kernel.
 const PIECE: usize = 1024;
 
-/// Where clients inside the cluster are sent instead: from which entry point, to which virtual server. Few Services have
-/// these.
+/// The ways inside: from which entry point to which virtual server clients inside the cluster are sent instead. Few
+/// Services have these.
 fn ways_inside(actual: &State) -> impl Iterator<Item = (VirtualServerKey, VirtualServerKey)> {
     let lowest = Family::V4.unspecified_address();
     let first = *VirtualServerKey::all_at(lowest).start();
@@ -52,15 +55,15 @@ fn is_purged(server: &VirtualServerKey) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Purges {
     waiting: BTreeSet<VirtualServerKey>,
-    /// Since when something waits.
+    /// Since when something has been waiting.
     since: Option<Instant>,
-    /// What is to be purged once more, and when: at addresses of IPv6 that are new.
+    /// What is to be purged once more, and when: virtual servers at new IPv6 addresses.
     again: BTreeMap<VirtualServerKey, Instant>,
-    /// Not before this.
+    /// The earliest time of the next purge.
     rest: Option<Instant>,
     /// What failed once.
     failed: BTreeSet<VirtualServerKey>,
-    /// What is purged now.
+    /// The purge that has begun.
     current: Option<Current>,
     /// Whether changes go before the next piece.
     yields: bool,
@@ -69,29 +72,29 @@ pub(super) struct Purges {
 /// A purge that has begun.
 #[derive(Clone, Debug)]
 struct Current {
-    /// What is searched for, or was.
+    /// The virtual servers whose stale entries are searched for.
     purge: Arc<Purge>,
-    /// For each family of the purge what was found and is not deleted yet, and what came of it so far; `None`: the search goes
-    /// on.
+    /// For each family of the purge: the entries found and not deleted yet, and the result so far. `None`: the search
+    /// goes on.
     found: Option<BTreeMap<Family, (Vec<StaleEntry>, Purged)>>,
     /// How long the search took.
     took: Duration,
 }
 
 impl Purges {
-    /// A step was done, or may have been. `actual`: the picture before it.
+    /// Takes in a step that was done, or may have been. `actual`: the picture before it.
     pub(super) fn stepped(&mut self, step: &Step, actual: &State, now: Instant) {
         let is_empty =
             |key| actual.virtual_servers.get(key).is_none_or(|server| server.real_servers.is_empty());
         match step {
             Step::DeleteRealServer(key, _) | Step::DeleteVirtualServer(key) => self.note(*key, now),
             Step::AddRealServer(key, ..) if is_purged(key) && is_empty(key) => self.note(*key, now),
-            // What was sent there before asks for the way only once it is forgotten.
+            // Flows to that entry point take the changed way only once connection tracking has forgotten them.
             Step::AddElement(Element::InCluster(key, ..))
             | Step::DeleteElement(Element::InCluster(key, ..)) => {
                 self.note(*key, now);
             }
-            // Whether the table was gone, or is another one only, is not known here.
+            // Whether the table was gone, or is only replaced, is not known here.
             Step::InstallRules(family, _, elements) => {
                 let new = elements.iter().filter_map(|element| match element {
                     Element::InCluster(key, ..) => Some(*key),
@@ -103,8 +106,8 @@ impl Purges {
                     self.note(key, now);
                 }
             }
-            // What was sent there before left the node. A new address has virtual servers that were noted when they got their
-            // real servers, or none.
+            // What was sent to the address before left the node. At a new address the virtual servers were noted when
+            // they got their real servers, or there are none.
             Step::AddAddress(address) | Step::AddRoute(address) => {
                 for key in actual.virtual_servers_at(*address).filter(is_purged) {
                     self.note(key, now);
@@ -117,7 +120,7 @@ impl Purges {
         }
     }
 
-    /// Everything may be stale.
+    /// Notes all virtual servers: everything may be stale.
     pub(super) fn everything(&mut self, actual: &State, now: Instant) {
         for key in actual.virtual_servers.keys() {
             self.note(*key, now);
@@ -153,7 +156,7 @@ impl Purges {
         Some(purge)
     }
 
-    /// When [`Purges::due`] may have something. Until the search has ended it has not.
+    /// When [`Purges::due`] may have something. `None` as long as a purge goes on.
     pub(super) fn next_due(&self) -> Option<Instant> {
         if self.current.is_some() {
             return None;
@@ -177,8 +180,8 @@ impl Purges {
         current.took = took;
     }
 
-    /// What to delete next, of one family, if there is anything, and if it is its turn: `idle`, or after changes. What is
-    /// not stale any more stays.
+    /// The entries to delete next, all of one family; `None`: there are none, or changes come first. `idle`: no change
+    /// waits. Entries that are not stale any more are left out.
     pub(super) fn piece(&mut self, idle: bool, actual: &State) -> Option<(Family, Vec<StaleEntry>)> {
         if self.yields && !idle {
             return None;
@@ -214,7 +217,7 @@ impl Purges {
         }
     }
 
-    /// What came of the purge, if it has ended now: everything that was found is deleted.
+    /// The result of the purge, by family, if it has ended: everything that was found is deleted.
     pub(super) fn take_ended(&mut self, now: Instant) -> Option<BTreeMap<Family, Purged>> {
         let Current { purge, found, took } =
             self.current.take_if(|current| current.found.as_ref().is_some_and(is_deleted))?;

@@ -1,9 +1,11 @@
-//! What a refusal says besides that a step was not done: that the picture of the kernel is wrong, that something else is not
-//! there, and whether it is about an object or about this node. Pure.
+//! What a refusal says besides that a step was not done.
 //!
-//! A Service that no kernel takes is refused on every node: if that made nodes unhealthy, it would take them all out of
-//! the load balancers. So single objects that are refused do not count as waiting to be written. They are tried
-//! again, and named, as ever.
+//! It may say that the picture of the kernel is wrong, or that something else is missing; and it is about one object,
+//! or about this node. Pure.
+//!
+//! A Service that no kernel accepts is refused on every node. If that made nodes unhealthy, it would take them all out
+//! of the load balancers. So single objects that are refused do not count as waiting to be written. They are still
+//! tried again and named.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +17,11 @@ use crate::diff::Step;
 use crate::kernel::Refusal;
 use crate::state::{Element, Key, State, VirtualServerKey};
 
-/// Whether a refusal is about this object, as far as the error tells: what everything stands on is no such object, and
-/// for want of memory or rights the kernel refuses all. Most sysctls are done without where they may not be written; not
-/// those without which nothing is forwarded. Timeouts only say how long what is there is remembered.
+/// Whether a refusal is about this object alone, as far as the error tells.
+///
+/// The foundations are no such object, and for want of memory or rights the kernel refuses everything. We do without
+/// most sysctls where they may not be written, but not without those that forwarding needs. Timeouts only say how long
+/// connections are remembered.
 pub(super) fn is_single(key: &Key, refusal: &Refusal) -> bool {
     let about_all = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS];
     match key {
@@ -30,8 +34,8 @@ pub(super) fn is_single(key: &Key, refusal: &Refusal) -> bool {
     }
 }
 
-/// What a refusal says is not there, besides what the step is about: the device that an address would be on, the table that
-/// has the set of an element.
+/// What else a refusal says is missing, besides what the step is about: the device for an address, or the table with
+/// the set of an element.
 pub(super) fn misses(step: &Step, refusal: &Refusal) -> Option<Key> {
     match step {
         Step::AddAddress(_) | Step::EditAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) => {
@@ -44,8 +48,8 @@ pub(super) fn misses(step: &Step, refusal: &Refusal) -> Option<Key> {
     }
 }
 
-/// Whether a refusal says that our picture of the kernel was wrong: there was what was to be made, or was not what was
-/// to be changed or removed.
+/// Whether a refusal says that our picture of the kernel was wrong: what was to be made existed already, or what was to
+/// be changed or removed did not exist.
 pub(super) fn contradicts_picture(step: &Step, refusal: &Refusal) -> bool {
     let is = |errno| refusal.is(errno);
     match step {
@@ -66,8 +70,8 @@ pub(super) fn contradicts_picture(step: &Step, refusal: &Refusal) -> bool {
     }
 }
 
-/// Whether of the objects of a family, kind by kind, fewer fail than stand as they are wanted. A kernel that takes none
-/// may give any error for it.
+/// Whether, for each kind of object of a family, fewer fail than are as wanted. A kernel that accepts none of a kind
+/// may give any error for that.
 pub(super) fn are_few(
     failures: &BTreeMap<Key, Failure>,
     actual: &State,
@@ -82,16 +86,16 @@ pub(super) fn are_few(
             Key::Element(_) => elements += 1,
             Key::VirtualServer(_) => servers += 1,
             Key::Address(_) => addresses += 1,
-            // They are no objects among others: one that fails is nothing to count.
+            // There are not many of these of one kind: nothing to count.
             Key::Device | Key::Sysctl(_) | Key::Timeouts | Key::Rules(_) => {}
         }
     }
-    // No further than needed: there may be many.
+    // Counts no further than needed: there may be many.
     let more = |keys: &mut dyn Iterator<Item = Key>, count: usize| {
         count == 0 || keys.filter(stands).nth(count).is_some()
     };
-    // From where those of the family begin: not past all of the other one for each change, as long as one of them is refused. Of
-    // elements most are cluster IPs.
+    // These start where the family begins: otherwise each change would walk past all of the other family, as long as an
+    // object is refused. Most elements are cluster IPs.
     let lowest = family.unspecified_address();
     let of_elements = Element::ClusterAddress(lowest);
     let of_servers = *VirtualServerKey::all_at(lowest).start();

@@ -1,7 +1,7 @@
-//! The first sync, rehearsed: which writes it would make, and none is made.
+//! Rehearses the first sync: which writes it would make, without making them.
 //!
-//! The [`Reconciler`] itself decides, as at every start, and is told that each write was done. So what is adopted, what is
-//! left alone and what drains is what a start adopts, leaves alone and drains. What the kernel would refuse is not known.
+//! The [`Reconciler`] itself decides, as at every start, and is told that each write was done. So a start adopts,
+//! leaves alone and drains what the rehearsal does. What the kernel would refuse is not known.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,29 +18,30 @@ use crate::state::{RealServer, Rules, State, VirtualServerKey, Weight};
 /// What a first sync would do.
 #[derive(Debug, Default)]
 pub struct Rehearsal {
-    /// What would be written, in the order in which it would be.
+    /// The writes, in the order in which they would be made.
     pub writes: Vec<Write>,
-    /// Whose stale entries of connection tracking would be deleted afterwards.
+    /// The virtual servers whose stale entries of connection tracking would be deleted afterwards.
     pub purge: Option<Arc<Purge>>,
     /// The virtual servers that are not ours, and would stay.
     pub foreign: BTreeSet<VirtualServerKey>,
-    /// What else there was to tell.
+    /// All other notes.
     pub notes: Vec<Note>,
 }
 
 /// Something that would be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// What.
+    /// The step.
     pub step: Step,
-    /// The Services that it belongs to; none: it is a setting, or of a Service that is not there any more.
+    /// The Services that it belongs to; none for a setting, or for a Service that no longer exists.
     pub services: Vec<ServiceKey>,
-    /// What is there now, in words, where a value would be changed.
+    /// What is there now, in words, where the step changes a value.
     pub before: Option<String>,
 }
 
-/// Rehearses the first sync from what the reconciler was told by now; `None`: the facts are not complete yet. The kernel is
-/// read only. The reconciler believes afterwards that all was written.
+/// Rehearses the first sync from what the reconciler knows by now; `None`: the facts are not complete yet.
+///
+/// The kernel is only read. Afterwards the reconciler believes that everything was written.
 ///
 /// # Errors
 /// The kernel could not be read.
@@ -82,7 +83,7 @@ fn write(step: &Step, reconciler: &Reconciler) -> Write {
     Write { step: step.clone(), services, before: before(step, reconciler.actual()) }
 }
 
-/// What a step would change, in words.
+/// What a step would change, as it is now, in words.
 fn before(step: &Step, actual: &State) -> Option<String> {
     let real_server = |key, real| actual.virtual_servers.get(key)?.real_servers.get(real);
     match step {
@@ -98,7 +99,7 @@ fn before(step: &Step, actual: &State) -> Option<String> {
     }
 }
 
-/// What may be otherwise than it is wanted of a real server.
+/// The properties of a real server that may differ from the wanted ones, in words.
 fn in_words(server: &RealServer) -> String {
     let mut words = match server.weight {
         Weight::Exactly(weight) => format!("weight {weight}"),

@@ -1,7 +1,7 @@
-//! The rest of much that changed at once, as after a time without the API server, or with the node's addresses. Pure.
+//! The rest of a large change, as after a time without the API server, or when the node's addresses change. Pure.
 //!
-//! It is written piece by piece, all that is one Service's in one plan. What changes meanwhile goes before it: one endpoint does
-//! not wait for ten thousand.
+//! The rest is written piece by piece, with everything of one Service in one plan. What changes meanwhile goes first:
+//! one endpoint does not wait for ten thousand.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,18 +10,18 @@ use super::pace::Pace;
 use crate::cluster::types::ServiceKey;
 use crate::state::Key;
 
-/// How many keys are in the first piece. Less than a thousand endpoints that change at once are better in few plans: the kernel
-/// finds virtual servers along chains, and those of one chain follow each other in a plan.
+/// How many keys are in the first piece. Fewer than a thousand endpoints that change at once are better written in few
+/// plans: the kernel finds virtual servers along chains, and a plan has those of one chain next to each other.
 const FIRST_PIECE: usize = 256;
 
-/// Keys that may be wanted otherwise than they are, by the Service for whose sake.
+/// Keys whose wanted state may have changed, by the Service that caused it.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
     keys: BTreeMap<ServiceKey, Vec<Key>>,
-    /// What is written when all of these are.
+    /// Keys that are written after all of `keys`.
     last: Vec<Key>,
     pace: Pace,
-    /// How many keys the kernel gets now, and since when that takes.
+    /// How many keys are being written, and since when.
     in_work: Option<(usize, Instant)>,
 }
 
@@ -42,24 +42,24 @@ impl Rest {
         self.pace.piece()
     }
 
-    /// So many keys are written at once, until that shows to be too many or too few.
+    /// Sets how many keys are written at once, until that proves too many or too few.
     pub(super) fn set_piece(&mut self, keys: usize) {
         self.pace = Pace::from(keys);
     }
 
-    /// Leaves these for later.
+    /// Leaves these keys of a Service for later.
     pub(super) fn put(&mut self, service: &ServiceKey, keys: Vec<Key>) {
         if !keys.is_empty() {
             self.keys.entry(service.clone()).or_default().extend(keys);
         }
     }
 
-    /// Leaves these for when everything else is written.
+    /// Leaves these keys until everything else is written.
     pub(super) fn put_last(&mut self, keys: Vec<Key>) {
         self.last.extend(keys);
     }
 
-    /// Takes what waits of a Service: it changed once more, and all of it goes together.
+    /// Takes all waiting keys of a Service that changed again: they are written together.
     pub(super) fn take_of(&mut self, service: &ServiceKey) -> Vec<Key> {
         self.keys.remove(service).unwrap_or_default()
     }
@@ -78,12 +78,12 @@ impl Rest {
         taken
     }
 
-    /// So many keys are compared and written next.
+    /// This many keys are compared and written next.
     pub(super) fn begins(&mut self, keys: usize, now: Instant) {
         self.in_work = Some((keys, now));
     }
 
-    /// They are written.
+    /// These keys are written.
     pub(super) fn written(&mut self, now: Instant) {
         if let Some((keys, since)) = self.in_work.take() {
             self.pace.took(keys, now.saturating_duration_since(since));

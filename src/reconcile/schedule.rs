@@ -18,37 +18,39 @@ mod tests;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LAST_RETRY: Duration = Duration::from_mins(1);
-/// A retry comes sooner, by up to one part in so many of its wait, if another one is due then.
+/// A retry comes sooner, by up to one part in so many of its wait, if another retry is due then.
 const TOGETHER: u32 = 4;
 /// How urgent a key is; the first is worked on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// What everything stands on: the device, kernel parameters, the fixed rules.
+    /// The foundations: the device, kernel parameters, the fixed rules.
     Settings,
     /// At start: the Services that everything else needs to start.
     First,
     /// A change, or drift.
     Change,
-    /// Much at once: at start everything else; later, virtual servers that are all gone.
+    /// Much at once: at the start everything else; later, virtual servers that were found to be gone.
     Bulk,
-    /// At start: the ways inside the cluster, which lead to virtual servers of that, and where they begin.
+    /// At the start: the ways inside the cluster, which lead to virtual servers in `Bulk`, and the entry points where
+    /// they begin.
     Ways,
-    /// At start: the ways inside that lead to what is removed, and what is dropped no more.
+    /// At the start: ways inside that lead to virtual servers to be removed, and the marks of entry points that no
+    /// longer drop.
     Turned,
-    /// At start: what is ours and not wanted.
+    /// At the start: what is ours and not wanted.
     Removal,
 }
 
 /// Why a key is not as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// How often in a row.
+    /// How often in a row it failed.
     pub attempts: u32,
     /// What the kernel said last.
     pub text: String,
-    /// Whether that is about this object, as far as can be told, and not about all.
+    /// Whether the reason is about this object alone, as far as can be told.
     pub is_single: bool,
-    /// Whether anyone was told.
+    /// Whether it was reported.
     announced: bool,
     /// When it is tried again.
     due: Instant,
@@ -60,8 +62,8 @@ impl Failure {
         self.due
     }
 
-    /// Whether the kernel refused it, as far as is known. Otherwise it waits for another key, or for its first retry, which
-    /// is at once.
+    /// Whether the kernel refused the key, as far as is known. Otherwise the key waits for another one, or for its
+    /// first retry, which comes at once.
     pub fn is_refusal(&self) -> bool {
         self.announced
     }
@@ -70,12 +72,12 @@ impl Failure {
 /// Keys that wait.
 #[derive(Clone, Debug, Default)]
 struct Queue {
-    /// What came together, in order, each key once: at the start hundreds of thousands of keys do, and a tree of them would
-    /// leave its holes behind between all that is made meanwhile and stays.
+    /// Keys that came together, in order, each once. At the start these are hundreds of thousands, and a tree of them
+    /// would leave holes in memory between what is allocated meanwhile and stays.
     filled: VecDeque<Key>,
     /// What came later.
     added: Scope,
-    /// How many keys are of each family, or of none; counted, since it is asked for all the time.
+    /// How many keys there are of each family, and of none. Kept as a count, since it is asked for all the time.
     of: BTreeMap<Option<Family>, usize>,
 }
 
@@ -91,7 +93,7 @@ impl Queue {
         }
     }
 
-    /// The same for each of these, in whatever order.
+    /// Inserts all of these, in whatever order.
     fn insert_all(&mut self, mut keys: Vec<Key>) {
         if self.is_empty() {
             keys.sort_unstable();
@@ -109,13 +111,13 @@ impl Queue {
 
     /// Takes everything.
     fn take(mut self) -> Scope {
-        // What is in order already is made a tree at once.
+        // Keys that are in order already become a tree at once.
         let mut keys: Scope = self.filled.into_iter().collect();
         keys.append(&mut self.added);
         keys
     }
 
-    /// Takes the first keys in order, so many of them.
+    /// Takes the first `count` keys in order.
     fn take_first(&mut self, count: usize) -> Scope {
         let next = || match (self.filled.front(), self.added.first()) {
             (Some(filled), Some(added)) if added < filled => self.added.pop_first(),
@@ -126,7 +128,7 @@ impl Queue {
         self.taken(keys)
     }
 
-    /// Takes the last keys in order, so many of them.
+    /// Takes the last `count` keys in order.
     fn take_last(&mut self, count: usize) -> Scope {
         let next = || match (self.filled.back(), self.added.last()) {
             (Some(filled), Some(added)) if added > filled => self.added.pop_last(),
@@ -146,7 +148,7 @@ impl Queue {
         keys
     }
 
-    /// Whether something of this family waits, or of what the families share.
+    /// Whether something waits that concerns this family, or what the families share.
     fn concerns(&self, family: Family) -> bool {
         [None, Some(family)].iter().any(|of| self.of.get(of).is_some_and(|count| *count > 0))
     }
@@ -167,9 +169,9 @@ pub(super) struct Schedule {
 #[derive(Clone, Debug, Default)]
 struct Suspects {
     keys: Scope,
-    /// Those that were taken, and are to be taken again once they are certain.
+    /// Keys that were taken from a queue and have to wait: they are queued again once this part is certain.
     taken: Scope,
-    /// Reading them failed: not before this.
+    /// When to read the keys again, after reading them failed.
     due: Option<Instant>,
     attempts: u32,
 }
@@ -187,8 +189,8 @@ impl Schedule {
         }
     }
 
-    /// Takes the keys to compare next: a whole queue (a burst becomes one run; order inside it is the plan's business),
-    /// or a piece of the first fill. Keys whose state is uncertain wait for it to be read.
+    /// Takes the keys to compare next: a whole queue (a burst becomes one run; the plan decides the order inside it),
+    /// or a piece of the first fill. Uncertain keys wait until they are read.
     pub(super) fn take(&mut self, now: Instant) -> Scope {
         self.take_retries(now);
         let piece = self.pace.piece();
@@ -197,9 +199,10 @@ impl Schedule {
             let queue = entry.get_mut();
             let taken = match urgency {
                 Urgency::Settings | Urgency::First | Urgency::Change => std::mem::take(queue).take(),
-                // From the front elements, virtual servers, addresses; from the back the reverse. Both are the order
-                // that order.rs wants, across pieces, of what is in one queue. Which step needs which is known inside
-                // one piece only: what needs something that an earlier piece failed to make is tried all the same.
+                // From the front come elements, virtual servers, addresses; from the back the reverse. Both are the
+                // order that order.rs wants, here across the pieces of one queue. Which step needs which is known only
+                // inside one piece: a step that needs something which an earlier piece failed to make is tried all the
+                // same.
                 Urgency::Bulk | Urgency::Ways => queue.take_first(piece),
                 Urgency::Turned | Urgency::Removal => queue.take_last(piece),
             };
@@ -214,7 +217,7 @@ impl Schedule {
         Scope::new()
     }
 
-    /// What of this is certain. The rest waits for that.
+    /// Those of these keys that are certain. The others wait until they are.
     fn without_suspects(&mut self, taken: Scope) -> Scope {
         let (uncertain, ready) = taken.into_iter().partition::<Scope, _>(|key| self.is_suspect(key));
         for key in uncertain {
@@ -225,9 +228,10 @@ impl Schedule {
         ready
     }
 
-    /// Puts the keys whose retry is due among the changes, and with them those that come soon: before each retry what the
-    /// kernel has is read, and of one element that is the whole table. A thousand objects that are refused for ever would
-    /// otherwise have it read all the time.
+    /// Puts the keys whose retry is due among the changes, and with them those that are due soon.
+    ///
+    /// Before each retry the kernel's state of the key is read, and for an element that is the whole table. A thousand
+    /// objects that are always refused would otherwise have the table read all the time.
     fn take_retries(&mut self, now: Instant) {
         if self.retries.first().is_none_or(|(due, _)| *due > now) {
             return;
@@ -245,7 +249,7 @@ impl Schedule {
         }
     }
 
-    /// The kernel took so long for so many keys.
+    /// Takes in that the kernel took this long for this many keys.
     pub(super) fn took(&mut self, keys: usize, took: Duration) {
         self.pace.took(keys, took);
     }
@@ -265,7 +269,8 @@ impl Schedule {
         self.queues.range(Urgency::Bulk..).next().is_some()
     }
 
-    /// A key that was taken waits with another one: until that is certain, or for its retry; `false`: there is no reason to.
+    /// Lets a key that was taken wait for another one: until that is certain, or for its retry; `false`: there is no
+    /// reason to wait.
     pub(super) fn waits_with(&mut self, key: &Key, other: &Key, now: Instant) -> bool {
         if self.is_suspect(other) {
             self.suspects.entry(Part::of(other)).or_default().taken.insert(key.clone());
@@ -282,7 +287,7 @@ impl Schedule {
         self.suspects.entry(Part::of(&key)).or_default().keys.insert(key);
     }
 
-    /// The keys of which it is uncertain what the kernel has.
+    /// The keys for which it is uncertain what the kernel has.
     pub(super) fn all_uncertain(&self) -> impl Iterator<Item = &Key> {
         self.suspects.values().flat_map(|suspects| &suspects.keys)
     }
@@ -292,7 +297,7 @@ impl Schedule {
         self.suspects.get(&Part::of(key)).is_some_and(|suspects| suspects.keys.contains(key))
     }
 
-    /// The uncertain keys of the first part whose are to be read now.
+    /// The uncertain keys of the first part that is to be read now.
     pub(super) fn suspects(&self, now: Instant) -> Option<&Scope> {
         let first = self.suspects.values().find(|suspects| suspects.due.is_none_or(|due| due <= now));
         first.map(|suspects| &suspects.keys)
@@ -302,7 +307,7 @@ impl Schedule {
     pub(super) fn certain(&mut self, keys: Scope) {
         let suspects = keys.first().and_then(|key| self.suspects.remove(&Part::of(key))).unwrap_or_default();
         for key in keys {
-            // One that waits for its retry goes on waiting, if nothing else was to be done with it.
+            // A key that waits for its retry goes on waiting, if nothing else was to be done with it.
             let waits = self.failures.get(&key).map(|failure| (failure.due, key.clone()));
             if waits.is_none_or(|retry| !self.retries.contains(&retry)) {
                 self.add(Urgency::Change, key);
@@ -323,13 +328,15 @@ impl Schedule {
         }
     }
 
-    /// Whether uncertain keys could not be read when that was last tried.
+    /// Whether reading uncertain keys failed when it was last tried.
     pub(super) fn has_unreadable(&self) -> bool {
         self.suspects.values().any(|suspects| suspects.attempts > 0)
     }
 
-    /// The kernel refused what a key needs, for a reason that `is_single`, its own, or may be everyone's: it is tried
-    /// again later. Says whether that should be told: the first failure, or another text.
+    /// The kernel refused what a key needs: it is tried again later.
+    ///
+    /// `is_single`: the reason is about this key alone; otherwise it may be about everything. Returns whether to report
+    /// the failure: it is the first one, or has another text.
     pub(super) fn fail(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         let news = self.failures.get(key).is_none_or(|known| !known.announced || known.text != text);
         let attempts = self.failures.get(key).map_or(0, |known| known.attempts).saturating_add(1);
@@ -338,8 +345,10 @@ impl Schedule {
         news
     }
 
-    /// The kernel refused a step because our picture of the key was wrong. Once, that is settled by reading and
-    /// trying again at once; then it is a failure like any other. Says whether it should be told.
+    /// The kernel refused a step because our picture of the key was wrong.
+    ///
+    /// The first time, the key is read and tried again at once; after that, this is a failure like any other. Returns
+    /// whether to report it.
     pub(super) fn surprise(&mut self, key: &Key, text: String, is_single: bool, now: Instant) -> bool {
         if self.failures.contains_key(key) {
             return self.fail(key, text, is_single, now);
@@ -351,13 +360,13 @@ impl Schedule {
     /// A key was not worked on because another one was not done: it is tried again together with that one.
     pub(super) fn wait_for(&mut self, key: &Key, prerequisite: &Key) {
         match self.failures.get(prerequisite) {
-            // The attempts as the other's, too: they decide which retries come sooner with another one, and these two must
-            // come together. What a step needs is known inside one plan only.
+            // With the other key's attempts too: they decide which retries come sooner, together with another one, and
+            // these two must come together. What a step needs is known only inside one plan.
             Some(&Failure { attempts, is_single, due, .. }) => {
                 let text = format!("waits for {prerequisite}");
                 self.set_failure(key, Failure { attempts, text, is_single, announced: false, due });
             }
-            // Its state is uncertain: it is read before anything is taken.
+            // The other key is uncertain: it is read before anything is taken.
             None => self.add(Urgency::Change, key.clone()),
         }
     }
@@ -372,7 +381,7 @@ impl Schedule {
         }
     }
 
-    /// A key is as wanted. Says whether that should be told.
+    /// A key is as wanted. Returns whether to report that.
     pub(super) fn succeed(&mut self, key: &Key) -> bool {
         let Some(failure) = self.failures.remove(key) else { return false };
         self.retries.remove(&(failure.due, key.clone()));
@@ -384,16 +393,16 @@ impl Schedule {
         &self.failures
     }
 
-    /// When there will be something to do, if nothing happens before. Retries wait as changes do where those are held back
-    /// until `hold`.
+    /// When there will be something to do, if nothing happens before. Where changes are held back until `hold`, retries
+    /// wait as well.
     pub(super) fn next_due(&self, hold: Option<Instant>) -> Option<Instant> {
         let reread = self.suspects.values().filter_map(|suspects| suspects.due);
         let retry = self.retries.first().map(|(due, _)| hold.map_or(*due, |hold| hold.max(*due)));
         retry.into_iter().chain(reread).min()
     }
 
-    /// Whether everything of a family, and of what the families share, is as wanted, or is single objects that the kernel
-    /// refuses.
+    /// Whether everything of a family, and of what the families share, is as wanted, except for single objects that the
+    /// kernel refuses.
     pub(super) fn is_settled(&self, family: Family) -> bool {
         let concerns = |key: &Key| key.family().is_none_or(|other| other == family);
         !self.queues.values().any(|queue| queue.concerns(family))
@@ -402,8 +411,11 @@ impl Schedule {
     }
 }
 
-/// The wait after so many failures in a row, shortened by up to a quarter so that not all keys of a node, and not all nodes
-/// of a cluster, come back together. The jitter is drawn from the key: this module knows no dice.
+/// The wait after this many failures in a row, shortened by up to a quarter so that not all keys of a node come back
+/// together.
+///
+/// The jitter is a fixed hash of the key and the attempts, since this module knows no dice: it is the same on every
+/// node.
 fn backoff(attempts: u32, key: &Key) -> Duration {
     let mut hasher = DefaultHasher::new();
     (attempts, key).hash(&mut hasher);
@@ -411,7 +423,7 @@ fn backoff(attempts: u32, key: &Key) -> Duration {
     full_backoff(attempts) * (1024 - part) / 1024
 }
 
-/// The same, not shortened.
+/// The wait after this many failures in a row, not shortened.
 fn full_backoff(attempts: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LAST_RETRY)
 }

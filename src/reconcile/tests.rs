@@ -45,7 +45,7 @@ const DEADLINE: Duration = Duration::from_mins(15);
 const LIVE: Weight = Weight::Exactly(1);
 const ZERO: Weight = Weight::Exactly(0);
 
-/// The virtual server, as one that is counted.
+/// The virtual servers to count.
 fn asked() -> BTreeSet<VirtualServerKey> {
     [server_key(Protocol::Tcp), server_key(Protocol::Sctp)].into()
 }
@@ -136,7 +136,7 @@ fn no_more_is_looked_at_together_the_more_real_servers_there_are() {
         let part = drains.due(now + POLL, &actual).expect("the first part");
         assert_eq!(part.len(), of_drains, "{real_servers}");
     }
-    // However many one has.
+    // One virtual server is counted at least, however many real servers it has.
     let mut drains = Drains::new(DEADLINE);
     let one = state(Protocol::Tcp, &(1..=250).map(|number| (number, LIVE)).collect::<Vec<_>>());
     drains.complete(&mut state(Protocol::Tcp, &[(1, LIVE)]), &one, now, gone);
@@ -191,7 +191,7 @@ fn an_endpoint_that_a_slice_still_has_stays_and_its_time_begins_when_it_is_gone(
     assert_eq!(complete(&mut drains, now + DEADLINE, false), 1);
 }
 
-/// Who asks is refused either way, and each time in vain is a line in the kernel's log as long as it is there.
+/// Clients are refused either way; and as long as the real server is there, each attempt is a line in the kernel's log.
 #[test]
 fn where_nobody_serves_an_endpoint_stays_no_longer_than_its_connections() {
     let mut now = Instant::now();
@@ -219,7 +219,7 @@ fn where_nobody_serves_an_endpoint_stays_no_longer_than_its_connections() {
     assert_eq!(complete(&mut drains, now, &[], true), 1);
     assert_eq!(drains.counted(&asked(), &[(other, 0)].into(), now).len(), 1);
     assert_eq!(complete(&mut drains, now, &[], true), 0);
-    // Once its slice is gone it has its time, from then on.
+    // Once no slice has it, its deadline runs from then on.
     let mut drains = Drains::new(DEADLINE);
     assert_eq!(complete(&mut drains, now, &[], true), 2);
     assert_eq!(complete(&mut drains, now, &[], false), 2);
@@ -286,7 +286,7 @@ fn a_drain_whose_virtual_server_is_not_wanted_any_more_is_overtaken() {
     assert_eq!(drains.ended(), Ended { overtaken: 2, ..Ended::default() });
 }
 
-/// Between the look that finds nobody connected and the comparison that would let it go.
+/// The endpoint comes back between the look that finds it idle and the comparison that would remove it.
 #[test]
 fn an_endpoint_that_comes_back_when_it_was_found_idle_did_not_go() {
     let now = Instant::now();
@@ -323,7 +323,7 @@ fn the_picture_counts_real_servers() {
     assert_eq!(picture.real_servers(), 0);
 }
 
-/// One Service that no kernel takes must not make every node unhealthy; a kernel that takes none must.
+/// One Service that no kernel accepts must not make every node unhealthy; a kernel that accepts none must.
 #[test]
 fn refused_objects_are_few_where_more_of_their_kind_stand() {
     let now = Instant::now();
@@ -339,7 +339,7 @@ fn refused_objects_are_few_where_more_of_their_kind_stand() {
             })
         },
     ];
-    // All kinds of 1 to 5 are there.
+    // The kernel has objects 1 to 5 of each kind.
     let mut actual = state(Protocol::Tcp, &[(1, LIVE)]);
     let value = actual.virtual_servers[&server(1)].clone();
     for number in 1..=5 {
@@ -362,14 +362,14 @@ fn refused_objects_are_few_where_more_of_their_kind_stand() {
         assert!(!few(&[6], &[1, 2, 3, 4, 5]), "what stands is not wanted");
         assert!(few(&[4, 5], &[]) && !few(&[3, 4, 5], &[]), "what is there may be wrong");
     }
-    // Of the other family nothing is said.
+    // Nothing is said of the other family.
     let mut schedule = Schedule::default();
     schedule.fail(&Key::Address(ip("fd00::1")), "Permission denied".into(), true, now);
     assert!(refusals::are_few(schedule.failures(), &actual, |_| true, Family::V4));
     assert!(!refusals::are_few(schedule.failures(), &actual, |_| true, Family::V6));
 }
 
-/// When the next part of the audit is looked at; what everything stands on is asked for in between.
+/// When the next part of the rotation is looked at; the foundations are looked for in between.
 fn next_look(audit: &mut Audit, state: &State) -> Instant {
     loop {
         let due = audit.next_due().expect("there is always a next one");
@@ -408,7 +408,7 @@ fn an_audit_rests_in_proportion_unless_it_found_something() {
     now += 50 * second;
     assert_eq!(next_look(&mut audit, &State::default()), now, "longer in a large cluster");
     audit.look_at(vec![server_key(Protocol::Tcp)]);
-    // Only then is known what that cost.
+    // Only now is it known what that look cost.
     audit.cost(second, now);
     assert_eq!(next_look(&mut audit, &large), now + second, "what surprised is read soon");
 }
@@ -431,7 +431,7 @@ fn what_is_asked_for_is_looked_at_at_once_and_does_not_hold_up_the_audit() {
     let mut audit = Audit::new(second, [Family::V4].into());
     audit.start(start);
     let tables = Look::Read(Selection::Tables(Family::V4));
-    // A table that somebody makes anew all the time.
+    // Somebody makes the table anew all the time.
     for _ in 0..3 {
         audit.look(vec![tables.clone()]);
         assert_eq!(audit.due(start, &State::default()), Some(tables.clone()));
@@ -452,7 +452,7 @@ fn what_is_asked_for_is_looked_at_at_once_and_does_not_hold_up_the_audit() {
 fn what_everything_stands_on_is_asked_for_however_long_an_audit_rests() {
     let second = Duration::from_secs(1);
     let start = Instant::now();
-    // An address that takes nothing in stands for no other.
+    // An address that takes no packets in stands for no other.
     let unrouted = Address { routed: false, ..Address::wanted(ip("10.96.0.1")) };
     let routed = ["10.96.0.2", "10.96.0.3", "fd00::1", "fd00::2"].map(ip);
     let mut addresses: BTreeMap<_, _> = routed.map(|address| (address, Address::wanted(address))).into();

@@ -1,7 +1,7 @@
 //! Waiting on the loop's own thread, for a future or for the time.
 //!
-//! A timer of the runtime's would do, but whoever sets one wakes the thread that waits for the runtime's sockets, only
-//! to have it wait again: two system calls and two changes of threads beside every change that is written.
+//! A timer of the runtime would do, but setting one wakes the thread that waits for the runtime's sockets, only to have
+//! it wait again: two system calls and two thread switches more for every change that is written.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ impl Wake for Unpark {
     }
 }
 
-/// What the future comes to; `None`: it did not from `now` until this moment. And what time it was at the last look, which
-/// need not be asked for again. The future is polled once at least, and dropped in the end, so it must be cancel-safe. It
-/// must not need a runtime to be polled.
+/// Waits for a future, from `now` until a moment; `None`: it did not complete in time.
+///
+/// Also returns what time it was at the last look, so that the caller need not read the clock again. The future is
+/// polled at least once, and dropped in the end, so it must be cancel-safe. It must not need a runtime to be polled.
 pub(super) fn wait<F: Future>(future: F, mut now: Instant, until: Instant) -> (Option<F::Output>, Instant) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);

@@ -1,13 +1,17 @@
-//! Which contested addresses the API server is told of, as Events of the Services that do not get them, or share them with a node:
-//! whoever made the Service finds them there, without the logs of a node. An addition to kube-proxy's Events (contract 10.1).
-//! One Event has all of a Service's that were found at the same time.
+//! Decides which contested addresses the API server is told of, as Events of Services that do not get an address, or
+//! that share one with a node.
 //!
-//! All nodes see two Services claim one address, and thousands must not each write an Event. One does, without asking the others:
-//! that on which the first endpoint of the Service that has it is, by address; if it has none, of the other. Where neither has
-//! one on a known node, nobody does. (A new Service is mostly told of before it has any.)
+//! Whoever made the Service finds the Event there, without the logs of a node. These Events are an addition to
+//! kube-proxy's (contract 10.1). One Event has all contested addresses of a Service that were found at the same time.
 //!
-//! That an external IP is a node's own is told by that node. So many nodes at most write as the Service lists addresses. Not so
-//! of a load balancer's addresses: to some load balancers (that of K3s) each node's own is one, of each Service.
+//! All nodes see that two Services claim one address, and thousands must not each write an Event. One node does,
+//! without asking the others: the node of the first endpoint, by address, of the Service that has the address. If that
+//! Service has no endpoint on a known node, the other Service's first endpoint decides; if neither has one, nobody
+//! writes. (A new Service mostly becomes known before it has any endpoint.)
+//!
+//! That an external IP is a node's own is told by that node, so at most as many nodes write as the Service lists
+//! addresses. This is not done for a load balancer's addresses: with some load balancers (that of K3s) every node's own
+//! address is one of each Service.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,13 +24,13 @@ use crate::cluster::types::ServiceKey;
 use crate::desired::claims::Conflict;
 use crate::reconcile::note::Owner;
 
-/// The Events that the node of this name writes of what was found by now.
+/// The Events that node `node_name` writes about what was found so far.
 pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> Vec<Happening> {
     let mut by_loser: BTreeMap<&ServiceKey, Vec<&Conflict>> = BTreeMap::new();
     for conflict in &contested.conflicts {
         by_loser.entry(&conflict.loser).or_default().push(conflict);
     }
-    // Each Service is looked through once, however many entry points it has in common with another.
+    // Each Service's endpoints are searched once, however many entry points it shares with another.
     let mut first_nodes = BTreeMap::new();
     let mut first = |service| *first_nodes.entry(service).or_insert_with(|| first_node(cluster, service));
     let mut notes: BTreeMap<&ServiceKey, Vec<String>> = BTreeMap::new();
@@ -58,7 +62,7 @@ pub(super) fn of(contested: &Contested, cluster: &Cluster, node_name: &str) -> V
     notes.into_iter().map(event).collect()
 }
 
-/// The node on which the first endpoint of a Service is, by address, of those on a known node.
+/// The node of a Service's first endpoint, by address, among its endpoints on known nodes.
 fn first_node<'a>(cluster: &'a Cluster, service: &ServiceKey) -> Option<&'a str> {
     let endpoints = cluster.slices(service).flat_map(|slice| &slice.endpoints);
     let placed = endpoints.filter_map(|endpoint| Some((endpoint.address, endpoint.node.as_deref()?)));

@@ -1,11 +1,12 @@
-//! Addresses that somebody else has, too: told together, since one mistake is about many of them, and each start tells again.
+//! Addresses that somebody else has too. They are logged together: one mistake concerns many of them, and each start
+//! logs them again.
 
 use super::{NAMED, named};
 use crate::desired::Shared;
 use crate::desired::claims::{Conflict, ORDER};
 use crate::reconcile::note::Owner;
 
-/// What was found by now.
+/// The contested addresses found so far.
 #[derive(Default)]
 pub(crate) struct Contested {
     /// Virtual servers that two Services claim.
@@ -43,14 +44,14 @@ fn tell_conflicts(conflicts: &[Conflict]) {
     }
 }
 
-/// How it is said that an owner has service addresses, too.
+/// The log messages about one kind of owner that has service addresses too.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Words {
-    /// Whether it is likely a mistake, or has to be known: a warning.
+    /// Whether to log a warning: it is likely a mistake, or has to be known.
     is_warning: bool,
-    /// Of one address.
+    /// The message about one address.
     one: &'static str,
-    /// Of many.
+    /// The message about many.
     many: &'static str,
 }
 
@@ -98,7 +99,7 @@ macro_rules! log {
     };
 }
 
-/// Says that service addresses are not put on our device, and why.
+/// Logs which service addresses are not put on our device, and why.
 fn tell_shared(all: &[(Shared, Owner)]) {
     let mut groups: Vec<(Words, Vec<&(Shared, Owner)>)> = Vec::new();
     for found in all {

@@ -1,6 +1,6 @@
-//! What the API server is told of as Events (contract 10.1), in kube-proxy's words, and `AddressConflict`, which is ours.
+//! The Events for the API server (contract 10.1): kube-proxy's, in its words, and `AddressConflict`, which is ours.
 //!
-//! One of kube-proxy's is missing: `IPVSDeprecation`. It is about kube-proxy's own ipvs mode.
+//! One of kube-proxy's Events is missing: `IPVSDeprecation`, which is about kube-proxy's own ipvs mode.
 
 use crate::api::events::{Happening, Regarding};
 use crate::desired::claims::ORDER;
@@ -27,7 +27,7 @@ pub(crate) enum OwnServer {
 }
 
 impl OwnServer {
-    /// What it is called in the log.
+    /// Its name in the log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Healthz => "healthz",
@@ -45,13 +45,13 @@ pub(crate) fn server_failed(server: OwnServer, why: String) -> Happening {
     Happening { regarding: Regarding::Node, warning: true, reason, action: START, note: why }
 }
 
-/// Addresses of a Service have somebody else, too: `notes` says which, and who.
+/// Somebody else has addresses of a Service too: `notes` says which addresses, and who.
 pub(crate) fn address_conflict(service: Regarding, notes: &[String]) -> Happening {
     let note = notes.join("; ");
     Happening { regarding: service, warning: true, reason: "AddressConflict", action: "ServeAddress", note }
 }
 
-/// Other Services have what a Service asks for: `held` is protocol, address and port of each, and who has it.
+/// Other Services have what a Service asks for: `held` lists protocol, address and port of each, and who has it.
 pub(crate) fn held_by_others(held: &str) -> String {
     format!("other Services have what this one asks for, and keep it ({ORDER}): {held}")
 }

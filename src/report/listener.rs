@@ -1,4 +1,4 @@
-//! What the loop says goes to the log, to metrics and to health, and what it is asked is answered.
+//! The reporter as the loop's listener: notes go to the log, metrics and health, and questions are answered.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ impl Listener for Reporter {
     }
 
     fn answer(&mut self, reconciler: &Reconciler, question: Self::Question, now: Instant) {
-        // They wait in the queue while the program starts, and those who asked do not.
+        // Questions wait in the queue while the program starts; those who asked do not wait that long.
         if question.is_given_up() {
             return;
         }

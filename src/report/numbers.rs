@@ -1,4 +1,4 @@
-//! The part of the news that is numbers.
+//! The part of the loop's notes that becomes metrics.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use crate::serve::metrics::own::{AddressConflict, DrainEnd, DriftKind, ObjectKin
 use crate::serve::metrics::{Metrics, gauge};
 use crate::state::{Key, RealServerKey, VirtualServerKey};
 
-/// The metrics of this program, with all that it may count.
+/// The metrics of this program, with every kind of write and verdict that it may count.
 pub(crate) fn metrics() -> Metrics {
     Metrics::new(&StepKind::ALL.map(StepKind::as_str), &Verdict::ALL.map(Verdict::as_str))
 }
 
-/// Turns totals of the loop into steps of counters.
+/// Turns totals of the loop into increments of counters.
 pub(super) struct Numbers {
     metrics: Arc<Metrics>,
     /// How many families are served.
     families: u64,
-    /// As counted before.
+    /// The totals as of the last [`Numbers::take`].
     changes: Changes,
-    /// As counted before.
+    /// The totals as of the last [`Numbers::take`].
     ended: Ended,
 }
 
 impl Numbers {
-    /// Where so many families are served.
+    /// Numbers of a node that serves this many families.
     pub(super) fn new(metrics: Arc<Metrics>, families: usize) -> Self {
         Self { metrics, families: families as u64, changes: Changes::default(), ended: Ended::default() }
     }
 
-    /// What a plan did.
+    /// Counts what a plan did.
     pub(super) fn wrote(&self, counts: &WriteCounts, filter_refused: &BTreeSet<Family>, took: Duration) {
         let Metrics { own, kube_proxy, .. } = &*self.metrics;
         own.apply_duration_seconds.observe(took.as_secs_f64());
@@ -51,25 +51,25 @@ impl Numbers {
         }
     }
 
-    /// The audit has read everything back.
+    /// Notes when the audit had read everything back.
     pub(super) fn audited(&self, now: SystemTime) {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.metrics.own.audit_round_timestamp_seconds.set(gauge(seconds));
     }
 
-    /// What a purge of connection tracking did.
+    /// Counts what a purge of connection tracking did.
     pub(super) fn purged(&self, family: Family, purged: &Purged) {
         let kube_proxy = &self.metrics.kube_proxy;
         kube_proxy.conntrack_sync_duration_seconds.of(family).observe(purged.took.as_secs_f64());
         kube_proxy.conntrack_deleted_entries_total.of(family).inc_by(purged.deleted);
     }
 
-    /// Takes over what the loop counts.
+    /// Takes over the loop's counts.
     pub(super) fn take(&mut self, reconciler: &Reconciler) {
         let Metrics { own, kube_proxy, .. } = &*self.metrics;
         let (old, new) = (self.changes, reconciler.changes());
-        // kube-proxy has a proxier for each family, and each of them counts all. A slice is of one family, and of those
-        // that wait only the number that was set last is seen.
+        // kube-proxy has a proxier for each family, and each proxier counts all changes of Services. A slice belongs to
+        // one family. Of the pending counts, only the one that was set last is seen.
         kube_proxy.service_changes_total.inc_by((new.services - old.services) * self.families);
         kube_proxy.endpoint_changes_total.inc_by(new.slices - old.slices);
         kube_proxy.service_changes_pending.set(gauge(new.services_pending));
@@ -98,17 +98,17 @@ impl Numbers {
         own.set_address_conflicts(AddressConflict::Conflict, conflicts);
         own.set_address_conflicts(AddressConflict::Shared, shared);
         own.draining_real_servers.set(gauge(reconciler.draining()));
-        // Most kernel parameters that may not be written are done without.
+        // We do without most kernel parameters that may not be written.
         let is_done_without =
             |(key, failure): &(&Key, &Failure)| matches!(key, Key::Sysctl(_)) && failure.is_single;
-        // What waits for another object, or for its first retry, was not refused.
+        // A key that waits for another one, or for its first retry, was not refused.
         let is_counted = |failure: &(&Key, &Failure)| failure.1.is_refusal() && !is_done_without(failure);
         own.refused_objects.set(gauge(reconciler.failures().iter().filter(is_counted).count()));
     }
 }
 
-/// In kube-proxy's words, and with its names of real servers, the last first. A line for all: where a node has died there are
-/// thousands at once.
+/// Logs real servers that have drained, the latest first, in kube-proxy's words and with its names of them. One line
+/// for all: where a node has died there are thousands at once.
 fn tell_drained(ended: Ended, idle: u64, deadline: u64) {
     let count = usize::try_from(idle + deadline).unwrap_or(usize::MAX);
     if count == 0 {

@@ -1,5 +1,5 @@
-//! What hangs on the facts of single Services: health check ports, and how many lack endpoints here. Only Services whose
-//! facts changed are looked at.
+//! What depends on the facts of single Services: health check ports, and how many Services lack endpoints on this node.
+//! Only Services whose facts changed are looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::metrics::kube_proxy::TrafficPolicy;
 use crate::serve::service_health::{Addresses, News, Wanted};
 
-/// What was told of Services before.
+/// What was last reported about Services.
 pub(crate) struct Services {
     node_name: Arc<str>,
     families: BTreeSet<Family>,
@@ -26,11 +26,11 @@ pub(crate) struct Services {
     bind_address: Option<IpAddr>,
     metrics: Arc<Metrics>,
     news: mpsc::UnboundedSender<Vec<News>>,
-    /// What health check ports are to answer.
+    /// The health check ports, and what they are to answer.
     wanted: BTreeMap<ServiceKey, BTreeMap<Family, Wanted>>,
-    /// Load balancers that should have a health check port and have none.
+    /// Services of load balancers that should have a health check port and have none.
     unanswered: BTreeSet<ServiceKey>,
-    /// The Services with a policy `Local` and endpoints, but none here.
+    /// The Services with a `Local` policy that have endpoints, but none on this node.
     lacking: BTreeMap<(Family, TrafficPolicy), BTreeSet<ServiceKey>>,
     listening: BTreeMap<Family, Addresses>,
 }
@@ -57,12 +57,12 @@ impl Services {
         }
     }
 
-    /// The facts of these Services may have changed. What that means for health check ports is told together: a port may
-    /// pass from one of them to another.
+    /// Looks at these Services, whose facts may have changed. News about health check ports are sent together: a port
+    /// may pass from one Service to another.
     pub(super) fn look(&mut self, cluster: &Cluster, touched: &Touched) {
         let mut news = Vec::new();
         for key in touched {
-            // Nearly all Services: nothing hangs on where their endpoints are, and nothing did.
+            // True of nearly all Services: nothing depends on where their endpoints are, now or before.
             let policies =
                 cluster.service(key).map(|service| (service.internal_policy, service.external.is_some()));
             if matches!(policies, None | Some((Policy::Cluster, false)))
@@ -77,7 +77,7 @@ impl Services {
             for family in self.families.clone() {
                 let service = cluster.service(key).filter(|service| has(service, family));
                 let uid = service.and_then(|service| service.uid);
-                // Most Services have nothing that depends on it, and some have thousands of endpoints.
+                // Skipped where nothing depends on it, as in most Services: some have thousands of endpoints.
                 let local = service
                     .filter(|service| depends_on_place(service))
                     .map(|service| local::of(cluster, service, &self.node_name, family))
@@ -97,7 +97,7 @@ impl Services {
         self.tell(news);
     }
 
-    /// Says that a Service has no health check port and should, once.
+    /// Logs once that a Service has no health check port although it should.
     fn look_for_health_check_port(&mut self, cluster: &Cluster, key: &ServiceKey) {
         let external = cluster.service(key).and_then(|service| service.external.as_deref());
         if external.is_none_or(|external| !external.lacks_health_check_node_port) {
@@ -119,7 +119,7 @@ impl Services {
         Some(News::Service(key.clone(), wanted))
     }
 
-    /// Nobody listens any more when the program ends.
+    /// Sends news. When the program ends, nobody receives them any more.
     fn tell(&self, news: Vec<News>) {
         if !news.is_empty() {
             let _ = self.news.send(news);
@@ -134,7 +134,7 @@ impl Services {
         }
     }
 
-    /// Facts about the node may have changed. Health check ports listen where node ports are served, loopback
+    /// Looks at the node, whose facts may have changed. Health check ports listen where node ports are served, loopback
     /// addresses included (contract 8.4).
     pub(super) fn look_at_node(&mut self, cluster: &Cluster) {
         let written = cluster.node().map_or(&[][..], |node| &node.addresses);
@@ -150,7 +150,7 @@ impl Services {
     }
 }
 
-/// Whether it matters here what is on this node.
+/// Whether it matters for a Service which of its endpoints are on this node.
 fn depends_on_place(service: &Service) -> bool {
     let external = service.external.as_deref();
     service.internal_policy == Policy::Local

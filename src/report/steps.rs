@@ -1,4 +1,4 @@
-//! What was written, step by step: for `-v 3`.
+//! Logs what was written, step by step: for `-v 3`.
 
 use super::named;
 use crate::diff::{Plan, Step};
@@ -9,10 +9,10 @@ use crate::state::Weight;
 use crate::telemetry;
 use crate::vlog;
 
-/// From which `-v` on each step has a line.
+/// The `-v` from which on each step has a line.
 const LEVEL: u8 = 3;
 
-/// Names each step of a plan, with what it is about and what became of it.
+/// Logs each step of a plan, with the object it is about and what became of it.
 pub(super) fn log(reconciler: &Reconciler, plan: &Plan, outcomes: &[Outcome]) {
     if !telemetry::v(LEVEL) {
         return;

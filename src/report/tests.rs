@@ -31,14 +31,14 @@ const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
 const ENOBUFS: i32 = 105;
 
-/// A loop with a kernel in memory, and what it tells.
+/// A loop with a kernel in memory, and its reporter.
 struct Life {
     reconciler: Reconciler,
     kernel: MemoryKernel,
     reporter: Reporter,
     status: watch::Receiver<Status>,
     metrics: Arc<Metrics>,
-    /// What becomes Events.
+    /// The Events.
     happenings: mpsc::Receiver<Happening>,
     now: Instant,
 }
@@ -48,12 +48,12 @@ impl Life {
         Self::at_pace(Duration::ZERO, Duration::from_hours(1))
     }
 
-    /// One that serves these families.
+    /// A life that serves these families.
     fn of(families: &BTreeSet<Family>) -> Self {
         Self::of_at_pace(families, Duration::ZERO, Duration::from_hours(1))
     }
 
-    /// One that writes so often, and audits so often.
+    /// A life that writes and audits this often.
     fn at_pace(min_sync_period: Duration, audit_period: Duration) -> Self {
         Self::of_at_pace(&Family::ALL.into(), min_sync_period, audit_period)
     }
@@ -75,7 +75,7 @@ impl Life {
         Self { reconciler, kernel, reporter, status, metrics, happenings, now: Instant::now() }
     }
 
-    /// Works until there is nothing to do, and tells.
+    /// Works until there is nothing to do, and reports.
     fn work(&mut self) {
         while let Next::Work(work) = self.reconciler.next(self.now) {
             let answer = work.carry_out(&mut self.kernel);
@@ -190,7 +190,7 @@ fn a_change_that_the_kernel_keeps_refusing_makes_the_node_unhealthy() {
     assert_eq!(life.number("kubeproxy_sync_proxy_rules_service_changes_pending"), "0");
 }
 
-/// As kube-proxy counts them, which has a proxier for each family: all of them hear of each Service, one of each slice.
+/// As kube-proxy counts, with a proxier for each family: all of them hear of each Service, but only one of each slice.
 #[test]
 fn each_family_counts_the_changes_of_services() {
     for (families, services) in [(BTreeSet::from(Family::ALL), "2"), ([Family::V4].into(), "1")] {
@@ -232,7 +232,7 @@ fn facts_that_do_not_come_are_no_reason_for_a_restart() {
     assert_eq!(life.life(an_hour), 503, "the Node was the last that was waited for");
 }
 
-/// As where another scheduler costs the kernel its time for each virtual server.
+/// As where another scheduler makes the kernel take its time for each virtual server.
 #[test]
 fn a_first_sync_that_takes_long_is_no_reason_for_a_restart() {
     let mut life = Life::new();
@@ -340,14 +340,14 @@ fn the_last_change_is_told_of_while_the_first_waits() {
     life.observe(webs(2));
     life.work();
     assert!((queued(&life) - first - 0.5).abs() < 1e-6, "{} after {first}", queued(&life));
-    // Whatever somebody set the clock to meanwhile.
+    // Even if somebody set the clock meanwhile.
     life.now += Duration::from_secs(100);
     life.observe(webs(3));
     let before = seconds(SystemTime::now());
     life.work();
     assert!((before..=seconds(SystemTime::now())).contains(&queued(&life)));
     assert_eq!(unsynced_since(&life), since);
-    // What is only tried again was not asked for.
+    // A retry does not count as queued.
     let last = queued(&life);
     life.now += Duration::from_mins(2);
     life.work();
@@ -366,7 +366,7 @@ fn a_sync_that_fails_is_one_too() {
     life.now += Duration::from_mins(2);
     life.work();
     assert!(count(&life) > first, "each try is one: {first}");
-    // A change of the other family is none of this one.
+    // A change of the other family does not count for this one.
     let (before, mut other) = (count(&life), webs(2));
     let Event::Service(Change::Replace(services)) = &mut other[1] else {
         unreachable!("Services are the second")
@@ -384,12 +384,12 @@ fn a_sync_that_fails_is_one_too() {
     assert_eq!(life.number(&series_of_v6), (before_v6 + 1).to_string());
 }
 
-/// Ten Services, of which the kernel refuses this for two minutes.
+/// Ten Services, where the kernel refuses these steps for two minutes.
 fn refused(errno: i32, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
     troubled(Fault::Refuse(errno), what)
 }
 
-/// Ten Services, of whose steps these have this fault for two minutes.
+/// Ten Services, where these steps have this fault for two minutes.
 fn troubled(fault: Fault, what: impl Fn(&Step) -> bool + Send + 'static) -> Life {
     let mut life = Life::new();
     life.trouble(fault, what);
@@ -449,7 +449,7 @@ fn what_is_refused_to_all_makes_the_node_unhealthy() {
     }
 }
 
-/// For want of memory, for all that is known; nine others stand.
+/// The reason may be a lack of memory, for all that is known; nine other Services are as wanted.
 #[test]
 fn answers_that_are_lost_each_time_make_the_node_unhealthy() {
     let mut life = troubled(Fault::LoseRequest, makes(1..=1));
@@ -477,7 +477,7 @@ fn a_kernel_that_cannot_be_read_is_named() {
     assert!(code == 200 && !body.contains("reasons"), "{body}");
 }
 
-/// The alert on it says that /healthz has the reason. Nothing stands on the timeouts: they are read by the audit only.
+/// The alert says that /healthz has the reason. Nothing depends on the timeouts: only the audit reads them.
 #[test]
 fn what_the_audit_cannot_read_is_named_until_it_can() {
     let mut life = Life::at_pace(Duration::ZERO, Duration::from_secs(1));
@@ -487,7 +487,7 @@ fn what_the_audit_cannot_read_is_named_until_it_can() {
     life.pass_a_minute();
     let (code, body) = life.health(Duration::ZERO);
     assert!(code == 200 && body.contains("\"cannot read a part from the kernel: "), "{body}");
-    // A change that is written says nothing of it.
+    // Writing a change says nothing about the failure.
     life.observe(webs(2));
     life.work();
     let (code, body) = life.health(Duration::ZERO);
@@ -514,7 +514,7 @@ fn that_the_kernel_was_not_read_is_over_where_something_is_refused_all_the_time(
     assert!(code == 503 && !body.contains("\"cannot read"), "{body}");
 }
 
-/// One mistake is about many addresses, and is told at each start.
+/// One mistake concerns many addresses, and is reported at each start.
 #[test]
 fn what_is_contested_is_told_together_and_counted() {
     let told = |count: u8| {
@@ -624,7 +624,7 @@ fn a_kernel_that_does_not_say_what_is_there_makes_the_node_unhealthy() {
     assert!(code == 200 && !text.contains("reasons"), "{text}");
 }
 
-/// A kernel that takes nothing refuses everything at once: a line for each object would be thousands.
+/// A kernel that accepts nothing refuses everything at once: one line for each object would be thousands.
 #[test]
 fn what_is_refused_together_is_told_together() {
     let told = |what: fn(&Step) -> bool, count: u8| {
@@ -678,7 +678,7 @@ fn when_the_audit_had_read_everything_back_is_told() {
     life.observe(web());
     life.work();
     assert_eq!(life.number("kube_ipvs_audit_round_timestamp_seconds"), "0", "what is read first is no audit");
-    // What was told in the last minute, which has several rounds.
+    // What is reported within a minute, which has several rounds.
     let told = |life: &mut Life| {
         life.metrics.own.audit_round_timestamp_seconds.set(0);
         life.pass_a_minute();

@@ -1,4 +1,5 @@
-//! What the kernel refuses, and takes again: told together, since a kernel that takes nothing refuses all of it.
+//! What the kernel refuses, and what it accepts again. Logged together: a kernel that accepts nothing refuses
+//! everything.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +8,24 @@ use crate::diff::StepKind;
 use crate::reconcile::core::Reconciler;
 use crate::state::{Key, RealServerKey};
 
-/// What happened by now.
+/// What was refused, and what recovered, so far.
 #[derive(Default)]
 pub(super) struct Troubles {
     /// What was refused, by kind of step and reason.
     refused: BTreeMap<(StepKind, String), Vec<Trouble>>,
-    /// What is as wanted now.
+    /// What was refused before and is as wanted now.
     pub(super) recovered: Vec<Key>,
 }
 
 struct Trouble {
     key: Key,
     real_server: Option<RealServerKey>,
-    /// The Services that it belongs to.
+    /// The Services that the key belongs to.
     services: String,
 }
 
 impl Troubles {
-    /// A step was refused.
+    /// Takes in a step that was refused.
     pub(super) fn refused(
         &mut self,
         reconciler: &Reconciler,
@@ -34,7 +35,7 @@ impl Troubles {
         text: String,
     ) {
         let others = self.refused.entry((kind, text)).or_default();
-        // Only of those that are shown.
+        // Looked up only for the steps that the log names.
         let services = if others.len() < NAMED { named(reconciler.services_of(&key)) } else { String::new() };
         others.push(Trouble { key, real_server, services });
     }

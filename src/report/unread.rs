@@ -1,4 +1,4 @@
-//! What of the kernel could not be read, and why: counted, said in the log, and shown by health.
+//! What could not be read from the kernel, and why: counted, logged, and shown by health.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -13,15 +13,15 @@ use crate::serve::metrics::Metrics;
 use crate::serve::{Moment, Status, Unreadable};
 use crate::telemetry::Said;
 
-/// The kernel among the sources of facts.
+/// The kernel's name among the sources of facts.
 const KERNEL: &str = "kernel";
 
-/// Why the kernel is not read.
+/// The failures to read the kernel.
 pub(super) struct Unread {
     metrics: Arc<Metrics>,
     status: watch::Sender<Status>,
     said: Said,
-    /// For what it could not be read the last time: what it was, and the reason.
+    /// The readings that failed when last tried: what could not be read, and why.
     readings: BTreeMap<Reading, (&'static str, String)>,
 }
 
@@ -30,26 +30,26 @@ impl Unread {
         Self { metrics, status, said: Said::default(), readings: BTreeMap::new() }
     }
 
-    /// It could not be, for this.
+    /// The kernel could not be read for this purpose.
     pub(super) fn failed(&mut self, reading: Reading, error: &ReadError, now: Instant) {
         let text = self.text(error, now);
-        // With how long it has lasted it is told there.
+        // Otherwise health already shows it, with how long it has lasted.
         if !self.status.borrow().unreadable.contains_key(error.what) {
             self.readings.insert(reading, (error.what, text));
         }
     }
 
-    /// It could, for this.
+    /// The kernel was read for this purpose.
     pub(super) fn read(&mut self, reading: Reading) {
         self.readings.remove(&reading);
     }
 
-    /// All of it was.
+    /// The kernel was read for every purpose.
     pub(super) fn all_read(&mut self) {
         self.readings.clear();
     }
 
-    /// Of what everything stands on this could not be read, and all else could.
+    /// These parts of the foundations could not be read, and all others could.
     pub(super) fn looked_for(&mut self, errors: &[ReadError], now: Moment) {
         let texts: BTreeMap<&'static str, String> =
             errors.iter().map(|error| (error.what, self.text(error, now.instant))).collect();
@@ -68,7 +68,7 @@ impl Unread {
         });
     }
 
-    /// The first reason is shown as that of a source. Whether anything waits for it is another matter.
+    /// Publishes the first reason as that of an unreadable source, which alone makes nothing unhealthy.
     pub(super) fn publish(&self) {
         let text = self.readings.values().map(|(_, text)| text.clone()).next();
         self.status.send_if_modified(|status| match text {
@@ -77,7 +77,7 @@ impl Unread {
         });
     }
 
-    /// Counts a failure, and tells it where it is new. Returns what there is to tell.
+    /// Counts a failure, and logs it where it is new. Returns its text.
     fn text(&mut self, error: &ReadError, now: Instant) -> String {
         let source = error.source().map(ToString::to_string).unwrap_or_default();
         let text = format!("{error}: {source}");

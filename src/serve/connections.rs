@@ -1,10 +1,11 @@
 //! Connections: how many there may be, and how long each may keep us waiting.
 //!
-//! Whoever reaches a port may open connections and say nothing, and a scraper may be gone without a word. Each costs a
-//! descriptor and memory, in a process that may open as many files as the system has and that is the last to be killed for
-//! want of memory. So a connection on which no complete request comes is closed, and one on which nobody takes the answers;
-//! and there is a greatest number of them, of all and of each peer: one peer that fills its own shuts nobody out. Ports of which
-//! there may be hundreds share these numbers, but that each of them takes one connection of each peer.
+//! Anybody who reaches a port may open connections and say nothing, and a scraper may vanish without a word. Each
+//! connection costs a descriptor and memory, in a process that may open as many files as the system has, and that is
+//! the last to be killed for want of memory. So a connection is closed if no complete request comes on it, or if nobody
+//! takes its answers. The number of connections is limited, in all and for each peer: a peer that has all it may have
+//! shuts nobody out. Ports of which there may be hundreds share these limits, except that each of them takes one
+//! connection of each peer.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,30 +25,33 @@ use tower::ServiceExt as _;
 
 use crate::telemetry::Said;
 
-/// How long to wait after the system had no connection for us.
+/// How long to wait after the system could not give us a connection.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the head of a request may be, with room to spare for whatever gateways add: hyper's own limit is 400 kB, which
-/// whoever sends a head without an end has us keep for each connection.
+/// How long the head of a request may be, with room to spare for whatever gateways add. hyper's own limit is 400 kB,
+/// which a peer that sends a head without an end would have us keep for each connection.
 const HEAD_BYTES: usize = 16 << 10;
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Until the head of a request is there, from the first moment or the last answer on; again, until it is answered; and
-    /// for how long the peer may take nothing of what it is told.
+    /// How long the head of a request may take, from the first moment or the last answer on; how long the answer may
+    /// take after that; and for how long the peer may take nothing of what it is sent.
     pub(super) patience: Duration,
     /// How many connections are served at a time. Others wait until one of them is closed.
     pub(super) connections: usize,
-    /// How many of them one address may have. What is more is closed at once, but for the first at each port.
+    /// How many of them one address may have. Any more are closed at once, except for the first at each port.
     pub(super) connections_of_one_peer: usize,
 }
 
 impl Limits {
-    /// Longer than what load balancers and most scrapers wait between two requests on one connection, and not a period that
-    /// they like: what is sent just when the connection is closed has to be sent again. All connections within these need
-    /// some twenty MB at most.
+    /// The limits of all servers.
     ///
-    /// A load balancer has a few connections for each of its own machines, and what comes through a gateway has one address.
+    /// The patience is longer than what load balancers and most scrapers wait between two requests on one connection,
+    /// and not a period that they like to use: a request that is sent just when the connection is closed has to be sent
+    /// again. All connections within these limits need some twenty MB at most.
+    ///
+    /// A load balancer has a few connections for each of its own machines, and all that comes through a gateway has one
+    /// address.
     pub(super) const DEFAULT: Self =
         Self { patience: Duration::from_secs(25), connections: 1024, connections_of_one_peer: 128 };
 }
@@ -61,7 +65,7 @@ impl Peers {
         self.lock().get(&address).copied().unwrap_or(0)
     }
 
-    /// Counts one more.
+    /// Counts one more connection of this address.
     fn count(&self, address: IpAddr) -> Counted {
         *self.lock().entry(address).or_default() += 1;
         Counted { peers: self.clone(), address }
@@ -90,7 +94,7 @@ impl Drop for Counted {
     }
 }
 
-/// The connections that there are, of one port, or of several together.
+/// The open connections of one port, or of several together.
 #[derive(Clone)]
 pub(super) struct Connections {
     limits: Limits,
@@ -105,10 +109,10 @@ impl Connections {
     }
 }
 
-/// Serves for ever. Dropped, it accepts no more connections; those that are open go on.
+/// Serves without end. Once dropped, it accepts no more connections; those that are open go on.
 pub(super) async fn serve(listener: TcpListener, router: Router, connections: Connections) -> io::Result<()> {
     let Connections { limits, free, peers } = connections;
-    // Those of this port only.
+    // Counts the connections of this port only.
     let here = Peers::default();
     let mut said = Said::default();
     loop {
@@ -118,8 +122,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Co
             continue;
         }
         let counted = [&peers, &here].map(|peers| peers.count(peer));
-        // Not before there is a connection: as many ports as there may be connections would wait for one each, and no other
-        // port would get any.
+        // Only once there is a connection: otherwise as many ports as there may be connections would each take a permit
+        // to wait, and no other port would get any.
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
         let router = router.clone();
         tokio::spawn(async move {
@@ -129,8 +133,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Co
     }
 }
 
-/// The next connection, and whose it is. Why there is none is said once in an hour, also where one comes now and then: where
-/// the system has too few for all.
+/// The next connection, and its peer. Why there is none is logged once an hour, even where a connection comes now and
+/// then, as where the system has too few for all.
 async fn accept<S, F>(mut next: impl FnMut() -> F, said: &mut Said) -> (S, IpAddr)
 where
     F: Future<Output = io::Result<(S, SocketAddr)>>,
@@ -138,7 +142,7 @@ where
     loop {
         match next().await {
             Ok((stream, peer)) => return (stream, peer.ip().to_canonical()),
-            // It was gone before we looked.
+            // The connection was gone before we looked.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -157,13 +161,13 @@ where
     }
 }
 
-/// Answers what is asked on a connection, until one side ends it.
+/// Answers requests on a connection until one side ends it.
 async fn converse(stream: TcpStream, router: Router, patience: Duration) {
-    // By the kernel (since 5.11 also where the peer says all the time that it has no room): nothing here sees what was
-    // taken. Where it does not know the option the connection is as good as before.
+    // The kernel keeps this limit (since 5.11 also where the peer says all the time that it has no room): nothing here
+    // sees what was taken. Where the kernel does not know the option, the connection is as good as before.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     let answer = service_fn(move |request| {
-        // An answer may wait for the rest of the request.
+        // The answer may have to wait for the rest of the request.
         let answer = timeout(patience, router.clone().oneshot(request));
         async { answer.await.map(|answer| answer.unwrap_or_else(|never| match never {})) }
     });
@@ -172,7 +176,7 @@ async fn converse(stream: TcpStream, router: Router, patience: Duration) {
         .header_read_timeout(patience)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
-    // It is the other side that is wrong, or gone.
+    // An error means that the other side is wrong, or gone.
     let _ = connection.await;
 }
 
@@ -195,7 +199,7 @@ mod tests {
         start_one_of(&Connections::within(limits))
     }
 
-    /// One of several that have their connections together.
+    /// Starts one of several servers that share their connections.
     fn start_one_of(connections: &Connections) -> SocketAddr {
         let listener = listen_on_one_family("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -204,7 +208,7 @@ mod tests {
         address
     }
 
-    /// All that comes until the server closes the connection, after this was sent; and how long that took.
+    /// Sends `said`, and returns all that comes until the server closes the connection, and how long that took.
     async fn told(address: SocketAddr, said: &str) -> (String, Duration) {
         let begun = Instant::now();
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -292,7 +296,7 @@ mod tests {
             while timeout(SOON, stream.write_all(requests.as_bytes())).await.is_ok_and(|sent| sent.is_ok()) {}
         };
         timeout(Duration::from_secs(20), filled).await.expect("the server stops to read");
-        // There is room for one.
+        // The server has room for one connection.
         let (answer, _) =
             timeout(Duration::from_secs(20), told(address, REQUEST)).await.expect("the first one is closed");
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
@@ -349,7 +353,7 @@ mod tests {
         let (log, _listening) = telemetry::tests::listen();
         let mut said = Said::default();
         let peer = "192.0.2.1:1".parse().unwrap();
-        // Between two refusals there is a connection: somebody else has closed one.
+        // Between two refusals a connection succeeds: somebody else has closed one.
         for (refused, after, lines) in [
             ([EMFILE; 3].as_slice(), Duration::ZERO, 1),
             (&[EMFILE], Duration::ZERO, 1),

@@ -1,12 +1,14 @@
 //! A status and a moment → the answers of `/healthz` and `/livez` (contract 8.2).
 //!
-//! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing
-//! waiting it is healthy, however long ago the last write was. As long may the kernel leave unanswered whether what
-//! everything stands on is there: nobody would see that it is not. To `/healthz` the proxy is unhealthy too until all
-//! that is known of the cluster has been written once: a load balancer must not send traffic where nothing forwards it
-//! (kube-proxy says that it is healthy then). Nor where iptables' FORWARD drops the replies, and no accept could be made
-//! there. What else of kube-proxy's could not be removed is named, no more: it refuses Services that are new at most. A
-//! node that is not eligible is answered for with 503, and `healthy` stays what the proxy is, as kube-proxy has it.
+//! A family is unhealthy when something has been waiting to be written for twice the sync period. With nothing waiting
+//! it is healthy, however long ago the last write was. If for as long the kernel does not answer whether the
+//! foundations are there, the proxy is unhealthy: nobody would see that they are missing.
+//!
+//! For `/healthz` the proxy is also unhealthy until all that is known of the cluster has been written once: a load
+//! balancer must not send traffic where nothing forwards it (kube-proxy says that it is healthy then). The same holds
+//! where iptables' FORWARD drops the replies, and no accept could be made there. What else kube-proxy left and could
+//! not be removed is only named: at worst it refuses new Services. For a node that is not eligible the answer is 503,
+//! while `healthy` remains what the proxy is, as in kube-proxy.
 
 pub mod changes;
 
@@ -37,7 +39,7 @@ struct Body {
     healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     status: BTreeMap<String, FamilyBody>,
-    /// Ours: why it is not healthy, and what fails though it is.
+    /// Our addition: why it is not healthy, and what fails although it is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
 }
@@ -56,16 +58,18 @@ pub fn healthz(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     health.and_of_the_node(status).answer(status, now, healthy, Some(status.ineligible.is_none()))
 }
 
-/// The answer to `/livez`: whether this program works. A node that is being deleted is no reason to restart it, nor is
-/// an API server that cannot be reached yet, or whose first lists take long: nothing waits to be written then. Nor is a
-/// first sync that takes long, as long as something of it is written: the next start would have as much before it.
+/// The answer to `/livez`: whether this program works.
+///
+/// A node that is being deleted is no reason to restart the program. Nor is an API server that cannot be reached yet or
+/// whose first lists take long: nothing waits to be written then. Nor is a first sync that takes long, as long as parts
+/// of it are written: the next start would have as much to write.
 pub fn livez(status: &Status, now: Moment, sync_period: Duration) -> Answer {
     let health = Health::of_program(status, now, sync_period);
     let healthy = health.is_healthy();
     health.answer(status, now, healthy, None)
 }
 
-/// Whether this node forwards packets as the cluster wants it: what health check ports of Services answer with, too.
+/// Whether this node forwards packets as the cluster wants, which the health check ports of Services answer with too.
 pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
     Health::of_forwarding(status, now, sync_period).is_healthy()
 }
@@ -75,14 +79,14 @@ const NOT_SYNCED: &str = "not everything has been written to the kernel once sin
 /// The judgement, and what it rests on.
 struct Health {
     families: BTreeMap<String, FamilyBody>,
-    /// What is out of order, as it is shown.
+    /// What is out of order, as shown.
     reasons: Vec<String>,
-    /// What makes it unhealthy, without how long it has: the same as long as it is for the same cause. None: it is healthy.
+    /// What makes it unhealthy, without durations: one cause always has one text. Empty: it is healthy.
     causes: Vec<String>,
 }
 
 impl Health {
-    /// Nothing waits for too long where what is written `advanced` within that time.
+    /// Judges a status. Where writing `advanced` within the timeout, no family counts as waiting for too long.
     fn of(status: &Status, advanced: Option<Instant>, now: Moment, sync_period: Duration) -> Self {
         let timeout = sync_period * 2;
         let mut health = Self { families: BTreeMap::new(), reasons: Vec::new(), causes: Vec::new() };
@@ -116,7 +120,7 @@ impl Health {
         Self::of(status, status.advanced, now, sync_period)
     }
 
-    /// Whether nothing waits for too long, however much is written meanwhile, and packets are forwarded.
+    /// Whether packets are forwarded, and nothing waits for too long, however much is written meanwhile.
     fn of_forwarding(status: &Status, now: Moment, sync_period: Duration) -> Self {
         let mut health = Self::of(status, None, now, sync_period);
         health.demand(status.was_written(), NOT_SYNCED);
@@ -128,7 +132,7 @@ impl Health {
         health
     }
 
-    /// The same, and whether the node is eligible.
+    /// Adds whether the node is eligible.
     fn and_of_the_node(mut self, status: &Status) -> Self {
         if let Some(why) = status.ineligible {
             self.demand(false, why);
@@ -140,7 +144,7 @@ impl Health {
         self.causes.is_empty()
     }
 
-    /// Healthy only if this holds.
+    /// Makes it unhealthy unless this holds.
     fn demand(&mut self, holds: bool, otherwise: impl Into<String>) {
         if !holds {
             let otherwise = otherwise.into();
@@ -149,7 +153,7 @@ impl Health {
         }
     }
 
-    /// What fails besides is named, too.
+    /// Adds what else fails to the reasons.
     fn with_what_fails(mut self, status: &Status) -> Self {
         self.reasons.extend(status.sources.values().cloned());
         self.reasons.extend(status.failures.shown());
@@ -157,7 +161,7 @@ impl Health {
         self
     }
 
-    /// 200 if nothing makes it unhealthy; `healthy` is what the proxy alone is.
+    /// Makes the answer: 200 if nothing makes it unhealthy. `healthy` is what the proxy alone is.
     fn answer(self, status: &Status, now: Moment, healthy: bool, node_eligible: Option<bool>) -> Answer {
         let code = if self.is_healthy() { 200 } else { 503 };
         let health = self.with_what_fails(status);
@@ -176,7 +180,7 @@ impl Health {
     }
 }
 
-/// RFC 3339 with as many decimals as needed; never is Go's zero time.
+/// RFC 3339 with as many decimals as needed; `None` is Go's zero time.
 fn shown(moment: Option<Moment>) -> String {
     moment.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |moment| telemetry::utc(moment.wall).to_string())
 }

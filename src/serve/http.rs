@@ -1,5 +1,5 @@
-//! What the HTTP servers have in common, and the one that answers for health (contract 8.1, 8.2). The other one's pages
-//! are in [`super::pages`].
+//! What the HTTP servers have in common, and the server for health checks (contract 8.1, 8.2). The pages of the other
+//! server are in [`super::pages`].
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,11 +22,11 @@ use super::healthz::{self, Answer};
 use super::metrics::Metrics;
 use super::{Moment, Status};
 
-/// How long to wait after an address could not be listened on.
+/// How long to wait after listening on an address failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// When, and how often, a peer that says nothing is asked whether it is still there.
+/// When, and how often, a silent peer is asked whether it is still there.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
@@ -65,30 +65,31 @@ pub fn healthz_router(
 
 /// A server on an address of its own.
 pub struct Server {
-    /// What it is called in the log.
+    /// Its name in the log.
     pub name: &'static str,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether it is an error that the address cannot be listened on.
+    /// Whether it is fatal if the address cannot be listened on.
     pub hard_fail: bool,
 }
 
 impl Server {
-    /// Serves until `shutdown`. An address that cannot be listened on is tried again every 5 seconds: another program
-    /// that still holds it (the proxy that is being replaced) is no reason not to forward packets.
+    /// Serves until `shutdown`. If the address cannot be listened on, it is tried again every 5 seconds: another
+    /// program that still holds it (the proxy that is being replaced) is no reason not to forward packets.
     ///
     /// # Errors
-    /// With `hard_fail`, if the address cannot be listened on; at once.
+    /// With `hard_fail`, at once if the address cannot be listened on.
     pub async fn run(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
         let Self { name, address, hard_fail } = self;
         let serve = async {
-            // The reason that was said: once, then by change. The contract wants an error in the log, not one each time.
+            // The last reason that was logged: each is logged once, and again after another. The contract wants an
+            // error in the log, not one for each attempt.
             let mut said = None;
             let listener = loop {
                 match listen(address) {
                     Ok(listener) => break listener,
                     Err(error) if hard_fail => {
-                        // The program ends with one error, and the other server may have one too.
+                        // Logged here, since the program ends with one error, and the other server may have one too.
                         tracing::error!(name, %address, err = %error, "Failed to listen");
                         return Err(error);
                     }
@@ -110,7 +111,7 @@ impl Server {
     }
 }
 
-/// Listens; on `0.0.0.0` for IPv6 too, as Go does and kube-proxy therefore always did.
+/// Listens on an address; for `0.0.0.0` on IPv6 too, as Go does and kube-proxy therefore always did.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == IpAddr::from([0, 0, 0, 0]) {
         match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), false) {
@@ -124,7 +125,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     open(address, false)
 }
 
-/// Listens, for the family of the address only: a wildcard leaves the other family to others.
+/// Listens for the family of the address only: a wildcard leaves the other family to others.
 pub(super) fn listen_on_one_family(address: SocketAddr) -> io::Result<TcpListener> {
     open(address, true)
 }
@@ -138,7 +139,7 @@ fn open(address: SocketAddr, only_its_family: bool) -> io::Result<TcpListener> {
         socket
     };
     socket.set_reuseaddr(true)?;
-    // What is accepted has it too: a peer that is gone without a word is noticed after a minute.
+    // Accepted connections inherit this: a peer that vanished is noticed after a minute.
     socket2::SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

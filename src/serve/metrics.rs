@@ -1,7 +1,7 @@
 //! The metrics: kube-proxy's, under its names, and our own.
 //!
-//! A metric is added in its group (a field, its construction); the golden page of the tests and the table in
-//! `deploy/monitoring/metrics.md` then ask for their share.
+//! A metric is added in its group (a field, its construction). The tests then demand that it is on their golden page
+//! and in the table in `deploy/monitoring/metrics.md`.
 
 mod build;
 pub mod client;
@@ -20,7 +20,7 @@ use self::make::{Maker, VALID};
 use self::own::Own;
 use self::process::ProcessCollector;
 
-/// A number of things, as gauges take it.
+/// A count as the value of a gauge.
 pub fn gauge(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
 }
@@ -51,12 +51,12 @@ impl Metrics {
         Self { registry: make.registry, kube_proxy, own, client, features }
     }
 
-    /// Says whether a feature is on that is generally available, by the name of its gate.
+    /// Sets whether a generally available feature is on, by the name of its gate.
     pub fn tell_feature(&self, gate: &str, is_on: bool) {
         self.features.with_label_values(&[gate, ""]).set(is_on.into());
     }
 
-    /// Adds numbers that somebody else counts and that are read at each scrape.
+    /// Adds metrics that are counted elsewhere and read at each scrape.
     ///
     /// # Panics
     /// If there are metrics of these names already.

@@ -1,8 +1,8 @@
-//! What others may ask: health, metrics, the mode.
+//! What others may ask: health, metrics, the proxy mode.
 //!
-//! This folder sees what is published here and nothing of the loop that publishes it: a [`Status`] through one
-//! `tokio::sync::watch` channel, and the numbers in [`metrics::Metrics`]. No answer waits for the loop, and none
-//! makes it wait; but for those to [`questions`], which only it knows.
+//! This folder sees what is published here, and nothing of the loop that publishes it: a [`Status`] through one
+//! `tokio::sync::watch` channel, and the numbers in [`metrics::Metrics`]. No answer waits for the loop, and none makes
+//! the loop wait, except for the answers to [`questions`], which only the loop knows.
 
 mod connections;
 pub mod healthz;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::types::Family;
 
-/// For so long after a look at both clocks the time of day is reckoned by the other one: whether it was set meanwhile does not
-/// matter. And so long it is at least from one note of progress to the next.
+/// For this long after both clocks were read, the time of day is reckoned by the monotonic clock, whether or not the
+/// wall clock was set meanwhile. It is also the shortest time from one note of progress to the next.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks: one to compare with, which nobody sets back, and one to show.
@@ -31,8 +31,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The same moment as this instant. What is not long after needs no other look at the clock: it is asked twice for each
-    /// change otherwise.
+    /// The same moment as this instant. Shortly after `self` the wall clock is not read again: it would otherwise be
+    /// read twice for each change.
     #[must_use]
     pub fn soon_after(self, instant: Instant) -> Self {
         let elapsed = instant.saturating_duration_since(self.instant);
@@ -40,38 +40,41 @@ impl Moment {
         Self { instant, wall }
     }
 
-    /// This moment.
+    /// The present moment.
     pub fn now() -> Self {
         Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// How long before `self` the other one was; zero if it was not.
+    /// How long before `self` the `earlier` moment was; zero if it was not before.
     pub fn since(self, earlier: Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }
 }
 
-/// How the node does: what health answers are made of. By default nothing is reported, and nothing known against the node.
+/// How the node does, from which health answers are made. By default nothing is reported, and nothing is known against
+/// the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The IP families of the node, once the loop has started; before, nothing says anything about health.
+    /// The IP families of the node, once the loop has started; before that, nothing is known about health.
     pub families: BTreeMap<Family, FamilyStatus>,
-    /// Whether all that was known of the cluster was given to the kernel once since the start, whatever it said.
+    /// Whether all that was known of the cluster was handed to the kernel once since the start, whatever the kernel
+    /// answered.
     pub synced_once: bool,
-    /// When something of that was written last, to a second; `None`: nothing was.
+    /// When something of that was last written, to a second; `None`: nothing was.
     pub advanced: Option<Instant>,
-    /// Why load balancers should send no new traffic here, by the Node object; `None`: they may.
+    /// Why, by the Node object, load balancers should send no new traffic here; `None`: they may.
     pub ineligible: Option<&'static str>,
-    /// The sources of facts that cannot be read at the moment, and why. What was read before stays in force, so that
-    /// this alone makes nothing unhealthy.
+    /// The sources of facts that cannot be read at the moment, and why. What was read before stays in force, so this
+    /// alone makes nothing unhealthy.
     pub sources: BTreeMap<String, String>,
     /// What fails at the moment, for people.
     pub failures: Failures,
-    /// What of kube-proxy's could not be removed at the last attempt, or made in its place, or came since, for people.
+    /// What kube-proxy left that could not be removed or replaced at the last attempt, or that came since: for people.
     pub takeover: Failures,
-    /// The iptables whose FORWARD drops what endpoints answer to clients elsewhere, since no accept for it could be made.
+    /// The iptables whose FORWARD drops endpoints' replies to clients elsewhere, since no accept rule could be made for
+    /// them.
     pub drops_replies: Vec<String>,
-    /// What everything stands on and cannot be read at the moment, by what it is.
+    /// The foundations that cannot be read at the moment, by name; also that the kernel does not answer at all.
     pub unreadable: BTreeMap<&'static str, Unreadable>,
 }
 
@@ -85,10 +88,10 @@ pub struct Unreadable {
 }
 
 impl Status {
-    /// Something was written: that the first sync advances is noted once a second, and not in its first one. Returns whether it
-    /// was.
+    /// Something was written: notes once a second that the first sync advances, but not in its first second. Returns
+    /// whether it was noted.
     pub fn wrote(&mut self, now: Instant) -> bool {
-        // Later there are many, and none of them is of interest.
+        // After the first sync there are many writes, and none of them is of interest.
         if self.synced_once {
             return false;
         }
@@ -106,13 +109,13 @@ impl Status {
         is_news
     }
 
-    /// Whether what endpoints answer gets to the clients, as far as that is known.
+    /// Whether endpoints' replies get to the clients, as far as is known.
     fn lets_replies_through(&self) -> bool {
         self.drops_replies.is_empty()
     }
 
-    /// Whether the kernel has had all that was known of the cluster, of both families, once since the start, but for single
-    /// objects that it refuses.
+    /// Whether the kernel was given all that was known of the cluster, of every family, once since the start, except
+    /// for single objects that it refuses.
     pub fn was_written(&self) -> bool {
         self.synced_once && self.families.values().all(|family| family.last_synced.is_some())
     }
@@ -121,9 +124,9 @@ impl Status {
 /// How one IP family does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyStatus {
-    /// Since when something waits to be written; `None`: nothing does.
+    /// Since when something has been waiting to be written; `None`: nothing is.
     pub unsynced_since: Option<Moment>,
-    /// The last time all that was to be written was written.
+    /// When everything that was to be written was last written.
     pub last_synced: Option<Moment>,
 }
 
@@ -133,14 +136,14 @@ impl FamilyStatus {
         self.unsynced_since.get_or_insert(now);
     }
 
-    /// All that was to be written was written. What came meanwhile is told of afterwards, as queued.
+    /// Everything that was to be written was written. What came meanwhile is noted afterwards, as queued.
     pub fn synced(&mut self, now: Moment) {
         self.last_synced = Some(now);
         self.unsynced_since = None;
     }
 }
 
-/// A few lines about what fails, and how many more there are: a status stays small whatever happens.
+/// A few lines about what fails, and how many more there are, so that a status stays small whatever happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     lines: Vec<String>,
@@ -153,7 +156,7 @@ impl Failures {
     /// How many bytes of a line are kept.
     pub const LINE_BYTES: usize = 300;
 
-    /// The first of so many lines; the others are not even made.
+    /// Keeps the first of `count` lines; the others are not even made.
     pub fn first(lines: impl Iterator<Item = String>, count: usize) -> Self {
         let shortened = |mut line: String| {
             line.truncate(line.floor_char_boundary(Self::LINE_BYTES));

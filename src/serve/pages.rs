@@ -1,4 +1,4 @@
-//! The pages beside `/metrics` (contract 8.3): what this program is, what it was told, and how to look into it.
+//! The pages beside `/metrics` (contract 8.3): what this program is, its settings, and how to look into it.
 
 mod debug;
 mod slis;
@@ -22,18 +22,18 @@ use super::metrics::Metrics;
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What there is to show.
+/// What the pages show.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     /// The settings as a configuration file in JSON, for `/configz`.
     pub configuration: String,
     /// The command line's flags and their values, for `/flagz`.
     pub flags: Vec<(String, String)>,
-    /// Whether `/debug/*` answers: with what sets the level of the log.
+    /// Whether `/debug/*` answers: with the function that sets the level of the log.
     pub profiling: Option<fn(u8)>,
 }
 
-/// Answers `/metrics` and what stands beside it. The `/healthz` here only says that the program runs.
+/// Answers `/metrics` and the pages beside it. The `/healthz` here only says that the program runs.
 pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
     let Shown { configuration, flags, profiling } = shown;
     let slis = Arc::new(Slis::new());
@@ -59,7 +59,8 @@ pub fn router(metrics: Arc<Metrics>, shown: Shown) -> Router {
     let flagz = Arc::new(Flagz::new(flags));
     let statusz = Arc::new(Statusz::new(Moment::now(), profiling.is_some()));
     let router = Router::new()
-        // What is scraped comes compressed to those who take that, as from Go's handler: a tenth of it, from each node.
+        // Compressed for clients that accept it, as by Go's handler: a tenth of the bytes of each scrape, from each
+        // node.
         .route("/metrics", any(page).layer(CompressionLayer::new()))
         .route("/metrics/slis", any(slis_page).layer(CompressionLayer::new()))
         .route("/healthz", any(healthz))
@@ -86,7 +87,7 @@ fn has_parameter(query: &str, name: &str) -> bool {
     query.split('&').any(|parameter| parameter.split('=').next() == Some(name))
 }
 
-/// The pages' addresses, for `/statusz`.
+/// The paths of the pages, for `/statusz`.
 fn paths(profiling: bool) -> Vec<&'static str> {
     let always = [
         "/addresses/",

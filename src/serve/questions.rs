@@ -1,8 +1,8 @@
 //! `/services` and `/addresses`: what the loop knows of a Service or an address, and what became of it.
 //!
-//! The loop owns what is asked for. So a question goes to it through a short queue, and is answered between two pieces of
-//! work; who asks waits for that no longer than two seconds. What an answer says is not this folder's business: it only
-//! knows how to write it.
+//! The loop owns the data. So a question goes to the loop through a short queue, and is answered between two pieces of
+//! work; whoever asks waits no longer than two seconds. This folder only knows how to write an answer, not what is in
+//! it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use super::http::{JSON, typed};
 use super::pages::plain;
 use crate::cluster::types::ServiceKey;
 
-/// How long an answer is waited for.
+/// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What may be the matter.
+/// Why there may be no answer.
 const WHY: &str = "The program has just started and is waiting for this node's Node object, or the kernel takes long for \
                    what it was asked to write. /healthz says more.";
-/// Questions that wait for the loop at once: more are turned away.
+/// How many questions may wait for the loop at once: more are turned away.
 const WAITING: usize = 4;
 
 /// What a question is about.
@@ -39,7 +39,7 @@ pub enum About {
     Troubles,
 }
 
-/// A question, with the way back.
+/// A question, with the channel for its answer.
 #[derive(Debug)]
 pub struct Question<A> {
     /// What it is about.
@@ -53,9 +53,9 @@ impl<A> Question<A> {
         self.back.is_closed()
     }
 
-    /// Answers; with a sentence where what was asked for is not known.
+    /// Answers; with a sentence where nothing is known of what was asked for.
     pub fn answer(self, answer: Result<A, String>) {
-        // Who gave up in this moment does not hear it.
+        // Somebody who gave up at this moment does not get it.
         let _ = self.back.send(answer);
     }
 }
@@ -70,7 +70,7 @@ impl<A> Clone for Asker<A> {
     }
 }
 
-/// Who asks, and where questions come to.
+/// The end that asks, and the end that questions come to.
 pub fn channel<A>() -> (Asker<A>, mpsc::Receiver<Question<A>>) {
     let (sender, questions) = mpsc::channel(WAITING);
     (Asker(sender), questions)
@@ -99,7 +99,7 @@ impl<A: Serialize> Asker<A> {
     }
 }
 
-/// Answers what can be asked.
+/// Answers `/services` and `/addresses`.
 pub fn router<A: Serialize + Send + 'static>(asker: Asker<A>) -> Router {
     let of_service = {
         let asker = asker.clone();

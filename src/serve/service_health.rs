@@ -1,8 +1,8 @@
 //! The health check ports of Services (contract 8.4): where load balancers ask whether this node has endpoints of a
 //! Service with `externalTrafficPolicy: Local`.
 //!
-//! One server for each Service, family and address, opened and closed as [`News`] come; a port that is wanted as before
-//! is left alone, whatever else changes. Each family has its own socket, as kube-proxy since 1.36.
+//! There is one server for each Service, family and address, opened and closed as [`News`] come; a port that is wanted
+//! as before is left alone, whatever else changes. Each family has its own socket, as in kube-proxy since 1.36.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,7 +28,7 @@ use super::{Moment, Status, healthz};
 use crate::cluster::types::{Family, ServiceKey, Uid};
 use crate::vlog;
 
-/// How long to wait after a port could not be listened on.
+/// How long to wait after listening on a port failed.
 const RETRY: Duration = Duration::from_secs(5);
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
@@ -37,45 +37,45 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 pub struct Wanted {
     /// `healthCheckNodePort`.
     pub port: u16,
-    /// How many addresses are ready on this node.
+    /// How many ready addresses are on this node.
     pub local_endpoints: usize,
-    /// Which Service of its name asks for it.
+    /// The UID of the Service, which tells it from earlier ones of that name.
     pub uid: Option<Uid>,
 }
 
-/// Where the ports of one family are listened on.
+/// Where the ports of one family listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// On all addresses that the node has, and gets.
+    /// On all addresses that the node has or will get.
     All,
     /// On these.
     These(BTreeSet<IpAddr>),
 }
 
-/// What changes.
+/// A change to what the servers are to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A Service: what is wanted of each of its families; nothing, if it has no health check port (any more).
+    /// A Service: what is wanted of each of its families; empty, if it has no health check port (any more).
     Service(ServiceKey, BTreeMap<Family, Wanted>),
-    /// The addresses of a family. Until then: all.
+    /// The addresses of a family. Until this comes: all.
     Addresses(Family, Addresses),
 }
 
-/// What the servers answer with besides their counts.
+/// What the servers answer besides their counts.
 #[derive(Clone)]
 pub struct Health {
     /// How the node does.
     pub status: watch::Receiver<Status>,
-    /// Half of the time after which an unwritten change makes it unhealthy.
+    /// Half of the time after which an unwritten change makes the node unhealthy.
     pub sync_period: Duration,
 }
 
-/// A port that cannot be listened on. It is tried again every 5 seconds, and told of when the reason is new.
+/// A port that cannot be listened on. It is tried again every 5 seconds, and reported when the reason is new.
 #[derive(Debug)]
 pub struct Failed<'a> {
-    /// Whose it is.
+    /// The Service.
     pub service: &'a ServiceKey,
-    /// Which of that name.
+    /// Its UID, which tells it from earlier Services of that name.
     pub uid: Option<Uid>,
     /// Where.
     pub address: SocketAddr,
@@ -83,8 +83,8 @@ pub struct Failed<'a> {
     pub error: &'a io::Error,
 }
 
-/// Serves what is wanted, until `shutdown` or until there will be no news any more. News come in lists of those that came
-/// together: in one, a port may pass from one Service to another.
+/// Serves what is wanted, until `shutdown` or the end of the news. News come in lists of those that arrived together:
+/// within one list, a port may pass from one Service to another.
 pub async fn run(
     mut news: mpsc::UnboundedReceiver<Vec<News>>,
     health: Health,
@@ -128,16 +128,16 @@ type Key = (ServiceKey, Family);
 
 struct Servers {
     health: Health,
-    /// Of all ports together: a cluster may have hundreds.
+    /// Those of all ports together: a cluster may have hundreds.
     connections: Connections,
     addresses: BTreeMap<Family, Addresses>,
     ports: BTreeMap<Key, Port>,
-    /// Those that have failures.
+    /// The ports that have failures.
     failing: BTreeSet<Key>,
 }
 
 impl Servers {
-    /// Takes in what changed, and says where to look again.
+    /// Takes in what changed, and returns which ports to look at again.
     async fn hear(&mut self, together: Vec<News>) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
         for news in together {
@@ -158,7 +158,7 @@ impl Servers {
         keys
     }
 
-    /// What is not wanted any more is closed; what is wanted is opened by [`Servers::look_again`].
+    /// Closes what is no longer wanted; what is wanted is opened by [`Servers::look_again`].
     async fn want(&mut self, key: &Key, wanted: Option<&Wanted>) {
         let service = &key.0;
         let Some(wanted) = wanted else {
@@ -174,7 +174,7 @@ impl Servers {
             Port::new(wanted)
         });
         if port.uid != wanted.uid {
-            // Nobody was told of it yet.
+            // Nobody was told of the failures for this Service yet.
             port.failures.clear();
             port.uid = wanted.uid;
         }
@@ -182,7 +182,7 @@ impl Servers {
         port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
     }
 
-    /// Closes and opens what is not as it should be: first all that goes, since another of these may want its place.
+    /// Closes and opens what is not as it should be: closes everything first, since another port may need the address.
     async fn look_again(&mut self, keys: &BTreeSet<Key>, failed: &mut impl FnMut(&Failed<'_>)) {
         for key in keys {
             let Some(port) = self.ports.get_mut(key) else { continue };
@@ -232,7 +232,7 @@ impl Port {
         }
     }
 
-    /// Has these sockets open.
+    /// Opens those of these sockets that are not open yet.
     fn open(
         &mut self,
         service: &ServiceKey,
@@ -269,7 +269,7 @@ impl Port {
         }
     }
 
-    /// Closes these sockets; when this returns, others can have them.
+    /// Closes the sockets for which `goes` holds; when this returns, others can have them.
     async fn close(&mut self, goes: impl Fn(&SocketAddr) -> bool) {
         let gone: Vec<_> = self.open.extract_if(.., |socket, _| goes(socket)).collect();
         for (_, server) in gone {
@@ -281,13 +281,13 @@ impl Port {
 }
 
 impl Drop for Port {
-    /// Tasks do not end with their handles.
+    /// Ends the servers: tasks do not end with their handles.
     fn drop(&mut self) {
         self.open.values().for_each(JoinHandle::abort);
     }
 }
 
-/// Any path, any method.
+/// Answers any path and any method.
 fn router(service: ServiceKey, local_endpoints: Arc<AtomicUsize>, health: Health) -> Router {
     Router::new().fallback(async move || {
         let healthy = healthz::forwards(&health.status.borrow(), Moment::now(), health.sync_period);

@@ -1,13 +1,15 @@
-//! Whose is it: what in the kernel may be removed.
+//! Ownership: which virtual servers in the kernel may be removed.
 
 use ipnet::IpNet;
 
 use super::{Element, State, VirtualServerKey};
 
-/// Whether a virtual server that nobody wants is ours (or kube-proxy's, whose place we take): its address is on the
-/// device, or it is in our set of owned virtual servers or, unless another device has its address too, the address is
-/// in our sets of service addresses. Those sets are written before a virtual server and given up after it, so that a
-/// crash in between leaves nothing that nobody owns. Everything else is somebody's and stays.
+/// Whether a virtual server that nobody wants is ours (or kube-proxy's, whose place we take).
+///
+/// It is ours if its address is on the device, if it is in our set of owned virtual servers, or if its address is in
+/// our sets of service addresses and no other device has that address. Those sets are written before a virtual server
+/// and cleared after it, so that a crash in between leaves nothing without an owner. Every other virtual server is
+/// somebody else's and stays.
 pub(crate) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
     let has = |element| state.elements.contains(&element);
     let is_address = has(Element::ClusterAddress(key.address)) || has(Element::ExternalAddress(key.address));
@@ -16,7 +18,7 @@ pub(crate) fn is_ours(state: &State, key: &VirtualServerKey) -> bool {
         || is_address && !has(Element::SharedAddress(key.address))
 }
 
-/// Whether the user forbade to remove virtual servers there (`--ipvs-exclude-cidrs`).
+/// Whether the user forbids removing this virtual server (`--ipvs-exclude-cidrs`).
 pub(crate) fn is_excluded(networks: &[IpNet], key: &VirtualServerKey) -> bool {
     networks.iter().any(|network| network.contains(&key.address))
 }
@@ -42,7 +44,7 @@ mod tests {
             (&[Element::ClusterAddress(address(1))], None, true),
             (&[Element::ExternalAddress(address(1))], None, true),
             (&[Element::ClusterAddress(address(2)), Element::ExternalAddress(address(2))], None, false),
-            // Another device has the address too: what is there may be somebody's.
+            // Another device has the address too: a virtual server there may be somebody else's.
             (&[Element::ClusterAddress(address(1)), shared], None, false),
             (&[Element::ExternalAddress(address(1)), shared], None, false),
             (&[Element::ExternalAddress(address(1)), shared, Element::Owned(key)], None, true),

@@ -1,10 +1,12 @@
-//! What is read back together.
+//! The parts of the kernel's state, each of which is read back as a whole.
 
 use super::Key;
 use crate::cluster::types::Family;
 
-/// A part of what the kernel holds for us, read apart from the others: where one cannot be read, that says nothing about
-/// them. In the order in which they are read, what others stand on first.
+/// A part of what the kernel holds for us.
+///
+/// Each part is read separately: a failure to read one says nothing about the others. The order is the one in which
+/// they are read: the parts that others depend on come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The device.

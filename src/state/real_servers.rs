@@ -7,21 +7,23 @@ use litemap::LiteMap;
 
 use super::{RealServer, RealServerKey};
 
-/// The real servers of a virtual server, by key, in order: a list, since most have a few, for which a tree takes twice the
-/// memory. What is wanted and what is there are the same most of the time and share it then ([`RealServers::share`]); a
-/// copy costs nothing, and whoever changes what others share gets a list of its own.
+/// The real servers of a virtual server, in the order of their keys.
+///
+/// A sorted list: most virtual servers have few real servers, for which a tree takes twice the memory. The wanted and
+/// the actual real servers are the same most of the time and then share one list ([`RealServers::share`]). A clone
+/// costs nothing; changing a shared list copies it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RealServers(Arc<LiteMap<RealServerKey, RealServer>>);
 
 impl RealServers {
-    /// Each with the one of the same key in the other list, if there is one, by one walk through both.
+    /// Pairs each real server with the one of the same key in the other list, if any, in one pass over both lists.
     pub fn beside<'a>(
         &'a self,
         other: &'a Self,
     ) -> impl Iterator<Item = (&'a RealServerKey, &'a RealServer, Option<&'a RealServer>)> {
         let mut others = other.iter().peekable();
         self.iter().map(move |(key, server)| {
-            // Nearly all are in both, and equality is seen sooner than order.
+            // Nearly all keys are in both lists, and a test for equality is faster than a test for order.
             let known = others.next_if(|(other, _)| *other == key).or_else(|| {
                 while others.next_if(|(other, _)| *other < key).is_some() {}
                 others.next_if(|(other, _)| *other == key)
@@ -30,7 +32,7 @@ impl RealServers {
         })
     }
 
-    /// Those that the other list does not have.
+    /// The real servers whose keys the other list does not have.
     pub fn without<'a>(
         &'a self,
         other: &'a Self,
@@ -38,7 +40,7 @@ impl RealServers {
         self.beside(other).filter_map(|(key, server, known)| known.is_none().then_some((key, server)))
     }
 
-    /// Shares the other's list if it is the same.
+    /// Shares the other list if both lists are equal.
     pub fn share(&mut self, other: &Self) {
         if self == other {
             self.0 = Arc::clone(&other.0);
@@ -61,10 +63,10 @@ impl DerefMut for RealServers {
 }
 
 impl FromIterator<(RealServerKey, RealServer)> for RealServers {
-    /// Of several with one key the last counts.
+    /// If several items have the same key, the last one counts.
     fn from_iter<I: IntoIterator<Item = (RealServerKey, RealServer)>>(items: I) -> Self {
         let items: Vec<_> = items.into_iter().collect();
-        // Nearly always they are in order, which is seen sooner than it is made.
+        // The items are nearly always in order, and checking this is faster than sorting them.
         Self(Arc::new(if items.is_sorted_by(|(left, _), (right, _)| left < right) {
             LiteMap::from_sorted_store_unchecked(items)
         } else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::RealServers;
 use crate::cluster::types::Protocol;
 
-/// What a virtual server is known by.
+/// What identifies a virtual server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtualServerKey {
     /// The service address.
@@ -20,23 +20,24 @@ pub struct VirtualServerKey {
 }
 
 impl VirtualServerKey {
-    /// From the first to the last of all keys with this address, as they are ordered.
+    /// The range of all keys with this address, in the order of keys.
     pub(crate) fn all_at(address: IpAddr) -> RangeInclusive<Self> {
         let first = Self { address, protocol: Protocol::Tcp, port: 0 };
         first..=Self { address, protocol: Protocol::Sctp, port: u16::MAX }
     }
 
-    /// On which of its 256 chains the kernel keeps the virtual server, but for a number that is the same for all of a network
-    /// namespace (`ip_vs_svc_hashkey` of `net/netfilter/ipvs/ip_vs_ctl.c`, Linux 6.12).
+    /// The number of the kernel's hash chain, of 256, that holds the virtual server, up to a value that is constant
+    /// within a network namespace (`ip_vs_svc_hashkey` of `net/netfilter/ipvs/ip_vs_ctl.c`, Linux 6.12).
     ///
-    /// It walks a chain for each message about a virtual server or a real server: with 10,000 of them past 40, which come from
-    /// memory, unless the message before was about the same chain. In the order of addresses it never is. Where the kernel
-    /// has another table (that of 7.3 grows), this is an order like any other.
+    /// The kernel walks a chain for each message about a virtual server or a real server. With 10,000 virtual servers,
+    /// that is a walk past 40 of them, which come from main memory unless the previous message was about the same
+    /// chain; in the order of addresses, it never is. For a kernel with another table (the one of 7.3 grows), this
+    /// order is as good as any other.
     pub fn chain(&self) -> u8 {
         let [high, low] = self.port.to_be_bytes();
         let address = match self.address {
             IpAddr::V4(address) => address.octets()[3],
-            // Of each of its four words the last byte.
+            // The last byte of each of its four words.
             IpAddr::V6(address) => address.octets().iter().skip(3).step_by(4).fold(0, |all, byte| all ^ byte),
         };
         address ^ self.protocol.number() ^ high ^ low
@@ -55,10 +56,10 @@ impl fmt::Display for VirtualServerKey {
 pub struct VirtualServer {
     /// The scheduler's name: `rr`, ...
     pub scheduler: Arc<str>,
-    /// `IP_VS_SVC_F_*`, without `HASHED`, which is the kernel's own mark.
+    /// `IP_VS_SVC_F_*`, without `HASHED`, which is the kernel's own flag.
     pub flags: u32,
-    /// Seconds for which a client stays with its real server. 0 without [`VirtualServer::PERSISTENT`] (the kernel
-    /// reports whatever was set; reading back folds it to 0 where the flag is not set).
+    /// Seconds for which a client stays with its real server; 0 without [`VirtualServer::PERSISTENT`]. (Without this
+    /// flag the kernel reports whatever was set, and reading back folds that to 0.)
     pub timeout_seconds: u32,
     /// The number of leading bits of a client's address that persistence looks at: 32, or 128.
     pub netmask_bits: u8,
@@ -79,9 +80,10 @@ impl VirtualServer {
     /// `IP_VS_SVC_F_SCHED2`, which `mh` reads as `mh-port`: the client's port is hashed too.
     pub const MH_PORT: u32 = 0x10;
 
-    /// Whether its scheduler chooses by a hash alone: `ip_vs_mh`, `_sh` and `_dh` have real servers of weight 0 in their
-    /// tables, and refuse whom they are chosen for (Linux 6.12; the flags for a fallback of the first two are not what
-    /// kube-proxy sets, contract 4.4).
+    /// Whether the scheduler chooses by a hash alone.
+    ///
+    /// `ip_vs_mh`, `_sh` and `_dh` keep real servers of weight 0 in their tables and refuse the clients that hash to
+    /// one of those (Linux 6.12; kube-proxy does not set the fallback flags of the first two, contract 4.4).
     pub fn hashes(&self) -> bool {
         matches!(&*self.scheduler, "mh" | "sh" | "dh")
     }
@@ -91,7 +93,7 @@ impl VirtualServer {
         self.flags & Self::PERSISTENT != 0
     }
 
-    /// The same without its real servers.
+    /// A copy without its real servers.
     #[must_use]
     pub fn without_real_servers(&self) -> Self {
         Self { real_servers: RealServers::default(), scheduler: Arc::clone(&self.scheduler), ..*self }
@@ -106,7 +108,7 @@ impl VirtualServer {
     }
 }
 
-/// What a real server is known by inside its virtual server.
+/// What identifies a real server within its virtual server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RealServerKey {
     /// The endpoint's address.
@@ -116,9 +118,9 @@ pub struct RealServerKey {
 }
 
 impl RealServerKey {
-    /// The first in order: with [`RealServerKey::LAST`] the range of all real servers of a virtual server.
+    /// The first key in order: with [`RealServerKey::LAST`], the range of all real servers of a virtual server.
     pub const FIRST: Self = Self { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: 0 };
-    /// The last in order.
+    /// The last key in order.
     pub const LAST: Self =
         Self { address: IpAddr::V6(std::net::Ipv6Addr::from_bits(u128::MAX)), port: u16::MAX };
 }
@@ -134,10 +136,11 @@ impl fmt::Display for RealServerKey {
 pub struct RealServer {
     /// Its weight.
     pub weight: Weight,
-    /// `IP_VS_CONN_F_FWD_MASK` of its connection flags; [`RealServer::MASQUERADE`] is what we use.
+    /// The forwarding method (`IP_VS_CONN_F_FWD_MASK` of its connection flags): [`RealServer::MASQUERADE`] is what we
+    /// use.
     pub forwarding: u8,
-    /// Whether it has a threshold of connections, at which new ones pass it over. We never set one (contract 5.3), and whatever
-    /// is written of a real server takes away what somebody else has set.
+    /// Whether it has a connection threshold, at which new connections pass it over. We never set one (contract 5.3),
+    /// and any write to a real server removes a threshold that somebody else has set.
     pub is_limited: bool,
 }
 
@@ -151,12 +154,12 @@ impl RealServer {
     }
 }
 
-/// The weight of a real server: what share of new connections it gets.
+/// The weight of a real server: its share of new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     /// This weight. A state read from the kernel holds only this form.
     Exactly(u32),
-    /// Only in a wanted state: its endpoint is not used any more. Weight 0 while its connections last, but absence is as
-    /// good: never a reason to add one.
+    /// Only in a wanted state: the endpoint is no longer used. The real server has weight 0 while its connections last,
+    /// but its absence is just as good: never a reason to add one.
     DrainIfPresent,
 }

@@ -4,7 +4,7 @@
 //! {"ts":1795359845000.043,"caller":"merge.rs:42","msg":"Using ipvs Proxier","v":0,"ipFamily":"IPv4"}
 //! ```
 //!
-//! `ts` is in milliseconds since 1970. Warnings and errors have `"level"`, which klog's lines have in their first
+//! `ts` is in milliseconds since 1970. Warnings and errors have `"level"`, which klog's lines express by their first
 //! letter; all others have `"v"`, the level of `-v` that they belong to.
 
 use std::error::Error;
@@ -41,7 +41,7 @@ fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("a text, a number or a truth value")
 }
 
-/// The message, what the event says of its level, and `,"key":value` for all else.
+/// The message, the level that the event gives, and `,"key":value` for every other field.
 #[derive(Default)]
 struct Fields {
     message: String,

@@ -1,17 +1,17 @@
-//! What was said, so that a failure that lasts does not fill the log.
+//! Which failures were logged, so that a failure that lasts does not fill the log.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Failures that were said. One that lasts, or comes again, is said once more after an hour.
+/// Failures that were logged. One that lasts, or comes again, is logged once more after an hour.
 #[derive(Debug, Default)]
 pub(crate) struct Said(BTreeMap<String, Instant>);
 
 impl Said {
-    /// After this time it is said once more.
+    /// How long until a failure is logged once more.
     pub(crate) const AGAIN: Duration = Duration::from_hours(1);
 
-    /// Whether a failure is to be said now. Then it is taken for said.
+    /// Whether a failure is to be logged now. If so, it counts as logged.
     pub(crate) fn is_news(&mut self, failure: &str, now: Instant) -> bool {
         self.0.retain(|_, said| now.saturating_duration_since(*said) < Self::AGAIN);
         let is_news = !self.0.contains_key(failure);
@@ -21,7 +21,7 @@ impl Said {
         is_news
     }
 
-    /// All is well: what fails from now on is news.
+    /// All is well: any failure from now on is news.
     pub(crate) fn over(&mut self) {
         self.0.clear();
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// What was written.
+/// Collects what was written.
 #[derive(Clone, Default)]
 pub(crate) struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -30,15 +30,15 @@ impl Written {
     }
 }
 
-/// Who hears nothing, and is always there. While there is one listener only, `tracing` asks the thread that comes to a
-/// line first whether anybody listens to it, and keeps the answer for all threads.
+/// Keeps a second listener, which discards everything. With a single listener, `tracing` asks the thread that first
+/// reaches a line whether anybody listens to it, and keeps the answer for all threads.
 fn keep_a_second_listener() {
     static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
     let lines = Lines { format: LogFormat::Text, process: 1, now: || UNIX_EPOCH };
     SECOND.get_or_init(|| tracing::Dispatch::new(subscriber(lines, io::sink)));
 }
 
-/// What this thread logs until the guard is dropped.
+/// Collects what this thread logs until the guard is dropped.
 pub(crate) fn listen() -> (Written, tracing::subscriber::DefaultGuard) {
     keep_a_second_listener();
     let written = Written::default();
@@ -48,7 +48,7 @@ pub(crate) fn listen() -> (Written, tracing::subscriber::DefaultGuard) {
     (written, guard)
 }
 
-/// What is logged by `events`, line by line.
+/// What `events` logs, line by line.
 fn lines_of(format: LogFormat, process: u32, events: impl FnOnce()) -> Vec<String> {
     let written = Written::default();
     let writer = written.clone();
@@ -59,7 +59,7 @@ fn lines_of(format: LogFormat, process: u32, events: impl FnOnce()) -> Vec<Strin
     written.lines()
 }
 
-/// The level is one for the whole process, so all that depends on it is one test.
+/// The level is global to the process, so everything that depends on it is in one test.
 #[test]
 fn lines_are_klogs() {
     let line = line!() + 2;

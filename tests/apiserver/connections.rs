@@ -1,4 +1,4 @@
-//! What only a network can do, over TCP and with the real clock; and what depends on the process.
+//! Behaviour that needs a network (over TCP, with the real clock), or depends on the process.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -78,7 +78,7 @@ async fn a_server_that_comes_late_is_waited_for() {
     assert_eq!(session.first().await, FIRST);
 }
 
-/// As audit logs tell programs apart: the form is that of Kubernetes' own.
+/// Audit logs tell programs apart by this name: its form is that of Kubernetes' own components.
 async fn who_asks_is_named() {
     let server = server();
     let mut session = Session::start(client(server.serve().await).await, Settings::default());
@@ -97,7 +97,7 @@ async fn a_half_open_connection_is_noticed() {
     assert_eq!(session.first().await, FIRST);
     relay.carry(false);
     server.put(service("b", "10.96.0.2"));
-    // Noticed, and tried over a new connection, which is as dead.
+    // The silence is noticed, and the watch is tried over a new connection, which is as dead.
     session.until(Of::Services, |status| status.last_error.is_some()).await;
     let error = session.status(Of::Services).last_error.unwrap();
     assert_eq!(&*error, "watch services: nothing received for 300ms");
@@ -110,14 +110,14 @@ async fn a_renewed_token_is_used() {
     a_token_is_renewed("{tokenFile: token}").await;
 }
 
-/// The token has no end of its own.
+/// The token has no expiry of its own.
 async fn a_plugin_is_asked_again_when_its_token_is_denied() {
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, \"\
                 printf '{\\\"status\\\": {\\\"token\\\": \\\"%s\\\"}}' $(cat FOLDER/token)\"]}}";
     a_token_is_renewed(user).await;
 }
 
-/// For a user whose token comes from the file `token`, the server takes another one, and then the file has that.
+/// A user's token comes from the file `token`. The server begins to require another one, and then the file has that.
 async fn a_token_is_renewed(user: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (token, kubeconfig) = (folder.path().join("token"), folder.path().join("kubeconfig"));
@@ -143,13 +143,13 @@ fn write_kubeconfig(file: &Path, server: SocketAddr, user: &str) {
     std::fs::write(file, kubeconfig(&format!("{{server: 'http://{server}'}}"), user)).unwrap();
 }
 
-/// This program, run again with this environment, only connects; see [`as_child`].
+/// This program only connects when it is run again with this variable; see [`as_child`].
 const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
 
-/// The kubeconfig that it uses, if any.
+/// The kubeconfig that the child uses, if any.
 const KUBECONFIG: &str = "APISERVER_TEST_KUBECONFIG";
 
-/// If this is such a child: connects, says what comes of it, and is done.
+/// If this process is such a child: connects, prints the result, and is done.
 pub fn as_child() -> Option<ExitCode> {
     let master = std::env::var(CHILD).ok()?;
     let kubeconfig = std::env::var_os(KUBECONFIG);
@@ -198,7 +198,7 @@ async fn outside_of_a_pod_it_says_so() {
     assert_eq!(said(child("")).await, expected);
 }
 
-/// A plugin is not told of one either.
+/// A credential plugin is not told of a proxy either.
 async fn a_proxy_in_the_environment_is_not_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let (kubeconfig, told) = (folder.path().join("kubeconfig"), folder.path().join("told"));
@@ -219,7 +219,7 @@ async fn a_pod_without_credentials_says_so() {
     command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1").env("KUBERNETES_SERVICE_PORT", "443");
     let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
     if Path::new(folder).exists() {
-        // Then this machine is a pod, and the credentials are there.
+        // In this case this machine is a pod, and has the credentials.
         assert_eq!(said(command).await, "ok");
     } else {
         let expected =

@@ -1,4 +1,4 @@
-//! The source against the real API machinery: what the fake server claims about it, and what it cannot do.
+//! The source against the real API machinery: verifies what the fake server assumes, and tests what that cannot do.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -31,12 +31,12 @@ session::tests![
     the_server_accepts_the_objects_of_deploy,
 ];
 
-/// Why these tests cannot run, if they cannot.
+/// Why these tests cannot run, if so.
 pub fn missing() -> Option<String> {
     assets().err()
 }
 
-/// The admin's hands.
+/// What the admin can change.
 struct Admin {
     services: Api<Service>,
     slices: Api<EndpointSlice>,
@@ -61,7 +61,7 @@ impl Admin {
         create(&self.slices, objects::slice(name, service, addresses)).await;
     }
 
-    /// The node, whose addresses are status and so do not come with creation.
+    /// Creates the node; its addresses are part of the status, which creation ignores.
     async fn node(&self) {
         create(&self.nodes, objects::node(NODE, "192.0.2.1")).await;
         let status = json!({"status": objects::node(NODE, "192.0.2.1")["status"]});
@@ -85,7 +85,7 @@ async fn delete<K: Clone + DeserializeOwned + Debug>(api: &Api<K>, name: &str) {
     api.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
-/// A cluster with Service `default/a` beside `default/kubernetes`, and a session with kube-proxy's rights.
+/// A cluster with Service `default/a` in addition to `default/kubernetes`, and an admin.
 async fn cluster(flags: &[&str]) -> (RealApiServer, Admin) {
     let server = RealApiServer::start(flags).await;
     let admin = Admin::of(&server).await;
@@ -109,7 +109,7 @@ async fn begin(client: kube::Client) -> Session {
     session
 }
 
-/// Objects with all that is used of them, as the server itself writes them: the other side of the numbers of fields.
+/// Objects with every field that is used, as the server itself encodes them: the counterpart to the field numbers here.
 async fn both_encodings_say_the_same() {
     let server = RealApiServer::start(&["--feature-gates=WatchList=false"]).await;
     let admin = Admin::of(&server).await;
@@ -178,7 +178,7 @@ async fn both_encodings_say_the_same() {
     let client = server.client("proxy").await;
     let mut all = Vec::new();
     for encoding in [Encoding::Protobuf, Encoding::Json] {
-        // In lists, since events are looked at by the other tests; in one page and in several.
+        // In lists, since the other tests check events; in one page and in several.
         for page_size in [500, 1] {
             let settings = Settings { encoding, page_size, ..Settings::default() };
             all.push(complete_sets(client.clone(), settings).await);
@@ -203,7 +203,7 @@ async fn both_encodings_say_the_same() {
     }
 }
 
-/// All that the first three complete sets say.
+/// Everything that the first three complete sets say.
 async fn complete_sets(client: kube::Client, settings: Settings) -> [String; 3] {
     let (sender, mut events) = tokio::sync::mpsc::channel(16);
     let end = tokio_util::sync::CancellationToken::new();
@@ -287,7 +287,7 @@ async fn a_killed_server_withdraws_nothing() {
         }
         server.restart().await;
         admin.service(round, if round == "killed" { "10.96.1.8" } else { "10.96.1.9" }).await;
-        // The restarted server may or may not remember the version to go on from; either way nothing goes.
+        // The restarted server may or may not remember the version to continue from; either way nothing is deleted.
         let mut event = session.next(Of::Services).await;
         while event.starts_with("replace ") && !event.contains(round) {
             for name in ["default/a ", "default/kubernetes "] {
@@ -310,7 +310,7 @@ async fn what_was_forgotten_meanwhile_is_listed_again() {
     admin.service("b", "10.96.1.2").await;
     admin.service("c", "10.96.1.3").await;
     delete(&admin.services, "a").await;
-    // Neither etcd nor the server's memory know how it came to the present state.
+    // Neither etcd nor the server's memory has the history of the present state.
     server.stop().await;
     server.compact().await;
     server.restart().await;
@@ -349,7 +349,8 @@ async fn who_may_not_is_told_what() {
     assert!(text.contains(": unauthorized: the server does not accept the credentials"), "{text}");
 }
 
-/// Of one file with certificate and key, as kubelet renews its own, for two users of an authority that is this test's.
+/// Certificate and key are in one file, as kubelet renews its own. The file is replaced by that of another user; both
+/// are of this test's own authority.
 async fn a_renewed_certificate_is_used() {
     let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apiserver/certificates");
     let authority = format!("--client-ca-file={}", certificates.join("authority.pem").display());
@@ -373,7 +374,7 @@ async fn a_renewed_certificate_is_used() {
     assert_eq!(session.next(Of::Services).await, "upsert default/b 10.96.1.2:80");
 }
 
-/// By a dry run with strict validation of fields. (The API machinery alone may know no daemon sets: see `deploy.rs`.)
+/// A dry run with strict field validation. (The API machinery alone may not know daemon sets: see `deploy.rs`.)
 async fn the_server_accepts_the_objects_of_deploy() {
     let server = RealApiServer::start(&[]).await;
     let client = server.client("admin").await;

@@ -1,4 +1,4 @@
-//! A running source, and what it says, as text that can be compared.
+//! A running source, and its events as text that can be compared.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 /// A test: a function that makes a future.
 pub type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// Names the tests of a file, for `main` to find: `const TESTS`.
+/// Lists the tests of a file in `const TESTS`, for `main`.
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => {
         /// The tests of this file: name and body.
@@ -38,8 +38,8 @@ thread_local! {
 /// The name of the node that sessions watch.
 pub const NODE: &str = "worker";
 
-/// Runs a test with a clock that stands still while there is something to do, and jumps to the next deadline
-/// when there is not. Only for tests without a network.
+/// Runs a test with a clock that stands still while there is work, and jumps to the next deadline when there is none.
+/// Only for tests without a network.
 pub fn paused(test: impl Future<Output = ()>) {
     PAUSED.set(true);
     runtime(true).block_on(test);
@@ -55,7 +55,7 @@ fn runtime(paused: bool) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()
 }
 
-/// Which of them.
+/// The kind of objects that an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     Services,
@@ -64,7 +64,7 @@ pub enum Of {
     OtherNodes,
 }
 
-/// A source that runs.
+/// A running source.
 pub struct Session {
     events: mpsc::Receiver<Event>,
     waiting: [VecDeque<String>; 4],
@@ -94,7 +94,7 @@ impl Session {
         Self { events, waiting: Default::default(), monitors, shutdown, task }
     }
 
-    /// The next event about one kind. With a paused clock an hour passes in no time; otherwise it is a minute.
+    /// The next event about one kind. With a paused clock, an hour may pass (in no time); otherwise a minute.
     pub async fn next(&mut self, of: Of) -> String {
         loop {
             if let Some(text) = self.waiting[of as usize].pop_front() {
@@ -113,7 +113,7 @@ impl Session {
         [self.next(Of::Services).await, self.next(Of::Slices).await, self.next(Of::Node).await]
     }
 
-    /// Lets time pass, and demands that nothing is said about one kind meanwhile.
+    /// Lets time pass, and asserts that no event about one kind comes meanwhile.
     pub async fn nothing_for(&mut self, of: Of, duration: Duration) {
         let end = tokio::time::Instant::now() + duration;
         while let Ok(event) = tokio::time::timeout_at(end, self.events.recv()).await {
@@ -127,7 +127,7 @@ impl Session {
         self.monitors[of as usize].status.borrow().clone()
     }
 
-    /// Waits until the status is as demanded.
+    /// Waits until the status meets the demand.
     pub async fn until(&mut self, of: Of, demand: impl FnMut(&kube_ipvs::api::watch::Status) -> bool) {
         let waiting = self.monitors[of as usize].status.wait_for(demand);
         timeout(patience(), waiting).await.expect("the status does not become what it should").unwrap();
@@ -146,7 +146,7 @@ impl Session {
         .map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Ends the reader and waits for the source to end.
+    /// Drops the reader, and waits for the source to end.
     pub async fn without_reader(self) -> Result<(), Error> {
         drop(self.events);
         timeout(patience(), self.task).await.expect("the source does not end").unwrap()
@@ -157,14 +157,14 @@ impl Session {
         self.monitors[of as usize].counters.refused_now.load(Ordering::Relaxed)
     }
 
-    /// Waits for the source to end by itself, or because of a shutdown; nobody reads events meanwhile.
+    /// Waits for the source to end, by itself or because of a shutdown; nobody reads events meanwhile.
     pub async fn end(self) -> Result<(), Error> {
         let _events = self.events;
         timeout(patience(), self.task).await.expect("the source does not end").unwrap()
     }
 }
 
-/// How long something that must happen may take: longer than any backoff where time costs nothing.
+/// How long something that must happen may take: longer than any backoff where the clock is paused.
 fn patience() -> Duration {
     if PAUSED.get() { Duration::from_hours(1) } else { Duration::from_mins(1) }
 }
@@ -220,12 +220,12 @@ thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the source logs, warnings and notices, in the test that runs on this thread.
+/// The warnings and notices that the source logs in the test on this thread.
 pub struct Log(());
 
 impl Log {
-    /// Collects from now on for all threads: a subscriber that only some threads have makes `tracing` remember,
-    /// now and then, that nobody is interested.
+    /// Collects from now on for all threads: with a subscriber on some threads only, `tracing` now and then remembers
+    /// that nobody is interested.
     pub fn install() {
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Collector))
             .expect("nobody else sets one");
@@ -237,7 +237,7 @@ impl Log {
         Self(())
     }
 
-    /// The lines so far that have this in them.
+    /// The lines so far that contain this text.
     #[expect(clippy::unused_self, reason = "only a log that was begun has only lines of this test")]
     pub fn with(&self, text: &str) -> Vec<String> {
         LINES.with_borrow(|lines| lines.iter().filter(|line| line.contains(text)).cloned().collect())

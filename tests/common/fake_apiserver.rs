@@ -1,12 +1,12 @@
 //! An API server that fails on demand.
 //!
-//! It keeps objects of the three kinds that kube-ipvs watches, with one version counter, and answers lists and
-//! watches as the real one does: pages, selectors, streaming lists, bookmarks, `NotOlderThan`, 410 for what is
-//! forgotten. What the real one does rarely, it does when told to ([`Fault`], [`Replica`]). It writes protocol buffers or
-//! JSON ([`Form`]), as the test has it and the client wants it.
+//! It keeps objects of the three kinds that kube-ipvs watches, with one version counter, and answers lists and watches
+//! as a real one does: pages, selectors, streaming lists, bookmarks, `NotOlderThan`, 410 for forgotten versions. What a
+//! real one does rarely, this one does on demand ([`Fault`], [`Replica`]). It writes protocol buffers or JSON
+//! ([`Form`]), whichever the test allows and the client accepts.
 //!
-//! It is reached in two ways: by a client that calls it directly ([`FakeApiServer::client`]), so that tests run
-//! with a paused clock and nothing is ever waited for, and over TCP ([`FakeApiServer::serve`]).
+//! It is reached in two ways: by a client that calls it directly ([`FakeApiServer::client`]), so that tests run with a
+//! paused clock and never wait, and over TCP ([`FakeApiServer::serve`]).
 
 mod answer;
 mod requests;
@@ -34,7 +34,7 @@ thread_local! {
     static FORM: Cell<Form> = const { Cell::new(Form::Protobuf) };
 }
 
-/// What servers know that are made on this thread from now on.
+/// Sets the encoding that servers created on this thread from now on prefer.
 pub fn all_know(form: Form) {
     FORM.set(form);
 }
@@ -95,19 +95,19 @@ pub enum Fault {
     Plain(u16, u64),
     /// 410 as the first event of a watch.
     GoneEvent,
-    /// No answer, ever.
+    /// Never any answer.
     Silence,
-    /// The answer stops after so many lines, without an end (a list stops in its middle).
+    /// The answer stops after this many lines, without an end (a list stops in its middle).
     StallAfter(usize),
-    /// The answer breaks off after so many lines (a list breaks off in its middle).
+    /// The answer breaks off after this many lines (a list breaks off in its middle).
     CutAfter(usize),
     /// The answer breaks off after this time.
     CutIn(Duration),
-    /// The answer ends, as if it were complete, after so many lines (a list ends in its middle).
+    /// The answer ends, as if it were complete, after this many lines (a list ends in its middle).
     EndAfter(usize),
-    /// 64 bytes of the answer at a time, with a pause before each.
+    /// The answer comes 64 bytes at a time, with a pause before each piece.
     Trickle(Duration),
-    /// This comes first: an event written as a line of JSON, or nonsense.
+    /// This line comes first: an event as a line of JSON, or nonsense.
     Line(String),
 }
 
@@ -116,9 +116,9 @@ pub enum Fault {
 pub enum Replica {
     /// Complete.
     Current,
-    /// Stuck at a version, and honest: it refuses to answer for newer ones, and consistent reads.
+    /// Stuck at a version, and says so: it refuses newer versions and consistent reads.
     Behind(u64),
-    /// Stuck at a version, and answers with it whatever is asked.
+    /// Stuck at a version, and answers every request from it.
     Lying(u64),
 }
 
@@ -141,11 +141,11 @@ impl Received {
     }
 }
 
-/// The server; clones are the same one.
+/// The server; clones share it.
 #[derive(Clone)]
 pub struct FakeApiServer {
     world: Arc<Mutex<World>>,
-    /// Changes when watches have something to look at.
+    /// Changes when watches have new entries to look at.
     news: Arc<watch::Sender<u64>>,
 }
 
@@ -181,7 +181,7 @@ impl FakeApiServer {
         self.put(object)
     }
 
-    /// Deletes an object; returns the version of that.
+    /// Deletes an object; returns the version of the deletion.
     pub fn delete(&self, kind: Kind, name: &str) -> u64 {
         let mut world = self.world();
         let before = world.named(kind, name);
@@ -200,13 +200,13 @@ impl FakeApiServer {
         self.tell();
     }
 
-    /// Forgets everything but the present: watches and pages from older versions are gone.
+    /// Forgets everything but the present: older versions can no longer be watched or paged through.
     pub fn compact(&self) {
         let mut world = self.world();
         world.remembered_from = world.version;
     }
 
-    /// Goes back to the state of an older version, as an etcd restored from a backup. Watches end.
+    /// Returns to the state of an older version, as an etcd restored from a backup does. Watches end.
     pub fn restore(&self, version: u64) {
         let mut world = self.world();
         world.entries.retain(|entry| entry.version() <= version);
@@ -221,7 +221,7 @@ impl FakeApiServer {
         self.world().version
     }
 
-    /// How current the server is from now on.
+    /// Sets how current the server is from now on.
     pub fn set_replica(&self, replica: Replica) {
         self.world().replica = replica;
         self.tell();
@@ -233,12 +233,12 @@ impl FakeApiServer {
         self
     }
 
-    /// Whether this server knows the field selector for cluster IPs from now on, as servers since 1.31 do.
+    /// Sets whether this server knows the field selector for cluster IPs from now on, as servers since 1.31 do.
     pub fn selects_services(&self, knows: bool) {
         self.world().selects_services = knows;
     }
 
-    /// Denies all such requests with this code, or (`None`) no more.
+    /// Denies all such requests with this code from now on; `None`: allows them again.
     pub fn deny(&self, kind: Kind, wants: Wants, code: Option<u16>) {
         let mut world = self.world();
         match code {
@@ -247,17 +247,17 @@ impl FakeApiServer {
         };
     }
 
-    /// From now on requests need this bearer token.
+    /// Requires this bearer token of requests from now on.
     pub fn require_token(&self, token: &str) {
         self.world().token = Some(token.into());
     }
 
-    /// The next such request that has no fault yet gets this one.
+    /// Gives this fault to the next such request that has none yet.
     pub fn fault(&self, kind: Kind, wants: Wants, fault: Fault) {
         self.world().faults.push_back((kind, wants, fault));
     }
 
-    /// What was asked of one kind so far.
+    /// The requests for one kind so far.
     pub fn received(&self, kind: Kind) -> Vec<Received> {
         self.world().received.iter().filter(|received| received.kind == kind).cloned().collect()
     }

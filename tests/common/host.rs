@@ -1,5 +1,5 @@
-//! Network namespaces, each with a thread in it that does what it is told: no process is started for what a thread can
-//! do, so that thousands of requests cost milliseconds.
+//! Network namespaces, each with a thread in it that carries out jobs: what a thread can do needs no process, so that
+//! thousands of requests take milliseconds.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -40,21 +40,21 @@ impl Host {
         Self { thread: receiver.recv().expect("the thread did not panic"), jobs }
     }
 
-    /// The number of the thread, by which `ip` finds the namespace.
+    /// The id of the thread, by which `ip` finds the namespace.
     pub(crate) fn thread(&self) -> i32 {
         self.thread
     }
 
-    /// Does something in the namespace; threads that it starts stay there.
+    /// Runs a job in the namespace and waits for it; threads that it starts stay in the namespace.
     pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         self.start(job).recv().expect("the job did not panic")
     }
 
-    /// Begins to do something in the namespace.
+    /// Starts a job in the namespace.
     pub(crate) fn start<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
         let (sender, receiver) = channel();
         let job = move || {
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = sender.send(job());
         };
         self.jobs.send(Box::new(move || drop(thread::spawn(job)))).expect("the thread lives as long as this");

@@ -1,6 +1,6 @@
 //! The text of a kubeconfig.
 
-/// One with a single cluster, user and context; `cluster` and `user` are flow mappings of YAML.
+/// A kubeconfig with a single cluster, user and context; `cluster` and `user` are YAML flow mappings.
 pub(crate) fn kubeconfig(cluster: &str, user: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: here\n\

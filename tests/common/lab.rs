@@ -9,9 +9,9 @@
 //! }
 //! ```
 //!
-//! with `harness = false` in Cargo.toml. Outside the lab (no environment variable `LAB`) the binary starts itself
-//! once more through `tests/lab/run.sh`, with the same arguments, and ends with that run's exit status. What cannot
-//! run fails with the reason.
+//! with `harness = false` in Cargo.toml. Outside the lab (no environment variable `LAB`) the binary starts itself again
+//! through `tests/lab/run.sh`, with the same arguments, and ends with the exit status of that run. What cannot run
+//! fails with the reason.
 
 #[path = "requirement.rs"]
 mod requirement;
@@ -38,13 +38,13 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
     run_unless(None, tests)
 }
 
-/// Runs the tests, in the lab, unless something that they need is missing: see [`requirement`].
+/// Runs the tests in the lab, unless something that they need is missing: see [`requirement`].
 pub(crate) fn run_unless(missing: Option<&str>, tests: &[Test]) -> ExitCode {
     let trial = |&(name, test): &Test| requirement::trial(name, missing, move || in_namespace(test));
     run_in_lab(missing.is_none(), || tests.iter().map(trial).collect())
 }
 
-/// Runs trials, in the lab; they make their own namespaces. They are listed outside it too.
+/// Runs trials in the lab, which create their own namespaces. Outside the lab, they can be listed.
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 pub(crate) fn run_trials(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     run_in_lab(true, trials)
@@ -57,12 +57,12 @@ fn run_in_lab(needs_lab: bool, trials: impl FnOnce() -> Vec<Trial>) -> ExitCode 
     }
     // The lab has one processor, and some tests measure time.
     arguments.test_threads = Some(1);
-    // Its output looks like a terminal's, and never is one.
+    // Its output looks like a terminal, but never is one.
     arguments.color.get_or_insert(ColorSetting::Never);
     libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
-/// Becomes the same program in the lab; returns only if that fails.
+/// Replaces this process by the same program in the lab; returns only if that fails.
 fn enter() -> ExitCode {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/run.sh");
     let error = match std::env::current_exe() {
@@ -73,7 +73,7 @@ fn enter() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs a test on a thread in a new network namespace; what it starts is there too. It goes with the thread.
+/// Runs a test, and whatever it starts, on a thread in a new network namespace, which goes with the thread.
 fn in_namespace(test: fn()) -> Result<(), Failed> {
     let run = move || {
         new_namespace();
@@ -83,31 +83,31 @@ fn in_namespace(test: fn()) -> Result<(), Failed> {
     thread.join().map_err(|panic| Failed::from(text_of(&*panic)))
 }
 
-/// Moves the calling thread into a new network namespace, with `lo` up: without the local table that comes with it
-/// IPVS refuses real servers.
+/// Moves the calling thread into a new network namespace, and sets `lo` up: without the local routing table that comes
+/// with `lo`, IPVS refuses real servers.
 pub(crate) fn new_namespace() {
-    // `UnshareFlags::NEWNET` concerns the calling thread only, and no file descriptors.
+    // `UnshareFlags::NEWNET` affects only the calling thread, and no file descriptors.
     #[expect(unsafe_code, reason = "unsafe because of other flags than this one, see the line above")]
     let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
     unshared.expect("a new network namespace (root needed)");
     shell("ip link set lo up");
 }
 
-/// Runs a line of shell, in the caller's namespace, and returns what it printed; it must succeed.
+/// Runs shell lines in the caller's namespace and returns their output; they must succeed.
 pub(crate) fn shell(line: &str) -> String {
     let (success, output) = try_shell(line);
     assert!(success, "{line}\n{output}");
     output
 }
 
-/// Runs a line of shell, in the caller's namespace: whether it succeeded, and what it printed (errors too).
+/// Runs shell lines in the caller's namespace; returns whether they succeeded, and their output with errors.
 pub(crate) fn try_shell(line: &str) -> (bool, String) {
     let script = format!("exec 2>&1\n{line}");
     let output = Command::new("sh").arg("-c").arg(script).output().expect("sh can be started");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panicked")

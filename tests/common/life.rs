@@ -1,4 +1,4 @@
-//! Whole lives of the loop against a kernel in memory, with their own time.
+//! Whole lives of the loop against a kernel in memory, with a time of their own.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -46,7 +46,7 @@ impl Life {
         Self::at_pace(options, kernel, Duration::ZERO, Duration::from_secs(1))
     }
 
-    /// A life that writes so often, and audits so often.
+    /// A life with this minimum time between writes and this audit period.
     pub(crate) fn at_pace(
         options: ProxyOptions,
         kernel: MemoryKernel,
@@ -57,7 +57,7 @@ impl Life {
         Self { reconciler, kernel, now: Instant::now() }
     }
 
-    /// One piece of work, or the time until the next one passes. Says whether there was work.
+    /// Does one piece of work, or lets the time until the next one pass. Returns whether there was work.
     pub(crate) fn step(&mut self) -> bool {
         match self.reconciler.next(self.now) {
             Next::Work(work) => {
@@ -75,20 +75,20 @@ impl Life {
         self.work_for(work, Duration::from_millis(1));
     }
 
-    /// A piece of work that takes so long.
+    /// Does a piece of work that takes this long.
     pub(crate) fn work_for(&mut self, work: &Work, time: Duration) {
         let answer = work.carry_out(&mut self.kernel);
         self.now += time;
         self.reconciler.complete(answer, self.now);
     }
 
-    /// Lives on until everything is written, or fails. Returns what was told.
+    /// Lives on until everything is written, or panics. Returns the notes.
     pub(crate) fn settle(&mut self) -> Vec<Note> {
         let mut notes = Vec::new();
         for _ in 0..5000 {
             let worked = self.step();
             notes.extend(self.reconciler.take_notes());
-            // What is refused still counts as settled, and is still to be tried again.
+            // What is refused counts as settled, too, but is still to be tried again.
             let settled = Family::ALL.iter().all(|family| self.reconciler.is_settled(*family))
                 && self.reconciler.failures().is_empty();
             if !worked && settled && !self.reconciler.actual().rules.is_empty() {
@@ -98,7 +98,7 @@ impl Life {
         panic!("does not settle: {:?}", self.reconciler.failures());
     }
 
-    /// Lives on for so long; what is due later is left to come.
+    /// Lives on for this long; what is due later is left for later.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
@@ -113,8 +113,8 @@ impl Life {
         events.into_iter().for_each(|event| self.reconciler.observe(event));
     }
 
-    /// Takes these in, and ends as if it were killed before its n-th step: the kernel hears of none from there on. Says
-    /// whether there were so many. What was written before was taken.
+    /// Takes these events in, and ends as if killed before its n-th step: the kernel takes the steps before, and never
+    /// receives that one and later ones. Returns whether there were that many steps.
     pub(crate) fn die_before(mut self, step: usize, events: impl IntoIterator<Item = Event>) -> bool {
         let mut count = 0;
         self.kernel.set_faults(Some(Box::new(move |_| {

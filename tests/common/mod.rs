@@ -1,4 +1,4 @@
-//! What several test programs share.
+//! Code that several test programs share.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this")]
 
 pub mod fake_apiserver;

@@ -8,7 +8,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::lab::shell;
 
-/// A pod in a network namespace of its own, with a route to everything through this one.
+/// Creates a pod in a network namespace of its own, with a route to everything through the caller's.
 pub(crate) fn pod(name: &str, address: &str, gateway: &str) {
     shell(&format!(
         "ip netns add {name}
@@ -29,7 +29,7 @@ pub(crate) fn in_pod<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> T {
     in_namespace_of(Path::new(&format!("/run/netns/{name}")), run)
 }
 
-/// Runs something on a thread in the network namespace that a file stands for.
+/// Runs something on a thread in the network namespace of a file.
 pub(crate) fn in_namespace_of<T: Send>(file: &Path, run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

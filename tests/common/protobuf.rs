@@ -1,12 +1,13 @@
-//! Protocol buffers out of JSON, as an API server writes them.
+//! Writes JSON as protocol buffers, as an API server does.
 //!
-//! By a table of fields, after `generated.proto` of k8s.io/api and k8s.io/apimachinery: written down a second time, so that
-//! a wrong number in the program is not wrong here as well. What the table does not have is no object of these tests.
+//! The table of fields follows `generated.proto` of k8s.io/api and k8s.io/apimachinery. It is written independently of
+//! the program's, so that a wrong number there is not wrong here as well. Objects of these tests have no
+//! field outside it.
 
 use quick_protobuf::Writer;
 use serde_json::Value;
 
-/// A field: its name in JSON, its number, what it is.
+/// A field: its name in JSON, its number, its type.
 type Field = (&'static str, u32, Is);
 
 #[derive(Clone, Copy)]
@@ -14,13 +15,13 @@ enum Is {
     Text,
     Number,
     Truth,
-    /// A text in JSON, seconds here.
+    /// A timestamp: text in JSON, seconds here.
     Time,
-    /// A map of texts.
+    /// A map of strings.
     Texts,
-    /// A number or a text.
+    /// A number or a string.
     Either,
-    /// Any JSON, as it is.
+    /// Any JSON, unchanged.
     Json,
     Message(&'static [Field]),
 }
@@ -153,7 +154,7 @@ const STATUS: &[Field] = &[
 ];
 const EITHER: &[Field] = &[("number", 2, Number), ("text", 3, Text)];
 
-/// An event of a watch, its length before it.
+/// An event of a watch, preceded by its length.
 pub fn event(kind: &str, object: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     put(&mut bytes, 1, kind.as_bytes());
@@ -163,7 +164,7 @@ pub fn event(kind: &str, object: &[u8]) -> Vec<u8> {
     framed(bytes)
 }
 
-/// The same of bytes that are no event.
+/// A frame like that of [`event`], around bytes that are not an event.
 pub fn noise(bytes: &[u8]) -> Vec<u8> {
     framed([&[0; 4], bytes].concat())
 }
@@ -174,7 +175,7 @@ fn framed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A list in its envelope, of items that [`message`] made.
+/// A list in its envelope; [`message`] made the items.
 pub fn list<'a>(kind: &str, metadata: &Value, items: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     put(&mut bytes, 1, &fields(LIST_METADATA, metadata));
@@ -184,13 +185,13 @@ pub fn list<'a>(kind: &str, metadata: &Value, items: impl Iterator<Item = &'a [u
     envelope(kind, &bytes)
 }
 
-/// An object that stands for itself.
+/// A single object in its envelope.
 pub fn object(object: &Value) -> Vec<u8> {
     let kind = object["kind"].as_str().unwrap();
     envelope(kind, &message(kind, object))
 }
 
-/// An object of a kind, without envelope.
+/// An object of a kind, without its envelope.
 pub fn message(kind: &str, object: &Value) -> Vec<u8> {
     let table = match kind {
         "Service" => SERVICE,
@@ -201,14 +202,14 @@ pub fn message(kind: &str, object: &Value) -> Vec<u8> {
     };
     let mut object = object.clone();
     if let Some(object) = object.as_object_mut() {
-        // They are in the envelope.
+        // These fields are in the envelope.
         object.remove("apiVersion");
         object.remove("kind");
     }
     fields(table, &object)
 }
 
-/// A message in an envelope: the bytes that say what this is, and pkg/runtime `Unknown`.
+/// A message in an envelope: the magic bytes that identify the format, and `Unknown` of pkg/runtime.
 pub fn envelope(kind: &str, message: &[u8]) -> Vec<u8> {
     let mut of_type = Vec::new();
     put(&mut of_type, 1, b"v1");
@@ -224,7 +225,7 @@ pub fn envelope(kind: &str, message: &[u8]) -> Vec<u8> {
 fn fields(table: &[Field], object: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     let Some(object) = object.as_object() else {
-        // Not what it should be: the program is to find out.
+        // A value of the wrong type: the program has to notice.
         return object.to_string().into_bytes();
     };
     for (name, value) in object {
@@ -272,12 +273,12 @@ fn field(bytes: &mut Vec<u8>, number: u32, is: Is, value: &Value) {
             put(bytes, number, &message);
         }
         (Message(table), value) => put(bytes, number, &fields(table, value)),
-        // Also what is not what it should be.
+        // Values of the wrong type come here, too.
         (_, value) => put(bytes, number, value.to_string().as_bytes()),
     }
 }
 
-/// What is U+FFFD in JSON may well be no UTF-8 at all here: API servers take it as it comes.
+/// Turns U+FFFD of JSON into a byte that is not UTF-8: API servers pass on such strings as they are.
 fn bytes_of(text: &str) -> Vec<u8> {
     let mut pieces = text.split('\u{fffd}').map(str::as_bytes);
     let first = pieces.next().unwrap_or_default().to_vec();

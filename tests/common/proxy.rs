@@ -19,14 +19,14 @@ impl Proxy {
         Self::spawn(folder, name, Command::new(env!("CARGO_BIN_EXE_kube-ipvs")).args(arguments))
     }
 
-    /// Starts it on a node of this name, with these networks of pods, and told more by these arguments.
+    /// Starts it on a node of this name, with these pod networks and these additional arguments.
     #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub(crate) fn on_node(folder: &Path, name: &str, node: &str, pods: &str, more: &[&str]) -> Self {
         let usual = ["--hostname-override", node, "--proxy-mode", "ipvs", "--cluster-cidr", pods, "-v", "2"];
         Self::start(folder, name, &[&usual, more].concat())
     }
 
-    /// Starts it by shell lines that end with it, with these variables, in mount points of its own.
+    /// Starts it by shell lines that end with it, with these variables, in a mount namespace of its own.
     #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub(crate) fn of_shell(folder: &Path, name: &str, lines: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new("unshare");
@@ -46,7 +46,7 @@ impl Proxy {
         Self { child, log }
     }
 
-    /// The number of its process.
+    /// Its process id.
     #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -57,7 +57,7 @@ impl Proxy {
         fs::read_to_string(&self.log).expect("a log")
     }
 
-    /// Waits until the first complete set is written.
+    /// Waits until the first sync is complete.
     pub(crate) fn wait_synced(&mut self) -> &mut Self {
         let synced = eventually(Duration::from_secs(30), || {
             assert!(self.child.try_wait().expect("a child").is_none(), "it ended:\n{}", self.log());
@@ -67,20 +67,20 @@ impl Proxy {
         self
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
-    /// Asks it to end, and returns its exit status and log.
+    /// Asks it to end; returns its exit status and its log.
     pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         (self.wait(), self.log())
     }
 
-    /// Waits for its end.
+    /// Waits for it to end; returns its exit status.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         let mut status = None;
         eventually(Duration::from_secs(20), || {
@@ -90,12 +90,12 @@ impl Proxy {
         status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log())).code()
     }
 
-    /// How many writes it counts with the verdict `done`.
+    /// How many writes it has counted with the verdict `done`.
     pub(crate) fn writes(&self) -> u64 {
         self.count("kube_ipvs_writes_total", "verdict=\"done\"")
     }
 
-    /// The sum of the series of a counter that have this in their labels.
+    /// The sum over a counter's series that have this label.
     pub(crate) fn count(&self, name: &str, label: &str) -> u64 {
         let page = get("127.0.0.1:10249", "/metrics");
         let series: Vec<&str> = page
@@ -110,13 +110,13 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The body of an HTTP answer.
+/// The body of an HTTP response.
 pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
@@ -126,7 +126,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
     body.to_owned()
 }
 
-/// Waits until something is so, and says whether it ever was.
+/// Waits until the condition holds; returns whether it did within the limit.
 pub(crate) fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {

@@ -1,4 +1,4 @@
-//! Random clusters: few names, addresses and ports, so that everything gets in everything's way.
+//! Random clusters with few names, addresses and ports, so that everything gets in the way of everything else.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     prop_oneof![Just(Policy::Cluster), Just(Policy::Local)]
 }
 
-/// Ways from outside. Few addresses, so that Services get in each other's way, and in that of the node.
+/// Ways in from outside. They share few addresses, so that Services collide with each other and with the node.
 pub(crate) fn external() -> impl Strategy<Value = External> {
     let addresses = vec!["198.51.100.1", "192.168.0.1", "10.96.0.2", "fd0e::1", "fd0f::1"];
     let balanced = proptest::sample::subsequence(addresses.clone(), 0..3);

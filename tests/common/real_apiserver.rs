@@ -1,8 +1,8 @@
-//! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder that `KUBEBUILDER_ASSETS`
-//! names (envtest's convention), on free ports and in a temporary folder.
+//! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder in `KUBEBUILDER_ASSETS` (envtest's
+//! convention), on free ports and in a temporary folder.
 //!
 //! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
-//! `system:node-proxier` allows. Processes end with the value, by their process ids.
+//! `system:node-proxier` allows. The processes end when the value is dropped, by their process ids.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,7 +21,7 @@ use super::kubeconfig::kubeconfig;
 /// How long a process may take to become ready; it takes 2 to 5 s on a quiet machine, and half a minute in the lab.
 const READY: Duration = Duration::from_mins(3);
 
-/// The folder with the programs, or why there is none.
+/// The folder with the programs, or why they are missing.
 pub fn assets() -> Result<PathBuf, String> {
     let folder = std::env::var_os("KUBEBUILDER_ASSETS").ok_or("KUBEBUILDER_ASSETS is not set")?;
     let folder = PathBuf::from(folder);
@@ -38,31 +38,31 @@ pub struct RealApiServer {
     folder: TempDir,
     assets: PathBuf,
     flags: Vec<String>,
-    /// Where the API server listens, restarts included.
+    /// The address on which the API server listens, also after restarts.
     pub address: Ipv4Addr,
-    /// The same.
+    /// The port on which the API server listens, also after restarts.
     pub port: u16,
     etcd_port: u16,
     etcd: Child,
     server: Option<Child>,
 }
 
-/// The token of `system:kube-proxy`, of the group `system:node-proxier`.
+/// The token of `system:kube-proxy` in the group `system:node-proxier`.
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 pub const PROXY_TOKEN: &str = "proxy";
 
 impl RealApiServer {
-    /// Starts both, with these flags of the API server besides the usual ones, and waits until it is ready.
+    /// Starts both, with these flags for the API server in addition to the usual ones, and waits until it is ready.
     pub async fn start(flags: &[&str]) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST, flags).await
     }
 
-    /// The same, on this address of the host.
+    /// Does the same, on this address of the host.
     pub async fn start_at(address: Ipv4Addr, flags: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), address, flags).await
     }
 
-    /// The same with what the etcd of another one had: see [`RealApiServer::end`].
+    /// Does the same, with the data of another server's etcd: see [`RealApiServer::end`].
     pub async fn start_with(data: &Path, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copied =
@@ -71,7 +71,7 @@ impl RealApiServer {
         Self::start_in(folder, Ipv4Addr::LOCALHOST, flags).await
     }
 
-    /// The same for callers without a runtime: with one for it, and a client of `admin`.
+    /// Does the same for callers without a runtime; returns one, too, and a client of `admin`.
     #[allow(dead_code, reason = "each test program uses its own part of this")]
     pub fn with_runtime(address: Ipv4Addr, flags: &[&str]) -> (Runtime, Self, kube::Client) {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -113,7 +113,7 @@ impl RealApiServer {
         server
     }
 
-    /// Whether the API server was started and not ended.
+    /// Whether the API server runs.
     pub fn is_running(&self) -> bool {
         self.server.is_some()
     }
@@ -131,7 +131,7 @@ impl RealApiServer {
             .arg(format!("--cert-dir={}", certificates.display()))
             .arg(format!("--token-auth-file={}", self.path("tokens.csv").display()))
             .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16"])
-            // The real one wants these; it makes the key pair itself.
+            // kube-apiserver requires these flags; it creates the key pair itself.
             .args([
                 "--service-account-issuer=https://127.0.0.1",
                 "--disable-admission-plugins=ServiceAccount",
@@ -159,18 +159,18 @@ impl RealApiServer {
     }
 
     async fn is_ready(&self) -> bool {
-        // The certificate is made at the first start.
+        // The certificate is created at the first start.
         let Ok(client) = connect(Some(&self.kubeconfig("admin")), None).await else { return false };
         let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
         client.request_text(request).await.is_ok_and(|text| text == "ok")
     }
 
-    /// Ends the API server as a power failure would (`SIGKILL`) and waits until it is gone.
+    /// Ends the API server as a power failure would (`SIGKILL`), and waits until it is gone.
     pub async fn kill(&mut self) {
         self.server.take().expect("it is running").kill().await.unwrap();
     }
 
-    /// Ends the API server in the proper way (`SIGTERM`) and waits until it is gone.
+    /// Ends the API server properly (`SIGTERM`), and waits until it is gone.
     pub async fn stop(&mut self) {
         let mut child = self.server.take().expect("it is running");
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()));
@@ -178,7 +178,7 @@ impl RealApiServer {
         child.wait().await.unwrap();
     }
 
-    /// Ends both in the proper way, and leaves etcd's data in this folder.
+    /// Ends both properly, and leaves etcd's data in this folder.
     pub async fn end(mut self, data: &Path) {
         self.stop().await;
         let pid = self.etcd.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()));
@@ -204,7 +204,7 @@ impl RealApiServer {
         self.path(&format!("{user}-{}.kubeconfig", self.port))
     }
 
-    /// The same for a server that is reached on another port.
+    /// The kubeconfig of a user for a server that is reached on another port.
     pub fn kubeconfig_at(&self, user: &str, port: u16) -> PathBuf {
         let file = self.path(&format!("{user}-{port}.kubeconfig"));
         let server = format!("https://{}:{port}", self.address);
@@ -229,7 +229,7 @@ fn log(folder: &Path, name: &str) -> Stdio {
     file.into()
 }
 
-/// Ports that nobody uses at this moment.
+/// Ports that are free at this moment.
 fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())

@@ -1,4 +1,4 @@
-//! A TCP relay that breaks connections on demand: what HTTP cannot show.
+//! A TCP relay that breaks connections on demand, for failures that HTTP cannot show.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,12 +9,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Listens on a port of its own and carries connections to a server.
+/// Listens on a port of its own and forwards connections to a server.
 pub struct Relay {
-    /// Where it listens, for good.
+    /// The address on which it listens, which never changes.
     pub address: SocketAddr,
     target: SocketAddr,
-    /// Whether bytes go through. Otherwise connections are accepted and stay open, and that is all.
+    /// Whether bytes are forwarded. Otherwise connections are accepted and stay open, but carry nothing.
     carries: watch::Sender<bool>,
     connections: Arc<Mutex<JoinSet<()>>>,
     listening: Option<JoinHandle<()>>,
@@ -54,7 +54,7 @@ impl Relay {
     pub async fn stop(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
-            // Cancelled, as was asked for.
+            // It was cancelled on purpose.
             let _ = listening.await;
         }
         let mut connections = std::mem::take(&mut *self.connections.lock().unwrap());
@@ -69,7 +69,7 @@ impl Relay {
         self.listen(socket.listen(16).unwrap());
     }
 
-    /// Whether bytes go through. Without, the other side is half open: no end says that it is dead.
+    /// Sets whether bytes are forwarded. If not, connections are half open: neither end learns that they are dead.
     pub fn carry(&self, carries: bool) {
         self.carries.send_replace(carries);
     }

@@ -1,14 +1,14 @@
-//! Tests that need something which not every machine has: shown as ignored, with the reason in their name. Under
-//! `CI=true` they fail instead, since nobody looks there at what was left out.
+//! Tests that need something that not every machine has: they are shown as ignored, with the reason in their name.
+//! Under `CI=true` they fail instead, since nobody there looks at what was left out.
 
 use libtest_mimic::{Failed, Trial};
 
-/// Whether a test that lacks something is a failure.
+/// Whether a test whose requirement is missing fails.
 fn is_demanded() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
 }
 
-/// A test, and what it lacks, if anything.
+/// A test; `missing` says what it lacks, if anything.
 pub(crate) fn trial(
     name: &str,
     missing: Option<&str>,

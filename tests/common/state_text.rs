@@ -1,4 +1,4 @@
-//! A kernel state as YAML that people can read and write: the form of `state.yaml` and `actual.yaml` in scenarios.
+//! A kernel state as YAML that people can read and write: the format of `state.yaml` and `actual.yaml` in scenarios.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! Servers that say who they are and whom they see, and clients that ask them, over TCP, UDP and SCTP; and pings.
+//! Servers that report their name and the client address that they see; clients that ask them over TCP, UDP and SCTP;
+//! pings.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
@@ -16,16 +17,16 @@ use rustix::net::{
     recv, recvfrom, send, sendto,
 };
 
-/// All protocols that Services have.
+/// All protocols of Services.
 pub(crate) const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who answered, and the address it saw.
+/// The name of the server that answered, and the client address that it saw.
 pub(crate) type Answer = (String, IpAddr);
 
-/// All addresses of a family.
+/// The unspecified address of a family.
 pub(crate) fn any(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -33,7 +34,7 @@ pub(crate) fn any(family: Family) -> IpAddr {
     }
 }
 
-/// A connection, or a flow of UDP.
+/// A connection, or a UDP flow.
 pub(crate) struct Conversation(OwnedFd);
 
 impl Conversation {
@@ -42,7 +43,7 @@ impl Conversation {
         Self::open_within(PATIENCE, protocol, source, target)
     }
 
-    /// The same; that, and each answer, may take so long.
+    /// Does the same; connecting, and each answer, may take up to `patience`.
     pub(crate) fn open_within(
         patience: Duration,
         protocol: Protocol,
@@ -66,7 +67,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Asks who is there.
+    /// Asks for the server's name.
     pub(crate) fn ask(&self) -> io::Result<Answer> {
         send(&self.0, b"?", SendFlags::NOSIGNAL)?;
         let mut buffer = [0; 200];
@@ -88,19 +89,19 @@ impl Conversation {
     }
 }
 
-/// Asks once, over a connection of its own, from the calling thread's namespace.
+/// Asks once, over a new connection, from the calling thread's namespace.
 pub(crate) fn ask(protocol: Protocol, source: Option<IpAddr>, target: SocketAddr) -> io::Result<Answer> {
     Conversation::open(protocol, source, target)?.ask()
 }
 
-/// Whether an error says that nothing was heard for as long as was to be waited, or that the own node dropped the packet.
+/// Whether the error means that no answer came in time, or that the own node dropped the packet.
 pub(crate) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::PermissionDenied)
         || Errno::from_io_error(error) == Some(Errno::INPROGRESS)
 }
 
-/// One echo request from the calling thread's namespace, whose `ping_group_range` must allow it; it must be answered,
-/// and by the address that was asked.
+/// Sends one echo request from the calling thread's namespace, whose `ping_group_range` must allow it; the address that
+/// was asked must answer.
 pub(crate) fn ping(address: IpAddr) -> io::Result<()> {
     let (family, protocol, request, reply) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
@@ -120,8 +121,8 @@ pub(crate) fn ping(address: IpAddr) -> io::Result<()> {
     }
 }
 
-/// Serves in the calling thread's namespace, until the process ends: whoever sends something is told the server's name
-/// and the address it sees. Connections stay open until the client closes.
+/// Serves in the calling thread's namespace until the process ends: answers everything with the server's name and the
+/// client address that it sees. Connections stay open until the client closes them.
 pub(crate) fn serve(name: &str, address: SocketAddr) {
     for protocol in PROTOCOLS {
         let socket = socket(protocol, address).expect("a socket");
@@ -168,7 +169,7 @@ fn socket(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
     };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))?;
     if address.is_ipv6() {
-        // Servers of both families stand side by side.
+        // Servers of both families share a port.
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     Ok(socket)

@@ -1,4 +1,4 @@
-//! Endpoints come and go while clients ask.
+//! Endpoints come and go while clients send requests.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -16,7 +16,7 @@ use crate::talk::{Conversation, PROTOCOLS};
 use crate::topology::find;
 use crate::{CLUSTER, row};
 
-/// Who asks, where, and the Service's policy for clients outside: clients inside pass over `Local`.
+/// The client, the entry, and the Service's external policy: clients inside the cluster are not bound by `Local`.
 const CLIENTS: [(&str, Entry, Policy); 6] = [
     ("pod-1b", Entry::ClusterIp, Policy::Cluster),
     ("node-2", Entry::ClusterIp, Policy::Cluster),
@@ -26,13 +26,13 @@ const CLIENTS: [(&str, Entry, Policy); 6] = [
     ("node-2", Entry::OwnNodePort, Policy::Local),
 ];
 
-/// A change of a manifest shows in the data plane within this time; it takes milliseconds.
+/// A change of a manifest takes effect in the data plane within this time; usually, in milliseconds.
 const SOON: Duration = Duration::from_secs(10);
 
-/// How long is waited for one answer, where another attempt follows.
+/// How long to wait for one answer, where another attempt follows.
 const BRIEFLY: Duration = Duration::from_millis(100);
 
-/// Requests after which it is sure that a scheduler that takes turns has forgotten an endpoint.
+/// After this many requests, a scheduler that takes turns has certainly forgotten an endpoint.
 const MANY: usize = 10;
 
 type Change = fn(&Case);
@@ -65,7 +65,7 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     })
 }
 
-/// Who asks, and how.
+/// The client, and how it reaches the Service.
 struct Case {
     client: &'static str,
     entry: Entry,
@@ -75,7 +75,7 @@ struct Case {
 }
 
 impl Case {
-    /// A new Service with these endpoints, all of which already answer the client.
+    /// Creates a Service with these endpoints, and waits until all of them answer the client.
     fn service(&self, endpoints: &[&'static str]) -> Service {
         let service = self.new_service(endpoints);
         CLUSTER.put(&service);
@@ -83,7 +83,7 @@ impl Case {
         service
     }
 
-    /// A Service that is not there yet.
+    /// A Service that is not written yet.
     fn new_service(&self, endpoints: &[&'static str]) -> Service {
         Service { external: self.external, ..CLUSTER.service(endpoints) }
     }
@@ -92,7 +92,7 @@ impl Case {
         service.target(self.entry, find(self.client), self.family)
     }
 
-    /// A connection that is to last.
+    /// Opens a connection that should last.
     fn open(&self, service: &Service) -> Conversation {
         let (protocol, target) = (self.protocol, self.target(service));
         let source = cluster::source(protocol, self.client, target);
@@ -100,7 +100,7 @@ impl Case {
         CLUSTER.host(self.client).run(open).expect("a connection")
     }
 
-    /// Who answers new connections; `None`: one was not answered.
+    /// The servers that answer new connections; `None`: one connection was not answered.
     fn ask_often(&self, service: &Service) -> Option<BTreeSet<String>> {
         let (protocol, target) = (self.protocol, self.target(service));
         let source = cluster::source(protocol, self.client, target);
@@ -114,7 +114,7 @@ impl Case {
         self.wait_for(service, service.endpoints.iter().copied());
     }
 
-    /// Waits until these endpoints answer new connections, and no others.
+    /// Waits until exactly these endpoints answer new connections.
     fn wait_for(&self, service: &Service, endpoints: impl Iterator<Item = &'static str>) {
         let wanted: BTreeSet<_> = endpoints.map(ToOwned::to_owned).collect();
         let mut answers = None;
@@ -125,9 +125,9 @@ impl Case {
         assert!(all, "{wanted:?} should answer, and {answers:?} do");
     }
 
-    /// That this pod answers many questions, but for so many of them. A port is chosen at random for each, and may be that of
-    /// a flow a moment ago: of UDP, where a rule rewrote the flow's destination, connection tracking sends it the same way
-    /// until it was purged, and purges rest in between.
+    /// Asserts that this pod answers many requests, with at most so many exceptions. Each request has a random port,
+    /// which may be that of an earlier UDP flow: where a rule rewrote that flow's destination, connection tracking
+    /// sends it the same way until it is purged, and purges rest in between.
     fn assert_nothing_new_but_to(&self, pod: &str, service: &Service, allowed: usize) {
         let is_purged = self.protocol == Protocol::Udp && self.external == Policy::Local;
         let patience = if is_purged { SOON } else { Duration::ZERO };
@@ -156,7 +156,7 @@ fn a_removed_endpoint_gets_nothing_new(case: &Case) {
     case.assert_nothing_new_but_to("pod-2a", &service, 0);
 }
 
-/// No template of persistence sends a client to an endpoint that is not used any more, whose real server drains
+/// No template of persistence sends a client to an endpoint that is no longer used, whether its real server drains
 /// (`expire_quiescent_template`) or is gone. Templates last for hours.
 fn affinity_ends_with_its_endpoint(case: &Case) {
     let mut service = case.new_service(&["pod-1a", "pod-2a"]);
@@ -179,14 +179,14 @@ fn affinity_ends_with_its_endpoint(case: &Case) {
         }
         CLUSTER.put(&service);
         case.wait_for(&service, [other].into_iter());
-        // A template would send all of them there. Of associations one was seen to go astray, once in hundreds of runs: IPVS
-        // has an entry still of the one that had the port.
+        // A template would send all of them there. In hundreds of runs, one SCTP association went astray: IPVS still
+        // had an entry of the earlier association that had the same port.
         let allowed = usize::from(case.protocol == Protocol::Sctp);
         case.assert_nothing_new_but_to(other, &service, allowed);
     }
 }
 
-/// It drains: weight 0 (contract 4.5).
+/// The real server drains: weight 0 (contract 4.5).
 fn a_connection_outlives_its_endpoint(case: &Case) {
     let mut service = case.service(&["pod-1a", "pod-2a"]);
     let conversation = case.open(&service);
@@ -197,14 +197,14 @@ fn a_connection_outlives_its_endpoint(case: &Case) {
     for _ in 0..3 {
         assert_eq!(conversation.ask().expect("an answer on the old connection"), first);
     }
-    // Nor does the last endpoint's removal end it.
+    // Nor does the removal of the last endpoint end it.
     service.endpoints.clear();
     CLUSTER.put(&service);
     assert!(eventually(SOON, || case.ask_often(&service).is_none()), "new connections are not answered");
     assert_eq!(conversation.ask().expect("an answer on the old connection"), first);
 }
 
-/// Whatever becomes of its endpoint in the slices: not ready, being ended, ready again.
+/// Whatever the slices say of its endpoint: not ready, terminating, ready again.
 fn a_connection_outlives_unreadiness(case: &Case) {
     let mut service = case.service(&["pod-1a", "pod-2a"]);
     let conversation = case.open(&service);
@@ -220,7 +220,7 @@ fn a_connection_outlives_unreadiness(case: &Case) {
     }
 }
 
-/// Its real server goes at once, and its connections with it (`expire_nodest_conn`).
+/// The endpoint's real server is deleted at once, and its connections with it (`expire_nodest_conn`).
 fn a_flow_leaves_a_removed_endpoint(case: &Case) {
     let service = case.service(&["pod-1a", "pod-2a"]);
     for (first, other) in [("pod-1a", "pod-2a"), ("pod-2a", "pod-1a")] {
@@ -241,7 +241,7 @@ fn a_flow_leaves_a_removed_endpoint(case: &Case) {
     }
 }
 
-/// What the kernel remembers of packets that nobody could take must not keep the following ones away.
+/// What the kernel remembers of rejected packets must not keep later ones away.
 fn a_refused_flow_reaches_the_first_endpoint(case: &Case) {
     let mut service = case.service(&["pod-1a"]);
     service.endpoints.clear();
@@ -256,7 +256,7 @@ fn a_refused_flow_reaches_the_first_endpoint(case: &Case) {
     wait_for_the_turn(&flow, "pod-2a", |answer| answer == Err(ErrorKind::ConnectionRefused));
 }
 
-/// Asks until this server answers. Until then all is as before; what meets the change may be lost.
+/// Asks until this server answers. Until then the answers are as before; requests during the change may be lost.
 fn wait_for_the_turn(flow: &Conversation, to: &str, as_before: impl Fn(Result<&str, ErrorKind>) -> bool) {
     flow.wait_at_most(BRIEFLY).expect("a timeout");
     let start = Instant::now();
@@ -267,18 +267,18 @@ fn wait_for_the_turn(flow: &Conversation, to: &str, as_before: impl Fn(Result<&s
         match answer {
             Ok(server) if server == to => break,
             _ if as_before(answer) => last_before = Instant::now(),
-            // Dropped; a node that is the client itself is told so.
+            // Dropped; a node that is the client itself gets an error.
             Err(ErrorKind::WouldBlock | ErrorKind::PermissionDenied) => {}
             other => panic!("{other:?}"),
         }
         assert!(start.elapsed() < SOON, "it does not reach {to}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Packets in a row may be lost, by a client that waits for its answers: until connection tracking was purged.
+    // A client that waits for its answers may lose several packets in a row, until connection tracking was purged.
     assert!(last_before.elapsed() < 10 * BRIEFLY, "nobody answers for {:?}", last_before.elapsed());
 }
 
-/// Connection tracking remembers that nothing translated it; the entry goes with the first endpoint.
+/// Connection tracking remembers that nothing translated the flow; the entry is purged with the first endpoint.
 fn a_flow_from_before_the_service_reaches_it(case: &Case) {
     let service = case.new_service(&["pod-1a"]);
     let flow = case.open(&service);
@@ -304,14 +304,14 @@ fn without_its_last_endpoint_it_refuses(case: &Case) {
     assert!(refused, "it does not refuse");
 }
 
-/// What a client resets is not kept for as long as an idle connection is, which is a day. But for connections that were
-/// rewritten: once they stand, connection tracking sends what the client says straight to the endpoint, and IPVS hears the
-/// endpoint only. README says so among the limits.
+/// A connection that a client resets is not kept as long as an idle one, which is a day. Rewritten connections are an
+/// exception: once established, connection tracking sends the client's packets straight to the endpoint, and IPVS sees
+/// only those of the endpoint. README lists this among the limits.
 fn a_reset_ends_what_ipvs_knows(case: &Case) {
     let heard = case.external == Policy::Cluster;
     let service = case.service(&["pod-1a", "pod-2a"]);
     let node = CLUSTER.host(case.entry.node(find(case.client)));
-    // Two: one for each endpoint.
+    // Two connections: one for each endpoint.
     for _ in 0..2 {
         let conversation = case.open(&service);
         conversation.ask().expect("an answer");

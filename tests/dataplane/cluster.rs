@@ -22,7 +22,7 @@ pub(crate) use self::service::{Condition, Entry, Policy, Service};
 
 /// How long a client waits for an answer: long enough for a second segment, a second after the first.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How often a client asks that hears nothing.
+/// How often a client tries that gets no answer.
 const ATTEMPTS: usize = 3;
 
 /// The hosts, and what runs on them.
@@ -33,7 +33,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes it, with these Services in place, and these arguments for kube-ipvs beside the usual ones.
+    /// Creates the cluster, with these Services, and starts kube-ipvs on it with these additional arguments.
     pub(crate) fn start<'a>(
         services: impl IntoIterator<Item = &'a Service>,
         arguments: &[&'static str],
@@ -43,7 +43,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a kube-ipvs on each node, which runs as long as this process does.
+    /// Starts a kube-ipvs on each node, which runs as long as this process.
     pub(crate) fn start_proxies(&self, arguments: &[&'static str]) {
         let proxies = ["node-1", "node-2"].map(|node| self.start_proxy(node, arguments));
         for mut proxy in proxies {
@@ -52,7 +52,7 @@ impl Cluster {
         }
     }
 
-    /// Makes it, with these Services in place, and nothing that serves them yet.
+    /// Creates the cluster, with these Services, and nothing that serves them yet.
     pub(crate) fn without_proxies<'a>(services: impl IntoIterator<Item = &'a Service>) -> Self {
         let hosts = topology::build();
         let folder = tempfile::tempdir().expect("a folder");
@@ -82,18 +82,18 @@ impl Cluster {
         })
     }
 
-    /// A Service of a test's own, with addresses that nothing else has.
+    /// A Service for one test, with addresses of its own.
     pub(crate) fn service(&self, endpoints: &[&'static str]) -> Service {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         Service::exposed(&format!("service-{number}"), number, endpoints)
     }
 
-    /// Writes a Service and its slices, or replaces them.
+    /// Writes or replaces a Service and its slices.
     pub(crate) fn put(&self, service: &Service) {
         self.put_object(&service.name, &service.manifest());
     }
 
-    /// Writes any object, or replaces it: in a file of this name.
+    /// Writes or replaces any object, in a file of this name.
     pub(crate) fn put_object(&self, name: &str, object: &Value) {
         let temporary = self.folder.path().join(name);
         fs::write(&temporary, object.to_string()).expect("a manifest");
@@ -105,9 +105,9 @@ impl Cluster {
         &self.hosts[name]
     }
 
-    /// A host asks over a new connection, and again where it hears nothing. IPVS knows an answer by its endpoint and its
-    /// client's address and port: where one port of a client was used for two entries that lead to one endpoint, the
-    /// wrong one of the two is translated. Of some thousand connections, one or two meet that fate.
+    /// A host asks over a new connection, and again if it gets no answer. IPVS identifies an answer by its endpoint and
+    /// the client's address and port: where a client uses one port for two entries that lead to one endpoint, the wrong
+    /// one of the two is translated. This happens to one or two of some thousand connections.
     pub(crate) fn ask(&self, client: &str, protocol: Protocol, target: SocketAddr) -> io::Result<Answer> {
         let source = source(protocol, client, target);
         let ask = move || Conversation::open_within(PATIENCE, protocol, source, target)?.ask();
@@ -122,10 +122,10 @@ impl Cluster {
     }
 }
 
-/// The address that a client's socket must choose. One of SCTP that has chosen none tells the server all that its host
-/// has, and the server tries them in turn. No NAT translates those: the first that it tries, past the service address,
-/// ends the association; Kubernetes leaves associations with several addresses to their users for that reason. On a node
-/// the service addresses are among them, and with some dozens of IPv6 they do not even fit into a packet.
+/// The address to which a client's socket must be bound. An unbound SCTP socket tells the server all addresses of its
+/// host, and the server tries them in turn. No NAT translates those: the first one that it tries, past the service
+/// address, ends the association; Kubernetes leaves multi-homed associations to their users for that reason. On a node,
+/// the service addresses are among them, and a few dozen IPv6 addresses do not even fit into a packet.
 pub(crate) fn source(protocol: Protocol, client: &str, target: SocketAddr) -> Option<IpAddr> {
     (protocol == Protocol::Sctp).then(|| topology::find(client).address(Family::of(target.ip())))
 }

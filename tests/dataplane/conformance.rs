@@ -1,4 +1,4 @@
-//! What becomes of each connection of the table through kube-ipvs, which is written down in `CONFORMANCE.md` ([`document`]).
+//! What happens to each connection of the table through kube-ipvs, documented in `CONFORMANCE.md` ([`document`]).
 
 mod document;
 
@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use crate::table::{Found, Id, Question, ask_all};
 use crate::{CLUSTER, row};
 
-/// All that was found.
+/// All results.
 static FOUND: LazyLock<BTreeMap<Id, Found>> =
     LazyLock::new(|| ask_all(&CLUSTER, |question, found| *found == question.expected(question.requests())));
 

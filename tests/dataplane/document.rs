@@ -1,4 +1,4 @@
-//! What was found, for people: `tests/dataplane/CONFORMANCE.md`.
+//! The results for people: `tests/dataplane/CONFORMANCE.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -97,7 +97,7 @@ fn words(question: &Question, found: &Found) -> String {
     found.keys().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Compares with the committed one, or replaces that where `REGENERATE` is set.
+/// Compares with the committed document, or replaces it where `REGENERATE` is set.
 pub(super) fn compare(text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dataplane/CONFORMANCE.md");
     if std::env::var_os("REGENERATE").is_some() {

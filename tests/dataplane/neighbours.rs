@@ -1,4 +1,4 @@
-//! Services among others on a node: addresses that come and go, somebody else's rules, host ports.
+//! Services beside others on a node: addresses that come and go, somebody else's rules, host ports.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::talk::{self, PROTOCOLS};
 use crate::topology::{PORT, find};
 use crate::{CLUSTER, row};
 
-/// A change shows in the data plane within this time; it takes milliseconds.
+/// A change takes effect in the data plane within this time; usually, in milliseconds.
 const SOON: Duration = Duration::from_secs(10);
-/// How long is waited for one answer, where another attempt follows.
+/// How long to wait for one answer, where another attempt follows.
 const BRIEFLY: Duration = Duration::from_millis(300);
 
 /// What a row does for one family.
@@ -46,7 +46,7 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     tests.chain(host_ports)
 }
 
-/// Who answers; `None`: nobody.
+/// The server that answers; `None`: nobody does.
 fn asked(client: &str, protocol: Protocol, target: SocketAddr) -> Option<String> {
     let source = cluster::source(protocol, client, target);
     let ask = move || talk::Conversation::open_within(BRIEFLY, protocol, source, target)?.ask();
@@ -67,7 +67,7 @@ fn in_family(family: Family, four: &str, six: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Nobody restarts anything when a node gets an address.
+/// Nothing is restarted when a node gets an address.
 fn node_ports_follow_the_addresses(family: Family) {
     let service = CLUSTER.service(&["pod-1a"]);
     CLUSTER.put(&service);
@@ -86,8 +86,8 @@ fn node_ports_follow_the_addresses(family: Family) {
     becomes("outside-1", Protocol::Tcp, own, Some("pod-1a"));
 }
 
-/// A load balancer's address that a daemon on the node has announced on a device: the Service is served there, and the
-/// node's own ports stay the node's.
+/// A daemon on the node announces a load balancer's address by putting it on a device: the Service is served there, and
+/// the node's own ports stay the node's.
 fn an_address_that_another_device_has(family: Family) {
     let service = CLUSTER.service(&["pod-2a"]);
     CLUSTER.put(&service);
@@ -107,13 +107,13 @@ fn an_address_that_another_device_has(family: Family) {
     becomes("outside-1", Protocol::Tcp, target, Some("pod-2a"));
 }
 
-/// IPVS takes what goes to a high port beside a virtual server at FTP's port for its data connections.
+/// Beside a virtual server at FTP's port, IPVS takes packets to high ports for FTP data connections.
 fn other_ports_beside_ftp_with_affinity(family: Family) {
     const FTP: u16 = 21;
     let service = Service { port: FTP, affinity_seconds: Some(10_800), ..CLUSTER.service(&["pod-1a"]) };
     CLUSTER.put(&service);
     let target = service.target(Entry::LoadBalancerIp, find("outside-1"), family);
-    // The pod has a server there, which no Service leads to.
+    // The pod has a server on this port, to which no Service leads.
     let beside = |entry| SocketAddr::new(service.target(entry, find("pod-1b"), family).ip(), PORT);
     for client in ["outside-1", "pod-1b", "pod-2a", "node-1", "node-2"] {
         becomes(
@@ -132,7 +132,7 @@ fn other_ports_beside_ftp_with_affinity(family: Family) {
     node.shell(format!("ip address add {address}"));
     becomes("outside-1", Protocol::Tcp, SocketAddr::new(target.ip(), PORT), Some("node-1"));
     becomes("outside-1", Protocol::Tcp, target, Some("pod-1a"));
-    // The answer to a connection of the node's own is the node's.
+    // The answer to a connection of the node itself goes to the node.
     CLUSTER.host("outside-1").run(move || talk::serve("outside-1", SocketAddr::new(talk::any(family), FTP)));
     let outside = SocketAddr::new(find("outside-1").address(family), FTP);
     let ask = move || talk::Conversation::open_within(SOON, Protocol::Tcp, Some(target.ip()), outside)?.ask();
@@ -140,7 +140,7 @@ fn other_ports_beside_ftp_with_affinity(family: Family) {
     node.shell(format!("ip address del {address}"));
 }
 
-/// As a cache of DNS on the node that listens on the address of the cluster's DNS.
+/// For example a DNS cache on the node that listens on the address of the cluster's DNS.
 fn who_listens_on_a_cluster_ip_is_not_asked(family: Family) {
     let service = Service { port: PORT, ..CLUSTER.service(&["pod-2a"]) };
     CLUSTER.put(&service);
@@ -158,14 +158,14 @@ fn who_listens_on_a_cluster_ip_is_not_asked(family: Family) {
         !ours.contains(&format!(" {address}/{prefix} "))
     });
     assert!(is_seen, "the address stays on kube-ipvs0");
-    // The node has a server that listens there.
+    // The node has a server that listens on this port.
     becomes("pod-1b", Protocol::Udp, SocketAddr::new(address, PORT), Some("pod-2a"));
     becomes("node-1", Protocol::Tcp, SocketAddr::new(address, PORT), Some("pod-2a"));
     node.shell("ip link del nodelocaldns");
     becomes("pod-1b", Protocol::Udp, target, Some("pod-2a"));
 }
 
-/// A CNI plugin that sends what is for a local address of node-1 and a host port to pod-1a. Its table.
+/// Simulates a CNI plugin that redirects a host port on node-1's local addresses to pod-1a; returns its table.
 fn take_host_port(protocol: Protocol, number: u16, family: Family) -> String {
     let name = protocol.to_string().to_lowercase();
     let (table, pod) = match family {
@@ -184,7 +184,7 @@ fn take_host_port(protocol: Protocol, number: u16, family: Family) -> String {
     table
 }
 
-/// A node's own address may be that of a Service's load balancer, and is its own for everything else.
+/// A node's own address may also be a load balancer address of a Service; it stays the node's for everything else.
 fn host_ports_on_an_address_that_another_device_has(family: Family) {
     let service = CLUSTER.service(&["pod-2a"]);
     CLUSTER.put(&service);
@@ -206,7 +206,7 @@ fn host_ports_on_an_address_that_another_device_has(family: Family) {
     node.shell(format!("ip address del {address}; nft delete table {table}"));
 }
 
-/// A CNI plugin sends what is for a local address and a pod's host port to that pod, and service addresses are local.
+/// A CNI plugin redirects local addresses and a pod's host port to that pod, and service addresses are local.
 fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
     let service = Service { port: 8181, ..CLUSTER.service(&["pod-2a"]) };
     CLUSTER.put(&service);
@@ -222,7 +222,8 @@ fn host_ports_take_no_service_port(protocol: Protocol, family: Family) {
     node.shell(format!("nft delete table {table}"));
 }
 
-/// The node's own connections have the load balancer's address as their source: that lets no node by that is in no range.
+/// The node's own connections have the load balancer's address as their source: this does not admit a node outside the
+/// ranges.
 fn source_ranges_with_the_address_in_them(family: Family) {
     let service = Service {
         source_ranges: vec!["198.19.0.0/16", "2001:db8:b::/64", "192.168.0.11/32", "2001:db8::11/128"],
@@ -236,8 +237,8 @@ fn source_ranges_with_the_address_in_them(family: Family) {
     }
 }
 
-/// Ranges that lie in each other are not lost when the wider one goes, and what one Service restricts, another on the
-/// same address does not.
+/// Of nested ranges, the inner one survives the removal of the outer one; and the ranges of one Service do not restrict
+/// another Service on the same address.
 fn source_ranges_come_and_go(family: Family) {
     let (narrow, wide) = match family {
         Family::V4 => ("192.168.0.11/32", "192.168.0.0/24"),

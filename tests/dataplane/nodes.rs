@@ -1,4 +1,4 @@
-//! What depends on what a node is told: nothing of its pods' network, or an address that no device of it has.
+//! Effects of what a node is told: no pod network, or an address that none of its devices has.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Entry, Policy, Service};
 use crate::row;
 use crate::topology::find;
 
-/// Where the pods' network is not given, as on clusters whose CNI plugin has none.
+/// A cluster whose pod network is not configured, as where the CNI plugin has none.
 static WITHOUT_PODS: LazyLock<Cluster> = LazyLock::new(|| {
     let local = |name, number, endpoints| Service {
         external: Policy::Local,
@@ -20,7 +20,7 @@ static WITHOUT_PODS: LazyLock<Cluster> = LazyLock::new(|| {
     Cluster::start(&services, &["--cluster-cidr", ""])
 });
 
-/// Where the Node object of node-1 has the external IPs of the Services: somebody outside translates them.
+/// The Node object of node-1 has the external IPs of the Services: somebody outside translates them.
 static TRANSLATED: LazyLock<Cluster> = LazyLock::new(|| {
     let services = [
         Service::exposed("policy-cluster", 10, &["pod-2a"]),
@@ -64,14 +64,14 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
     unknown.chain(translated)
 }
 
-/// Who answers this client at each of a few requests.
+/// The servers that answer this client's requests.
 fn answers(cluster: &Cluster, client: &str, service: &Service, entry: Entry, family: Family) -> Vec<String> {
     let target = service.target(entry, find(client), family);
     let ask = || cluster.ask(client, Protocol::Tcp, target);
     (0..4).map(|_| ask().unwrap_or_else(|error| panic!("{client} to {target}: {error}")).0).collect()
 }
 
-/// A pod that is not known as one reaches the endpoints of this node or, if there are none, those of others.
+/// A pod that is not recognized as one reaches the endpoints of this node or, if there are none, those of others.
 fn policy_local_leads_away(entry: Entry, family: Family) {
     let local = |name, number| Service { external: Policy::Local, ..Service::exposed(name, number, &[]) };
     for client in ["pod-1b", "node-1"] {
@@ -82,7 +82,7 @@ fn policy_local_leads_away(entry: Entry, family: Family) {
     assert!(here.iter().all(|server| server == "pod-1a"), "{here:?}");
 }
 
-/// The node and its pods would leave the node with what is for its own address.
+/// Otherwise packets from the node and its pods to its own address would leave the node.
 fn an_address_that_no_device_has(name: &str, family: Family) {
     let number = if name == "policy-local" { 11 } else { 10 };
     let service = Service::exposed(name, number, &[]);

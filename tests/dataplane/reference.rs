@@ -1,5 +1,5 @@
-//! What Services promise, told again: a model of what Kubernetes' reference (kube-proxy's iptables and nftables modes)
-//! does with the first packet of a connection, without a line of the program under test.
+//! The promises of Services, stated independently: a model of what Kubernetes' reference (kube-proxy's iptables and
+//! nftables modes) does with the first packet of a connection, without a line of the program under test.
 
 use std::net::IpAddr;
 
@@ -9,14 +9,14 @@ use kube_ipvs::cluster::types::Family;
 use crate::cluster::{Condition, Entry, Policy, Service};
 use crate::topology::{Kind, Place, find};
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// These endpoints take turns, and each sees the client as so.
+    /// These endpoints take turns, and each sees the client this way.
     Reaches(Vec<Reached>),
-    /// The client is told at once that nobody is there.
+    /// The client learns at once that nobody answers.
     Refused,
-    /// The client is told nothing.
+    /// The client hears nothing.
     Dropped,
 }
 
@@ -25,8 +25,8 @@ pub(crate) enum Fate {
 pub(crate) struct Reached {
     pub(crate) pod: &'static str,
     pub(crate) seen: Seen,
-    /// Its answer goes astray: it sees a pod's own address, and answers that pod by the shortest way, past the node that
-    /// translated the request. The reference does so to pods that ask another node.
+    /// Its answer goes astray: it sees a pod's own address, and answers that pod directly, past the node that
+    /// translated the request. The reference does this to pods that send requests to another node.
     pub(crate) astray: bool,
 }
 
@@ -49,18 +49,18 @@ impl Seen {
     }
 }
 
-/// From where a connection comes, for the node that takes it in.
+/// The origin of a connection, as seen by the node that takes it in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// A pod of the cluster: the source is in the pods' network.
     Pod,
     /// The node itself.
     Node,
-    /// Anybody else; another node is no pod.
+    /// Anybody else, including other nodes.
     Elsewhere,
 }
 
-/// What becomes of a connection from a client to an entry of a Service.
+/// What happens to a connection from a client to an entry of a Service.
 pub(crate) fn fate(service: &Service, entry: Entry, client: &Place) -> Fate {
     let node = entry.node(client);
     let origin = match client.kind {
@@ -78,7 +78,7 @@ pub(crate) fn fate(service: &Service, entry: Entry, client: &Place) -> Fate {
     let anywhere = if internal {
         service.internal == Policy::Cluster
     } else {
-        // Who is in the cluster can do without the load balancer's choice of a node, whatever the internal policy.
+        // Clients inside the cluster need no load balancer to choose a node, whatever the internal policy.
         service.external == Policy::Cluster || origin != Origin::Elsewhere
     };
     let endpoints = usable(service, |pod| anywhere || find(pod).node == node);
@@ -97,8 +97,8 @@ pub(crate) fn fate(service: &Service, entry: Entry, client: &Place) -> Fate {
     if reached.is_empty() { Fate::Dropped } else { Fate::Reaches(reached) }
 }
 
-/// The endpoints in a part of the cluster that are used: those that are ready or, where none is, those that still answer
-/// while they are being ended.
+/// The endpoints that are used in a part of the cluster: the ready ones or, if there are none, those that still serve
+/// while they terminate.
 fn usable(service: &Service, is_in_part: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let in_condition = |condition| {
         let is = |pod: &&'static str| is_in_part(pod) && service.condition(pod) == condition;

@@ -1,4 +1,4 @@
-//! What is refused: ports that no Service declares, whoever else listens there, and Services that nobody serves.
+//! What is refused: ports that no Service declares, whoever else listens there, and Services without endpoints.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use crate::talk::{self, Answer, PROTOCOLS};
 use crate::topology::{PORT, find};
 use crate::{CLIENTS, CLUSTER, requests, row, service};
 
-/// What nobody may answer: a name for it, the Service, where, and the port.
+/// Targets that nobody may answer: a name, the Service, the entry, and the port.
 const TARGETS: [(&str, &str, Entry, u16); 8] = [
     ("closed-port", "both", Entry::ClusterIp, 83),
     ("host-port", "both", Entry::ClusterIp, PORT),
@@ -31,10 +31,10 @@ type Question = (&'static str, Protocol, Family, &'static str);
 
 type Outcome = (io::Result<Answer>, Duration);
 
-/// What came of all questions. They are asked at once: where all happens on one processor, while the client is still
-/// sending its first segment, its TCP passes over the ICMP error, and takes only the one for the repeated segment, a
-/// second later. SCTP takes none, and waits. Which of so many clients gets the processor when is up to the kernel (on
-/// Linux 6.1 some wait for seconds), so that those who were told late ask again, alone.
+/// The outcomes of all questions, which are asked at once. On a single processor, the client may still be sending its
+/// first segment when the ICMP error arrives; its TCP then ignores that error, and accepts only the one for the
+/// retransmitted segment, a second later. SCTP accepts none, and waits. The kernel decides which of so many clients
+/// gets the processor when (on Linux 6.1 some wait for seconds), so clients with a late refusal ask again, alone.
 static OUTCOMES: LazyLock<BTreeMap<Question, Outcome>> = LazyLock::new(|| {
     let asked: Vec<_> = questions().map(|question| (question, ask(question))).collect();
     let outcome =
@@ -74,7 +74,7 @@ pub(crate) fn rows() -> impl Iterator<Item = Trial> {
         let (target, protocol, family, client) = question;
         row(&[&"refused", &target, &client, &protocol, &family], move || is_refused(question))
     });
-    // The host's process is there: at the node's own addresses it answers.
+    // The host's own process runs: it answers at the node's own addresses.
     let others = questions().filter(|(target, ..)| *target == "host-port");
     let answers = others.map(|(_, protocol, family, client)| {
         let run = move || requests::host_process_answers(client, protocol, family);
@@ -87,12 +87,12 @@ fn is_refused(question: Question) {
     refused_in_time(question.1, &OUTCOMES[&question]).unwrap_or_else(|found| panic!("{found}"));
 }
 
-/// Whether the client was told, and soon; otherwise what it was told, and when.
+/// Whether the client was refused, and in time; otherwise what happened instead, and when.
 fn refused_in_time(protocol: Protocol, (outcome, elapsed): &Outcome) -> Result<(), String> {
     let limit = match protocol {
         Protocol::Udp => Duration::from_millis(500),
         Protocol::Tcp => Duration::from_millis(1800),
-        // Its "port unreachable" is for ICMP-aware sockets only: that nobody answers is all to be seen.
+        // Only ICMP-aware sockets get SCTP's "port unreachable": all that can be seen is that nobody answers.
         Protocol::Sctp => Duration::MAX,
     };
     match outcome {

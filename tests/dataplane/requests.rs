@@ -1,4 +1,4 @@
-//! What the table leaves out: everything masqueraded, session affinity, pings.
+//! What the table leaves out: masquerading everything, session affinity, pings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use crate::talk::{self, PROTOCOLS};
 use crate::topology::{Kind, PORT, find};
 use crate::{CLIENTS, CLUSTER, MASQUERADING_ALL, row, service};
 
-/// Requests of a row: with the scheduler `rr`, each of two endpoints gets half of them.
+/// The requests of a row: with the scheduler `rr`, each of two endpoints gets half of them.
 const REQUESTS: usize = 6;
 
-/// Endpoints ask as well: they reach themselves.
+/// Endpoints are clients, too: they reach themselves.
 const ENDPOINTS: [&str; 2] = ["pod-1a", "pod-2a"];
 
-/// Where else than at the cluster IP clients ask.
+/// Entries other than the cluster IP, with their clients.
 const OTHER_ENTRIES: [(&str, Entry); 5] = [
     ("pod-1b", Entry::LoadBalancerIp),
     ("node-2", Entry::ExternalIp),
@@ -73,7 +73,7 @@ fn is_masqueraded(client: &'static str, protocol: Protocol, family: Family) {
     assert_eq!(answers, wanted, "who answered {client} how often");
 }
 
-/// With session affinity all requests of a client go to one endpoint.
+/// With session affinity, all requests of a client go to one endpoint.
 fn stays(name: &str, client: &'static str, entry: Entry, protocol: Protocol, family: Family) {
     let (service, place) = (service(name), find(client));
     let target = service.target(entry, place, family);
@@ -99,11 +99,11 @@ fn pings(name: &str, client: &'static str, entry: Entry, family: Family) {
     CLUSTER.host(client).run(move || talk::ping(address)).expect("an answer to the echo request");
 }
 
-/// The server of a node answers at the node's own address: what refuses it at service addresses is not its absence.
+/// A node's server answers at the node's own address: it is not missing when it does not answer at service addresses.
 pub(crate) fn host_process_answers(client: &'static str, protocol: Protocol, family: Family) {
     let place = find(client);
-    // A server of UDP that listens on all addresses answers from the one that is nearest to the client, and the
-    // client takes answers only from whom it asked.
+    // A UDP server that listens on all addresses answers from the one that is nearest to the client, and the client
+    // accepts answers only from the address that it asked.
     let nearest = match place.kind {
         Kind::Pod => place.node_addresses(family).pop().expect("an address"),
         Kind::Node | Kind::Outside => find(place.node).address(family),

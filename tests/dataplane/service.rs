@@ -1,4 +1,4 @@
-//! Services as the tests need them, and their manifests.
+//! Services for the tests, and their manifests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,17 +14,17 @@ use crate::topology::{PORT, Place, find};
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) name: String,
-    /// What its addresses end with.
+    /// The last part of its addresses.
     pub(crate) number: u16,
-    /// What the address of its load balancer ends with.
+    /// The last part of its load balancer address.
     pub(crate) load_balancer_number: u16,
-    /// Its port, but for node ports.
+    /// Its port, except for node ports.
     pub(crate) port: u16,
-    /// Pods.
+    /// The pods.
     pub(crate) endpoints: Vec<&'static str>,
-    /// The conditions of those that are not ready.
+    /// The conditions of endpoints that are not ready.
     pub(crate) conditions: BTreeMap<&'static str, Condition>,
-    /// For how many seconds a client stays with its endpoint.
+    /// How many seconds a client stays with its endpoint.
     pub(crate) affinity_seconds: Option<u32>,
     /// `internalTrafficPolicy`.
     pub(crate) internal: Policy,
@@ -36,12 +36,12 @@ pub(crate) struct Service {
     pub(crate) exposed: bool,
 }
 
-/// In which state an endpoint is.
+/// The state of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Ready,
     NotReady,
-    /// Being ended, and still answering.
+    /// Terminating, but still serving.
     ServingTerminating,
 }
 
@@ -63,11 +63,11 @@ pub(crate) enum Policy {
     Local,
 }
 
-/// Where a Service is asked.
+/// An entry of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Entry {
     ClusterIp,
-    /// Of the client's own node; for clients outside: the node of their number.
+    /// On the client's own node; for clients outside, on the node with the same number.
     OwnNodePort,
     OtherNodePort,
     ExternalIp,
@@ -92,7 +92,7 @@ impl fmt::Display for Entry {
 }
 
 impl Entry {
-    /// The node that takes in what a client sends to it.
+    /// The node that takes in what a client sends to this entry.
     pub(crate) fn node(self, client: &Place) -> &'static str {
         match (self, client.node) {
             (Self::OtherNodePort, "node-1") => "node-2",
@@ -112,7 +112,7 @@ impl fmt::Display for Policy {
 }
 
 impl Service {
-    /// One with a cluster IP only.
+    /// A Service with a cluster IP only.
     pub(crate) fn new(name: &str, number: u16, endpoints: &[&'static str]) -> Self {
         Self {
             name: name.to_owned(),
@@ -129,7 +129,7 @@ impl Service {
         }
     }
 
-    /// One with all entries.
+    /// A Service with all entries.
     pub(crate) fn exposed(name: &str, number: u16, endpoints: &[&'static str]) -> Self {
         Self { exposed: true, ..Self::new(name, number, endpoints) }
     }
@@ -162,7 +162,7 @@ impl Service {
         30_000 + self.number
     }
 
-    /// Where a client finds this entry of it.
+    /// Where a client reaches this entry.
     pub(crate) fn target(&self, entry: Entry, client: &Place, family: Family) -> SocketAddr {
         let (address, port) = match entry {
             Entry::ClusterIp => (self.address(family), self.port),
@@ -175,7 +175,7 @@ impl Service {
         SocketAddr::new(address, port)
     }
 
-    /// It and its slices.
+    /// The Service and its slices.
     pub(crate) fn manifest(&self) -> Value {
         let mut items = vec![self.object()];
         items.extend(Family::ALL.map(|family| self.slice(family)));

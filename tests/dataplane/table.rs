@@ -1,5 +1,5 @@
 //! The whole table: every client, through every entry, with every policy, to Services with endpoints on both nodes, on
-//! one, and without any that is ready, by every protocol and family. What is to happen says [`reference`].
+//! one, and without any that is ready, by every protocol and family. [`reference`] says what should happen.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -14,28 +14,28 @@ use crate::reference::{self, Fate, Reached, Seen};
 use crate::talk::{self, Answer, Conversation, PROTOCOLS};
 use crate::topology::{Place, find};
 
-/// A pod beside the endpoint on one node and one on the other, a node with that endpoint and one without, and clients
-/// outside that come in through each of them.
+/// A pod on the node with an endpoint and one on the other node, both of these nodes, and clients outside, one for each
+/// node through which they come in.
 const CLIENTS: [&str; 6] = ["pod-1b", "pod-2b", "node-1", "node-2", "outside-1", "outside-2"];
 
-/// Requests of a row that is answered: with the scheduler `rr` each of two endpoints gets half of them.
+/// The requests of a row that is answered: with the scheduler `rr`, each of two endpoints gets half of them.
 pub(crate) const REQUESTS: usize = 4;
 /// How often a row is tried: see [`Question::ask_repeatedly`].
 const ATTEMPTS: usize = 3;
-/// How long an answer may take that comes: so that a lost segment or two are sent again.
+/// How long an expected answer may take: long enough to retransmit a lost segment or two.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How long a refusal of UDP may take.
+/// How long a UDP refusal may take.
 const SOON: Duration = Duration::from_secs(1);
-/// How long an answer may take, where those of some endpoints go astray.
+/// How long an answer may take where the answers of some endpoints go astray.
 const BRIEFLY: Duration = Duration::from_millis(200);
-/// How long is waited for an answer that should not come. Where all happens on one processor, while the client is
-/// still sending its first segment, its TCP passes over the ICMP error, and takes only the one for the repeated segment,
-/// a second later.
+/// How long to wait for an answer that should not come. On a single processor, the client may still be sending its
+/// first segment when the ICMP error arrives; its TCP then ignores that error, and accepts only the one for the
+/// retransmitted segment, a second later.
 const IMPATIENCE: Duration = Duration::from_millis(1800);
-/// The threads that wait at one time.
+/// How many threads wait at a time.
 const WAITING: usize = 360;
 
-/// The parts of the table: a word and a title, what the Services have in common, and with which policies they come.
+/// The parts of the table: a word and a title, what their Services have in common, and the policies of these.
 pub(crate) static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
     let both = Service::exposed("", 0, &["pod-1a", "pod-2a"]);
     let ending = |pods: &[&'static str]| Service {
@@ -70,7 +70,7 @@ pub(crate) static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
     ]
 });
 
-/// Of each client allowed: outside-1, pod-1b, node-2. In others lies one that is in the list too.
+/// One range for each allowed client: outside-1, pod-1b, node-2. Some ranges contain another one of the list.
 const RANGES: [&str; 8] = [
     "192.168.0.11/32",
     "192.168.0.10/31",
@@ -89,7 +89,7 @@ pub(crate) struct Part {
     policies: &'static [(Policy, Policy)],
 }
 
-/// Internal and external; the first two are the same inside and outside.
+/// Internal and external policies; in the first two, both are the same.
 static POLICIES: [(Policy, Policy); 4] = [
     (Policy::Cluster, Policy::Cluster),
     (Policy::Local, Policy::Local),
@@ -120,7 +120,7 @@ pub(crate) static SERVICES: LazyLock<Vec<(&str, Service)>> = LazyLock::new(|| {
     services
 });
 
-/// Who asks it. Where nothing else is the matter, endpoints do as well, and reach themselves too.
+/// The clients of a Service. For the plainest Services, these include the endpoints, which reach themselves, too.
 pub(crate) fn clients(service: &Service) -> impl Iterator<Item = &'static str> {
     let ask = service.name.starts_with("both-nodes");
     let endpoints = service.endpoints.iter().copied().filter(move |_| ask);
@@ -137,27 +137,27 @@ pub(crate) struct Question {
     pub(crate) family: Family,
 }
 
-/// The order of the answers.
+/// The key by which results are sorted.
 pub(crate) type Id = (&'static str, Entry, &'static str, Protocol, Family);
 
-/// What happened, and how often.
+/// The outcomes, and how often each occurred.
 pub(crate) type Found = BTreeMap<Happened, usize>;
 
-/// Whether what was found is what is to be found: where it is not, the question is asked again.
+/// Whether a result is the expected one; if not, the question is asked again.
 pub(crate) type IsRight = fn(&Question, &Found) -> bool;
 
-/// What happened to a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Happened {
-    /// Who answered, and what it saw.
+    /// The server that answered, and what it saw.
     Answered(String, SeenAs),
     Refused,
     Silence,
-    /// Something else.
+    /// Anything else.
     Trouble(String),
 }
 
-/// What an endpoint saw.
+/// The client as an endpoint saw it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SeenAs {
     What(Seen),
@@ -183,7 +183,7 @@ impl Question {
         (&self.service.name, self.entry, self.client.name, self.protocol, self.family)
     }
 
-    /// Asks so many times, one after the other.
+    /// Asks this many times, one after the other.
     fn ask(&self, times: usize, patience: Duration) -> impl FnOnce() -> Found + Send + 'static {
         let question = *self;
         let target = self.service.target(self.entry, self.client, self.family);
@@ -203,8 +203,8 @@ impl Question {
         }
     }
 
-    /// Asks so often as a row that is answered does, and again where something is amiss, for the reason that
-    /// [`cluster::Cluster::ask`] has.
+    /// Asks as often as for an answered row, and again if the result is wrong, for the reason given at
+    /// [`cluster::Cluster::ask`].
     fn ask_repeatedly(&self, cluster: &Cluster, is_right: IsRight) -> Found {
         let host = cluster.host(self.client.name);
         let patience =
@@ -222,7 +222,7 @@ impl Question {
     fn answered(&self, (server, address): Answer) -> Happened {
         let node = self.entry.node(self.client);
         let is = |seen: &Seen| seen.addresses(self.client, node, self.family).contains(&address);
-        // A node that asks itself is a node.
+        // A node that asks itself counts as a node.
         let seen = [Seen::Node, Seen::Client].into_iter().find(is);
         Happened::Answered(server, seen.map_or(SeenAs::Other(address), SeenAs::What))
     }
@@ -238,7 +238,7 @@ impl Question {
         }
     }
 
-    /// What is to be found, by so many requests.
+    /// The expected result of this many requests.
     pub(crate) fn expected(&self, times: usize) -> Found {
         let happens = match reference::fate(self.service, self.entry, self.client) {
             Fate::Reaches(endpoints) => {
@@ -248,7 +248,7 @@ impl Question {
                 };
                 endpoints.iter().map(happens).collect()
             }
-            // Its "port unreachable" is for ICMP-aware sockets only: that nobody answers is all to be seen.
+            // Only ICMP-aware sockets get SCTP's "port unreachable": all that can be seen is that nobody answers.
             Fate::Refused if self.protocol == Protocol::Sctp => vec![Happened::Silence],
             Fate::Refused => vec![Happened::Refused],
             Fate::Dropped => vec![Happened::Silence],
@@ -260,12 +260,12 @@ impl Question {
         })
     }
 
-    /// Whether there is an endpoint to be reached.
+    /// Whether an endpoint should be reached.
     pub(crate) fn is_answered(&self) -> bool {
         matches!(reference::fate(self.service, self.entry, self.client), Fate::Reaches(_))
     }
 
-    /// How many requests it is made of.
+    /// How many requests the row makes.
     pub(crate) fn requests(&self) -> usize {
         if self.is_answered() { REQUESTS } else { 1 }
     }
@@ -275,7 +275,8 @@ impl Question {
     }
 }
 
-/// Asks all. Who is answered asks alone, so that the endpoints of a Service take turns; who is not waits with others.
+/// Asks all questions. Answered ones go one by one, so that the endpoints of a Service take turns; the others wait
+/// together.
 pub(crate) fn ask_all(cluster: &Cluster, is_right: IsRight) -> BTreeMap<Id, Found> {
     let (answered, waiting): (Vec<_>, Vec<_>) = Question::all().partition(Question::is_answered);
     let mut found = BTreeMap::new();
@@ -298,7 +299,7 @@ pub(crate) fn ask_all(cluster: &Cluster, is_right: IsRight) -> BTreeMap<Id, Foun
             .collect();
         for (question, result) in together.iter().zip(started) {
             let mut happened: Found = result.recv().expect("a result");
-            // Which of so many gets the processor when is up to the kernel: who was told late asks again, alone.
+            // The kernel decides which of so many gets the processor when: one with a late answer asks again, alone.
             if !is_right(question, &happened) {
                 happened = cluster.host(question.client.name).run(question.ask(1, IMPATIENCE));
             }

@@ -6,9 +6,9 @@
 //!                 outside-1               outside-2
 //! ```
 //!
-//! The nodes wire their pods as CNI plugins do: node-1 as Calico does (no address on the node's end of a pod's veth),
-//! node-2 with a bridge that has an address. Nodes route to each other's pods. A client outside routes service
-//! addresses through the node of its number.
+//! The nodes connect their pods as CNI plugins do: node-1 as Calico does (no address on the node's end of a pod's
+//! veth), node-2 with a bridge that has an address. Nodes route to each other's pods. A client outside routes service
+//! addresses through the node with the same number.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,20 +19,20 @@ use kube_ipvs::cluster::types::Family;
 use crate::host::Host;
 use crate::talk;
 
-/// Where servers listen, on the endpoints and on the nodes: all protocols, all addresses.
+/// The port of the servers on the endpoints and on the nodes: all protocols, all addresses.
 pub(crate) const PORT: u16 = 8080;
 /// `--cluster-cidr`.
 pub(crate) const POD_NETWORKS: &str = "10.244.0.0/16,fd00:10:244::/56";
-/// As in the documentation of kubeadm: a service address has more bits in common with a pod's than a node's has, so
-/// that the kernel would like it as the source of a masqueraded connection.
+/// As in kubeadm's documentation: a service address shares more leading bits with a pod's than a node's does, so the
+/// kernel would prefer it as the source of a masqueraded connection.
 const SERVICE_NETWORKS: [[&str; 2]; 3] = [
     ["10.96.0.0/16", "fd00:10:96::/112"],
-    // External IPs, and those of load balancers.
+    // External IPs and load balancer addresses.
     ["198.18.0.0/16", "2001:db8:e::/112"],
     ["198.19.0.0/16", "2001:db8:b::/112"],
 ];
 
-/// What a host is.
+/// The kind of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Node,
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
 pub(crate) struct Place {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// The node that it is, that it runs on, or that it routes service addresses through.
+    /// The node itself, the node that it runs on, or the one through which it routes service addresses.
     pub(crate) node: &'static str,
     /// IPv4 and IPv6.
     addresses: [&'static str; 2],
@@ -67,7 +67,7 @@ pub(crate) static PLACES: [Place; 8] = [
 ];
 /// The hosts with servers.
 const SERVERS: [&str; 4] = ["node-1", "node-2", "pod-1a", "pod-2a"];
-/// Of the bridge of node-2.
+/// The addresses of node-2's bridge.
 const BRIDGE: [&str; 2] = ["10.244.2.1", "fd00:10:244:2::1"];
 
 pub(crate) fn find(name: &str) -> &'static Place {
@@ -93,9 +93,9 @@ fn of_family(addresses: [&str; 2], family: Family) -> IpAddr {
     addresses[usize::from(family == Family::V6)].parse().expect("an address")
 }
 
-/// Makes the hosts, with servers and with all routes, in namespaces of their own.
+/// Creates the hosts, with servers and all routes, in namespaces of their own.
 pub(crate) fn build() -> BTreeMap<&'static str, Host> {
-    // The wire between them is one too.
+    // The wire between them is a namespace, too.
     let names = PLACES.iter().map(|place| place.name).chain(["lan"]);
     let hosts: BTreeMap<_, _> = names.map(|name| (name, Host::new())).collect();
     for host in hosts.values() {
@@ -114,7 +114,7 @@ pub(crate) fn build() -> BTreeMap<&'static str, Host> {
         batch(&hosts[place.name], &pod(place));
     }
     for node in ["node-1", "node-2"] {
-        // Of IPv6 the CNI plugin does it; of IPv4 the proxy.
+        // For IPv6 the CNI plugin enables it; for IPv4 the proxy does.
         hosts[node].run(|| write_sysctl("net/ipv6/conf/all/forwarding", "1"));
     }
     hosts["node-1"].run(|| {
@@ -134,8 +134,8 @@ pub(crate) fn build() -> BTreeMap<&'static str, Host> {
 }
 
 fn set_sysctls() {
-    // Addresses are usable at once, and not only after a second of looking for duplicates; every refusal is sent,
-    // however many there are in a second; root may ping without raw sockets.
+    // Addresses are usable at once, not only after a second of duplicate detection; every refusal is sent, however many
+    // there are per second; root may ping without raw sockets.
     for (sysctl, value) in [
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/all/accept_dad", "0"),
@@ -145,7 +145,7 @@ fn set_sysctls() {
     ] {
         write_sysctl(sysctl, value);
     }
-    // One limit for all namespaces in kernels before 6.13.
+    // In kernels before 6.13, one limit for all namespaces.
     if fs::exists("/proc/sys/net/ipv4/icmp_msgs_per_sec").unwrap_or(false) {
         write_sysctl("net/ipv4/icmp_msgs_per_sec", "100000");
         write_sysctl("net/ipv4/icmp_msgs_burst", "10000");
@@ -208,7 +208,7 @@ fn node(place: &Place, hosts: &BTreeMap<&'static str, Host>) -> String {
         (find("node-2"), "10.244.2.0/24", "fd00:10:244:2::/64")
     };
     let [four, six] = other.addresses;
-    // Nobody is at the gateway, but a node without a default route is none.
+    // Nobody is at the gateway, but a realistic node has a default route.
     lines.push(format!(
         "route add {four_pods} via {four}
          route add {six_pods} via {six}
@@ -254,7 +254,7 @@ fn outside(place: &Place) -> String {
     lines.join("\n")
 }
 
-/// All of it by one process.
+/// Runs all lines in one process.
 fn batch(host: &Host, lines: &str) {
     host.shell(format!("ip -batch - <<'END'\n{lines}\nEND\n"));
 }

@@ -1,4 +1,4 @@
-//! What people are told: the manual in `deploy/README.md`, and what the front page says of it.
+//! The documentation: the manual in `deploy/README.md`, and what the front page says about it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn blocks(text: &str) -> Vec<String> {
     blocks
 }
 
-/// The commands in the manual, one code block each.
+/// The commands in the manual, one string per code block.
 pub(crate) fn procedures() -> Vec<String> {
     blocks(&read(&document(MANUAL)))
 }
@@ -34,7 +34,7 @@ fn commands(block: &str) -> Vec<&str> {
     block.lines().map(|line| line.split("   #").next().unwrap_or_default().trim_end()).collect()
 }
 
-/// The front page has the shortest way; whoever follows it does nothing that the manual does otherwise.
+/// The front page has the shortest way; following it must not differ from following the manual.
 #[test]
 fn the_commands_of_the_front_page_are_those_of_the_manual_in_the_same_order() {
     let page = read(&document(FRONT_PAGE));
@@ -53,7 +53,7 @@ fn the_commands_of_the_front_page_are_those_of_the_manual_in_the_same_order() {
     }
 }
 
-/// As GitHub makes it of a heading.
+/// The anchor that GitHub makes of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()

@@ -1,4 +1,4 @@
-//! What the manual and the unit tell people to do: the commands, and their order.
+//! The instructions of the manual and the unit: commands, and their order.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,7 +35,7 @@ fn whatever_the_manual_applies_has_its_image_set_before() {
             if !kustomization(&folder(name)).images.is_empty() {
                 sets("kube-ipvs=REGISTRY/kube-ipvs:TAG");
             }
-            // Where it cannot be pulled, the work is done and `rollout status` waits for ever.
+            // Where it cannot be pulled, the work gets done, but `rollout status` never ends.
             if images(&built(&folder(name), None)).iter().any(|image| image == PAUSE) {
                 let (registry, image) = PAUSE.rsplit_once('/').expect("a registry");
                 let name = image.split(':').next().expect("a name");
@@ -51,7 +51,7 @@ fn whatever_the_manual_applies_has_its_image_set_before() {
     assert_eq!(applied, all, "each folder is in a procedure");
 }
 
-/// The first of these that the text does not have behind those before it.
+/// The first part that the text does not have after the earlier ones.
 fn first_missing<'a>(text: &str, parts: &[&'a str]) -> Option<&'a str> {
     let mut left = text;
     parts.iter().copied().find(|part| match left.split_once(part) {
@@ -63,12 +63,13 @@ fn first_missing<'a>(text: &str, parts: &[&'a str]) -> Option<&'a str> {
     })
 }
 
-/// Whether one procedure, and no more, has all of these in this order.
+/// Whether exactly one procedure has all of these in this order.
 fn has_in_order(parts: &[&str]) -> bool {
     procedures().iter().filter(|procedure| first_missing(procedure, parts).is_none()).count() == 1
 }
 
-/// Terms are a list without keys, which a patch replaces: those of EKS would be gone, and kube-proxy on nodes that are none.
+/// Terms are a list without keys, which a patch replaces: EKS' own terms would be lost, and kube-proxy would be
+/// scheduled onto Fargate, which has no real nodes.
 #[test]
 fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
     let mut value = kubeadms();
@@ -88,8 +89,8 @@ fn a_node_affinity_that_is_there_is_looked_for_before_the_patch_replaces_it() {
     assert!(read(&patch).contains(look));
 }
 
-/// kube-proxy's own says the mode of kube-proxy, which is another one before the switch or after the way back: with it the
-/// canary would end, and kube-proxy be kept off its nodes.
+/// kube-proxy's own configuration has kube-proxy's mode, which is a different one before the switch and after the way
+/// back: with it the canary would end, and kube-proxy would be kept off its nodes.
 #[test]
 fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
     let canary = daemonset("canary/daemonset.yaml");
@@ -100,7 +101,7 @@ fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
     let look = format!("get configmap {COPY} -o jsonpath='{{.data.config\\.conf}}' | grep '^mode:'");
     let apply = "apply -k deploy/canary";
     assert!(has_in_order(&[&look, apply, "label node NODE kube-ipvs/canary=true"]));
-    // It is there before what looks for it; and where kube-proxy gets another mode, all nodes are the canary's by then.
+    // The copy exists before anything uses it; and when kube-proxy gets another mode, all nodes are the canary's.
     let all = procedures().join("\n");
     assert_eq!(first_missing(&all, &[&create, &look, apply]), None);
     assert_eq!(first_missing(&all, &[&create, "apply -k deploy/dry-run"]), None);
@@ -116,19 +117,19 @@ fn the_canary_has_a_configuration_of_its_own_before_it_has_nodes() {
         "set image daemonset/kube-proxy kube-proxy=registry.k8s.io/kube-proxy:VERSION",
         "label node NODE kube-ipvs/canary=clear",
     ]));
-    // The copy says the canary's mode. Which way leads back is a matter of kube-proxy's.
+    // The copy has the canary's mode. Which way leads back depends on kube-proxy's mode.
     let look = "get configmap kube-proxy -o jsonpath='{.data.config\\.conf}' | grep '^mode:'";
     let ways_back = ["kube-ipvs/canary=true", look, "kube-ipvs/canary=back", "kube-ipvs/canary=clear"];
     assert_eq!(first_missing(&all, &ways_back), None);
-    // And it goes with the canary.
+    // The copy is deleted with the canary.
     assert_eq!(all.matches("delete -k deploy/canary").count(), 1);
     assert!(has_in_order(&["delete -k deploy/canary", &format!("delete configmap {COPY}")]));
 }
 
-/// The `ConfigMap` beside kube-proxy's.
+/// The copy of kube-proxy's `ConfigMap`.
 const COPY: &str = "kube-ipvs";
 
-/// Whatever mode kube-proxy is in, by the very command that the manual has.
+/// Whatever kube-proxy's mode is, and with the very command of the manual.
 #[test]
 fn the_copy_of_kube_proxys_configuration_is_accepted() {
     let all = procedures().join("\n");
@@ -151,7 +152,8 @@ fn the_copy_of_kube_proxys_configuration_is_accepted() {
     }
 }
 
-/// Each of both commands writes kube-proxy's `DaemonSet`: on clusters with several control plane nodes it is the second one.
+/// Both commands write kube-proxy's `DaemonSet`: on clusters with several control plane nodes, the second one does it,
+/// too.
 #[test]
 fn both_commands_that_upgrade_are_told_to_leave_kube_proxy_out() {
     assert!(has_in_order(&["edit configmap kubeadm-config", "proxy: {disabled: true}"]));
@@ -161,7 +163,7 @@ fn both_commands_that_upgrade_are_told_to_leave_kube_proxy_out() {
     ]));
 }
 
-/// `kubeadm upgrade` drops the patch, and kube-proxy runs beside the canary for a while.
+/// `kubeadm upgrade` drops the patch, so kube-proxy runs beside the canary for a while.
 #[test]
 fn after_an_upgrade_the_canary_is_started_anew() {
     assert!(has_in_order(&[
@@ -172,7 +174,7 @@ fn after_an_upgrade_the_canary_is_started_anew() {
     assert_eq!(daemonset("canary/daemonset.yaml").metadata.name.as_deref(), Some("kube-ipvs-canary"));
 }
 
-/// Without their label, its nodes get what the `DaemonSet` kube-proxy has: that must be our image by then.
+/// Without their label, its nodes get the image of the `DaemonSet` kube-proxy: it must be ours by then.
 #[test]
 fn the_canary_ends_when_the_image_is_everywhere() {
     assert!(has_in_order(&[
@@ -183,7 +185,7 @@ fn the_canary_ends_when_the_image_is_everywhere() {
     ]));
 }
 
-/// It waits on each node for kube-proxy: applied later, our sets decide without anybody who keeps them up to date.
+/// It waits on each node for kube-proxy: applied later, our sets would decide while nobody keeps them up to date.
 #[test]
 fn the_roll_back_comes_before_kube_proxy() {
     let procedure = procedures().into_iter().find(|text| text.contains("apply -k deploy/roll-back"));
@@ -198,7 +200,8 @@ fn the_roll_back_comes_before_kube_proxy() {
     ]
     .map(position);
     assert!(order.is_sorted(), "{order:?}:\n{procedure}");
-    // Where a rollout of ours is under way, a limit that comes before the image lets it go on, on a quarter of the nodes.
+    // During a rollout of ours, a limit that is set before the image would let that rollout go on, on a quarter of the
+    // nodes.
     let patches = patches(&procedure);
     let [patch] = &patches[..] else { panic!("{patches:?}") };
     let patched = patched(patch);
@@ -207,7 +210,7 @@ fn the_roll_back_comes_before_kube_proxy() {
     assert!(!procedure.contains("set image daemonset/kube-proxy"), "{procedure}");
 }
 
-/// The patches of kube-proxy that a text has on its command lines.
+/// The patches of kube-proxy in the command lines of a text.
 fn patches(text: &str) -> Vec<serde_json::Value> {
     let patches = text.split("patch daemonset kube-proxy -p '").skip(1);
     let patches = patches.map(|rest| rest.split_once('\'').expect("the end of the patch").0);
@@ -216,7 +219,7 @@ fn patches(text: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// What kubeadm made, with such a patch.
+/// kubeadm's object with such a patch.
 fn patched(patch: &serde_json::Value) -> Value {
     let mut merged = kubeadms();
     merge(&mut merged, &serde_yaml::to_value(patch).expect("YAML"));
@@ -230,7 +233,7 @@ fn limit(daemonset: &Value) -> IntOrString {
     strategy.rolling_update.and_then(|update| update.max_unavailable).expect("a limit")
 }
 
-/// One pod may be unavailable, where nothing else is said: that of a node that is not Ready is it, and nothing goes on.
+/// By default one pod may be unavailable: that of a node that is not Ready already is, and the rollout stops.
 #[test]
 fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
     let limits: Vec<_> = procedures()
@@ -238,24 +241,26 @@ fn a_rollout_is_patched_to_go_on_beside_nodes_that_are_not_ready() {
         .flat_map(|procedure| patches(procedure))
         .filter_map(|patch| {
             let merged = patched(&patch);
-            // Not what would start a rollout by itself; the other one is the way back.
+            // Leaves out patches that start a rollout themselves; the other one is the way back.
             let template = |daemonset: &Value| daemonset["spec"]["template"].clone();
             (template(&merged) == template(&kubeadms())).then(|| limit(&merged))
         })
         .collect();
-    // For the switch and what takes it back, and for the way back after another one than kubeadm's objects.
+    // For the switch, for undoing it, and for the way back after a switch with objects other than kubeadm's.
     let quarter = || IntOrString::String("25%".to_owned());
     assert_eq!(limits, [quarter(), IntOrString::Int(1), quarter()]);
 }
 
-/// Where a limit has a line of its own, what is to be rolled out comes before it: see `the_roll_back_comes_before_kube_proxy`.
+/// Where the limit has a line of its own, what is to be rolled out comes first: see
+/// `the_roll_back_comes_before_kube_proxy`.
 #[test]
 fn the_revision_before_comes_back_before_more_nodes_may_go_at_once() {
     assert!(has_in_order(&["rollout undo daemonset/kube-proxy", "patch daemonset kube-proxy -p"]));
 }
 
-/// A patch rolls kube-proxy out: it must not come back in a mode in which it is not to run. Nor may one that restarts during
-/// the switch, which takes hours: where no mode is written, it changes after the last node, and before kube-proxy comes back.
+/// A patch rolls kube-proxy out, and it must not come back in a mode in which it should not run. Nor may one that
+/// restarts during the switch, which takes hours: where no mode is written, it is changed after the last node, and
+/// before kube-proxy comes back.
 #[test]
 fn the_mode_is_changed_right_before_the_image() {
     let is_switch = |text: &String| text.contains("kube-proxy=REGISTRY/kube-ipvs:TAG");
@@ -271,7 +276,7 @@ fn the_mode_is_changed_right_before_the_image() {
     assert!(has_in_order(&["edit configmap kube-proxy ", "apply -k deploy/roll-back", "kube-proxy:VERSION"]));
 }
 
-/// kops and GCE start kube-proxy by programs that the image does not have.
+/// kops and GCE start kube-proxy through programs that the image does not have.
 #[test]
 fn the_container_of_a_static_pod_starts_what_the_image_has() {
     let blocks: Vec<_> =
@@ -291,7 +296,7 @@ fn the_container_of_a_static_pod_starts_what_the_image_has() {
     assert!(matches!(merged.options.source, Source::Api { kubeconfig: Some(_), master: Some(_), .. }));
 }
 
-/// What a unit is told in its head: both ways, in an order that leaves no node without rules.
+/// The unit's header has the steps of both ways, in an order that leaves no node without rules.
 #[test]
 fn the_unit_has_its_steps_in_its_head() {
     let unit = read(&folder("systemd/kube-ipvs.service"));
@@ -302,7 +307,7 @@ fn the_unit_has_its_steps_in_its_head() {
         "install -m 755 kube-ipvs /usr/local/bin/",
         "systemctl daemon-reload",
         "systemctl disable --now kube-proxy",
-        // Whatever starts it ends ours.
+        // Whatever tries to start it would end ours.
         "systemctl mask kube-proxy",
         // Not while kube-proxy runs: it ends when its configuration is written.
         "mode: ipvs",
@@ -322,13 +327,13 @@ fn the_unit_has_its_steps_in_its_head() {
         "systemctl enable --now kube-proxy",
     ];
     assert_eq!(first_missing(head, &steps), None, "{head}");
-    // What the steps go by.
+    // The steps rely on these.
     assert!(
         rest.contains("Conflicts=kube-proxy.service") && rest.contains("ExecStart=/usr/local/bin/kube-ipvs")
     );
 }
 
-/// What the procedures look for in the log, the program says.
+/// The program logs what the procedures look for.
 #[test]
 fn what_is_looked_for_in_the_log_is_in_the_program() {
     let mut sources = String::new();

@@ -1,4 +1,4 @@
-//! A system that has no room for another thread.
+//! A system without room for another thread.
 
 use std::fs;
 use std::thread;
@@ -9,11 +9,11 @@ use crate::proxy::Proxy;
 use crate::tools::{ipvsadm, wait_for};
 use crate::{folder, put, web};
 
-/// For so long tokio keeps a thread that has nothing to do, by default.
+/// How long tokio keeps an idle thread, by default.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// As where a cgroup has as many processes as it may. A limit of a user's processes refuses threads with the same error, but not
-/// root, nor who may ignore it.
+/// Like a cgroup that has reached its limit of processes. A limit on a user's processes refuses threads with the same
+/// error, but does not apply to root, nor to processes with the capability to ignore it.
 pub(crate) fn manifests_are_read_where_no_thread_can_be_started() {
     let folder = folder();
     let manifests = folder.path().join("manifests");

@@ -1,4 +1,4 @@
-//! What the running program answers others.
+//! The answers of the running program.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use crate::proxy::{Proxy, get};
 use crate::tools::wait_for;
 use crate::{put, running};
 
-/// The whole answer; empty where nobody listens, or ceases to before it has answered.
+/// The whole answer; empty where nobody listens, or stops listening before it has answered.
 fn ask(address: &str, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
     let mut answer = String::new();
@@ -63,7 +63,7 @@ pub(crate) fn health_check_ports_follow_their_services() {
     let answer = answers(32000, "HTTP/1.1 200 OK\r\n");
     assert!(answer.contains("x-load-balancing-endpoint-weight: 1\r\n"), "{answer}");
     assert!(answer.contains("\t\"localEndpoints\": 1,\n\t\"serviceProxyHealthy\": true\n}"), "{answer}");
-    // Some load balancers ask where they send the traffic.
+    // Some load balancers check the address to which they send the traffic.
     let answer = ask("203.0.113.1:32000", "/");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(ask("203.0.113.1:10256", "/healthz"), "", "everything else there is refused");
@@ -142,7 +142,7 @@ pub(crate) fn pages_show_what_the_program_was_told() {
 
 const PAGES: &str = "127.0.0.1:10249";
 
-/// What a page says, as JSON.
+/// The content of a page, as JSON.
 fn page(path: &str) -> serde_json::Value {
     serde_json::from_str(&get(PAGES, path)).expect("JSON")
 }
@@ -179,7 +179,7 @@ pub(crate) fn a_service_and_an_address_explain_themselves() {
     });
 }
 
-/// At `-v 2` there are counts, and at `-v 3` names.
+/// `-v 2` logs counts, and `-v 3` names.
 pub(crate) fn every_write_is_named_in_the_log_for_who_wants_that() {
     let (folder, common) = empty();
     let manifests = folder.path().join("manifests");
@@ -216,7 +216,7 @@ pub(crate) fn an_address_in_use_is_tried_again_or_ends_the_program() {
     wait_for("it listens when it can", 10, || ask("127.0.0.1:10256", "/healthz").contains("200 OK"));
 }
 
-/// A table that another program owns cannot be changed: the kernel answers EPERM, until that program ends.
+/// A table that another program owns cannot be changed: the kernel answers EPERM until that program ends.
 pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
     let mut owner =
         Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("nft");
@@ -253,7 +253,7 @@ pub(crate) fn a_kernel_that_keeps_refusing_makes_the_node_unhealthy() {
     said("\"Health checks are answered with 200\" path=\"/livez\" unhealthySeconds=");
 }
 
-/// Somebody holds the lock of iptables, where FORWARD drops.
+/// Somebody holds the lock of iptables while FORWARD drops.
 pub(crate) fn where_replies_are_dropped_the_node_is_unhealthy_until_they_are_accepted() {
     shell(
         "iptables-legacy -P FORWARD DROP
@@ -277,7 +277,7 @@ pub(crate) fn where_replies_are_dropped_the_node_is_unhealthy_until_they_are_acc
     }
     assert!(ask("127.0.0.1:10256", "/livez").contains(" 200 "), "a restart would not help");
     shell("umount /usr/local/sbin");
-    // It is tried again each minute.
+    // The program tries again each minute.
     wait_for(&format!("the node is healthy\n{}", proxy.log()), 90, || {
         health().contains(" 200 ") && !failures()
     });

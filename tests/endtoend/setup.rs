@@ -1,4 +1,4 @@
-//! What the program sets on its host, `--init-only`, and the end that a changed configuration file brings.
+//! What the program sets on its host, `--init-only`, and its end when the configuration file changes.
 
 use std::fs;
 
@@ -57,15 +57,15 @@ pub(crate) fn the_host_is_set_up() {
     );
     let changed = "\"Changed sysctl\" name=\"net/ipv4/conf/all/arp_announce\" before=0 after=2";
     assert!(log.contains(changed), "{log}");
-    // A node of its own network may not change the machine's limit, which is said and is no reason to stop.
-    // Where it is larger it stays, and nothing is said.
+    // A node in a network namespace of its own may not change the machine's limit: this is logged, and no reason to
+    // stop. A larger limit stays, and nothing is logged.
     let limit: u32 = sysctl("net.netfilter.nf_conntrack_max").parse().expect("a number");
     let tried = log.contains("\"Setting nf_conntrack_max\" nfConntrackMax=131072");
     let told =
         log.contains("\"Cannot set a parameter of the system\" entry=\"net/netfilter/nf_conntrack_max\"");
     assert!(limit >= 131_072 || tried && told, "{limit}\n{log}");
 
-    // Once more it finds everything as it must be.
+    // The second start finds everything as it should be.
     proxy.kill();
     let mut proxy = start(folder.path(), "second", &words);
     proxy.wait_synced();

@@ -1,4 +1,4 @@
-//! SIGTERM ends the program, whatever it waits for.
+//! SIGTERM ends the program, whatever it is waiting for.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -11,7 +11,7 @@ use crate::lab::shell;
 use crate::proxy::Proxy;
 use crate::tools::wait_for;
 
-/// Ends it, and demands that it takes no longer than somebody waits for it.
+/// Ends the program, and asserts that this takes no longer than anyone would wait.
 fn ends_soon(proxy: Proxy) {
     let begun = Instant::now();
     let (status, log) = proxy.terminate();
@@ -37,7 +37,7 @@ pub(crate) fn a_name_server_that_does_not_answer_does_not_hold_up_the_end() {
 pub(crate) fn a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it() {
     let folder = folder();
     let (runs, file) = (folder.path().join("runs"), folder.path().join("kubeconfig"));
-    // At the start it answers, with what is of no use any more.
+    // At the start the plugin answers, with a token that has expired.
     let plugin = folder.path().join("plugin");
     let runs_text = runs.display();
     fs::write(
@@ -59,7 +59,7 @@ pub(crate) fn a_plugin_that_hangs_does_not_hold_up_the_end_and_goes_with_it() {
         Proxy::start(folder.path(), "plugin", &["--kubeconfig", &*file, "--hostname-override", "node1"]);
     let begun = |runs: &Path| fs::read_to_string(runs).unwrap_or_default();
     wait_for("the plugin is asked again", 20, || begun(&runs).lines().count() == 2);
-    // Each watch has waited for it by now, or does.
+    // By now each watch waits for it, or soon will.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(begun(&runs).lines().count(), 2, "one at a time");
     let group = begun(&runs).lines().last().expect("two").to_owned();

@@ -1,4 +1,4 @@
-//! What the README says to do when a Service does not work.
+//! The README's instructions for a Service that does not work.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::proxy::{Proxy, get};
 use crate::put;
 use crate::tools::wait_for;
 
-/// The Service that the README's commands ask for: no endpoint is on this node, where a load balancer needs one.
+/// The Service of the README's commands: its endpoint is not on this node, where a load balancer needs one.
 const WEB: &str = "apiVersion: v1
 kind: Service
 metadata: {name: NAME, namespace: NAMESPACE}
@@ -28,7 +28,7 @@ ports: [{name: \"\", port: 8080, protocol: TCP}]
 endpoints: [{addresses: [\"10.244.1.2\"], nodeName: node2}]
 ";
 
-/// The lines of commands in the README's section, without comments.
+/// The command lines of the README's section, without comments.
 fn commands() -> Vec<String> {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
@@ -85,7 +85,7 @@ pub(crate) fn the_commands_of_the_readme_find_out_what_they_say() {
     let told = get("127.0.0.1:10249", "/services/NAMESPACE/NAME");
     assert!(told.contains("where the policy is Local, new connections are dropped"), "{told}");
 
-    // To look on is no damage, and what the README warns of is.
+    // Looking does no damage; what the README warns of does.
     assert!(!proxy.log().contains("Drift found"), "{}", proxy.log());
     shell("nft insert rule ip kube-ipvs input counter");
     wait_for(&format!("the table is made anew\n{}", proxy.log()), 30, || {

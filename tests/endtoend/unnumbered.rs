@@ -1,5 +1,5 @@
-//! Pods behind devices that have no address, as Calico makes them, on a node whose first device with an address is
-//! kube-ipvs0: the kernel would masquerade with a service address there.
+//! Pods behind devices without an address, as Calico creates them, on a node whose first device with an address is
+//! kube-ipvs0: there the kernel would masquerade with a service address.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::pods::in_pod;
 use crate::{folder, put, start, web};
 
 pub(crate) fn no_pod_sees_a_service_address() {
-    // kube-ipvs0 comes first, as after a restart of whatever makes the node's other devices.
+    // kube-ipvs0 comes first, as after a restart of whatever creates the node's other devices.
     shell(
         "ip link add kube-ipvs0 type dummy
          ip address add 10.96.0.1/32 dev kube-ipvs0
@@ -34,7 +34,7 @@ pub(crate) fn no_pod_sees_a_service_address() {
     );
     let folder = folder();
     std::fs::create_dir(folder.path().join("manifests")).expect("a folder");
-    // Only of an endpoint on this node it is known that it may reach itself.
+    // Only an endpoint on this node is known to be able to reach itself.
     let local = web("10.96.0.1", &["10.244.0.2"]).replace("addresses:", "nodeName: node1, addresses:");
     put(&folder.path().join("manifests"), "web.yaml", &local);
     let mut proxy = start(folder.path(), "first");
@@ -52,11 +52,11 @@ pub(crate) fn no_pod_sees_a_service_address() {
     assert_eq!(seen("the node"), "192.168.0.1");
     let _outside = in_pod("outside", || connect("a client outside"));
     assert_eq!(seen("a client outside"), "192.168.0.1");
-    // Through itself: a device without an address again, and the other rule.
+    // The pod reaches itself: again a device without an address, and the other rule.
     let _itself = in_pod("server", || connect("the pod itself"));
     assert_eq!(seen("the pod itself"), "192.168.0.1");
 
-    // The node's address moves: the rules follow.
+    // The node's address changes, and the rules follow.
     shell(
         "ip address add 192.168.0.2/24 dev eth0; ip address del 192.168.0.1/24 dev eth0; ip address add 192.168.0.2/24 dev eth0 2>/dev/null || true",
     );

@@ -45,7 +45,7 @@ fn routes() -> String {
 
 fn addresses_are_as_kube_proxy_makes_them() {
     let mut kernel = with_addresses();
-    // At once, not after a while.
+    // Read at once, without waiting.
     let addresses = shell("ip address show dev kube-ipvs0");
     assert!(
         addresses.contains(
@@ -82,7 +82,7 @@ fn addresses_are_as_kube_proxy_makes_them() {
     }
 }
 
-/// As kube-proxy leaves them: preferred for ever.
+/// As kube-proxy leaves them: preferred forever.
 fn addresses_are_changed_in_place() {
     shell(
         "ip link add kube-ipvs0 type dummy
@@ -119,16 +119,16 @@ fn routes_are_put_back() {
     assert_eq!(outcomes, [Outcome::Done, Outcome::Done]);
     assert_eq!(routes(), before);
     assert_eq!(read_addresses(&mut kernel).len(), 2);
-    // The kernel's own hand takes them away again.
+    // The kernel removes the restored routes with their addresses.
     must(&mut kernel, [Step::DeleteAddress(address(V4)), Step::DeleteAddress(address(V6))]);
     assert_eq!(routes(), "");
-    // Not on the device: nothing is put there.
+    // An address that is not on the device gets no route.
     let outcomes = kernel.apply(&steps([Step::AddRoute(address(V6))]));
     assert_eq!(errno(&outcomes[0]), 99, "EADDRNOTAVAIL");
     assert_eq!(read_addresses(&mut kernel), BTreeMap::new());
 }
 
-/// A route over the whole network of the services, as a guard: what has no route of its own is answered with its error.
+/// A guard route over the whole service network: lookups of addresses without a route of their own fail with its error.
 fn routes_are_put_back_under_a_guard() {
     let mut kernel = with_addresses();
     let before = routes();
@@ -139,7 +139,7 @@ fn routes_are_put_back_under_a_guard() {
         }
         assert_eq!(routes(), "");
         let unrouted = |vip| (address(vip), Address { routed: false, ..Address::wanted(address(vip)) });
-        // All of them are read at the start, and later those of a family.
+        // At the start all addresses are read, and later those of one family.
         let everything =
             kernel.read(&Selection::Everything).unwrap_or_else(|error| panic!("{guard}: {error:?}"));
         assert_eq!(everything.addresses, BTreeMap::from([V4, V6].map(unrouted)), "{guard}");
@@ -153,7 +153,7 @@ fn routes_are_put_back_under_a_guard() {
 
 fn addresses_and_routes_of_others_are_left_out() {
     let mut kernel = with_addresses();
-    // At once, when the route of the IPv6 address may be still to come.
+    // Read at once, when the route of the IPv6 address may not exist yet.
     let before = read_addresses(&mut kernel);
     assert!(before.values().all(|address| address.routed), "{before:?}");
     shell(

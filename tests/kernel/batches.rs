@@ -1,4 +1,4 @@
-//! Many messages in one system call: failures, losses, and steps that need others.
+//! Many messages in one system call: failures, losses, and steps that depend on others.
 
 use kube_ipvs::diff::{Phase, Plan, PlannedStep, Step};
 use kube_ipvs::kernel::ipvs::Ipvs;
@@ -51,7 +51,7 @@ fn an_overrun_is_unknown_and_the_socket_goes_on() {
     let mut frames = Frames::new();
     let key = |port| tcp("10.96.0.1", port);
     for port in 1..=200 {
-        // Each fails, and so each is answered.
+        // Each step fails, and therefore gets an answer.
         assert!(ipvs.encode(&Step::DeleteVirtualServer(key(port)), &mut frames));
     }
     let mut small = Socket::with_receive_buffer(netlink::Protocol::Generic, 4096).expect("a socket");
@@ -63,7 +63,7 @@ fn an_overrun_is_unknown_and_the_socket_goes_on() {
     assert_eq!(unknown + refused, 200, "none was done: {verdicts:?}");
     assert!(unknown > 0 && refused > 0, "{unknown} unknown, {refused} refused");
 
-    // The same socket is in step again: one failure among successes is told apart.
+    // The socket is in step again: it attributes one failure among successes correctly.
     frames.clear();
     for port in [1, 1, 2] {
         let step = Step::AddVirtualServer(key(port), server(&key(port), "rr", 0, 0));
@@ -74,7 +74,7 @@ fn an_overrun_is_unknown_and_the_socket_goes_on() {
     assert!(matches!(&verdicts[1], Verdict::Errno(refusal) if refusal.errno == 17), "{verdicts:?}");
     assert_eq!(verdicts[2], Verdict::Done);
 
-    // A normal socket takes the answers of a full datagram in which everything fails.
+    // A normal socket has room for the answers to a full datagram in which everything fails.
     let mut frames = Frames::new();
     for _ in 0..1000 {
         frames.push(NEW_ROUTE, 0, |body| body.fixed(&[0; 12]));
@@ -83,7 +83,7 @@ fn an_overrun_is_unknown_and_the_socket_goes_on() {
     assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Errno(_))));
 }
 
-/// More objections than the buffer takes, and the answer that ends the transaction among the lost ones.
+/// More errors than the buffer holds; the answer that ends the transaction is among the lost ones.
 fn a_transaction_that_is_lost_is_unknown() {
     const BEGIN: u16 = 16;
     const END: u16 = 17;

@@ -1,4 +1,4 @@
-//! Short ways to say keys, steps and plans, to carry them out, and to look at what came of them.
+//! Short ways to write keys, steps and plans, to carry them out, and to look at the results.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub(crate) fn weight(weight: u32) -> RealServer {
     RealServer::with(Weight::Exactly(weight))
 }
 
-/// Independent steps, all of one phase.
+/// Independent steps of a single phase.
 pub(crate) fn steps(steps: impl IntoIterator<Item = Step>) -> Plan {
     let planned = |step| PlannedStep { step, phase: Phase(0), needs: Needs::new() };
     Plan { steps: steps.into_iter().map(planned).collect() }
@@ -54,7 +54,7 @@ pub(crate) fn kernel() -> LinuxKernel {
     LinuxKernel::open().expect("the lab's kernel")
 }
 
-/// Carries out steps one after the other, all of which must succeed.
+/// Carries out steps one by one; all of them must succeed.
 pub(crate) fn must(kernel: &mut LinuxKernel, all: impl IntoIterator<Item = Step>) {
     for step in all {
         let outcomes = kernel.apply(&steps([step.clone()]));
@@ -69,12 +69,12 @@ pub(crate) fn errno(outcome: &Outcome) -> i32 {
     }
 }
 
-/// The virtual servers as this program reads them all.
+/// All virtual servers, as this program reads them.
 pub(crate) fn read_virtual_servers(ipvs: &mut Ipvs) -> BTreeMap<VirtualServerKey, VirtualServer> {
     ipvs.read_all().expect("all virtual servers")
 }
 
-/// `ipvsadm -S -n` prints what would make the same: one line for each.
+/// The commands by which `ipvsadm -S -n` would restore the state, sorted.
 pub(crate) fn saved() -> Vec<String> {
     let mut lines: Vec<String> =
         shell("ipvsadm -S -n").lines().map(|line| line.trim_end().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Stale entries of connection tracking, as the `conntrack` tool makes and shows them.
+//! Stale entries of connection tracking, created and shown by the `conntrack` tool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ use crate::speed::report;
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![stale_udp_entries_are_deleted, speed_of_purging];
 
-/// An entry: where its first packet went, and where the replies come from. Each has a client's port of its own.
+/// The command that creates an entry: where its first packet went, and where the replies come from. Each has a client
+/// port of its own.
 fn track(number: usize, protocol: &str, destination: &str, replies_from: &str) -> String {
     let parse = |text: &str| text.parse::<SocketAddr>().expect("an address and a port");
     let (to, from) = (parse(destination), parse(replies_from));
@@ -34,7 +35,7 @@ fn track(number: usize, protocol: &str, destination: &str, replies_from: &str) -
     )
 }
 
-/// What is there: protocol, destination of the original direction, source of the reply direction.
+/// The entries: protocol, destination of the original direction, source of the reply direction.
 fn entries() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for family in ["ipv4", "ipv6"] {
@@ -144,7 +145,7 @@ fn stale_udp_entries_are_deleted() {
     assert_eq!(entries().iter().filter(|entry| entry.starts_with("tcp")).count(), 12);
 }
 
-/// How many entries there are when the speed is measured.
+/// How many entries there are during the speed measurement.
 const ENTRIES: u16 = 20_000;
 
 /// What it costs to look at each entry.

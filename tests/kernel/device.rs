@@ -37,7 +37,7 @@ fn the_device_is_adopted() {
         BTreeMap::from([(address("10.96.0.1"), Address { deprecated: false, routed: true })])
     );
 
-    // Remade behind our back, with another number.
+    // Recreated by somebody else, with another index.
     shell("ip link del kube-ipvs0; ip link add another type dummy; ip link add kube-ipvs0 type dummy");
     must(&mut kernel, [Step::AddAddress(address("10.96.0.2"))]);
     assert!(shell("ip address show kube-ipvs0").contains("10.96.0.2/32"));

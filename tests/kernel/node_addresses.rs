@@ -1,4 +1,4 @@
-//! The node's addresses, as `ip` makes them and as they are told.
+//! The node's addresses, as `ip` creates them and as the monitor reports them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -28,12 +28,12 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     addresses_that_stay_are_always_told
 ];
 
-/// Long enough for a change to be told, on a machine that does other things too.
+/// Long enough for a change to be reported, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Long enough to say that nothing is told.
+/// Long enough to conclude that nothing is reported.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// One word for each: `interface address scope`.
+/// One text for each address: `interface address scope`.
 fn words(addresses: &NodeAddresses) -> BTreeSet<String> {
     let word = |address: &kube_ipvs::cluster::types::NodeAddress| {
         let scope = match address.scope {
@@ -50,14 +50,14 @@ fn set(words: &[&str]) -> BTreeSet<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// What is told from now on.
+/// What the monitor reports from now on.
 fn told() -> Receiver<BTreeSet<String>> {
     told_by(Monitor::open().expect("a monitor"))
 }
 
 fn told_by(monitor: Monitor) -> Receiver<BTreeSet<String>> {
     let (sender, receiver) = mpsc::channel();
-    // It ends when it has something to tell and the test is over, or with the program.
+    // The thread ends when it has something to report after the test, or with the program.
     thread::spawn(move || follow(monitor, |addresses| sender.send(words(&addresses)).is_ok()));
     receiver
 }
@@ -66,7 +66,7 @@ fn next(told: &Receiver<BTreeSet<String>>) -> BTreeSet<String> {
     told.recv_timeout(PATIENCE).expect("a change is told")
 }
 
-/// Several things that happen together may be told one by one.
+/// Waits for these addresses: changes that happen together may be reported one by one.
 fn until(told: &Receiver<BTreeSet<String>>, wanted: &BTreeSet<String>) {
     let mut last = BTreeSet::new();
     while last != *wanted {
@@ -78,7 +78,7 @@ fn assert_quiet(told: &Receiver<BTreeSet<String>>) {
     assert_eq!(told.recv_timeout(QUIET), Err(RecvTimeoutError::Timeout));
 }
 
-/// An interface that is up, without the link-local address that comes by itself, a moment later.
+/// Creates an interface that is up, without the automatic link-local address, which would come a moment later.
 fn interface(name: &str) {
     shell(&format!(
         "ip link add {name} type dummy
@@ -134,7 +134,7 @@ fn changes_are_told_each_once() {
     shell("ip address add 2001:db8::1/64 dev eth0 nodad");
     assert_eq!(next(&told), with(&["eth0 192.0.2.1 global", "eth0 2001:db8::1 global"]));
 
-    // The same address with another prefix, or another end, is the same address, until the last of them goes.
+    // The same address with another prefix or peer is the same address, until the last of them is gone.
     shell("ip address add 192.0.2.1/32 dev eth0; ip address add 192.0.2.1 peer 192.0.2.9/32 dev eth0");
     assert_quiet(&told);
     shell("ip address del 192.0.2.1/32 dev eth0; ip address del 192.0.2.1 peer 192.0.2.9/32 dev eth0");
@@ -157,7 +157,7 @@ fn an_ipv6_address_that_gets_another_end_is_not_two() {
     let loopback = set(&["lo 127.0.0.1 host", "lo ::1 host"]);
     shell("ip address add fd00::5/128 dev eth0 nodad");
     assert_eq!(next(&told), set(&["lo 127.0.0.1 host", "lo ::1 host", "eth0 fd00::5 global"]));
-    // The kernel says that the address is there with its new end, and nothing of the old one.
+    // The kernel reports the address with its new peer, and nothing about the old one.
     for peer in ["fd00::6", "fd00::7"] {
         shell(&format!("ip address replace fd00::5 peer {peer}/128 dev eth0"));
     }
@@ -170,7 +170,7 @@ fn a_port_that_leaves_its_bridge_keeps_its_addresses() {
     interface("eth0");
     shell("ip address add 192.0.2.1/24 dev eth0; ip link add br0 type bridge; ip link set eth0 master br0");
     let told = told();
-    // The kernel tells of it as of a link that goes, of another family.
+    // The kernel reports this like a link that is deleted, in another family.
     shell("ip link set eth0 nomaster");
     assert_quiet(&told);
     shell("ip address add 192.0.2.2/24 dev eth0");
@@ -194,7 +194,7 @@ fn our_own_device_wakes_nobody() {
     let wanted = set(&["lo 127.0.0.1 host", "lo ::1 host", "eth0 192.0.2.1 global"]);
     assert_eq!(next(&told), wanted);
 
-    // Whoever renames the device has made its addresses the node's.
+    // Somebody who renames the device makes its addresses the node's.
     shell("ip link set kube-ipvs0 name other0");
     let renamed = next(&told);
     assert_eq!(renamed.len(), wanted.len() + 501, "{renamed:?}");
@@ -207,7 +207,7 @@ fn ignored_messages_do_not_come() {
     const NUMBER: u32 = 77;
     interface("eth0");
     shell(&format!("ip link add eth1 index {NUMBER} type dummy"));
-    // RTNLGRP_IPV4_IFADDR; RTM_NEWADDR, RTM_DELADDR, and where they have the interface's number.
+    // RTNLGRP_IPV4_IFADDR; RTM_NEWADDR, RTM_DELADDR, and the position of the interface's index in them.
     let mut news = Multicast::join(Protocol::Route, &[5]).expect("a socket");
     let mut heard = |ignored: Option<u32>| {
         news.ignore([20, 21], ignored.map(|interface| (20, interface))).expect("a filter");
@@ -228,7 +228,7 @@ fn ignored_messages_do_not_come() {
     assert_eq!(heard(None), 4);
 }
 
-/// Adds addresses 10.0.0.1 and following to an interface, by one process.
+/// Adds the addresses from 10.0.0.1 on to an interface, by one process.
 fn add_many(interface: &str, count: u32) -> BTreeSet<String> {
     let mut batch = String::new();
     let mut words = BTreeSet::new();
@@ -244,14 +244,14 @@ fn add_many(interface: &str, count: u32) -> BTreeSet<String> {
 fn after_an_overrun_losses_are_told_again() {
     interface("eth0");
     let mut news = Multicast::with_receive_buffer(Protocol::Route, &[5], 4096).expect("a socket");
-    // RTM_NEWADDR and RTM_DELADDR, of what is heard now.
+    // RTM_NEWADDR and RTM_DELADDR among the messages received now.
     let mut heard = || match news.next(false).expect("messages") {
         heard @ Heard::Messages(_) => format!("{:?}", heard.messages().map(|m| m.kind).collect::<Vec<_>>()),
         other => format!("{other:?}"),
     };
     add_many("eth0", 1000);
     assert_eq!(heard(), "Overrun");
-    // What came before says nothing any more, and would hide that more was lost after it.
+    // Messages from before the overrun are meaningless, and would hide that more was lost after them.
     assert_eq!(heard(), "Nothing");
     shell("ip address del 10.0.0.1/32 dev eth0");
     assert_eq!([heard(), heard()], ["[21]", "Nothing"]);
@@ -261,7 +261,7 @@ fn after_an_overrun_losses_are_told_again() {
 
 fn what_was_lost_is_listed_again() {
     interface("eth0");
-    // Nobody receives while the addresses come, and the buffer holds a few messages only.
+    // Nobody receives while the addresses come, and the buffer holds only a few messages.
     let monitor = Monitor::with_receive_buffer(4096).expect("a monitor");
     let mut wanted = add_many("eth0", 1000);
     wanted.extend(set(&["lo 127.0.0.1 host", "lo ::1 host"]));
@@ -273,7 +273,7 @@ fn what_was_lost_is_listed_again() {
 }
 
 fn addresses_that_stay_are_always_told() {
-    // Those that come and go are listed before, between and after those that stay.
+    // Addresses that come and go are listed before, between and after those that stay.
     ["eth0", "eth1", "eth2"].into_iter().for_each(interface);
     let mut stay = add_many("eth1", 1000);
     stay.extend(set(&["lo 127.0.0.1 host", "lo ::1 host"]));
@@ -286,7 +286,7 @@ fn addresses_that_stay_are_always_told() {
         }
     }
     let churn = format!("for round in $(seq 200); do echo '{round}'; done | ip -batch -");
-    // So small a buffer makes it list all the time.
+    // With such a small buffer, the monitor lists all the time.
     let told = told_by(Monitor::with_receive_buffer(4096).expect("a monitor"));
     let churning = thread::spawn(move || shell(&churn));
     let mut count = 0;

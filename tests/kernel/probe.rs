@@ -1,4 +1,4 @@
-//! The look at the kernel before the first write.
+//! The checks of the kernel before the first write.
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::kernel::Outcome;
@@ -24,7 +24,7 @@ fn the_probe_changes_nothing() {
     assert_eq!(shell("nft list ruleset"), "");
 }
 
-/// Where a start tries by writing, it is only looked; what is not loaded is not loaded for that.
+/// What a start tries by writing is only looked at, and what is not loaded is not loaded for this.
 fn who_only_reads_asks_for_nothing_that_is_not_loaded() {
     let mut kernel = LinuxKernel::open_to_read().expect("the lab's kernel has all that is needed");
     let uses = |kernel: &mut LinuxKernel| kernel.uses_scheduler("wlc").expect("it can be asked");
@@ -70,7 +70,7 @@ fn without_the_capability_the_probe_says_so() {
     };
     let mut kernel = LinuxKernel::open().expect("the lab's kernel");
     rustix::thread::set_capabilities(None, none).expect("capabilities can be dropped");
-    // That says nothing about what the kernel has.
+    // A missing capability says nothing about what the kernel supports.
     assert_eq!(kernel.lacks_rules(Family::V6), None);
     let error = LinuxKernel::open().err().expect("it may not").to_string();
     let (head, reason) = error.split_once(": ").expect("a head and a reason");

@@ -1,4 +1,4 @@
-//! Reading back: by key, what is large, and while others write.
+//! Reading back: by key, large objects, and while others write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -79,7 +79,7 @@ fn elements_and_rules_are_read_by_key() {
     }
 }
 
-/// More real servers than a datagram of the kernel holds, beside virtual servers with none.
+/// More real servers than fit into one of the kernel's datagrams, beside virtual servers without any.
 fn large_virtual_servers_are_read_whole() {
     let mut kernel = kernel();
     let mut ipvs = Ipvs::open().expect("IPVS");
@@ -98,7 +98,7 @@ fn large_virtual_servers_are_read_whole() {
     assert_eq!(read[&empty].real_servers, RealServers::default());
 }
 
-/// Ends the writer, whatever becomes of the reader.
+/// Ends the writer, whatever happens to the reader.
 struct Done<'a>(&'a AtomicBool);
 impl Drop for Done<'_> {
     fn drop(&mut self) {
@@ -106,15 +106,15 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Somebody else adds and removes, all the time, while we read: an answer may be an error, but what was there all
-/// along is never missing from it.
+/// Somebody else constantly adds and removes while we read: an answer may be an error, but what exists all the time is
+/// never missing from it.
 fn answers_are_complete_while_others_write() {
     let mut kernel = kernel();
     let mut ipvs = Ipvs::open().expect("IPVS");
     must(&mut kernel, [Step::AddDevice]);
     let stable: BTreeSet<VirtualServerKey> =
         (1..=1500_u16).map(|n| tcp(&format!("10.96.{}.{}", n / 250, n % 250 + 1), 80)).collect();
-    // IPv6, where the kernel puts new addresses before the older ones.
+    // IPv6, where the kernel lists new addresses before older ones.
     let vip = |key: &VirtualServerKey| address(&format!("fd00::{}", key.address));
     let make = |key: &VirtualServerKey| {
         [Step::AddVirtualServer(*key, server(key, "rr", 0, 0)), Step::AddAddress(vip(key))]
@@ -211,7 +211,7 @@ fn what_everything_stands_on_is_there_or_not() {
         "ip link add kube-ipvs0 type dummy; nft add table ip kube-ipvs; nft add table ip6 kube-ipvs; \
          ip addr add {V4}/32 dev kube-ipvs0; ip addr add {V6}/128 dev kube-ipvs0; ipvsadm -A -t 10.96.0.1:80 -s rr",
     ));
-    // The kernel makes the route of an IPv6 address a little later.
+    // The kernel adds the route of an IPv6 address a little later.
     while found(None).addresses.values().any(|is_there| !is_there) {
         sleep(Duration::from_millis(10));
     }
@@ -227,13 +227,13 @@ fn what_everything_stands_on_is_there_or_not() {
     let mut rest = all.clone();
     rest.tables.insert(Family::V4, None);
     assert_eq!(found(Some(80)), rest);
-    // An address without its route takes nothing in; nor does one that another device has.
+    // An address without its route receives nothing; nor does one that is on another device.
     shell(&format!("ip route del local {V4} dev kube-ipvs0 table local"));
     shell(&format!("ip addr del {V6}/128 dev kube-ipvs0; ip addr add {V6}/128 dev lo"));
     rest.addresses = addresses.map(|address| (address, false)).into();
     assert_eq!(found(Some(80)), rest);
     shell(&format!("ip addr del {V6}/128 dev lo"));
-    // What is made again is another one.
+    // A recreated object is a different one.
     shell("nft add table ip kube-ipvs; ip link delete kube-ipvs0; ip link add kube-ipvs0 type dummy");
     let anew = found(Some(80));
     assert!(anew.device.is_some() && anew.device != all.device, "{anew:?}");

@@ -1,4 +1,4 @@
-//! How long the kernel takes, as a report.
+//! A report of how long the kernel takes.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::lab::{self, Test};
 /// All tests of this file.
 pub(crate) const TESTS: &[Test] = lab::tests![speed_of_writing_and_reading];
 
-/// Not a limit, a report: figures of the lab depend on the machine. `SPEED=10000` for the large one.
+/// A report without a limit: figures in the lab depend on the machine. `SPEED=10000` makes a large one.
 fn speed_of_writing_and_reading() {
     let services: u32 = std::env::var("SPEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
     let mut kernel = kernel();

@@ -1,4 +1,4 @@
-//! Virtual and real servers, as `ipvsadm` shows and makes them.
+//! Virtual and real servers, as `ipvsadm` shows and creates them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -194,8 +194,8 @@ fn every_scheduler_of_the_kernel_works() {
     }
 }
 
-/// `/proc/net/ip_vs` goes through the kernel's table, one chain after the other. That of 7.3 grows, and nobody outside can know
-/// its chains: there `chain` is an order like any other, and all are listed.
+/// `/proc/net/ip_vs` walks the kernel's table, chain by chain. The table of Linux 7.3 grows, and its chains cannot be
+/// known from outside: there `chain` is an arbitrary order, and all servers are listed.
 fn chains_are_those_of_the_kernel() {
     let mut kernel = kernel();
     let mut wanted = BTreeSet::new();
@@ -254,7 +254,7 @@ fn some_virtual_servers_are_named_without_the_rest() {
         assert!(keys.contains(&key), "{key}");
         assert_eq!(&*server.scheduler, "wlc");
     }
-    // The dump that was left does not stand in the way of what follows.
+    // The abandoned dump does not disturb what follows.
     assert_eq!(ipvs.list().expect("an answer").into_keys().collect::<BTreeSet<_>>(), keys);
 }
 
@@ -263,7 +263,7 @@ fn a_scheduler_is_tried_without_harm() {
     kernel.check_scheduler("rr").expect("rr");
     assert_eq!(saved(), Vec::<String>::new(), "the probe left something");
 
-    // Somebody else's, where the probe would make its own.
+    // Somebody else's virtual server, where the probe would create its own.
     shell("ipvsadm -A -t 198.51.100.0:20000 -s wlc; ipvsadm -a -t 198.51.100.0:20000 -r 10.1.0.1:80 -m");
     let before = saved();
     kernel.check_scheduler("sh").expect("sh");
@@ -281,9 +281,9 @@ fn a_scheduler_is_tried_without_harm() {
     assert_eq!(saved(), before);
 }
 
-/// As after its module was loaded again.
+/// As after the module was loaded again.
 fn ipvs_is_found_again_under_another_number() {
-    /// What no family of generic netlink has (`GENL_MAX_ID`).
+    /// An id that no generic netlink family has (`GENL_MAX_ID`).
     const NOBODY: u16 = 1023;
     let numbered_otherwise = || Ipvs::with_family(NOBODY).expect("a socket");
     let key = tcp("10.96.0.1", 80);
@@ -291,11 +291,11 @@ fn ipvs_is_found_again_under_another_number() {
     let add = Step::AddVirtualServer(key, server(&key, "rr", 0, 0));
     let [first, second] = endpoints.map(|real| Step::AddRealServer(key, real, weight(1)));
 
-    // What is written.
+    // Writes.
     let mut ipvs = numbered_otherwise();
     assert_eq!(ipvs.apply(&[&add, &first, &second]), [Outcome::Done, Outcome::Done, Outcome::Done]);
     assert_eq!(saved().len(), 3);
-    // What the kernel itself does not find is not tried twice, and is what it was.
+    // What the kernel itself does not find is not tried twice, and its error stays as it is.
     let absent = tcp("10.96.0.2", 80);
     let unschedulable = Step::AddVirtualServer(absent, server(&absent, "nosuch", 0, 0));
     let gone = Step::DeleteRealServer(key, real("10.1.0.3", 80));
@@ -304,7 +304,7 @@ fn ipvs_is_found_again_under_another_number() {
         assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [2, 2, 17], "ENOENT, ENOENT, EEXIST");
     }
 
-    // What is asked.
+    // Reads.
     let wanted = read_virtual_servers(&mut Ipvs::open().expect("IPVS"));
     assert_eq!(wanted[&key].real_servers.len(), 2);
     assert_eq!(read_virtual_servers(&mut numbered_otherwise()), wanted);
@@ -317,7 +317,7 @@ fn ipvs_is_found_again_under_another_number() {
     assert!(numbered_otherwise().version().expect("an answer") > 0);
 }
 
-/// One that was built without IPv6 says so to the same question.
+/// An IPVS without IPv6 would answer this question with a refusal.
 fn ipvs_knows_both_families() {
     let mut kernel = kernel();
     for family in Family::ALL {

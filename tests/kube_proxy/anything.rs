@@ -1,5 +1,5 @@
-//! Services and EndpointSlices of every kind that the API server takes, made at random, the same ones each time. No two
-//! Services share an address or a node port: what happens then, the README says otherwise than kube-proxy does.
+//! Random Services and EndpointSlices of every kind that the API server accepts, the same ones in each run. No two
+//! Services share an address or a node port: the README describes where kube-ipvs differs from kube-proxy then.
 
 use kube_ipvs::cluster::types::Family;
 use proptest::prelude::*;
@@ -8,9 +8,9 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 
-/// How many Services.
+/// The number of Services.
 const SERVICES: u16 = 300;
-/// Where node ports begin: three for each Service, and one for its health check.
+/// The first node port: each Service has three, and one for its health check.
 const FIRST_NODE_PORT: u16 = 30_000;
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const ZONES: [&str; 2] = ["east", "west"];
@@ -33,7 +33,7 @@ impl Anything {
     }
 }
 
-/// Two clusters with Services of the same names.
+/// Two clusters whose Services have the same names.
 pub(crate) fn two() -> [Vec<Anything>; 2] {
     let mut runner = TestRunner::deterministic();
     let mut one = |number| anything(number).new_tree(&mut runner).expect("a value").current();
@@ -173,8 +173,9 @@ fn ranges() -> impl Strategy<Value = Vec<&'static str>> {
     subsequence(vec!["10.0.0.0/8", "192.168.0.0/24", "fd0a::/64", "0.0.0.0/0"], 0..3)
 }
 
-/// A slice of one of the families, with its ports under any of their names: also of ports that the Service has not. Of an
-/// endpoint that two slices have kube-proxy takes the one or the other, so that none is in two; some are twice in one.
+/// A slice of one of the families, whose ports have any of the Services' port names, also of ports that this Service
+/// does not have. An endpoint in two slices is avoided, since kube-proxy takes it from either one; some endpoints are
+/// twice in one slice.
 fn slice(service: u16, index: u16, families: Vec<Family>) -> impl Strategy<Value = Value> {
     let port = (select(PORTS.to_vec()), any::<bool>(), 8080..8083u16, proptest::bool::weighted(0.95))
         .prop_map(|(port, named, number, numbered)| {
@@ -215,7 +216,7 @@ fn endpoint(family: Family, first: u16) -> impl Strategy<Value = Value> {
         (subsequence(ZONES.to_vec(), 0..=2), subsequence(NODES.to_vec(), 0..=3)),
     );
     (1..20u16, conditions, hints).prop_map(move |(number, conditions, hints)| {
-        // An address is on one node.
+        // Each address is on one node.
         let node = NODES.get(usize::from(number) % 4).copied();
         let mut endpoint = json!({"addresses": [address(family, ["10.245", "fd00:10:245"], first + number)]});
         let mut map = Map::new();

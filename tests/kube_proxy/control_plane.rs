@@ -1,4 +1,4 @@
-//! The API server, on the wire between the nodes, and the admin's hands.
+//! The API server, on the wire between the nodes, and the admin's operations.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112";
 
 /// A running API server that knows the nodes of a cluster.
 pub(crate) struct ControlPlane {
-    /// Its threads are where the server is.
+    /// Its threads are in the server's namespace.
     runtime: Runtime,
     server: RealApiServer,
     admin: Client,
@@ -64,12 +64,12 @@ impl ControlPlane {
         }));
     }
 
-    /// `default/kubernetes` leads to a port that is another one each time: proxies are to leave it alone.
+    /// Makes proxies ignore `default/kubernetes`, whose target port differs in each run.
     fn hide_own_service(&self) {
         let label = json!({"service.kubernetes.io/service-proxy-name": "nobody"});
         let change = Patch::Merge(json!({"metadata": {"labels": label}}));
         let services: Api<Service> = Api::default_namespaced(self.admin.clone());
-        // It is made some time after the API server is ready.
+        // It is created some time after the API server is ready.
         let hidden = eventually(Duration::from_secs(30), || {
             let (services, change) = (services.clone(), change.clone());
             let patch = async move { services.patch("kubernetes", &PatchParams::default(), &change).await };

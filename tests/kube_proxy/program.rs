@@ -15,7 +15,7 @@ use crate::lab;
 use crate::proxy::eventually;
 use crate::topology;
 
-/// The program, or why there is none.
+/// The program, or why it is missing.
 pub(crate) fn path() -> Result<PathBuf, String> {
     let path = std::env::var_os("KUBE_PROXY").ok_or("KUBE_PROXY is not set")?;
     let path = PathBuf::from(path);
@@ -30,7 +30,7 @@ pub(crate) struct KubeProxy {
 }
 
 impl KubeProxy {
-    /// Starts it and waits until both families are written.
+    /// Starts it, and waits until both families are written.
     pub(crate) fn start(
         cluster: &Cluster,
         control_plane: &ControlPlane,
@@ -47,14 +47,14 @@ impl KubeProxy {
             .arg(control_plane.kubeconfig())
             .args(["--hostname-override", node, "--cluster-cidr", topology::POD_NETWORKS, "-v", "2"])
             .args(["--proxy-mode", mode.word()])
-            // What of connection tracking belongs to the machine cannot be set in a namespace.
+            // Machine-wide settings of connection tracking cannot be changed in a namespace.
             .args(["--conntrack-max-per-core", "0", "--conntrack-min", "0"])
-            // Its ipvs mode deletes other people's virtual servers: these are in `crate::others`.
+            // Its ipvs mode deletes other people's virtual servers: those of `crate::others` are in these networks.
             .args(["--ipvs-exclude-cidrs", "203.0.113.0/24,192.168.0.0/24"])
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
-        // Its ipvs mode sees to it, and leaves it to the node in the others.
+        // Its ipvs mode enables this, and its other modes leave it to the node.
         cluster.host(node).shell("sysctl -qw net.ipv4.ip_forward=1");
         let child = cluster.host(node).run(move || command.spawn().unwrap());
         let proxy = Self { node, child, log };
@@ -63,9 +63,10 @@ impl KubeProxy {
     }
 
     fn wait_synced(&self, cluster: &Cluster) {
-        // Most of its start are thousands of processes, which take minutes in the lab, and more where the machine is busy.
+        // Its start mainly consists of thousands of processes, which take minutes in the lab, and longer on a busy
+        // machine.
         let synced = eventually(Duration::from_mins(15), || {
-            // A look costs it processor time.
+            // Each look costs it processor time.
             thread::sleep(Duration::from_millis(500));
             let metrics = cluster.host(self.node).run(metrics).unwrap_or_default();
             let written = |family: &&str| {
@@ -80,13 +81,13 @@ impl KubeProxy {
 
 impl Drop for KubeProxy {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Its metrics, in one piece: in HTTP 1.0 there are no chunks.
+/// Its metrics, in one piece: HTTP 1.0 has no chunks.
 fn metrics() -> io::Result<String> {
     let mut stream = TcpStream::connect("127.0.0.1:10249")?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
@@ -95,7 +96,7 @@ fn metrics() -> io::Result<String> {
     Ok(answer)
 }
 
-/// `PATH` where the names of iptables without a variant are those of this one.
+/// A `PATH` in which the iptables names without a variant stand for this variant.
 fn path_with(variant: Variant) -> String {
     let word = variant.word();
     let folder = std::env::temp_dir().join(word);

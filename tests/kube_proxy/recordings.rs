@@ -1,4 +1,4 @@
-//! What the tests of taking over have for a kube-proxy's state is what the real one leaves.
+//! Verifies that the takeover tests' recordings are what the real kube-proxy leaves.
 
 use std::fs;
 use std::thread;
@@ -35,7 +35,7 @@ fn as_recorded(mode: Mode, sync: Sync) {
     for (node, variant) in NODES {
         let proxy = KubeProxy::start(&cluster, &control_plane, node, mode, variant);
         if mode == Mode::Nftables {
-            // It may hear of the networks of Services after its first sync, and then writes what follows from them at its next one.
+            // kube-proxy may hear of the ServiceCIDRs after its first sync. It writes their rules with its next one.
             thread::sleep(SYNC_PERIOD);
         }
         // The pause is more than `--*-min-sync-period`.
@@ -54,7 +54,7 @@ fn as_recorded(mode: Mode, sync: Sync) {
     }
 }
 
-/// Its words, in any order: the kernel lists the elements of sets as it finds them.
+/// The words of a text in a fixed order: the kernel lists the elements of sets in any order.
 fn words(text: &str) -> Vec<&str> {
     let mut words: Vec<_> = text.split([' ', '\n', '\t', ',']).filter(|word| !word.is_empty()).collect();
     words.sort_unstable();

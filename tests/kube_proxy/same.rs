@@ -1,4 +1,4 @@
-//! What is the same with the real kube-proxy: the state of the kernel, and what becomes of connections.
+//! What must equal the real kube-proxy: the state of the kernel, and what happens to connections.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +16,9 @@ use crate::table::{self, Found, Happened, Question, ask_all};
 use crate::topology::Kind;
 use crate::{NODES, at_rest, start_ours};
 
-/// Every virtual server, with its real servers, flags and weights, and every address is that of kube-proxy, but for what the
-/// README names: what nobody serves has no virtual server, and what is `Local` has a second one for clients inside.
+/// All virtual servers, with their real servers, flags and weights, and all addresses are those of kube-proxy, with the
+/// exceptions in the README: a Service without endpoints has no virtual server, and one with policy `Local` has a
+/// second one for clients inside.
 pub(crate) fn ipvs_mode_has_the_same_state() {
     let cluster = Cluster::without_proxies([]);
     let sticky = |name: &str, number, external| Service {
@@ -31,7 +32,7 @@ pub(crate) fn ipvs_mode_has_the_same_state() {
     has_the_same_state(&cluster, &objects.collect::<Vec<_>>());
 }
 
-/// The same of whatever the API server takes.
+/// The same holds for anything that the API server accepts.
 pub(crate) fn of_anything_ipvs_mode_makes_the_same_state() {
     let cluster = Cluster::without_proxies([]);
     let [services, _] = anything::two();
@@ -53,8 +54,8 @@ fn has_the_same_state(cluster: &Cluster, objects: &[Value]) {
     }
 }
 
-/// And so it is when a third of them was deleted and made anew, and another third got other endpoints: what kube-ipvs made of
-/// the changes is what kube-proxy makes of what there is in the end.
+/// The same holds after a third of the Services were deleted and recreated, and another third got other endpoints: what
+/// kube-ipvs made of the changes is what kube-proxy makes of the final objects.
 pub(crate) fn of_changes_it_makes_the_same_state() {
     let cluster = Cluster::without_proxies([]);
     let control_plane = ControlPlane::start(&cluster);
@@ -82,7 +83,7 @@ pub(crate) fn of_changes_it_makes_the_same_state() {
         }
         objects.extend(slices.iter().cloned());
     }
-    // Endpoints that are gone drain: every five seconds it is looked whether somebody uses them still.
+    // Removed endpoints drain: whether they are still in use is checked every five seconds.
     let states = NODES.map(|(node, _)| State::at_rest(&cluster, node, Duration::from_secs(12)));
     drop(proxies);
     for ((node, variant), ours) in NODES.into_iter().zip(states) {
@@ -92,27 +93,27 @@ pub(crate) fn of_changes_it_makes_the_same_state() {
     }
 }
 
-/// So that nobody takes over what another has left, and lets it drain first.
+/// Empties the state, so that neither program takes over what the other one left, and drains it first.
 const EMPTY: &str = "ipvsadm -C; ip link del kube-ipvs0";
 
-/// What is to be compared of a node.
+/// The state of a node that is compared.
 #[derive(PartialEq, Eq)]
 struct State {
     addresses: Vec<String>,
-    /// By `-t 10.96.0.10:80`.
+    /// By the form `-t 10.96.0.10:80`.
     servers: BTreeMap<String, Server>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Server {
-    /// `-s rr -p 10800`.
+    /// In the form `-s rr -p 10800`.
     flags: String,
-    /// `-r 10.244.1.10:8080 -m -w 1`.
+    /// In the form `-r 10.244.1.10:8080 -m -w 1`.
     real_servers: Vec<String>,
 }
 
 impl State {
-    /// That of kube-proxy, which is gone then, and its state of IPVS too.
+    /// The state of kube-proxy, which is then ended, and its IPVS state deleted.
     fn of_theirs(
         cluster: &Cluster,
         control_plane: &ControlPlane,
@@ -120,7 +121,7 @@ impl State {
         variant: Variant,
     ) -> Self {
         let proxy = KubeProxy::start(cluster, control_plane, node, Mode::Ipvs, variant);
-        // Its first sync may not know the node's zone yet. After that it writes once a second at most.
+        // Its first sync may not know the node's zone yet. After that it writes at most once a second.
         let state = Self::at_rest(cluster, node, Duration::from_secs(3));
         drop(proxy);
         cluster.host(node).shell(EMPTY);
@@ -131,7 +132,7 @@ impl State {
         at_rest(pause, || Self::of(cluster, node), Self::eq)
     }
 
-    /// Without what gets no new connections: endpoints that were used before, and that a slice still has.
+    /// Without real servers that get no new connections: endpoints that were used before, and that a slice still has.
     fn without_draining(mut self) -> Self {
         for server in self.servers.values_mut() {
             server.real_servers.retain(|real_server| !real_server.ends_with("-w 0"));
@@ -187,8 +188,8 @@ fn strings(value: &Value) -> impl Iterator<Item = &str> {
     array(value).filter_map(Value::as_str)
 }
 
-/// Whether a virtual server is of policy `Local` and leads to other nodes, since this one has no endpoint for it: kube-ipvs has
-/// none then.
+/// Whether a virtual server has policy `Local` and leads to other nodes, since this node has no endpoint for it:
+/// kube-ipvs has no virtual server in this case.
 fn leads_elsewhere(node: &str, name: &str, server: &Server, objects: &[Value]) -> bool {
     let at = socket_address(name);
     let Some((service, policy)) = objects.iter().find_map(|object| Some((object, policy(object, at)?)))
@@ -209,7 +210,7 @@ fn leads_elsewhere(node: &str, name: &str, server: &Server, objects: &[Value]) -
     policy == "Local" && !server.real_servers.iter().any(|words| is_here(socket_address(words)))
 }
 
-/// The policy of a Service for what is asked there, if that is the Service's.
+/// The traffic policy of a Service at this address and port, if the Service has them.
 fn policy(service: &Value, at: SocketAddr) -> Option<&Value> {
     let (spec, ip) = (&service["spec"], at.ip().to_string());
     if strings(&spec["clusterIPs"]).any(|other| other == ip) {
@@ -223,7 +224,7 @@ fn policy(service: &Value, at: SocketAddr) -> Option<&Value> {
         .then_some(&spec["externalTrafficPolicy"])
 }
 
-/// Whether a virtual server is what clients inside are led to that ask something of policy `Local`: at the cluster IP.
+/// Whether a virtual server at the cluster IP is the one to which clients inside are led when the policy is `Local`.
 fn is_for_clients_inside(name: &str, objects: &[Value]) -> bool {
     let at = socket_address(name);
     let ip = at.ip().to_string();
@@ -236,8 +237,9 @@ fn is_for_clients_inside(name: &str, objects: &[Value]) -> bool {
     })
 }
 
-/// What `dataplane/reference.rs` says of every connection, kube-proxy's iptables mode does. But where a node itself asks what
-/// nobody serves, the error that it sends itself gets lost: kube-ipvs's reaches it, since the address is its own.
+/// kube-proxy's iptables mode does with every connection what `dataplane/reference.rs` says, with one exception: where
+/// a node itself connects to a Service without endpoints, the error that it sends itself gets lost. The error of
+/// kube-ipvs arrives, since the address is the node's own.
 pub(crate) fn the_reference_is_what_iptables_mode_does() {
     does_what_the_reference_says(Mode::Iptables, |question, found| {
         let lost = question.client.kind == Kind::Node && !question.is_answered();
@@ -246,7 +248,7 @@ pub(crate) fn the_reference_is_what_iptables_mode_does() {
     });
 }
 
-/// The same of its nftables mode. Beside that it does not masquerade what a pod sends to itself past another node.
+/// The same for its nftables mode, which also does not masquerade what a pod sends to itself through another node.
 pub(crate) fn the_reference_is_what_nftables_mode_does() {
     does_what_the_reference_says(Mode::Nftables, |question, found| {
         let lost = question.client.kind == Kind::Node
@@ -263,7 +265,7 @@ pub(crate) fn the_reference_is_what_nftables_mode_does() {
     });
 }
 
-/// Endpoints are picked at random: of those that are to be found, not each need be.
+/// Endpoints are picked at random: not every expected one need occur.
 fn is_expected(question: &Question, found: &Found) -> bool {
     let expected = question.expected(question.requests());
     found.keys().all(|happened| expected.contains_key(happened))

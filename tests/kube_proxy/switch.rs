@@ -1,4 +1,4 @@
-//! From the real kube-proxy to kube-ipvs and back, under traffic, with other people's rules beside it.
+//! From the real kube-proxy to kube-ipvs and back, under traffic, beside other people's rules.
 
 use crate::cluster::{Cluster, Service};
 use crate::control_plane::ControlPlane;

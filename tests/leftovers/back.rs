@@ -1,4 +1,4 @@
-//! kube-proxy is started again after it was taken over from.
+//! A kube-proxy that is started again after it was taken over from.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn what_comes_after_the_takeover_is_told_until_it_is_gone() {
     assert!(takeover.attempt().is_complete());
     assert_eq!(said(&takeover.attempt()), [""; 0], "it was taken over from");
 
-    // One sign of each mode.
+    // One sign for each mode.
     for (made, gone, signs) in [
         (
             "ipset create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6",
@@ -42,11 +42,11 @@ fn what_comes_after_the_takeover_is_told_until_it_is_gone() {
             assert_eq!(said(&report), [back(signs)]);
             assert!(!report.is_complete() && !report.is_worth_another_try(), "{report:?}");
         }
-        // It is still there: nothing was removed.
+        // The sign was still there: nothing was removed.
         shell(gone);
         assert_eq!(said(&takeover.attempt()), [""; 0], "{signs} is gone");
     }
-    // Other people's are nobody's business: of kubelet, of a network plugin.
+    // Similar objects of others are ignored: of kubelet, of a network plugin.
     shell(
         "iptables-nft -t nat -N KUBE-MARK-MASQ; iptables-nft -t mangle -N KUBE-KUBELET-CANARY
          ipset create KUBE-SRC-NPX46M4PTMTKRN6Y hash:ip; nft add table ip6 kube-router",
@@ -59,7 +59,7 @@ fn what_comes_after_the_takeover_is_told_until_it_is_gone() {
         said(&takeover.attempt()),
         [back("ipset KUBE-CLUSTER-IP, iptables-nft nat chain KUBE-SERVICES")]
     );
-    // The cure.
+    // The remedy.
     let mut anew = self::takeover();
     assert!(anew.attempt().is_complete());
     assert_eq!(said(&takeover.attempt()), [""; 0]);
@@ -74,7 +74,7 @@ fn what_others_use_has_not_come_back() {
     let report = takeover.attempt();
     assert_eq!(said(&report), ["left ipset KUBE-CLUSTER-IP: rules refer to it"]);
     assert_eq!(said(&takeover.attempt()), [""; 0], "it was there");
-    // Once it is gone, it was made by a kube-proxy.
+    // Once it was gone, a new one must be kube-proxy's.
     shell("iptables-nft -F OUTPUT");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while !lab::try_shell("ipset destroy KUBE-CLUSTER-IP").0 {

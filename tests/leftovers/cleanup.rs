@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     what_tells_whose_virtual_servers_are_stays_as_long_as_they_do,
 ];
 
-/// Runs this build with its own picture of `/usr/sbin`, made by these lines.
+/// Runs this build with its own view of `/usr/sbin`, which these lines set up.
 pub(crate) fn run(lines: &str, arguments: &str) -> (bool, String) {
     let binary = env!("CARGO_BIN_EXE_kube-ipvs");
     try_shell(&format!("exec unshare --mount sh -ec '{lines}\nexec {binary} {arguments}'"))
@@ -58,7 +58,7 @@ fn without_programs_leftovers_are_named_and_the_rest_goes() {
 }
 
 fn where_iptables_has_nothing_no_program_is_started() {
-    // Nftables that are not of iptables, and the programs of iptables say that they were called.
+    // nftables tables that are not of iptables; iptables' programs are replaced by one that records its calls.
     shell("nft add table inet filter; nft add table ip others");
     let told = shell("mktemp").trim().to_owned();
     let script =
@@ -69,13 +69,13 @@ fn where_iptables_has_nothing_no_program_is_started() {
     let (success, log) = run(lines, "--cleanup");
     assert!(success && log.contains("Nothing to remove"), "{log}");
     assert_eq!(shell(&format!("cat {told}")), "");
-    // The other way round: it would have been noticed.
+    // The counter-check: a call would have been recorded.
     shell("iptables-nft -N SOMETHING");
     run(lines, "--cleanup");
     assert!(shell(&format!("cat {told}")).contains("called"));
 }
 
-/// kube-proxy's first sync, of mode ipvs or iptables, has been here.
+/// The state after kube-proxy's first sync, of mode ipvs or iptables.
 fn masquerade(tool: &str) {
     kubelet_masquerades(tool);
     shell(&format!(
@@ -83,7 +83,7 @@ fn masquerade(tool: &str) {
     ));
 }
 
-/// What kubelet makes at its start, before 1.27.
+/// What kubelet creates at its start, before 1.27.
 fn kubelet_masquerades(tool: &str) {
     shell(&format!(
         "{tool} -t nat -N KUBE-POSTROUTING
@@ -113,7 +113,7 @@ fn what_is_ours_stays_until_kube_proxy_has_rules_in_each_family() {
     shell("iptables-nft -P FORWARD DROP");
     ForwardWatch::new(MARK).look();
     assert_eq!(said(&clean_own()), [no_rules_for("IPv4 and IPv6")]);
-    // It starts: chains come first, and are filled when all else is there.
+    // kube-proxy starts: it creates chains first, and fills them when everything else exists.
     for tool in ["iptables-nft", "ip6tables-legacy"] {
         shell(&format!("{tool} -t nat -N KUBE-POSTROUTING; {tool} -t nat -N KUBE-SERVICES"));
     }
@@ -149,7 +149,7 @@ fn rules_of_any_mode_are_rules() {
         assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"], "{rules}");
         shell("iptables-legacy -t nat -F; iptables-legacy -t nat -X; nft flush ruleset");
     }
-    // Also where iptables' programs do not print them.
+    // This also works where iptables' programs do not print the rules.
     install_our_rules(Family::V4, &[]);
     masquerade("iptables-nft");
     shell(
@@ -159,20 +159,20 @@ fn rules_of_any_mode_are_rules() {
     assert_eq!(said(&clean_own()), ["removed nftables tables: ip kube-ipvs"]);
 }
 
-/// kubelet is started with the node, and kube-proxy may come much later.
+/// kubelet starts with the node, and kube-proxy may start much later.
 fn what_kubelet_masquerades_is_no_rule_of_kube_proxy() {
     install_our_rules(Family::V4, &[]);
     for tool in ["iptables-legacy", "iptables-nft"] {
         kubelet_masquerades(tool);
         assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{tool}");
-        // It has begun.
+        // kube-proxy has begun.
         shell(&format!("{tool} -t nat -N KUBE-SERVICES"));
         assert_eq!(said(&clean_own()), [no_rules_for("IPv4")], "{tool}");
         shell(&format!("{tool} -t nat -F; {tool} -t nat -X"));
     }
 }
 
-/// As where neither has begun: kube-ipvs may still be the next to come.
+/// As where neither program has begun: kube-ipvs may still come first.
 fn a_node_that_kube_proxy_has_not_come_to_yet_is_not_done() {
     assert_eq!(said(&clean_own()), [no_rules_for("IPv4")]);
     masquerade("iptables-nft");
@@ -195,7 +195,7 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     assert!(!try_shell("ip link show kube-ipvs0").0);
 }
 
-/// Names of Unix sockets are whatever bytes their owners like.
+/// Names of Unix sockets are arbitrary bytes.
 fn names_that_others_chose_keep_no_cleanup_from_anything() {
     let names: [&[u8]; 4] = [b"\xff\xfe\x80", b"kube-ipvs2", b"kube-ipvs\xff", b"\0kube-ipvs"];
     let bind = |name: &[u8]| {
@@ -212,7 +212,7 @@ fn names_that_others_chose_keep_no_cleanup_from_anything() {
     assert_eq!(our_tables(), "");
 }
 
-/// It may just have been told to end.
+/// The program may just have been told to end.
 fn a_cleanup_waits_a_moment_for_the_program_to_end() {
     install_our_rules(Family::V4, &[]);
     let sign = Sign::set().expect("nobody else runs");
@@ -253,7 +253,7 @@ fn the_way_back_waits_for_kube_proxy() {
     assert!(cleanup.wait().expect("it ends").success());
     assert_eq!(our_tables(), "");
     says("kube-proxy is not in ipvs mode here");
-    // Settings that kube-proxy leaves as they are: each is named with what undoes it, until it is undone.
+    // Settings that kube-proxy leaves as they are: each is named with its remedy until that is applied.
     let cures = [
         "ipvsadm --set 900 0 0",
         "sysctl -w net.ipv4.vs.sloppy_sctp=0",
@@ -269,25 +269,26 @@ fn the_way_back_waits_for_kube_proxy() {
     assert_eq!(shell("ipvsadm -l --timeout").trim(), "Timeout (tcp tcpfin udp): 900 120 300");
     let (_, log) = run("", "--cleanup-own");
     assert!(!log.contains("with: "), "{log}");
-    // What the configuration asks for is nobody's mistake.
+    // A value that the configuration asks for is no mistake.
     shell("ipvsadm --set 7200 0 0");
     let (_, log) = run("", "--cleanup-own --ipvs-tcp-timeout 2h");
     assert!(!log.contains("with: "), "{log}");
 }
 
-/// A cleanup that runs, and its log.
+/// A running cleanup, and its log.
 struct Running {
     process: std::process::Child,
     log: String,
 }
 
 impl Running {
-    /// As the first process of a process namespace, as in a container: signals that it does not wait for do not end it.
+    /// Starts it as the first process of a pid namespace, as in a container: signals that it does not handle do not end
+    /// it.
     fn start(flag: &str) -> Self {
         Self::start_with("", flag)
     }
 
-    /// The same, started by this program.
+    /// Does the same through another program.
     fn start_with(starter: &str, flag: &str) -> Self {
         let log = shell("mktemp").trim().to_owned();
         let binary = env!("CARGO_BIN_EXE_kube-ipvs");
@@ -297,7 +298,7 @@ impl Running {
         Self { process, log }
     }
 
-    /// Waits until it has said these words so often.
+    /// Waits until the log has these words this many times.
     fn says(&self, words: &str, times: u32) {
         let log = &self.log;
         shell(&format!(
@@ -305,7 +306,7 @@ impl Running {
         ));
     }
 
-    /// Sends SIGTERM, and returns the status with which it ended.
+    /// Sends SIGTERM, and returns the exit status.
     fn terminate(mut self) -> Option<i32> {
         let parent = self.process.id();
         shell(&format!("kill -TERM $(pgrep -P {parent})"));
@@ -319,7 +320,8 @@ impl Running {
     }
 }
 
-/// A rollout goes on while the way back has begun: this node switches when its cleanup had nothing to do, and goes back.
+/// A rollout continues although the way back has begun: this node switches after its cleanup had nothing to do, and
+/// goes back.
 fn one_that_stays_cleans_up_after_a_switch_that_came_later() {
     masquerade("iptables-nft");
     let cleanup = Running::start("--cleanup-own-stay");
@@ -334,7 +336,7 @@ fn one_that_stays_cleans_up_after_a_switch_that_came_later() {
     masquerade("iptables-nft");
     cleanup.says("Removed.*ip kube-ipvs", 1);
     assert_eq!(our_tables(), "");
-    // And it is still there.
+    // The cleanup is still there.
     install_our_rules(Family::V6, &[]);
     cleanup.says("kube-proxy has no rules of its own for IPv6", 1);
     assert_eq!(our_tables(), "table ip6 kube-ipvs\n");
@@ -349,7 +351,7 @@ fn a_cleanup_that_waits_ends_when_it_is_told_to() {
     assert_eq!(our_tables(), "table ip kube-ipvs\n");
 }
 
-/// `SELinux` and a pod without the capability refuse alike; the one that serves must not have ended when that shows.
+/// `SELinux` and a missing capability lead to the same refusal; this must show before the serving program has ended.
 fn a_right_that_is_missing_is_told_while_the_program_still_runs() {
     let _sign = Sign::set().expect("nobody else runs");
     let cleanup = Running::start_with("setpriv --bounding-set=-net_admin", "--cleanup-own");
@@ -357,14 +359,14 @@ fn a_right_that_is_missing_is_told_while_the_program_still_runs() {
     assert_eq!(cleanup.terminate(), Some(1));
 }
 
-/// The next run would take them for others', and say that there is nothing to remove.
+/// Otherwise the next run would take them for others', and report that there is nothing to remove.
 fn what_tells_whose_virtual_servers_are_stays_as_long_as_they_do() {
     shell(
         "ip link add kube-ipvs0 type dummy; ip addr add 10.96.0.1/32 dev kube-ipvs0; ipvsadm -A -t 10.96.0.1:443 -s rr",
     );
     install_our_rules(Family::V4, &[]);
     let binary = env!("CARGO_BIN_EXE_kube-ipvs");
-    // Nothing can be removed; what is of interest is what is not tried.
+    // Nothing can be removed here; the test is about what is not tried.
     let (success, log) = try_shell(&format!("setpriv --bounding-set=-net_admin {binary} --cleanup"));
     assert!(!success && log.contains("which of the virtual servers that are left are ours"), "{log}");
     for left in ["\"device kube-ipvs0\" err=", "\"nftables table ip kube-ipvs\" err="] {

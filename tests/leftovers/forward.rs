@@ -1,4 +1,4 @@
-//! The accept in FORWARD: made once, tried again, and what happens while it cannot be made.
+//! The accept in FORWARD: created once, retried, and what happens while it cannot be created.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ fn the_accept_is_made_once_in_either_iptables() {
     assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
     for tool in TOOLS {
         assert_eq!(accepts(tool), 1, "{tool}");
-        // Damaged, it is made anew, and not twice.
+        // A damaged accept is recreated, and not doubled.
         shell(&format!("{tool} -D KUBE-IPVS-FORWARD 1"));
     }
     assert_eq!(said(&take_over_unguarded()), expected);
@@ -62,11 +62,11 @@ fn iptables_that_comes_later_gets_its_accept() {
         assert_eq!(said(&watch.look()), [""; 0]);
         assert_eq!(accepts(tool), 1, "{tool}");
     }
-    // What can be seen over netlink is also seen when it goes.
+    // What is visible over netlink is also noticed when it disappears.
     shell("iptables-nft -F FORWARD; iptables-nft -F KUBE-IPVS-FORWARD; iptables-nft -X KUBE-IPVS-FORWARD");
     assert_eq!(said(&watch.look()).len(), 1);
     assert_eq!(accepts("iptables-nft"), 1);
-    // A policy that accepts needs none.
+    // An accepting policy needs no accept rule.
     shell("ip6tables-nft -P FORWARD ACCEPT; ip6tables-nft -F FORWARD");
     assert_eq!(said(&watch.look()), [""; 0]);
 }
@@ -106,7 +106,7 @@ fn a_rule_that_drops_and_comes_later_gets_its_accept() {
     }
 }
 
-/// The chain that rejects, by a set that nobody keeps up to date, what became a service address since.
+/// A chain that rejects new service addresses, by a set that nobody keeps up to date.
 const FROZEN: &str = "*filter
 :FORWARD DROP [0:0]
 :KUBE-IPVS-FILTER - [0:0]
@@ -126,7 +126,7 @@ fn what_failed_is_tried_again() {
             let report = takeover.attempt();
             assert!(!report.is_complete(), "{program}: {report:?}");
             assert!(report.findings[0].to_string().contains("the lock is held"), "{report:?}");
-            // What nothing prints can be seen of iptables-nft only.
+            // Without the program that prints rules, only those of iptables-nft can be seen.
             let is_seen = (tool, program) != ("iptables-legacy", "save");
             assert_eq!(report.drops_replies, vec![tool.to_owned(); is_seen.into()], "{program}");
             drop(failing);
@@ -142,7 +142,8 @@ fn what_failed_is_tried_again() {
             );
             assert_eq!(accepts(tool), 1, "{program}");
             assert_eq!(said(&takeover.attempt()), [""; 0], "{program}");
-            // It was complete: what comes later is somebody's who runs kube-proxy, and is only told.
+            // The takeover was complete: what comes later belongs to somebody who runs kube-proxy, and is only
+            // reported.
             shell("ipset create KUBE-LOOP-BACK hash:ip,port,ip");
             assert_eq!(said(&takeover.attempt()), [back("ipset KUBE-LOOP-BACK")], "{program}");
             assert!(shell("ipset list -n").contains("KUBE-LOOP-BACK"), "{program}");
@@ -171,14 +172,14 @@ fn an_accept_that_failed_is_tried_again() {
     );
     assert_eq!(said(&watch.look()), [""; 0]);
     assert_eq!(accepts("iptables-nft"), 1);
-    // The same where the policy was there from the start.
+    // The same holds where the policy was there from the start.
     shell("iptables-nft -F FORWARD; iptables-nft -F KUBE-IPVS-FORWARD; iptables-nft -X KUBE-IPVS-FORWARD");
     let mut watch = ForwardWatch::new(MARK);
     assert_eq!(said(&watch.look()).len(), 1);
     assert_eq!(accepts("iptables-nft"), 1);
 }
 
-/// A node without the programs of iptables, as in an image of one's own, until this is dropped.
+/// A node without the programs of iptables, as in a custom image, until this is dropped.
 struct NoPrograms;
 
 impl NoPrograms {
@@ -211,7 +212,7 @@ fn what_waits_for_programs_is_done_when_they_come() {
     let report = takeover.attempt();
     assert_eq!(report.drops_replies, ["iptables-nft"]);
     assert_eq!(said(&report), [&expected[..], &["removed ipsets: KUBE-LOOP-BACK".to_owned()]].concat());
-    // Nothing is done again meanwhile: this could be of a kube-proxy that came after.
+    // Meanwhile nothing is repeated: this table could be of a kube-proxy that came later.
     shell("nft add table ip kube-proxy");
     for report in [takeover.attempt(), watch.look(), watch.look()] {
         assert_eq!(
@@ -220,7 +221,7 @@ fn what_waits_for_programs_is_done_when_they_come() {
         );
     }
     shell("nft delete table ip kube-proxy");
-    // A rule of somebody's is enough, wherever it is.
+    // A rule of somebody else suffices, wherever it is.
     shell("nft add rule ip filter MINE ct state established,related accept");
     for _ in 0..2 {
         for report in [takeover.attempt(), watch.look()] {
@@ -249,14 +250,14 @@ fn without_programs_a_rule_that_rejects_the_rest_is_told_of_as_a_policy_is() {
         assert_eq!(said(&report), expected);
         assert_eq!(report.drops_replies, ["iptables-nft"]);
     }
-    // Who does not go on serving makes no accept.
+    // A cleanup, after which nobody serves, creates no accept.
     assert_eq!(said(&clean_all(&[])), [""; 0]);
     drop(hidden);
     let added = ["added iptables-nft filter: accept rule for Service traffic in FORWARD"];
     assert_eq!(said(&take_over_unguarded()), added);
 }
 
-/// The accept of an earlier life.
+/// The accept is from an earlier life.
 fn without_programs_an_accept_that_stands_is_seen() {
     shell("iptables-nft -P FORWARD DROP");
     assert!(take_over_unguarded().is_complete());
@@ -270,7 +271,7 @@ fn without_programs_an_accept_that_stands_is_seen() {
     assert_eq!(accepts("iptables-nft"), 0);
 }
 
-/// The accept and what goes are one change: as long as that fails, kube-proxy's accept does its work.
+/// The accept and the removal are one change: as long as it fails, kube-proxy's accept stays in force.
 fn where_kube_proxys_accept_stands_no_reply_is_dropped() {
     for tool in ["iptables-nft", "iptables-legacy"] {
         shell(&format!("{tool}-restore --noflush <<'END'\n{MIXED}END\n"));

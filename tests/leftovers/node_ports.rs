@@ -1,4 +1,4 @@
-//! Virtual servers on node ports of Services that are gone.
+//! Virtual servers on node ports of deleted Services.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{Fake, MARK, install_our_rules, leave, said, take_over_unguarded};
 pub(crate) const TESTS: &[Test] =
     lab::tests![without_the_rules_no_node_port_is_taken_for_stale, node_ports_of_services_that_are_gone_go,];
 
-/// Somebody flushes all of nftables while the takeover is under way: nothing tells then which node ports are served.
+/// Somebody flushes all of nftables during the takeover: nothing then says which node ports are served.
 fn without_the_rules_no_node_port_is_taken_for_stale() {
     let address = "192.168.0.1".parse().expect("an address");
     let owned = Element::Owned(VirtualServerKey { address, protocol: Protocol::Tcp, port: 30080 });

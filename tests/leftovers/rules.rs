@@ -37,7 +37,7 @@ fn without_our_own_rules_nothing_is_removed() {
     assert_eq!(before, after);
     assert_eq!(said(&report).len(), 2, "{report:?}");
     assert!(!report.is_complete());
-    // One family's lack is no other's.
+    // What one family lacks does not affect the other one.
     let report = take_over(MARK, &BTreeSet::from([Family::V6]), &BTreeSet::from([Family::V6]), &[]);
     let left = shell("iptables-nft-save; ipset save").replace("KUBE-MARK-MASQ", "");
     assert!(!left.contains("KUBE-"), "{report:?}");
@@ -52,7 +52,8 @@ fn a_family_that_is_written_later_is_taken_over_then() {
     takes_over_one_family_after_the_other(true);
 }
 
-/// The node ports are asked for only when all rules stand and all is written, and until then their sets stay.
+/// The takeover looks at the node ports only when all rules stand and everything is written; until then their sets
+/// stay.
 fn takes_over_one_family_after_the_other(rules_stand: bool) {
     for (first, second, tools) in [
         (Family::V6, Family::V4, ["ip6tables-nft", "iptables-nft"]),
@@ -137,7 +138,7 @@ fn what_others_use_stays_and_is_named() {
     assert_eq!(shell("ipset list -n").trim(), "KUBE-CLUSTER-IP");
 }
 
-/// Nobody refers to it at that moment; a pod with a host port may come later, and its CNI plugin jumps there.
+/// Nothing refers to it at that moment; a pod with a host port may come later, whose CNI plugin jumps to it.
 fn what_others_may_mark_by_stays() {
     for tool in TOOLS {
         leave(tool);
@@ -152,7 +153,7 @@ fn what_others_may_mark_by_stays() {
         assert!(marks.ends_with("-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n"), "{tool}: {marks}");
     }
     assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
-    // The bit of nobody who serves here.
+    // With another masquerade bit of ours, nobody who serves here uses the bit of this chain.
     let all = Family::ALL.into();
     for family in Family::ALL {
         install_our_rules(family, &[]);
@@ -189,7 +190,7 @@ fn a_set_that_is_given_up_late_goes() {
     );
 }
 
-/// As kube-proxy's mode iptables leaves them: iptables-nft's own program needs minutes for so many.
+/// As kube-proxy's iptables mode leaves them: iptables-nft's own program needs minutes for so many.
 fn thousands_of_chains_go_soon() {
     const COUNT: usize = 20_000;
     leave("iptables-nft");

@@ -1,4 +1,4 @@
-//! Tables of nftables with rules of iptables beside others, which iptables does not print.
+//! nftables tables with rules of iptables beside others, which iptables does not print.
 
 use kube_ipvs::cluster::types::Family;
 use kube_ipvs::kernel::Outcome;
@@ -17,7 +17,7 @@ pub(crate) const TESTS: &[Test] = lab::tests![
     what_changed_since_it_was_looked_at_stays,
 ];
 
-/// What kube-proxy leaves in a table in which somebody else has rules that iptables does not know.
+/// What kube-proxy leaves in a table where somebody else has rules that iptables does not understand.
 pub(crate) const MIXED: &str = r#"*filter
 :FORWARD DROP [0:0]
 :KUBE-FORWARD - [0:0]
@@ -85,13 +85,13 @@ fn a_table_that_is_not_printed_is_taken_over_too() {
     assert_eq!(said(&take_over_unguarded()), [""; 0], "the second time");
     let mut watch = ForwardWatch::new(MARK);
     assert_eq!(said(&watch.look()), [""; 0]);
-    // Without its jump it is made anew.
+    // Without its jump, the accept is recreated.
     shell("nft flush chain ip filter FORWARD");
     assert_eq!(
         said(&take_over_unguarded()),
         ["added iptables-nft filter: accept rule for Service traffic in FORWARD"]
     );
-    // And what is ours goes.
+    // And ours is removed.
     let (success, log) = run("", "--cleanup");
     assert!(success, "{log}");
     let rules = shell("nft list ruleset");
@@ -100,7 +100,7 @@ fn a_table_that_is_not_printed_is_taken_over_too() {
     assert!(success && log.contains("Nothing to remove"), "{log}");
 }
 
-/// At no moment is there a policy DROP without an accept for Services.
+/// There is never a policy DROP without an accept for Services.
 fn without_the_accept_a_table_that_is_not_printed_stays() {
     leave_mixed("iptables-nft", "ip");
     let before = shell("nft list table ip filter");
@@ -140,7 +140,7 @@ fn what_others_use_in_a_table_that_is_not_printed_stays_and_is_named() {
     let rules = shell("nft list table ip filter; nft list table ip nat");
     assert!(!rules.contains("KUBE-IPVS-FILTER") && !rules.contains("KUBE-SERVICES"), "{rules}");
 
-    // A use that is not seen: the kernel refuses.
+    // A use that our check misses: the kernel refuses.
     leave("iptables-nft");
     shell("nft add rule ip nat OTHERS tcp dport vmap { 80 : jump KUBE-SERVICES }");
     let report = take_over_unguarded();

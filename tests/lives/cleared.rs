@@ -1,4 +1,4 @@
-//! Virtual servers that are gone all at once, as after `ipvsadm -C`, and lists that say so.
+//! Virtual servers that disappear all at once, as after `ipvsadm -C`, and the lists that show it.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use kube_ipvs::state::{RealServers, VirtualServer};
 
 use super::*;
 
-/// Which keys these notes tell to have drifted.
+/// The keys that these notes report as drifted.
 fn drifted(notes: Vec<Note>) -> Vec<Key> {
     let drift = |note| match note {
         Note::Drift(key) => Some(key),
@@ -17,7 +17,7 @@ fn drifted(notes: Vec<Note>) -> Vec<Key> {
     notes.into_iter().filter_map(drift).collect()
 }
 
-/// To read each of them once more would take a slice in a second.
+/// Reading each one again would take an audit slice per second.
 #[test]
 fn however_many_are_gone_all_are_back_in_seconds_and_each_is_told_once() {
     for count in [300, 10_000] {
@@ -35,7 +35,7 @@ fn however_many_are_gone_all_are_back_in_seconds_and_each_is_told_once() {
                 *told.entry(key).or_default() += 1;
             }
             let is_back = life.kernel.state().virtual_servers.len() == usize::from(count);
-            // Of those that are not noticed yet nothing is known.
+            // Nothing is known of those that have not been noticed yet.
             let is_noticed = told.len() == usize::from(count);
             assert!(!is_noticed || is_back || !life.reconciler.is_settled(Family::V4));
             if is_back {
@@ -71,7 +71,7 @@ fn a_change_goes_before_what_is_made_again_and_does_not_hold_it_back() {
     assert_eq!(life.kernel.state().virtual_servers.len(), 2001);
 }
 
-/// That a list is complete is the kernel's word; if it was not, the kernel says so when they are made.
+/// Only the kernel vouches for a list being complete; if it was not, adding the missing ones shows it.
 #[test]
 fn what_a_list_misses_and_is_there_stays_and_is_not_told_to_be_refused() {
     let mut life = settled(300, Duration::from_secs(1));
@@ -95,7 +95,7 @@ fn what_a_list_misses_and_is_there_stays_and_is_not_told_to_be_refused() {
     assert!(!notes.iter().any(|note| matches!(note, Note::Refused { .. })), "{notes:?}");
 }
 
-/// An answer that is not complete is an error, and says nothing of what is there.
+/// An incomplete answer is an error, and says nothing about what exists.
 #[test]
 fn a_list_that_fails_makes_nothing_be_missed() {
     let mut life = settled(300, Duration::from_secs(1));
@@ -119,7 +119,7 @@ fn a_list_that_fails_makes_nothing_be_missed() {
     assert_eq!(life.kernel.take_written(), []);
 }
 
-/// A list of tens of thousands takes the kernel a second, and the audit rests in proportion to what it takes; not when it
+/// Listing tens of thousands takes the kernel a second, and the audit rests in proportion to what it took, unless it
 /// found something.
 #[test]
 fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
@@ -136,9 +136,9 @@ fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
         state.virtual_servers = first.into_iter().collect();
     };
     for (meddle, limit) in [
-        // All but the first, which is looked at for all of them.
+        // All but the first are gone, and one look notices this for all of them.
         (Box::new(all_but_first) as Box<dyn Fn(&mut State)>, Duration::from_secs(1)),
-        // What is at an address of ours and nobody asked for is read, slice by slice, and goes.
+        // Virtual servers at our addresses that nobody asked for are read, slice by slice, and deleted.
         (Box::new(others), Duration::from_secs(30)),
     ] {
         let mut life = settled(300, Duration::from_secs(1));
@@ -159,7 +159,7 @@ fn what_a_list_shows_is_looked_at_soon_however_long_the_list_took() {
     }
 }
 
-/// Each list holds changes up, and of all addresses takes long.
+/// Each list delays changes, and a list of all addresses takes long.
 #[test]
 fn where_what_everything_stands_on_is_there_nothing_is_listed() {
     let mut life = settled(3000, Duration::from_secs(1));

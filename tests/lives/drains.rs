@@ -1,4 +1,4 @@
-//! How real servers go whose endpoints are gone.
+//! How real servers are removed after their endpoints.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn a_real_server_that_is_not_let_go_is_tried_again_ever_later() {
     assert_eq!(life.reconciler.drained().idle, 1);
 }
 
-/// It goes with its virtual server, which nobody looks at again.
+/// It is deleted with its virtual server, which nobody looks at again.
 #[test]
 fn the_last_real_server_that_goes_does_not_drain_any_more() {
     let mut life = settled(1, NEVER);
@@ -44,7 +44,7 @@ fn the_last_real_server_that_goes_does_not_drain_any_more() {
     assert_eq!(life.reconciler.drained().idle, 2);
 }
 
-/// It is not ready for hours, and who asks is refused: by a rule, once nobody is connected any more.
+/// The endpoints are not ready for hours, and clients are refused: by a rule, once nobody is connected any more.
 #[test]
 fn a_virtual_server_goes_when_nobody_serves_and_nobody_is_connected_and_comes_again() {
     let mut life = settled(1, NEVER);

@@ -1,8 +1,8 @@
-//! Where the user asked for time between two syncs, changes are held back: what waits for that, and what does not.
+//! Where the user asked for a minimum time between two syncs, changes are held back: which ones wait, and which do not.
 
 use super::*;
 
-/// The start goes in pieces, and no piece waits for another one's time.
+/// The start is written in pieces, and no piece waits for the minimum time between syncs.
 #[test]
 fn a_start_is_not_held_back_for_a_change_that_comes_meanwhile() {
     let hour = Duration::from_hours(1);
@@ -22,14 +22,14 @@ fn a_start_is_not_held_back_for_a_change_that_comes_meanwhile() {
     assert_eq!(life.kernel.state().virtual_servers.len(), 502);
 }
 
-/// Health would tell an hour long that it waits.
+/// Otherwise health would report for an hour that the change waits.
 #[test]
 fn a_change_that_asks_for_nothing_is_not_held_back() {
     let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::from_hours(1), NEVER);
     life.feed(cluster(1));
     life.pass(Duration::from_secs(1));
     life.reconciler.take_notes();
-    // Its Service is not there.
+    // The slice's Service does not exist.
     life.feed([Event::Slice(Change::Upsert(slice(1, &["10.244.0.1"])))]);
     life.pass(Duration::from_secs(1));
     assert_eq!(waited_and_synced(&life.reconciler.take_notes()), (true, true));

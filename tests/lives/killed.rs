@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Two Services at one address, which the node gets while nobody runs, and one of them goes. The other one may be one of
-/// those that are written before all others.
+/// Two Services share an address. While no program runs, the node gets that address, and one of the Services goes. The
+/// other one may be among those that are written first.
 #[test]
 fn what_goes_from_an_address_that_is_the_nodes_now_is_not_left_to_nobody() {
     let other_settings = ProxyOptions { masquerade_all: true, ..options() };
@@ -19,8 +19,8 @@ fn what_goes_from_an_address_that_is_the_nodes_now_is_not_left_to_nobody() {
     }
 }
 
-/// Whether a life with these settings has nothing left to do before it would be killed at this step. `name`: of the Service
-/// that stays.
+/// Whether a life with these settings has nothing left to do before it would be killed at this step. `name` is that of
+/// the Service that stays.
 fn is_through(name: &str, settings: &ProxyOptions, killed_at: usize) -> bool {
     let stays = Service { key: ServiceKey::new("default", name), ..service(0) };
     let address = stays.cluster_ips[0];
@@ -58,7 +58,7 @@ fn is_through(name: &str, settings: &ProxyOptions, killed_at: usize) -> bool {
     let there = kernel.state();
     assert!(!there.virtual_servers.contains_key(&gone), "{name}, killed before step {killed_at}");
     assert!(there.virtual_servers.contains_key(&VirtualServerKey { port: 80, ..gone }));
-    // As whoever starts on an empty kernel: what is said about the address, too.
+    // The result is that of a start on an empty kernel, including what is known about the address.
     let mut anew = Life::with(settings.clone(), MemoryKernel::default());
     anew.feed(now());
     anew.settle();

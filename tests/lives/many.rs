@@ -1,4 +1,4 @@
-//! Everything may change at once, as after a time without the API server: what comes then does not wait for all of it.
+//! Everything may change at once, as after a time without the API server: later changes do not wait for all of that.
 
 use kube_ipvs::cluster::types::External;
 use kube_ipvs::state::Weight;
@@ -7,12 +7,12 @@ use super::*;
 
 const COUNT: u16 = 2000;
 
-/// The complete set of slices, in which each Service has these endpoints.
+/// The complete set of slices, with these endpoints for each Service.
 fn slices(endpoints: &[&str]) -> Event {
     Event::Slice(Change::Replace((0..COUNT).map(|number| slice(number, endpoints)).collect()))
 }
 
-/// The endpoints of each Service that the kernel sends new connections to.
+/// The endpoints of each Service to which the kernel sends new connections.
 fn used(life: &Life) -> Vec<Vec<String>> {
     let state = life.kernel.state();
     let of = |number| {
@@ -45,7 +45,7 @@ fn a_change_does_not_wait_for_many_others() {
     assert_eq!(piece.pop().expect("the last"), ["10.244.0.9:8080"]);
     assert_eq!(piece, first_piece[..usize::from(last)], "nothing else comes before it");
     assert!(life.reconciler.changes().slices_pending > 0);
-    // It counts as written when all is.
+    // A change counts as written only when all of it is.
     let is_synced = |note: &Note| matches!(note, Note::Synced { .. });
     assert!(!life.reconciler.take_notes().iter().any(is_synced));
 
@@ -78,7 +78,7 @@ fn many_are_not_held_back_piece_by_piece() {
 fn what_many_had_goes_to_others_without_a_conflict() {
     let mut life = settled(COUNT, NEVER);
     life.reconciler.take_notes();
-    // They come before the others by name, and after them by age.
+    // By name, these come before the others; by age, after them.
     let key = |number: u16| ServiceKey::new("alone", format!("s{number}"));
     let services = (0..COUNT).map(|number| Service { key: key(number), ..service(number) });
     let slices = (0..COUNT).map(|number| EndpointSlice {

@@ -1,10 +1,10 @@
-//! Virtual servers that others make while the loop runs, which its audit comes upon.
+//! Virtual servers that others make while the loop runs, and that its audit finds.
 
 use kube_ipvs::state::Address;
 
 use super::*;
 
-/// Long enough for a round of the audit, and for what it finds to be looked at.
+/// Long enough for a round of the audit, and for a look at what it finds.
 const ROUND: Duration = Duration::from_mins(2);
 
 fn at(address: &str, port: u16) -> VirtualServerKey {
@@ -19,13 +19,13 @@ fn add(kernel: &MemoryKernel, keys: &[VirtualServerKey]) {
     });
 }
 
-/// What is told of others' virtual servers while a round passes.
+/// The notes about others' virtual servers while a round passes.
 fn told(life: &mut Life) -> Vec<Vec<VirtualServerKey>> {
     life.pass(ROUND);
     foreign(life.reconciler.take_notes())
 }
 
-/// What these notes tell of others' virtual servers.
+/// What these notes report about others' virtual servers.
 fn foreign(notes: Vec<Note>) -> Vec<Vec<VirtualServerKey>> {
     let foreign = |note| match note {
         Note::Foreign(servers) => Some(servers.into_iter().collect()),
@@ -57,7 +57,7 @@ fn what_others_make_is_told_once_and_left_alone() {
     assert_eq!(told(&mut life), [[]]);
 }
 
-/// Each note is a copy of all that are left.
+/// Each note is a copy of all that remain.
 #[test]
 fn what_services_take_over_of_others_is_told_once_for_all_that_come_together() {
     let mut life = settled(3, Duration::from_secs(1));
@@ -78,7 +78,7 @@ fn what_others_make_at_a_service_address_goes() {
     assert_eq!(life.kernel.state(), before);
 }
 
-/// With a service address that others put on the device.
+/// At a service address that others put on the device.
 #[test]
 fn what_others_make_at_an_address_of_our_device_goes() {
     let mut life = settled(3, Duration::from_secs(1));
@@ -90,7 +90,7 @@ fn what_others_make_at_an_address_of_our_device_goes() {
     assert_eq!(life.kernel.state(), before);
 }
 
-/// The networks that are left alone hold a Service as well.
+/// The excluded networks contain a Service, too.
 #[test]
 fn what_others_make_in_a_network_to_be_left_alone_stays() {
     let mut life = settled(3, Duration::from_secs(1));
@@ -110,7 +110,7 @@ fn what_a_service_asks_for_is_not_others_any_more() {
     let theirs = [at("203.0.113.7", 80), at("203.0.113.8", 80)];
     add(&life.kernel, &theirs);
     assert_eq!(told(&mut life), [theirs]);
-    // One of them is still there then.
+    // The second one still exists when its Service comes.
     life.kernel.meddle(|state| _ = state.virtual_servers.remove(&theirs[0]));
     for (number, server) in (3..).zip(theirs) {
         life.feed(service_at(number, &server.address.to_string()));
@@ -140,7 +140,7 @@ fn what_is_left_alone_is_others_from_then_on() {
     let notes = life.reconciler.take_notes();
     assert!(!notes.iter().any(|note| matches!(note, Note::Drift(_))), "{notes:?}");
     assert_eq!(life.kernel.state(), left);
-    // And ours again.
+    // With its Service, it becomes ours again.
     life.feed(service_at(3, "192.0.2.1"));
     assert_eq!(foreign(life.settle()), [[]]);
     assert_eq!(life.kernel.state().virtual_servers[&server].flags, 0);

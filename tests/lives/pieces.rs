@@ -1,4 +1,4 @@
-//! What a start writes in pieces comes in an order in which nobody is kept from what he may reach.
+//! A start that writes in pieces uses an order in which no client is cut off from what it may reach.
 
 use kube_ipvs::cluster::types::{External, Policy};
 use kube_ipvs::state::{Element, Weight};
@@ -7,13 +7,13 @@ use super::*;
 
 const COUNT: u16 = 300;
 
-/// The steps of a start on a node with these addresses, whatever the kernel has.
+/// The steps of a start on a node with these addresses, whatever this kernel holds.
 fn started(kernel: &MemoryKernel, services: Vec<Service>, addresses: &BTreeSet<NodeAddress>) -> Vec<Step> {
     let mut life = Life::at_pace(options(), kernel.clone(), Duration::ZERO, NEVER);
     let [_, slices, node] = cluster(COUNT);
     let addresses = Event::NodeAddresses(addresses.clone());
     life.feed([addresses, Event::Service(Change::Replace(services)), slices, node]);
-    // A kernel that takes its time is given small pieces: what is in one piece is in order anyway.
+    // Slow work makes the pieces small: within one piece, the order is right anyway.
     while let Next::Work(work) = life.reconciler.next(life.now) {
         life.work_for(&work, Duration::from_millis(20));
     }
@@ -30,7 +30,7 @@ fn written(services: Vec<Service>, addresses: &BTreeSet<NodeAddress>) -> Vec<Ste
     written
 }
 
-/// Services with these ways in.
+/// Services with these ways in from outside.
 fn reached(external: impl Fn(IpAddr) -> External) -> Vec<Service> {
     let with = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -40,12 +40,12 @@ fn reached(external: impl Fn(IpAddr) -> External) -> Vec<Service> {
     (0..COUNT).map(with).collect()
 }
 
-/// Services with an address of a load balancer each, and this policy for it.
+/// Services with a load balancer address each, and this policy for it.
 fn balanced(policy: Policy) -> Vec<Service> {
     reached(|address| External { load_balancer_ips: vec![address], policy, ..External::default() })
 }
 
-/// These with a node port each.
+/// Adds a node port to each of these Services.
 fn with_node_ports(mut services: Vec<Service>) -> Vec<Service> {
     for (service, number) in services.iter_mut().zip(0..) {
         service.ports[0].node_port = Some(30_000 + number);
@@ -53,7 +53,7 @@ fn with_node_ports(mut services: Vec<Service>) -> Vec<Service> {
     services
 }
 
-/// The plans of a start on a node with an address, whose kernel has nothing.
+/// The plans of a start on a node with an address and an empty kernel.
 fn planned(services: Vec<Service>) -> Vec<Vec<Step>> {
     let node =
         NodeAddress { address: ip("192.168.0.1"), interface: "eth0".into(), scope: AddressScope::Global };
@@ -91,7 +91,7 @@ fn a_way_inside_comes_after_those_who_take_what_it_sends() {
     assert_eq!(ways, COUNT);
 }
 
-/// The next life begins with other policies of the Services, which have no endpoint on the node.
+/// The next life begins with other policies for the Services, which have no endpoint on the node.
 #[test]
 fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_began() {
     let with = |external, internal| {
@@ -120,7 +120,7 @@ fn a_way_inside_goes_before_where_it_led_and_after_everybody_is_served_where_it_
     assert_eq!(ways, COUNT);
 }
 
-/// As kube-proxy's ipvs mode leaves it: who has no local endpoint gets all.
+/// The state that kube-proxy's ipvs mode leaves: a Service without local endpoints has all of them.
 #[test]
 fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
     let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
@@ -145,7 +145,7 @@ fn a_way_inside_to_who_serves_comes_before_its_beginning_is_dropped() {
     assert_eq!((ways.len(), dropped, drained), (COUNT.into(), COUNT, 2 * COUNT));
 }
 
-/// The address is the node's: until we say that the entry point is ours, kube-proxy's rules serve it.
+/// The address is the node's: kube-proxy's rules serve the entry point until ours declare it ours.
 #[test]
 fn a_node_port_is_not_taken_from_who_serves_it_long_before_it_is_served() {
     let mut owned = 0;
@@ -161,7 +161,7 @@ fn a_node_port_is_not_taken_from_who_serves_it_long_before_it_is_served() {
     assert!(owned == COUNT && plans.len() > 3, "{owned} node ports in {} plans", plans.len());
 }
 
-/// Until then kube-proxy's rules serve them there, which would not be asked any more.
+/// Until then kube-proxy's rules serve these clients there, and afterwards those rules would not be reached.
 #[test]
 fn clients_inside_are_sent_past_an_entry_point_before_it_is_taken_from_who_serves_it() {
     let services = balanced(Policy::Local);
@@ -184,7 +184,7 @@ fn clients_inside_are_sent_past_an_entry_point_before_it_is_taken_from_who_serve
     assert_eq!(ways, 2 * COUNT);
 }
 
-/// As an earlier life leaves it that ended early: addresses come last.
+/// The state that a life leaves when it ends early: addresses are written last.
 #[test]
 fn clients_inside_are_not_sent_to_an_address_that_the_node_does_not_have_yet() {
     let (kernel, none) = (MemoryKernel::default(), BTreeSet::new());
@@ -220,7 +220,8 @@ fn who_may_use_an_entry_point_is_said_before_others_may_not() {
     assert_eq!(restricted.len(), usize::from(COUNT));
 }
 
-/// Half of a restriction is none: at the start, too, where elements and virtual servers are written in pieces.
+/// Half a restriction restricts nothing. The same holds at the start, where elements and virtual servers are written in
+/// pieces.
 #[test]
 fn an_entry_point_is_not_open_to_everybody_while_its_restriction_is_refused() {
     const ENOMEM: i32 = 12;
@@ -242,7 +243,7 @@ fn an_entry_point_is_not_open_to_everybody_while_its_restriction_is_refused() {
     };
     life.pass(Duration::from_secs(1));
     is_closed(&life);
-    // Whatever happens to the Services meanwhile.
+    // This holds whatever happens to the Services meanwhile.
     let endpoints = ["10.244.0.1", "10.244.0.2", "10.244.0.3"];
     life.feed((0..COUNT).map(|number| Event::Slice(Change::Upsert(slice(number, &endpoints)))));
     life.pass(Duration::from_millis(100));
@@ -256,7 +257,7 @@ fn an_entry_point_is_not_open_to_everybody_while_its_restriction_is_refused() {
     assert_eq!(life.kernel.state().virtual_servers.keys().filter(is_external).count(), usize::from(COUNT));
 }
 
-/// What goes to other ports of a service address is refused, and the node's own ports must not be.
+/// Traffic to other ports of a service address is refused, but the node's own ports must not be.
 #[test]
 fn what_the_node_has_too_is_said_before_its_other_ports_would_be_refused() {
     let services = reached(|address| External { external_ips: vec![address], ..External::default() });

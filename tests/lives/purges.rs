@@ -6,7 +6,7 @@ use kube_ipvs::state::RealServerKey;
 
 use super::*;
 
-/// A cluster with DNS, whose endpoint is this.
+/// A cluster with DNS, which has this endpoint.
 fn with_dns(endpoint: &str) -> [Event; 3] {
     let mut dns = service(0);
     dns.ports[0].protocol = Protocol::Udp;
@@ -19,7 +19,7 @@ fn with_dns(endpoint: &str) -> [Event; 3] {
     ]
 }
 
-/// An entry of connection tracking: what was sent to DNS went to this endpoint.
+/// An entry of connection tracking: a client's packets to DNS went to this endpoint.
 fn dns_flow(endpoint: &str) -> Flow {
     let destination = VirtualServerKey { address: ip("10.96.0.0"), protocol: Protocol::Udp, port: 80 };
     Flow { destination, replies_from: RealServerKey { address: ip(endpoint), port: 8080 } }
@@ -76,7 +76,8 @@ fn a_purge_that_fails_is_told_and_done_again() {
     assert!(life.kernel.flows().is_empty());
 }
 
-/// What was sent there meanwhile left the node, and its entry says so for as long as its client goes on.
+/// Packets to the address left the node meanwhile, and the conntrack entry repeats this for as long as the client goes
+/// on.
 #[test]
 fn what_was_sent_to_an_address_while_it_was_gone_is_purged() {
     let mut life = Life::new(MemoryKernel::default());
@@ -94,7 +95,7 @@ fn what_was_sent_to_an_address_while_it_was_gone_is_purged() {
     }
 }
 
-/// Clients inside the cluster went to the entry point itself.
+/// Meanwhile, clients inside the cluster were sent to the entry point itself.
 #[test]
 fn what_was_sent_past_a_way_inside_while_its_table_was_gone_is_purged() {
     let mut life = Life::new(MemoryKernel::default());
@@ -128,7 +129,7 @@ fn what_is_stale_is_purged_although_changes_never_stop() {
     life.feed(with_dns("10.244.0.2"));
     let end = life.now + Duration::from_secs(2);
     for number in 1.. {
-        // It is there before the loop looks for something to do.
+        // The change comes before the loop looks for something to do.
         life.feed(appears(number));
         let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
         life.work(&work);

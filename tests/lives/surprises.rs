@@ -1,4 +1,4 @@
-//! What is there although it is not in the picture, or is not there although it is.
+//! Objects that exist although the picture lacks them, and objects that are gone although the picture has them.
 
 use kube_ipvs::state::{Address, Element, RealServer, RealServerKey, VirtualServer, Weight};
 
@@ -11,13 +11,13 @@ fn first() -> VirtualServerKey {
     VirtualServerKey { address: ip("10.96.0.0"), protocol: Protocol::Tcp, port: 80 }
 }
 
-/// The virtual server that the second Service asks for, as somebody else would make it.
+/// The virtual server that the second Service asks for, as somebody else might have made it.
 fn rival(state: &State) -> (VirtualServerKey, VirtualServer) {
     let key = VirtualServerKey { address: ip("10.96.0.1"), ..first() };
     (key, VirtualServer { scheduler: "wlc".into(), ..state.virtual_servers[&first()].clone() })
 }
 
-/// A refusal that says that the picture was wrong is settled by a look, at once, and is nobody's concern.
+/// A refusal that shows that the picture was wrong is resolved at once by a look at the kernel, and not reported.
 #[test]
 fn what_is_otherwise_than_believed_is_put_right_at_once_and_not_told() {
     let second = ip("10.96.0.1");
@@ -77,7 +77,7 @@ fn what_is_otherwise_than_believed_is_put_right_at_once_and_not_told() {
         let notes = life.reconciler.take_notes();
         assert!(!notes.iter().any(|note| matches!(note, Note::Refused { .. })), "{what}: {notes:?}");
         assert!(life.reconciler.failures().is_empty(), "{what}: {:?}", life.reconciler.failures());
-        // Until what drains has gone.
+        // Waits until what drains has gone.
         life.pass(Duration::from_secs(10));
         assert_eq!(life.kernel.state(), straight.kernel.state(), "{what}");
     }

@@ -1,4 +1,4 @@
-//! What is said where a part of the kernel can be read, and another of the same kind cannot.
+//! What is reported when one part of the kernel can be read, and another of the same kind cannot.
 
 use kube_ipvs::reconcile::note::Reading;
 
@@ -36,7 +36,7 @@ fn what_drains_is_counted_when_all_parts_of_a_round_were() {
         }
     }
     life.feed((0..COUNT).map(|number| Event::Slice(Change::Upsert(slice(number, &["10.244.0.1"])))));
-    // For each question of two rounds, whether it was answered, and what was said then.
+    // For each question in two rounds: whether a successful read was reported.
     let mut said = Vec::new();
     while said.len() < 4 {
         match life.reconciler.next(life.now) {

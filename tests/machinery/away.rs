@@ -12,7 +12,7 @@ use crate::proxy::{eventually, get};
 use crate::table::{comes_to, shows};
 use crate::tools::{ipvsadm, kernel, wait_for};
 
-/// How long after its return the API server may be left alone: whoever waits for it looks less and less often.
+/// How long the program may take to notice the API server's return: it looks less and less often.
 const NOTICED: Duration = Duration::from_mins(1);
 
 /// Two Services with endpoints.
@@ -43,7 +43,7 @@ pub fn a_killed_api_server_takes_nothing_away() {
     shows(&cluster, SERVERS, &ADDRESSES);
     let before = ipvsadm();
 
-    // Told and killed: what was acknowledged is told again.
+    // Acknowledged just before the server is killed: reported again afterwards.
     let ports = json!([{"port": 80, "protocol": "TCP"}]);
     cluster.create(slice("c-1", "c", &[("", 8080, "TCP")], &["10.244.0.3"]));
     cluster.create(service("c", json!({"clusterIP": "10.96.1.3", "ports": ports})));
@@ -53,7 +53,7 @@ pub fn a_killed_api_server_takes_nothing_away() {
         assert!(before.lines().all(|line| now.contains(line)), "before:\n{before}now:\n{now}{}", proxy.log());
     });
 
-    // At once, before anyone may have noticed that it is back.
+    // At once, before anyone may have noticed the server's return.
     cluster.patch(
         "EndpointSlice",
         "a-1",
@@ -94,14 +94,14 @@ pub fn without_an_api_server_it_waits() {
     proxy.kill();
     cluster.kill();
 
-    // On this node, with all that an earlier run made; and on one where there never was any.
+    // On this node, with everything from an earlier run; and on a fresh node.
     shell("ip netns add fresh; ip -n fresh link set lo up");
     in_pod("fresh", join_node);
     let (left, nothing) = (kernel(), in_pod("fresh", kernel));
     let mut proxy = cluster.proxy(&folder, "here");
     let mut other = in_pod("fresh", || cluster.proxy(&folder, "fresh"));
     wait_for("it listens", 10, || proxy.log().contains("\"Serving\" name=\"healthz\""));
-    // Load balancers must not come yet; a restart would not help.
+    // Load balancers must not send traffic yet; a restart would not help.
     for (path, healthy) in [("/healthz", false), ("/livez", true)] {
         let body = get("127.0.0.1:10256", path);
         assert!(body.contains(&format!("\"healthy\":{healthy}")), "{path}: {body}");
@@ -129,10 +129,10 @@ pub fn without_an_api_server_it_waits() {
     in_pod("fresh", || shows(&cluster, SERVERS, &ADDRESSES));
 }
 
-/// Starts the API server again, and looks at something all the while and a little longer.
+/// Starts the API server again, and keeps looking at something during this and a little longer.
 fn while_it_restarts(control_plane: &mut ControlPlane, mut look: impl FnMut()) {
     std::thread::scope(|scope| {
-        // Some of the time nobody even tries to listen. A look may take half a second on a busy machine.
+        // For some of this time nobody even listens. A look may take half a second on a busy machine.
         let begun = Instant::now();
         let mut looks = 0;
         while looks < 6 || begun.elapsed() < Duration::from_secs(2) {

@@ -1,5 +1,5 @@
-//! The API server and the admin's hands. Both live in the first network namespace of the lab, which the main thread
-//! never leaves; tests run in others, and get there over a wire of their own, as nodes do.
+//! The API server and the admin's operations. Both live in the first network namespace of the lab, which the main
+//! thread never leaves; tests run in other namespaces, and are connected to it by wires of their own, as nodes are.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::pods::in_namespace_of;
 use crate::proxy::Proxy;
 use crate::real_apiserver::RealApiServer;
 
-/// Where the API server listens; `default/kubernetes` has it as its endpoint.
+/// The address of the API server, which is the endpoint of `default/kubernetes`.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Service addresses of both families.
 const RANGES: &str = "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/108";
@@ -32,22 +32,22 @@ static CONTROL_PLANE: Mutex<Option<ControlPlane>> = Mutex::new(None);
 /// The last part of the last node's address.
 static NODES: AtomicU8 = AtomicU8::new(10);
 
-/// A running API server without any Services but `default/kubernetes`, and who speaks to it.
+/// A running API server without any Services except `default/kubernetes`, and its admin.
 pub struct ControlPlane {
     runtime: Runtime,
     server: RealApiServer,
-    /// `None` until the first use after a start.
+    /// A client of `admin`.
     admin: Client,
 }
 
-/// The control plane, for one test: running, without any objects of a test before.
+/// The control plane, for one test: running, without objects of earlier tests.
 pub struct Cluster(MutexGuard<'static, Option<ControlPlane>>);
 
-/// Takes the control plane, and makes the caller's namespace a node of it.
+/// Takes the control plane, and makes the caller's namespace one of its nodes.
 pub fn cluster() -> Cluster {
     let mut guard = CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner);
     let control_plane = guard.get_or_insert_with(ControlPlane::start);
-    // A test may have failed while it was down.
+    // A test may have failed while the API server was down.
     if !control_plane.server.is_running() {
         control_plane.restart();
     }
@@ -74,13 +74,13 @@ impl std::ops::DerefMut for Cluster {
     }
 }
 
-/// Runs something where the control plane is.
+/// Runs something in the control plane's namespace.
 fn there<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    // Of the process, that is, of its main thread.
+    // That of the process, which is that of its main thread.
     in_namespace_of(Path::new("/proc/self/ns/net"), run)
 }
 
-/// Connects the caller's namespace with the control plane.
+/// Connects the caller's namespace to the control plane.
 pub fn join_node() {
     let number = NODES.fetch_add(1, Ordering::Relaxed);
     shell(&format!(
@@ -106,7 +106,7 @@ impl ControlPlane {
         })
     }
 
-    /// Ends the API server as a power failure would; etcd goes on.
+    /// Ends the API server as a power failure would; etcd keeps running.
     pub fn kill(&mut self) {
         there(|| self.runtime.block_on(self.server.kill()));
     }
@@ -121,13 +121,13 @@ impl ControlPlane {
         self.proxy_as("proxy", folder, name)
     }
 
-    /// The same as another user.
+    /// Does the same as another user.
     pub fn proxy_as(&self, user: &str, folder: &TempDir, name: &str) -> Proxy {
         let kubeconfig = self.server.kubeconfig_at(user, self.server.port);
         start(folder, name, &kubeconfig, &[])
     }
 
-    /// The same as `system:kube-proxy`, with more arguments.
+    /// Does the same as `system:kube-proxy`, with additional arguments.
     pub fn proxy_with(&self, folder: &TempDir, name: &str, more: &[&str]) -> Proxy {
         start(folder, name, &self.kubeconfig(), more)
     }
@@ -137,12 +137,12 @@ impl ControlPlane {
         self.server.kubeconfig("proxy")
     }
 
-    /// The certificate that the API server is known by.
+    /// The certificate that identifies the API server.
     pub fn certificate(&self) -> PathBuf {
         self.server.path("certs/apiserver.crt")
     }
 
-    /// What `default/kubernetes` is in the kernel, as [`crate::tools::ipvsadm`] has it.
+    /// `default/kubernetes` in the kernel, in the form of [`crate::tools::ipvsadm`].
     pub fn kubernetes(&self) -> String {
         format!("TCP 10.96.0.1:443 rr\n  -> {ADDRESS}:{} Masq 1 0 0\n", self.server.port)
     }
@@ -163,8 +163,8 @@ impl ControlPlane {
         events
     }
 
-    /// The reasons of the Events that `kubectl describe service` shows: it asks in core/v1, by what the Service is called
-    /// and by its uid.
+    /// The reasons of the Events that `kubectl describe service` shows: it queries core/v1 by the Service's name,
+    /// namespace, kind and uid.
     pub fn described(&self, service: &str) -> Vec<String> {
         let uid = self.uid(service);
         let selector = format!(
@@ -203,14 +203,14 @@ impl ControlPlane {
         self.create(node(&serde_json::json!({})));
     }
 
-    /// The same where a cloud's controller will say the addresses.
+    /// Does the same where a cloud's controller will add the addresses.
     pub fn create_node_without_address(&self) {
         let mut node = node(&serde_json::json!({}));
         node.as_object_mut().unwrap().remove("status");
         self.create(node);
     }
 
-    /// Sets the address that the Node object of the node has.
+    /// Sets the address in the Node object of the node.
     pub fn set_node_address(&self, address: &str) {
         let change =
             serde_json::json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
@@ -219,8 +219,8 @@ impl ControlPlane {
         });
     }
 
-    /// Sets the networks of the pods of the node. Where the API server lets that be done once only, as Kubernetes' own
-    /// does, a new Node takes the place of the old one. Says whether the Node is the same.
+    /// Sets the pod networks of the node. Where the API server permits this only once, as Kubernetes' own does, a new
+    /// Node replaces the old one. Returns whether the Node is the same.
     pub fn set_pod_networks(&self, networks: &[&str]) -> bool {
         let spec = serde_json::json!({"podCIDR": networks[0], "podCIDRs": networks});
         let change = Patch::Merge(serde_json::json!({"spec": spec}));
@@ -250,7 +250,7 @@ impl ControlPlane {
         self.as_admin(kind, async |api| api.delete(name, &DeleteParams::default()).await.map(drop));
     }
 
-    /// Deletes what tests made.
+    /// Deletes what tests created.
     fn clear(&self) {
         for kind in ["Service", "EndpointSlice"] {
             self.as_admin(kind, async |api| {
@@ -295,7 +295,7 @@ fn node(spec: &Value) -> Value {
     })
 }
 
-/// Starts kube-ipvs in the caller's namespace with this kubeconfig, and more arguments.
+/// Starts kube-ipvs in the caller's namespace with this kubeconfig and additional arguments.
 pub fn start(folder: &TempDir, name: &str, kubeconfig: &Path, more: &[&str]) -> Proxy {
     let kubeconfig = kubeconfig.to_string_lossy();
     let more = [&["--kubeconfig", &*kubeconfig], more].concat();

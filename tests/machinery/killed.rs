@@ -17,10 +17,10 @@ use crate::pods::{in_pod, pod};
 use crate::table::comes_to;
 use crate::tools::{ipvsadm, kernel};
 
-/// The Service that nobody changes, and that a client uses all the time.
+/// A Service that nobody changes, and that a client uses all the time.
 const LIVE: &str = "10.96.5.1:80";
-/// After how many milliseconds it is killed. The first sync takes some 200 ms on a quiet machine and two seconds on a
-/// busy one: moments before, in and after it.
+/// The milliseconds after which it is killed: before, during and after the first sync, which takes some 200 ms on a
+/// quiet machine and two seconds on a busy one.
 const LIVES_MILLISECONDS: [u64; 16] =
     [40, 700, 130, 1500, 260, 90, 1000, 330, 200, 2000, 60, 450, 170, 850, 300, 1200];
 
@@ -85,7 +85,7 @@ pub fn killed_at_any_moment_it_takes_nothing_away() {
     });
     assert!(churn.changes > 16, "the cluster changed all the while: {}", churn.changes);
 
-    // What is there is what is asked for, and all of it was found in time.
+    // The kernel holds what the cluster asks for, and all of it was found in time.
     churn.settle();
     proxy.wait_synced();
     let (servers, addresses) = churn.wanted();
@@ -93,7 +93,7 @@ pub fn killed_at_any_moment_it_takes_nothing_away() {
     let live = format!("TCP {LIVE} rr\n  -> 10.244.0.2:8080 Masq 1 0 0\n");
     comes_to(&cluster, &(servers + &live), &addresses);
 
-    // One more restart finds everything as it must be.
+    // One more restart finds everything as it should be.
     proxy.kill();
     let before = kernel();
     let mut proxy = cluster.proxy(&folder, "last");
@@ -102,7 +102,8 @@ pub fn killed_at_any_moment_it_takes_nothing_away() {
     assert_eq!(proxy.writes(), 0, "{}", proxy.log());
     assert_eq!(kernel(), before);
 
-    // The live one was never made anew: its counters would have begun again, and its address have been announced.
+    // The live one was never recreated: otherwise its counters would have restarted, and its address would have been
+    // announced.
     let counters = shell(&format!("ipvsadm -ln --stats --exact -t {LIVE}"));
     let line = counters.lines().find(|line| line.contains(LIVE)).expect("it is there");
     let counted: u64 = line.split_whitespace().nth(2).and_then(|count| count.parse().ok()).expect("a count");
@@ -114,7 +115,7 @@ pub fn killed_at_any_moment_it_takes_nothing_away() {
     assert!(!seen.contains("10.96.5.1"), "{seen}");
 }
 
-/// Ends the loops also when the test fails between them.
+/// Ends the loops, even if the test fails between them.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -123,7 +124,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The pod that serves: whatever it hears, it says again.
+/// Starts the pod's server, which echoes everything.
 fn serve() {
     let listener = in_pod("server", || TcpListener::bind("10.244.0.2:8080").unwrap());
     std::thread::spawn(move || {
@@ -154,14 +155,14 @@ fn talk(stream: &mut TcpStream, word: &str) {
     assert_eq!(heard, word.as_bytes());
 }
 
-/// Services that come, change and go, and what they ask for.
+/// Services that come, change and go, and the kernel state that they ask for.
 struct Churn<'a> {
     control_plane: &'a ControlPlane,
     random: u64,
     changes: u32,
-    /// The Services that there are: address and protocol by number.
+    /// The existing Services: address and protocol by number.
     services: BTreeMap<u8, (String, &'static str)>,
-    /// Their slices, which come and go by themselves: the last part of each endpoint's address, and the protocol.
+    /// Their slices, which come and go independently: the last part of each endpoint's address, and the protocol.
     slices: BTreeMap<u8, (BTreeSet<u8>, &'static str)>,
 }
 
@@ -184,7 +185,7 @@ impl<'a> Churn<'a> {
         self.changes += 1;
         let number = self.below(8);
         let (name, slice_name) = (format!("s{number}"), format!("s{number}-1"));
-        // Every other one is of each protocol: TCP servers drain, UDP servers go at once.
+        // Both protocols alternate: TCP servers drain, UDP servers go at once.
         let protocol = if number.is_multiple_of(2) { "TCP" } else { "UDP" };
         let deletes = self.below(4) == 0;
         if self.below(3) == 0 {
@@ -216,14 +217,14 @@ impl<'a> Churn<'a> {
         }
     }
 
-    /// Sees to it that there is something of every kind at the end.
+    /// Makes sure that there are objects of every kind at the end.
     fn settle(&mut self) {
         while !(self.services.len() >= 4 && self.slices.len() >= 4) {
             self.change();
         }
     }
 
-    /// What the kernel must have: virtual servers and addresses.
+    /// The virtual servers and addresses that the kernel must have.
     fn wanted(&self) -> (String, BTreeSet<String>) {
         let mut servers = String::new();
         let mut addresses = BTreeSet::from(["10.96.5.1".to_owned()]);

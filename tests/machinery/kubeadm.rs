@@ -1,5 +1,5 @@
 //! kubeadm's objects with another image: the command of the `DaemonSet` in `deploy/kubeadm`, with the files of its
-//! `ConfigMap`, where a node has them, and the rights of `system:node-proxier` alone.
+//! `ConfigMap` where a node has them, and only the rights of `system:node-proxier`.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ pub fn the_daemon_set_of_kubeadm_runs_with_its_own_rights() {
     let mounted = folder.path().join("mounted");
     fs::create_dir(&mounted).unwrap();
     for (name, text) in &files {
-        // The one thing that a cluster must put in.
+        // The only thing that a cluster must fill in.
         let text = text.replace("control-plane.example:6443", &cluster.host());
         fs::write(mounted.join(name), text).unwrap();
     }
@@ -43,7 +43,7 @@ pub fn the_daemon_set_of_kubeadm_runs_with_its_own_rights() {
     let command =
         container.command.as_ref().expect("a command").join(" ").replace("$(NODE_NAME)", "$NODE_NAME");
     assert!(container.args.is_none(), "{:?}", container.args);
-    // In mount points of its own: nothing of this is seen from outside.
+    // In a mount namespace of its own: nothing of this is visible outside.
     let lines = format!(
         "set -e
          mount -t tmpfs tmpfs /var/lib
@@ -66,7 +66,7 @@ pub fn the_daemon_set_of_kubeadm_runs_with_its_own_rights() {
     assert!(proxy.log().contains("\"Using ipvs Proxier\""), "{}", proxy.log());
     assert_eq!(get("127.0.0.1:10249", "/proxyMode"), "ipvs");
     assert!(get("127.0.0.1:10256", "/healthz").contains("\"healthy\":true"));
-    // It watches, and may say what it has to say.
+    // It may watch, and create Events.
     cluster.create(slice("web-2", "web", &[("", 8080, "TCP")], &["10.244.0.2"]));
     wait_for("a new slice shows", 5, || ipvsadm().contains("-> 10.244.0.2:8080 Masq 1 0 0"));
     wait_for("the Event of its start", 10, || {

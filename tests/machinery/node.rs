@@ -38,8 +38,8 @@ pub fn the_start_waits_for_the_node() {
     }
 }
 
-/// kubelet leaves the addresses to a cloud's controller, where there is one, and that may reach the API server by its service
-/// address only: by what this program writes.
+/// Where there is a cloud controller, kubelet leaves the addresses to it, and it may reach the API server only by its
+/// service address: by what this program writes.
 pub fn a_start_without_the_node_goes_on() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ pub fn a_node_that_changes_ends_the_program() {
     cluster.set_node_address("192.0.2.3");
     assert_ended(proxy, "NodeIPs changed for the node");
     assert_eq!(kernel(), before);
-    // Started anew, it takes the node as it is now.
+    // After a restart, it uses the node as it is now.
     let mut proxy = cluster.proxy(&folder, "deleted");
     proxy.wait_synced();
     let before = kernel();
@@ -88,7 +88,7 @@ pub fn a_node_that_changes_ends_the_program() {
     cluster.create_node();
 }
 
-/// Which clients are masqueraded is told by the Node, where the user wants that (`--detect-local-mode=NodeCIDR`).
+/// Where the user wants that (`--detect-local-mode=NodeCIDR`), the Node says which clients are masqueraded.
 pub fn pods_are_those_in_the_networks_of_the_node() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ pub fn pods_are_those_in_the_networks_of_the_node() {
 
     let servers = "TCP 10.96.7.1:80 rr\n  -> 10.244.7.3:8080 Masq 1 0 0\n";
     let listener = in_pod("backend", || TcpListener::bind("10.244.7.3:8080").unwrap());
-    // The server's node has the gateway's address on the device that leads to it.
+    // The server's node has the gateway's address on the device that leads to the server.
     let asks = |client, expected: &str| {
         let service = SocketAddr::from(([10, 96, 7, 1], 80));
         let _stream =
@@ -124,7 +124,7 @@ pub fn pods_are_those_in_the_networks_of_the_node() {
     asks("ours", "10.244.7.2");
     asks("elsewhere", "10.244.7.1");
 
-    // Other networks end the program, and started anew it has the new ones.
+    // Other networks end the program; after a restart, it uses the new ones.
     let before = kernel();
     let is_same = cluster.set_pod_networks(&["10.244.8.0/24"]);
     let why = if is_same { "PodCIDRs changed for the node" } else { "Node is being deleted" };

@@ -1,4 +1,4 @@
-//! What is done to Services and EndpointSlices shows in the kernel.
+//! Changes of Services and EndpointSlices show in the kernel.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub fn ready(addresses: &[&str]) -> Value {
     addresses.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}})).collect()
 }
 
-/// The ports of Service `web`; which port of a pod `http` is, only its slices know.
+/// The ports of Service `web`; only its slices know which port of a pod `http` is.
 fn web_ports(number: u16) -> Value {
     json!([
         {"name": "http", "port": number, "protocol": "TCP", "targetPort": "http"},
@@ -60,7 +60,7 @@ pub fn services_come_change_and_go() {
     cluster.create(slice("web-1", "web", WEB_SLICE, &["10.244.0.1", "10.244.0.2"]));
     shows(&cluster, &web(80, ""), &["10.96.1.1"]);
 
-    // A second slice, of pods that call another port `http`, and have one endpoint in common with the first.
+    // A second slice has pods whose port `http` is another one, and a third one shares an endpoint with the first.
     cluster.create(slice("web-2", "web", &[("http", 9090, "TCP")], &["10.244.0.3"]));
     cluster.create(slice("web-3", "web", &[("http", 8080, "TCP")], &["10.244.0.1"]));
     let third = "  -> 10.244.0.3:9090 Masq 1 0 0\nUDP";
@@ -69,7 +69,7 @@ pub fn services_come_change_and_go() {
     cluster.delete("EndpointSlice", "web-3");
     shows(&cluster, &web(80, ""), &["10.96.1.1"]);
 
-    // Another number; another port, which pods have only later.
+    // Another port number; then an additional port, which the pods have only later.
     cluster.patch("Service", "web", json!({"spec": {"ports": web_ports(81)}}));
     shows(&cluster, &web(81, ""), &["10.96.1.1"]);
     let mut ports = web_ports(81);
@@ -100,7 +100,7 @@ pub fn services_come_change_and_go() {
     );
     shows(&cluster, &web(81, ""), &["10.96.1.1"]);
 
-    // None of ours for a while.
+    // For a while, the Service belongs to another proxy.
     let label =
         |value: Value| json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": value}}});
     cluster.patch("Service", "web", label("other".into()));
@@ -116,7 +116,7 @@ pub fn services_come_change_and_go() {
     cluster.patch("Service", "web", internal);
     shows(&cluster, &web(81, ""), &["10.96.1.1"]);
 
-    // Another address can only be had by deleting; the slices are there already.
+    // Another address requires deletion; the slices exist already.
     cluster.delete("Service", "web");
     cluster.create(service("web", json!({"clusterIP": "10.96.1.2", "ports": web_ports(80)})));
     shows(&cluster, &web(80, "").replace("10.96.1.1", "10.96.1.2"), &["10.96.1.2"]);
@@ -157,10 +157,10 @@ pub fn slices_decide_who_serves() {
     let ends = |serving: bool| json!({"ready": false, "serving": serving, "terminating": true});
     for (conditions, servers) in [
         ([is_ready(), is_not()], first),
-        // Not known is ready.
+        // Unknown counts as ready.
         ([is_ready(), json!({})], &both),
         ([is_ready(), ends(true)], first),
-        // Nobody is ready: who ends and still serves has to.
+        // Nobody is ready: an endpoint that terminates and still serves has to do.
         ([ends(true), ends(false)], first),
         ([ends(true), is_not()], first),
         ([is_ready(), is_ready()], &both),
@@ -176,7 +176,7 @@ pub fn slices_decide_who_serves() {
     cluster.patch("EndpointSlice", "a-1", to("a"));
     comes_to(&cluster, &both, &addresses);
 
-    // From one slice to another, as the controller does when it repacks: nobody is missed meanwhile.
+    // From one slice to another, as the controller repacks them: no endpoint is missing meanwhile.
     cluster.create(slice("a-2", "a", http, &["10.244.0.1", "10.244.0.2"]));
     cluster.delete("EndpointSlice", "a-1");
     shows(&cluster, &both, &addresses);
@@ -219,7 +219,7 @@ pub fn both_families_come_and_go() {
     cluster.create(slice("dual-4", "dual", pods, &["10.244.0.1"]));
     shows(&cluster, &format!("{four}{six}"), &addresses);
 
-    // To one family and back.
+    // To a single family and back.
     let single = json!({"spec": {
         "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": ["10.96.1.1"],
     }});

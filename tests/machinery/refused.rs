@@ -1,4 +1,4 @@
-//! What kube-ipvs cannot start with: one clear line, and the kernel is left as it is.
+//! What prevents a start: one clear line in the log, and the kernel stays as it is.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::control_plane::{cluster, start};
 use crate::proxy::Proxy;
 use crate::tools::kernel;
 
-/// Waits for the end and returns the one line that says why.
+/// Waits for the end, and returns the one line that says why.
 fn why(mut proxy: Proxy) -> String {
     let status = proxy.wait();
     let log = proxy.log();
@@ -43,7 +43,7 @@ pub fn a_wrong_kubeconfig_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let before = kernel();
     let good = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
-    // The certificate is named relative to the file.
+    // The file names the certificate by a relative path.
     let authority = cluster.kubeconfig().with_file_name("certs").join("apiserver.crt");
     let good = good.replace("certs/apiserver.crt", &authority.to_string_lossy());
     let authority = authority.to_string_lossy();

@@ -1,5 +1,5 @@
 //! The unit in `deploy/systemd` under a systemd of its own, on a node with kube-proxy's configuration in its usual
-//! place: what the unit forbids is nothing that the program needs.
+//! place: the unit forbids nothing that the program needs.
 
 use std::fs;
 
@@ -112,14 +112,14 @@ pub fn the_unit_runs_under_systemd() {
     for line in ["NoNewPrivs:\t1", "CapBnd:\t0000000000003000", "Seccomp:\t2"] {
         assert!(status.contains(line), "{line} is missing:\n{status}");
     }
-    // How many connections are tracked is the machine's, and this node is a network namespace.
+    // The limit of tracked connections belongs to the machine, and this node is a network namespace.
     let refused = |line: &&str| {
         ["Cannot", "cannot", "refuses", "denied"].iter().any(|word| line.contains(word))
             && !line.contains("nf_conntrack_max")
     };
     assert_eq!(log().lines().find(refused), None, "{}", told());
 
-    // Killed, it is started again, and takes up where it was.
+    // Killed, it is started again, and continues where it was.
     let before = kernel();
     shell(&format!("kill -9 {id}"));
     syncs(2);
@@ -129,16 +129,16 @@ pub fn the_unit_runs_under_systemd() {
     cluster.create(slice("web-2", "web", &[("", 8080, "TCP")], &["10.244.0.2"]));
     shows(&cluster, &web(&["10.244.0.1", "10.244.0.2"]), &["10.96.1.1"]);
 
-    // Stopped, it leaves the data plane, and has not failed.
+    // Stopped, it leaves the data plane as it is, and has not failed.
     let before = kernel();
     let (stopped, output) = systemctl("stop");
     assert!(stopped && runs().is_none(), "{output}\n{}", told());
-    // One that failed is remembered.
+    // systemd remembers a failure.
     assert_eq!(systemctl("show --property Result").1, "Result=success\n", "{}", told());
     assert!(log().contains("\"Stopping; the data plane stays as it is\" signal=\"SIGTERM\""), "{}", log());
     assert_eq!(kernel(), before);
 
-    // What the kernel would keep.
+    // Control groups, which the kernel would keep.
     drop(manager);
     let groups = path("root");
     wait_for("its control groups are empty", 10, || {
@@ -158,7 +158,7 @@ fn web(endpoints: &[&str]) -> String {
     ["TCP 10.96.1.1:80 rr\n".to_owned()].into_iter().chain(servers).collect()
 }
 
-/// The processes that a process started and that still run.
+/// The running child processes of a process.
 fn children(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
     let numbers = processes.filter_map(|name| name.to_str()?.parse().ok());

@@ -1,4 +1,4 @@
-//! What the kernel must hold for some Services, and a comparison with what it holds.
+//! The state that the kernel must hold for some Services, and a comparison with the state that it holds.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use crate::control_plane::ControlPlane;
 use crate::lab::shell;
 use crate::tools::ipvsadm;
 
-/// How long a change may take. It takes milliseconds; the machine may be busy.
+/// How long a change may take: usually milliseconds, but the machine may be busy.
 pub const SOON: Duration = Duration::from_secs(5);
-/// How long an idle server of a removed endpoint may stay: it is looked at every five seconds.
+/// How long the idle real server of a removed endpoint may stay: it is checked every five seconds.
 pub const DRAINED: Duration = Duration::from_secs(20);
 
-/// What the kernel has in the three places that a service address is in.
+/// The kernel state in the three places that hold service addresses.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     /// `ipvsadm -ln`, one text for each virtual server with its real servers, in any order.
@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-/// The connections of a server in use are no matter here.
+/// Removes the connection counts of servers in use, which do not matter here.
 fn without_counts(servers: &str) -> String {
     let counts = |line: &str| match line.rsplitn(3, ' ').nth(2) {
         Some(rest) if rest.contains(" -> ") && !rest.ends_with(" 0") => format!("{rest} 0 0\n"),
@@ -59,7 +59,7 @@ fn without_counts(servers: &str) -> String {
     servers.lines().map(counts).collect()
 }
 
-/// Real servers belong to the virtual server before them; the kernel keeps no order.
+/// Attributes real servers to the virtual server before them; the kernel keeps no order.
 fn servers_of<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut servers: Vec<(&str, BTreeSet<&str>)> = Vec::new();
     for line in lines {
@@ -96,13 +96,13 @@ fn compare(wanted: &Table, limit: Duration, with_draining: bool) {
     }
 }
 
-/// Waits until the kernel has these virtual servers (as [`ipvsadm`] has them) and addresses besides those of
-/// `default/kubernetes`, and no others. Idle servers of removed endpoints may still be there, with weight 0.
+/// Waits until the kernel has exactly these virtual servers (in the form of [`ipvsadm`]) and addresses, beside those of
+/// `default/kubernetes`. Idle servers of removed endpoints may still be there, with weight 0.
 pub fn shows(control_plane: &ControlPlane, servers: &str, addresses: &[&str]) {
     compare(&wanted(control_plane, servers, addresses), SOON, false);
 }
 
-/// The same, and nothing drains.
+/// Does the same, and waits until nothing drains.
 pub fn comes_to(control_plane: &ControlPlane, servers: &str, addresses: &[&str]) {
     compare(&wanted(control_plane, servers, addresses), DRAINED, true);
 }

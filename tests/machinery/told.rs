@@ -1,4 +1,4 @@
-//! What the program tells others of itself: Events at the API server, and numbers.
+//! What the program tells others about itself: Events at the API server, and metrics.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -80,20 +80,20 @@ pub fn what_happens_is_told() {
     ] {
         assert!(page.lines().any(|line| line.starts_with(series)), "{series} is missing:\n{page}");
     }
-    // 3: it parses, and its linter has something to say, which `tests/monitoring.rs` looks at.
+    // 3: the page parses, and the linter has findings, which `tests/monitoring.rs` checks.
     let (code, output) = promtool::run(&["check", "metrics"], &page);
     assert_eq!(code, 3, "{output}");
     assert_eq!(output.lines().count(), 1, "{output}");
 }
 
-/// A dry run is told what a start is told, and tells nothing to anybody but who reads it.
+/// A dry run gets the same facts as a start, and reports only to its reader.
 pub fn a_dry_run_asks_the_api_server_and_tells_it_nothing() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();
     cluster.create(service("web", json!({"clusterIP": "10.96.8.1", "ports": [{"port": 80}]})));
     cluster.create(slice("web-1", "web", &[("", 8080, "TCP")], &["10.244.8.2"]));
     let (before, events) = (kernel(), cluster.events());
-    // Whoever holds the ports does not matter: nobody is served.
+    // Ports that are taken do not matter: a dry run serves nobody.
     let _holders = [10256, 10249].map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
     let mut proxy = cluster.proxy_with(&folder, "proxy", &["--dry-run", "--bind-address-hard-fail"]);
     assert_eq!(proxy.wait(), Some(0), "{}", proxy.log());
@@ -103,7 +103,7 @@ pub fn a_dry_run_asks_the_api_server_and_tells_it_nothing() {
     assert_eq!(cluster.events(), events);
 }
 
-/// Whoever made it asks `kubectl describe service`, and not the logs of nodes.
+/// The Service's owner runs `kubectl describe service`, and does not read logs of nodes.
 pub fn a_service_whose_address_is_contested_is_told_so() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ pub fn a_service_whose_address_is_contested_is_told_so() {
     assert!(!cluster.events().iter().any(|event| event["regarding"]["name"] == "older"), "{}", proxy.log());
 }
 
-/// An address that another program has ends the program where the user wants that, and the API server knows why.
+/// Where the user wants that, an address that another program uses ends the program, and the API server learns why.
 pub fn an_end_for_want_of_an_address_is_told() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();

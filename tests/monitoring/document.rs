@@ -1,10 +1,10 @@
-//! A page of metrics → the table for people.
+//! Turns a page of metrics into the table for people.
 
 use std::fmt::Write as _;
 
 use crate::page::{Family, Page};
 
-/// Where a metric belongs: the beginning of its name, the heading, and what is to be said of all.
+/// The groups of metrics: the beginnings of their names, the heading, and what applies to all of them.
 const GROUPS: [(&[&str], &str, &str); 4] = [
     (
         &["kubeproxy_"],
@@ -57,7 +57,7 @@ What is not here: whether connection tracking is full, when the node drops what 
 that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`, and rules.yaml an alert on it.
 ";
 
-/// More values than this are not named.
+/// The values of a label are listed only up to this number.
 const NAMED_VALUES: usize = 12;
 
 /// The document.
@@ -88,7 +88,7 @@ fn kind(family: &Family) -> String {
 fn labels(family: &Family) -> String {
     let label = |name: &&str| {
         let values = &family.labels[*name];
-        // Those of the example are not all that there can be.
+        // The example does not have all possible values of these.
         let open = ["host", "method", "verb", "resource"].contains(name)
             || family.label_names().contains(&"host")
             || family.label_names().contains(&"git_version");
@@ -102,7 +102,7 @@ fn labels(family: &Family) -> String {
     family.label_names().iter().map(label).collect::<Vec<_>>().join("; ")
 }
 
-/// Without the stability level of Kubernetes components: it says nothing here.
+/// The help text without the stability level of Kubernetes components, which means nothing here.
 fn help(family: &Family) -> &str {
     let help = family.help.as_str();
     help.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(help, |(_, help)| help)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Name and expression of each alert.
+/// The name and the expression of each alert.
 pub(crate) fn of_rules(file: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(file).expect("the rules");
     let rules: Value = serde_yaml::from_str(&text).expect("YAML");
@@ -13,7 +13,7 @@ pub(crate) fn of_rules(file: &Path) -> Vec<(String, String)> {
     rules.map(|rule| (text_of(&rule["alert"]), text_of(&rule["expr"]))).collect()
 }
 
-/// Title and expressions of each panel. Its numbers must be its own: Grafana drops panels that share one.
+/// The title and the expressions of each panel. Panel ids must be unique: Grafana drops panels that share one.
 pub(crate) fn of_dashboard(file: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(file).expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");
@@ -34,15 +34,15 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// What others' metrics begin with that are used here: those of kube-state-metrics and `node_exporter`.
+/// Prefixes of other programs' metrics that are used here: of kube-state-metrics and `node_exporter`.
 pub(crate) const OTHERS: [&str; 3] = ["kube_daemonset_status_", "kube_node_", "node_nf_conntrack_"];
 
-/// A metric as an expression names it.
+/// A metric, as an expression names it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Metric(String);
 
 impl Metric {
-    /// The name on the page.
+    /// Its name on the page.
     pub(crate) fn name(&self) -> &str {
         let ends = ["_bucket", "_count", "_sum"];
         ends.iter().find_map(|end| self.0.strip_suffix(end)).unwrap_or(&self.0)

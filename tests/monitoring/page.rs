@@ -1,4 +1,4 @@
-//! A page of metrics, taken apart.
+//! A parsed page of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ pub(crate) struct Page {
 pub(crate) struct Family {
     pub(crate) help: String,
     pub(crate) kind: String,
-    /// The values that each label has.
+    /// The values of each label.
     pub(crate) labels: BTreeMap<String, BTreeSet<String>>,
     order: Vec<String>,
 }
@@ -50,12 +50,12 @@ impl Page {
 }
 
 impl Family {
-    /// Labels in alphabetical order, without the one of the buckets.
+    /// The labels in alphabetical order, without the label of the buckets.
     pub(crate) fn label_names(&self) -> Vec<&str> {
         self.labels.keys().map(String::as_str).filter(|name| *name != "le").collect()
     }
 
-    /// The upper ends of the buckets.
+    /// The upper bounds of the buckets.
     pub(crate) fn buckets(&self) -> &[String] {
         &self.order
     }

@@ -1,11 +1,11 @@
-//! Runs promtool. A machine without it fails the test, and learns where to get it.
+//! Runs promtool. On a machine without it, the test fails and says where to get it.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Runs it with these arguments and this input: its exit status, and what it says about the input.
+/// Runs promtool with these arguments and this input; returns its exit status and its output.
 pub(crate) fn run(arguments: &[&str], input: &str) -> (i32, String) {
     let child = Command::new("promtool")
         .args(arguments)
@@ -24,12 +24,12 @@ pub(crate) fn run(arguments: &[&str], input: &str) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
-/// An expression of a panel, with what Grafana puts there.
+/// An expression of a panel, with Grafana's variables filled in.
 fn filled(expression: &str) -> String {
     expression.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$job", ".*")
 }
 
-/// Whether a panel shows this number, where these are all series, which do not change.
+/// Checks that a panel shows this number, if these are all series and their values are constant.
 pub(crate) fn check_value(panel: &str, series: &[(String, u32)], number: u32) -> (i32, String) {
     let series: Vec<_> = series
         .iter()
@@ -46,7 +46,7 @@ pub(crate) fn check_value(panel: &str, series: &[(String, u32)], number: u32) ->
     run(&["test", "rules", file.to_str().expect("UTF-8")], "")
 }
 
-/// Whether these expressions can be parsed: as rules, since promtool looks at nothing smaller without a server.
+/// Checks that these expressions parse: as rules, since without a server promtool checks nothing smaller.
 pub(crate) fn check_expressions(expressions: &[(String, String)]) -> (i32, String) {
     let rules: Vec<_> = expressions
         .iter()
@@ -54,7 +54,7 @@ pub(crate) fn check_expressions(expressions: &[(String, String)]) -> (i32, Strin
         .map(|(number, (place, expression))| {
             serde_json::json!({
                 "record": format!("x:{number}"), "expr": filled(expression),
-                // Two rules for the same thing are a mistake; two panels are not.
+                // Equal rules would be an error; equal panels are not.
                 "labels": {"place": place},
             })
         })

@@ -13,10 +13,10 @@ use crate::host::Host;
 use crate::lab;
 use crate::talk::{self, Answer, Conversation};
 
-/// Where the servers listen: pods and node, all protocols, all addresses.
+/// The port of the servers on the pods and the node: all protocols, all addresses.
 pub(crate) const PORT: u16 = 8080;
 
-/// Somebody who asks.
+/// A client.
 pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) address: IpAddr,
@@ -27,7 +27,7 @@ pub(crate) struct Client {
 struct Addresses {
     node: &'static str,
     outside: &'static str,
-    /// The node's, as seen by the pods.
+    /// The node's address, as seen by the pods.
     bridge: &'static str,
     pod_a: &'static str,
     pod_b: &'static str,
@@ -49,7 +49,7 @@ const ADDRESSES: [Addresses; 2] = [
         service: "10.96.0.10",
         without_endpoints: "10.96.0.11",
     },
-    // As in the documentation of kubeadm: a service address has more bits in common with a pod's than the node's has.
+    // As in kubeadm's documentation: a service address shares more leading bits with a pod's than the node's does.
     Addresses {
         node: "2001:db8::1",
         outside: "2001:db8::2",
@@ -68,9 +68,9 @@ pub(crate) struct Network {
     pub(crate) pod_a: Client,
     pub(crate) pod_b: Client,
     pub(crate) outside: Client,
-    /// The node's address on the pods' bridge: what `masquerade` takes.
+    /// The node's address on the pods' bridge, to which `masquerade` translates.
     pub(crate) bridge: IpAddr,
-    /// Port 80: on the two pods, 81: on the node itself.
+    /// Port 80 leads to the two pods, port 81 to the node itself.
     pub(crate) service: IpAddr,
     /// A service address without virtual servers.
     pub(crate) without_endpoints: IpAddr,
@@ -78,7 +78,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes it, in the caller's namespace and three new ones, with a table of these settings. Only this family works.
+    /// Creates it, in the caller's namespace and three new ones, with a table of these settings. Only this family
+    /// works.
     pub(crate) fn new(family: Family, settings: &RuleSettings) -> Self {
         let addresses = match family {
             Family::V4 => &ADDRESSES[0],
@@ -149,7 +150,7 @@ impl Network {
                 pod.name
             ));
         }
-        // Addresses are usable at once, and not only after a second of looking for duplicates.
+        // Addresses are usable at once, not only after a second of duplicate detection.
         let no_detection = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0";
         for client in [&self.node, &self.pod_a, &self.pod_b, &self.outside] {
             client.host.shell(no_detection);
@@ -173,7 +174,7 @@ impl Network {
         SocketAddr::new(self.service, port)
     }
 
-    /// Makes the virtual servers anew.
+    /// Recreates the virtual servers.
     pub(crate) fn add_virtual_servers(&self) {
         let mut rules = Vec::new();
         for flag in ["-t", "-u", "--sctp-service"] {
@@ -192,7 +193,7 @@ impl Network {
 }
 
 impl Client {
-    /// Asks the server at this address who it is, and as whom it sees the asking one.
+    /// Asks the server at this address for its name, and for the client address that it sees.
     pub(crate) fn try_ask(
         &self,
         protocol: Protocol,
@@ -214,7 +215,7 @@ impl Client {
         self.host.start(move || talk::ask(protocol, source, SocketAddr::new(address, port)))
     }
 
-    /// A TCP connection that stays.
+    /// Opens a TCP connection that stays.
     pub(crate) fn connect(&self, address: IpAddr, port: u16) -> io::Result<std::net::TcpStream> {
         self.host.run(move || {
             let conversation = Conversation::open(Protocol::Tcp, None, SocketAddr::new(address, port))?;

@@ -1,5 +1,5 @@
 //! The rules with real packets: a node with two pods and a client outside, each in a network namespace of its own,
-//! virtual servers made with `ipvsadm`, service addresses on `kube-ipvs0`.
+//! virtual servers created by `ipvsadm`, service addresses on `kube-ipvs0`.
 
 mod network;
 mod stray;
@@ -34,7 +34,7 @@ pub(crate) fn ipv6_pods_node_and_outside() {
     pods_node_and_outside(Family::V6, &settings(Some("fd00:10:244::/56")));
 }
 
-/// Pods are known by the device that their packets come in by (the row "ClusterIP, interface detector").
+/// Pods are recognized by the device through which their packets come in (the row "ClusterIP, interface detector").
 pub(crate) fn pods_are_known_by_their_bridge() {
     let name = |name| InterfaceName::new(name).unwrap();
     for family in Family::ALL {
@@ -44,12 +44,12 @@ pub(crate) fn pods_are_known_by_their_bridge() {
     }
 }
 
-/// With a known pod network (contract 6.6, the row "ClusterIP, CIDR detector").
+/// Pods are recognized by their network (contract 6.6, the row "ClusterIP, CIDR detector").
 fn pods_node_and_outside(family: Family, settings: &RuleSettings) {
     let network = Network::new(family, settings);
     let service = network.service;
     for protocol in PROTOCOLS {
-        // Two servers in turn: one is the asking pod itself.
+        // The two servers take turns: one of them is the client pod itself.
         let servers = [(); 2].map(|()| {
             let (server, seen) = network.pod_a.ask(protocol, service, 80);
             let expected = if server == network.pod_a.name { network.bridge } else { network.pod_a.address };
@@ -65,7 +65,7 @@ fn pods_node_and_outside(family: Family, settings: &RuleSettings) {
             let (server, seen) = network.node.ask_from(protocol, network.node.address, service, 80);
             assert_eq!(seen, network.bridge, "{protocol}: what {server} sees of the node with a source");
         }
-        // A server on the node itself, which is masqueraded, if at all, on the way over lo.
+        // A server on the node itself; a connection to it is masqueraded, if at all, on its way through lo.
         let (_, seen) = network.pod_a.ask(protocol, service, 81);
         assert_eq!(seen, network.pod_a.address, "{protocol}: what the node sees of a pod");
         let (_, seen) = network.node.ask(protocol, service, 81);
@@ -80,12 +80,13 @@ fn pods_node_and_outside(family: Family, settings: &RuleSettings) {
     refusals_and_pings(&network);
 }
 
-/// Ports that no Service declares, a Service without endpoints, and a port that the host has bound to all addresses.
+/// Ports that no Service declares, a Service without endpoints, and a port that a host process listens on at all
+/// addresses.
 fn refusals_and_pings(network: &Network) {
     let targets = [(network.service, 83), (network.without_endpoints, 80), (network.service, PORT)];
     let clients = [&network.pod_a, &network.node, &network.outside];
-    // Refused are the first segments already, but where all happens on one processor, while the client is still
-    // sending its segment, its TCP passes over the ICMP error, and takes only the one for the repeated segment.
+    // The first segment is already refused. On a single processor, the client may still be sending it when the ICMP
+    // error arrives; its TCP then ignores that error, and accepts only the one for the retransmitted segment.
     for (protocol, limit_seconds) in [(Protocol::Udp, 0.5), (Protocol::Tcp, 1.8)] {
         let questions = clients.iter().flat_map(|client| targets.map(|target| (client, target)));
         let answers: Vec<_> = questions
@@ -114,7 +115,7 @@ pub(crate) fn without_a_pod_network_only_the_node_is_masqueraded() {
         let network = Network::new(family, &settings(None));
         for protocol in PROTOCOLS {
             for client in [&network.pod_a, &network.outside] {
-                // Two servers in turn: one may be the asking pod itself.
+                // The two servers take turns: one of them may be the client pod itself.
                 for _ in 0..2 {
                     let (server, seen) = client.ask(protocol, network.service, 80);
                     let expected = if server == client.name { network.bridge } else { client.address };
@@ -132,8 +133,8 @@ pub(crate) fn without_a_pod_network_only_the_node_is_masqueraded() {
     }
 }
 
-/// Where the network that is given as that of the pods holds the service addresses too, the node's own connections are not
-/// taken for a pod's.
+/// Where the configured pod network contains the service addresses, too, the node's own connections are not mistaken
+/// for those of a pod.
 pub(crate) fn a_pod_network_that_holds_the_services() {
     for (family, all) in [(Family::V4, "10.0.0.0/8"), (Family::V6, "fd00:10::/32")] {
         let network = Network::new(family, &settings(Some(all)));
@@ -162,7 +163,7 @@ pub(crate) fn masquerade_all() {
     }
 }
 
-/// An established client whose connection nobody knows any more learns it with its next segment.
+/// A client whose established connection is no longer known learns this with its next segment.
 pub(crate) fn lost_connections_are_reset() {
     for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {
         for flush in ["", "; conntrack -F 2>&1"] {
@@ -186,7 +187,8 @@ pub(crate) fn lost_connections_are_reset() {
     }
 }
 
-/// What is not for a service address keeps its mark, its source and its verdict; what is keeps the mark's other bits.
+/// Packets to other addresses keep their mark, source and verdict; packets to service addresses keep the mark's other
+/// bits.
 pub(crate) fn other_traffic_is_untouched() {
     for (family, pods) in [(Family::V4, "10.244.0.0/16"), (Family::V6, "fd00:10:244::/56")] {
         let network = Network::new(family, &settings(Some(pods)));
@@ -223,9 +225,9 @@ pub(crate) fn other_traffic_is_untouched() {
     }
 }
 
-/// The bytes of an address are looked up in groups, by instructions that are chosen by their number.
+/// The bytes of an address are looked up in groups, by instructions that depend on how many bytes there are.
 pub(crate) fn networks_of_every_length_are_told_from_their_neighbours() {
-    /// None of its bits is the only one of its kind for long, and with any one of these another it is still a host's.
+    /// The bits alternate often, and with any single one of them flipped, the address is still that of a host.
     const CLIENTS: [(&str, &[u8]); 2] = [
         ("100.90.165.90", &[8, 9, 15, 16, 17, 24, 30, 31, 32]),
         (
@@ -240,7 +242,7 @@ pub(crate) fn networks_of_every_length_are_told_from_their_neighbours() {
         let network = Network::new(family, &settings(None));
         let client: IpAddr = client.parse().unwrap();
         let bits: u8 = if client.is_ipv4() { 32 } else { 128 };
-        // The first bit past the network is any, the last one of the network is not.
+        // The first bit after the network may differ, the last bit of the network may not.
         let inside = |length: u8| if length < bits { with_bit_flipped(client, length) } else { client };
         let outside = |length: u8| length.checked_sub(1).map(|last| with_bit_flipped(client, last));
         let sources: BTreeSet<IpAddr> =
@@ -249,7 +251,7 @@ pub(crate) fn networks_of_every_length_are_told_from_their_neighbours() {
         network.outside.host.shell(sources.iter().map(add).collect::<Vec<_>>().join(" && "));
         network.node.host.shell(format!("ip route add default via {}", network.outside.address));
 
-        // A port for each, behind which is nothing: who may use it is refused, the others hear nothing.
+        // One port for each network, with no server behind it: allowed clients are refused, the others hear nothing.
         let server = |length: u8| VirtualServerKey {
             address: network.service,
             protocol: Protocol::Udp,
@@ -280,7 +282,7 @@ pub(crate) fn networks_of_every_length_are_told_from_their_neighbours() {
     }
 }
 
-/// The address with one bit another, counted from the left.
+/// The address with one bit flipped, counted from the left.
 fn with_bit_flipped(address: IpAddr, bit: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() ^ (1 << 31 >> bit)).into(),
@@ -289,8 +291,8 @@ fn with_bit_flipped(address: IpAddr, bit: u8) -> IpAddr {
 }
 
 impl Network {
-    /// As some pod in the node's network and its neighbours do, while a Service has such a pod as an endpoint: not even the port
-    /// becomes another one.
+    /// Asserts that the node's connection to itself is untouched, even its port, as when a pod in the node's network
+    /// connects to a neighbour while a Service has such a pod as an endpoint.
     fn the_node_asks_itself(&self) {
         let node = self.node.address;
         let family = if node.is_ipv4() { "ip" } else { "ip6" };
@@ -305,13 +307,13 @@ impl Network {
 }
 
 impl Client {
-    /// Asks who answers, and as whom it sees the asking one. It must work.
+    /// Asks for the server's name, and for the client address that it sees. This must succeed.
     fn ask(&self, protocol: Protocol, address: IpAddr, port: u16) -> (String, IpAddr) {
         let answer = self.try_ask(protocol, None, address, port);
         answer.unwrap_or_else(|error| panic!("{protocol} {address} {port} from {}: {error}", self.name))
     }
 
-    /// The same, with this address as the source.
+    /// Does the same from this source address.
     fn ask_from(&self, protocol: Protocol, source: IpAddr, address: IpAddr, port: u16) -> (String, IpAddr) {
         let answer = self.try_ask(protocol, Some(source), address, port);
         answer.unwrap_or_else(|error| panic!("{protocol} {source} to {address} {port}: {error}"))

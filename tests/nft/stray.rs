@@ -1,5 +1,6 @@
-//! Segments that connection tracking takes for none of their connection's. In a connection that was rewritten, IPVS puts
-//! the cluster IP back, and nobody the address that the client knows; the client's own are taken for a new connection.
+//! Segments that connection tracking does not attribute to their connection. For a rewritten connection, IPVS restores
+//! the cluster IP, and nobody restores the address that the client knows; the client's own stray segments look like a
+//! new connection.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -18,7 +19,8 @@ use crate::talk::Conversation;
 const EXTERNAL: [&str; 2] = ["203.0.113.9", "2001:db8:9::9"];
 const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
 
-/// The client resets what it does not know, and that does not reach the server of what it knows.
+/// The client resets the connection that it does not know, and that reset does not reach the server of the one that it
+/// knows.
 pub(crate) fn a_stray_segment_ends_no_connection() {
     for ((family, external), pods) in Family::ALL.into_iter().zip(EXTERNAL).zip(PODS) {
         let network = Network::new(family, &settings(Some(pods)));
@@ -36,7 +38,7 @@ pub(crate) fn a_stray_segment_ends_no_connection() {
             "nft 'table inet seen {{ chain resets {{
                type filter hook output priority 0; {word} daddr {service} tcp flags rst counter; }}; }}'"
         ));
-        // Ahead of every window: what is behind is late for newer kernels, and is translated.
+        // Ahead of every window: newer kernels take segments behind it for late ones, and translate them.
         server.shell(format!(
             "nft 'table inet stray {{ chain sent {{
                type filter hook output priority 0; tcp sport != {PORT} accept;
@@ -53,7 +55,7 @@ pub(crate) fn a_stray_segment_ends_no_connection() {
     }
 }
 
-/// Connection tracking calls the client's segment invalid, and the endpoint knows the connection that it is of.
+/// Connection tracking considers the client's segment invalid, and the endpoint knows its connection.
 pub(crate) fn an_invalid_segment_arrives() {
     for (family, pods) in Family::ALL.into_iter().zip(PODS) {
         let network = Network::new(family, &settings(Some(pods)));
@@ -61,7 +63,7 @@ pub(crate) fn an_invalid_segment_arrives() {
     }
 }
 
-/// It cannot arrive with the source that the endpoint knows.
+/// Such a segment cannot arrive with the source address that the endpoint knows.
 pub(crate) fn an_invalid_segment_ends_no_masqueraded_connection() {
     for (family, pods) in Family::ALL.into_iter().zip(PODS) {
         let network = Network::new(family, &settings(Some(pods)));
@@ -76,7 +78,7 @@ pub(crate) fn an_invalid_segment_ends_no_masqueraded_connection() {
     }
 }
 
-/// The client knows an address by which IPVS does not know the connection.
+/// The client uses an address under which IPVS does not know the connection.
 pub(crate) fn an_invalid_segment_ends_no_rewritten_connection() {
     for ((family, external), pods) in Family::ALL.into_iter().zip(EXTERNAL).zip(PODS) {
         let network = Network::new(family, &settings(Some(pods)));
@@ -86,7 +88,7 @@ pub(crate) fn an_invalid_segment_ends_no_rewritten_connection() {
     }
 }
 
-/// A FIN begins nothing, so that connection tracking calls it invalid where it has lost the connection.
+/// A FIN begins no connection, so connection tracking considers it invalid after it has lost the connection.
 pub(crate) fn the_end_of_a_lost_connection_is_answered() {
     for ((family, external), pods) in Family::ALL.into_iter().zip(EXTERNAL).zip(PODS) {
         let network = Network::new(family, &settings(Some(pods)));
@@ -103,7 +105,7 @@ pub(crate) fn the_end_of_a_lost_connection_is_answered() {
 }
 
 impl Network {
-    /// A connection to port 80 that leads to this server goes on after segments ahead of every window.
+    /// Asserts that a connection to port 80 that leads to this server survives segments ahead of every window.
     fn survives_invalid_segments(
         &self,
         client: &Client,
@@ -147,7 +149,7 @@ impl Network {
         assert!(connections.contains("ESTABLISHED"), "{what}: {connections}");
     }
 
-    /// Port 80 of the node's own address, to endpoints on any node.
+    /// Serves port 80 of the node's own address, with endpoints on any node.
     fn add_node_port(&self) {
         let key = VirtualServerKey { address: self.node.address, protocol: Protocol::Tcp, port: 80 };
         let server = SocketAddr::new(self.node.address, 80);
@@ -159,7 +161,8 @@ impl Network {
         done(&mut Tables::open().unwrap(), &elements.map(Step::AddElement));
     }
 
-    /// An external address with policy Local: pods go by the cluster IP, and there to the second pod.
+    /// Adds an external address with policy Local: pods are redirected to the cluster IP, which leads to the second
+    /// pod.
     fn lead_inside(&self, external: IpAddr) {
         let deprecated = if external.is_ipv6() { "preferred_lft 0 nodad" } else { "" };
         self.node.host.shell(format!(

@@ -7,11 +7,12 @@ use super::*;
 pub(crate) enum Killed {
     /// While it writes a change.
     Running,
-    /// While it starts, and there was a change before.
+    /// While it starts, with a change since the previous life.
     Starting,
 }
 
-/// A life that is killed before its n-th step after a change, and the next one. Says whether there were so many steps.
+/// Kills a life before its n-th step after a change, and starts the next one. Returns whether there were that many
+/// steps.
 pub(crate) fn crashes(
     before: &[Event],
     change: &[Event],

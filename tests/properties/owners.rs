@@ -1,4 +1,4 @@
-//! Who has an address, protocol and port that several Services ask for, judged by their facts alone.
+//! Which of several Services owns an address, protocol and port, judged by their facts alone.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use kube_ipvs::cluster::types::{External, Service, ServiceKey};
 use kube_ipvs::desired::Desired;
 use kube_ipvs::state::VirtualServerKey;
 
-/// By what right a Service asks for an entry point: the smallest has it.
+/// The right by which a Service asks for an entry point: the smallest one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     ClusterIp,
@@ -17,7 +17,7 @@ enum Right {
     ExternalIp,
 }
 
-/// The first that holds, since a Service may have an address twice.
+/// The first right that applies, since a Service may have an address twice.
 fn right(cluster: &Cluster, service: &Service, server: &VirtualServerKey) -> Right {
     let VirtualServerKey { address, protocol, port } = server;
     let ports = || service.ports.iter().filter(|known| known.protocol == *protocol);
@@ -38,7 +38,7 @@ fn right(cluster: &Cluster, service: &Service, server: &VirtualServerKey) -> Rig
     }
 }
 
-/// Whoever has it asks for it by the best right or, of several with this right, is the oldest.
+/// Asserts that each owner has the best right and, among several Services with that right, is the oldest.
 pub(crate) fn assert_by_right(desired: &Desired, cluster: &Cluster) {
     let mut first: BTreeMap<VirtualServerKey, (Right, i64, &ServiceKey)> = BTreeMap::new();
     for service in cluster.services() {

@@ -1,5 +1,5 @@
-//! Objects that nobody should have written: whatever is in them, each is taken, passed over or refused by name, and the loop
-//! settles on what is left of them.
+//! Objects that nobody should have written: whatever they contain, each is accepted, skipped or refused by name, and
+//! the loop settles on what is left of them.
 
 use kube_ipvs::api::convert::{Converted, Converter, Problem};
 use kube_ipvs::api::objects::{self, protobuf};
@@ -16,7 +16,7 @@ use super::assert_converged;
 use super::life::Life;
 use super::random::{NODE, complete};
 
-/// Names that are usual, and names that no API server takes.
+/// Usual names, and names that no API server accepts.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => select(vec!["a", "b", "c"]).prop_map(str::to_owned),
@@ -26,7 +26,7 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Addresses of a Service, of endpoints, of the node, of nobody, and none at all.
+/// Addresses of a Service, of endpoints, of the node, of nobody, and texts that are no address.
 fn address() -> impl Strategy<Value = String> {
     let known = vec![
         "10.96.0.1",
@@ -77,7 +77,7 @@ fn number() -> impl Strategy<Value = i32> {
     prop_oneof![4 => select(vec![80, 53, 30_000, 30_001]), 1 => select(vec![0, -1, 1, 65_535, 65_536]), 1 => any::<i32>()]
 }
 
-/// One of these words, mostly one of the first.
+/// One of these words; sometimes another one.
 fn word(words: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
     prop_oneof![5 => select(words), 1 => select(vec!["", "nonsense"])]
 }
@@ -162,7 +162,7 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What is kept of an object. What is wrong with it names it.
+/// The part of an object that is kept. Asserts that every problem names the object.
 fn kept<T>(converted: Converted<T>, object: &Value) -> Option<T> {
     let name = object["metadata"]["name"].as_str().filter(|name| !name.is_empty()).unwrap_or("(no name)");
     let check = |problem: &Problem| assert!(problem.to_string().contains(name), "{problem}");
@@ -179,7 +179,7 @@ fn kept<T>(converted: Converted<T>, object: &Value) -> Option<T> {
     }
 }
 
-/// The events that a source makes of such an object.
+/// The event that a source makes of such an object.
 fn event() -> impl Strategy<Value = Option<Event>> {
     let text = |object: &Value| object.to_string();
     prop_oneof![
@@ -213,7 +213,7 @@ proptest! {
         assert_converged(&life, &cluster);
     }
 
-    /// Pieces of messages in any order, cut anywhere: nothing worse than an error comes of them.
+    /// Parts of messages in any order, cut anywhere, cause an error at worst.
     #[test]
     fn bytes_that_are_no_message_are_an_error_at_worst(
         fields in vec((0..24u8, 0..8u8, vec(any::<u8>(), 0..12)), 0..12),

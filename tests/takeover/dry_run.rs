@@ -1,4 +1,4 @@
-//! A node is asked before the switch what would change, and after it.
+//! What would change on a node is asked before and after the switch.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::kube_proxy::Mode;
 use crate::topology;
 use crate::{Before, NODES};
 
-/// All of the node that a start changes, as the tools print it, without counters.
+/// Everything on the node that a start changes, as the tools print it, without counters.
 const ALL: &str = "ipvsadm -Sn; ipvsadm --list --timeout; ip address; ip route show table all; ip -6 route show table all
     nft -a list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//'
     for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
@@ -18,7 +18,7 @@ const ALL: &str = "ipvsadm -Sn; ipvsadm --list --timeout; ip address; ip route s
     cat /proc/sys/net/netfilter/nf_conntrack_max /sys/module/nf_conntrack/parameters/hashsize
     grep -h -o '@kube-ipvs' /proc/net/unix; ss -Hltn";
 
-/// Asks; returns what is printed, and the log. Nothing may change meanwhile.
+/// Runs a dry run; returns its output and its log. It may not change anything.
 fn ask(cluster: &Cluster, node: &'static str) -> (String, String) {
     let host = cluster.host(node);
     let before = host.shell(ALL);
@@ -47,7 +47,7 @@ fn ask(cluster: &Cluster, node: &'static str) -> (String, String) {
     (printed, log)
 }
 
-/// What stands behind a word of the first lines.
+/// The number after a word of the first lines.
 fn number(printed: &str, word: &str) -> u64 {
     let line = printed.lines().find_map(|line| line.trim_start().strip_prefix(word)?.strip_prefix(": "));
     line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{word}:\n{printed}"))
@@ -57,7 +57,7 @@ pub(crate) fn a_dry_run_says_what_the_start_then_does() {
     let before = Before::new(Mode::Ipvs);
     for (node, variant) in NODES {
         let host = before.cluster.host(node);
-        // A Service that is gone, and an endpoint that is.
+        // A deleted Service, and a removed endpoint.
         host.shell(
             "ip addr add 10.96.0.99/32 dev kube-ipvs0
              ipvsadm -A -t 10.96.0.99:80 -s rr; ipvsadm -a -t 10.96.0.99:80 -r 10.244.9.9:8080 -m
@@ -81,7 +81,7 @@ pub(crate) fn a_dry_run_says_what_the_start_then_does() {
         assert!(printed.contains("  remove ipsets that no rule of others' refers to: KUBE-"), "{printed}");
         assert!(printed.contains(":30080\n") && printed.contains("  remove virtual servers: "), "{printed}");
         let kinds = ["delete virtual server", "delete real server", "delete address"];
-        // Of `gone` there were 18 and 6 more, and its node ports, which are not the first sync's.
+        // The deleted Service `gone` had 18 and 6 more, and its node ports, which do not belong to the first sync.
         assert_eq!(kinds.map(|kind| number(&printed, kind)), [19, 1, 7], "{printed}");
 
         let mut proxy = before.cluster.start_proxy(node, &[]);
@@ -99,7 +99,7 @@ pub(crate) fn a_dry_run_says_what_the_start_then_does() {
     before.assert_others_are_the_same();
 }
 
-/// What keeps a start from its first sync keeps a dry run from an answer.
+/// What prevents the first sync of a start prevents the answer of a dry run.
 pub(crate) fn a_dry_run_that_cannot_know_says_why() {
     let nobody = ["--manifests", "/does/not/exist", "--hostname-override", "node1", "--dry-run"];
     let output =

@@ -1,4 +1,4 @@
-//! An administrator's table that drops what nobody accepts, and the accepts that the README names.
+//! An administrator's table that drops what no rule accepts, and the accept rules that the README names.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::proxy::eventually;
 use crate::talk;
 use crate::topology::{PORT, find};
 
-/// What such a table has anyway, and what a network plugin needs: nothing of Services. What nobody accepts is dropped by a rule, and
-/// would be by the policy.
+/// What such a table has anyway, and what a network plugin needs: nothing about Services. A rule drops what nobody
+/// accepts, and so would the policy.
 const TABLE: &str = "table inet filter {
   chain input {
     type filter hook input priority 0; policy drop;
@@ -96,7 +96,7 @@ pub(crate) fn where_input_drops_the_accepts_of_the_readme_are_enough() {
                 assert!(answered, "{client} asks {target} over {protocol}: {last:?}");
             }
         }
-        // What no Service declares is refused, and what is the node's own stays closed.
+        // Ports that no Service declares are refused, and the node's own stay closed.
         let undeclared = SocketAddr::new(service.address(family), PORT);
         let refused = cluster.ask("pod-1b", Protocol::Tcp, undeclared);
         assert!(refused.as_ref().is_err_and(|error| !talk::is_silence(error)), "{undeclared}: {refused:?}");

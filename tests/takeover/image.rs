@@ -1,4 +1,4 @@
-//! The file system of the image, as `deploy/image/files.sh` makes it of this build: nothing outside it is seen.
+//! The image's file system, as `deploy/image/files.sh` makes it from this build: nothing outside it is visible.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::thread;
@@ -28,20 +28,21 @@ fn image() -> String {
     .to_owned()
 }
 
-/// Starts the image's program for some seconds, with a kubeconfig that names no authority, and returns its log.
+/// Runs the image's program for some seconds, with a kubeconfig that names no certificate authority, and returns its
+/// log.
 fn try_image(root: &str, server: &str) -> String {
     let cluster = format!("{{server: '{server}'}}");
     std::fs::write(format!("{root}/kubeconfig"), kubeconfig(&cluster, "{}")).expect("a file");
     lab::try_shell(&format!("timeout 5 chroot {root} /usr/local/bin/kube-proxy --kubeconfig /kubeconfig")).1
 }
 
-/// With no certificate at all it ends at once; with some it waits for an API server that answers.
+/// Without any certificates the program would end at once; with some it waits for an API server that answers.
 pub(super) fn the_image_knows_authorities_for_a_kubeconfig_without_one() {
     let log = try_image(&image(), "https://127.0.0.1:1");
     assert!(log.contains("Connection refused"), "{log}");
 }
 
-/// Names of hosts are those that a container runtime writes into `/etc/hosts`, and those of the name server in
+/// Host names are resolved through `/etc/hosts`, which a container runtime writes, and through the name server in
 /// `/etc/resolv.conf`.
 pub(super) fn the_image_finds_the_api_server_by_its_name() {
     const IN_FILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -62,21 +63,21 @@ pub(super) fn the_image_finds_the_api_server_by_its_name() {
     }
 }
 
-/// Answers each question for an IPv4 address with this one, and says of all else that there is none.
+/// Answers each question for an IPv4 address with this one, and all other questions with an empty answer.
 fn serve_name(socket: &UdpSocket, address: Ipv4Addr) {
     const ANSWER: [u8; 2] = [0x81, 0x80];
-    // The name that was asked for, type A, class IN, for a minute, four bytes.
+    // The name in the question, type A, class IN, for a minute, four bytes.
     const RECORD: [u8; 12] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4];
     const IPV4: [u8; 2] = [0, 1];
     let mut question = [0; 512];
     while let Ok((length, client)) = socket.recv_from(&mut question) {
-        // After the header, the labels of the name and an empty one, then type and class.
+        // After the header: the labels of the name and an empty one, then type and class.
         let name = question[12..length].iter().position(|byte| *byte == 0).expect("a name") + 12;
         let end = name + 5;
         let is_known = question[name + 1..name + 3] == IPV4;
         let mut answer = question[..end].to_vec();
         answer[2..4].copy_from_slice(&ANSWER);
-        // One question, perhaps an answer, and nothing besides.
+        // One question, at most one answer, and nothing else.
         answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(is_known), 0, 0, 0, 0]);
         if is_known {
             answer.extend(RECORD.into_iter().chain(address.octets()));
@@ -85,8 +86,8 @@ fn serve_name(socket: &UdpSocket, address: Ipv4Addr) {
     }
 }
 
-/// The image as the root of a process that may do what `deploy/hardened` allows (and `chroot`, to get there). The
-/// iptables mode leaves the parameters of IPVS as they are, so that this works only if the init container sets them.
+/// The image as the root of a process with the rights of `deploy/hardened` (and `chroot`, to get there). The iptables
+/// mode leaves the parameters of IPVS as they are, so this works only if the init container sets them.
 pub(super) fn the_image_takes_over_with_the_rights_of_the_hardened_daemonset() {
     const RUN: &str = "set -e
         # Volumes and what a container runtime mounts; then the root is read-only, and so are the kernel's parameters.

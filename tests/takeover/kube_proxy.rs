@@ -1,5 +1,5 @@
-//! What a kube-proxy leaves on a node: recordings of the real one (`recorded/`; `make compare` makes them again, and tells where
-//! a newer release leaves something else).
+//! What a kube-proxy leaves on a node: recordings of the real one (`recorded/`). `make compare` records again, and
+//! shows where a newer release leaves something else.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::cluster::Service;
 use crate::host::Host;
 
-/// `--proxy-mode` of the kube-proxy that was there.
+/// The `--proxy-mode` of the kube-proxy that ran here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Ipvs,
@@ -17,7 +17,7 @@ pub(crate) enum Mode {
     Nftables,
 }
 
-/// Which iptables it used.
+/// The iptables variant that it used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Variant {
     Legacy,
@@ -30,7 +30,7 @@ pub(crate) const NODES: [(&str, Variant); 2] = [("node-1", Variant::Legacy), ("n
 /// When its last sync was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
-    /// Before the Service `new` had endpoints, and before the Service `gone` went.
+    /// Before the Service `new` had endpoints, and before the Service `gone` was deleted.
     Before,
     /// After both.
     After,
@@ -39,7 +39,7 @@ pub(crate) enum Sync {
 impl Mode {
     pub(crate) const ALL: [Self; 3] = [Self::Ipvs, Self::Iptables, Self::Nftables];
 
-    /// As the flag has it.
+    /// The mode as the flag has it.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ipvs => "ipvs",
@@ -59,11 +59,11 @@ impl Variant {
 }
 
 impl Sync {
-    /// What it was told.
+    /// The Services that it knew.
     pub(crate) fn services(self) -> Vec<Service> {
         let service = Service::new("both", 10, &["pod-1a", "pod-2a"]);
         match self {
-            // Its node port is 30080.
+            // The node port of `gone` is 30080.
             Self::Before => {
                 vec![
                     service,
@@ -76,13 +76,13 @@ impl Sync {
     }
 }
 
-/// Where the recording is.
+/// The file of a recording.
 pub(crate) fn file(node: &str, mode: Mode, sync: Sync) -> PathBuf {
     let name = format!("{}-{sync:?}-{node}", mode.word()).to_lowercase();
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/takeover/recorded").join(name)
 }
 
-/// What to record of a node that nobody else has rules on: parts with a head each.
+/// Records a node on which nobody else has rules: several parts, each with a heading.
 pub(crate) fn record(host: &Host, variant: Variant) -> String {
     let word = variant.word();
     host.shell(format!(
@@ -100,7 +100,7 @@ pub(crate) fn record(host: &Host, variant: Variant) -> String {
     ))
 }
 
-/// Leaves on a node what was recorded.
+/// Restores a recording on a node.
 pub(crate) fn leave(host: &Host, node: &str, mode: Mode, variant: Variant, sync: Sync) {
     let file = file(node, mode, sync);
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -115,7 +115,7 @@ pub(crate) fn leave(host: &Host, node: &str, mode: Mode, variant: Variant, sync:
     for address in parts["addresses"].lines() {
         let _ = writeln!(script, "ip addr replace {address} dev kube-ipvs0");
     }
-    // It takes over the virtual servers that are there already.
+    // It takes over virtual servers that exist already.
     let there = host.shell("ipvsadm -Sn");
     let new = parts["ipvsadm"].lines().filter(|line| !there.lines().any(|other| other.trim() == line.trim()));
     let new: Vec<&str> = new.collect();
@@ -138,8 +138,8 @@ fn input(script: &mut String, command: &str, text: &str) {
     }
 }
 
-/// Rules as kube-proxy adds them to those that are there: the jumps to its chains before others', policies as they are, and
-/// nothing of `KUBE-FIREWALL` in the table `filter`, which is kubelet's too ([`crate::others`]).
+/// Rules as kube-proxy adds them to existing ones: the jumps to its chains come before others', policies stay as they
+/// are, and `KUBE-FIREWALL` in the table `filter` is left out, which is kubelet's, too ([`crate::others`]).
 fn beside_others(saved: &str) -> String {
     let (mut text, mut table) = (String::new(), "");
     let mut jumps: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! What else is on a node, and must be the same afterwards: kubelet's chains, Docker's, a network plugin's, an
-//! administrator's.
+//! What else is on a node, and must be the same afterwards: chains of kubelet, Docker, a network plugin and an
+//! administrator.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::kube_proxy::{Mode, Variant};
 use crate::proxy::{Proxy, eventually};
 
-/// Names that only kube-proxy gives, but for [`MARK`].
+/// Names that only kube-proxy uses, except [`MARK`].
 pub(crate) const KUBE_PROXYS: [&str; 13] = [
     "KUBE-SERVICES",
     "KUBE-FORWARD",
@@ -23,14 +23,13 @@ pub(crate) const KUBE_PROXYS: [&str; 13] = [
     "KUBE-6-",
     "kube-proxy",
 ];
-/// The chain of kube-proxy's that a takeover leaves, and a cleanup does not.
+/// The chain of kube-proxy that a takeover leaves, but a cleanup removes.
 pub(crate) const MARK: &str = "KUBE-MARK-MASQ";
-/// Names that only kube-ipvs gives.
+/// Names that only kube-ipvs uses.
 pub(crate) const OURS: [&str; 2] = ["KUBE-IPVS-FORWARD", "kube-ipvs"];
 
-/// Sets it up. FORWARD drops, in this variant of iptables, what nobody accepts; the network plugin accepts what goes
-/// to and comes from pods as new connections. kube-proxy accepts the replies, but in nftables mode, where somebody else
-/// must.
+/// Sets everything up. In this variant of iptables, FORWARD drops what nobody accepts; the network plugin accepts new
+/// connections to and from pods. kube-proxy accepts the replies, except in nftables mode, where somebody else must.
 pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
     host.shell("ipset create admins hash:net; ipset add admins 192.0.2.0/24; ipset create KUBE-SRC-ABCDEFGHIJKLMNOP hash:ip");
     host.shell(
@@ -39,7 +38,7 @@ pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
            chain input { type filter hook input priority 10; tcp dport @closed reject; }
          }'",
     );
-    // Nobody's service address, and none of kube-proxy's.
+    // Neither at a service address, nor kube-proxy's.
     host.shell(
         "ipvsadm -A -t 203.0.113.1:80 -s wlc && ipvsadm -a -t 203.0.113.1:80 -r 203.0.113.2 -g
          address=$(ip -4 -o addr show eth0 | sed 's|.* inet \\([0-9.]*\\)/.*|\\1|')
@@ -47,7 +46,7 @@ pub(crate) fn set_up(host: &Host, variant: Variant, mode: Mode) {
     );
     for (tool, pods, sets) in [("iptables", "10.244.0.0/16", true), ("ip6tables", "fd00:10:244::/56", false)]
     {
-        // kube-proxy's iptables mode makes this chain too, and leaves it to kubelet when it goes.
+        // kube-proxy's iptables mode creates this chain, too, and leaves it to kubelet when it ends.
         let localnet = if sets {
             "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"
         } else {
@@ -90,7 +89,7 @@ COMMIT
     }
 }
 
-/// All of it, as the tools print it, without counters, without what is ours, and without what a takeover leaves.
+/// All of it, as the tools print it, without counters, without ours, and without what a takeover leaves.
 pub(crate) fn seen(host: &Host) -> String {
     host.shell(
         "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
@@ -103,7 +102,7 @@ pub(crate) fn seen(host: &Host) -> String {
     )
 }
 
-/// It must be what it was.
+/// Asserts that all of it is unchanged.
 pub(crate) fn assert_same(host: &Host, node: &str, before: &str) {
     let after = seen(host);
     assert!(before == after, "{node} before:\n{before}\nafter:\n{after}");
@@ -119,7 +118,7 @@ pub(crate) fn wait_until_taken_over(host: &Host, node: &str, proxy: &Proxy) {
     assert!(gone, "{node}: {left:#?}\n{}", proxy.log());
 }
 
-/// What is left of kube-proxy, or of ours by these names.
+/// What is left of kube-proxy or of ours, by these names.
 pub(crate) fn left(host: &Host, of: &[&str]) -> Vec<String> {
     let all = host.shell(
         "for tool in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do

@@ -1,4 +1,4 @@
-//! Clients that do not stop asking.
+//! Clients that never stop sending requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use kube_ipvs::cluster::types::{Family, Protocol};
 use crate::cluster::{Cluster, Service};
 use crate::talk::{self, Conversation};
 
-/// Who asks, over which family. Nodes and clients outside ask over IPv4 only: kube-proxy's ipvs mode itself masquerades
-/// with service addresses over IPv6, so that there is nothing that could go on.
+/// The clients and their families. Nodes and clients outside use IPv4 only: over IPv6, kube-proxy's ipvs mode itself
+/// masquerades with service addresses, so no connection could go on.
 const CLIENTS: [(&str, Family); 7] = [
     ("pod-1b", Family::V4),
     ("pod-1b", Family::V6),
@@ -32,7 +32,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Every client opens a connection and keeps using it; beside that, it asks over new ones, TCP and UDP.
+    /// Every client opens a connection and keeps using it; meanwhile it sends requests over new ones, TCP and UDP.
     pub(crate) fn start(cluster: &Cluster, service: &Service) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let rounds: Arc<[AtomicU32; CLIENTS.len()]> = Arc::default();
@@ -63,7 +63,7 @@ impl Traffic {
         traffic
     }
 
-    /// Lets every client ask some more times.
+    /// Lets every client send some more requests.
     pub(crate) fn go_on(&self) {
         let before: Vec<u32> = self.rounds.iter().map(|rounds| rounds.load(Ordering::Relaxed)).collect();
         let end = Instant::now() + Duration::from_secs(20);
@@ -79,7 +79,7 @@ impl Traffic {
         }
     }
 
-    /// Ends it: every answer must have come.
+    /// Ends the traffic: every answer must have come.
     pub(crate) fn end(self) {
         self.go_on();
         self.stop.store(true, Ordering::Relaxed);

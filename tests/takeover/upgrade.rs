@@ -1,4 +1,4 @@
-//! One version of kube-ipvs after another, whose rules are others.
+//! One version of kube-ipvs follows another one with different rules.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::talk::Conversation;
 use crate::topology::find;
 use crate::traffic::Traffic;
 
-/// Whoever must get no answer asks so long for each.
+/// How long a client that must get no answer waits for each.
 const BRIEFLY: Duration = Duration::from_millis(20);
 
-/// Asks a Service over and over from outside-2, which it is closed to, over both families, until told to stop; returns the
-/// answers.
+/// Keeps sending requests to a Service from outside-2, to which it is closed, over both families, until told to
+/// stop; returns the answers.
 fn knock(
     cluster: &Cluster,
     service: &Service,
@@ -41,7 +41,7 @@ fn knock(
     move || answers.recv().expect("the client did not panic")
 }
 
-/// Connections go on, what is closed stays closed at every moment, and nothing but the rules is written.
+/// Connections go on, what is closed stays closed at every moment, and only the rules are written.
 pub(crate) fn rules_of_another_version_are_replaced_under_traffic() {
     let service = Service::new("both", 10, &["pod-1a", "pod-2a"]);
     let local = Service { external: Policy::Local, ..Service::exposed("local", 11, &["pod-1a"]) };
@@ -67,7 +67,7 @@ pub(crate) fn rules_of_another_version_are_replaced_under_traffic() {
     let (stop, asked) = (Arc::default(), Arc::default());
     let knocking = [&local, &restricted].map(|closed| knock(&cluster, closed, &stop, &asked));
 
-    // The old version ends; its rules lack one that ours have, and say that they are of another version.
+    // The old version ends; its rules lack one of ours, and say that they are of another version.
     for proxy in old {
         let (status, log) = proxy.terminate();
         assert_eq!(status, Some(0), "{log}");

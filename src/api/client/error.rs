@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why there is no client. Each is one line that says where to look.
+/// Why there is no client. Each error is one line that says where to look.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig cannot be read.
@@ -21,7 +21,7 @@ pub enum Error {
         /// What the parser says, with the place.
         reason: String,
     },
-    /// A field of the kubeconfig is missing, or of no use.
+    /// A field of the kubeconfig is missing or unusable.
     #[error("--kubeconfig {}: {field}: {problem}", file.display())]
     Field {
         /// The kubeconfig.
@@ -53,7 +53,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// The server's certificate could not be verified by anything.
+    /// There is nothing to verify the server's certificate with.
     #[error(
         "server {server}: no certificate authority is given ({hint}), and the system's own certificates cannot \
          be used: {reason}"
@@ -61,15 +61,15 @@ pub enum Error {
     NoAuthority {
         /// The server's URL.
         server: String,
-        /// Where one would be given.
+        /// Where an authority could be given.
         hint: String,
-        /// Why the system's are of no use.
+        /// Why the system's own certificates cannot be used.
         reason: String,
     },
     /// The client cannot be made, for another reason: a client certificate without its key, a plugin that fails.
     #[error("{origin}: {reason}")]
     Client {
-        /// Where the settings are from.
+        /// Where the settings come from.
         origin: String,
         /// What kube's client says.
         reason: String,

@@ -30,8 +30,8 @@ pub(super) fn settings() -> Result<Config, Error> {
     read(|name| std::env::var_os(name), Path::new(SERVICE_ACCOUNT))
 }
 
-/// Reads what there is to read. Of the folder's files that is all but `namespace`, which client-go does not read either: a
-/// volume that somebody put together may have none.
+/// Reads the variables and the folder. Of the folder's files, `namespace` is not read, as in client-go: a volume that
+/// somebody assembled may not have one.
 pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>, folder: &Path) -> Result<Config, Error> {
     let error = |what: &dyn ToString, problem: String| Error::InCluster { what: what.to_string(), problem };
     let text = |name: &'static str| {
@@ -66,14 +66,14 @@ fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, String> {
     Ok(certificates.map(pem::Pem::into_contents).collect())
 }
 
-/// Which of the variables that every pod has is not there.
+/// The first variable that every pod has but that is missing here.
 pub(super) fn missing_variable(lookup: impl Fn(&str) -> Option<OsString>) -> Option<&'static str> {
     let is_missing = |name: &&str| lookup(name).is_none_or(|value| value.is_empty());
     [HOST, PORT].into_iter().find(is_missing)
 }
 
-/// The address of a pod's API server, unless somebody set another one in the place of the Service's: kubelet sets this
-/// variable too, which nobody looks at.
+/// The address of the API server, unless somebody has replaced the Service's address by another one. kubelet sets
+/// `KUBERNETES_PORT_443_TCP_ADDR` to the Service's address too, and nobody replaces that, since no client looks at it.
 fn service_address(lookup: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
     let server = lookup(HOST)?;
     let of_service = lookup("KUBERNETES_PORT_443_TCP_ADDR");

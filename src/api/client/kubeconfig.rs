@@ -1,4 +1,4 @@
-//! The settings that a kubeconfig has: its current context, that context's cluster and user, and what they refer to.
+//! The settings in a kubeconfig: its current context, that context's cluster and user, and what they refer to.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use super::origin::{Origin, load_error};
 use super::{Error, first_line};
 
-/// Reads the settings, and those files of which kube's client would not name the field.
+/// Reads the settings, and opens the files for which kube's client would report an error without naming the field.
 pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Config, Origin), Error> {
     if ends_within_a_character(file) {
         let reason = "the text is UTF-16, and ends within a character".into();
@@ -42,7 +42,7 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         || user
             .is_some_and(|user| user.client_certificate.is_some() || user.client_certificate_data.is_some());
     let server = if let Some(url) = master {
-        // As client-go: a server name that belongs to the file's server does not apply to another one.
+        // As in client-go: a server name that belongs to the file's server does not apply to another one.
         cluster.tls_server_name = None;
         server_url(url, https_by_default).map_err(|problem| master_error(url, problem))?
     } else {
@@ -74,11 +74,11 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
         }
     }
 
-    // As client-go: what stands in the kubeconfig itself goes before a file.
+    // As in client-go: data in the kubeconfig itself takes precedence over a file.
     let authority = cluster.certificate_authority.clone();
     let authority = authority.filter(|_| cluster.certificate_authority_data.is_none());
-    // Where there is none, that of the environment (HTTPS_PROXY) is looked at, which may not even be a URL. The API server is
-    // never behind it.
+    // Without a proxy URL here, kube's client looks at the environment's (HTTPS_PROXY), which may not even be a URL.
+    // The API server is never behind that proxy.
     cluster.proxy_url = Some(server.to_string());
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
@@ -91,9 +91,9 @@ pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Confi
     Ok((config, origin))
 }
 
-/// Takes out what is set to nothing: for client-go that is not set.
+/// Removes empty values: for client-go they are not set.
 fn take_empty_out(file: &Path, cluster: &mut Cluster, user: Option<&mut AuthInfo>) {
-    // Relative paths are behind the folder already, and so is an empty one.
+    // Relative paths have already been joined to the folder, even an empty one.
     let nothing = file.parent().map(|folder| folder.join("").into_os_string());
     let path = |field: &mut Option<String>| {
         field.take_if(|path| {
@@ -110,7 +110,7 @@ fn take_empty_out(file: &Path, cluster: &mut Cluster, user: Option<&mut AuthInfo
     for field in [&mut user.token_file, &mut user.client_certificate, &mut user.client_key] {
         path(field);
     }
-    // Somebody who has a name may have an empty password.
+    // The password is left alone: a user with a name may have an empty one.
     for field in [
         &mut user.client_certificate_data,
         &mut user.username,
@@ -124,20 +124,20 @@ fn take_empty_out(file: &Path, cluster: &mut Cluster, user: Option<&mut AuthInfo
     }
 }
 
-/// The settings that `--master` alone makes: a server, and no credentials.
+/// The settings of `--master` alone: a server, and no credentials.
 pub(super) fn of_master(url: &str) -> Result<Config, Error> {
     server_url(url, false).map(Config::new).map_err(|problem| master_error(url, problem))
 }
 
-/// Whether a file is in UTF-16 and has an odd number of bytes, at which kube's reader panics. A pipe can be read once, and is
-/// not looked at.
+/// Whether a file is UTF-16 with an odd number of bytes, at which kube's reader panics. A pipe can be read only once,
+/// so it is not checked.
 fn ends_within_a_character(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() % 2 == 1)
         && std::fs::read(file).is_ok_and(|text| matches!(text[..], [0xff, 0xfe, ..] | [0xfe, 0xff, ..]))
 }
 
-/// Checks that no list has a name twice: kube's client would take the first, whatever is in it, and client-go takes no such
-/// file.
+/// Checks that no list has a name twice: kube's client would take the first entry, whatever is in it, and client-go
+/// refuses such a file.
 fn check_names(file: &Path, kubeconfig: &Kubeconfig) -> Result<(), Error> {
     let lists: [(&str, Vec<&str>); 3] = [
         ("contexts", kubeconfig.contexts.iter().map(|named| named.name.as_str()).collect()),
@@ -156,9 +156,9 @@ fn check_names(file: &Path, kubeconfig: &Kubeconfig) -> Result<(), Error> {
 
 /// The names that the current context leads to.
 struct Current {
-    /// Of a cluster that the file has.
+    /// The name of a cluster in the file.
     cluster: String,
-    /// Of a user that the file has; empty: none, which means no credentials.
+    /// The name of a user in the file; empty if there is none, which means no credentials.
     user: String,
 }
 
@@ -196,8 +196,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-/// The URL of a server. Without a scheme it is http, or https where there is something to do TLS with, as for
-/// client-go.
+/// The URL of a server. Without a scheme it is http, or https if there are TLS settings, as in client-go.
 pub(super) fn server_url(text: &str, https_by_default: bool) -> Result<http::Uri, String> {
     let text = text.trim();
     let with_scheme = match (text.contains("://"), https_by_default) {

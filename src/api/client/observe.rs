@@ -1,4 +1,4 @@
-//! Tells of every request to the API server: for metrics.
+//! Reports every request to the API server to an observer, for metrics.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,14 +24,15 @@ pub struct Exchange<'a> {
     pub took: Duration,
     /// How many bytes were sent, without the head.
     pub request_bytes: u64,
-    /// How many bytes the answer has, without its head, if that says so: one that is written while it is made does not.
+    /// How many bytes the answer has, without its head, if the head says so: an answer that is written while it is made
+    /// does not.
     pub response_bytes: Option<u64>,
 }
 
-/// Hears of requests; must not block.
+/// Is told of requests; must not block.
 pub type Observer = Arc<dyn Fn(&Exchange<'_>) + Send + Sync>;
 
-/// Puts the observer around a client.
+/// Wraps a client so that its requests are observed.
 pub(super) struct Layer {
     host: Arc<str>,
     observer: Observer,

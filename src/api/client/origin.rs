@@ -1,4 +1,4 @@
-//! Where the settings of a client are from, and how an error names the place.
+//! Where the settings of a client come from, and how an error names that place.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use kube::config::{KubeconfigError, LoadDataError};
 
 use super::{Error, first_line};
 
-/// Where settings are from, for messages.
+/// Where settings come from, for messages.
 pub(super) enum Origin {
-    /// `--kubeconfig`; the cluster and the user.
+    /// `--kubeconfig`, with the names of the cluster and the user.
     File { file: PathBuf, cluster: String, user: String },
     /// `--master` alone.
     Master,
@@ -46,7 +46,7 @@ impl Origin {
     }
 }
 
-/// What is said when kube's client cannot load what the settings name.
+/// The error for settings that kube's client cannot load.
 pub(super) fn load_error(origin: &Origin, error: &KubeconfigError) -> Error {
     let data = |error: &LoadDataError| match error {
         LoadDataError::DecodeBase64(error) => format!("not base64: {error}"),
@@ -71,7 +71,7 @@ pub(super) fn load_error(origin: &Origin, error: &KubeconfigError) -> Error {
     }
 }
 
-/// What is said when there is no field to name.
+/// The error for a problem that no single field causes.
 pub(super) fn client_error(origin: &Origin, reason: &str) -> Error {
     let origin = match origin {
         Origin::File { file, .. } => format!("--kubeconfig {}", file.display()),

@@ -1,10 +1,11 @@
-//! Credential plugins: a program that a kubeconfig names (`users[].user.exec`) prints a token, or a client certificate with
-//! its key, as an `ExecCredential` of `client.authentication.k8s.io`.
+//! Credential plugins: a program that a kubeconfig names (`users[].user.exec`) prints a token, or a client certificate
+//! with its key, as an `ExecCredential` of `client.authentication.k8s.io`.
 //!
-//! kube's client runs them too, but asks only again for tokens that say when they expire: other tokens, and certificates,
-//! are kept for ever. And it waits for a plugin without limit, in a thread that nothing ends, and starts another one for each
-//! request meanwhile. So plugins are run here, and another client is made of what they say: shortly before that expires, and
-//! after the server denied it (401), as client-go does. Watches go on over the connections of the client before.
+//! kube's client runs plugins too, but runs them again only for tokens with an expiry: other tokens, and certificates,
+//! are kept forever. It also waits for a plugin without limit, in a thread that nothing ends, and meanwhile starts
+//! another one for each request. So plugins are run here, and another client is made from their credentials: shortly
+//! before these expire, and after the server denied them (401), as in client-go. Watches go on over the connections of
+//! the previous client.
 
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -26,11 +27,11 @@ use tower::service_fn;
 
 use super::first_line;
 
-/// For how long a plugin may run: less than a request waits for its answer, so that the request still comes about.
+/// How long a plugin may run: less than a request waits for its answer, so that the request can still succeed.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long a plugin is left alone after it ran.
+/// How long a plugin is left alone after a run.
 const PAUSE: Duration = Duration::from_secs(5);
-/// So long before its end a credential is renewed.
+/// How long before its expiry a credential is renewed.
 const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A plugin.
@@ -46,7 +47,7 @@ struct ExecCredential {
     status: Option<Credentials>,
 }
 
-/// What a plugin said.
+/// The credentials that a plugin printed.
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Credentials {
@@ -59,15 +60,15 @@ pub(super) struct Credentials {
     expiration_timestamp: Option<Timestamp>,
 }
 
-/// A text; to client-go an empty one is none.
+/// A text; an empty one is treated as absent, as in client-go.
 fn unless_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(text)?.filter(|text| !text.is_empty()))
 }
 
 impl Credentials {
-    /// Hands them over, in the place of what the kubeconfig itself says.
+    /// Puts the credentials into a user, in place of those in the kubeconfig itself.
     pub(super) fn give_to(&self, user: &mut AuthInfo) {
-        // As Secrets do, and kubeconfigs too.
+        // Base64, as in Secrets and kubeconfigs.
         let base64 = |text: &str| {
             let text = serde_json::to_value(ByteString(text.into())).expect("bytes can be written");
             text.as_str().expect("as a string").to_owned()
@@ -87,7 +88,8 @@ impl Credentials {
 }
 
 impl Plugin {
-    /// Takes the plugin of a user out, if it is to be asked: what else says who the user is goes before it.
+    /// Takes the plugin out of a user, and returns it if it is to be run: all other credentials of the user take
+    /// precedence.
     pub(super) fn of(user: &mut AuthInfo) -> Option<Self> {
         let exec = user.exec.take()?;
         let has_certificate = (user.client_certificate.is_some() || user.client_certificate_data.is_some())
@@ -100,10 +102,10 @@ impl Plugin {
         (!is_known).then_some(Self { exec, limit: LIMIT, pause: PAUSE })
     }
 
-    /// Runs the program. Dropped, it kills the program and what that started.
+    /// Runs the program. If the future is dropped, it kills the program and everything that the program started.
     ///
     /// # Errors
-    /// In one line, which has nothing of what was printed on standard output: that may be a secret.
+    /// One line, without anything that was printed on standard output, which may be a secret.
     pub(super) async fn run(&self) -> Result<Credentials, String> {
         let name = self.exec.command.as_deref().ok_or("command: is not set")?;
         if self.exec.interactive_mode == Some(ExecInteractiveMode::Always) {
@@ -149,7 +151,7 @@ impl Plugin {
         }
         command.env("KUBERNETES_EXEC_INFO", about.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, so that what it starts ends with it.
+        // The program gets a process group of its own, so that whatever it starts ends with it.
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
         let output = timeout(self.limit, child.wait_with_output()).await.map_err(|_| {
@@ -160,7 +162,7 @@ impl Plugin {
     }
 }
 
-/// A group of processes, which is killed unless it has ended.
+/// A process group, which is killed on drop unless it has ended.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -178,10 +180,10 @@ impl Drop for Group {
     }
 }
 
-/// A client that is made anew of what the plugin says whenever that has run out, or was denied.
+/// A client that is made anew from the plugin's credentials whenever those have run out, or were denied.
 ///
 /// # Errors
-/// It cannot be made of what the plugin said at first.
+/// If it cannot be made from the plugin's first credentials.
 pub(super) fn client<M>(plugin: Plugin, first: Credentials, make: M) -> Result<Client, kube::Error>
 where
     M: Fn(&Credentials) -> Result<Client, kube::Error> + Send + Sync + 'static,
@@ -207,7 +209,7 @@ where
 struct Renewed<M> {
     plugin: Plugin,
     make: M,
-    /// Held while the plugin runs: there is never a second one.
+    /// Locked while the plugin runs: there is never a second run.
     now: Mutex<Now>,
     /// The number of the newest credentials that were denied.
     denied: AtomicU64,
@@ -216,21 +218,22 @@ struct Renewed<M> {
 struct Now {
     client: Client,
     credentials: Credentials,
-    /// Counts the credentials, from 1 on.
+    /// The number of these credentials, counted from 1.
     number: u64,
-    /// When the plugin last began, or ended.
+    /// When the plugin last started or ended.
     ran: Instant,
-    /// Why it last failed.
+    /// Why it last failed, as it was logged.
     told: Option<String>,
 }
 
 impl<M: Fn(&Credentials) -> Result<Client, kube::Error>> Renewed<M> {
-    /// The client of what the plugin said last, and the number of that. While the plugin fails, it is the one before.
+    /// The client for the plugin's latest credentials, and their number. While the plugin fails, that is the previous
+    /// client.
     async fn client(&self) -> (Client, u64) {
         let mut now = self.now.lock().await;
         let is_denied = self.denied.load(Ordering::Relaxed) == now.number;
         if (is_denied || now.credentials.expire_soon()) && now.ran.elapsed() >= self.plugin.pause {
-            // The request may be given up, and this with it.
+            // Set before the run too: if the request is given up, this future is dropped.
             now.ran = Instant::now();
             let ended = self.plugin.run().await;
             now.ran = Instant::now();

@@ -1,8 +1,8 @@
 //! Client certificates that somebody else renews in place, as kubelet and cert-manager do.
 //!
-//! kube's client reads them once, when it is made: after they have run out each new connection would be refused for ever.
-//! So the files are read again for each request (there are few, see [`TokenFile`](super::TokenFile)), and when they have
-//! become other ones, another client is made. Watches go on over the connections of the one before.
+//! kube's client reads them once, when it is made: after they have expired, every new connection would be refused. So
+//! the files are read again for each request (there are few, see [`TokenFile`](super::TokenFile)), and another client
+//! is made when their contents have changed. Watches go on over the connections of the previous client.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -15,17 +15,17 @@ use tower::service_fn;
 
 use crate::telemetry::Said;
 
-/// The files that the certificate and its key are read from, where they are not in the kubeconfig itself.
+/// The files that the certificate and its key are read from, if they are not in the kubeconfig itself.
 pub(super) fn files(user: &AuthInfo) -> Vec<PathBuf> {
     let certificate = user.client_certificate.as_ref().filter(|_| user.client_certificate_data.is_none());
     let key = user.client_key.as_ref().filter(|_| user.client_key_data.is_none());
     certificate.into_iter().chain(key).map(PathBuf::from).collect()
 }
 
-/// A client that is made anew whenever one of these files has become another one.
+/// A client that is made anew whenever the contents of these files have changed.
 ///
 /// # Errors
-/// It cannot be made for the first time.
+/// If it cannot be made for the first time.
 pub(super) fn client<M>(files: Vec<PathBuf>, make: M) -> Result<Client, Error>
 where
     M: Fn() -> Result<Client, Error> + Send + 'static,
@@ -44,16 +44,17 @@ where
 struct Renewed<M> {
     files: Vec<PathBuf>,
     make: M,
-    /// What was in the files when the client was made of them.
+    /// The contents of the files from which the client was made.
     read: Option<Vec<Vec<u8>>>,
     client: Client,
-    /// Why another one could not be made.
+    /// What was logged about why no other client could be made.
     said: Said,
 }
 
 impl<M: Fn() -> Result<Client, Error>> Renewed<M> {
-    /// The client of what is in the files. While they cannot be read, or do not fit together, which they may for a moment,
-    /// it is the one before. The next request tries again: why none could be made may be in another file, that of the authorities.
+    /// The client for the current contents of the files. While they cannot be read, or do not fit together, as may
+    /// happen for a moment, the previous client is used. The next request tries again: the cause may be in another
+    /// file, that of the authorities.
     fn client(&mut self) -> Client {
         let now = contents(&self.files);
         if now.is_some() && now != self.read {
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
     use crate::telemetry;
 
-    /// A client whose every answer is what is in this file now; none, where that is "broken".
+    /// A client that answers everything with the current contents of this file; an error if those are "broken".
     fn made_of(file: &std::path::Path) -> Result<Client, Error> {
         let text = std::fs::read_to_string(file).unwrap();
         if text == "broken" {
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(ask().await, "without a key");
     }
 
-    /// As where the file of the authorities is written just then.
+    /// This is what happens when the file of the authorities is being written at that moment.
     #[tokio::test]
     async fn what_was_of_no_use_is_tried_again() {
         let (log, _listening) = telemetry::tests::listen();

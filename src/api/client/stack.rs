@@ -1,7 +1,7 @@
 //! What carries requests: the address, credentials and TLS of kube's client, over connections that are made here.
 //!
-//! kube's own stack has one limit of time for a whole connection. A name may have several addresses, which are tried one
-//! after the other: one that drops packets would use it all up, and none after it be tried. Here each has a share.
+//! kube's own stack has one time limit for a whole connection. The addresses of a name are tried one after the other:
+//! one that drops packets would use up the limit, and none of those after it would be tried. Here each has a share.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use kube::Config;
 use kube::client::{Body, ConfigExt as _};
 use tower::{BoxError, Service, ServiceBuilder};
 
-/// A connection on which nothing came for so long is asked whether the other end is there. A watch only receives: when the machine
-/// of its server dies, nothing would be sent that could be refused. (client-go asks after 30 s, and waits for 15.)
+/// How long a connection may be silent before the other end is probed (TCP keepalive). A watch only receives: when its
+/// server's machine dies, nothing is sent that could be refused. (client-go probes after 30 s, and waits for 15.)
 const IDLE: Duration = Duration::from_secs(15);
-/// How long an answer may take before it is asked again.
+/// How long an answer to a probe may take before the next one is sent.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How often it is asked before the connection is given up.
+/// How many probes are sent before the connection is given up.
 const QUESTIONS: u32 = 3;
 
-/// Sends requests to the server of these settings, as the user of these settings.
+/// A service that sends requests to the server, and as the user, of these settings.
 ///
 /// # Errors
-/// The settings are of no use: of TLS, or of the user.
+/// If the settings for TLS, or those of the user, cannot be used.
 pub(super) fn service(
     config: &Config,
 ) -> Result<
@@ -51,13 +51,13 @@ where
 {
     let mut tcp = HttpConnector::new_with_resolver(resolver);
     tcp.enforce_http(false);
-    // Divided among the addresses of a name.
+    // This limit is divided among the addresses of a name.
     tcp.set_connect_timeout(config.connect_timeout);
     tcp.set_keepalive(Some(IDLE));
     tcp.set_keepalive_interval(Some(ANSWER));
     tcp.set_keepalive_retries(Some(QUESTIONS));
     let mut limited = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
-    // Of everything: the name's resolution and TLS, too.
+    // This limit is for everything, including name resolution and TLS.
     limited.set_connect_timeout(config.connect_timeout);
     limited.set_read_timeout(config.read_timeout);
     limited.set_write_timeout(config.write_timeout);
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// For a connection.
+    /// The time limit for a connection.
     const LIMIT: Duration = Duration::from_millis(500);
 
     fn settings(server: &str) -> Config {
@@ -98,7 +98,8 @@ mod tests {
         Request::get("/version").body(Body::empty()).unwrap()
     }
 
-    /// An address where nobody answers: a listener whose queue is full drops what comes. With what fills the queue.
+    /// An address where nobody answers, since a listener whose queue is full drops new connections; and the sockets
+    /// that fill it.
     fn silent() -> (SocketAddr, Vec<Socket>) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(server.await.unwrap().as_deref(), Some("GET /version HTTP/1.1"));
     }
 
-    /// The kernel's timer of a connection to this address, in seconds: that of keepalive.
+    /// The seconds left on the kernel's keepalive timer of a connection to this address.
     fn keepalive(server: SocketAddr) -> Option<f64> {
         let connections = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         let port = format!(":{:04X}", server.port());
@@ -156,7 +157,7 @@ mod tests {
         let (mut connection, _) = listener.accept().await.unwrap();
         assert_ne!(connection.read(&mut [0; 1024]).await.unwrap(), 0, "the request");
         let soon = async {
-            // The timer is that of the request until that is acknowledged.
+            // Until the request is acknowledged, the connection's timer is that of the request.
             loop {
                 match keepalive(server) {
                     Some(left) => return left,

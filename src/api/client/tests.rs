@@ -8,7 +8,7 @@ use super::in_cluster::{self, missing_variable};
 use super::kubeconfig::server_url;
 use super::{TokenFile, connect};
 
-/// What is said of this kubeconfig, without the folder's name.
+/// The verdict on this kubeconfig, without the folder's name.
 async fn verdict(text: &str, master: Option<&str>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kubeconfig");
@@ -115,7 +115,7 @@ async fn errors_name_file_and_field() {
     }
 }
 
-/// As for client-go.
+/// As in client-go.
 #[tokio::test]
 async fn what_is_set_to_nothing_is_not_set() {
     let server = "{server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}";
@@ -130,14 +130,14 @@ async fn what_is_set_to_nothing_is_not_set() {
     ] {
         assert_eq!(verdict(&kubeconfig(server, &format!("{{{field}: ''}}")), None).await, "ok", "{field}");
     }
-    // Of these two, a scheme that is not there would be https.
+    // If one of these two were set, a missing scheme would mean https.
     for field in ["certificate-authority", "certificate-authority-data"] {
         let text = kubeconfig(&format!("{{server: '127.0.0.1:1', {field}: ''}}"), "{}");
         assert_eq!(verdict(&text, None).await, "ok", "{field}");
     }
     let text = kubeconfig(&server.replace('}', ", tls-server-name: ''}"), "{}");
     assert_eq!(verdict(&text, None).await, "ok");
-    // What is set goes before a plugin.
+    // Credentials that are set take precedence over a plugin.
     let exec = "exec: {apiVersion: client.authentication.k8s.io/v1, command: /nonexistent/plugin}";
     for fields in ["token: ''", "tokenFile: ''", "username: '', password: ''"] {
         let asked = verdict(&kubeconfig(server, &format!("{{{fields}, {exec}}}")), None).await;
@@ -161,7 +161,7 @@ async fn an_authority_in_a_file_may_be_renewed_there() {
     }
 }
 
-/// Which of them was meant, nobody knows: client-go takes no such file either.
+/// Nobody knows which of them was meant: client-go refuses such a file too.
 #[tokio::test]
 async fn a_name_that_is_there_twice_is_refused() {
     let text = kubeconfig("{server: 'http://127.0.0.1:1'}", "{}");
@@ -221,7 +221,7 @@ fn a_pod_is_known_by_two_variables() {
     assert_eq!(missing_variable(only("KUBERNETES_SERVICE_HOST")), Some("KUBERNETES_SERVICE_PORT"));
 }
 
-/// A pod with these variables, and these files where its service account is: the server, or what is wrong.
+/// A pod with these variables, and these files in the place of its service account: the server, or what is wrong.
 fn pod(host: &str, port: &str, files: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {

@@ -1,4 +1,4 @@
-//! A token that is in a file.
+//! A token in a file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,8 @@ use http::header::HeaderValue;
 /// is small and in memory.
 pub(super) struct TokenFile {
     path: PathBuf,
-    /// What was read last: used when the file is gone for a moment, or for good (some remove it after the start).
+    /// The token that was read last: used if the file is gone for a moment, or for good (some remove it after the
+    /// start).
     last: Mutex<HeaderValue>,
 }
 
@@ -19,7 +20,7 @@ impl TokenFile {
     /// Reads the file for the first time.
     ///
     /// # Errors
-    /// It cannot be read, or has no token: what is wrong, without the path.
+    /// If the file cannot be read, or has no token: what is wrong, without the path.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         Ok(Self { path: path.into(), last: Mutex::new(Self::read(path)?) })
     }

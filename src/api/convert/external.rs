@@ -14,7 +14,7 @@ use crate::sloppy;
 
 const ALLOWED_ADDRESS: &str = "an IP address that can be a service address; the others are served";
 
-/// The entry points besides the cluster IPs; `None`: there are none.
+/// The entry points besides the cluster IPs; `None` if there are none.
 pub(super) fn convert(
     subject: Subject<'_>,
     object: &objects::Service<'_>,
@@ -30,7 +30,7 @@ pub(super) fn convert(
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
     for (index, point) in ingress.iter().enumerate() {
-        // With ipMode Proxy the balancer wants to see the traffic itself, also that from inside.
+        // With ipMode Proxy, the load balancer wants to see all traffic itself, even from inside the cluster.
         if point.ip_mode.as_deref().unwrap_or("VIP") == "VIP"
             && let Some(text) = point.ip.as_deref().filter(|text| !text.is_empty())
         {
@@ -56,7 +56,7 @@ pub(super) fn convert(
             }
         }
     }
-    // A load balancer that has no address yet, or none that is ours to serve, may ask for the node's health all the same.
+    // A load balancer that has no address yet, or none that we serve, may still ask for the node's health.
     if external_ips.is_empty()
         && load_balancer_ips.is_empty()
         && ports.iter().all(|port| port.node_port.is_none())
@@ -64,7 +64,7 @@ pub(super) fn convert(
     {
         return Ok(None);
     }
-    // For a Service of type ClusterIP the policy is about its external IPs only.
+    // For a Service of type ClusterIP, the policy applies to its external IPs only.
     let has_policy = balanced || spec.type_.as_deref() == Some("NodePort") || !external_ips.is_empty();
     let mut external = External {
         external_ips,
@@ -76,7 +76,7 @@ pub(super) fn convert(
     };
     match source_ranges(subject, object, spec) {
         Ok(ranges) => {
-            // Ranges of both families are usual where the load balancer has addresses of one.
+            // Ranges of both families are usual even if the load balancer has addresses of only one.
             let addresses = &external.load_balancer_ips;
             let is_about =
                 |range: &IpNet| addresses.iter().any(|address| address.is_ipv4() == range.addr().is_ipv4());
@@ -99,7 +99,7 @@ pub(super) fn convert(
     Ok(Some(external))
 }
 
-/// Adds an address, or says what is wrong with it.
+/// Adds an address, or the problem with it.
 fn put(
     text: &str,
     field: &str,
@@ -113,8 +113,8 @@ fn put(
     }
 }
 
-/// Who may use the load balancer's addresses. Where the ranges of a family hold everything, there is no restriction
-/// for it (contract 4.3).
+/// The networks that may use the load balancer's addresses. If a range of a family holds everything, that family is not
+/// restricted (contract 4.3).
 fn source_ranges(
     subject: Subject<'_>,
     object: &objects::Service<'_>,

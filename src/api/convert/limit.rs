@@ -1,4 +1,4 @@
-//! How many ways from outside one Service may have.
+//! The limit on the external addresses of one Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,15 +6,19 @@ use std::net::IpAddr;
 use super::{Problem, Subject};
 use crate::cluster::types::External;
 
-/// Each port at each address is an entry point with a virtual server of its own, and each range of a load balancer's address
-/// an element of a set for each of its entry points. The API limits none of them: an object of 58 KB with 1,000 ports and
-/// 2,000 addresses would take more than 1 GB on each node. So many is what each of kube-proxy's ipsets holds, of all Services
-/// together (contract 12.7).
+/// How many entries the external addresses of one Service may need.
+///
+/// Each port at each address is an entry point with a virtual server of its own, and each source range is an element of
+/// a set for each entry point of the load balancer's addresses. The API limits none of them: an object of 58 KB with
+/// 1,000 ports and 2,000 addresses would take more than 1 GB on each node. Each of kube-proxy's ipsets holds this many
+/// entries, for all Services together (contract 12.7).
 const MOST_ENTRIES: usize = 65_536;
 
-/// Leaves out the last addresses of a Service with so many ports, where there are too many: first `externalIPs`, which
-/// whoever writes the Service writes, too, then the load balancer's. Ranges are never left out: half of a restriction is
-/// none. So is an address that is left out and served as an external IP.
+/// Leaves out the last addresses of a Service if it has too many for its number of ports: first those of `externalIPs`,
+/// which also come from the author of the Service, then the load balancer's.
+///
+/// Ranges are never left out: half a restriction is none. For the same reason, an address that is left out of the load
+/// balancer's is not served as an external IP either.
 pub(super) fn apply(
     external: &mut External,
     port_count: usize,
@@ -55,8 +59,8 @@ pub(super) fn apply(
     shorten(&mut external.external_ips, &open, "spec.externalIPs");
 }
 
-/// Takes addresses of the load balancer that are not served out of the external IPs: those are open to everybody, and the
-/// source ranges are about the address in whichever list it stands.
+/// Removes addresses of the load balancer that are not served from the external IPs: those are open to everybody, but
+/// the source ranges are about the address, whichever list it is in.
 pub(super) fn take_out(unserved: Vec<IpAddr>, external_ips: &mut Vec<IpAddr>) {
     let unserved: BTreeSet<IpAddr> = unserved.into_iter().collect();
     external_ips.retain(|address| !unserved.contains(address));
@@ -75,7 +79,7 @@ mod tests {
         (0..count).map(|number| Ipv4Addr::from_bits(first + number).into()).collect()
     }
 
-    /// What is left of addresses of a load balancer and external IPs, and what is said.
+    /// What is left of the load balancer's addresses and of the external IPs, and the problems that are reported.
     fn left(ports: usize, balanced: u32, others: u32, ranges: &[IpNet]) -> (usize, usize, Vec<String>) {
         let subject = Subject { kind: "Service", namespace: Some("default"), name: "web" };
         let mut external = External {
@@ -121,7 +125,7 @@ mod tests {
         assert_eq!(left(64, 3, 0, &ranges), (2, 0, vec![said]));
     }
 
-    /// As an external IP it would be open to everybody, whatever the ranges.
+    /// Served as an external IP, it would be open to everybody, whatever the ranges.
     #[test]
     fn what_is_left_out_of_the_load_balancers_addresses_is_no_external_ip_either() {
         let subject = Subject { kind: "Service", namespace: Some("default"), name: "web" };
@@ -135,7 +139,7 @@ mod tests {
             ..External::default()
         };
         let mut problems = Vec::new();
-        // Two entries for each address of the load balancer: one is left for an external IP.
+        // Two entries for each address of the load balancer leave one for an external IP.
         apply(&mut external, MOST_ENTRIES / 7, subject, &mut problems);
         assert_eq!(external.load_balancer_ips, balanced[..3]);
         assert_eq!(external.external_ips, [other]);

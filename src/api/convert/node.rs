@@ -5,7 +5,7 @@ use crate::api::objects::{self, ZONE};
 use crate::cluster::types::Node;
 use crate::sloppy;
 
-/// The cluster autoscaler is about to delete the node: load balancers should leave it (contract 8.2).
+/// The cluster autoscaler's taint on a node that it is about to delete: load balancers should leave it (contract 8.2).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 pub(super) fn convert(

@@ -1,15 +1,17 @@
-//! What came before in a list.
+//! Which items of a list came before.
 
 use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
-/// So many are looked through one by one.
+/// Up to this many items are searched one by one.
 const FEW: usize = 16;
 
-/// Items that were seen. Nearly all lists of an object have one to ten: those are walked through, which costs neither an
-/// allocation nor a hash. To walk through all for each takes time that grows with the square of their number, to which the
-/// API sets no limit: many are a tree.
+/// The items that were seen so far.
+///
+/// Nearly all lists of an object have one to ten items: those are searched one by one, which costs neither an
+/// allocation nor a hash. The API sets no limit to their number, and searching for each item among all the others takes
+/// time that grows with its square: many items are kept in a tree.
 pub(super) struct Seen<T> {
     few: SmallVec<[T; FEW]>,
     /// All of them, once there are more than a few.
@@ -17,12 +19,12 @@ pub(super) struct Seen<T> {
 }
 
 impl<T: Copy + Ord> Seen<T> {
-    /// Nothing was seen yet.
+    /// No item was seen yet.
     pub(super) fn nothing() -> Self {
         Self { few: SmallVec::new(), many: BTreeSet::new() }
     }
 
-    /// Sees an item; whether it is a new one.
+    /// Takes in an item and returns whether it is new.
     pub(super) fn is_new(&mut self, item: T) -> bool {
         if self.many.is_empty() {
             if self.few.contains(&item) {

@@ -30,14 +30,14 @@ pub(super) fn convert(
     match spec.type_.as_deref() {
         None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => {}
         Some("ExternalName") => return Err(Rejected::Ignored),
-        // Said, but no reason to withdraw a cluster IP: whatever the type will mean, this part of it is known.
+        // A problem, but no reason to withdraw a cluster IP: whatever the type will mean, this part of it is known.
         Some(other) => problems.push(subject.problem(
             "spec.type",
             format!("{other:?}"),
             "ClusterIP, NodePort, LoadBalancer or ExternalName; its cluster IP is served",
         )),
     }
-    // First, since a Service without a cluster IP is none of ours, whatever its ports.
+    // These come first: a Service without a cluster IP is not ours, whatever its ports.
     let cluster_ips = cluster_ips(subject, spec)?;
     let ports = ports(texts, subject, spec)?;
     let affinity_seconds = affinity(subject, spec)?;
@@ -68,7 +68,7 @@ pub(super) fn convert(
     Ok((service, problems))
 }
 
-/// The addresses, primary first: `clusterIPs`, else `clusterIP`; where `ipFamilies` is given, those that it has a
+/// The addresses, primary first: `clusterIPs`, or else `clusterIP`; if `ipFamilies` is given, only those that it has a
 /// family for (contract 4.3).
 fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<Vec<IpAddr>, Rejected> {
     const ALLOWED: &str = "an IP address that can be a service address, or None";
@@ -108,7 +108,7 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<
             return Err(refuse(format!("the address of spec.clusterIP, {single:?}")));
         }
         if !families.is_empty() {
-            // An address beyond the families is one that a change from two families to one left behind.
+            // An address beyond the families was left behind by a change from two families to one.
             let Some(wanted) = families.get(index) else { continue };
             if **wanted != *family.to_string() {
                 return Err(refuse(format!("an address of spec.ipFamilies[{index}], {:?}", &**wanted)));
@@ -122,15 +122,15 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<
     Ok(addresses)
 }
 
-/// Whether the address may be put on a device of the node. Loopback would take the node's own, the others are no
-/// address of anybody. The API server never gives such a one; a file can.
+/// Whether the address may be put on a device of the node. A loopback address would take over the node's own; the
+/// others are no host's address. The API server never assigns such an address, but a file can have one.
 pub(super) fn can_be_service_address(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast)
 }
 
-/// The ports. What the API's validation demands of them is demanded here as far as a port would mean two things
-/// otherwise: slices refer to a port by name and protocol, and clients by number and protocol.
+/// The ports. Of the API's validation, what is enforced here is what keeps a port from meaning two things: slices refer
+/// to a port by name and protocol, and clients by number and protocol.
 fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,

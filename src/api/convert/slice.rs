@@ -50,9 +50,9 @@ pub(super) fn convert(
     Ok((slice, problems))
 }
 
-/// The usable ports. One without a number means "all ports", which Services have no use for: passed over in
-/// silence, as in kube-proxy. One without a name is the unnamed one: the API server writes `""` there, and in a
-/// file nobody does.
+/// The usable ports. A port without a number means "all ports", which Services have no use for: it is skipped silently,
+/// as in kube-proxy. A port without a name is the unnamed one: the API server writes `""` there, but in a file nobody
+/// does.
 fn ports(
     texts: &mut Texts,
     subject: Subject<'_>,
@@ -118,7 +118,7 @@ fn endpoints(
     endpoints
 }
 
-/// The hints, if they say anything.
+/// The hints, if there are any.
 fn hints(texts: &mut Texts, written: &objects::EndpointHints<'_>) -> Option<Arc<Hints>> {
     let zones = written.for_zones.as_deref().unwrap_or_default();
     let nodes = written.for_nodes.as_deref().unwrap_or_default();
@@ -129,9 +129,11 @@ fn hints(texts: &mut Texts, written: &objects::EndpointHints<'_>) -> Option<Arc<
     (hints != Hints::default()).then(|| Arc::new(hints))
 }
 
-/// The address of an endpoint, or what is allowed instead. As the API's validation does it (`ValidateEndpointIP`),
-/// and for its reason: a slice that names the node's loopback or a link-local metadata service would let whoever may
-/// write slices reach through the proxy what no client should. Multicast and broadcast are no endpoints either.
+/// The address of an endpoint, or what is allowed instead.
+///
+/// The checks are those of the API's validation (`ValidateEndpointIP`), for the same reason: a slice that names the
+/// node's loopback address or a link-local metadata service would let anyone who may write slices reach, through the
+/// proxy, what no client should. Multicast and broadcast addresses are no endpoints either.
 fn address(text: &str, family: Family) -> Result<IpAddr, &'static str> {
     let address = match sloppy::parse_ip(text) {
         Some(address) if Family::of(address) == family => address,
@@ -152,7 +154,7 @@ fn address(text: &str, family: Family) -> Result<IpAddr, &'static str> {
     Ok(address)
 }
 
-/// When the change behind this slice happened. Whatever cannot be read costs one sample of a metric, nothing else.
+/// When the change behind this slice happened. A value that cannot be read costs one sample of a metric, nothing else.
 fn triggered(metadata: &ObjectMeta<'_>) -> Option<i64> {
     let text = metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
     let time: Timestamp = text.parse().ok()?;

@@ -22,7 +22,7 @@ fn spec(spec: &str) -> Converted<Service> {
     service(&format!("{{metadata: {{name: web}}, spec: {{{spec}}}}}"))
 }
 
-/// The same with a port 80.
+/// A Service with a port 80 and these fields.
 fn with_port(fields: &str) -> Converted<Service> {
     spec(&format!("ports: [{{port: 80}}], {fields}"))
 }
@@ -115,7 +115,7 @@ fn defaults_of_a_service() {
         service.ports,
         [ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }]
     );
-    // Protocol buffers may have an empty text for none.
+    // In protocol buffers, an absent text may be an empty one.
     let empty = kept(spec("clusterIP: 10.96.0.7, ports: [{port: 80, name: '', protocol: ''}]"));
     assert_eq!(empty.ports, service.ports);
     let empty = kept(fields("addressType: IPv4, ports: [{port: 80, name: '', protocol: ''}]"));
@@ -150,7 +150,7 @@ fn cluster_ips_by_family() {
     assert_eq!(addresses("clusterIP: '::ffff:10.96.0.7'"), ips(&["10.96.0.7"]));
     assert_eq!(addresses("clusterIP: 010.96.0.7, clusterIPs: [10.96.0.7]"), ips(&["10.96.0.7"]));
     assert_eq!(addresses("clusterIPs: ['fd00::7', 10.96.0.7]"), ips(&["fd00::7", "10.96.0.7"]));
-    // Left behind by a change to a single family.
+    // An address left behind by a change to a single family.
     assert_eq!(addresses("clusterIPs: [10.96.0.7, 'fd00::7'], ipFamilies: [IPv4]"), ips(&["10.96.0.7"]));
 
     let line = |fields: &str| refused(with_port(fields));
@@ -191,7 +191,7 @@ fn ports_of_services() {
         line("{port: 80}, {port: 81}"),
         format!("{head}[1].name: found \"\" again, allowed a name of its own for each of several ports")
     );
-    // One number, or one name, for two protocols is no conflict.
+    // The same number, or the same name, for two protocols is no conflict.
     let dns = "clusterIP: 10.0.0.1, ports: [{port: 53}, {port: 53, protocol: UDP}]";
     assert_eq!(kept(spec(dns)).ports.len(), 2);
 }
@@ -213,7 +213,7 @@ fn affinity_of_services() {
             None => assert!(refused(converted).ends_with(&format!("found {seconds}, allowed 1 to 86400"))),
         }
     }
-    // Where IPVS would do other things with it the Service is served without.
+    // At a port where IPVS would do other things with affinity, the Service is served without it.
     for (port, is_told) in [
         ("port: 21", true),
         ("port: 2121, nodePort: 21", true),
@@ -232,7 +232,7 @@ fn affinity_of_services() {
         assert!(lines.iter().all(|line| line.starts_with(start)), "{lines:?}");
         assert_eq!(object.remarks.as_deref(), lines.first().map(String::as_str));
     }
-    // The timeout has no meaning without the affinity, and no limits.
+    // Without affinity, the timeout has no meaning, and no limits.
     assert_eq!(kept(with("sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}")).affinity_seconds, None);
 }
 
@@ -352,7 +352,7 @@ fn source_ranges() {
     assert!(problems[0].contains("spec.externalIPs[0]: found \"127.0.0.1\""), "{}", problems[0]);
 }
 
-/// An external IP is open to everybody: as that it must not open what is closed.
+/// An external IP is open to everybody, so listing an address there must not open what is closed.
 #[test]
 fn an_address_that_is_closed_is_no_external_ip_either() {
     let fields = |range: &str| {
@@ -383,7 +383,7 @@ fn the_annotation_for_source_ranges_counts_where_there_is_no_field() {
     assert_eq!(annotated(", loadBalancerSourceRanges: [10.0.0.0/8]"), nets(&["10.0.0.0/8"]));
 }
 
-/// 58 KB that would be 2,000,000 virtual servers.
+/// An object of 58 KB that would be 2,000,000 virtual servers.
 #[test]
 fn a_service_with_many_ports_at_many_addresses() {
     let ports: Vec<String> = (1..=1_000).map(|port| format!("{{port: {port}, name: p{port}}}")).collect();
@@ -622,7 +622,7 @@ fn text_that_repeats_is_held_once_and_not_for_ever() {
     assert!(Arc::ptr_eq(&first, &texts.share("default")), "in use, so not forgotten");
 }
 
-/// Whoever writes an object may have as many problems as fit into it, and as long ones.
+/// An object may have as many problems as fit into it, and as long ones.
 #[test]
 fn of_many_problems_the_first_are_said_and_the_others_counted() {
     let wrong = format!("\"{}\", ", "ä".repeat(1000)).repeat(500);

@@ -1,4 +1,4 @@
-//! From news of the file system to changes.
+//! Turns news from the file system into changes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,19 +13,19 @@ use super::watcher::{News, Watcher, is_manifest};
 use super::{Error, ManifestSource};
 use crate::api::Event;
 
-/// How often all files are looked at, in case no event told of a change: on network file systems none does when
-/// the change was made elsewhere.
+/// How often all files are looked at, in case no event told of a change: on network file systems, none does if the
+/// change was made elsewhere.
 const RECHECK: Duration = Duration::from_secs(30);
-/// The same while a folder cannot be watched, or a file waits to be old enough.
+/// How often they are looked at while a folder cannot be watched, or a file is not old enough yet.
 const RECHECK_SOON: Duration = Duration::from_secs(1);
-/// A file that no event told of and that is younger than this may still be in the making.
+/// A file that no event told of and that is younger than this may still be being written.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The largest file that is read, in bytes: more than 100,000 Services with ten endpoints each need. A hole in a file may be
-/// of any size, and costs nothing before it is read.
+/// The largest file that is read, in bytes: more than 100,000 Services with ten endpoints each need. A sparse file may
+/// be of any size, and costs nothing before it is read.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// By what a file is recognised as unchanged.
+/// What a file is recognised as unchanged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -45,16 +45,16 @@ impl Stamp {
     }
 }
 
-/// Of a folder that a file system was mounted on.
+/// What is wrong with a folder whose file system seems to be unmounted.
 const NOT_MOUNTED: &str = "is empty, and on another device than before, as if its file system were not mounted (a manifest without \
      objects says that there is nothing)";
 
-/// Of a file without a byte. Nobody writes that on purpose, but each command does that fails with `> FILE`, for as long as it runs,
-/// too, and so does a full disk.
+/// What is wrong with a file without a byte. Nobody writes one on purpose, but every command with `> FILE` leaves one
+/// if it fails, and has one while it runs; so does a full disk.
 const EMPTY: &str =
     "is empty, as if nobody had finished it (a comment, or a list without items, says that there is nothing)";
 
-/// The device that something is on.
+/// The device that a path is on.
 fn device(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.dev())
 }
@@ -75,7 +75,7 @@ pub(super) fn listing(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     Ok(files)
 }
 
-/// Tells the user.
+/// Logs a notice for the user.
 pub(super) fn tell(notice: Notice) {
     match notice {
         Notice::Warning(line) => tracing::warn!("{line}"),
@@ -84,7 +84,7 @@ pub(super) fn tell(notice: Notice) {
 }
 
 impl ManifestSource {
-    /// What changed since the last call. Blocks for as long as the changed files take to read.
+    /// Returns what changed since the last call. Blocks for as long as the changed files take to read.
     pub(super) fn refresh(&mut self) -> Result<Vec<Event>, Error> {
         let mut news = self.watcher().news().map_err(Error::Inotify)?;
         let recheck = news.everything || Instant::now() >= self.recheck_at;
@@ -121,11 +121,11 @@ impl ManifestSource {
         }
     }
 
-    /// Lists a folder that may be another one than before. What cannot be listed says nothing.
+    /// Lists a folder that may be another one than before. A folder that cannot be listed says nothing.
     fn list_again(&mut self, folder: &Path, settled: bool, news: &mut News) {
         let watched = self.watcher().watch_folder(folder);
-        // The device twice: a file system may go before and after the listing. What was there was on the first, and
-        // that nothing is there must hold for the second.
+        // The device is looked up twice, since a file system may be unmounted before or after the listing. Listed files
+        // were on the first device, but that there are none must hold for the second.
         let listed = watched.and_then(|()| Ok((device(folder)?, listing(folder)?, device(folder)?)));
         let (before, files, after) = match listed {
             Ok(listed) => listed,
@@ -151,10 +151,10 @@ impl ManifestSource {
         }
     }
 
-    /// Adds a file to the news if it is not as it was when it was read.
+    /// Adds a file to the news unless it is as it was when it was read.
     fn look_at(&mut self, file: &Path, settled: bool, news: &mut News) {
         if self.watcher().is_unfinished(file) {
-            return; // its own event comes
+            return; // its own event will come
         }
         match fs::metadata(file) {
             Ok(metadata) if self.stamps.get(file) == Some(&Stamp::of(&metadata)) => {}
@@ -179,16 +179,16 @@ impl ManifestSource {
         for file in vanished {
             match fs::symlink_metadata(&file) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.gone(&file),
-                // A link that is there again, or never went while what it leads to did.
+                // A link that is back, or that stayed while what it leads to vanished.
                 Ok(metadata) if metadata.is_symlink() => {
                     written.insert(file);
                 }
-                // There again: its own event comes when it is complete.
+                // Back again: its own event will come when it is complete.
                 _ => {}
             }
         }
         for file in written {
-            // Somebody else may have begun to write it since it was complete.
+            // Somebody else may have begun to write the file since it was complete.
             if self.watcher().is_unfinished(&file) {
                 continue;
             }
@@ -201,14 +201,14 @@ impl ManifestSource {
         self.stamps.remove(file);
         if !self.singles.contains(file) {
             self.amiss.remove(file);
-            // A link whose end is gone leads to another one soon.
+            // A link whose target is gone stays watched: it will soon lead to another one.
             if fs::symlink_metadata(file).is_err() {
                 self.watcher().forget_file(file);
             }
         }
     }
 
-    /// Reads a file, whatever is there under its name.
+    /// Reads a file, whatever is now under its name.
     pub(super) fn read(&mut self, file: &Path) -> Vec<Notice> {
         let is_link = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_symlink());
         if is_link {
@@ -230,12 +230,12 @@ impl ManifestSource {
                     read::read(&bytes, json, &mut self.converter, &self.node_name)
                 }
             }
-            // A folder may have such a name; but not that of a file whose objects are in force.
+            // A folder may have a manifest's name, but not the name of a file whose objects are in force.
             Ok(None) if !self.store.knows(file) => return Vec::new(),
             Ok(None) => Err(unreadable(&"is no file any more")),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {
-                // Deleted, if that can be known: a folder that is gone with all its files, or is another one, may be one
-                // that is not mounted at the moment.
+                // Deleted, if that can be known: a folder that is gone with all its files, or is another one, may just
+                // not be mounted at the moment.
                 if file.parent().is_some_and(|folder| self.is_mounted(folder)) {
                     self.gone(file);
                     return Vec::new();
@@ -253,7 +253,7 @@ impl ManifestSource {
         }
     }
 
-    /// Whether a folder is there, on the device that it was on.
+    /// Whether a folder exists, on the device that it was on.
     fn is_mounted(&self, folder: &Path) -> bool {
         let known = self.devices.get(folder);
         folder.is_dir() && known.is_none_or(|known| device(folder).is_ok_and(|device| device == *known))
@@ -291,9 +291,9 @@ impl ManifestSource {
     }
 }
 
-/// What a file holds; `None` if it is none (a folder, a socket, ...).
+/// The content of a file; `None` if it is not a regular file (a folder, a socket, ...).
 fn contents(file: &Path) -> io::Result<Option<(Stamp, Vec<u8>)>> {
-    // Asked by name before it is opened: to open a pipe would wait for somebody to write into it.
+    // Checked by name before it is opened: opening a pipe would wait for somebody to write into it.
     if !fs::metadata(file)?.is_file() {
         return Ok(None);
     }
@@ -304,7 +304,7 @@ fn contents(file: &Path) -> io::Result<Option<(Stamp, Vec<u8>)>> {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(stamp.size_bytes).unwrap_or_default() + 1);
-    // It may grow meanwhile.
+    // The file may grow meanwhile.
     opened.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST_BYTES { Err(too_large()) } else { Ok(Some((stamp, bytes))) }
 }

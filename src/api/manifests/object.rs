@@ -1,4 +1,4 @@
-//! Objects of the three kinds under one roof.
+//! One type for objects of the three kinds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::{Change, Event};
 use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
 
-/// What an object is known by. The order is that in which changes are sent.
+/// What identifies an object. The order is that in which changes are sent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ObjectKey {
     Service(ServiceKey),
@@ -26,7 +26,7 @@ impl fmt::Display for ObjectKey {
 }
 
 impl ObjectKey {
-    /// The news that it is gone.
+    /// The event that the object is gone.
     pub(super) fn delete(self) -> Event {
         match self {
             Self::Service(key) => Event::Service(Change::Delete(key)),
@@ -53,7 +53,7 @@ impl Object {
         }
     }
 
-    /// The news that it is there, or changed.
+    /// The event that the object is there, or has changed.
     pub(super) fn upsert(&self) -> Event {
         match self {
             Self::Service(service) => Event::Service(Change::Upsert(service.clone())),

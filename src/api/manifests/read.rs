@@ -1,8 +1,8 @@
-//! The text of one file → the objects in it, and what is wrong with the others.
+//! The text of one file → the objects in it, and what is wrong with those that cannot be used.
 //!
-//! Two kinds of bad, kept apart because they call for different answers: a text that is no YAML or JSON is
-//! [`Broken`] as a whole, since nobody knows what is missing from it; an object that cannot be used is named, and
-//! the others of its file apply.
+//! Two kinds of errors are kept apart because they call for different answers: a text that is not YAML or JSON is
+//! [`Broken`] as a whole, since nobody knows what is missing from it; an object that cannot be used is named, and the
+//! others of its file apply.
 
 use std::fmt;
 
@@ -19,15 +19,15 @@ mod path;
 mod tests;
 mod yaml;
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     /// The objects that are used, in the file's order, each once.
     pub(super) objects: Vec<Found>,
-    /// Objects that are there but cannot be used: older content of theirs goes on.
+    /// Objects that are there but cannot be used: their older content stays in force.
     pub(super) unusable: Vec<ObjectKey>,
-    /// How many objects cannot be used and do not even say who they are: any older object of the file may be one
-    /// of them.
+    /// How many objects cannot be used and do not even say their names: any older object of the file may be one of
+    /// them.
     pub(super) nameless: usize,
     /// What to tell the user.
     pub(super) remarks: Vec<Remark>,
@@ -37,19 +37,19 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) object: Object,
-    /// Parts of it were left out, and a flawless older version is better: only of a slice. In a Service what is left out
-    /// has to be closed, and nothing else of a change may wait for it.
+    /// Whether parts of it were left out, so that a flawless older version is better. Only for slices: what is left out
+    /// of a Service has to be closed, and nothing else of a change may wait for that.
     pub(super) flawed: bool,
 }
 
 /// One line for the user about something in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remark {
-    /// Where in the file, counted from 1, if that is known.
+    /// The line in the file, counted from 1, if it is known.
     pub(super) line: Option<usize>,
-    /// What.
+    /// The line for the user, without the name of the file.
     pub(super) text: String,
-    /// Of which object, if it is known.
+    /// The object that it is about, if it is known.
     pub(super) key: Option<ObjectKey>,
 }
 
@@ -63,8 +63,8 @@ impl Broken {
     }
 }
 
-/// Reads the content of a file. JSON where `json` says that it must be; otherwise what begins like JSON is tried as
-/// JSON first, because that is many times faster, and everything as YAML.
+/// Reads the content of a file. If `json` is set, it must be JSON. Otherwise, text that begins like JSON is tried as
+/// JSON first, because that is many times faster, and then, like any other text, as YAML.
 pub(super) fn read(
     bytes: &[u8],
     json: bool,
@@ -136,17 +136,17 @@ impl Kind {
     }
 }
 
-/// What `apiVersion` and `kind` say.
+/// What `apiVersion` and `kind` say about an object.
 enum Type {
     Ours(Kind),
-    /// A list; the kind of those of its items that do not say themselves.
+    /// A list, with the kind of those of its items that do not state their own.
     List(Option<Kind>),
     Other,
-    /// Nothing, or one of our kinds in a version that we do not know.
+    /// No kind, or one of our kinds in a version that we do not know.
     Unclear(Unclear),
 }
 
-/// What keeps us from knowing what an object is.
+/// Why it is unclear what an object is.
 struct Unclear {
     field: &'static str,
     text: String,
@@ -170,7 +170,7 @@ impl Type {
             if given == ours.api_version() {
                 return if single.is_some() { Self::List(Some(ours)) } else { Self::Ours(ours) };
             }
-            // The same group in another version, as opposed to somebody else's Service.
+            // Our group in another version, as opposed to somebody else's Service.
             if given.is_empty() || group(given) == group(ours.api_version()) {
                 let found = if given.is_empty() { "nothing".to_owned() } else { format!("{given:?}") };
                 let text = format!("{name}: apiVersion: found {found}, allowed {}", ours.api_version());
@@ -203,15 +203,15 @@ struct Undecodable {
     message: String,
 }
 
-/// One object in a text, before it is known whether it is any good.
+/// One object in a text, before it is known whether it is valid.
 trait Item {
-    /// The object as Kubernetes' type.
+    /// Decodes the object into a Kubernetes type.
     fn decode<'s, T: Deserialize<'s>>(&'s self) -> Result<T, Undecodable>;
-    /// The line of a field of the object, or of what comes nearest to it.
+    /// The line of a field of the object, or of whatever comes nearest to it.
     fn line(&self, path: &[path::Step]) -> Option<usize>;
 }
 
-/// The metadata that an object is known by, where nothing else of it can be read.
+/// The metadata that identifies an object if nothing else of it can be read.
 #[derive(Deserialize)]
 struct Named {
     metadata: Name,
@@ -228,18 +228,19 @@ struct Reader<'c> {
     converter: &'c mut Converter,
     own_node: &'c str,
     content: Content,
-    /// How many lines are looked up yet.
+    /// How many more lines may be looked up.
     lines_left: usize,
-    /// How many lists deep the reading is.
+    /// How many lists deep the reader is.
     depth: usize,
 }
 
 impl Reader<'_> {
-    /// Lists may hold lists; a deeper pile of them is nonsense, and would end with that of our stack.
+    /// Lists may hold lists; nesting them deeper than this is nonsense, and would end up overflowing our stack.
     const DEEPEST: usize = 16;
-    /// Finding a line costs a walk through the file: not for each of thousands of bad objects.
+    /// How many lines are looked up: each costs a walk through the file, which is too much for thousands of bad
+    /// objects.
     const MOST_LOCATED: usize = 50;
-    /// How much of YAML is walked through for that: of a large file only the first lines are looked up.
+    /// How many bytes of YAML are walked through for that: of a large file, few lines are looked up.
     const MOST_WALKED_BYTES: usize = 4 << 20;
 
     fn object(&mut self, kind: Kind, item: &impl Item) {
@@ -314,7 +315,7 @@ impl Reader<'_> {
         self.unusable(key);
     }
 
-    /// Reads the items of a list by `each`.
+    /// Reads the items of a list with `each`.
     fn list(&mut self, list: &impl Item, each: impl FnOnce(&mut Self)) {
         if self.depth == Self::DEEPEST {
             self.unclear(Unclear::too_deep(), list);
@@ -325,7 +326,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An object of which not even the kind is known.
+    /// Takes in an object of which not even the kind is known.
     fn unclear(&mut self, unclear: Unclear, item: &impl Item) {
         self.remark(unclear.text, None, item, &path::parse(unclear.field));
         self.unusable(None);
@@ -344,7 +345,7 @@ impl Reader<'_> {
         self.content.remarks.push(Remark { line, text, key });
     }
 
-    /// Of an object that is there twice the first counts, as between files.
+    /// Of several objects with the same key, the first one counts, as between files.
     fn finish(mut self) -> Content {
         let mut seen = std::collections::HashSet::with_capacity(self.content.objects.len());
         let remarks = &mut self.content.remarks;
@@ -361,8 +362,8 @@ impl Reader<'_> {
     }
 }
 
-/// A parser's message without the place that it ends with, or has in front of the context: we give the line at the
-/// beginning, and it knows only that in the object.
+/// A parser's message without the place, which it has at the end or in front of the context: we give the line at the
+/// beginning, and the parser knows only the line inside the object.
 fn without_place(message: &str) -> String {
     let Some((before, after)) = message.split_once(" at line ") else { return message.to_owned() };
     let rest = after.trim_start_matches(|character: char| character.is_ascii_digit());
@@ -370,7 +371,7 @@ fn without_place(message: &str) -> String {
     before.to_owned() + rest.trim_start_matches(|character: char| character.is_ascii_digit())
 }
 
-/// serde's `invalid type: string "x", expected i32` in the form of all other messages.
+/// serde's `invalid type: string "x", expected i32` in the form of all our other messages.
 fn in_our_words(message: &str) -> String {
     let told = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     match told.and_then(|told| told.split_once(", expected ")) {

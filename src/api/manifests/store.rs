@@ -1,16 +1,16 @@
-//! What the files say together, and what changed in it (pure: `now` is an argument).
+//! The combined content of all files, and what changed in it (pure: `now` is an argument).
 //!
 //! Three rules, all for the sake of a data plane that works:
 //!
-//! * **What cannot be read says nothing.** A broken file keeps its last good content, and so does a bad object in
-//!   a sound file, and a slice of which something would have to be left out. A Service of which something has to be left
-//!   out applies: that may be what somebody closes.
-//! * **One object, one file.** Of several files with the same object the first in the order of paths has it, and the
-//!   others are named in a warning; when it goes, the next one takes over.
+//! * **What cannot be read says nothing.** A broken file keeps its last good content, and so does a bad object in a
+//!   valid file, and a slice of which something would have to be left out. A Service of which something has to be left
+//!   out applies: the change may be meant to close something.
+//! * **One object, one file.** If several files have the same object, the first in the order of paths has it, and a
+//!   warning names the others; when that file no longer has the object, the next one takes over.
 //! * **What appears or changes applies at once; what disappears is withdrawn [`GRACE`] later**, unless it is back by
 //!   then. Editors move the old file away before they write the new one, and people move objects from file to file;
 //!   neither should cut a connection. Nobody waits for a withdrawal as they wait for a new address. A file that is back
-//!   by then was never gone: when it is broken now, it has its last good content as if it had been written in place.
+//!   by then was never gone: if it is broken now, it has its last good content, as if it had been written in place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use crate::api::{Change, Event};
 #[cfg(test)]
 mod tests;
 
-/// How long an object that no file has any more is kept.
+/// How long an object is kept that no file has any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// What is said at the end of a warning about a file or an object that is not used as it is now.
+/// The end of a warning about a file or an object that is not used in its current form.
 const KEPT: &str = "; its last good content stays in force";
 
 /// Something to tell the user.
@@ -35,7 +35,7 @@ const KEPT: &str = "; its last good content stays in force";
 pub(super) enum Notice {
     /// Something is wrong: a line that begins with the file's name.
     Warning(String),
-    /// What was wrong with the file as a whole is not any more.
+    /// A file that could not be read as a whole can be read again.
     Mended(PathBuf),
 }
 
@@ -48,7 +48,7 @@ struct Kept {
 #[derive(Debug, Default)]
 struct File {
     objects: HashMap<ObjectKey, Kept>,
-    /// The remarks that the user has been told, and that still hold.
+    /// The remarks that the user was told and that still hold.
     told: HashSet<String>,
     broken: bool,
 }
@@ -56,21 +56,20 @@ struct File {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     files: BTreeMap<Arc<Path>, File>,
-    /// Which files have an object; the first one's counts.
+    /// The files that have each object; the first one's counts.
     claims: HashMap<ObjectKey, BTreeSet<Arc<Path>>>,
-    /// What was sent.
+    /// The objects as they were sent.
     sent: HashMap<ObjectKey, Arc<Object>>,
-    /// What no file has any more, and since when.
+    /// The objects that no file has any more, and since when.
     going: HashMap<ObjectKey, Instant>,
-    /// The files that are gone, for as long as what only they had is not withdrawn. `None`: since the last
-    /// [`Store::changes`].
+    /// The files that are gone, until what only they had is withdrawn. `None`: gone since the last [`Store::changes`].
     departed: HashMap<Arc<Path>, (File, Option<Instant>)>,
     /// The objects that may differ from what was sent.
     touched: BTreeSet<ObjectKey>,
 }
 
 impl Store {
-    /// A file was read.
+    /// Takes in the content of a file that was read.
     pub(super) fn readable(&mut self, path: &Path, content: Content) -> Vec<Notice> {
         let (path, file) = self.take(path);
         let mut notices = Vec::new();
@@ -108,7 +107,7 @@ impl Store {
             }
         }
         if content.nameless > 0 {
-            objects.extend(old.drain()); // each of them may be the one that does not say its name
+            objects.extend(old.drain()); // each of them may be the one without a readable name
         }
         for key in old.into_keys() {
             self.disclaim(key, &path);
@@ -117,7 +116,7 @@ impl Store {
 
         let mut told = HashSet::with_capacity(content.remarks.len());
         for remark in content.remarks {
-            // By its text alone: lines move when something above them changes.
+            // Compared by the text alone: line numbers change when something is inserted above.
             if !file.told.contains(&remark.text) && !told.contains(&remark.text) {
                 let consequence =
                     if remark.key.as_ref().is_some_and(|key| kept_on.contains(key)) { KEPT } else { "" };
@@ -129,7 +128,7 @@ impl Store {
         notices
     }
 
-    /// A file is there and cannot be read.
+    /// Takes in that a file is there but cannot be read.
     pub(super) fn unreadable(&mut self, path: &Path, Broken(remark): Broken) -> Option<Notice> {
         let (path, mut file) = self.take(path);
         let new = !std::mem::replace(&mut file.broken, true) | file.told.insert(remark.text.clone());
@@ -141,7 +140,7 @@ impl Store {
         notice
     }
 
-    /// A file is gone.
+    /// Takes in that a file is gone.
     pub(super) fn gone(&mut self, path: &Path) {
         if let Some((path, file)) = self.files.remove_entry(path) {
             for key in file.objects.keys() {
@@ -227,7 +226,7 @@ impl Store {
         known.unwrap_or_else(|| (path.into(), File::default()))
     }
 
-    /// A file that was gone for a short time, with what it had, but for objects that another file has by now.
+    /// A file that was gone for a short time, with the objects that it had, except those that another file has by now.
     fn back(&mut self, path: &Path) -> Option<(Arc<Path>, File)> {
         let (path, (mut file, _)) = self.departed.remove_entry(path)?;
         file.objects.retain(|key, _| !self.claims.contains_key(key));
@@ -243,7 +242,7 @@ impl Store {
         self.files.get(owner)?.objects.get(key).map(|kept| &kept.object)
     }
 
-    /// The file has these objects, which it had not before.
+    /// Takes in that the file has these objects, which it did not have before.
     fn claim(&mut self, keys: Vec<ObjectKey>, path: &Arc<Path>) -> Vec<Notice> {
         let mut doubles: BTreeMap<Arc<Path>, (ObjectKey, usize)> = BTreeMap::new();
         for key in keys {
@@ -271,7 +270,7 @@ impl Store {
         notices
     }
 
-    /// The file does not have the object any more.
+    /// Takes in that the file no longer has the object.
     fn disclaim(&mut self, key: ObjectKey, path: &Arc<Path>) {
         if let Some(claimants) = self.claims.get_mut(&key) {
             claimants.remove(path);

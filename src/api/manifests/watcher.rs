@@ -1,16 +1,15 @@
 //! Which files may have changed: inotify on folders.
 //!
-//! Folders are watched, never files: a file that is replaced takes its watch with it. The watched folders are those
-//! that were given, those of the files that were given, and each one that holds a symbolic link on the way to any of
-//! these or to a file in them, for that is how a `ConfigMap` changes: its files are links through `..data`, which is
-//! swapped.
+//! Folders are watched, never files: a file that is replaced takes its watch with it. The watched folders are the given
+//! ones, those of the given files, and each folder that holds a symbolic link on the way to one of these or to a file
+//! in them: that is how a `ConfigMap` changes, whose files are links through `..data`, which is swapped.
 //!
-//! An event says of a file that it was *written* (closed after writing, renamed to its name, linked), or that it
-//! *vanished* from its name. Only the former is a reason to read it: a file that is there again after having vanished
-//! is perhaps still being written, and its own event comes.
+//! An event says that a file was *written* (closed after writing, renamed to its name, linked), or that it *vanished*
+//! from its name. Only the former is a reason to read it: a file that is back after having vanished may still be being
+//! written, and its own event will come.
 //!
-//! A file that was *begun*, emptied or written to, is unfinished until one of these comes: whoever looks at it for another
-//! reason leaves it alone.
+//! A file that was *begun* (emptied or written to) is unfinished until one of these events comes: until then, it is not
+//! read for any other reason.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -26,8 +25,8 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 #[cfg(test)]
 mod tests;
 
-/// A file that nobody has written to for so long counts as finished: one may be kept open for ever, or have been changed
-/// without being opened.
+/// A file that nobody has written to for this long counts as finished: it may be kept open forever, or have been
+/// changed without being opened.
 const ABANDONED: Duration = Duration::from_mins(5);
 
 /// What an event may be about.
@@ -35,33 +34,33 @@ const ABANDONED: Duration = Duration::from_mins(5);
 pub(super) enum Subject {
     /// A manifest.
     File(PathBuf),
-    /// All that a folder lists.
+    /// All files that a folder lists.
     Folder(PathBuf),
 }
 
 /// What happened since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
-    /// These have new content.
+    /// Files that have new content.
     pub(super) written: BTreeSet<PathBuf>,
-    /// These are gone from their names; they may be back.
+    /// Files that are gone from their names; they may be back.
     pub(super) vanished: BTreeSet<PathBuf>,
-    /// These may have become readable.
+    /// Files that may have become readable.
     pub(super) attributes: BTreeSet<PathBuf>,
-    /// These are other folders than before.
+    /// Folders that are other ones than before.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// These were found to be there, and may be complete: no event told so.
+    /// Files that were found to be there and may be complete, although no event said so.
     pub(super) found: BTreeSet<PathBuf>,
-    /// Events were lost, or a watched folder is gone: look at everything.
+    /// Whether events were lost, or a watched folder is gone: look at everything.
     pub(super) everything: bool,
 }
 
 #[derive(Debug)]
 struct Watch {
     path: PathBuf,
-    /// The given folder that this is, under the names by which it was given.
+    /// The names under which this folder was given, if it was.
     folders: BTreeSet<PathBuf>,
-    /// Single names in it, and what depends on them.
+    /// Single names in the folder, and what depends on them.
     names: HashMap<OsString, BTreeSet<Subject>>,
 }
 
@@ -69,7 +68,7 @@ struct Watch {
 pub(super) struct Watcher {
     inotify: Inotify,
     watches: HashMap<WatchDescriptor, Watch>,
-    /// The files in the making, and when that was last heard of.
+    /// The files that are being written, and when the last write was noticed.
     unfinished: HashMap<PathBuf, Instant>,
     buffer: Vec<u8>,
 }
@@ -89,7 +88,8 @@ impl Watcher {
         self.inotify.as_fd().try_clone_to_owned()
     }
 
-    /// Watches a folder and the links on the way to it. Again and again, if need be: it may be another one by now.
+    /// Watches a folder and the links on the way to it. May be called again and again: the folder may be another one by
+    /// now.
     pub(super) fn watch_folder(&mut self, folder: &Path) -> io::Result<()> {
         let (links, _) = resolve(folder);
         for (directory, name) in links {
@@ -108,7 +108,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Nothing depends on the way to this file any more: one that is put there is seen by whoever watches its folder.
+    /// Stops watching the way to this file: if another file is put there, the watch of its folder notices.
     pub(super) fn forget_file(&mut self, file: &Path) {
         let subject = Subject::File(file.to_owned());
         for watch in self.watches.values_mut() {
@@ -120,7 +120,7 @@ impl Watcher {
         let idle =
             |_: &WatchDescriptor, watch: &mut Watch| watch.folders.is_empty() && watch.names.is_empty();
         for (descriptor, _) in self.watches.extract_if(idle) {
-            // It fails where the folder is gone, and the watch with it.
+            // This fails if the folder is gone, and the watch with it.
             let _ = self.inotify.watches().remove(descriptor);
         }
     }
@@ -160,7 +160,7 @@ impl Watcher {
         self.unfinished.get(file).is_some_and(|heard| heard.elapsed() < ABANDONED)
     }
 
-    /// All the news that there is now; does not wait.
+    /// All news that is available now; does not wait.
     pub(super) fn news(&mut self) -> io::Result<News> {
         let mut news = News::default();
         let now = Instant::now();
@@ -183,8 +183,8 @@ impl Watcher {
                     if self.watches.remove(&event.wd).is_some() {
                         news.everything = true;
                         self.unfinished.clear();
-                        // A folder that was moved is watched on, under a name that nobody gave. When it is gone,
-                        // so is the watch, and this fails.
+                        // A folder that was moved would stay watched, under a name that nobody gave. If it is gone, so
+                        // is the watch, and this fails.
                         let _ = self.inotify.watches().remove(event.wd);
                     }
                 } else if let (Some(watch), Some(name)) = (self.watches.get(&event.wd), event.name) {
@@ -196,7 +196,7 @@ impl Watcher {
 }
 
 impl Watch {
-    /// Something happened to this name. Comes for every write to a file, and reads none.
+    /// Handles an event about this name. Called for every write to a file, and reads none.
     fn named(
         &self,
         name: &OsStr,
@@ -231,7 +231,7 @@ impl Watch {
             if let Subject::Folder(folder) = subject
                 && matches!(said, Said::Vanished | Said::Written)
             {
-                // What is in it may be other files by now.
+                // The folder may have other files by now.
                 unfinished.retain(|file, _| file.parent() != Some(folder));
                 news.folders.insert(folder.clone());
             }
@@ -239,7 +239,7 @@ impl Watch {
     }
 }
 
-/// What an event says of a name.
+/// What an event says about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Attributes,
@@ -250,7 +250,7 @@ enum Said {
 }
 
 impl Said {
-    /// What this one says of what is at the path; `None`: nothing, since nothing is there any more.
+    /// What an event says about what is at the path; `None` if nothing is there any more.
     fn of(mask: EventMask, path: &Path) -> Option<Self> {
         if mask.contains(EventMask::ATTRIB) {
             return Some(Self::Attributes);
@@ -265,8 +265,9 @@ impl Said {
             return Some(Self::Written);
         }
         let metadata = fs::symlink_metadata(path).ok()?;
-        // A symbolic link, a folder, or another name of an existing file has its content from the beginning; any other is empty
-        // when it is made. One that is not any more is being written to, or had another name, or none, before it got this one.
+        // A symbolic link, a folder, or another name of an existing file has its content from the beginning; any other
+        // file is empty when it is made. If it is no longer empty, it is being written to, or had another name, or
+        // none, before it got this one.
         Some(if !metadata.is_file() || metadata.nlink() > 1 {
             Self::Written
         } else if metadata.len() == 0 {
@@ -287,7 +288,7 @@ pub(super) fn is_manifest(name: &OsStr) -> bool {
 /// A name in a folder.
 type Entry = (PathBuf, OsString);
 
-/// The symbolic links on the way of an absolute path, and where the way ends, as far as it exists.
+/// The symbolic links on the way to an absolute path, and where the way ends, as far as it exists.
 fn resolve(path: &Path) -> (Vec<Entry>, Option<Entry>) {
     /// As many as the kernel follows.
     const MOST_LINKS: usize = 40;

@@ -1,11 +1,11 @@
 //! The API's objects in the encoding that Kubernetes' own clients ask for: protocol buffers.
 //!
-//! A third of the bytes of JSON, and none of them has to be looked at to be passed over. Field numbers are those of
-//! `generated.proto` in k8s.io/api (core/v1, discovery/v1) and k8s.io/apimachinery (meta/v1); they never change their
-//! meaning. As in JSON, what is unknown is passed over. Go's encoder writes texts and numbers that are empty: an empty one
-//! is as good as absent here, as it is for [`convert`](super::super::convert).
+//! They have a third of the bytes of JSON, and fields are skipped without looking at their bytes. Field numbers are
+//! those of `generated.proto` in k8s.io/api (core/v1, discovery/v1) and k8s.io/apimachinery (meta/v1); they never
+//! change their meaning. As in JSON, unknown fields are skipped. Go's encoder writes empty texts and numbers too: here
+//! an empty one is the same as an absent one, as it is for [`convert`](super::super::convert).
 //!
-//! The wire format is `quick-protobuf`'s business. Its generated types are not used: they have all fields of all kinds.
+//! The wire format is left to `quick-protobuf`. Its generated types are not used: they have all fields of all kinds.
 
 use std::borrow::Cow;
 
@@ -45,14 +45,14 @@ fn prefix(path: &[&str]) -> String {
 }
 
 impl Error {
-    /// Says which field it was, on the way out.
+    /// Adds the name of the field that the error is in.
     #[must_use]
     pub fn within(mut self, field: &'static str) -> Self {
         self.path.push(field);
         self
     }
 
-    /// Something else was expected.
+    /// An error that says what was expected.
     pub fn expected(what: &'static str) -> Self {
         Self { path: Vec::new(), problem: Problem::Expected(what) }
     }
@@ -64,14 +64,14 @@ impl From<quick_protobuf::Error> for Error {
     }
 }
 
-/// What a field holds, by its wire type.
+/// The content of a field, by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content<'a> {
-    /// A number or a truth.
+    /// A number or a boolean.
     Number(u64),
     /// A text, bytes, or a message.
     Bytes(&'a [u8]),
-    /// Numbers of a fixed width: no field that is used has one.
+    /// A number of a fixed width: no field that is used has one.
     Fixed,
 }
 
@@ -95,14 +95,14 @@ impl<'a> Content<'a> {
     }
 }
 
-/// The fields of a message, as they come: number and content.
+/// The fields of a message, in the order in which they come: number and content.
 pub struct Fields<'a> {
     message: &'a [u8],
     reader: BytesReader,
 }
 
 impl<'a> Fields<'a> {
-    /// Those of this message.
+    /// The fields of this message.
     pub fn of(message: &'a [u8]) -> Self {
         Self { message, reader: BytesReader::from_bytes(message) }
     }
@@ -139,12 +139,13 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// What can be the value of a field, or a whole message.
+/// A type that can be the value of a field, or a whole message.
 pub trait Value<'a>: Default {
-    /// Takes content in: another item of a list, more of the fields of a message, otherwise in place of what was there.
+    /// Takes in content: as another item of a list, as more fields of a message, otherwise in place of the previous
+    /// value.
     ///
     /// # Errors
-    /// [`Error`], if the content is none for such a value.
+    /// [`Error`], if the content does not fit the type.
     fn put(&mut self, content: Content<'a>) -> Result<(), Error>;
 }
 
@@ -158,7 +159,7 @@ pub fn decode<'a, M: Value<'a>>(message: &'a [u8]) -> Result<M, Error> {
     Ok(decoded)
 }
 
-/// Says by which numbers the fields of messages go.
+/// Assigns field numbers to the fields of messages.
 macro_rules! messages {
     ($($message:ident $(<$life:lifetime>)? { $($number:literal: $field:ident),* $(,)? })*) => { $(
         impl<'a> $crate::api::objects::protobuf::Value<'a> for $message $(<$life>)? {
@@ -210,7 +211,7 @@ messages! {
     }
 }
 
-/// Bytes that are not looked at yet.
+/// Bytes that are not decoded yet.
 impl<'a> Value<'a> for &'a [u8] {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
         *self = content.bytes()?;
@@ -218,12 +219,12 @@ impl<'a> Value<'a> for &'a [u8] {
     }
 }
 
-/// API servers take whatever bytes a client that speaks protocol buffers puts into an annotation. What is no UTF-8 is read
-/// as Go's JSON encoder writes it, U+FFFD: it makes one object strange, and stops none.
+/// API servers accept whatever bytes a client that speaks protocol buffers puts into an annotation. Bytes that are not
+/// UTF-8 are read as Go's JSON encoder writes them, as U+FFFD: one object then looks strange, but no other is stopped.
 impl<'a> Value<'a> for Text<'a> {
     fn put(&mut self, content: Content<'a>) -> Result<(), Error> {
         let bytes = content.bytes()?;
-        // Beforehand, since the other function looks at each byte.
+        // Checked first, since the lossy function looks at each byte.
         let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
         *self = Self(text);
         Ok(())
@@ -242,7 +243,7 @@ impl Value<'_> for String {
 impl Value<'_> for i32 {
     fn put(&mut self, content: Content<'_>) -> Result<(), Error> {
         let number = content.number()?;
-        // Negative ones are written as 64 bits.
+        // Negative numbers are written as 64 bits.
         *self = i32::try_from(number.cast_signed()).map_err(|_| Error::expected("a number of 32 bits"))?;
         Ok(())
     }
@@ -286,7 +287,7 @@ impl<'a, A: Array<Item: Value<'a>>> Value<'a> for SmallVec<A> {
     }
 }
 
-/// meta/v1 `Timestamp`. Times of objects have no fractions of seconds; an empty message is no time, as 0 is.
+/// meta/v1 `Timestamp`. Times of objects have no fractions of seconds; an empty message means no time, as 0 does.
 #[derive(Default)]
 struct SinceEpoch {
     seconds: i64,
@@ -303,7 +304,7 @@ impl Value<'_> for Time {
     }
 }
 
-/// An entry of a map of texts. Few are of use, so that neither part of it is looked at yet.
+/// An entry of a map of texts. Few entries are used, so neither part is decoded yet.
 #[derive(Debug, Default)]
 pub struct Entry<'a> {
     /// Its key.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::failure::Refusal;
 use crate::api::objects::protobuf::messages;
 
-/// `Status`, as far as it is used.
+/// The part of `Status` that is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Explanation {
@@ -53,7 +53,8 @@ impl From<Explanation> for Refusal {
     }
 }
 
-/// A refusal from all that the server said; what it says in the status object goes first, but for how long to wait.
+/// A refusal, from all that the server said. The status object takes precedence, except for how long to wait: there the
+/// header does.
 pub(super) fn refusal(
     code: u16,
     headers: &HeaderMap,

@@ -26,28 +26,30 @@ use crate::api::convert::{Converted, Problem, in_words};
 use crate::api::objects::{Object, Text};
 use crate::api::{Change, Event};
 
-/// A watch that ends sooner than this without having sent anything failed.
+/// A watch that ends sooner than this, without having sent anything, has failed.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 
-/// After so long in which watches stayed silent a complete set is asked for. A server that was restored from a backup says
-/// nothing of versions below the one that a watch goes on from, and so nothing at all, perhaps for days; and the places of
-/// both are compared by nobody else. Servers that send no bookmarks pay for it with a list in five quiet minutes.
+/// After watches have been silent for this long, a complete set is asked for.
+///
+/// A server that was restored from a backup says nothing about versions below the one that a watch goes on from, so it
+/// may say nothing at all for days; and nothing else compares the positions of the two. The price: servers that send no
+/// bookmarks are asked for a list every five quiet minutes.
 const LONGEST_SILENCE: Duration = Duration::from_mins(5);
 
-/// After so many failures in a row to go on from a version, of which it may be the cause, a complete set is asked for. The
-/// server may fail at just this version, or at what comes next after it, until it forgets both, which may be never.
+/// After this many failures in a row to go on from a version, which may be their cause, a complete set is asked for.
+/// The server may fail at just this version, or at what comes next after it, until it forgets both, which may be never.
 const FAILURES_AT_A_VERSION: u32 = 3;
 
-/// How long it may take until a watch that was cut is opened again, at random: a server that ends cuts those of thousands of
-/// nodes.
+/// A watch that was cut is opened again after a random delay of up to this: a server that shuts down cuts the watches
+/// of thousands of nodes.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// The longest `Retry-After` that is obeyed: servers say seconds, and a wrong number must not stop a node for long.
+/// The longest `Retry-After` that is obeyed: it is in seconds, and a wrong number must not stop a node for long.
 const LONGEST_DEMAND: Duration = Duration::from_mins(2);
 
-/// Why the loop does not simply go on.
+/// Why the loop does not simply continue.
 enum Stop {
-    /// Nobody wants events any more.
+    /// Nobody reads events any more.
     NoReader,
     /// Something failed.
     Failed(Verb, Failure),
@@ -57,20 +59,21 @@ enum Stop {
 struct Judged<K: Kind> {
     key: K::Key,
     version: Version,
-    /// `None`: none of ours.
+    /// `None` if the object is not one of ours.
     item: Option<K::Item>,
 }
 
-/// How long this goes on before others get their turn, where thousands of events are there already: counted in events, of
-/// some ten microseconds each. Whoever reads them gets as many together. (tokio's own budget is half of that, at most,
-/// and each turn of the runtime reads the clock several times.)
+/// Lets other tasks run after a number of events, in case thousands of events are already there.
+///
+/// An event takes some ten microseconds. The reader of the events gets as many of them together. (tokio's own budget is
+/// half of that, at most, and each turn of the runtime reads the clock several times.)
 #[derive(Default)]
 struct Turn(u32);
 
 impl Turn {
     const EVENTS: u32 = 256;
 
-    /// One event more.
+    /// Counts one more event.
     async fn take(&mut self) {
         self.0 += 1;
         if self.0 == Self::EVENTS {
@@ -89,13 +92,13 @@ pub(super) struct Cycle<K: Kind> {
     report: WatchReport,
     complaints: Complaints<K::Key>,
     strategy: Strategy,
-    /// The newest version known: of the last complete set, event or bookmark. Kept whatever fails.
+    /// The newest known version: that of the last complete set, event or bookmark. Kept whatever fails.
     seen: Option<Version>,
-    /// Whether `seen` is where a watch can go on; otherwise a complete set is needed first.
+    /// Whether a watch can go on from `seen`; otherwise a complete set is needed first.
     listed: bool,
-    /// How often in a row going on from `seen` failed.
+    /// How many attempts in a row to go on from `seen` have failed.
     failures_at_version: u32,
-    /// For how long nothing has come, over all watches since something did.
+    /// How long nothing has been received, over all watches since something was.
     silent: Duration,
     /// Whether the server ever granted a request.
     granted: bool,
@@ -128,13 +131,13 @@ impl<K: Kind> Cycle<K> {
         }
     }
 
-    /// Watches until nobody reads the events any more. Ends with an error only when the server denies the very
-    /// first thing that it grants or denies: someone has to set up permissions then. Later, denials are waited
-    /// out like everything else, since a proxy that runs must not stop.
+    /// Watches until nobody reads the events any more. Ends with an error only if the server denies a request before it
+    /// has granted any: someone has to set up permissions then. Later denials are waited out like everything else,
+    /// since a running proxy must not stop.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         tracing::info!("Starting {} controller", K::RESOURCE.controller());
         tracing::info!(controller = K::RESOURCE.controller(), "Waiting for caches to sync");
-        // 0.8 s, doubled up to 30 s, plus a random part of up to the same; from the start after a watch that was none.
+        // 0.8 s, doubled up to 30 s, plus a random part of up to the same; starts over after a watch that did not fail.
         let mut backoff = DefaultBackoff::default();
         loop {
             match self.once().await {
@@ -175,7 +178,7 @@ impl<K: Kind> Cycle<K> {
         self.follow(frames).await
     }
 
-    /// Gets a complete set and hands it on. A streaming list goes on as a watch.
+    /// Gets a complete set and hands it on. A streaming list continues as a watch, whose frames are returned.
     async fn list(&mut self) -> Result<Option<Frames>, Stop> {
         loop {
             self.complaints.list_begins();
@@ -293,7 +296,7 @@ impl<K: Kind> Cycle<K> {
         Ok(())
     }
 
-    /// Opens a watch where the last one ended.
+    /// Opens a watch that goes on where the last one ended.
     async fn resume(&mut self) -> Result<Frames, Stop> {
         loop {
             let version = self.seen.as_ref().map_or("", Version::as_str);
@@ -309,7 +312,7 @@ impl<K: Kind> Cycle<K> {
         }
     }
 
-    /// Whether a request failed for its field selector, and the next one does without.
+    /// Whether a request failed because of its field selector, and the next one will do without it.
     fn asks_for_less(&mut self, failure: &Failure) -> bool {
         let less = failure.bad_request().is_some_and(|refusal| self.kind.give_up_fields(refusal));
         if less {
@@ -321,12 +324,13 @@ impl<K: Kind> Cycle<K> {
         less
     }
 
-    /// Hands on changes until the stream ends: `Ok` when that is nothing unusual.
+    /// Hands on changes until the stream ends: `Ok` if the end is nothing unusual.
     async fn follow(&mut self, frames: Frames) -> Result<(), Stop> {
         let opened = Instant::now();
         let mut sent_something = false;
         let ended = self.follow_since(opened, frames, &mut sent_something).await;
-        // However it ends: a balancer that cuts what is silent keeps any single watch from being silent for long.
+        // Added up however watches end: a balancer that cuts silent connections keeps any single watch from being
+        // silent for long.
         self.silent = if sent_something { Duration::ZERO } else { self.silent + opened.elapsed() };
         if sent_something {
             self.failures_at_version = 0;
@@ -348,12 +352,12 @@ impl<K: Kind> Cycle<K> {
                 Ok(None) if *sent_something || opened.elapsed() >= SHORT_WATCH => return Ok(()),
                 Ok(None) => return Err(failed(Failure::ShortWatch)),
                 Err(Failure::Silence(limit)) => {
-                    // Dead, or a server that sends no bookmarks: opening it again costs little.
+                    // The connection is dead, or the server sends no bookmarks: opening the watch again costs little.
                     tracing::debug!(resource = %K::RESOURCE, ?limit, "A silent watch is opened again");
                     return Ok(());
                 }
-                // As its end is: balancers cut what is idle for longer than they like, and servers that are replaced do not
-                // say goodbye. Whether the server is well is for the next request to say.
+                // Treated like an end: balancers cut what is idle for longer than they like, and servers that are
+                // replaced do not say goodbye. The next request will show whether the server is well.
                 Err(Failure::Broken(reason)) if *sent_something || opened.elapsed() >= SHORT_WATCH => {
                     tracing::debug!(resource = %K::RESOURCE, reason, "A watch that was cut is opened again");
                     tokio::time::sleep(SPREAD.mul_f64(f64::from(random()) / f64::from(u32::MAX))).await;
@@ -377,7 +381,7 @@ impl<K: Kind> Cycle<K> {
             if let (Some(offered), Some(seen)) = (&version, &self.seen)
                 && offered.is_older_than(seen)
             {
-                // In one watch versions only grow. Whatever this is, it must not undo what is newer.
+                // In one watch, versions only grow. Whatever this event is, it must not undo what is newer.
                 return Err(failed(Failure::Older { offered: offered.clone(), seen: seen.clone() }));
             }
             *sent_something = true;
@@ -390,12 +394,12 @@ impl<K: Kind> Cycle<K> {
         }
     }
 
-    /// Decodes and converts an object, and drops it. Only an object without a name is a failure.
+    /// Decodes and converts an object, and drops it. Only an object without a readable name and version is a failure.
     ///
-    /// An invalid object counts as one that does not exist, also where it made sense before. The
-    /// other choice, to go on with what it was, makes this node's behaviour depend on its past: after a restart,
-    /// or on a node that joined later, the object would be gone anyway; and addresses that it names no longer may be
-    /// someone else's by then. (For files that people edit it is the right choice, and there it is made.)
+    /// An invalid object counts as nonexistent, even if it was valid before. The alternative, to keep its last valid
+    /// version, would make this node's behaviour depend on its past: after a restart, or on a node that joined later,
+    /// the object would be gone anyway; and addresses that it no longer names may be someone else's by then. (For files
+    /// that people edit, the alternative is right, and is used there.)
     fn judge<'a>(&mut self, object: Encoded<'a>) -> Result<Judged<K>, Failure> {
         const SKIPPED: &str = "Skipping an invalid object";
         const PARTLY: &str = "Skipping an invalid part of an object";
@@ -454,7 +458,7 @@ impl<K: Kind> Cycle<K> {
         Ok(Judged { key, version, item })
     }
 
-    /// Sends a request. Its parameters are ours, so that there is no way for it not to be one.
+    /// Sends a request. All its parameters are ours, so building it cannot fail.
     async fn open(
         &mut self,
         verb: Verb,
@@ -497,7 +501,7 @@ fn key_of<K: Kind>(metadata: &NamedMetadata<'_>) -> K::Key {
     K::key(&metadata.namespace, &metadata.name)
 }
 
-/// Spreads the watches of many nodes; the standard library's hasher has random keys, which is random enough.
+/// A random number, to spread the watches of many nodes. The standard library's hasher has random keys: random enough.
 fn random() -> u32 {
     u32::try_from(RandomState::new().hash_one(()) >> 32).expect("32 bits are left")
 }

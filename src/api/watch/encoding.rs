@@ -1,8 +1,8 @@
-//! The two encodings that answers have, and what is read of an answer before its objects are decoded.
+//! The two encodings of answers, and what is read of an answer before its objects are decoded.
 //!
-//! Protocol buffers are asked for first, as Kubernetes' own clients do: a third of the bytes, and a tenth of the work to
-//! read them. JSON is understood as well, since a user can want it, and something in front of an API server may know
-//! nothing else; what came is told by the answer's `Content-Type`.
+//! Protocol buffers are asked for first, as Kubernetes' own clients do: they have a third of the bytes, and take a
+//! tenth of the work to read. JSON is understood as well, since a user may want it, and something in front of an API
+//! server may know nothing else; the answer's `Content-Type` tells which one came.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ pub enum Encoding {
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 impl Encoding {
-    /// The value of the header `Accept` that asks for this one.
+    /// The value of the header `Accept` that asks for this encoding.
     pub(super) fn accept(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Protobuf => "application/vnd.kubernetes.protobuf,application/json",
@@ -38,7 +38,7 @@ impl Encoding {
         })
     }
 
-    /// That of an answer. Whatever is not said to be something else may be JSON.
+    /// The encoding of an answer. Whatever is not declared as something else may be JSON.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
             Some(value) if value.starts_with(PROTOBUF.as_bytes()) => Self::Protobuf,
@@ -46,7 +46,7 @@ impl Encoding {
         }
     }
 
-    /// Reads an event of a watch. An `ERROR` event is a failure like the same status as an answer.
+    /// Reads an event of a watch. An `ERROR` event is a failure, like an answer with the same status.
     pub(super) fn event(self, bytes: &[u8]) -> Result<WatchEvent<'_>, Failure> {
         match self {
             Self::Protobuf => protobuf::event(bytes),
@@ -75,13 +75,13 @@ impl Encoding {
 pub(super) struct Page<'a> {
     /// The version of the whole collection, the same in all its pages.
     pub(super) version: Option<Version>,
-    /// The ticket for the next page.
+    /// The token for the next page.
     pub(super) continues: Option<String>,
     /// The objects.
     pub(super) items: Vec<Encoded<'a>>,
 }
 
-/// What an event of a watch says; objects are not decoded yet.
+/// The content of a watch event; objects are not decoded yet.
 pub(super) enum WatchEvent<'a> {
     /// `ADDED` or `MODIFIED`.
     Put(Encoded<'a>),
@@ -123,7 +123,7 @@ impl<'a> WatchEvent<'a> {
 pub(super) enum Encoded<'a> {
     /// The message.
     Protobuf(&'a [u8]),
-    /// A text that begins with the object, whatever is behind it.
+    /// A text that begins with the object, whatever follows it.
     Json(&'a str),
 }
 
@@ -137,7 +137,7 @@ pub(super) enum Undecodable {
 }
 
 impl<'a> Encoded<'a> {
-    /// The object.
+    /// Decodes the object.
     pub(super) fn decode<T: Deserialize<'a> + Value<'a>>(self) -> Result<T, Undecodable> {
         Ok(match self {
             Self::Protobuf(message) => objects::protobuf::decode(message)?,
@@ -145,7 +145,7 @@ impl<'a> Encoded<'a> {
         })
     }
 
-    /// Its metadata only: where the rest does not matter, or cannot be decoded.
+    /// Decodes only its metadata, if the rest does not matter or cannot be decoded.
     pub(super) fn metadata(self) -> Result<NamedMetadata<'a>, Failure> {
         let named: Named<'a> =
             self.decode().map_err(|error| malformed("the metadata of an object", &error))?;
@@ -153,14 +153,14 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// An object as far as its metadata.
+/// An object reduced to its metadata.
 #[derive(Debug, Default, Deserialize)]
 struct Named<'a> {
     #[serde(default, borrow)]
     metadata: NamedMetadata<'a>,
 }
 
-/// `ObjectMeta` of the API, as far as it is used where objects are not looked at.
+/// The part of the API's `ObjectMeta` that is used if the object itself is not looked at.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct NamedMetadata<'a> {
@@ -173,7 +173,7 @@ pub(super) struct NamedMetadata<'a> {
     /// The version.
     #[serde(borrow)]
     pub(super) resource_version: Text<'a>,
-    /// Annotations; bookmarks say the end of a streaming list by one.
+    /// Annotations; by one of them, a bookmark says that it ends a streaming list.
     #[serde(borrow)]
     annotations: Option<Annotations<'a>>,
 }

@@ -1,16 +1,16 @@
-//! What goes wrong with a request, as values that decisions can be made on.
+//! What can go wrong with a request, as values to base decisions on.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::version::Version;
 
-/// What a request wanted to do, in the words of RBAC.
+/// What a request wanted to do, in RBAC's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// The objects as a list, in pages.
+    /// Get the objects as a list, in pages.
     List,
-    /// Changes; or the objects, and then changes (a streaming list is a watch).
+    /// Get changes, or first the objects and then changes (a streaming list is a watch).
     Watch,
 }
 
@@ -30,11 +30,11 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// No connection, or it broke before the answer began.
     Connection(String),
-    /// The connection broke in the midst of the answer, or somebody on its way cut it.
+    /// The connection broke in the middle of the answer, or somebody on the way cut it.
     Broken(String),
-    /// No byte for this long, where some were due.
+    /// No byte was received for this long, although some were due.
     Silence(Duration),
-    /// The answer is not what an API server says.
+    /// The answer is not one that an API server gives.
     Malformed(String),
     /// The answer is older than what was seen before.
     Older {
@@ -43,10 +43,10 @@ pub(super) enum Failure {
         /// The newest one known.
         seen: Version,
     },
-    /// The answer ended before the list was complete; a streaming list that takes longer than the watch was asked
-    /// for does.
+    /// The answer ended before the list was complete, as happens to a streaming list that takes longer than the watch
+    /// was asked for.
     Incomplete,
-    /// The watch ended at once, without an event: to be treated like an error, or it would be opened again and again.
+    /// The watch ended at once, without an event. Treated like an error, or it would be opened again and again.
     ShortWatch,
 }
 
@@ -66,29 +66,29 @@ pub(super) struct Refusal {
 }
 
 impl Failure {
-    /// 401 or 403: only someone else can mend that.
+    /// 401 or 403: only someone else can fix that.
     pub(super) fn is_denial(&self) -> bool {
         matches!(self, Self::Refused(refusal) if matches!(refusal.code, 401 | 403))
     }
 
-    /// 410: the version, or the page, that we went on from is forgotten; only a new list helps.
+    /// 410: the server has forgotten the version, or the page, that the request went on from; only a new list helps.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.code == 410)
     }
 
-    /// The server does not know the version yet that the answer must not be older than.
+    /// The server does not yet know the version that the answer must not be older than.
     pub(super) fn is_version_too_large(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.version_too_large)
     }
 
-    /// A 4xx that says "I do not understand this request", as servers without streaming lists do (422 by those
-    /// that know the parameters, 400 by older ones). Not those that another request would get as well.
+    /// A 4xx that says "I do not understand this request", as servers without streaming lists answer (422 from those
+    /// that know the parameters, 400 from older ones). Codes that any other request would get as well do not count.
     pub(super) fn is_misunderstanding(&self) -> bool {
         matches!(self, Self::Refused(refusal)
             if matches!(refusal.code, 400..=499) && !matches!(refusal.code, 401 | 403 | 408 | 409 | 410 | 429))
     }
 
-    /// What the server says of a request that makes no sense to it (400), as one with a selector that it does not know.
+    /// The server's text about a request that it cannot make sense of (400), such as one with an unknown selector.
     pub(super) fn bad_request(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) if refusal.code == 400 => Some(&refusal.message),
@@ -96,15 +96,16 @@ impl Failure {
         }
     }
 
-    /// 500: the server itself failed at this request, where another one may do. That is what servers with streaming
-    /// lists answer to each of them while their etcd is too old for it (before 3.4.31 and 3.5.13), or not yet known
-    /// to be new enough. Overload has codes of its own (429, 503, 504).
+    /// 500: the server itself failed at this request, while a different one may succeed. Servers with streaming lists
+    /// answer this to all such requests while their etcd is too old for them (before 3.4.31 and 3.5.13), or not yet
+    /// known to be new enough. Overload has codes of its own (429, 503, 504).
     pub(super) fn is_internal(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.code == 500)
     }
 
-    /// Whether a watch from another version might not fail at this. No connection, a denial and overload say nothing of the
-    /// version, and neither does a gateway without a server behind it, or one that ends all watches at once.
+    /// Whether a watch from another version might not fail. A missing connection, a denial and overload say nothing
+    /// about the version, and neither does a gateway without a server behind it, or a server that ends all watches at
+    /// once.
     pub(super) fn may_be_of_the_version(&self) -> bool {
         match self {
             Self::Refused(refusal) => !matches!(refusal.code, 401 | 403 | 408 | 429 | 502..=504),

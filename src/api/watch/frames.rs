@@ -1,4 +1,4 @@
-//! The events of a watch, one after the other, out of a body that comes in pieces.
+//! Splits the body of a watch, which comes in pieces, into events.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::http::{Answer, Silence, read_more};
 
 /// The longest event that is accepted, in bytes. etcd refuses objects of more than 1.5 MiB.
 const LIMIT_BYTES: usize = 16 << 20;
-/// How many bytes say how long an event is.
+/// How many bytes give the length of an event.
 const PREFIX_BYTES: usize = 4;
 
-/// The events of a watch that was opened.
+/// The events of an open watch.
 pub(super) struct Frames {
     encoding: Encoding,
     body: Body,
@@ -23,7 +23,7 @@ pub(super) struct Frames {
     buffer: Vec<u8>,
     /// Where the next event begins.
     start: usize,
-    /// Up to where there is no line end, from `start` on.
+    /// The end of the part, from `start` on, that is known to have no line end.
     searched: usize,
 }
 
@@ -33,7 +33,7 @@ impl Frames {
         Self { encoding, body, silence: Silence::default(), buffer: Vec::new(), start: 0, searched: 0 }
     }
 
-    /// The next event; `None` at the end of the body. A last one that was cut off does not count.
+    /// The next event; `None` at the end of the body. A last event that was cut off does not count.
     pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<WatchEvent<'_>>, Failure> {
         let frame = loop {
             if let Some(frame) = self.complete()? {
@@ -53,7 +53,7 @@ impl Frames {
         self.encoding.event(&self.buffer[frame]).map(Some)
     }
 
-    /// Where the next event is, if all of it is there.
+    /// Where the next event is, if it is complete.
     fn complete(&mut self) -> Result<Option<Range<usize>>, Failure> {
         match self.encoding {
             Encoding::Protobuf => self.complete_message(),
@@ -61,7 +61,7 @@ impl Frames {
         }
     }
 
-    /// A message comes behind its length in bytes, big-endian.
+    /// A message follows its length in bytes, big-endian.
     fn complete_message(&mut self) -> Result<Option<Range<usize>>, Failure> {
         let Some((prefix, rest)) = self.buffer[self.start..].split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);

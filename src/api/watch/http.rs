@@ -1,9 +1,9 @@
 //! One request, and its answer in pieces.
 //!
-//! kube's client carries the request (TLS, credentials, connections). Reading the answer is done here and not by
-//! its `list` and `watch`, for five things that those hide: every wait for bytes has a limit (a list of kube has
-//! none); `Retry-After` is seen; each object is decoded by itself, so that one that cannot be decoded has a
-//! name and stops no other; a relist can demand a version, which kube-runtime's watcher cannot; and kube knows JSON only.
+//! kube's client carries the request (TLS, credentials, connections). Its `list` and `watch` do not read the answer,
+//! for five reasons: here every wait for bytes has a limit (kube's list has none); `Retry-After` is seen; each object
+//! is decoded by itself, so that one that cannot be decoded has a name and stops no other; a relist can demand a
+//! version, which kube-runtime's watcher cannot; and kube knows only JSON.
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -25,15 +25,15 @@ use super::failure::Failure;
 /// How much of an error's body is read, in bytes.
 const ERROR_LIMIT_BYTES: usize = 64 << 10;
 
-/// An answer whose status is good; its body is still to come.
+/// A successful answer; its body is still to come.
 pub(super) struct Answer {
-    /// How what is in it is written.
+    /// The encoding of the body.
     pub(super) encoding: Encoding,
     /// The body.
     pub(super) body: Body,
 }
 
-/// Sends a request, for an answer that is best written in this encoding.
+/// Sends a request; `encoding` is the preferred one for the answer.
 pub(super) async fn open(
     client: &Client,
     mut request: Request<Vec<u8>>,
@@ -51,7 +51,7 @@ pub(super) async fn open(
         return Ok(Answer { encoding, body });
     }
     let mut text = Vec::new();
-    // What cannot be read of the explanation is left out: the status is known.
+    // If the explanation cannot be read to its end, the rest is left out: the status is known.
     let mut silence = Silence::default();
     while text.len() < ERROR_LIMIT_BYTES
         && silence.limit(read_more(&mut body, &mut text), limit).await == Ok(true)
@@ -61,14 +61,14 @@ pub(super) async fn open(
     Err(Failure::Refused(refusal(head.status.as_u16(), &head.headers, explanation, &text)))
 }
 
-/// Reads the whole body, however long it takes, as long as it does not pause for longer than the limit.
+/// Reads the whole body, however long that takes, as long as no pause is longer than the limit.
 pub(super) async fn read_all(mut body: Body, limit: Duration) -> Result<Vec<u8>, Failure> {
     let (mut bytes, mut silence) = (Vec::new(), Silence::default());
     while silence.limit(read_more(&mut body, &mut bytes), limit).await? {}
     Ok(bytes)
 }
 
-/// Appends the next piece of the body; whether there was one.
+/// Appends the next piece of the body; returns whether there was one.
 pub(super) async fn read_more(body: &mut Body, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
     loop {
         let Some(frame) = body.frame().await.transpose().map_err(|error| Failure::Broken(layers(&error)))?
@@ -83,15 +83,15 @@ pub(super) async fn read_more(body: &mut Body, bytes: &mut Vec<u8>) -> Result<bo
     }
 }
 
-/// Limits how long nothing comes, by one timer for many waits: each that is set wakes the thread that waits for sockets,
-/// to have it wait again, which costs more than the change that was waited for.
+/// Limits how long nothing may come, with one timer for many waits. Setting a timer wakes the thread that waits for
+/// sockets, only to make it wait again, which costs more than the change that was waited for.
 #[derive(Default)]
 pub(super) struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
-    /// What comes, or [`Failure::Silence`] if it does not within the limit, counted from now.
+    /// Returns what comes, or [`Failure::Silence`] if nothing does within the limit, counted from now.
     pub(super) async fn limit<T>(
         &mut self,
         coming: impl Future<Output = Result<T, Failure>>,
@@ -99,7 +99,7 @@ impl Silence {
     ) -> Result<T, Failure> {
         let (mut coming, mut end) = (pin!(coming), None);
         poll_fn(|context| {
-            // What is there already needs no clock.
+            // What is already there needs no clock.
             if let Poll::Ready(output) = coming.as_mut().poll(context) {
                 return Poll::Ready(output);
             }
@@ -113,7 +113,7 @@ impl Silence {
                 if Instant::now() >= end {
                     return Poll::Ready(Err(Failure::Silence(limit)));
                 }
-                // It was set for an earlier wait.
+                // The timer was set for an earlier wait.
                 timer.as_mut().reset(end);
             }
         })
@@ -121,10 +121,10 @@ impl Silence {
     }
 }
 
-/// The errors of the layers below, each of which says little: all of them, outermost first, without repetition.
+/// The errors of all layers below, outermost first, without repetition, since each alone says little.
 fn layers(error: &kube::Error) -> String {
     let mut text = match error {
-        // These two say only that another one is inside.
+        // These two say only that there is an inner error.
         kube::Error::Service(inner) => inner.to_string(),
         kube::Error::HyperError(inner) => inner.to_string(),
         other => other.to_string(),

@@ -1,4 +1,4 @@
-//! Answers in JSON: an event of a watch is a line.
+//! Answers in JSON: each event of a watch is a line.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -50,8 +50,8 @@ pub(super) fn event(line: &[u8]) -> Result<WatchEvent<'_>, Failure> {
     WatchEvent::of(kind, Encoded::Json(object.get()))
 }
 
-/// The object of an event as API servers write it, found without a walk through the object: it is walked through when
-/// it is decoded, and a list of a large cluster is a hundred million bytes.
+/// The object of an event in the form that API servers write, found without walking through the object. That is done
+/// when it is decoded, and a list of a large cluster is a hundred million bytes.
 fn usual(line: &[u8]) -> Option<&str> {
     let forms: [&[u8]; 2] = [br#"{"type":"ADDED","object":"#, br#"{"type":"MODIFIED","object":"#];
     let object = forms.into_iter().find_map(|form| line.strip_prefix(form))?;

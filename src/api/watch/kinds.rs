@@ -1,4 +1,4 @@
-//! The kinds of objects that are watched: where they are, which of them, and what they become.
+//! The kinds of objects that are watched: where they are, which of them are wanted, and what they are converted to.
 
 use std::sync::Arc;
 
@@ -13,14 +13,13 @@ use crate::cluster::types::{EndpointSlice, Node, Service, ServiceKey, SliceKey};
 
 /// A kind of objects, and which of them are wanted (contract 3.1).
 ///
-/// The selectors are the server's work: an object that stops matching is sent as deleted, one that begins matching
-/// as added.
+/// Selecting is the server's work: an object that stops matching is sent as deleted, one that begins matching as added.
 pub(super) trait Kind: Send + 'static {
     /// Its name and place.
     const RESOURCE: Resource;
     /// The API's object.
     type Object<'a>: Deserialize<'a> + Value<'a> + objects::Object<'a>;
-    /// What our object is known by.
+    /// The key of our object.
     type Key: Ord + Clone + Send + Sync;
     /// Our object.
     type Item: Send;
@@ -35,8 +34,8 @@ pub(super) trait Kind: Send + 'static {
         None
     }
 
-    /// Gives the field selector up, if this refusal (the server's text) is about it and it only spares objects that are ignored
-    /// anyway. Whether it was given up now.
+    /// Gives up the field selector, if this refusal (the server's text) is about it and the selector only spares
+    /// objects that are ignored anyway. Returns whether it was given up now.
     fn give_up_fields(&mut self, _refusal: &str) -> bool {
         false
     }
@@ -47,16 +46,16 @@ pub(super) trait Kind: Send + 'static {
     /// Our object, or why there is none.
     fn convert(&mut self, object: &Self::Object<'_>) -> Converted<Self::Item>;
 
-    /// The event that tells of a change.
+    /// The event that reports a change.
     fn event(change: Change<Self::Key, Self::Item>) -> Event;
 }
 
-/// Services: not those of another proxy, not headless ones.
+/// Services, without those of another proxy and headless ones.
 #[derive(Default)]
 pub(super) struct Services {
     converter: Converter,
-    /// The server does not know the field selector: headless ones come too. Servers know it since 1.31; those before refuse the
-    /// request, and name the field that they do not know.
+    /// The server does not know the field selector, so headless Services come too. Servers know it since 1.31; older
+    /// ones refuse the request, and name the field that they do not know.
     with_headless: bool,
 }
 
@@ -93,7 +92,7 @@ impl Kind for Services {
     }
 }
 
-/// EndpointSlices: not those of headless Services.
+/// EndpointSlices, without those of headless Services.
 #[derive(Default)]
 pub(super) struct Slices(Converter);
 
@@ -120,8 +119,8 @@ impl Kind for Slices {
     }
 }
 
-/// The Node object of this node. Listed and watched, not read by name, as kube-proxy does: the same three verbs
-/// for all kinds.
+/// The Node object of this node. As in kube-proxy, it is listed and watched, not read by name: the same three verbs for
+/// all kinds.
 pub(super) struct OwnNode {
     fields: String,
     converter: Converter,
@@ -156,7 +155,7 @@ impl Kind for OwnNode {
     }
 }
 
-/// The Node objects of all other nodes, where the user wants to have them looked at.
+/// The Node objects of all other nodes, if the user wants them looked at.
 pub(super) struct OtherNodes(OwnNode);
 
 impl OtherNodes {

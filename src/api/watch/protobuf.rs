@@ -1,8 +1,8 @@
-//! Answers in protocol buffers: what is around the objects.
+//! Answers in protocol buffers: the framing of the objects.
 //!
-//! An object that stands for itself is in an envelope: four bytes, and a message that names its type
+//! An object that stands alone is in an envelope: four bytes, then a message that names its type
 //! (k8s.io/apimachinery/pkg/runtime `Unknown`). A list is one such object; its items have no envelopes of their own. An
-//! event of a watch is a message without an envelope, with the object in one.
+//! event of a watch is a message without an envelope, but the object in it has one.
 
 use super::api_status::Explanation;
 use super::encoding::{Encoded, Page, WatchEvent, malformed};
@@ -11,7 +11,7 @@ use super::version::Version;
 use crate::api::objects::Text;
 use crate::api::objects::protobuf::{Error, decode, messages};
 
-/// What every envelope begins with.
+/// The first bytes of every envelope.
 const MAGIC: &[u8] = b"k8s\0";
 
 /// pkg/runtime `Unknown`.
@@ -33,7 +33,7 @@ struct RawExtension<'a> {
     raw: &'a [u8],
 }
 
-/// `ServiceList` and its like.
+/// `ServiceList` and the like.
 #[derive(Default)]
 struct List<'a> {
     metadata: ListMeta,
@@ -78,7 +78,7 @@ pub(super) fn explanation(bytes: &[u8]) -> Option<Explanation> {
     opened(bytes).and_then(decode).ok()
 }
 
-/// What is in the envelope.
+/// The content of an envelope.
 fn opened(bytes: &[u8]) -> Result<&[u8], Error> {
     let message = bytes.strip_prefix(MAGIC).ok_or(Error::expected("an envelope"))?;
     let Envelope { raw } = decode(message)?;

@@ -1,4 +1,4 @@
-//! What others may know of a watch: its state, what it counted, and what it logs.
+//! What others may know about a watch: its state, its counters, and its log lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,24 +12,25 @@ use super::failure::{Failure, Verb};
 /// How a watch is doing. Published whenever it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// A complete set of objects was received, ever. What is known stays in force whatever happens later.
+    /// Whether a complete set of objects was ever received. What is known stays in force, whatever happens later.
     pub synced: bool,
-    /// What went wrong last, while it has not been put right: `list services: forbidden: ...`.
+    /// The last failure, until it is overcome: `list services: forbidden: ...`.
     pub last_error: Option<Arc<str>>,
-    /// How often the watch was opened again, for whatever reason. A quiet cluster has one in five to ten minutes.
+    /// How often the watch was opened again, for whatever reason. In a quiet cluster, that is once in five to ten
+    /// minutes.
     pub restarts: u64,
 }
 
-/// What a watch counted since the start. Read without locks, at any time.
+/// What a watch has counted since the start. Can be read without locks, at any time.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Objects received: those of lists, and each change.
     pub events_received: AtomicU64,
-    /// Of these, objects that are none of this proxy's business.
+    /// Of these, objects that this proxy has nothing to do with.
     pub objects_ignored: AtomicU64,
-    /// Of these, objects that are invalid, or of which a part is, or that could not be decoded.
+    /// Of these, objects that are invalid, have an invalid part, or could not be decoded.
     pub objects_refused: AtomicU64,
-    /// Objects of which that is so now: the one number here that falls again.
+    /// How many objects are like that now: the only number here that can fall again.
     pub refused_now: AtomicU64,
     /// Complete sets of objects received after the first one.
     pub relists: AtomicU64,
@@ -43,7 +44,7 @@ impl Counters {
     }
 }
 
-/// The view of one watch from outside.
+/// One watch as seen from outside.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     /// What is watched.
@@ -59,8 +60,8 @@ pub(super) struct WatchReport {
     resource: Resource,
     status: watch::Sender<Status>,
     pub(super) counters: Arc<Counters>,
-    /// The failure that was logged last; a repetition is not worth a line, nor is the same at another request: where a server
-    /// fails at everything, watches and lists take turns.
+    /// The failure that was logged last. A repetition is not worth a line, nor is the same failure of another request:
+    /// if a server fails at everything, watches and lists take turns.
     logged: Option<String>,
 }
 
@@ -75,14 +76,14 @@ impl WatchReport {
         Monitor { resource: self.resource, status, counters }
     }
 
-    /// Something failed.
+    /// Records a failure.
     pub(super) fn failed(&mut self, verb: Verb, failure: &Failure) {
         Counters::count(&self.counters.errors);
         let reason = failure.to_string();
         let text = format!("{verb} {}: {reason}", self.resource);
         if self.logged.as_ref() != Some(&reason) {
             if failure.is_gone() {
-                // The normal end of a connection that was away for long.
+                // The normal outcome of having been disconnected for long.
                 tracing::info!(err = text, "Too much was missed, getting the complete set again");
             } else {
                 tracing::warn!(
@@ -95,13 +96,13 @@ impl WatchReport {
         self.status.send_modify(|status| status.last_error = Some(text.into()));
     }
 
-    /// The server lets a watch go on. Whether all is well again is seen when it sends something. (A list that is accepted may break
-    /// off, again and again: there, only a complete one counts.)
+    /// The server lets a watch go on. This ends the error in the status; the log says so only when the server sends
+    /// something. (A list that is accepted may break off, again and again: for lists, only a complete one counts.)
     pub(super) fn accepted(&self) {
         self.status.send_if_modified(|status| status.last_error.take().is_some());
     }
 
-    /// The server sends: what was wrong is over.
+    /// The server sends something: the failure is over.
     pub(super) fn alive(&mut self) {
         self.accepted();
         if self.logged.take().is_some() {
@@ -121,24 +122,24 @@ impl WatchReport {
         self.alive();
     }
 
-    /// The watch is opened once more.
+    /// The watch is opened again.
     pub(super) fn restarted(&self) {
         self.status.send_modify(|status| status.restarts += 1);
     }
 }
 
-/// What was said about which object: the same thing is not said twice, however often the object changes.
+/// What was logged about which object: the same problem is not logged twice, however often the object changes.
 pub(super) struct Complaints<K> {
     said: BTreeMap<K, Said>,
-    /// Of how many of these it was said that they are invalid. Counted, since a first list may have thousands.
+    /// How many of these say that their object is invalid. Kept as a number, since a first list may have thousands.
     invalid: u64,
     /// The objects complained about since the list began.
     in_list: BTreeSet<K>,
-    /// Where it is told how many of the objects are invalid.
+    /// Where the number of invalid objects is published.
     counters: Arc<Counters>,
 }
 
-/// What was said about an object.
+/// What was logged about an object.
 #[derive(PartialEq, Eq)]
 struct Said {
     problem: String,
@@ -150,12 +151,12 @@ impl<K: Ord + Clone> Complaints<K> {
         Self { said: BTreeMap::new(), invalid: 0, in_list: BTreeSet::new(), counters }
     }
 
-    /// An object is invalid, or a part of it; logged unless it was already.
+    /// An object, or a part of it, is invalid. Logged unless it was already.
     pub(super) fn about(&mut self, key: &K, problem: String, consequence: &'static str) {
         self.say(key, Said { problem, is_invalid: true }, consequence);
     }
 
-    /// A part of a valid object is not served; logged unless it was already.
+    /// A part of a valid object is not served. Logged unless it was already.
     pub(super) fn unserved(&mut self, key: &K, problem: String, consequence: &'static str) {
         self.say(key, Said { problem, is_invalid: false }, consequence);
     }
@@ -182,14 +183,14 @@ impl<K: Ord + Clone> Complaints<K> {
         self.in_list.clear();
     }
 
-    /// A list is complete: what it did not repeat does not exist.
+    /// A list is complete: an object that was not complained about again does not exist any more.
     pub(super) fn list_ends(&mut self) {
         let gone: Vec<Said> =
             self.said.extract_if(.., |key, _| !self.in_list.contains(key)).map(|(_, said)| said).collect();
         self.over(gone);
     }
 
-    /// This does not hold any more. Tells how many are invalid now.
+    /// These complaints do not hold any more. Publishes how many objects are invalid now.
     fn over(&mut self, said: impl IntoIterator<Item = Said>) {
         let invalid = said.into_iter().filter(|said| said.is_invalid);
         self.invalid -= invalid.map(|_| 1).sum::<u64>();

@@ -1,13 +1,13 @@
-//! How the next complete set of objects is asked for: decided by how earlier requests ended.
+//! How the next complete set of objects is asked for, decided by how earlier requests ended.
 
 use super::failure::Failure;
 use super::version::Version;
 
-/// So many consistent reads in a row must say that the cluster is older than what was seen before it is believed.
+/// How many consistent reads in a row must return an older state than was seen before it is believed.
 ///
-/// A consistent read cannot be stale, so the etcd was restored from a backup then, and its state is the truth
-/// however old it is. But a wrong "older" withdraws what works, and a late one costs half a minute (by the
-/// backoff) after an event that happens once in years.
+/// A consistent read cannot be stale, so etcd was restored from a backup, and its state is the truth however old it is.
+/// But to believe it wrongly withdraws what works, while to believe it late costs half a minute (by the backoff), after
+/// an event that happens once in years.
 const OLDER_ANSWERS_BELIEVED: u32 = 5;
 
 /// How the objects are transferred.
@@ -18,19 +18,19 @@ pub(super) enum How {
     Stream,
     /// As a list, in pages.
     Pages,
-    /// As a list in one piece: its pages were not fetched before the server forgot their version.
+    /// As a list in one piece, because the server forgot the version of the pages before all of them were fetched.
     OnePage,
 }
 
 /// Whether the server can do streaming lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Streaming {
-    /// As far as we know.
+    /// It can, as far as we know.
     Possible,
-    /// It did not understand the last one. It may not have understood anything (servers that are starting answer
-    /// 404 to all): the list that is tried next decides.
+    /// It did not understand the last streaming list. It may not have understood anything (servers that are starting
+    /// answer 404 to everything): the list that is tried next decides.
     Doubtful,
-    /// It understood the list: streaming is not tried again.
+    /// It understood the list instead: streaming is not tried again.
     Impossible,
 }
 
@@ -38,11 +38,11 @@ enum Streaming {
 #[derive(Debug)]
 pub(super) struct Strategy {
     streaming: Streaming,
-    /// The last streaming list got stuck, or the server could not do it: a list this time.
+    /// The last streaming list got stuck, or the server could not do it: ask for a list this time.
     list_once: bool,
-    /// Pages got lost: one piece this time.
+    /// Pages got lost: ask for one piece this time.
     one_page: bool,
-    /// The server did not have the version that was asked for: this time, the newest there is.
+    /// The server did not have the version that was asked for: ask for the newest state this time.
     newest: bool,
     /// How many consistent reads in a row were older than what was seen.
     older_answers: u32,
@@ -73,9 +73,8 @@ impl Strategy {
     /// The version that the answer must not be older than; `None` asks for a consistent read, the newest state
     /// that etcd has.
     ///
-    /// The first read is consistent, too, and not "whatever your cache has" as client-go's: what it says is
-    /// compared with a kernel that an earlier run programmed from newer data, perhaps. Servers since 1.31 serve
-    /// it from their cache.
+    /// The first read is consistent too, unlike client-go's "whatever your cache has": its result is compared with a
+    /// kernel that an earlier run may have programmed from newer data. Servers since 1.31 serve it from their cache.
     pub(super) fn not_older_than<'a>(&self, seen: Option<&'a Version>) -> Option<&'a Version> {
         seen.filter(|_| !self.newest)
     }
@@ -99,17 +98,19 @@ impl Strategy {
         *self = Self { streaming, ..Self::new() };
     }
 
-    /// An attempt failed. Whether the next one should be made at once, since it is a different one.
+    /// Records a failed attempt. Returns whether the next attempt, being a different one, should be made at once.
     pub(super) fn failed(&mut self, how: How, failure: &Failure) -> bool {
         match how {
             How::Stream if failure.is_misunderstanding() => {
                 self.streaming = Streaming::Doubtful;
                 return true;
             }
-            // After a pause, though: it may fail at everything. The next complete set is asked for as a stream again.
+            // The list comes only after a pause: the server may fail at everything. The next complete set is asked for
+            // as a stream again.
             How::Stream if failure.is_internal() => self.list_once = true,
-            // Servers that ignore the parameters start a plain watch, and never say that the list is complete. And a proxy in front
-            // of the server may cut each answer after a time that is too short for all objects, and not for a page of them.
+            // A server that ignores the parameters starts a plain watch, and never says that the list is complete. Or a
+            // proxy in front of the server cuts each answer after a time that is too short for all objects, but not for
+            // a page of them.
             How::Stream => {
                 self.list_once =
                     matches!(failure, Failure::Silence(_) | Failure::Incomplete | Failure::Broken(_));
@@ -123,7 +124,7 @@ impl Strategy {
             }
         }
         if matches!(failure, Failure::Older { .. }) {
-            // Counts only against consistent reads: others ask for a version, and a server that does not have it
+            // Only consistent reads count: other requests ask for a version, and a server that does not have it
             // refuses, or should have.
             self.older_answers = if self.newest { self.older_answers + 1 } else { 0 };
             self.newest = true;

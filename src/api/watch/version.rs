@@ -1,12 +1,12 @@
-//! Resource versions: how new what a server says is.
+//! Resource versions: how new the server's answers are.
 
 use std::fmt;
 
 /// The version of a collection or an object, as the API server numbers them: one counter per etcd, in decimal.
 ///
-/// Clients had to treat versions as opaque until Kubernetes 1.35 made their order part of the API (KEP-5504), for
-/// what has always been so: all servers of one cluster number from the same etcd. A version that is no such
-/// number is never called older than another.
+/// Clients had to treat versions as opaque until Kubernetes 1.35 made their order part of the API (KEP-5504), although
+/// the order has always held: all servers of one cluster number from the same etcd. A version that is not such a number
+/// is never considered older than another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version(String);
 
@@ -24,7 +24,7 @@ impl Version {
     /// Whether it is certain that this one is older.
     pub(super) fn is_older_than(&self, other: &Self) -> bool {
         let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
-        // Decimal numbers of any size, without leading zeros: the shorter one is the smaller one.
+        // Decimal numbers of any size, without leading zeros: the one with fewer digits is smaller.
         is_number(&self.0)
             && is_number(&other.0)
             && (self.0.len(), self.0.as_str()) < (other.0.len(), other.0.as_str())

@@ -1,4 +1,4 @@
-//! What a dry run prints: first how much, then what is taken away, then the rest, each in an order that stays the same.
+//! What a dry run prints: first the numbers, then what is taken away, then the rest, each in a stable order.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -10,7 +10,7 @@ use crate::leftovers::report::{Finding, Report};
 use crate::reconcile::rehearse::Write;
 use crate::state::{VirtualServerKey, Weight};
 
-/// From this place on nothing is taken away.
+/// The first place of steps that take nothing away.
 const MADE: u8 = 5;
 
 /// All that a start would change.
@@ -22,14 +22,14 @@ pub(super) struct Foreseen {
     pub(super) parameters: Vec<Change>,
     /// How many stale entries of connection tracking would be deleted.
     pub(super) stale: BTreeMap<Family, usize>,
-    /// What the takeover would do: "removed" stands for what would be.
+    /// What the takeover would do; "removed" stands for "would be removed".
     pub(super) leftovers: Report,
-    /// The virtual servers that are not ours and stay.
+    /// The virtual servers that are not ours, and stay.
     pub(super) foreign: Vec<VirtualServerKey>,
 }
 
 impl Foreseen {
-    /// All of it, for a person.
+    /// Everything, as text for a person.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         self.write(&mut text).expect("a string takes everything");
@@ -106,7 +106,7 @@ impl Foreseen {
     }
 }
 
-/// Where a step is shown. What is taken away comes first: it is what may hurt.
+/// The place at which a step is shown. What is taken away comes first: it is what may hurt.
 fn place(step: &Step) -> u8 {
     match step {
         Step::DeleteVirtualServer(_) => 0,
@@ -129,18 +129,18 @@ fn place(step: &Step) -> u8 {
     }
 }
 
-/// Whether a step takes new connections from a real server that stays.
+/// Whether a step keeps new connections away from a real server that stays.
 fn drains(step: &Step) -> bool {
     matches!(step, Step::EditRealServer(_, _, real) if real.weight == Weight::Exactly(0))
 }
 
-/// The kind of a step in words: the log's and the metrics', and which of them only drains.
+/// The kind of a step in the words of the log and the metrics; says which changes of real servers only drain them.
 fn kind(step: &Step) -> String {
     let drains = if drains(step) { " to weight 0" } else { "" };
     step.kind().as_str().replace('_', " ") + drains
 }
 
-/// A finding of the takeover in words for what has not happened yet.
+/// A finding of the takeover, worded as something that has not happened yet.
 struct Foretold<'a>(&'a Finding);
 
 impl fmt::Display for Foretold<'_> {
@@ -156,7 +156,7 @@ impl fmt::Display for Foretold<'_> {
                 "NOT ACCEPTED ANY MORE in {what}, which drops what no rule accepts (accept it by a rule of your own): {}",
                 rules.join(", ")
             ),
-            // The second is no finding of a takeover that begins.
+            // `Back` is not a finding of a takeover that only begins.
             Finding::Kept { what, why } | Finding::Back { what, why } => write!(f, "{what}: {why}"),
             Finding::OutOfReach { what, why } => write!(f, "CANNOT remove or make {what}: {why}"),
             Finding::Failed { what, why } => write!(f, "cannot look at {what}: {why}"),

@@ -1,4 +1,4 @@
-//! IP families: which one is the primary one, and what in the configuration does not fit (contract 3.6).
+//! IP families: which one is primary, and what in the configuration does not fit it (contract 3.6).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use crate::cluster::types::Family;
 use crate::options::ProxyOptions;
 use crate::options::proxy::{LocalDetector, NodePortAddresses};
 
-/// Where the program listens, under the names of the settings; `None`: nowhere.
+/// The addresses to listen on, by the names of their settings; `None`: nowhere.
 pub(super) type Listening = [(&'static str, Option<SocketAddr>); 2];
 
-/// Logs the addresses of the node and the families, and what does not fit.
+/// Logs the addresses of the node, the families, and what does not fit.
 ///
 /// # Errors
 /// The kernel lacks the primary family, or nothing could be forwarded.
@@ -63,14 +63,14 @@ pub(super) fn check(
     Ok(())
 }
 
-/// As the log shows them: the primary one first.
+/// The addresses as the log shows them: the primary one first.
 fn of_both(ips: &NodeIps) -> Vec<String> {
     let mut families = Family::ALL;
     families.sort_by_key(|family| *family != ips.primary);
     families.into_iter().map(|family| ips.of(family).to_string()).collect()
 }
 
-/// What does not fit.
+/// What does not fit: findings that are only logged, and one that ends the program.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Findings {
     told: Vec<String>,
@@ -80,7 +80,7 @@ struct Findings {
 fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &ProxyOptions) -> Findings {
     let primary = ips.primary;
     let (mut told, mut fatal) = (Vec::new(), None);
-    // All of them are of the other family, and there are some.
+    // There are networks, and all of them are of the other family.
     let misses = |networks: &[IpNet]| {
         !networks.is_empty() && networks.iter().all(|network| Family::of_network(network) != primary)
     };
@@ -95,11 +95,11 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
         LocalDetector::NodeCidr => fatal = wrong("spec.podCIDRs of the Node", pod_cidrs),
         LocalDetector::BridgeInterface(_) | LocalDetector::InterfaceNamePrefix(_) => {}
     }
-    // Of two families any may have virtual servers of others.
+    // With two families, either one may have virtual servers of others.
     if !dual_stack {
         told.extend(wrong("ipvs.excludeCIDRs", &options.exclude_cidrs));
     }
-    // With `primary`, a family of which the Node object has no address is served everywhere: that was asked for.
+    // With `primary`, a family without an address in the Node object is served everywhere: the user asked for that.
     if let NodePortAddresses { networks, primary: false } = &options.node_port_addresses {
         let families: BTreeSet<_> = networks.iter().map(Family::of_network).collect();
         let cluster: BTreeSet<_> = options.cluster_cidrs.iter().map(Family::of_network).collect();
@@ -122,7 +122,7 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
     Findings { told, fatal }
 }
 
-/// The addresses to listen on that a node of one family does not have.
+/// The addresses to listen on that are not of the node's only family.
 fn listens_in_vain(family: Family, listening: &Listening) -> impl Iterator<Item = String> {
     listening.iter().filter_map(move |(setting, address)| {
         let address = address.filter(|address| !address.ip().is_unspecified())?;
@@ -149,7 +149,8 @@ mod tests {
     fn what_does_not_fit_is_told_or_fatal() {
         const V4: &str = "192.0.2.1";
         const V6: &str = "fd00::1";
-        // Local by cluster CIDR unless pod CIDRs are given; told, fatal.
+        // Local traffic is detected by cluster CIDR, or by pod CIDRs where some are given. Last: findings logged,
+        // whether fatal.
         for (address, dual_stack, cluster, pods, told, fatal) in [
             (V4, true, &["10.244.0.0/16"][..], &[][..], 0, false),
             (V4, true, &[], &[], 0, false),
@@ -177,7 +178,7 @@ mod tests {
         }
     }
 
-    /// With two families, networks to leave alone may be of either, and so may an address to listen on.
+    /// With two families, networks to leave alone and addresses to listen on may be of either one.
     #[test]
     fn the_other_family_does_not_fit_where_there_is_one_only() {
         let (log, _listening) = crate::telemetry::tests::listen();

@@ -1,4 +1,4 @@
-//! What the source tells while the start waits for the Node, which may be for days.
+//! What the source tells while the start waits for the Node, which may take days.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use crate::api::{Change, Event};
 use crate::cluster::types::{ServiceKey, SliceKey};
 
-/// Events in the order in which they came, but for those that later ones make void: of each object the last one counts, and
-/// a complete set is all that there is of its kind. That an object is gone is held only where that set has it: of the others
-/// there may be any number in time.
+/// Events in their order of arrival, without those that later ones supersede: only the last event of each object is
+/// kept, and a complete set replaces all earlier events of its kind. A deletion is kept only for an object of that
+/// complete set: over time, any number of other objects may come and go.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
     events: BTreeMap<u64, Event>,
-    /// Where the last event about an object is.
+    /// The position of the last event about each object.
     places: HashMap<ObjectKey, u64>,
-    /// The objects of the complete sets, by kind of event.
+    /// The objects of the last complete set, by kind of event.
     listed: HashMap<Discriminant<Event>, HashSet<ObjectKey>>,
     next: u64,
 }
 
 impl HeldBack {
-    /// Adds one.
+    /// Adds an event.
     pub(super) fn put(&mut self, event: Event) {
         let kind = discriminant(&event);
         match Subject::of(&event) {
@@ -44,7 +44,7 @@ impl HeldBack {
         self.next += 1;
     }
 
-    /// All of them; none is left.
+    /// Takes all events out.
     pub(super) fn take(&mut self) -> Vec<Event> {
         std::mem::take(self).events.into_values().collect()
     }
@@ -62,7 +62,7 @@ enum ObjectKey {
 enum Subject {
     /// One object.
     Object { object: ObjectKey, is_gone: bool },
-    /// All of its kind: these.
+    /// All objects of a kind: exactly these.
     All(HashSet<ObjectKey>),
 }
 
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(held.take(), []);
     }
 
-    /// Jobs have Services of new names all the time.
+    /// Jobs create Services with new names all the time.
     #[test]
     fn what_came_and_went_meanwhile_is_forgotten() {
         let mut held = HeldBack::default();

@@ -1,15 +1,15 @@
-//! Whether this is the node's network at all. A pod without `hostNetwork: true` programs a network of its own, with success,
-//! and nobody gets anything of it.
+//! Whether this is the node's network at all. In a pod without `hostNetwork: true` the program successfully programs
+//! the pod's own network, and no traffic ever uses it.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-/// How long the addresses have to come: some are leased, and IPv6 looks for duplicates first.
+/// How long to wait for the addresses: some are leased, and IPv6 first checks for duplicates.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks, after a while, where the node's addresses are, if none of them is here. They may be elsewhere for a good reason: where
-/// a cloud translates them, no device has them.
+/// After a while, logs a warning if none of the node's addresses is on a device here. This may have a good reason:
+/// where a cloud translates the addresses, no device has them.
 pub(super) async fn look_for(addresses: Vec<IpAddr>) {
     tokio::time::sleep(PATIENCE).await;
     if !addresses.iter().copied().any(may_be_here) {
@@ -21,7 +21,8 @@ pub(super) async fn look_for(addresses: Vec<IpAddr>) {
     }
 }
 
-/// The kernel gives sockets only what is local. (To list all addresses takes longer, where there are many Services.)
+/// Whether the address may be local: a socket can only bind to a local one. (Listing all addresses takes longer, where
+/// there are many Services.)
 fn may_be_here(address: IpAddr) -> bool {
     !UdpSocket::bind((address, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }

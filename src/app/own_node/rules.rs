@@ -1,4 +1,4 @@
-//! What news of the own Node mean.
+//! What changes of the own Node mean.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use crate::cluster::types::Node;
 pub(super) struct OwnNode {
     name: Arc<str>,
     needs_pod_cidrs: bool,
-    /// As last heard of.
+    /// The Node as last seen.
     node: Option<Node>,
     /// Whether the start is over: before, no change means anything.
     started: bool,
-    /// What the Node lacks that it had, as said last: kubelet writes the object every few minutes.
+    /// What the Node has lost, as last logged: kubelet writes the object every few minutes.
     said: Option<&'static str>,
 }
 
-/// What to do about news.
+/// What to do about an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
-    /// The Node has its first addresses, which the start did not wait for any longer.
+    /// The Node has its first addresses, for which the start had stopped waiting.
     HasAddresses,
-    /// The Node lacks something that it had; what it said before holds. Only when that is new.
+    /// The Node has lost something that it had; the previous value stays in use. Returned only when the loss is new.
     Unusable(&'static str),
     /// The program has to be started anew.
     StartAnew(&'static str),
@@ -59,7 +59,7 @@ impl OwnNode {
         self.node.as_ref().map_or(&[], |node| &node.pod_cidrs)
     }
 
-    /// Why the networks of the node's pods are not known, where they are needed.
+    /// Why the needed pod networks of the node are unknown; `None`: they are known or not needed.
     pub(super) fn lacks_pod_cidrs(&self) -> Option<&'static str> {
         match &self.node {
             _ if !self.needs_pod_cidrs => None,
@@ -69,7 +69,8 @@ impl OwnNode {
         }
     }
 
-    /// Takes in an event and says what is to be passed on, and what it means. Before the start is over it means nothing.
+    /// Takes in an event; returns what is to be passed on, and what it means. Until the start is over, no event means
+    /// anything.
     pub(super) fn hear(&mut self, event: Event) -> (Option<Event>, Verdict) {
         let change = match event {
             Event::Node(change) => change,
@@ -92,7 +93,7 @@ impl OwnNode {
         (Some(Event::Node(change)), verdict)
     }
 
-    /// What a change of the Node means. Where the new one lacks something, it gets what the old one had.
+    /// What a change of the Node means. Where the new Node lacks something, it gets the old value.
     fn compare(&mut self, new: Option<&mut Node>) -> Verdict {
         let Some(old) = &self.node else {
             let has_addresses = new.is_some_and(|new| !new.addresses.is_empty());
@@ -102,7 +103,7 @@ impl OwnNode {
         let has_other_networks = self.needs_pod_cidrs && new.pod_cidrs != old.pod_cidrs;
         if new.addresses.is_empty() && !old.addresses.is_empty() {
             new.addresses.clone_from(&old.addresses);
-            // One that was registered anew has neither for a while. Another network is one all the same.
+            // A Node that was registered anew has neither for a while. A different network is a change all the same.
             if new.pod_cidrs.is_empty() {
                 new.pod_cidrs.clone_from(&old.pod_cidrs);
             } else if has_other_networks {
@@ -112,7 +113,7 @@ impl OwnNode {
             return if is_new { Verdict::Unusable(NO_ADDRESS) } else { Verdict::GoOn };
         }
         self.said = None;
-        // What counts are the first address and the first one of the other family.
+        // What counts is the first address, and the first one of the other family.
         let (has, had) = (NodeIps::new(&new.addresses, None), NodeIps::new(&old.addresses, None));
         if had.is_some() && has != had {
             return Verdict::StartAnew("NodeIPs changed for the node");

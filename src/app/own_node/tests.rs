@@ -23,7 +23,7 @@ fn options(local_detector: LocalDetector) -> ProxyOptions {
     ProxyOptions { local_detector, ..ProxyOptions::default() }
 }
 
-/// Waits with these events told, and no others to come within the patience.
+/// Waits with these events already sent; no others come within the time limits.
 async fn waited(options: &ProxyOptions, events: Vec<Event>) -> anyhow::Result<Waited> {
     let (sender, told) = mpsc::channel(16);
     for event in events {
@@ -45,7 +45,7 @@ async fn problem(options: &ProxyOptions, events: Vec<Event>) -> String {
     waited(options, events).await.err().expect("a problem").to_string()
 }
 
-/// Nobody may be told the addresses before this program serves the API server's own: an external cloud provider.
+/// Nobody may report the addresses before this program serves the API server's own address: an external cloud provider.
 #[tokio::test(start_paused = true)]
 async fn the_start_goes_on_without_a_node_or_its_addresses() {
     let (log, _listening) = crate::telemetry::tests::listen();
@@ -71,7 +71,7 @@ async fn the_start_goes_on_without_a_node_or_its_addresses() {
     assert_eq!(log.lines_with("Timed out").len(), 3, "once each");
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(log.lines_with("Is this the node's network?"), [""; 0], "no address was looked for");
-    // With addresses it does not wait.
+    // With addresses, the start does not wait.
     let begun = Instant::now();
     gone_on(&by_cluster, vec![upsert(&["192.0.2.1"], &[])]).await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -88,7 +88,7 @@ async fn networks_of_pods_are_waited_for_longer_where_they_are_needed() {
             soon,
             "no network in spec.podCIDRs, which --detect-local-mode=NodeCIDR needs",
         ),
-        // These five minutes come after those 30 seconds.
+        // The five minutes come after the 30 seconds.
         (
             vec![upsert(&[], &[])],
             late,
@@ -97,16 +97,16 @@ async fn networks_of_pods_are_waited_for_longer_where_they_are_needed() {
         (vec![Event::Node(Change::Replace(vec![]))], late, "it does not exist"),
     ] {
         let begun = Instant::now();
-        // The first list of all.
+        // The first, complete list.
         let events = [vec![Event::Node(Change::Replace(vec![]))], events].concat();
         let wanted = format!("timed out waiting for node \"here\": {missing}");
         assert_eq!((problem(&by_node, events).await, begun.elapsed()), (wanted, after));
     }
-    // Networks do for a start without addresses.
+    // Pod networks are enough for a start without addresses.
     let begun = Instant::now();
     let gate = gone_on(&by_node, vec![upsert(&[], &["10.244.1.0/24"])]).await;
     assert_eq!((gate.own.pod_cidrs().len(), begun.elapsed()), (1, FOR_ADDRESSES));
-    // It comes bit by bit.
+    // The facts come one by one.
     let events = vec![
         Event::Node(Change::Replace(vec![])),
         upsert(&[], &[]),
@@ -127,7 +127,7 @@ async fn the_start_waits_for_an_api_server_without_limit() {
     let mut waiting = std::pin::pin!(wait("here", &by_cluster, told, &shutdown));
     let an_hour = Duration::from_hours(1);
     assert!(tokio::time::timeout(an_hour, &mut waiting).await.is_err(), "nothing was told");
-    // What else there is says nothing about Nodes.
+    // Events about other objects say nothing about Nodes.
     sender.send(Event::Service(Change::Replace(vec![]))).await.unwrap();
     assert!(tokio::time::timeout(an_hour, &mut waiting).await.is_err(), "nothing was told of Nodes");
     sender.send(Event::Node(Change::Replace(vec![]))).await.unwrap();
@@ -149,14 +149,14 @@ async fn the_wait_ends_with_the_source_and_with_the_program() {
     assert!(matches!(wait("here", &by_cluster, told, &shutdown).await, Ok(Waited::Ended)));
 }
 
-/// What comes out of a gate that knows a node with these facts, and then hears of one change.
+/// What a gate that knows a node with these facts passes on after one change, and why it ends.
 async fn after(detector: LocalDetector, change: Event) -> (Vec<Event>, Option<String>) {
     let events =
         vec![Event::Service(Change::Replace(vec![])), upsert(&["192.0.2.1", "fd00::1"], &["10.244.1.0/24"])];
     passed_on(detector, events, vec![change]).await
 }
 
-/// What comes out of a gate that was made with these events told, and then hears of changes.
+/// What a gate that was made after `events` passes on after `changes`, and why it ends.
 async fn passed_on(
     detector: LocalDetector,
     events: Vec<Event>,
@@ -193,7 +193,7 @@ async fn changes_that_need_a_new_start_end_the_program() {
         (upsert(&["192.0.2.9", "fd00::1"], &["10.244.1.0/24"]), ips, ips),
         (upsert(&["fd00::1", "192.0.2.1"], &["10.244.1.0/24"]), ips, ips),
         (upsert(&["192.0.2.1"], &["10.244.1.0/24"]), ips, ips),
-        // Only the first of each family counts.
+        // Only the first address of each family counts.
         (upsert(&["192.0.2.1", "fd00::1", "192.0.2.2"], &["10.244.1.0/24"]), None, None),
         (upsert(&["192.0.2.1", "fd00::1"], &["10.244.2.0/24"]), None, Some("PodCIDRs changed for the node")),
         (Event::Node(Change::Delete("here".into())), deleted, deleted),
@@ -209,7 +209,7 @@ async fn changes_that_need_a_new_start_end_the_program() {
     }
 }
 
-/// A start without them is none that has to be done again: what hangs on them is read from the Node whenever it changes.
+/// A start without addresses need not be repeated: what depends on them is read from the Node whenever it changes.
 #[tokio::test(start_paused = true)]
 async fn the_first_addresses_are_taken_in_and_later_ones_end_the_program() {
     let (log, _listening) = crate::telemetry::tests::listen();
@@ -225,7 +225,7 @@ async fn the_first_addresses_are_taken_in_and_later_ones_end_the_program() {
         (&none, vec![&known, &deleted], Some("Node is being deleted"), 1),
         (&bare, vec![&deleted], Some("Node is being deleted"), 0),
         (&none, vec![&known, &upsert(&["192.0.2.2"], &[])], Some("NodeIPs changed for the node"), 1),
-        // A start would end so, too.
+        // A start would end the same way.
         (&none, vec![&upsert(&["fd00::1"], &[])], Some("no support for primary IP family IPv6"), 1),
     ] {
         let before = told();
@@ -282,7 +282,7 @@ async fn a_node_without_addresses_keeps_those_that_it_had() {
             assert_eq!((problem, events.last()), (None, Some(&kept)), "{detector:?} {networks:?}");
         }
     }
-    // Nor are other networks taken in by the way.
+    // Nor are other networks accepted along with the loss of addresses.
     let (_, problem) = after(LocalDetector::NodeCidr, upsert(&[], &["10.244.2.0/24"])).await;
     assert_eq!(problem.as_deref(), Some("PodCIDRs changed for the node"));
 }

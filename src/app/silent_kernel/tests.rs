@@ -10,7 +10,7 @@ use crate::telemetry::tests::listen;
 
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
-/// A kernel whose answer comes when it is let go.
+/// A kernel that does not answer until it is released.
 struct Stuck {
     asked: mpsc::Sender<()>,
     go: mpsc::Receiver<()>,
@@ -90,7 +90,7 @@ async fn a_kernel_that_never_answers_makes_the_node_unhealthy() {
     let (healthz, livez) = pass(&mut looks, 15);
     assert_eq!((healthz.code, livez.code), (503, 503));
     assert!(healthz.body.contains("the kernel has not answered, for 60 s"), "{}", healthz.body);
-    // At each look but the one that found it first: what alerts go by rises as long as it lasts.
+    // At each look except the first one: the counter that alerts use rises as long as the problem lasts.
     assert_eq!(failures(), 4);
 
     go.send(()).unwrap();
@@ -108,7 +108,7 @@ async fn a_kernel_that_is_asked_all_the_time_answers() {
     let (status, metrics) = (well(), Metrics::new(&[], &[]));
     let mut looks = Looks::default();
     for _ in 0..5 {
-        // Inside at each look, and each time for another question.
+        // A call is inside at each look, but a different one each time.
         let mut inside = None;
         kernel.turn(|kernel| {
             looks.look(&turns, &status, &metrics, Moment::now());

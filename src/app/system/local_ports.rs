@@ -1,22 +1,23 @@
-//! Ports that the node's own connections are given, and that may be node ports.
+//! Ports that the kernel assigns to the node's own connections, and that may be node ports.
 //!
-//! IPVS asks nobody whose an answer is: a SYN+ACK or a UDP datagram to an address of the node and a port that is a
-//! Service's node port goes to an endpoint, though the node's own socket waits for it. No rule can tell it otherwise; the
-//! kernel can leave these ports out of those that it gives.
+//! IPVS does not check whose reply a packet is: a SYN+ACK or a UDP datagram to an address of the node and a port that
+//! is a Service's node port goes to an endpoint, although the node's own socket waits for it. No rule can tell IPVS
+//! otherwise, but the kernel can exclude these ports from those that it assigns.
 
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// Which ports the kernel gives to sockets that have not chosen one: `32768 60999`.
+/// The range of ports that the kernel assigns to sockets that have not chosen one: `32768 60999`.
 const GIVEN: &str = "proc/sys/net/ipv4/ip_local_port_range";
-/// Those that it leaves out: `8080,30000-32767`.
+/// The ports that it leaves out of this range: `8080,30000-32767`.
 const RESERVED: &str = "proc/sys/net/ipv4/ip_local_reserved_ports";
-/// What API servers give to Services, unless `--service-node-port-range` says otherwise.
+/// The ports that API servers give to Services, unless `--service-node-port-range` says otherwise.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
-/// The first and the last of the node ports that the kernel may give to the node's own connections, if there are any; of the
-/// API's default range, since nobody says which one a cluster has. `None` too where the kernel does not say.
+/// The first and the last node port that the kernel may assign to the node's own connections, if there are any. Assumes
+/// the API's default range, since nothing here says which one a cluster has. `None` also where the kernel's ranges
+/// cannot be read.
 pub(super) fn given(root: &Path) -> Option<RangeInclusive<u16>> {
     let read = |entry: &str| fs::read_to_string(root.join(entry)).ok();
     let text = read(GIVEN)?;

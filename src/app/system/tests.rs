@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::*;
 use crate::options::{Command, from_args};
 
-/// What the flags ask for.
+/// The options that these flags give.
 fn options(words: &[&str]) -> Options {
     match from_args(words.iter().map(OsString::from), std::iter::empty()).unwrap() {
         Command::Run(merged) => merged.options,
@@ -34,7 +34,7 @@ fn texts(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(entry, value)| ((*entry).to_owned(), (*value).to_owned())).collect()
 }
 
-/// What was set, without what was there before.
+/// The entries that were set, without their previous values.
 fn set(report: &Report) -> Vec<(String, String)> {
     report.set.iter().map(|change| (change.entry.clone(), change.after.clone())).collect()
 }
@@ -62,7 +62,7 @@ fn what_differs_is_written_and_named() {
     assert_eq!(set(&report), wanted);
     assert!(report.missing.is_empty() && report.failed.is_empty(), "{report:?}");
     assert_eq!((content(&root, MAX), content(&root, HASH_SIZE)), ("262144".into(), "65536".into()));
-    // Once more, and there is nothing to do.
+    // A second run changes nothing.
     let again = apply(root.path(), &options(&[]), 8);
     assert!(again.set.is_empty() && again.missing.is_empty() && again.failed.is_empty(), "{again:?}");
 }
@@ -108,7 +108,7 @@ fn the_limit_of_connection_tracking_is_never_lowered() {
         let report = apply(root.path(), &options(&quiet), 8);
         assert!(report.failed.is_empty(), "{report:?}");
         let max = report.set.iter().find(|change| change.entry.ends_with("nf_conntrack_max"));
-        // The table is made for what is asked for, as kube-proxy makes it.
+        // The table is sized for the wanted limit, as in kube-proxy.
         assert_eq!(content(&root, HASH_SIZE), "65536", "{now:?}");
         (max.is_some(), content(&root, MAX))
     };
@@ -134,7 +134,7 @@ fn a_hash_table_is_never_made_smaller() {
 #[test]
 fn what_the_kernel_lacks_or_refuses_is_no_reason_to_stop() {
     let root = host(&[(OOM_SCORE_ADJUSTMENT, "-999\n")]);
-    // A folder can neither be read nor written, whoever tries.
+    // Nobody can read or write a folder as a file.
     fs::create_dir_all(root.path().join(MAX)).unwrap();
     let report = apply(root.path(), &options(&["--conntrack-tcp-be-liberal"]), 1);
     let wanted = [

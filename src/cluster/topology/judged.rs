@@ -1,4 +1,4 @@
-//! What becomes of each endpoint of a Service port, and why: for people who ask.
+//! What becomes of each endpoint of a Service port, and why: explanations for people.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::state::RealServerKey;
 pub struct Judgement<'a> {
     /// Which hints count for policy `Cluster`.
     pub near: Near,
-    /// All of them, in order.
+    /// All endpoints, in order.
     pub endpoints: Vec<Judged<'a>>,
 }
 
@@ -21,37 +21,37 @@ pub struct Judgement<'a> {
 pub struct Judged<'a> {
     /// Its address and port.
     pub key: RealServerKey,
-    /// What its slice says of it.
+    /// What its slice says about it.
     pub endpoint: &'a Endpoint,
     /// Whether it is on this node.
     pub local: bool,
-    /// Whether new connections go to it where the policy is `Cluster`.
+    /// Whether new connections go to it under policy `Cluster`.
     pub for_cluster: EndpointUse,
-    /// The same where it is `Local`.
+    /// Whether new connections go to it under policy `Local`.
     pub for_local: EndpointUse,
 }
 
 /// Whether new connections go to an endpoint, or why they do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EndpointUse {
-    /// They do.
+    /// New connections go to it.
     #[serde(rename = "used")]
     Used,
-    /// It is neither ready, nor serving while it terminates.
+    /// It is neither ready nor serving while terminating.
     #[serde(rename = "not ready")]
     NotReady,
-    /// It serves while it terminates, and others are ready.
+    /// It serves while terminating, but others are ready.
     #[serde(rename = "terminating, and others are ready")]
     OthersAreReady,
-    /// It is ready, and its hints name other nodes or zones.
+    /// It is ready, but its hints name other nodes or zones.
     #[serde(rename = "meant for other nodes or zones, by its hints")]
     MeantForOthers,
-    /// It is on another node, or it is not known on which.
+    /// It is on another node, or on an unknown one.
     #[serde(rename = "not on this node")]
     Elsewhere,
 }
 
-/// What becomes of each endpoint: the same choice as that of [`endpoints`], with reasons.
+/// What becomes of each endpoint: the same choice as in [`endpoints`], with reasons.
 pub fn judged<'a>(
     cluster: &'a Cluster,
     service: &Service,

@@ -1,18 +1,20 @@
-//! Which of several objects of one name, one after another, an object is.
+//! The identity of an object among successive objects of the same name.
 
 use std::fmt;
 
-/// `metadata.uid`: an object that is deleted and made anew has another one. A UUID, as API servers give them (RFC 9562):
-/// 16 bytes instead of a text of 36, since there are as many as Services.
+/// `metadata.uid`: an object that is deleted and recreated gets another one.
+///
+/// A UUID, as API servers assign it (RFC 9562): kept as 16 bytes instead of a text of 36, since there are as many as
+/// Services.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Uid([u8; 16]);
 
 impl Uid {
-    /// Before which of the bytes a hyphen stands.
+    /// The indices of the bytes that follow a hyphen.
     const HYPHENS: [usize; 4] = [4, 6, 8, 10];
 
-    /// The uid of this text. `None` where it is no UUID in the one form that is shown again as it was, in small letters:
-    /// who asks for an object by its uid asks for exactly that text.
+    /// The uid of this text. `None` unless the text is a UUID in the one form that is displayed exactly as it was
+    /// written, in lower case: a request for an object by its uid needs exactly that text.
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),

@@ -1,4 +1,4 @@
-//! Who has what several Services ask for, and what is told of it.
+//! Which Service gets what several ask for, and which conflicts are reported.
 
 use super::*;
 use crate::cluster::Touched;
@@ -41,7 +41,7 @@ fn put(service: &Service) -> Event {
 }
 
 impl World {
-    /// Takes all of this in at one look, and says who got what others have.
+    /// Takes all of these events in at one look, and returns the conflicts.
     fn look(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Conflict> {
         let touched: Touched = events.into_iter().flat_map(|event| self.cluster.apply(event)).collect();
         let update = self.desired.update(&self.cluster, &touched);
@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-/// Whoever may write Services may write any address among the external IPs, and any Service may be the older one.
+/// Anyone who may write Services may write any address among the external IPs, and any Service may be the older one.
 #[test]
 fn an_older_service_does_not_get_what_another_has_by_right() {
     let young = |number| named("young", 9, number);
@@ -103,7 +103,7 @@ fn an_older_service_does_not_get_what_another_has_by_right() {
             assert_eq!(world.look([put(one)]), [], "{what}");
             assert_eq!(world.look([put(other)]), told, "{what}");
             assert_eq!(world.desired.owner(&server), Some(&first.key), "{what}");
-            // The next in order takes over, and gives it back.
+            // The next Service in order takes over, and gives the virtual server back.
             world.tell(Event::Service(Change::Delete(first.key.clone())));
             assert_eq!(world.desired.owner(&server), Some(&second.key), "{what}");
             world.tell(put(&first));
@@ -114,7 +114,7 @@ fn an_older_service_does_not_get_what_another_has_by_right() {
     }
 }
 
-/// The load balancer may take over an address that was written by hand.
+/// For example, the load balancer takes over an address that was written by hand.
 #[test]
 fn an_address_that_comes_by_another_way_is_judged_anew() {
     let (address, server) = ("203.0.113.1", tcp("203.0.113.1", 80));
@@ -128,7 +128,7 @@ fn an_address_that_comes_by_another_way_is_judged_anew() {
     assert_eq!(world.desired.owner(&server), Some(&key("old")));
 }
 
-/// Services are looked at by name, one after the other; what the last one leaves was never in anybody's way.
+/// Services are looked at by name, one after the other; what the last one gives up never stood in anybody's way.
 #[test]
 fn what_was_contested_during_a_look_only_is_not_told() {
     let (address, server) = ("203.0.113.1", tcp("203.0.113.1", 80));
@@ -150,7 +150,7 @@ fn what_was_contested_during_a_look_only_is_not_told() {
     }
 }
 
-/// Of those who come while another one goes, who has it is told, and not who had it.
+/// If Services come while another one goes, the conflict names the new owner, not the old one.
 #[test]
 fn a_conflict_names_who_has_it_after_the_look() {
     let (address, server) = ("203.0.113.1", tcp("203.0.113.1", 80));

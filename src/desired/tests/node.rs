@@ -1,4 +1,4 @@
-//! What follows this node: its zone, its addresses, its pods.
+//! What depends on this node: on its zone, its addresses, its pods.
 
 use super::*;
 use crate::cluster::types::Hints;
@@ -33,7 +33,7 @@ fn node_ports_follow_the_nodes_addresses() {
         (primary(&["192.168.0.0/16"]), &["10.9.0.1", "192.168.0.1"]),
         (primary(&["127.0.0.0/8", "::1/128"]), &["10.9.0.1"]),
         (primary(&["0.0.0.0/0", "::/0"]), &["10.9.0.1", "192.168.0.1"]),
-        // Said, and nothing of it can be served: not everywhere then, as in kube-proxy.
+        // Networks are given, but none can be served: that does not mean everywhere, as in kube-proxy.
         (networks(&["127.0.0.0/8", "::1/128"]), &[]),
     ] {
         let mut world = World::new(options, service(External::default(), Some(30_080)), &["here"]);
@@ -93,7 +93,7 @@ fn the_rules_know_what_is_inside_and_the_nodes_address() {
     }
 }
 
-/// Clients go to the endpoints that are meant for the zone that the node is in now.
+/// Clients go to the endpoints that are meant for the node's current zone.
 #[test]
 fn a_node_that_gets_another_zone_leads_to_other_endpoints() {
     let mut world = World::new(ProxyOptions::default(), service(External::default(), None), &["a", "b"]);
@@ -109,7 +109,7 @@ fn a_node_that_gets_another_zone_leads_to_other_endpoints() {
     }
 }
 
-/// A cluster has many Services, and most of them do not depend on where the node is or what it is called.
+/// A cluster has many Services, and most of them do not depend on the node's place or name.
 #[test]
 fn a_change_of_the_node_concerns_only_the_services_that_depend_on_it() {
     let external =

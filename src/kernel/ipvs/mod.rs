@@ -1,18 +1,19 @@
-//! Virtual and real servers, and the IPVS timeouts, over generic netlink.
+//! Virtual servers, real servers and the IPVS timeouts, over generic netlink.
 //!
 //! How the kernel answers, and what follows from it:
-//! * `GET_DEST` exists as a dump only, and for a virtual server that does not exist it answers with nothing, and no
-//!   error. "No real servers" is believed only when the virtual server is seen after it.
-//! * A dump is a walk by position, without a mark for changes meanwhile: an object may be missed when one before it
-//!   went between two datagrams. Dumps of more than one datagram are repeated until two in a row agree: the first
-//!   shows the object that went, the second does not.
-//! * Generic netlink hands out numbers to its families as their modules come: an `ip_vs` that is loaded again has another
-//!   one, and to the old one everything is answered with `ENOENT`. So are questions for a scheduler or a real server that
-//!   does not exist; the number is asked for again then, and only if it is another one the message is sent again.
+//! * `GET_DEST` exists only as a dump, and for a virtual server that does not exist the dump is empty, without an
+//!   error. "No real servers" is believed only if the virtual server is seen afterwards.
+//! * A dump is a walk by position, and changes during it are not marked: an object may be missed if one before it is
+//!   removed between two datagrams. Dumps of more than one datagram are repeated until two in a row agree: the first
+//!   one shows the removed object, the second one does not.
+//! * Generic netlink assigns numbers to its families as their modules are loaded: an `ip_vs` that is loaded again has
+//!   another number, and every message to the old number is answered with `ENOENT`. A request with a scheduler or a
+//!   real server that does not exist gets the same error. So on `ENOENT` the number is looked up again, and only if it
+//!   has changed is the message sent again.
 //!
-//! Reading 10,000 virtual servers with 10 real servers each takes 1.6 s in User-Mode Linux, all but 0.3 s of it for
-//! the three system calls of each `GET_DEST`, which are dear there. `/proc/net/ip_vs` takes 0.3 s; it was not chosen
-//! since it shows neither flags nor consistent positions, and since this is done at start only.
+//! Reading 10,000 virtual servers with 10 real servers each takes 1.6 s in User-Mode Linux; all but 0.3 s of that goes
+//! to the three system calls of each `GET_DEST`, which are expensive there. `/proc/net/ip_vs` takes 0.3 s. It was
+//! rejected because it shows neither flags nor consistent positions, and because everything is read only at start.
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::state::{RealServerKey, Timeouts, VirtualServer, VirtualServerKey};
 
-/// How many messages are encoded before they are sent: four datagrams of 256.
+/// How many messages are encoded before they are sent: four datagrams of 256 messages.
 const PART: usize = 1024;
 
 /// The IPVS of the network namespace.
@@ -42,18 +43,18 @@ pub struct Ipvs {
 }
 
 impl Ipvs {
-    /// Opens a socket and finds the kernel's IPVS, which loads its module where it can.
+    /// Opens a socket and looks up the kernel's IPVS, which loads its module if it can.
     ///
     /// # Errors
-    /// `ENOENT` where the kernel has no IPVS, else those of the socket.
+    /// `ENOENT` if the kernel has no IPVS, else those of the socket.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::open(Protocol::Generic)?;
         let family = find_family(&mut socket)?;
         Ok(Self { socket, family, frames: Frames::new() })
     }
 
-    /// Opens a socket for the IPVS that had this number among the families of generic netlink, for those who want to see
-    /// what becomes of one whose module was loaded again.
+    /// Opens a socket for the IPVS that had this number among the families of generic netlink, for tests of what
+    /// happens after its module was loaded again.
     ///
     /// # Errors
     /// Those of the socket.
@@ -61,7 +62,7 @@ impl Ipvs {
         Ok(Self { socket: Socket::open(Protocol::Generic)?, family, frames: Frames::new() })
     }
 
-    /// Whether IPVS has another number now than when it was asked for last.
+    /// Looks up the number of IPVS again, and returns whether it has changed.
     fn is_numbered_anew(&mut self) -> bool {
         let known = self.family;
         if let Ok(family) = find_family(&mut self.socket) {
@@ -70,7 +71,7 @@ impl Ipvs {
         self.family != known
     }
 
-    /// Asks a question, of the family with this number: once more where that was an old one.
+    /// Asks a question of the family with this number, and repeats it once if the number was an old one.
     fn ask<T>(&mut self, question: impl Fn(&mut Socket, u16) -> io::Result<T>) -> io::Result<T> {
         match question(&mut self.socket, self.family) {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) && self.is_numbered_anew() => {
@@ -91,21 +92,21 @@ impl Ipvs {
         version.ok_or_else(|| io::Error::other("the kernel did not say its version of IPVS"))
     }
 
-    /// Appends the message that carries out this step, for those who send it themselves; `false`: the step is not
+    /// Appends the message that carries out this step, for callers that send it themselves; `false`: the step is not
     /// about IPVS.
     pub fn encode(&self, step: &Step, frames: &mut Frames) -> bool {
         wire::push(frames, self.family, step)
     }
 
-    /// The socket, for those who send what [`Ipvs::encode`] made.
+    /// The socket, for callers that send what [`Ipvs::encode`] appended.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
-    /// Carries out steps that are about IPVS and do not depend on each other; an outcome for each, in order.
+    /// Carries out steps that are about IPVS and do not depend on each other. Returns an outcome for each, in order.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(steps.len());
-        // In parts, so that a cold start does not keep its hundred thousand messages in memory.
+        // In parts, so that the hundred thousand messages of a cold start are not all in memory at once.
         for part in steps.chunks(PART) {
             let first = outcomes.len();
             outcomes.extend(self.send(part).into_iter().map(Outcome::from));
@@ -132,7 +133,7 @@ impl Ipvs {
         self.socket.batch(&mut self.frames)
     }
 
-    /// The timeouts.
+    /// The IPVS timeouts.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
@@ -144,10 +145,10 @@ impl Ipvs {
         timeouts.ok_or_else(|| io::Error::other("the kernel did not say its timeouts"))
     }
 
-    /// All virtual servers that are known by address, protocol and port, without their real servers.
+    /// All virtual servers that are identified by address, protocol and port, without their real servers.
     ///
     /// # Errors
-    /// Those of the kernel or of the socket, or that they did not keep still long enough to be read.
+    /// Those of the kernel or of the socket, or that the virtual servers kept changing while they were read.
     pub fn list(&mut self) -> io::Result<BTreeMap<VirtualServerKey, VirtualServer>> {
         let body = |out: &mut Body<'_>| wire::command(out, Command::GetService);
         let servers = self.ask(|socket, family| {
@@ -156,8 +157,8 @@ impl Ipvs {
         Ok(servers.into_iter().collect())
     }
 
-    /// A few of the virtual servers, the first that the kernel names, without their real servers; none where it names none
-    /// at once.
+    /// A few of the virtual servers, the first that the kernel lists, without their real servers; empty if its first
+    /// datagram names none.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
@@ -181,10 +182,10 @@ impl Ipvs {
         Ok(Some(server))
     }
 
-    /// Whether there is a virtual server of this key.
+    /// Whether a virtual server with this key exists.
     ///
     /// # Errors
-    /// Where the kernel could not be asked.
+    /// If the kernel could not be asked.
     pub fn exists(&mut self, key: &VirtualServerKey) -> io::Result<bool> {
         Ok(self.service(key)?.is_some())
     }
@@ -209,7 +210,7 @@ impl Ipvs {
         Ok(servers)
     }
 
-    /// How many connections, active and inactive together, each real server of these virtual servers has; virtual
+    /// How many connections, active and inactive together, each real server of these virtual servers has. Virtual
     /// servers that do not exist are left out.
     ///
     /// # Errors
@@ -239,7 +240,7 @@ impl Ipvs {
         }
     }
 
-    /// The real servers of a virtual server; none where it does not exist.
+    /// The real servers of a virtual server; none if it does not exist.
     fn dests(&mut self, key: &VirtualServerKey) -> io::Result<Vec<Dest>> {
         let body = |out: &mut Body<'_>| {
             wire::command(out, Command::GetDest);
@@ -250,7 +251,7 @@ impl Ipvs {
     }
 }
 
-/// The number that IPVS has among the families of generic netlink. Loads its module where the kernel can.
+/// The number of IPVS among the families of generic netlink. The kernel loads its module if it can.
 fn find_family(socket: &mut Socket) -> io::Result<u16> {
     let family =
         socket.get(wire::CONTROL_FAMILY, wire::get_family, |message| Ok(wire::decode_family(message)))?;

@@ -16,7 +16,7 @@ fn server(scheduler: &str, flags: u32, timeout_seconds: u32, netmask_bits: u8) -
     VirtualServer { scheduler: scheduler.into(), flags, timeout_seconds, netmask_bits, real_servers }
 }
 
-/// What one step is sent as: without the header of the message.
+/// The bytes that are sent for one step, without the header of the message.
 fn sent(step: &Step) -> Vec<u8> {
     let mut frames = Frames::new();
     assert!(wire::push(&mut frames, FAMILY, step));
@@ -28,7 +28,7 @@ fn answer(payload: &[u8]) -> Message<'_> {
     Message { kind: FAMILY, flags: 0, sequence: 1, payload }
 }
 
-/// Put together by hand from `linux/ip_vs.h`, as `ipvsadm -A -t 10.96.0.10:53 -s rr -p 300` says it.
+/// Put together by hand from `linux/ip_vs.h`; what `ipvsadm -A -t 10.96.0.10:53 -s rr -p 300` sends.
 #[test]
 fn a_virtual_server_is_sent_as_these_bytes() {
     if cfg!(target_endian = "big") {
@@ -72,7 +72,7 @@ fn virtual_servers_are_read_as_they_were_written() {
     }
 }
 
-/// The kernel marks every virtual server as being in its table, and repeats a timeout that has no meaning.
+/// The kernel marks every virtual server as being in its table, and reports a timeout even if it has no meaning.
 #[test]
 fn what_is_the_kernels_own_is_folded_away() {
     let key = key("10.96.0.10", Transport::Tcp, 53);

@@ -1,7 +1,7 @@
 //! IPVS messages of generic netlink: bytes in, bytes out (`linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`).
 //!
-//! Addresses are the 16 bytes of the kernel's `union nf_inet_addr`, beside an attribute that names their family;
-//! ports are in network byte order; all else is in the host's.
+//! An address is the 16 bytes of the kernel's `union nf_inet_addr`, next to an attribute that names its family; ports
+//! are in network byte order; everything else is in the host's.
 
 use std::io;
 use std::net::IpAddr;
@@ -74,11 +74,11 @@ const DEST_ACTIVE_CONNECTIONS: u16 = 7;
 const DEST_INACTIVE_CONNECTIONS: u16 = 8;
 const DEST_FAMILY: u16 = 11;
 
-/// `IP_VS_SVC_F_HASHED`: the kernel's own mark, "is in the table".
+/// `IP_VS_SVC_F_HASHED`: the kernel's own mark for a virtual server in its table.
 const HASHED: u32 = 0x2;
 
-/// Asks for the number of the family, which the kernel hands out as modules are loaded. Where the family is not
-/// there, the kernel tries to load its module (`net-pf-16-proto-16-family-IPVS`).
+/// Writes the request for the number of the family, which the kernel assigns as modules are loaded. If the family does
+/// not exist, the kernel tries to load its module (`net-pf-16-proto-16-family-IPVS`).
 pub(super) fn get_family(body: &mut Body<'_>) {
     body.fixed(&[CONTROL_GET_FAMILY, 1, 0, 0]);
     body.text(CONTROL_FAMILY_NAME, FAMILY_NAME);
@@ -119,12 +119,12 @@ pub(super) fn push(frames: &mut Frames, family: u16, step: &Step) -> bool {
     true
 }
 
-/// `struct genlmsghdr`.
+/// Writes `struct genlmsghdr`.
 pub(super) fn command(out: &mut Body<'_>, command: Command) {
     out.fixed(&[command as u8, VERSION, 0, 0]);
 }
 
-/// The virtual server that a message is about, with its settings where it is to be made or changed.
+/// Writes the virtual server that a message is about, with its settings if it is to be made or changed.
 pub(super) fn service(out: &mut Body<'_>, key: &VirtualServerKey, settings: Option<&VirtualServer>) {
     out.nest(SERVICE, |out| {
         out.u16(SERVICE_FAMILY, family_number(key.address));
@@ -133,7 +133,7 @@ pub(super) fn service(out: &mut Body<'_>, key: &VirtualServerKey, settings: Opti
         out.be16(SERVICE_PORT, key.port);
         if let Some(server) = settings {
             out.text(SERVICE_SCHEDULER, &server.scheduler);
-            // `struct ip_vs_flags`: the flags, and which of them are meant: all.
+            // `struct ip_vs_flags`: the flags, and a mask of those that the message sets: all.
             let mut flags = [0xff; 8];
             flags[..4].copy_from_slice(&server.flags.to_ne_bytes());
             out.attribute(SERVICE_FLAGS, &flags);
@@ -143,7 +143,7 @@ pub(super) fn service(out: &mut Body<'_>, key: &VirtualServerKey, settings: Opti
     });
 }
 
-/// A real server and its virtual server, with its settings where it is to be made or changed.
+/// Writes a real server and its virtual server, with the real server's settings if it is to be made or changed.
 fn dest(out: &mut Body<'_>, key: &VirtualServerKey, real: &RealServerKey, settings: Option<&RealServer>) {
     service(out, key, None);
     out.nest(DEST, |out| {
@@ -153,19 +153,19 @@ fn dest(out: &mut Body<'_>, key: &VirtualServerKey, real: &RealServerKey, settin
         if let Some(server) = settings {
             let weight = match server.weight {
                 Weight::Exactly(weight) => weight,
-                // Plans do not say this; as a value to write it means weight 0.
+                // Plans never contain this value; if written, it means weight 0.
                 Weight::DrainIfPresent => 0,
             };
             out.u32(DEST_FORWARDING, server.forwarding.into());
             out.u32(DEST_WEIGHT, weight);
-            // Mandatory; 0: no limit.
+            // Mandatory attributes; 0: no limit.
             out.u32(DEST_UPPER_THRESHOLD, 0);
             out.u32(DEST_LOWER_THRESHOLD, 0);
         }
     });
 }
 
-/// The timeouts that are to be set; the kernel keeps those that are not named.
+/// Writes the timeouts to be set; the kernel keeps those that are not named.
 fn config(out: &mut Body<'_>, timeouts: Timeouts) {
     let Timeouts { tcp_seconds, tcp_fin_seconds, udp_seconds } = timeouts;
     for (kind, seconds) in
@@ -193,8 +193,8 @@ pub(super) fn decode_info(message: Message<'_>) -> Option<u32> {
     message.attributes(GENERIC_HEADER_LENGTH).get(INFO_VERSION)?.u32()
 }
 
-/// A virtual server, without its real servers. `None`: it is known by a firewall mark, or has a protocol that we
-/// do not know; such ones are none of ours.
+/// A virtual server, without its real servers. `None`: it is identified by a firewall mark, or has a protocol that this
+/// program does not know; such virtual servers are never ours.
 pub(super) fn decode_service(message: Message<'_>) -> io::Result<Option<(VirtualServerKey, VirtualServer)>> {
     let outer = message.attributes(GENERIC_HEADER_LENGTH);
     let attributes = outer.get(SERVICE).ok_or_else(|| malformed("a virtual server"))?.nested();
@@ -237,7 +237,7 @@ pub(super) struct Dest {
     pub(super) connections: u64,
 }
 
-/// A real server of a virtual server of this family.
+/// Decodes a real server of a virtual server of this family.
 pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<Dest> {
     let decode = || {
         let attributes = message.attributes(GENERIC_HEADER_LENGTH).get(DEST)?.nested();
@@ -255,7 +255,7 @@ pub(super) fn decode_dest(message: Message<'_>, family: Family) -> io::Result<De
             value: RealServer {
                 weight: Weight::Exactly(number(DEST_WEIGHT)?),
                 forwarding: u8::try_from(number(DEST_FORWARDING)?).ok()?,
-                // The lower one is never above it.
+                // The lower threshold never exceeds the upper one.
                 is_limited: number(DEST_UPPER_THRESHOLD)? != 0,
             },
             connections: u64::from(number(DEST_ACTIVE_CONNECTIONS)?)

@@ -3,7 +3,7 @@ use crate::cluster::types;
 use crate::diff::Phase;
 use crate::state::{Element, RealServer, Weight};
 
-/// Inside a run one socket comes after the other, whatever the phases say.
+/// Within a run, the sockets are used one after the other, whatever the phases say.
 #[test]
 fn only_phases_for_ipvs_that_do_not_need_each_other_go_together() {
     let address = IpAddr::from([10, 96, 0, 1]);

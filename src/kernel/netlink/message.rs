@@ -1,7 +1,7 @@
-//! The form of netlink messages: writing requests, taking answers apart (`linux/netlink.h`).
+//! The format of netlink messages: writing requests, reading answers (`linux/netlink.h`).
 //!
-//! All three families that are spoken here (rtnetlink, generic netlink, nfnetlink) have this form in common, so one
-//! small writer and one reader serve them. Numbers are in the host's byte order unless a method says otherwise.
+//! The three netlink families in use (rtnetlink, generic netlink, nfnetlink) share this format, so one small writer and
+//! one reader serve all of them. Numbers are in the host's byte order unless a method says otherwise.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use std::borrow::Cow;
 pub(super) const HEADER_LENGTH: usize = 16;
 /// Length of `struct nlattr`.
 const ATTRIBUTE_HEADER_LENGTH: usize = 4;
-/// What the 16-bit length of an attribute can say, its header included.
+/// The longest attribute that its 16-bit length can express, header included.
 const LONGEST_ATTRIBUTE: usize = u16::MAX as usize;
 /// `NLA_F_NESTED`: the attribute holds attributes.
 const NESTED: u16 = 1 << 15;
-/// What is left of an attribute's type without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
+/// Masks `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` out of an attribute's type.
 const TYPE_MASK: u16 = (1 << 14) - 1;
 
-/// Encoded requests, ready to be sent in as few datagrams as fit. One allocation holds all of them.
+/// Encoded requests, ready to be sent in as few datagrams as possible. Two allocations hold all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
@@ -29,8 +29,8 @@ impl Frames {
         Self::default()
     }
 
-    /// Appends a request: its `nlmsg_type`, its flags (`NLM_F_REQUEST` is added, `NLM_F_ACK` is the socket's
-    /// business), and what follows the header.
+    /// Appends a request with this `nlmsg_type`, these flags (`NLM_F_REQUEST` is added; `NLM_F_ACK` is the socket's
+    /// business), and this body behind the header.
     pub fn push(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Body<'_>)) {
         let start = self.bytes.len();
         self.starts.push(start);
@@ -59,18 +59,19 @@ impl Frames {
         self.bytes.len()
     }
 
-    /// Forgets all messages and keeps the memory.
+    /// Removes all messages and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
     }
 
-    /// Where message `index` ends, and its padding.
+    /// Where message `index` ends, including its padding.
     fn end(&self, index: usize) -> usize {
         self.starts.get(index + 1).copied().unwrap_or(self.bytes.len())
     }
 
-    /// The index after the last message of a datagram that begins with message `first`: at least one message.
+    /// The index behind the last message of a datagram that begins with message `first` and holds at least that
+    /// message.
     pub(super) fn datagram_end(&self, first: usize, messages: usize, bytes: usize) -> usize {
         let limit = self.starts[first] + bytes;
         let mut end = first + 1;
@@ -80,7 +81,7 @@ impl Frames {
         end
     }
 
-    /// Sets what only the sender knows: the sequence number, and whether an acknowledgement is asked for.
+    /// Sets what only the sender knows: the sequence number, and whether an acknowledgement is requested.
     pub(super) fn stamp(&mut self, index: usize, sequence: u32, acknowledge: bool) {
         let start = self.starts[index];
         let header = &mut self.bytes[start..start + HEADER_LENGTH];
@@ -90,7 +91,7 @@ impl Frames {
         header[6..8].copy_from_slice(&flags.to_ne_bytes());
     }
 
-    /// What follows the header of message `index`, for tests.
+    /// What follows the header of message `index`; for tests.
     #[cfg(test)]
     pub(crate) fn payload(&self, index: usize) -> &[u8] {
         &self.slice(index, index + 1)[HEADER_LENGTH..]
@@ -109,50 +110,51 @@ pub struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// Raw bytes, padded to the alignment of netlink: the family's fixed part (`struct genlmsghdr`, `struct ifaddrmsg`, ...).
+    /// Writes raw bytes, padded to netlink's alignment: the family's fixed part (`struct genlmsghdr`,
+    /// `struct ifaddrmsg`, ...).
     pub fn fixed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         pad(self.bytes);
     }
 
-    /// An attribute with these bytes.
+    /// Writes an attribute with these bytes.
     pub fn attribute(&mut self, kind: u16, value: &[u8]) {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value);
         self.close(start);
     }
 
-    /// An attribute of one byte.
+    /// Writes an attribute of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) {
         self.attribute(kind, &[value]);
     }
 
-    /// A 16-bit attribute in the host's byte order.
+    /// Writes a 16-bit attribute in the host's byte order.
     pub fn u16(&mut self, kind: u16, value: u16) {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
-    /// A 32-bit attribute in the host's byte order.
+    /// Writes a 32-bit attribute in the host's byte order.
     pub fn u32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
-    /// A 16-bit attribute in network byte order.
+    /// Writes a 16-bit attribute in network byte order.
     pub fn be16(&mut self, kind: u16, value: u16) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    /// A 32-bit attribute in network byte order.
+    /// Writes a 32-bit attribute in network byte order.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    /// A 64-bit attribute in network byte order.
+    /// Writes a 64-bit attribute in network byte order.
     pub fn be64(&mut self, kind: u16, value: u64) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    /// A text attribute, with the NUL at its end that the kernel wants.
+    /// Writes a text attribute, with the terminating NUL that the kernel requires.
     pub fn text(&mut self, kind: u16, value: &str) {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -160,15 +162,16 @@ impl Body<'_> {
         self.close(start);
     }
 
-    /// An attribute that holds attributes. Its length is a 16-bit number: what may be long is a [`Body::list`].
+    /// Writes an attribute that holds attributes. Its length is a 16-bit number: use [`Body::list`] for what may be
+    /// long.
     pub fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Body<'_>)) {
         let start = self.open(kind | NESTED);
         inner(&mut Body { bytes: self.bytes });
         self.close(start);
     }
 
-    /// An attribute that holds the first of these items, each written by `write`: as many as its 16-bit length lets in.
-    /// Returns how many, and it is at least one: an item alone must fit.
+    /// Writes an attribute that holds the first of these items, each written by `write`: as many as its 16-bit length
+    /// allows. Returns how many, which is at least one: a single item must fit.
     pub fn list<T>(&mut self, kind: u16, items: &[T], mut write: impl FnMut(&mut Body<'_>, &T)) -> usize {
         let start = self.open(kind | NESTED);
         let mut written = 0;
@@ -200,8 +203,8 @@ impl Body<'_> {
     }
 }
 
-/// Fills up to a multiple of four bytes. Every message starts at one, so that counting from the buffer's start is
-/// counting from the message's.
+/// Pads to a multiple of four bytes. Every message starts at such a multiple, so counting from the start of the buffer
+/// gives the same result as counting from the start of the message.
 fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
@@ -213,7 +216,7 @@ pub struct Message<'a> {
     pub kind: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
-    /// `nlmsg_seq`: that of the request which it answers.
+    /// `nlmsg_seq`: that of the request that this message answers.
     pub sequence: u32,
     /// What follows the header.
     pub payload: &'a [u8],
@@ -226,7 +229,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The messages in a datagram. A truncated last one is not yielded.
+/// The messages in a datagram. A truncated last message is not yielded.
 pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header: &[u8; HEADER_LENGTH] = datagram.first_chunk()?;
@@ -248,7 +251,7 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// Of these bytes.
+    /// The attributes in these bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -272,7 +275,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// An attribute. The methods give `None` where the value is shorter than the type needs.
+/// An attribute. The methods return `None` if the value is shorter than the type needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute<'a> {
     /// Its type, without flags.
@@ -312,13 +315,13 @@ impl<'a> Attribute<'a> {
         self.value.first_chunk().copied().map(u64::from_be_bytes)
     }
 
-    /// A text, without the NUL at its end.
+    /// A text, without its terminating NUL.
     pub fn text(self) -> Option<&'a str> {
         std::str::from_utf8(self.text_bytes()).ok()
     }
 
-    /// The same for names that others give, which the kernel takes in any encoding: what is no text is replaced by U+FFFD,
-    /// so that two of them may look the same.
+    /// A name given by others, which the kernel accepts in any encoding: invalid UTF-8 is replaced by U+FFFD, so two
+    /// different names may look the same.
     pub fn name(self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.text_bytes())
     }
@@ -328,7 +331,7 @@ impl<'a> Attribute<'a> {
         &self.value[..end]
     }
 
-    /// The attributes that it holds.
+    /// The attributes that this attribute holds.
     pub fn nested(self) -> Attributes<'a> {
         Attributes::new(self.value)
     }

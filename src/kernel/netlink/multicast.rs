@@ -1,4 +1,4 @@
-//! A socket that hears what the kernel tells everybody: multicast groups.
+//! A socket that receives what the kernel tells everybody: multicast groups.
 
 use std::io;
 
@@ -7,27 +7,27 @@ use socket2::{SockFilter, SockRef};
 
 use super::{ANSWER_BYTES, Message, Protocol, RECEIVE_BUFFER_BYTES, connect, message};
 
-/// Hears the messages of multicast groups, in the network namespace of the thread that opened it.
+/// Receives the messages of multicast groups, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Multicast {
     inner: netlink_sys::Socket,
     buffer: Vec<u8>,
 }
 
-/// What was heard.
+/// What was received.
 #[derive(Debug)]
 pub enum Heard<'a> {
     /// A datagram.
     Messages(&'a [u8]),
-    /// Nothing is there now.
+    /// Nothing is waiting.
     Nothing,
-    /// Messages were lost: the receive buffer was full. What they told of must be read anew. What comes from
-    /// now on is heard, or another overrun is.
+    /// Messages were lost because the receive buffer was full. What they were about must be read anew. Whatever comes
+    /// from now on is received, or reported as another overrun.
     Overrun,
 }
 
 impl<'a> Heard<'a> {
-    /// The messages.
+    /// The messages in the datagram; none without one.
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
         let datagram: &[u8] = if let Self::Messages(datagram) = self { datagram } else { &[] };
         message::messages(datagram)
@@ -43,7 +43,7 @@ impl Multicast {
         Self::with_receive_buffer(protocol, groups, RECEIVE_BUFFER_BYTES)
     }
 
-    /// Opens a socket with a receive buffer of this size, for those who want to see it overrun.
+    /// Opens a socket with a receive buffer of this size, for tests that provoke an overrun.
     ///
     /// # Errors
     /// As for [`Multicast::join`].
@@ -56,9 +56,9 @@ impl Multicast {
         Ok(Self { inner, buffer: vec![0; ANSWER_BYTES] })
     }
 
-    /// Hears no messages of these kinds any more whose field at this offset has this value, in the machine's byte order;
-    /// with no field, hears everything again. The kernel leaves them out itself: nobody is woken up. It looks at the
-    /// first message of a datagram (of what goes to a group, each has its own).
+    /// From now on ignores messages of these kinds whose field at this offset has this value, in the machine's byte
+    /// order; without a field, ignores nothing. The kernel itself filters them out, so nobody is woken up. The filter
+    /// looks at the first message of a datagram (each message to a multicast group has its own datagram).
     ///
     /// # Errors
     /// Those of `SO_ATTACH_FILTER` (`socket(7)`).
@@ -66,10 +66,10 @@ impl Multicast {
         SockRef::from(&self.inner).attach_filter(&filter(kinds, field))
     }
 
-    /// The next datagram; `wait`: until there is one.
+    /// The next datagram; `wait`: blocks until there is one.
     ///
     /// # Errors
-    /// Those of `recv(2)` but for `EINTR`, `EAGAIN` and `ENOBUFS`.
+    /// Those of `recv(2)` except `EINTR`, `EAGAIN` and `ENOBUFS`.
     pub fn next(&mut self, wait: bool) -> io::Result<Heard<'_>> {
         let flags = if wait { RecvFlags::TRUNC } else { RecvFlags::TRUNC | RecvFlags::DONTWAIT };
         loop {
@@ -87,27 +87,29 @@ impl Multicast {
         }
     }
 
-    /// Takes what waits and drops it. The kernel says once that messages are lost, and again only after the queue was empty
-    /// (`netlink_overrun` and `netlink_rcv_wake` in `net/netlink/af_netlink.c`): what is lost until then, it never tells.
+    /// Takes and drops everything that waits. The kernel reports a loss once, and again only after the queue was empty
+    /// (`netlink_overrun` and `netlink_rcv_wake` in `net/netlink/af_netlink.c`): it never reports what is lost in
+    /// between.
     fn discard(&mut self) {
         let flags = RecvFlags::DONTWAIT;
         loop {
             match rustix::net::recv(&self.inner, &mut self.buffer[..], flags) {
                 Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {}
-                // Empty, or broken: the next call tells.
+                // Empty, or broken, which the next call reports.
                 Err(_) => return,
             }
         }
     }
 }
 
-/// The program for [`Multicast::ignore`]. It loads in network byte order, whatever the machine's.
+/// The filter program for [`Multicast::ignore`]. Filter programs load values in network byte order, whatever the
+/// machine's.
 fn filter(kinds: [u16; 2], field: Option<(u32, u32)>) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
     const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    /// Where the kind stands in a message's header.
+    /// The offset of the kind in a message's header.
     const KIND_OFFSET: u32 = 4;
 
     let all = SockFilter::new(RETURN, 0, 0, u32::MAX);

@@ -33,7 +33,7 @@ fn messages_are_read_as_they_were_written() {
 
 #[test]
 fn names_need_be_no_text() {
-    // `IFLA_IFNAME`, with a name that the kernel takes and UTF-8 does not know.
+    // `IFLA_IFNAME` with a name that the kernel accepts and that is not valid UTF-8.
     let attribute = [8, 0, 3, 0, b'e', 0xff, b'0', 0];
     let attributes = Attributes::new(&attribute);
     let name = attributes.get(3).expect("a name");
@@ -43,7 +43,7 @@ fn names_need_be_no_text() {
 
 #[test]
 fn malformed_attributes_end_the_reading() {
-    // A length beyond the end, a length below the header's, a rest shorter than a header.
+    // A length beyond the end, a length shorter than the header, a rest shorter than a header.
     for bytes in [&[9_u8, 0, 1, 0, 1][..], &[3, 0, 1, 0], &[0, 0, 0, 0, 0], &[4, 0]] {
         assert_eq!(Attributes::new(bytes).count(), 0, "{bytes:?}");
     }
@@ -63,7 +63,7 @@ fn datagrams_are_cut_by_count_and_by_bytes() {
     assert_eq!(frames.slice(8, 10).len(), 200);
 }
 
-/// The kernel's explanation follows the header of the request, or all of it where the kernel does not cap.
+/// The kernel's explanation follows the header of the request, or the whole request if the kernel does not cap it.
 #[test]
 fn refusals_carry_the_explanation() {
     for capped in [true, false] {
@@ -81,7 +81,7 @@ fn refusals_carry_the_explanation() {
     }
 }
 
-/// What the kernel names for the whole transaction is the message behind the one that begins it.
+/// When memory runs out, the kernel objects to the message behind the one that begins the transaction.
 #[test]
 fn without_memory_the_whole_transaction_is_refused() {
     let because = |errno: Errno| Refusal::of(&errno.into());
@@ -101,7 +101,7 @@ fn without_memory_the_whole_transaction_is_refused() {
     };
     assert_eq!(refused(&[]), None);
     assert_eq!(refused(&[(1, Errno::NOMEM)]), numbers(&[(0, Errno::NOMEM)]));
-    // Older kernels name the message that lacked memory, and go on.
+    // Older kernels name the message for which memory ran out, and go on.
     for refusals in [
         &[(0, Errno::PERM)][..],
         &[(1, Errno::EXIST), (3, Errno::NOENT)],
@@ -111,7 +111,7 @@ fn without_memory_the_whole_transaction_is_refused() {
     }
 }
 
-/// `RTM_GETLINK` and the loopback device are there on every Linux, for every user.
+/// Every user on every Linux can use `RTM_GETLINK` and has the loopback device.
 #[test]
 fn dumps_and_questions_on_the_running_kernel() {
     const GET_LINK: u16 = 18;
@@ -136,7 +136,7 @@ fn dumps_and_questions_on_the_running_kernel() {
     assert_eq!(error.raw_os_error(), Some(19), "ENODEV");
 }
 
-/// An error of the decoder must not leave the rest of the dump behind.
+/// After a decoder error, the rest of the dump must not remain in the socket.
 #[test]
 fn a_dump_that_cannot_be_decoded_leaves_the_socket_usable() {
     const GET_LINK: u16 = 18;

@@ -1,7 +1,7 @@
 //! The phrases that our rules consist of → the kernel's bytecode.
 //!
-//! Each phrase stands for one of `nft`'s language and compiles to exactly the expressions that `nft` makes of it
-//! (`nft --debug=netlink` shows them): `nft` can only print what looks like its own.
+//! Each phrase stands for one in `nft`'s language and compiles to exactly the expressions that `nft` generates for it
+//! (`nft --debug=netlink` shows them): `nft` can print only what looks like its own output.
 
 use std::net::Ipv4Addr;
 
@@ -27,8 +27,8 @@ pub(super) enum Phrase {
     PairInSet(&'static str),
     /// `ip daddr . meta l4proto . th dport @SET`
     EntryPointIn(&'static str),
-    /// `ip daddr . ip protocol . th dport . ip saddr != @SET`. For IPv6 `ip6 nexthdr` takes the place of the protocol:
-    /// packets with extension headers are in no set. (`nft` cannot load its own `meta l4proto` in a set of ranges.)
+    /// `ip daddr . ip protocol . th dport . ip saddr != @SET`. For IPv6, `ip6 nexthdr` takes the place of the protocol:
+    /// packets with extension headers match no set. (`nft` cannot load its own `meta l4proto` in a set of ranges.)
     EntryPointAndSourceNotIn(&'static str),
     /// `fib daddr type local`: the destination is an address of this node, those on kube-ipvs0 included
     ToThisNode,
@@ -56,7 +56,7 @@ pub(super) enum Phrase {
     Rewritten,
     /// `ct status ! dnat`
     NotRewritten,
-    /// `icmp type echo-request`; for IPv6, where much more depends on it, all of `meta l4proto ipv6-icmp`
+    /// `icmp type echo-request`; for IPv6, which depends on ICMP for much more, all of `meta l4proto ipv6-icmp`
     Ping,
     /// `tcp flags ! syn`
     TcpWithoutSyn,
@@ -94,7 +94,7 @@ pub(super) enum Phrase {
     RejectWithReset,
 }
 
-/// `NFT_REG_1`, 16 bytes: what is looked at.
+/// `NFT_REG_1`, 16 bytes: the value to be examined.
 const REGISTER: u32 = 1;
 /// `NFT_REG32_01`, the 4 bytes behind the first 4 of [`REGISTER`].
 const REGISTER_AFTER_4: u32 = 9;
@@ -105,17 +105,17 @@ const REGISTER_OF_4: u32 = 8;
 /// `NFT_REG_VERDICT`.
 const VERDICT: u32 = 0;
 
-/// What a payload's offset counts from: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+/// What a payload's offset is relative to: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Offset and value of an ICMP echo request's type.
+/// Offset and value of the type of an ICMP echo request.
 const ICMP_TYPE: (u32, u8) = (0, 8);
-/// Offset of the flags in a TCP header, and some of them.
+/// Offset of the flags in a TCP header, and some of the flags.
 const TCP_FLAGS: u32 = 13;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
-/// Offset of the destination port in the header of any transport protocol, and its length.
+/// Offset and length of the destination port in the header of any transport protocol.
 const DESTINATION_PORT: (u32, u32) = (2, 2);
 /// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`.
 const ICMP: u8 = 1;
@@ -159,7 +159,7 @@ const FULLY_RANDOM: u32 = 1 << 4;
 const REJECT_WITH_ICMP: u32 = 0;
 const REJECT_WITH_RESET: u32 = 1;
 
-/// Where the addresses are in the IP header, and how long they are.
+/// Where the addresses are in the IP header, how long they are, and what else depends on the family.
 struct Header {
     source: u32,
     destination: u32,
@@ -168,7 +168,7 @@ struct Header {
     protocol: u32,
     /// The register behind an address in [`REGISTER`].
     second: u32,
-    /// The kernel's number.
+    /// The kernel's number of the family.
     family: u32,
     /// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
     port_unreachable: u8,
@@ -199,7 +199,7 @@ fn header(of: Family) -> Header {
 }
 
 impl Header {
-    /// The register of 4 bytes that is this many bytes behind an address in [`REGISTER`].
+    /// The 4-byte register at this distance in bytes behind an address in [`REGISTER`].
     fn behind_address(&self, bytes: u32) -> u32 {
         REGISTER_OF_4 + (self.length + bytes) / 4
     }
@@ -216,7 +216,7 @@ impl Header {
 }
 
 impl Phrase {
-    /// The phrase's bytecode in a table of this family.
+    /// Compiles the phrase to bytecode for a table of this family.
     pub(super) fn compile(&self, family: Family) -> Vec<Expression> {
         let header = header(family);
         let address = |offset, register| payload(NETWORK_HEADER, offset, header.length, register);
@@ -320,12 +320,12 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     expression("payload", numbers.map(|(kind, number)| Field::number(kind, number)).into())
 }
 
-/// Something known about the packet → [`REGISTER`].
+/// A property of the packet → [`REGISTER`].
 fn meta(key: u32) -> Expression {
     meta_to(key, REGISTER)
 }
 
-/// Something known about the packet → register.
+/// A property of the packet → register.
 fn meta_to(key: u32, register: u32) -> Expression {
     expression("meta", vec![Field::number(2, key), Field::number(1, register)])
 }
@@ -335,7 +335,7 @@ fn mark(bit: u32, operator: u32) -> Vec<Expression> {
     vec![meta(META_MARK), bitwise(&bit.to_ne_bytes(), &[0; 4]), compare(operator, &[0; 4])]
 }
 
-/// Whether some bits of what conntrack knows are set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
+/// Whether some bits of what conntrack knows about the connection are set ([`NOT_EQUAL`] to zero) or not ([`EQUAL`]).
 fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
     vec![
         expression("ct", vec![Field::number(1, REGISTER), Field::number(2, key)]),
@@ -344,7 +344,7 @@ fn connection(key: u32, bits: u32, operator: u32) -> Vec<Expression> {
     ]
 }
 
-/// Whether it is TCP, with one of these flags set ([`NOT_EQUAL`] to zero) or none ([`EQUAL`]).
+/// Whether the packet is TCP, with one of these flags set ([`NOT_EQUAL`] to zero) or none ([`EQUAL`]).
 fn tcp_flags(flags: u8, operator: u32) -> Vec<Expression> {
     vec![
         meta(META_L4_PROTOCOL),
@@ -355,9 +355,9 @@ fn tcp_flags(flags: u8, operator: u32) -> Vec<Expression> {
     ]
 }
 
-/// The address in [`REGISTER`] becomes the connection's source or destination, and the port in another register, if
-/// there is one. The kernel completes what `nft` leaves out (the upper ends of ranges, what is given); here it is said,
-/// as the kernel dumps it.
+/// Makes the address in [`REGISTER`] the connection's source or destination, with the port in another register, if
+/// there is one. What `nft` omits and the kernel fills in (the upper ends of ranges, which attributes are given) is
+/// spelled out here, as the kernel dumps it.
 fn translate(header: &Header, what: u32, port: Option<u32>, random: bool) -> Expression {
     let mut fields = vec![
         Field::number(1, what),
@@ -385,13 +385,13 @@ fn from(header: &Header, inside: &Inside, operator: u32) -> Vec<Expression> {
     }
 }
 
-/// The rule goes on if the register compares so.
+/// The rule continues only if the register compares like this.
 fn compare(operator: u32, value: &[u8]) -> Expression {
     let value = Field::nest(3, vec![Field::bytes(1, value)]);
     expression("cmp", vec![Field::number(1, REGISTER), Field::number(2, operator), value])
 }
 
-/// register = register & mask ^ xor, in the byte order of what is in it.
+/// register = register & mask ^ xor, in the byte order of the register's content.
 fn bitwise(mask: &[u8], xor: &[u8]) -> Expression {
     let length = u32::try_from(mask.len()).expect("at most an address");
     let fields = vec![
@@ -404,17 +404,17 @@ fn bitwise(mask: &[u8], xor: &[u8]) -> Expression {
     expression("bitwise", fields)
 }
 
-/// The rule goes on if the register is in the set.
+/// The rule continues only if the register is in the set.
 fn lookup(set: &str) -> Expression {
     expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set)])
 }
 
-/// The same with another attribute: a flag, or the register for what a map leads to.
+/// As [`lookup`], with another attribute: a flag, or the register that receives what a map maps to.
 fn lookup_with(set: &str, more: Field) -> Expression {
     expression("lookup", vec![Field::number(2, REGISTER), Field::text(1, set), more])
 }
 
-/// The end of a rule.
+/// Ends a rule with this verdict.
 fn end(code: u32) -> Expression {
     let verdict = Field::nest(verdict::VERDICT, vec![Field::number(verdict::CODE, code)]);
     let data = Field::nest(verdict::DATA, vec![verdict]);
@@ -427,7 +427,7 @@ fn change_mark(mask: u32, xor: u32) -> Vec<Expression> {
     vec![meta(META_MARK), bitwise(&mask.to_ne_bytes(), &xor.to_ne_bytes()), set]
 }
 
-/// The source address compared with a network. As `nft` does, a prefix of whole bytes is compared without a mask.
+/// Compares the source address with a network. As in `nft`, a prefix of whole bytes is compared without a mask.
 fn network_match(header: &Header, network: IpNet, operator: u32) -> Vec<Expression> {
     let (first, mask) = (octets(network.network()), octets(network.netmask()));
     let (first, mask) = (first.as_ref(), mask.as_ref());

@@ -1,71 +1,108 @@
-//! Our nftables tables: fixed rules and the sets that they look at, written and read back over netlink.
+//! Our nftables tables: fixed rules and the sets that they look up, written and read back over netlink.
 //!
-//! There are two tables, `table ip kube-ipvs` and `table ip6 kube-ipvs`, of the same form. Their names, hooks,
+//! There are two tables of the same form, `table ip kube-ipvs` and `table ip6 kube-ipvs`. Their names, hooks,
 //! priorities and the mark are an interface: others may order their own chains by them. An *entry point* is an address,
 //! a protocol and a port; the sets of entry points, addresses and devices are in `sets`.
 //!
-//! | chain | hook and priority | rules, in order |
+//! | chain | type, hook and priority | rules |
 //! |---|---|---|
-//! | `restrict`, `restrict-node` | filter prerouting and output, −120 | new, to `@restricted`, from none of `@allowed`: drop |
-//! | `prerouting` | nat prerouting, −110 | loopback sources: return · from a pod, to `@in-cluster`: rewrite · to `@masqueraded`: mark · to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark · to `@owned`: settle · to `@shared-addresses`: return · to `@cluster-addresses`, `@external-addresses`: settle |
-//! | `output` | nat output, −110 | the same for the node itself, all of whose connections are from inside the cluster, and from no pod; to `@cluster-addresses` with a service address as the source they are marked also where the pods are unknown |
-//! | `postrouting` | nat postrouting, 90 | source . destination in `@hairpin`: mark · not marked: return · unmark · leaving by none of `@numbered`: the node's address · masquerade |
-//! | `before-ipvs`, `before-ipvs-node` | filter input, 90; output, −99 | new, to `@dropped`: drop · to `@internal`, not rewritten: ICMP port unreachable · (not the node's) invalid TCP resets to `@cluster-addresses`: drop · (not the node's) invalid TCP segments without SYN: to `@masqueraded`, and to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): mark and untrack, to `@cluster-addresses`: untrack, from a pod to `@owned` and, but for `@shared-addresses`, `@external-addresses`, without FIN: drop, to `@owned`, `@external-addresses`: untrack · (node) rewritten to a cluster IP: mark · (node, and what IPVS sends on) untracked TCP segments without SYN and FIN, marked: drop |
-//! | `input` | filter input, 101 | established, related: accept · ping (`ICMPv6`: all): accept · to `@health-checks`: accept · to `@refused`: refuse · to `@shared-addresses`: accept · to `@cluster-addresses`, `@external-addresses`: refuse |
+//! | `restrict` | filter prerouting, −120 | restrictions |
+//! | `restrict-node` | filter output, −120 | the same for the node itself |
+//! | `prerouting` | nat prerouting, −110 | rewriting, marking, settling |
+//! | `output` | nat output, −110 | the same for the node itself |
+//! | `postrouting` | nat postrouting, 90 | masquerading |
+//! | `before-ipvs` | filter input, 90 | what IPVS must not see, or not as it is |
+//! | `before-ipvs-node` | filter output, −99 | the same for the node itself, and for what IPVS sends on |
+//! | `input` | filter input, 101 | what is for no virtual server |
 //!
-//! * All policies are accept: what is not about a service address is left alone. Chains of type nat see the first
-//!   packet of a connection only.
-//! * *Mark* sets one bit of the packet's mark (`--iptables-masquerade-bit`, contract 6.1) and keeps the others; it is
-//!   cleared where it is obeyed.
-//! * −110 and 90 come before iptables' nat (−100 and 100) in the walk over the nat chains, which ends at the first
-//!   that translates. To *settle* is to translate a destination to itself: a CNI plugin's DNAT of a host port, which
-//!   means any local address, does not get the connection then. Only what is local already is settled: while a node is
-//!   taken over from kube-proxy in iptables or nftables mode, its DNAT serves until kube-ipvs0 has the address. A node port's is local, and
-//!   gets its element of `owned` in the same plan as its virtual server.
-//! * *Rewrite*: entry points with policy Local lead to this node's endpoints, and for clients inside the cluster to all
-//!   of them: `@in-cluster` says which virtual server has those. Restrictions come before, by what the client asked for.
-//!   A mark in the same rule would have to come before the map is looked up, so that it would mark everything: the node's
-//!   rewritten connections are marked in `before-ipvs-node`.
-//! * A segment that connection tracking calls invalid, as one ahead of the window, is not translated back: IPVS puts the cluster IP
-//!   in, and a client that was rewritten knows another address. It answers with a reset to the cluster IP, invalid too, which IPVS
-//!   would take to the endpoint: that ended the connection. So these resets are dropped, and no more: kube-proxy's iptables mode drops
-//!   all that is invalid and forwarded, which also hits what this node sees one way of only. (What is masqueraded, as all
-//!   of the node's own that is rewritten, comes back to the node itself, past IPVS. Nor do kube-proxy's modes look at that.)
-//! * A client's segment that connection tracking calls invalid was seen as a new connection to the endpoint, when IPVS had put that in
-//!   and sent it on (`nf_conntrack_tcp_loose`, on by default): the real connection had the tuple, so that it got another source port,
-//!   and the endpoint answered with a reset that ended the real one. *Untracked*, it arrives with the client's own source, as with
-//!   `nf_conntrack_tcp_loose=0`. It is not dropped: where that is 0, segments of connections that connection tracking has lost
-//!   are invalid too, and arrive.
-//! * In a connection that is masqueraded such a segment has a source that the endpoint does not know, which answered with a
-//!   reset. So it is marked as the nat chains would have done, and dropped when IPVS has sent it on; the client sends it again.
-//!   Not before IPVS: what IPVS does not know is refused in `input` as ever, and an endpoint on the node itself is not
-//!   masqueraded.
-//! * In one that was rewritten it comes to an address by which IPVS does not know the connection, and `input` answered with a
-//!   reset. From pods all entry points but cluster IPs are rewritten or masqueraded: what is not masqueraded is dropped.
-//! * In both a FIN is not dropped: without its connection connection tracking calls each one invalid, and whoever waits for
-//!   an answer to it should have a reset. One that is invalid in a live connection still ends it. With
-//!   `nf_conntrack_tcp_loose=0` clients of lost connections, as after `conntrack -F`, wait in vain where they had a reset.
-//! * IPVS takes the packets of its virtual servers from hook input at 98 and 99, so that 101 sees what is for none of
-//!   them: ports that no Service declares, Services without endpoints, and ports that host processes have bound to all
-//!   addresses. Replies to the node's own connections come by as established. A virtual server whose real servers all
-//!   drain would refuse what is to be dropped, so that is dropped before IPVS.
-//! * The node's own connections go through IPVS in hook output at −98, after the mark, and through `postrouting` with the
-//!   endpoint as destination, and often a service address as source.
-//! * `masquerade` takes an address of the device that a packet leaves by. IPv4: where that has none (as some CNI plugins
-//!   make devices for pods, or `lo` towards an endpoint in the node's own network), it takes the first address of the
-//!   first device that has one, which may be kube-ipvs0; so `@numbered` has the devices with an address of their own, and
-//!   the node's address is named for the others. IPv6 goes by the rules of source selection, where the service addresses
-//!   come last because they are deprecated.
-//! * To *refuse* is to answer ICMP port unreachable; but a TCP segment that begins no connection gets a reset, as from a
-//!   host without that connection: ICMP would leave an established client waiting. (kube-proxy leaves this to the
-//!   host's TCP on ports of Services; contract 6.5.)
+//! The rules of each chain, in order (the terms in italics are explained below):
 //!
-//! Where the kernel does not know `masquerade fully-random`, plain `masquerade` takes its place; nothing else varies.
+//! * `restrict` and `restrict-node`: a new connection to `@restricted` whose entry point and source match none of
+//!   `@allowed`: drop.
+//! * `prerouting`: from a loopback address: return. From a pod, to `@in-cluster`: *rewrite*. To `@masqueraded`: *mark*.
+//!   To `@cluster-addresses`, not from a pod (`--masquerade-all`: from anywhere): *mark*. To `@owned`: *settle*. To
+//!   `@shared-addresses`: return. To `@cluster-addresses` or `@external-addresses`: *settle*.
+//! * `output`: the same for the node itself, all of whose connections come from inside the cluster and none from a pod.
+//!   Connections to `@cluster-addresses` with a service address as the source are marked even if the pods are unknown.
+//! * `postrouting`: source and destination are a pair in `@hairpin`, not leaving by `lo`: *mark*. Not marked: return.
+//!   Clear the mark. Leaving by a device that is not in `@numbered` (IPv4, if the node's address is known): translate
+//!   the source to the node's address. Everything else: masquerade.
+//! * `before-ipvs`: new, to `@dropped`: drop. To `@internal`, not rewritten: ICMP port unreachable. An invalid TCP
+//!   reset to `@cluster-addresses`: drop. Then for other invalid TCP segments without SYN:
+//!   * to `@masqueraded`, or to `@cluster-addresses` not from a pod (`--masquerade-all`: from anywhere): *mark* and
+//!     untrack;
+//!   * to `@cluster-addresses`: untrack;
+//!   * from a pod, without FIN: to `@owned`: drop; to `@shared-addresses`: return; to `@external-addresses`: drop;
+//!   * to `@owned` or `@external-addresses`: untrack.
+//! * `before-ipvs-node`: the first two rules of `before-ipvs`. New, rewritten, to `@cluster-addresses`: *mark*. An
+//!   untracked TCP segment without SYN and FIN that is marked: drop.
+//! * `input`: established or related: accept. Ping (`ICMPv6`: everything): accept. To `@health-checks`: accept. To
+//!   `@refused`: *refuse*. To `@shared-addresses`: accept. To `@cluster-addresses` or `@external-addresses`: *refuse*.
 //!
-//! **Identity.** The comment of the rule that masquerades holds the settings; [`Tables::read`] calls a table
-//! [`Rules::Intact`] if and only if it holds the chains (type, hook, priority, policy) with exactly the rules and
-//! comments that these settings give, in order, the sets of the right kind, and nothing else, and is not dormant.
-//! A counter added to a rule counts as damage; comments of the table, of sets and of elements are not looked at.
+//! Why the rules are as they are:
+//!
+//! * All policies are accept: traffic that is not about a service address is left alone. Chains of type nat see only
+//!   the first packet of a connection.
+//! * To *mark* is to set one bit of the packet mark (`--iptables-masquerade-bit`, contract 6.1) and to keep the others;
+//!   `postrouting` clears the bit before it masquerades.
+//! * −110 and 90 put our nat chains before those of iptables (−100 and 100); the kernel walks the nat chains only until
+//!   one of them translates. To *settle* a connection is to translate its destination to itself: then a CNI plugin's
+//!   DNAT for a host port, which matches any local address, does not get the connection. Only destinations that are
+//!   already local are settled: while a node is taken over from kube-proxy in iptables or nftables mode, kube-proxy's
+//!   DNAT serves until kube-ipvs0 has the address. A node port's address is local, and the node port gets its element
+//!   of `owned` in the same plan as its virtual server.
+//! * To *rewrite*: entry points with policy Local lead to this node's endpoints, but clients inside the cluster may use
+//!   all endpoints; the map `@in-cluster` names the virtual server that has all of them. Restrictions come earlier, so
+//!   they apply to the entry point that the client asked for. In the rule that rewrites, a mark would have to be set
+//!   before the map is looked up, and so would mark everything: the node's rewritten connections are marked in
+//!   `before-ipvs-node` instead.
+//! * Connection tracking does not translate back a reply that it considers invalid, such as a segment ahead of the
+//!   window: IPVS gives the segment the cluster IP as its source, but a client whose connection was rewritten knows
+//!   another address. The client answers with a reset to the cluster IP, which is invalid too, and which IPVS would
+//!   send on to the endpoint: the connection would end. So these resets are dropped, and nothing else: kube-proxy's
+//!   iptables mode drops every invalid packet that is forwarded, which also hits connections of which this node sees
+//!   only one direction. (Replies to masqueraded connections, including all rewritten ones of the node itself, come
+//!   back to the node itself, past IPVS. kube-proxy's modes do not handle those either.)
+//! * Once IPVS has put in the endpoint's address and sent it on, a client's segment that connection tracking considers
+//!   invalid would be taken for a new connection to the endpoint (`nf_conntrack_tcp_loose`, on by default). The real
+//!   connection already has that tuple, so the segment would get another source port, and the endpoint would answer
+//!   with a reset that ends the real connection. *Untracked*, the segment arrives with the client's own source, as it
+//!   does with `nf_conntrack_tcp_loose=0`. It is not dropped: with 0, segments of connections that connection tracking
+//!   has lost are invalid too, and do arrive.
+//! * In a masqueraded connection, the endpoint does not know that source and would answer with a reset. So the segment
+//!   is marked as the nat chains would have marked it, and dropped after IPVS has sent it on; the client sends it
+//!   again. It is not dropped before IPVS: a segment that IPVS does not know is refused in `input` as usual, and a
+//!   connection to an endpoint on the node itself is not masqueraded.
+//! * In a rewritten connection, such a segment comes to an address under which IPVS does not know the connection, and
+//!   `input` would answer with a reset. Pods' connections to entry points other than cluster IPs are all rewritten or
+//!   masqueraded, so a pod's invalid segment to one of those is dropped unless it is masqueraded.
+//! * In both cases a FIN is not dropped: connection tracking considers every FIN without a connection invalid, and
+//!   whoever waits for an answer to it should get a reset. An invalid FIN in a live connection still ends that
+//!   connection. With `nf_conntrack_tcp_loose=0`, clients of lost connections, as after `conntrack -F`, now wait in
+//!   vain where they would otherwise get a reset.
+//! * IPVS takes the packets of its virtual servers from hook input at 98 and 99, so the chain at 101 sees only packets
+//!   for none of them: to ports that no Service declares, to Services without endpoints, and to ports that host
+//!   processes have bound to all addresses. Replies to the node's own connections pass there as established. A virtual
+//!   server whose real servers all drain would refuse connections that are to be dropped, so those are dropped before
+//!   IPVS.
+//! * The node's own connections pass IPVS in hook output at −98, after they are marked, and then `postrouting`, with
+//!   the endpoint as destination and often with a service address as source.
+//! * `masquerade` takes an address of the device by which a packet leaves. IPv4: if that device has none (as with
+//!   devices that some CNI plugins make for pods, or `lo` towards an endpoint in the node's own network), it takes the
+//!   first address of the first device that has one, which may be kube-ipvs0. So `@numbered` lists the devices with an
+//!   address of their own, and for all others the rules name the node's address. IPv6 follows the rules of source
+//!   address selection, which prefer any other address to the service addresses because these are deprecated.
+//! * To *refuse* is to answer with ICMP port unreachable; but a TCP segment that begins no connection gets a reset, as
+//!   from a host without that connection: ICMP would leave an established client waiting. (On ports of Services,
+//!   kube-proxy leaves this to the host's TCP; contract 6.5.)
+//!
+//! If the kernel does not know the flag `fully-random`, `masquerade` and `snat` do without it; nothing else varies.
+//!
+//! **Identity.** The comment of the rule that masquerades holds the settings. [`Tables::read`] calls a table
+//! [`Rules::Intact`] if and only if it has no flags (dormant is one) and holds exactly the following, and nothing else:
+//! the chains (type, hook, priority, policy) with the rules and comments that these settings give, in order, and the
+//! sets of the right kind. A counter added to a rule counts as damage; comments of the table, of sets and of elements
+//! are not checked.
 //!
 //! A table has no owner flag and stays when the program ends.
 
@@ -91,13 +128,13 @@ use crate::cluster::types::Family;
 use crate::diff::Step;
 use crate::state::{Element, Inside, RuleSettings, Rules};
 
-/// Most changes of elements in one transaction. Measured: from 200 on a change costs the same (2 to 3 µs); a thousand
-/// keep others who change rules waiting for a few milliseconds only, and their answers fit the socket's receive buffer
-/// even when every change is refused. (A range of `allowed` costs the kernel more the more there are: some 0.6 ms among
-/// 10,000.)
+/// The most changes of elements in one transaction. Measured: from 200 changes on, the cost per change stays the same
+/// (2 to 3 µs). A thousand changes block others who change rules for only a few milliseconds, and the answers fit the
+/// socket's receive buffer even if every change is refused. (Adding a range to `allowed` costs the kernel more the more
+/// ranges there are: some 0.6 ms among 10,000.)
 const TRANSACTION_CHANGES: usize = 1000;
 
-/// The name of the table in which rules are tried.
+/// The name of the table in which the rules are tried.
 const TRIAL: &str = "kube-ipvs-trial";
 
 /// Our tables in the network namespace of the thread that opened them.
@@ -115,7 +152,7 @@ impl Tables {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// Whether the kernel has `nf_tables`: its generation can be asked for.
+    /// Whether the kernel has `nf_tables`, that is, whether its generation can be asked for.
     pub(super) fn supported(&mut self) -> io::Result<bool> {
         let body = |out: &mut Body<'_>| nfnetlink::header(out, None);
         match self.socket.get(wire::GET_GENERATION, body, |_| Ok(Some(()))) {
@@ -125,12 +162,13 @@ impl Tables {
         }
     }
 
-    /// Carries out steps about rules and elements, and says what became of each, in the steps' order.
+    /// Carries out steps about rules and elements, and returns the outcome of each, in the steps' order.
     ///
-    /// Each [`Step::InstallRules`] is a transaction of its own, and they come first. All changes of elements are one
-    /// transaction, deletions before additions; above a thousand changes, several. A change that the kernel objects
-    /// to is left out and the others are sent again, so that it never stops them: adding what is there is refused
-    /// with `EEXIST`, deleting what is not there with `ENOENT`. Where memory is lacking, the whole transaction is refused.
+    /// Each [`Step::InstallRules`] is a transaction of its own, and these come first. All changes of elements form one
+    /// transaction, deletions before additions; more than a thousand changes form several. A change that the kernel
+    /// objects to is left out and the others are sent again, so it never holds them up: adding an existing element is
+    /// refused with `EEXIST`, deleting a missing one with `ENOENT`. If the kernel runs out of memory, the whole
+    /// transaction is refused.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Unknown; steps.len()];
         let (mut deletions, mut additions) = (Vec::new(), Vec::new());
@@ -151,20 +189,20 @@ impl Tables {
         outcomes
     }
 
-    /// Reads back the table of one family: its rules (`None`: there is no table), and the elements of its sets.
-    /// Where the rules are [`Rules::Other`], elements that are not ours to have are left out.
+    /// Reads back the table of one family: its rules (`None`: there is no table), and the elements of its sets. If the
+    /// rules are [`Rules::Other`], elements that this program never makes are left out.
     ///
     /// # Errors
-    /// Where any part could not be read completely, or was replaced while it was read.
+    /// If any part could not be read completely, or the table was replaced while it was read.
     pub fn read(&mut self, family: Family) -> io::Result<(Option<Rules>, BTreeSet<Element>)> {
         read::table(&mut self.socket, family)
     }
 
-    /// The handle of a family's table of our name, whatever is in it; no two tables ever have the same. `None`: there is no
-    /// such table.
+    /// The handle of a family's table of our name, whatever the table holds; `None`: there is no such table. No two
+    /// tables ever have the same handle.
     ///
     /// # Errors
-    /// Where the kernel could not be asked.
+    /// If the kernel could not be asked.
     pub fn handle(&mut self, family: Family) -> io::Result<Option<u64>> {
         read::handle(&mut self.socket, family)
     }
@@ -191,8 +229,8 @@ impl Tables {
         })
     }
 
-    /// Whether the kernel takes our rules of a family. They are put into a table of another name, which is gone at the end of
-    /// the same transaction.
+    /// Checks whether the kernel accepts our rules of a family. They go into a table of another name, which the same
+    /// transaction deletes at its end.
     pub fn try_rules(&mut self, family: Family) -> Outcome {
         let settings =
             RuleSettings { masquerade_mark: 1, masquerade_all: false, inside: None, node_address: None };
@@ -212,18 +250,19 @@ impl Tables {
             match self.socket.transaction(&mut transaction(variant).finish()) {
                 Commit::Done => return Outcome::Done,
                 Commit::Unknown => return Outcome::Unknown,
-                // Nothing is wrong with the variant where there is no memory, or somebody else is at it: the next one would stay.
+                // The kernel lacks memory, or somebody else interfered: the variant is not to blame, and the next,
+                // lesser one would stay for good.
                 Commit::Refused { first: (_, refusal), .. } if !is_of_a_variant(&refusal) => {
                     return Outcome::Refused(objection.unwrap_or(refusal));
                 }
-                // The objection to the best variant says most.
+                // The objection to the best variant is the most informative one.
                 Commit::Refused { first: (_, refusal), .. } => objection = objection.or(Some(refusal)),
             }
         }
         Outcome::Refused(objection.expect("there are variants, and each was refused"))
     }
 
-    /// Carries out changes of elements in one transaction, or in as many as their isolation needs.
+    /// Carries out changes of elements in one transaction, or in as many as are needed to isolate refused changes.
     fn change(&mut self, steps: &[&Step], mut changes: Vec<usize>, outcomes: &mut [Outcome]) {
         while !changes.is_empty() {
             let mut transaction = Transaction::new();
@@ -245,7 +284,7 @@ impl Tables {
                 Commit::Refused { first, others } => refused(&changes, std::iter::once(first).chain(others)),
             };
             if refused.is_empty() {
-                // Which of its halves was meant?
+                // Either half may be the cause.
                 let (left, right) = changes.split_at(changes.len() / 2);
                 self.change(steps, left.to_vec(), outcomes);
                 return self.change(steps, right.to_vec(), outcomes);
@@ -258,9 +297,9 @@ impl Tables {
     }
 }
 
-/// Which of the changes of one transaction the kernel refused, and why: it tries all messages, and names each that it objects to.
-/// Message 0 opens the transaction, the others are one change each. None: it objects to the whole, and one change, or
-/// several, may be why.
+/// Which changes of one transaction the kernel refused, and why: it tries all messages, and names each one that it
+/// objects to. Message 0 opens the transaction; each of the others is one change. Empty: the kernel objects to the
+/// whole transaction, and one change or several may be the reason.
 fn refused(
     changes: &[usize],
     objections: impl Iterator<Item = (usize, Refusal)>,
@@ -269,7 +308,7 @@ fn refused(
     for (message, refusal) in objections {
         match message.checked_sub(1).and_then(|change| changes.get(change)) {
             Some(index) => drop(refused.insert(*index, refusal)),
-            // Without the right to change anything, or memory, it is none of them.
+            // Missing permission or memory is not the fault of any one change.
             None if changes.len() == 1 || refusal.is(Errno::PERM) || refusal.is(Errno::NOMEM) => {
                 return changes.iter().map(|index| (*index, refusal.clone())).collect();
             }
@@ -279,7 +318,7 @@ fn refused(
     refused
 }
 
-/// Whether a refusal may be that of a variant of the rules that the kernel does not know: of an expression, or of a flag.
+/// Whether a refusal may mean that the kernel does not know an expression or a flag of this variant of the rules.
 fn is_of_a_variant(refusal: &Refusal) -> bool {
     [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP].iter().any(|errno| refusal.is(*errno))
 }

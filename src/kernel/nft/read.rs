@@ -1,8 +1,8 @@
-//! Reading a table back: is it what we would make, and what do its sets hold?
+//! Reads a table back: is it as we would make it, and what do its sets hold?
 //!
-//! Chains and sets are asked for by name, rules by table: a dump of all chains would cost what others have in theirs
-//! (an iptables-nft host has thousands). That there is nothing *else* in the table follows from the number of its
-//! objects, which the kernel tells.
+//! Chains and sets are asked for by name, rules by table: the cost of a dump of all chains would grow with those of
+//! others (an iptables-nft host has thousands). That the table holds nothing *else* follows from the number of its
+//! objects, which the kernel reports.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,13 +17,13 @@ use crate::kernel::netlink::{Attribute, Attributes, Body, Dump, Message, Socket,
 use crate::kernel::nfnetlink;
 use crate::state::{Element, RuleSettings, Rules};
 
-/// How often the reading is begun anew when the table is replaced meanwhile.
+/// How often reading is attempted if the table is replaced meanwhile.
 const ATTEMPTS: usize = 5;
 
 /// What the kernel says about the table itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FoundTable {
-    /// Never used twice.
+    /// Never reused.
     handle: u64,
     flags: u32,
     /// How many chains, sets and other objects it holds.
@@ -39,7 +39,7 @@ struct FoundRule {
     expressions: Vec<u8>,
 }
 
-/// Why there are no settings to tell.
+/// Why a table yields no settings.
 #[derive(Debug)]
 enum Unfit {
     /// The table is not as we make it.
@@ -64,7 +64,7 @@ pub(super) fn table(socket: &mut Socket, family: Family) -> io::Result<(Option<R
     for _ in 0..ATTEMPTS {
         let Some(before) = read_table(socket, family)? else { return Ok((None, BTreeSet::new())) };
         let contents = read_contents(socket, family, before);
-        // Rules and sets belong together only if they are of one and the same table.
+        // Rules and sets belong together only if both come from the same table.
         if read_table(socket, family)?.is_some_and(|after| after.handle == before.handle) {
             let (rules, elements) = contents?;
             return Ok((Some(rules), elements));
@@ -104,7 +104,7 @@ fn read_contents(
     Ok((rules, elements))
 }
 
-/// The settings from which the table was made, if all of it is as we make it.
+/// The settings that the table was made from, if all of it is as we make it.
 fn inspect(socket: &mut Socket, family: Family, table: FoundTable) -> Result<RuleSettings, Unfit> {
     let found = read_rules(socket, family)?;
     let settings = found.iter().rev().find_map(|rule| settings_of(wire::comment_of(&rule.user_data)?));
@@ -131,7 +131,7 @@ fn inspect(socket: &mut Socket, family: Family, table: FoundTable) -> Result<Rul
     Err(Unfit::Other(why.unwrap_or_default()))
 }
 
-/// The first difference between the rules that should be in the chains and those that are.
+/// The first difference between the rules that should be in the chains and those that are there.
 fn difference(chains: &[Chain], found: &[FoundRule]) -> Option<String> {
     chains.iter().find_map(|chain| {
         let found: Vec<_> = found.iter().filter(|rule| rule.chain == chain.name).collect();
@@ -154,7 +154,7 @@ fn difference(chains: &[Chain], found: &[FoundRule]) -> Option<String> {
     })
 }
 
-/// `None` for an object that does not exist.
+/// Turns the error for an object that does not exist into `None`.
 pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>> {
     match answer {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(None),
@@ -162,7 +162,7 @@ pub(super) fn existing<T>(answer: io::Result<Option<T>>) -> io::Result<Option<T>
     }
 }
 
-/// What a question about something of this family and these names holds.
+/// Writes the body of a request about an object of this family and these names.
 fn named<const N: usize>(family: Family, names: [(u16, &str); N]) -> impl Fn(&mut Body<'_>) {
     move |body| {
         nfnetlink::header(body, family);
@@ -194,7 +194,7 @@ fn inspect_set(socket: &mut Socket, family: Family, wanted: &Set) -> Result<(), 
         let number = |kind| attributes.get(kind).and_then(Attribute::be32);
         let description = attributes.get(wire::set::DESCRIPTION).map(Attribute::nested);
         let most = description.and_then(|attributes| attributes.get(wire::set::SIZE)?.be32());
-        // The kernel leaves out what is zero. A type that only nft knows of does no harm.
+        // The kernel omits what is zero. The type, which only nft interprets, is not checked.
         let flags = number(wire::set::FLAGS).unwrap_or(0);
         let lengths = (number(wire::set::KEY_LENGTH), number(wire::set::VALUE_LENGTH));
         Ok(Some((flags, most.unwrap_or(0), lengths)))
@@ -226,18 +226,18 @@ fn inspect_chain(socket: &mut Socket, family: Family, wanted: &Chain) -> Result<
     ensure(found == Some(wanted), || format!("chain {name} has another type, hook, priority or policy"))
 }
 
-/// The rules of all chains of the table, those of a chain in order.
+/// The rules of all chains of the table; those of one chain in order.
 fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>> {
     let dump = socket.dump(wire::GET_RULE, named(family, [(wire::rule::TABLE, TABLE)]), |message| {
         let attributes = nfnetlink::attributes(&message);
         let table = attributes.get(wire::rule::TABLE).and_then(Attribute::text);
         if !nfnetlink::is_of_family(&message, family) || table != Some(TABLE) {
-            // A kernel that does not filter.
+            // Some kernels do not filter the dump.
             return Ok(None);
         }
         let bytes = |kind| attributes.get(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default();
         Ok(Some(FoundRule {
-            // Of a chain of somebody else's with any name: such a table is not as we make it.
+            // It may be somebody else's chain, of any name: then the table is not as we make it.
             chain: attributes
                 .get(wire::rule::CHAIN)
                 .map(Attribute::name)
@@ -250,22 +250,22 @@ fn read_rules(socket: &mut Socket, family: Family) -> io::Result<Vec<FoundRule>>
     Ok(dump.items)
 }
 
-/// All elements of a set; none if there is no such set.
+/// All elements of a set; none if the set does not exist.
 fn read_elements(socket: &mut Socket, family: Family, set: &str) -> io::Result<Vec<Encoded>> {
     let names = [(wire::elements::TABLE, TABLE), (wire::elements::SET, set)];
     let dump = || {
         let decode = |message: Message<'_>| Ok(Some(elements_of(message)));
         socket.dump(wire::GET_ELEMENTS, named(family, names), decode).map(joined)
     };
-    // The kernel makes the hash table of a set larger a little after the elements came, and does not mark a dump during
-    // which it did: of 20,000 elements 18,000 were seen. A set that is not empty is read twice, however small, since its last
-    // datagram brings an empty list. That costs little, and the mark counts a transaction before the kernel carries it out, so
-    // that half of one could be in what is read once.
+    // The kernel enlarges a set's hash table a little after elements were added, and does not mark a dump during which
+    // it did so: of 20,000 elements 18,000 were seen. A set that is not empty is read twice, however small it is, since
+    // its last datagram brings an empty list. That costs little; and since the kernel's mark counts a transaction
+    // before it is carried out, a single dump could contain half of one.
     Ok(existing(settled(dump, PartialEq::eq).map(Some))?.unwrap_or_default())
 }
 
-/// The elements, wherever the kernel cut their list: its datagrams are shorter where it finds no pages in a row for longer
-/// ones, and the same set is then another number of messages.
+/// Joins the elements, wherever the kernel cut their list: its datagrams are shorter when it finds no contiguous pages
+/// for longer ones, and the same set then takes another number of messages.
 pub(super) fn joined<T>(dump: Dump<Vec<T>>) -> Dump<T> {
     Dump { items: dump.items.into_iter().flatten().collect(), datagrams: dump.datagrams }
 }
@@ -277,7 +277,7 @@ pub(super) fn elements_of(message: Message<'_>) -> Vec<Encoded> {
         let element = element.nested();
         let data = |kind| Some(element.get(kind)?.nested().get(wire::elements::VALUE)?.value.to_vec());
         Encoded {
-            // The one that stands for all keys that are not in the set has none.
+            // The element that stands for all keys not in the set has no key.
             key: data(wire::elements::KEY).unwrap_or_default(),
             key_end: data(wire::elements::KEY_END),
             value: data(wire::elements::MAPPED),

@@ -1,4 +1,4 @@
-//! The fixed rules, as data: what stands in our table for given settings.
+//! The fixed rules, as data: the content of our table for given settings.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,26 +15,27 @@ use crate::state::{Inside, InterfaceName, RuleSettings};
 
 /// The name of our tables, one of family `ip`, one of `ip6`.
 pub(super) const TABLE: &str = "kube-ipvs";
-/// What the table says about itself.
+/// The table's comment.
 pub(super) const NOTE: &str = "Made by kube-ipvs, which repairs what is changed here";
 
-/// The version of the rules: to be raised with every change to what [`Ruleset::new`] gives. Most changes are noticed because the
-/// rules in the kernel are others; by this number are those that it does not tell when it is read, as with 7, since when IPv6
-/// ranges are looked up by words ([`sets::Part::range_fields`]).
+/// The version of the rules: to be raised with every change to what [`Ruleset::new`] returns. Most changes are noticed
+/// because the rules in the kernel differ; this number reveals those that reading back does not show. Version 7 was
+/// one: since then IPv6 ranges are looked up by words ([`sets::Part::range_fields`]).
 const VERSION: u32 = 8;
 
-/// Before destination addresses are translated, so that a restriction sees what the client asked for.
+/// Before destination addresses are translated, so that restrictions apply to the entry point that the client asked
+/// for.
 const BEFORE_TRANSLATION: i32 = -120;
-/// Before iptables' nat (−100, fixed in the kernel), whose DNAT of a host port would end the walk over nat chains
-/// before ours; after conntrack (−200).
+/// Before iptables' nat (−100, fixed in the kernel), whose DNAT for a host port would otherwise end the walk over the
+/// nat chains before ours; after conntrack (−200).
 const BEFORE_DESTINATION_NAT: i32 = -110;
-/// Before iptables' nat and the masquerading of CNI plugins (100), which would decide first otherwise.
+/// Before iptables' nat and the masquerading of CNI plugins (100), which would otherwise decide first.
 const BEFORE_SOURCE_NAT: i32 = 90;
-/// IPVS takes its packets from hook input at 98 and 99; nat has its own hook at 100. What is left behind them is
-/// for no virtual server.
+/// IPVS takes its packets from hook input at 98 and 99; nat has its own hook at 100. What reaches a chain behind them
+/// is for no virtual server.
 const AFTER_IPVS: i32 = 101;
 const BEFORE_IPVS: i32 = 90;
-/// IPVS takes the node's own packets from hook output at −98, just behind nat.
+/// IPVS takes the node's own packets from hook output at −98, just after nat.
 const BEFORE_IPVS_IN_OUTPUT: i32 = -99;
 
 /// `NF_INET_*`.
@@ -45,7 +46,7 @@ const HOOK_POSTROUTING: u32 = 4;
 
 const NOT_FROM_A_POD: &str = "not from a pod";
 
-/// What a table holds but elements.
+/// What a table holds, except for elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ruleset {
     pub(super) sets: Vec<Set>,
@@ -69,31 +70,31 @@ pub(super) struct Rule {
     pub(super) expressions: Vec<Expression>,
 }
 
-/// What depends on the kernel: the first that it accepts is used.
+/// The variants of the rules, which depend on the kernel: the first one that it accepts is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variant {
     /// Source ports of masqueraded connections are chosen at random, which avoids collisions (and lost packets) when
     /// several processors choose at once.
     FullyRandom,
-    /// They are kept where possible.
+    /// Source ports are kept where possible.
     Plain,
 }
 
 impl Variant {
-    /// The best first.
+    /// All variants, the best one first.
     pub(super) const ALL: [Self; 2] = [Self::FullyRandom, Self::Plain];
 }
 
-/// Who asks.
+/// Who opens a connection.
 #[derive(Clone, Copy)]
 enum Asker {
     /// This node.
     Node,
-    /// A pod, or somebody elsewhere.
+    /// A pod, or a host other than this node.
     Other,
 }
 
-/// Writes rules of one table.
+/// Writes the rules of one table.
 struct Writer<'a> {
     family: Family,
     settings: &'a RuleSettings,
@@ -101,7 +102,7 @@ struct Writer<'a> {
 }
 
 impl Ruleset {
-    /// The rules for these settings. The pods' network is of the same family.
+    /// The rules for these settings. The pods' network must be of the same family.
     pub(super) fn new(family: Family, settings: &RuleSettings, variant: Variant) -> Self {
         let writer = Writer { family, settings, random: variant == Variant::FullyRandom };
         let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
@@ -136,7 +137,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Who may use an entry point. What is connected already stays so.
+    /// Restricts who may use an entry point. Existing connections remain.
     fn restrict(&self) -> Vec<Rule> {
         let phrases = [
             Phrase::NewConnection,
@@ -158,7 +159,7 @@ impl Writer<'_> {
         rules
     }
 
-    /// What is masqueraded is marked.
+    /// The rules that mark what is to be masqueraded.
     fn marks(&self, asker: Asker) -> Vec<Rule> {
         let marked = |(comment, mut phrases): (_, Vec<_>)| {
             phrases.push(Phrase::Mark(self.settings.masquerade_mark));
@@ -167,12 +168,12 @@ impl Writer<'_> {
         self.masqueraded(asker).into_iter().map(marked).collect()
     }
 
-    /// What is masqueraded of what they ask, and the comment of that rule.
+    /// Which connections of this asker are masqueraded, each with the comment of its rule.
     fn masqueraded(&self, asker: Asker) -> Vec<(&'static str, Vec<Phrase>)> {
         let to_cluster_ip = Phrase::DestinationInSet(CLUSTER_ADDRESSES.name);
         let clusters = match (&self.settings.inside, asker) {
             _ if self.settings.masquerade_all => Some(("masquerade-all", vec![to_cluster_ip])),
-            // It came in by no device.
+            // The node's own packets came in by no device.
             (Some(Inside::Interface(_) | Inside::InterfacePrefix(_)), Asker::Node) => {
                 Some((NOT_FROM_A_POD, vec![to_cluster_ip]))
             }
@@ -190,7 +191,7 @@ impl Writer<'_> {
             self.rule("the node, and the service's policy Local is not about it", &rewritten),
         ];
         rules.extend(self.marks(Asker::Node));
-        // Also where the pods' network is known: it may hold the service addresses.
+        // Also if the pods' network is known: it may contain the service addresses.
         if !self.settings.masquerade_all {
             for set in [CLUSTER_ADDRESSES, EXTERNAL_ADDRESSES] {
                 let phrases = [
@@ -210,8 +211,9 @@ impl Writer<'_> {
         self.rule("loopback addresses are left alone", &[Phrase::From(network), Phrase::Return])
     }
 
-    /// A connection to a service is translated to its own destination: then no other nat chain, like that of a CNI's
-    /// host ports, sends it elsewhere. Of an address that another device has too, that is about the Services' ports only.
+    /// Translates a connection to a service to its own destination: then no other nat chain, like that of a CNI
+    /// plugin's host ports, can send it elsewhere. On an address that another device has too, this applies only to the
+    /// Services' ports.
     fn settle(&self) -> Vec<Rule> {
         let settled =
             |to| self.rule("nobody else translates this", &[to, Phrase::ToThisNode, Phrase::RewriteToItself]);
@@ -228,7 +230,7 @@ impl Writer<'_> {
 
     fn postrouting(&self) -> Vec<Rule> {
         let bit = self.settings.masquerade_mark;
-        // Where the endpoint is the node itself, the pair is that of all that the node has with itself.
+        // If the endpoint is the node itself, the pair is the same as for everything that the node sends to itself.
         let hairpin = [Phrase::LeavesNotByLoopback, Phrase::PairInSet(HAIRPIN.name), Phrase::Mark(bit)];
         let mut rules = vec![
             self.rule("a pod that reached itself through a service", &hairpin),
@@ -255,9 +257,10 @@ impl Writer<'_> {
         ]
     }
 
-    /// A client whose connection was rewritten answers what was not translated back with a reset to the cluster IP.
+    /// The rules for what others send. A client whose connection was rewritten answers a segment that was not
+    /// translated back with a reset to the cluster IP.
     fn before_ipvs_clients(&self) -> Vec<Rule> {
-        // First what hardly any packet is: all of them come by here.
+        // The rarest match first: all packets come by here.
         let phrases = [
             Phrase::OfNoConnection,
             Phrase::TcpReset,
@@ -270,8 +273,9 @@ impl Writer<'_> {
         rules
     }
 
-    /// What IPVS sends on is looked up once more, by the endpoint: connection tracking would take it for a new connection.
-    /// The order is that of `prerouting`, whose rules see no invalid segment; an untracked one is none any more.
+    /// The rules for invalid segments. Connection tracking looks up what IPVS sends on once more, with the endpoint as
+    /// destination, and would take it for a new connection. The order is that of `prerouting`, whose rules see no
+    /// invalid segments; once untracked, a segment no longer counts as invalid.
     fn invalid_segments(&self) -> Vec<Rule> {
         let invalid = |comment, phrases: &[Phrase]| {
             self.rule(comment, &[&[Phrase::OfNoConnection, Phrase::TcpWithoutSyn], phrases].concat())
@@ -293,7 +297,8 @@ impl Writer<'_> {
             self.masqueraded(Asker::Other).iter().map(|(_, phrases)| masqueraded(phrases)).collect();
         rules.push(keeps_its_source(to_cluster_ip));
         if let Some(inside) = &self.settings.inside {
-            // All else that a pod asks was rewritten. Old kernels do not look into a map only to see who is in it.
+            // All other connections of a pod were rewritten. The map is not consulted here: old kernels cannot look up
+            // a map only to see whether it has a key.
             let rewritten = |to, end| {
                 let from = Phrase::From(inside.clone());
                 let phrases = [Phrase::OfNoConnection, Phrase::TcpWithoutSynAndFin, from, to, end];
@@ -309,7 +314,8 @@ impl Writer<'_> {
         rules
     }
 
-    /// The rule in `output` that rewrites ends there, so that its connections are marked here.
+    /// The rules for what the node sends. The rule in `output` that rewrites ends there, so its connections are marked
+    /// here.
     fn before_ipvs_node(&self) -> Vec<Rule> {
         let phrases = [
             Phrase::NewConnection,
@@ -319,7 +325,7 @@ impl Writer<'_> {
         ];
         let mut rules = self.before_ipvs();
         rules.push(self.rule("the node, by way of in-cluster", &phrases));
-        // What IPVS sends on comes by here again. A FIN of a connection that is lost is always invalid: it is answered.
+        // What IPVS sends on comes by here again. A FIN of a lost connection is always invalid, and must be answered.
         let not_masqueraded = [
             Phrase::Untracked,
             Phrase::TcpWithoutSynAndFin,
@@ -366,20 +372,20 @@ fn loopback(family: Family) -> IpNet {
     }
 }
 
-/// What stands before the name of a device, in the comment that has the settings.
+/// The prefix of a device's name, in the comment that holds the settings.
 const NAME: &str = "by-";
-/// What stands there before what names of devices begin with.
+/// Likewise, the prefix of what the names of devices begin with.
 const PREFIX: &str = "begins-with-";
 
-/// The settings as the comment of the rule that masquerades: all that is needed to make the same rules again. In a
-/// rule, since kernels before 5.10 keep no comment of a table.
+/// The settings as the comment of the rule that masquerades: everything that is needed to make the same rules again.
+/// They are in a rule because kernels before 5.10 do not keep the comment of a table.
 fn identity(settings: &RuleSettings) -> String {
     let all = if settings.masquerade_all { "yes" } else { "no" };
     let pods = match &settings.inside {
         None => "unknown".to_owned(),
         Some(Inside::Network(network)) => network.to_string(),
         Some(Inside::Interface(name)) => format!("{NAME}{name}"),
-        // Not with the `*` of patterns, which a name may end in.
+        // Not with the `*` of patterns: a name may end in `*`.
         Some(Inside::InterfacePrefix(prefix)) => format!("{PREFIX}{prefix}"),
     };
     let node = settings.node_address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
@@ -389,7 +395,7 @@ fn identity(settings: &RuleSettings) -> String {
     )
 }
 
-/// The settings in a comment made by [`identity`], of whatever version.
+/// The settings in a comment that [`identity`] made, of any version.
 pub(super) fn settings_of(comment: &str) -> Option<RuleSettings> {
     let value = |word: Option<&str>, name: &str| -> Option<String> {
         Some(word?.strip_prefix(name)?.strip_prefix('=')?.to_owned())

@@ -1,6 +1,6 @@
-//! The sets of our tables: what their keys consist of, and how elements are written and read.
+//! The sets of our tables: what their keys consist of, and how elements are encoded and decoded.
 //!
-//! A key of several parts is a concatenation: each part takes whole registers of four bytes, zeros behind.
+//! A key of several parts is a concatenation: each part takes whole registers of four bytes, padded with zeros.
 
 use std::net::IpAddr;
 
@@ -10,12 +10,12 @@ use crate::cluster::types::{Family, Protocol};
 use crate::kernel::bytes;
 use crate::state::{Element, InterfaceName, VirtualServerKey};
 
-/// What a part of a key, or of a map's value, is.
+/// The type of a part of a key, or of a map's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// An IP address of the table's family.
     Address,
-    /// The number in the IP header.
+    /// The protocol's number in the IP header.
     Protocol,
     /// A port, in network byte order.
     Port,
@@ -24,7 +24,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// Its length in bytes.
+    /// The part's length in bytes.
     pub(super) fn length(self, family: Family) -> u32 {
         match (self, family) {
             (Self::Address, family) => bytes::address_length(family).into(),
@@ -34,14 +34,16 @@ impl Part {
         }
     }
 
-    /// The lengths in bytes of the fields by which the kernel looks a range of it up. They sum to its own length.
+    /// The lengths in bytes of the fields by which the kernel looks up a range of this part. Their sum is the part's
+    /// length.
     ///
-    /// An IPv6 address is four: a network ends in one of its words, those before are the same in all its addresses, and
-    /// those behind are anything, so it is exactly what its words allow. As one field of 16 bytes it is looked up by what
-    /// never compared bits 40 to 47 on x86 processors with AVX2 before Linux 6.15 (e042ed950d4e "`nft_set_pipapo`: fix
-    /// incorrect avx2 match of 5th field octet") and the stable releases of that spring: a network of 48 bits let in all
-    /// of 40. Four bytes are what it looks IPv4 addresses up by. (A listing that `nft -f` loads again declares the address
-    /// whole, and that is not read back.)
+    /// An IPv6 address is split into four fields. A network's prefix ends within one of the four words; the words
+    /// before are the same in all its addresses, and the words behind are arbitrary, so checking word by word matches
+    /// exactly the network. A single field of 16 bytes would be looked up by code that never compared bits 40 to 47 on
+    /// x86 processors with AVX2 before Linux 6.15 (e042ed950d4e "`nft_set_pipapo`: fix incorrect avx2 match of 5th
+    /// field octet") and the stable releases of that spring: a network of 48 bits admitted all of a network of 40.
+    /// Fields of four bytes are what the kernel uses to look up IPv4 addresses. (A listing that is loaded again by
+    /// `nft -f` declares the address as a whole, and reading back does not notice that.)
     pub(super) fn range_fields(self, family: Family) -> Vec<u32> {
         match (self, family) {
             (Self::Address, Family::V6) => vec![4; 4],
@@ -49,7 +51,7 @@ impl Part {
         }
     }
 
-    /// `nft`'s number for the type, by which it prints: `TYPE_*` of its `datatype.h`. The kernel does not care.
+    /// The number by which `nft` prints the type: `TYPE_*` of its `datatype.h`. The kernel ignores it.
     fn nft_type(self, family: Family) -> u32 {
         match (self, family) {
             (Self::Address, Family::V4) => 7,
@@ -86,7 +88,7 @@ pub(super) struct Set {
     pub(super) name: &'static str,
     pub(super) comment: &'static str,
     pub(super) key: Parts,
-    /// What a map leads to.
+    /// What the keys of a map are mapped to.
     pub(super) value: Option<Parts>,
     /// Whether an element is a range of keys.
     pub(super) interval: bool,
@@ -160,13 +162,13 @@ pub(super) fn of(family: Family) -> Vec<Set> {
     sets
 }
 
-/// An element as the kernel knows it.
+/// An element as the kernel stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Encoded {
     pub(super) key: Vec<u8>,
     /// The last key of a range.
     pub(super) key_end: Option<Vec<u8>>,
-    /// What a map leads to.
+    /// What a map maps the key to.
     pub(super) value: Option<Vec<u8>>,
 }
 
@@ -176,7 +178,7 @@ impl Encoded {
     }
 }
 
-/// The set that an element belongs to, and its form there.
+/// The set that an element belongs to, and its encoded form.
 pub(super) fn encode(element: Element) -> (Set, Encoded) {
     let simple = |set, server: &VirtualServerKey| (set, Encoded::key(entry_point(server)));
     match &element {
@@ -204,7 +206,7 @@ pub(super) fn encode(element: Element) -> (Set, Encoded) {
     }
 }
 
-/// The element of this form, if it is one that we make.
+/// The element that was encoded like this, if it is one that we make.
 pub(super) fn decode(family: Family, set: &Set, encoded: &Encoded) -> Option<Element> {
     let key = encoded.key.as_slice();
     let whole = || entry_point_of(family, key).filter(|(_, rest)| rest.is_empty()).map(|(server, _)| server);
@@ -264,7 +266,7 @@ fn address_length(family: Family) -> usize {
     bytes::address_length(family).into()
 }
 
-/// The address that these bytes are, and nothing more.
+/// The address that consists of exactly these bytes.
 fn address_of(family: Family, octets: &[u8]) -> Option<IpAddr> {
     bytes::read_octets(octets, family).filter(|_| octets.len() == address_length(family))
 }
@@ -276,7 +278,7 @@ fn port_of(padded: &[u8]) -> Option<u16> {
     }
 }
 
-/// The entry point that a key begins with, and what follows.
+/// The entry point at the start of a key, and what follows.
 fn entry_point_of(family: Family, key: &[u8]) -> Option<(VirtualServerKey, &[u8])> {
     let (address, rest) = key.split_at_checked(address_length(family))?;
     let (protocol, rest) = rest.split_at_checked(4)?;

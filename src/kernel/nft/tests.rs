@@ -21,11 +21,11 @@ fn comments(settings: &RuleSettings, chain: &str) -> Vec<String> {
     chain.rules.iter().map(|rule| rule.comment.clone()).collect()
 }
 
-/// The next variant would stay for as long as the table does.
+/// A lesser variant would stay for as long as the table does.
 #[test]
 fn another_variant_is_for_kernels_that_do_not_know_the_best_one() {
     let is_tried = |errno: Errno| is_of_a_variant(&Refusal::of(&errno.into()));
-    // Of a flag, of an expression, of either.
+    // Objections to a flag, to an expression, and to either.
     assert!([Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP].into_iter().all(is_tried));
     assert!(![Errno::NOMEM, Errno::NOBUFS, Errno::BUSY, Errno::PERM, Errno::AGAIN].into_iter().any(is_tried));
 }
@@ -49,7 +49,7 @@ fn who_is_refused_in_a_transaction() {
         assert_eq!(refused(&several, &[(0, errno)]), [(2, number), (5, number), (8, number)], "all at once");
     }
     assert_eq!(refused(&several, &[(0, Errno::INVAL)]), [], "one of them may be why");
-    // It has no half.
+    // A single change cannot be split.
     for message in [0, 2] {
         assert_eq!(refused(&[8], &[(message, Errno::EXIST)]), [(8, exists)]);
     }
@@ -83,7 +83,7 @@ fn the_settings_are_told_by_the_rules() {
     let networks = ["10.244.0.0/16", "10.244.3.1/16", "fd00:10:244::/56"];
     let networks = networks.map(|network| Some(Inside::Network(network.parse().unwrap())));
     let name = |name| InterfaceName::new(name).unwrap();
-    // Linux takes the `*` of patterns as any other letter.
+    // To Linux, the `*` of patterns is a letter like any other.
     let devices = ["cni0", "br*"].map(|device| Some(Inside::Interface(name(device))));
     let begins = ["cali", "cali*"].map(|prefix| Some(Inside::InterfacePrefix(name(prefix))));
     for masquerade_all in [false, true] {
@@ -150,7 +150,7 @@ fn elements_are_what_they_were_written_as() {
     assert_eq!(sets::decode(Family::V4, &set, &encoded), None, "no network");
 }
 
-/// Those of a kind fill several messages, whose lists have 16-bit lengths.
+/// The elements of one kind fill several messages, whose lists have 16-bit lengths.
 #[test]
 fn any_number_of_elements_of_every_kind_is_written() {
     const COUNT: u16 = 5000;
@@ -162,7 +162,7 @@ fn any_number_of_elements_of_every_kind_is_written() {
         transaction.fill(family, &elements.iter().copied().collect::<Vec<_>>());
         let frames = transaction.finish();
         let mut written = BTreeSet::new();
-        // The first and the last enclose the others.
+        // The first and the last message enclose the others.
         for index in 1..frames.len() - 1 {
             let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
             let name = nfnetlink::attributes(&message).get(wire::elements::SET).unwrap();
@@ -175,7 +175,7 @@ fn any_number_of_elements_of_every_kind_is_written() {
     }
 }
 
-/// An element for each set of the family; other numbers, other elements.
+/// An element for each set of the family; another number gives other elements.
 fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
     let address: std::net::IpAddr = match family {
         Family::V4 => Ipv4Addr::from_bits(0x0a60_0000 + u32::from(number)).into(),
@@ -203,7 +203,7 @@ fn one_of_each_kind(family: Family, number: u16) -> Vec<Element> {
     elements
 }
 
-/// Between two dumps memory may have become short, or been found again.
+/// Between two dumps, the kernel may run short of memory or find some again.
 #[test]
 fn a_set_is_the_same_wherever_its_list_is_cut() {
     let mut dumps = [vec![vec!['a', 'b'], vec!['c'], vec![]], vec![vec!['a'], vec!['b', 'c'], vec![]]]
@@ -213,7 +213,7 @@ fn a_set_is_the_same_wherever_its_list_is_cut() {
     assert_eq!(found, ['a', 'b', 'c']);
 }
 
-/// What the kernel does with a field of 16 bytes is not to be relied upon; and it wants all of the key to be said.
+/// The kernel's lookup of 16-byte fields is not to be relied upon; and the fields must cover the whole key.
 #[test]
 fn ranges_are_looked_up_by_short_fields() {
     for family in Family::ALL {
@@ -222,7 +222,7 @@ fn ranges_are_looked_up_by_short_fields() {
         transaction.add_ruleset(family, &Ruleset::new(family, &settings(false, None), Variant::Plain));
         let frames = transaction.finish();
         let mut ranges = 0;
-        // Behind the message that opens the transaction.
+        // The sets follow the message that opens the transaction.
         for (index, set) in (1..).zip(&sets) {
             let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
             let attributes = nfnetlink::attributes(&message);
@@ -257,7 +257,7 @@ fn comments_are_short_enough_for_nft() {
             assert_eq!(comment_of(&comment(&text)), Some(text.as_str()));
         }
     }
-    // Entries of other types come before, or the data is cut off.
+    // Entries of other types come first, or the data is cut off.
     assert_eq!(comment_of(&[9, 1, 0, 0, 2, b'a', 0]), Some("a"));
     assert_eq!(comment_of(&[0, 3, b'a', 0]), None);
     assert_eq!(comment_of(&[]), None);

@@ -1,4 +1,4 @@
-//! Whole tables, ours or not: whether they are there, what is in them, and away with it.
+//! Whole tables, ours or others': whether they exist, what they hold, and how to remove it.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Attributes, Commit, Message, Protocol, Socket, malformed};
 use crate::kernel::{Outcome, nfnetlink};
 
-/// The name of our own tables, one of each family.
+/// The name of our tables, one of each family.
 pub const OUR_TABLE: &str = TABLE;
 
-/// How many chains are removed in one transaction.
+/// The most chains that one transaction removes.
 const PIECE: usize = 1000;
 
 /// The tables in the network namespace of the thread that opened this.
@@ -28,61 +28,61 @@ pub struct FoundChain {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Whether packets come into it by themselves, from a hook.
+    /// Whether packets enter the chain from a hook.
     pub is_base: bool,
-    /// Whether it drops what reaches its end, by its policy.
+    /// Whether its policy drops what reaches its end.
     pub drops: bool,
 }
 
 /// A rule of any table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRule {
-    /// In which chain.
+    /// The chain that holds it.
     pub chain: String,
-    /// What it is known by, in its table.
+    /// Identifies the rule within its table.
     pub handle: u64,
-    /// What it does, step by step.
+    /// Its steps, in order.
     pub steps: Vec<FoundStep>,
 }
 
-/// A step of a rule, as far as it is understood.
+/// A step of a rule, as far as this program understands it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundStep {
-    /// Counts.
+    /// Counts packets.
     Counter,
-    /// An end: a verdict.
+    /// The verdict accept.
     Accept,
-    /// Another one.
+    /// The verdict drop.
     Drop,
-    /// Back to where the chain was called from.
+    /// Returns to where the chain was called from.
     Return,
-    /// On in this chain, and then back.
+    /// Continues in this chain, and then returns.
     Jump(String),
-    /// On in this chain.
+    /// Continues in this chain.
     GoTo(String),
     /// A match of iptables, with its own data.
     Match {
-        /// Its name, as behind `-m`.
+        /// Its name, as given after `-m`.
         name: String,
-        /// The version of the data's form.
+        /// The version of the format of its data.
         revision: u32,
         /// Its data.
         info: Vec<u8>,
     },
-    /// A target of iptables: its name.
+    /// A target of iptables, by its name.
     Target(String),
-    /// Anything else: the kernel's name for it.
+    /// Anything else, by the kernel's name for it.
     Other(String),
 }
 
-/// What is in a table, at one moment.
+/// What a table holds, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    /// The moment.
+    /// Identifies the moment.
     generation: u32,
     /// Its chains.
     pub chains: Vec<FoundChain>,
-    /// The rules of all chains, those of a chain in order.
+    /// The rules of all chains; those of one chain in order.
     pub rules: Vec<FoundRule>,
 }
 
@@ -111,7 +111,7 @@ impl WholeTables {
         existing(answer).map(|found| found.is_some())
     }
 
-    /// Deletes a table with all that is in it.
+    /// Deletes a table with everything in it.
     pub fn delete(&mut self, family: Family, table: &str) -> Outcome {
         let mut transaction = Transaction::new();
         transaction.delete_table(family, table);
@@ -139,12 +139,13 @@ impl WholeTables {
         Ok(dump.items)
     }
 
-    /// The chains and rules of a table; none if there is no such table.
+    /// The chains and rules of a table; none if the table does not exist.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
     pub fn contents(&mut self, family: Family, table: &str) -> io::Result<Contents> {
-        // First: what changes while the rest is read makes a removal fail, and so does a mixture of before and after.
+        // The generation comes first: a change while the rest is read makes the removal fail, so a mixture of old and
+        // new does no harm.
         let generation = self.socket.get(
             wire::GET_GENERATION,
             |body| nfnetlink::header(body, family),
@@ -163,7 +164,7 @@ impl WholeTables {
                 let is_of_table =
                     nfnetlink::attributes(&message).get(wire::rule::TABLE).and_then(Attribute::text)
                         == Some(table);
-                // Not every kernel filters.
+                // Not every kernel filters the dump.
                 if !is_of_table || !nfnetlink::is_of_family(&message, family) {
                     return Ok(None);
                 }
@@ -173,8 +174,8 @@ impl WholeTables {
         Ok(Contents { generation, chains, rules: dump.items })
     }
 
-    /// Removes rules, and chains with all that is in them, all or nothing: if anything was changed since `contents` was
-    /// read, or anything else refers to one of the chains, it is nothing.
+    /// Removes rules, and chains with everything in them, in one transaction: nothing is removed if anything was
+    /// changed since `contents` was read, or if anything else refers to one of the chains.
     pub fn remove(
         &mut self,
         family: Family,
@@ -187,7 +188,7 @@ impl WholeTables {
         for rule in rules {
             transaction.delete_rule(family, table, &rule.chain, rule.handle);
         }
-        // They refer to each other.
+        // The chains refer to each other, so all are emptied first.
         for chain in chains {
             transaction.empty_chain(family, table, chain);
         }
@@ -197,10 +198,11 @@ impl WholeTables {
         self.commit(transaction)
     }
 
-    /// Removes chains with all that is in them, to which nothing but themselves refers: where something else does, they are
-    /// empty afterwards, and there. Whatever others change meanwhile is left to them.
+    /// Removes chains with everything in them, provided that nothing outside these chains refers to them: otherwise
+    /// they still exist afterwards, but empty. What others change meanwhile is neither noticed nor undone.
     pub fn remove_chains(&mut self, family: Family, table: &str, chains: &[String]) -> Outcome {
-        // In pieces, as the kernel keeps others waiting for as long as one takes. They refer to each other: all are empty first.
+        // In pieces, since each transaction blocks others for as long as it takes. The chains refer to each other, so
+        // all are emptied first.
         for change in [Transaction::empty_chain, Transaction::delete_chain] {
             for piece in chains.chunks(PIECE) {
                 let mut transaction = Transaction::new();
@@ -232,7 +234,8 @@ impl WholeTables {
         ))
     }
 
-    /// The handles of the rules of a chain, in order; none if there is no such chain. A rule that is made anew has another one.
+    /// The handles of the rules of a chain, in order; none if the chain does not exist. A rule that is made anew gets
+    /// another handle.
     ///
     /// # Errors
     /// Those of the kernel or of the socket.
@@ -247,7 +250,7 @@ impl WholeTables {
             |message| {
                 let attributes = nfnetlink::attributes(&message);
                 let is_of = |kind, name| attributes.get(kind).and_then(Attribute::text) == Some(name);
-                // Not every kernel filters.
+                // Not every kernel filters the dump.
                 if !is_of(wire::rule::TABLE, table)
                     || !is_of(wire::rule::CHAIN, chain)
                     || !nfnetlink::is_of_family(&message, family)
@@ -306,7 +309,7 @@ fn found_step(expression: Attribute<'_>) -> Option<FoundStep> {
     Some(known.unwrap_or_else(|| FoundStep::Other(name.to_owned())))
 }
 
-/// `None`: a value for a register, or a verdict that no rule of iptables has.
+/// The step for a verdict; `None`: a value for a register, or a verdict that no rule of iptables has.
 fn found_verdict(data: &Attributes<'_>) -> Option<FoundStep> {
     let verdict = data.get(wire::verdict::DATA)?.nested().get(wire::verdict::VERDICT)?.nested();
     let chain = || verdict.get(wire::verdict::CHAIN).and_then(Attribute::text).map(str::to_owned);

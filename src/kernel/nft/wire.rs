@@ -1,7 +1,7 @@
-//! The form of `nf_tables` messages (`linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`).
+//! The format of `nf_tables` messages (`linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`).
 //!
-//! Requests are written here; answers are read in [`super::read`] with the same numbers. What a rule does is a list
-//! of [`Expression`]s, each a tree of [`Field`]s: the same tree is written into a request and compared with what the
+//! Requests are written here; answers are read in [`super::read`] with the same numbers. A rule is a list of
+//! [`Expression`]s, each a tree of [`Field`]s: the same tree is written into a request and compared with what the
 //! kernel dumps.
 
 use std::collections::BTreeMap;
@@ -92,7 +92,8 @@ pub(super) mod expression {
     pub(crate) const DATA: u16 = 2;
 }
 
-/// `NFTA_IMMEDIATE_*`, `NFTA_DATA_*`, `NFTA_VERDICT_*`, and the verdicts; chains have the first two as policies.
+/// `NFTA_IMMEDIATE_*`, `NFTA_DATA_*`, `NFTA_VERDICT_*`, and the verdicts, of which the first two also serve as policies
+/// of chains.
 pub(super) mod verdict {
     pub(crate) const REGISTER: u16 = 1;
     pub(crate) const DATA: u16 = 2;
@@ -111,7 +112,7 @@ pub(super) mod verdict {
     pub(crate) const RETURN: u32 = (-5_i32).cast_unsigned();
 }
 
-/// `NFTA_MATCH_*`, `NFTA_TARGET_*`: what iptables-nft takes from iptables as it is.
+/// `NFTA_MATCH_*`, `NFTA_TARGET_*`: matches and targets of iptables, which iptables-nft uses as they are.
 pub(super) mod extension {
     pub(crate) const NAME: u16 = 1;
     pub(crate) const REVISION: u16 = 2;
@@ -135,7 +136,7 @@ pub(super) mod set {
     pub(crate) const USER_DATA: u16 = 13;
 }
 
-/// `NFT_SET_*`: what a set is, beyond a set of keys.
+/// `NFT_SET_*`: what a set is, other than a plain set of keys.
 pub(super) mod set_flags {
     pub(crate) const INTERVAL: u32 = 4;
     pub(crate) const MAP: u32 = 8;
@@ -153,21 +154,22 @@ pub(super) mod elements {
     pub(crate) const VALUE: u16 = 1;
 }
 
-/// `NFTNL_UDATA_*`: what `nft` keeps in user data, and prints. Pairs of type and length, one byte each.
+/// `NFTNL_UDATA_*`: what `nft` keeps in user data, and prints. Each entry starts with its type and its length, one byte
+/// each.
 mod user_data {
     pub(super) const COMMENT: u8 = 0;
     pub(super) const SET_KEY_BYTE_ORDER: u8 = 0;
     pub(super) const SET_VALUE_BYTE_ORDER: u8 = 1;
     pub(super) const SET_COMMENT: u8 = 7;
-    /// Text.
+    /// The host's byte order: text.
     pub(super) const HOST: u32 = 1;
-    /// Addresses are in network byte order; without this `nft` prints them reversed.
+    /// Network byte order: addresses. Without this, `nft` prints them reversed.
     pub(super) const BIG_ENDIAN: u32 = 2;
-    /// Of a concatenation, whose parts have their own.
+    /// None: a concatenation, whose parts have their own.
     pub(super) const NO_BYTE_ORDER: u32 = 0;
 }
 
-/// One step of a rule in the kernel's small virtual machine: its name and its attributes.
+/// One instruction of a rule for the kernel's small virtual machine: its name and its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expression {
     pub(super) name: &'static str,
@@ -192,7 +194,7 @@ impl Field {
         Self { kind, value: Value::Bytes(bytes.to_vec()) }
     }
 
-    /// A number; `nf_tables` wants all of them in network byte order.
+    /// A number; `nf_tables` expects all numbers in network byte order.
     pub(super) fn number(kind: u16, number: u32) -> Self {
         Self::bytes(kind, &number.to_be_bytes())
     }
@@ -214,7 +216,7 @@ impl Field {
 }
 
 impl Expression {
-    /// Whether an item of a dumped list of expressions is this one.
+    /// Whether an item of a dumped list of expressions equals this expression.
     pub(super) fn is(&self, item: &Attribute<'_>) -> bool {
         let item = item.nested();
         let none = Attributes::new(&[]);
@@ -223,8 +225,8 @@ impl Expression {
     }
 }
 
-/// Whether these attributes say what the fields say, in whatever order. Kernels differ in which defaults they spell
-/// out, so attributes that are not among the fields are accepted when they are zero.
+/// Whether the attributes express the same as the fields, in any order. Kernels differ in which defaults they spell
+/// out, so attributes that are not among the fields are accepted if they are zero.
 fn same(attributes: &Attributes<'_>, fields: &[Field]) -> bool {
     fields.iter().all(|field| attributes.get(field.kind).is_some())
         && attributes.clone().all(|attribute| {
@@ -236,14 +238,14 @@ fn same(attributes: &Attributes<'_>, fields: &[Field]) -> bool {
         })
 }
 
-/// The user data with the comment of a table or rule, as `nft` writes it.
+/// The user data that holds the comment of a table or rule, as `nft` writes it.
 pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut data = Vec::new();
     user_data_entry(&mut data, user_data::COMMENT, &[text.as_bytes(), &[0]].concat());
     data
 }
 
-/// The comment in user data of a table or rule.
+/// The comment in the user data of a table or rule.
 pub(super) fn comment_of(mut user_data: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = user_data {
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -261,11 +263,11 @@ fn user_data_entry(data: &mut Vec<u8>, kind: u8, value: &[u8]) {
     data.extend_from_slice(value);
 }
 
-/// A transaction that is being written: `nf_tables` carries out all of it, or nothing.
+/// A transaction being written: `nf_tables` carries out all of it, or nothing.
 #[derive(Debug)]
 pub(super) struct Transaction {
     frames: Frames,
-    /// The table that what has no other is about.
+    /// The table that messages are about unless they name another one.
     table: &'static str,
 }
 
@@ -276,12 +278,12 @@ impl Transaction {
         Self { frames, table: TABLE }
     }
 
-    /// One that is about another table than ours.
+    /// A transaction about another table than ours.
     pub(super) fn about(table: &'static str) -> Self {
         Self { table, ..Self::new() }
     }
 
-    /// One that is refused as a whole (`ERESTART`) if anything of nftables has changed since this generation.
+    /// A transaction that is refused as a whole (`ERESTART`) if anything of nftables has changed since this generation.
     pub(super) fn since(generation: u32) -> Self {
         let mut frames = Frames::new();
         frames.push(BATCH_BEGIN, 0, |body| {
@@ -291,7 +293,7 @@ impl Transaction {
         Self { frames, table: TABLE }
     }
 
-    /// What is to be sent. The first message and the last enclose the others.
+    /// The messages to be sent. The first and the last one enclose the others.
     pub(super) fn finish(mut self) -> Frames {
         self.frames.push(BATCH_END, 0, enclosing);
         self.frames
@@ -304,7 +306,7 @@ impl Transaction {
         });
     }
 
-    /// Makes the table of the family anew, empty. Deleting fails where nothing is, so it is made before, if need be.
+    /// Makes the family's table anew, empty. As deleting a missing table fails, the table is first created if need be.
     pub(super) fn replace_table(&mut self, family: Family, note: &str) {
         let table = self.table;
         let name = |body: &mut Body<'_>| body.text(table::NAME, table);
@@ -312,12 +314,12 @@ impl Transaction {
         self.push(DELETE_TABLE, 0, family, name);
         self.push(NEW_TABLE, CREATE | EXCLUSIVE, family, |body| {
             name(body);
-            // No flags: with NFT_TABLE_F_OWNER the table would go with our socket.
+            // No flags: with NFT_TABLE_F_OWNER the table would vanish with our socket.
             body.attribute(table::USER_DATA, &comment(note));
         });
     }
 
-    /// Deletes a table, which must be there, with all that is in it.
+    /// Deletes a table, which must exist, with everything in it.
     pub(super) fn delete_table(&mut self, family: Family, name: &str) {
         self.push(DELETE_TABLE, 0, family, |body| body.text(table::NAME, name));
     }
@@ -339,7 +341,7 @@ impl Transaction {
         });
     }
 
-    /// Deletes an empty chain of any table, to which nothing refers.
+    /// Deletes a chain of any table. It must be empty, and nothing may refer to it.
     pub(super) fn delete_chain(&mut self, family: Family, table: &str, chain: &str) {
         self.push(DELETE_CHAIN, 0, family, |body| {
             body.text(chain::TABLE, table);
@@ -430,8 +432,8 @@ impl Transaction {
         });
     }
 
-    /// Puts elements into the sets of a new table, as many in a message as its list can hold: a thousand ranges of IPv6
-    /// are too many. All belong to the family.
+    /// Puts elements into the sets of a new table, as many per message as its list can hold: a thousand ranges of IPv6
+    /// are too many. All must belong to the family.
     pub(super) fn fill(&mut self, family: Family, elements: &[Element]) {
         let mut by_set: BTreeMap<&str, Vec<Encoded>> = BTreeMap::new();
         for element in elements {
@@ -447,19 +449,19 @@ impl Transaction {
         }
     }
 
-    /// Puts one element into its set: `EEXIST` if it is there.
+    /// Puts one element into its set: `EEXIST` if the element exists.
     pub(super) fn add_element(&mut self, element: Element) {
         let (set, encoded) = encode(element);
         self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, element.family(), set.name, &[encoded]);
     }
 
-    /// Takes one element out of its set: `ENOENT` if it is not there.
+    /// Takes one element out of its set: `ENOENT` if the element does not exist.
     pub(super) fn delete_element(&mut self, element: Element) {
         let (set, encoded) = encode(element);
         self.elements(DELETE_ELEMENTS, 0, element.family(), set.name, &[encoded]);
     }
 
-    /// A message about elements of one set: the first of these, as many as it can hold. Returns how many.
+    /// Writes a message about elements of one set: the first of these, as many as it can hold. Returns how many.
     fn elements(&mut self, kind: u16, flags: u16, family: Family, set: &str, list: &[Encoded]) -> usize {
         let mut written = 0;
         let table = self.table;
@@ -485,13 +487,13 @@ impl Transaction {
     }
 }
 
-/// `NFTA_SET_FLAGS` of a set.
+/// The `NFTA_SET_FLAGS` of a set.
 pub(super) fn flags_of(set: &Set) -> u32 {
     let interval = if set.interval { set_flags::INTERVAL | set_flags::CONCATENATION } else { 0 };
     interval | if set.value.is_some() { set_flags::MAP } else { 0 }
 }
 
-/// The fixed part of the two messages that enclose a transaction: it names the subsystem.
+/// Writes the fixed part of the two messages that enclose a transaction: it names the subsystem.
 fn enclosing(body: &mut Body<'_>) {
     let [high, low] = SUBSYSTEM.to_be_bytes();
     body.fixed(&[0, 0, high, low]);

@@ -1,4 +1,4 @@
-//! What holds where nothing is said (contract 2.1).
+//! The defaults (contract 2.1).
 
 use super::value::Quantity;
 use super::{API_VERSION, Configuration, KIND, LogOptions};
@@ -9,7 +9,7 @@ use crate::sloppy::parse_ip;
 /// The mode of this program.
 pub(in crate::options) const MODE: &str = "ipvs";
 const LOCAL_MODE: &str = "ClusterCIDR";
-/// How objects come from the API server, and how they come fastest.
+/// The default encoding of objects from the API server, and the fastest.
 pub(in crate::options) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const REQUESTS_PER_SECOND: f32 = 5.0;
 const BURST: i64 = 10;
@@ -22,9 +22,9 @@ const SYNC_PERIOD: GoDuration = GoDuration::from_seconds(30);
 const HOUR: u32 = 60 * 60;
 
 impl Configuration {
-    /// Nothing but defaults, as flags find them. They are made before the flags are read, so two of them are not
-    /// those of a file (contract 1.4): `--ipvs-min-sync-period` is that of mode iptables, and the listen addresses
-    /// don't follow `--bind-address`.
+    /// The defaults of the flags. They are set before the flags are read, so two of them differ from those of a file
+    /// (contract 1.4): `--ipvs-min-sync-period` has the default of mode iptables, and the listen addresses don't follow
+    /// `--bind-address`.
     pub fn for_flags() -> Self {
         let mut configuration = Self::default();
         configuration.set_defaults();
@@ -32,8 +32,8 @@ impl Configuration {
         configuration
     }
 
-    /// The fields that say something else than their default, and have an effect in kube-proxy's mode ipvs, but none
-    /// here; and `portRange`, which has none anywhere, whatever it says.
+    /// The fields that differ from their default and have an effect in kube-proxy's mode ipvs, but none here; and
+    /// `portRange`, which has no effect anywhere.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let mut default = Self::default();
         default.set_defaults();
@@ -53,7 +53,7 @@ impl Configuration {
         .collect()
     }
 
-    /// Puts the default wherever nothing is said.
+    /// Sets every field without a value to its default.
     pub fn set_defaults(&mut self) {
         text(&mut self.api_version, API_VERSION);
         text(&mut self.kind, KIND);

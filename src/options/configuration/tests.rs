@@ -5,8 +5,8 @@ use crate::options::file;
 
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-/// One field of the file: what it is when nothing is said, values that are read with what comes of them, and values
-/// that are refused with the reason.
+/// One field of the file: its default, values that are accepted with their results, and values that are refused with
+/// the reason.
 struct Row {
     field: &'static str,
     default: Value,
@@ -78,7 +78,7 @@ fn list(field: &'static str) -> Row {
     Row { field, default: Value::Null, accepts: LISTS, rejects: NOT_A_LIST }
 }
 
-/// An address that is no IP address, which is found out later.
+/// A field that takes any text as an address; whether it is one is checked later.
 fn address(field: &'static str, default: &str) -> Row {
     Row { accepts: &[("'::'", "\"[::]:PORT\""), ("1.2.3.4:5", "\"1.2.3.4:5\"")], ..text(field, default) }
 }
@@ -208,7 +208,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// A file that says this about a field.
+/// A file that sets a field to this value.
 fn with(field: &str, value: &str) -> String {
     let lines: Vec<_> =
         field.split('.').enumerate().map(|(depth, name)| format!("{}{name}:", "  ".repeat(depth))).collect();
@@ -247,7 +247,7 @@ fn every_field_is_read_refused_and_defaulted() {
     }
 }
 
-/// Zero is "not said" for all but what is a pointer in Go.
+/// Zero means "not set" for every field that is not a pointer in Go.
 #[test]
 fn zeros_mean_the_default_but_for_pointers() {
     const POINTERS: [&str; 5] = [
@@ -296,7 +296,7 @@ fn every_field_is_in_the_table_of_this_test() {
     let known: Vec<_> = rows.iter().map(|row| row.field).chain(["apiVersion", "kind"]).collect();
     let mut all = Configuration::default();
     all.set_defaults();
-    // What is left out when it says nothing.
+    // Fields that are left out when they are not set.
     all.own = Own {
         drain_deadline: Some(GoDuration::ZERO),
         estimator: Some(crate::options::Estimator::On),

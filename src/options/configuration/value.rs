@@ -1,4 +1,4 @@
-//! The values of the configuration file: as strict about types as kube-proxy, with messages that say what to write.
+//! The values of the configuration file: their types are as strict as kube-proxy's, and errors say what to write.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use serde_yaml::Value;
 
 use crate::options::duration::GoDuration;
 
-/// Any value; where a mapping in it says a key twice, the last one wins, and what it merges (`<<`) is in it.
+/// Any value. Of a key that occurs twice in a mapping, the last one counts; merged mappings (`<<`) are resolved.
 #[derive(Debug)]
 pub(in crate::options) struct Loose(pub(in crate::options) Value);
 
-/// The key of what a mapping merges.
+/// The key that merges other mappings into this one.
 pub(in crate::options) const MERGE: &str = "<<";
 
-/// `logging.flushFrequency`: a duration as a text, or a whole number of nanoseconds.
+/// `logging.flushFrequency`: a duration as a text, or an integer number of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlushFrequency(pub GoDuration);
 
@@ -26,15 +26,15 @@ pub struct FlushFrequency(pub GoDuration);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quantity(pub String);
 
-/// A type that is made from any value, or says why not. Where a value is missing it is `Default`.
+/// A type that is made from any value, or says why it cannot be. A missing value is `Default`.
 ///
-/// The conversion takes place inside the visitor (rather than with `#[serde(try_from)]`), since only there the YAML
-/// library adds the field and the line to an error.
+/// The conversion happens inside the visitor (rather than with `#[serde(try_from)]`), since only there the YAML library
+/// adds the field and the line to an error.
 pub(in crate::options) trait FromValue: Sized {
     fn from_value(value: Value) -> Result<Self, String>;
 }
 
-/// A text. Numbers and truth values need quotes to be one.
+/// A string. Numbers and booleans must be quoted to be one.
 impl FromValue for String {
     fn from_value(value: Value) -> Result<Self, String> {
         match value {
@@ -48,7 +48,7 @@ impl FromValue for String {
     }
 }
 
-/// `true` or `false`; YAML 1.1 has more words for them, and Go's library reads them.
+/// `true` or `false`; YAML 1.1 has more words for them, which Go's library accepts.
 impl FromValue for bool {
     fn from_value(value: Value) -> Result<Self, String> {
         match &value {
@@ -64,7 +64,7 @@ impl FromValue for bool {
     }
 }
 
-/// A whole number: all of them have 32 bits and a sign. `14.0` and `1e2` are whole, too.
+/// A whole number: every number field has 32 bits and a sign. `14.0` and `1e2` are whole, too.
 impl FromValue for i64 {
     fn from_value(value: Value) -> Result<Self, String> {
         if value.is_null() {
@@ -95,7 +95,7 @@ impl FromValue for f32 {
     }
 }
 
-/// A duration in Go's grammar; 0 needs no unit, and the empty text is 0.
+/// A duration in Go's grammar; 0 needs no unit, and an empty string is 0.
 impl FromValue for GoDuration {
     fn from_value(value: Value) -> Result<Self, String> {
         match &value {
@@ -132,7 +132,7 @@ impl FromValue for Quantity {
     }
 }
 
-/// What can be absent on its own account; a list may be `null`, too.
+/// A field that can be absent, as opposed to zero; a list may be `null`, too.
 impl<T: FromValue> FromValue for Option<T> {
     fn from_value(value: Value) -> Result<Self, String> {
         if value.is_null() { Ok(None) } else { T::from_value(value).map(Some) }
@@ -151,7 +151,7 @@ impl FromValue for Vec<String> {
     }
 }
 
-/// Names with a truth value each.
+/// Names, each with a boolean.
 impl FromValue for BTreeMap<String, bool> {
     fn from_value(value: Value) -> Result<Self, String> {
         let entries = match value {
@@ -224,7 +224,8 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// Takes any value, as [`Loose`] has it (the library's own `Value` refuses a key that is said twice).
+/// Takes any value and gives it to [`FromValue`] as [`Loose`] describes it (the library's own `Value` refuses duplicate
+/// keys).
 struct AnyValue<T>(PhantomData<T>);
 
 impl<T: FromValue> AnyValue<T> {
@@ -285,14 +286,14 @@ impl<'de, T: FromValue> Visitor<'de> for AnyValue<T> {
     }
 }
 
-/// Adds what a mapping merges, as Go's library does it: a key that is said again wins wherever it came from, where YAML
-/// has it that a mapping's own keys win. They come after the merge in every file that anybody writes.
+/// Adds the entries of a merged mapping, as Go's library does: of equal keys the last one wins, wherever it came from.
+/// (By the YAML specification, a mapping's own keys win. They come after the merge in every file that anybody writes.)
 fn merge(map: &mut serde_yaml::Mapping, value: Value) -> Result<(), String> {
     let merged = match value {
         Value::Sequence(items) => items,
         other => vec![other],
     };
-    // The first of a list wins.
+    // Of a list of mappings, the first one wins.
     for value in merged.into_iter().rev() {
         let Value::Mapping(entries) = value else {
             return Err(format!(

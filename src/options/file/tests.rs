@@ -40,7 +40,7 @@ fn what_is_only_not_strict_is_a_notice() {
         ("logging: {options: {text: {x: 1}}}", "unknown field \"logging.options.text.x\""),
         ("logging: {vmodule: [{x: 1}]}", "unknown field \"logging.vmodule.0.x\""),
         ("kubeIPVS: {drainTimeout: 1s}", "unknown field \"kubeIPVS.drainTimeout\""),
-        // Of forks.
+        // Fields of forks.
         (
             "serviceProxyName: x\nnftables: {tableName: y}",
             "unknown field \"serviceProxyName\", unknown field \"nftables.tableName\"",
@@ -64,7 +64,7 @@ fn the_last_of_duplicates_wins() {
     );
 }
 
-/// As a script leaves it that writes both before a file which has them.
+/// A file that has both lines already, before which a script writes them again.
 #[test]
 fn what_kind_of_object_it_is_may_be_said_twice() {
     let loaded = parse(&format!("kind: Other\n{HEADER}{HEADER}mode: ipvs")).unwrap();
@@ -75,7 +75,7 @@ fn what_kind_of_object_it_is_may_be_said_twice() {
     assert!(other.contains("kind: Invalid value: \"Other\""), "{other}");
 }
 
-/// What came of these with kube-proxy 1.37.
+/// The results are those of kube-proxy 1.37.
 #[test]
 fn mappings_merge_others() {
     for (body, scheduler, strict_arp) in [
@@ -83,12 +83,12 @@ fn mappings_merge_others() {
         ("ipvs: {<<: {scheduler: lc}}", "lc", false),
         ("x: &x {ipvs: {scheduler: sh}}\n<<: *x", "sh", false),
         ("x: &x {ipvs: {scheduler: sh}}\n<<: *x\nipvs: {strictARP: true}", "", true),
-        // What is said last wins.
+        // The last value wins.
         ("x: &x {scheduler: sh, strictARP: true}\nipvs: {<<: *x, scheduler: rr}", "rr", true),
         ("x: &x {scheduler: sh, strictARP: true}\nipvs: {scheduler: rr, <<: *x}", "sh", true),
         ("ipvs: {scheduler: rr, <<: {scheduler: sh, strictARP: true}, scheduler: lc}", "lc", true),
         ("x: &x {scheduler: sh, scheduler: lc}\nipvs: {<<: *x}", "lc", false),
-        // Of a list, the first.
+        // Of a list, the first mapping wins.
         ("x: &x {scheduler: sh}\nz: &z {scheduler: lc, strictARP: true}\nipvs: {<<: [*x, *z]}", "sh", true),
         ("x: &x {scheduler: sh}\nz: &z {strictARP: true}\nipvs: {<<: *x, <<: *z}", "sh", true),
         ("x: &x {scheduler: sh}\nz: &z {<<: *x, strictARP: true}\nipvs: {<<: *z}", "sh", true),
@@ -118,7 +118,7 @@ fn only_mappings_can_be_merged() {
     ] {
         assert_eq!(parse_body(body).unwrap_err().to_string(), format!("{wanted} {found}"), "{body}");
     }
-    // What it merges is of a wrong type: there is no line to name, for the field may stand on none.
+    // A merged value has a wrong type: no line is named, for the field may stand on none.
     assert_eq!(
         parse_body("x: &x {strictARP: maybe}\nipvs: {<<: *x}").unwrap_err().to_string(),
         "failed to decode: ipvs.strictARP: must be true or false, found \"maybe\""
@@ -145,7 +145,7 @@ fn what_is_wrong_is_named_with_field_and_line() {
         let error = parse_body(body).unwrap_err();
         assert_eq!(error.to_string(), format!("failed to decode: {line}"), "{body}");
     }
-    // Said twice and wrong beside: both are told.
+    // A duplicate field and another error: both are reported.
     assert_eq!(
         parse_body("mode: a\nmode: b\niptables:\n  masqueradeAll: maybe").unwrap_err().to_string(),
         "failed lenient decoding: iptables.masqueradeAll: must be true or false, found \"maybe\" (strict: duplicate \
@@ -200,7 +200,7 @@ proptest::proptest! {
         let _ = parse_body(&body);
     }
 
-    /// Whatever is read can be written, and is read as the same.
+    /// Whatever is read can be written, and is read back unchanged.
     #[test]
     fn what_is_read_is_written_and_read_again(
         mode in ".*",

@@ -1,4 +1,4 @@
-//! All flags: what each is called, what it says about itself, and what it sets.
+//! All flags: the name of each, its help, and what it sets.
 
 use super::value::{Set, truth};
 use super::{Flags, VersionForm};
@@ -6,15 +6,15 @@ use super::{Flags, VersionForm};
 /// One flag.
 pub(super) struct Flag {
     pub(super) name: &'static str,
-    /// How its value is called in the help; empty for those that stand alone.
+    /// The name of its value in the help; empty for flags that need no value.
     pub(super) value: &'static str,
-    /// As pflag prints it.
+    /// The default, as pflag prints it.
     pub(super) default: &'static str,
     pub(super) help: &'static str,
     pub(super) set: Set,
-    /// Whether a configuration file replaces it: it is then ignored on the command line (contract 1.3).
+    /// Whether a configuration file replaces the flag, so that it is ignored on the command line (contract 1.3).
     pub(super) replaced_by_file: bool,
-    /// Whether it does something; where not, it is only taken so that a command line of kube-proxy's works.
+    /// Whether the flag does something; otherwise it is only accepted so that kube-proxy's command lines work.
     pub(super) has_effect: bool,
 }
 
@@ -33,23 +33,23 @@ const fn switch(name: &'static str, help: &'static str, set: fn(&mut Flags, bool
 }
 
 impl Flag {
-    /// It counts beside a configuration file.
+    /// The flag counts beside a configuration file.
     const fn beside_file(mut self) -> Self {
         self.replaced_by_file = false;
         self
     }
 
-    /// It is only taken; its help says why.
+    /// The flag is only accepted; its help says why.
     const fn without_effect(mut self) -> Self {
         self.has_effect = false;
         self
     }
 }
 
-/// For [`Flag::without_effect`] where there is no field to set.
+/// The setter of a flag without effect that has no field.
 fn ignore<T>(_: &mut Flags, _: T) {}
 
-/// Why a flag has no effect here.
+/// Why flags have no effect here.
 mod because {
     pub(super) const IPTABLES_MODE: &str = "No effect: for mode iptables only";
     pub(super) const NO_INFORMERS: &str = "No effect: nothing is looked at again unless it changed";
@@ -148,7 +148,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "0.0.0.0",
         "The address of this node, if it is not the one that the Node object says; nothing listens on it",
         Set::Text(|flags, text| {
-            // Empty says nothing, as for kube-proxy: scripts write it where they have no address.
+            // An empty value means "not set", as in kube-proxy: scripts write it where they have no address.
             if !text.is_empty() {
                 flags.configuration.bind_address = text;
             }

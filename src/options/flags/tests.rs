@@ -10,7 +10,7 @@ fn accepted(words: &[&str]) -> Flags {
     parsed(words).unwrap_or_else(|problem| panic!("{words:?}: {problem}"))
 }
 
-/// One flag: the field that it sets, its default there, and what is read and refused.
+/// One flag: the field that it sets, its default there, and which values are accepted and refused.
 struct Row {
     flag: &'static str,
     field: &'static str,
@@ -184,7 +184,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Those that have no field, and a test of their own.
+/// Flags without a field, which have tests of their own.
 const WITHOUT_FIELD: [&str; 15] = [
     "config",
     "write-config-to",
@@ -272,7 +272,7 @@ fn the_last_one_wins_and_lists_grow() {
             "ipvs.excludeCIDRs",
             json!(["a", "b", "c"]),
         ),
-        // Quotes that a manifest handed on.
+        // Quotes that a manifest passed on.
         (&["--ipvs-exclude-cidrs=\"a\",\"b\""], "ipvs.excludeCIDRs", json!(["a", "b"])),
         (&["--nodeport-addresses=\"a\""], "nodePortAddresses", json!(["a"])),
         (&["--feature-gates=A=true,,B=false,"], "featureGates", json!({"A": true, "B": false})),
@@ -421,7 +421,7 @@ fn all_values_can_be_shown() {
     }
 }
 
-/// The defaults of the help and those that count are written down apart from each other.
+/// The defaults that the help shows and the effective ones are written down in different places.
 #[test]
 fn the_defaults_that_are_shown_are_those_that_count() {
     for row in rows() {

@@ -7,36 +7,36 @@ use super::Flags;
 use crate::options::configuration::ModuleVerbosity;
 use crate::options::duration::{DurationError, GoDuration};
 
-/// What a flag takes, and what it sets.
+/// The type of a flag's value, and what it sets.
 pub(super) enum Set {
-    /// Nothing, or a truth value behind `=`.
+    /// Nothing, or a boolean after `=`.
     Switch(fn(&mut Flags, bool)),
-    /// Nothing, or one of these words behind `=`; says what is allowed where it is another one.
+    /// Nothing, or one of these words after `=`; for any other word, the setter returns what is allowed.
     Choice(&'static str, fn(&mut Flags, &str) -> Result<(), &'static str>),
     /// Any text.
     Text(fn(&mut Flags, String)),
     /// A path, which need not be UTF-8.
     Path(fn(&mut Flags, PathBuf)),
-    /// A path; given again, it is one more.
+    /// A path; given again, the flag adds one.
     AddPath(fn(&mut Flags, PathBuf)),
-    /// A whole number of 32 bits, with a sign.
+    /// A signed whole number of 32 bits.
     Integer(fn(&mut Flags, i64)),
-    /// A level of the log: such a number in decimal digits, and nothing else.
+    /// A log level: a signed whole number of 32 bits, in decimal digits only.
     Level(fn(&mut Flags, i64)),
     /// A number.
     Float(fn(&mut Flags, f32)),
     /// A duration with its unit.
     Duration(fn(&mut Flags, GoDuration)),
-    /// Texts, a line of CSV; given again, it adds to them.
+    /// A list, as a line of CSV; given again, the flag adds to it.
     List(fn(&mut Flags, Vec<String>)),
-    /// `name=true`, separated by commas; given again, it adds to them.
+    /// `name=true` pairs, separated by commas; given again, the flag adds to them.
     Gates(fn(&mut Flags, Vec<(String, bool)>)),
-    /// `pattern=level`, separated by commas; given again, it adds to them.
+    /// `pattern=level` pairs, separated by commas; given again, the flag adds to them.
     Modules(fn(&mut Flags, Vec<ModuleVerbosity>)),
 }
 
 impl Set {
-    /// The words that may stand behind a `=`, where the flag can stand alone: the next word is none of its own then.
+    /// The words that may follow a `=`, for a flag that can stand alone and never takes the next word as its value.
     pub(super) fn choice(&self) -> Option<&'static str> {
         match self {
             Self::Switch(_) => Some("true|false"),
@@ -50,7 +50,7 @@ impl Set {
         matches!(self, Self::AddPath(_) | Self::List(_) | Self::Gates(_) | Self::Modules(_))
     }
 
-    /// Reads a value, sets it, and says how pflag would print it.
+    /// Reads a value and sets it; returns it as pflag would print it.
     pub(super) fn apply(&self, flags: &mut Flags, value: &OsStr) -> Result<String, String> {
         Ok(match self {
             Self::Switch(set) => {
@@ -118,12 +118,12 @@ fn text(value: &OsStr) -> Result<&str, String> {
     value.to_str().ok_or_else(|| "must be UTF-8".to_owned())
 }
 
-/// The parts of a list that is no CSV. A comma too many says nothing.
+/// The parts of a list that is not CSV. Empty parts are ignored.
 fn pairs(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(|pair| !pair.is_empty())
 }
 
-/// The fields of the first line that has any, read as Go's `encoding/csv` reads it: pflag looks at no other line.
+/// The fields of the first non-empty line, read as Go's `encoding/csv` reads it: pflag ignores all other lines.
 fn fields(text: &str) -> Result<Vec<String>, &'static str> {
     let lines = text.replace("\r\n", "\n");
     let mut rest = lines.trim_start_matches('\n').chars().peekable();
@@ -174,7 +174,7 @@ fn module_verbosity(text: &str) -> Result<ModuleVerbosity, String> {
 }
 
 /// Go's `strconv.ParseInt` with base 0, for 32 bits: `14`, `0x0e`, `0o16`, `016`, `0b1110`; one `_` may stand between
-/// digits, and behind what says the base.
+/// digits, and after the prefix that gives the base.
 fn integer(text: &str) -> Result<i64, String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -196,8 +196,8 @@ fn integer(text: &str) -> Result<i64, String> {
     in_32_bits(&format!("{sign}{digits}"), radix)
 }
 
-/// Go's `strconv.ParseUint` with base 10, where levels of the log are read with it: `010` is ten. The sign is read to be
-/// refused in better words ([`crate::options::merge`]).
+/// Go's `strconv.ParseUint` with base 10, which reads log levels: `010` is ten. A sign is accepted here, so that
+/// [`crate::options::merge`] can refuse it with a better message.
 fn level(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {

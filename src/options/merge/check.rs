@@ -1,4 +1,4 @@
-//! One check per setting: from what is written to what the program uses.
+//! One check per setting: from the written value to what the program uses.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,18 +18,19 @@ use crate::options::{LogFormat, listen};
 use crate::sloppy::{parse_cidr, parse_ip};
 use crate::state::InterfaceName;
 
-/// `IFNAMSIZ` of Linux, less the byte that ends it.
+/// `IFNAMSIZ` of Linux, without the terminating zero byte.
 const LONGEST_INTERFACE_NAME: usize = 15;
 
-/// The kernel counts IPVS timeouts in ticks, in a signed 32-bit number, at no fewer than 100 ticks a second
-/// (`ip_vs_set_timeout` in `net/netfilter/ipvs/ip_vs_ctl.c`); a kernel with more ticks may refuse less.
+/// The kernel counts IPVS timeouts in ticks, in a signed 32-bit number, at 100 ticks a second or more
+/// (`ip_vs_set_timeout` in `net/netfilter/ipvs/ip_vs_ctl.c`); a kernel with more ticks may refuse shorter timeouts,
+/// too.
 const LONGEST_TIMEOUT: GoDuration = GoDuration::from_seconds(i32::MAX.cast_unsigned() / 100);
 
-/// The longest IPVS timeout, in seconds, that every kernel takes, also one with 1000 ticks a second, the most there is on
-/// x86 and ARM: 24 days.
+/// The longest IPVS timeout that every kernel accepts, in seconds: 24 days. That is the limit at 1000 ticks a second,
+/// the most on x86 and ARM.
 pub(super) const TAKEN_BY_ALL_KERNELS: u32 = i32::MAX.cast_unsigned() / 1000;
 
-/// Checks values one after the other, and collects what is wrong; whatever it returns for a wrong value is not used.
+/// Checks values one after the other, and collects what is wrong; what it returns for a wrong value is not used.
 pub(super) struct Check<'a> {
     pub(super) origin: Origin,
     pub(super) problems: Vec<String>,
@@ -45,14 +46,14 @@ impl Check<'_> {
         self.problems.push(format!("{place}: Invalid value: {:?}: {allowed}", found.to_string()));
     }
 
-    /// One item of a list; `index` counts from 0, as in the errors of Kubernetes.
+    /// Reports an item of a list; `index` counts from 0, as in the errors of Kubernetes.
     pub(super) fn invalid_item(&mut self, name: Name, index: usize, found: &str, allowed: &str) {
         let place = name.at(self.origin);
         self.problems.push(format!("{place}[{index}]: Invalid value: {found:?}: {allowed}"));
     }
 
-    /// `removes`: the program does nothing but remove what proxies left. A node may have another proxy by then, with the
-    /// configuration that both read (contract 6.8).
+    /// Checks the proxy mode. `removes`: the program only removes what proxies left. By then the node may have another
+    /// proxy, and both read the same configuration (contract 6.8).
     pub(super) fn mode(&mut self, mode: &str, removes: bool) {
         match mode {
             "" | "ipvs" => {}
@@ -65,7 +66,7 @@ impl Check<'_> {
         }
     }
 
-    /// Beside what does something, a dry run would be taken for one of that.
+    /// Refuses a dry run together with another command, for which it could be mistaken.
     pub(super) fn nothing_else_in_a_dry_run(&mut self, flags: &Flags) {
         for (flag, given) in [
             ("--cleanup", flags.cleanup),
@@ -93,8 +94,8 @@ impl Check<'_> {
         ));
     }
 
-    /// Whether protocol buffers go before JSON: as the list of accepted encodings has it, and where there is none, the
-    /// encoding that is named. What is neither is told, and no error: kube-proxy starts with it, too.
+    /// Whether protocol buffers are preferred to JSON: by the list of accepted encodings or, where that is empty, by
+    /// the content type. A value that names neither causes a warning, and no error: kube-proxy starts with it, too.
     pub(super) fn protobuf(&mut self, connection: &ClientConnection) -> bool {
         let accepted = &connection.accept_content_types;
         let (place, written) = if accepted.is_empty() {
@@ -129,10 +130,11 @@ impl Check<'_> {
         trimmed.to_lowercase().into()
     }
 
-    /// Any name that a kernel can have a scheduler by: which ones it has is found out when it is asked for this one. Some choose by
-    /// what is the same for all clients of a virtual server, or by weights, which are all 1 (`net/netfilter/ipvs`, Linux 6.12).
+    /// Accepts any name that a scheduler can have: which ones the kernel has shows only when one is requested. Warns of
+    /// schedulers that choose by something that all clients of a virtual server share, or by weights, which are all 1
+    /// (`net/netfilter/ipvs`, Linux 6.12).
     pub(super) fn scheduler(&mut self, scheduler: &str) -> Arc<str> {
-        /// `IP_VS_SCHEDNAME_MAXLEN` of Linux, less the byte that ends it.
+        /// `IP_VS_SCHEDNAME_MAXLEN` of Linux, without the terminating zero byte.
         const LONGEST: usize = 15;
         if scheduler.is_empty() {
             self.notices.push(Notice::info("IPVS scheduler not specified, use rr by default", String::new()));
@@ -146,7 +148,7 @@ impl Check<'_> {
         let does = match scheduler {
             "ovf" => Some("refuses clients beyond two connections to each endpoint"),
             "fo" | "dh" => Some("sends all clients of an address to one endpoint"),
-            // lblcr takes another one beside it then, and the least loaded of these from then on.
+            // lblcr then takes another endpoint beside the first one, and from then on the least loaded of these.
             "lblc" => {
                 Some("sends all clients of an address to one endpoint unless another has no connection")
             }
@@ -159,7 +161,7 @@ impl Check<'_> {
         scheduler.into()
     }
 
-    /// In whole seconds, as the kernel takes it.
+    /// The timeout in whole seconds, as the kernel takes it.
     pub(super) fn timeout(&mut self, name: Name, timeout: GoDuration) -> u32 {
         if timeout > LONGEST_TIMEOUT {
             let allowed =
@@ -170,7 +172,7 @@ impl Check<'_> {
         u32::try_from(self.seconds(name, timeout)).expect("no longer than LONGEST_TIMEOUT")
     }
 
-    /// In whole seconds.
+    /// The timeout in whole seconds.
     fn seconds(&mut self, name: Name, timeout: GoDuration) -> u64 {
         let Some(time) = timeout.to_std() else {
             self.invalid(name, timeout, "must be 0 or longer");
@@ -232,8 +234,8 @@ impl Check<'_> {
         networks
     }
 
-    /// How local traffic is detected, with the pods' networks where it is by them. What belongs to another mode is
-    /// not looked at, as in kube-proxy.
+    /// How local traffic is detected, and the pods' networks where these decide. Settings of other modes are ignored,
+    /// as in kube-proxy.
     pub(super) fn local_detector(&mut self, configuration: &Configuration) -> (LocalDetector, Vec<IpNet>) {
         let interfaces = &configuration.detect_local;
         let detector = match configuration.detect_local_mode.as_str() {
@@ -276,7 +278,8 @@ impl Check<'_> {
         } else if text.contains(|character: char| character == '/' || character.is_whitespace()) {
             self.invalid(name, text, "must not contain a slash or white space: no name of an interface does");
         } else {
-            // Linux takes such names. Without this the rules would know no pod by it, and nobody would be told.
+            // Linux accepts such names. Without this check, the rules would recognize no pod by it, and nobody would
+            // notice.
             self.invalid(name, text, "must be of printable ASCII characters without a quotation mark");
         }
         None
@@ -321,7 +324,7 @@ impl Check<'_> {
         i32::try_from(number).unwrap_or_default()
     }
 
-    /// Values that are checked because kube-proxy checks them, and are of no use here.
+    /// Checks values that kube-proxy checks, and that have no effect here.
     pub(super) fn unused(&mut self, configuration: &Configuration) {
         if configuration.config_sync_period <= GoDuration::ZERO {
             self.invalid(
@@ -333,7 +336,7 @@ impl Check<'_> {
         self.not_negative(names::BURST, configuration.client_connection.burst);
     }
 
-    /// Above 255 there is nothing more to say.
+    /// The log level as a byte: levels above 255 change nothing.
     pub(super) fn verbosity(&mut self, level: i64, origin: Origin) -> u8 {
         if level.is_negative() {
             self.invalid_at(names::VERBOSITY.at(origin), level, "must be 0 or more");
@@ -352,7 +355,7 @@ impl Check<'_> {
         }
     }
 
-    /// The address of the node, where it is said: the unspecified one says nothing.
+    /// The address of the node; `None` for the unspecified address.
     pub(super) fn bind_address(&mut self, text: &str) -> Option<IpAddr> {
         let address = parse_ip(text);
         if address.is_none() {
@@ -369,7 +372,7 @@ impl Check<'_> {
         self.listen_address(names::METRICS_ADDRESS, text, listen::METRICS.v4)
     }
 
-    /// Empty, which only a flag can be: nowhere.
+    /// An address to listen on; empty, which only a flag can be: nowhere.
     fn listen_address(&mut self, name: Name, text: &str, example: &str) -> Option<SocketAddr> {
         if text.is_empty() {
             return None;

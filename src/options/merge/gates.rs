@@ -1,16 +1,16 @@
-//! Feature gates: one is about what a Service means, the others are about kube-proxy itself.
+//! Feature gates: one changes what a Service means, the others concern kube-proxy itself.
 
 use std::collections::BTreeMap;
 
 use crate::options::EXTERNAL_IPS_GATE;
 use crate::options::settings::Notice;
 
-/// What the gates say here.
+/// The gates that have an effect here.
 pub(super) struct Gates {
     pub(super) external_ips: bool,
 }
 
-/// Reads the gates, and tells of those that do nothing. An unknown one is no error, since nobody here knows all.
+/// Reads the gates, and adds notices. An unknown gate is not an error, since the complete list is not known here.
 pub(super) fn read(written: &BTreeMap<String, bool>, notices: &mut Vec<Notice>) -> Gates {
     let in_vain: Vec<&str> =
         written.keys().map(String::as_str).filter(|gate| *gate != EXTERNAL_IPS_GATE).collect();

@@ -1,4 +1,4 @@
-//! The settings that errors are about, each under both its names.
+//! The settings that errors can be about, each under both its names.
 
 use crate::options::settings::Name;
 

@@ -1,4 +1,4 @@
-//! Where node ports are served: networks, and words that stand for some.
+//! Where node ports are served: networks, and words that stand for networks.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use crate::options::proxy::NodePortAddresses;
 use crate::options::settings::Notice;
 use crate::sloppy::parse_cidr;
 
-/// The node's addresses in the Node object, one per family.
+/// The word for the node's addresses in the Node object, one per family.
 const PRIMARY: &str = "primary";
-/// The words that stand for networks, as kube-proxy 1.37 has them.
+/// The words that stand for networks, as in kube-proxy 1.37.
 const NETWORKS: [(&str, [&str; 2]); 2] =
     [("all", ["0.0.0.0/0", "::/0"]), ("localhost", ["127.0.0.0/8", "::1/128"])];
 const ALLOWED: &str =
     "must be a network such as 192.0.2.0/24 or fd00:1::/64, or one of the words primary, localhost and all";
 
 impl Check<'_> {
-    /// The words go together with networks and with each other, each once. kube-proxy takes that since 1.37, and before
-    /// only `primary` alone.
+    /// Reads the list. Words may be combined with networks and with each other, each once, as in kube-proxy since 1.37;
+    /// before, it accepted only `primary`, alone.
     pub(super) fn node_port_addresses(&mut self, list: &[String]) -> NodePortAddresses {
         let mut addresses = NodePortAddresses::default();
         let mut words = BTreeSet::new();
@@ -41,15 +41,16 @@ impl Check<'_> {
         addresses
     }
 
-    /// IPVS does not take connections to loopback addresses: kube-proxy leaves them out in its ipvs mode, too, and does not
-    /// say so.
+    /// Warns of loopback networks: IPVS does not accept connections to loopback addresses. kube-proxy leaves them out
+    /// in its ipvs mode, too, without saying so.
     fn tell_of_loopback(&mut self, addresses: &NodePortAddresses) {
         let mut loopback =
             addresses.networks.iter().filter(|network| network.addr().is_loopback()).peekable();
         if loopback.peek().is_none() {
             return;
         }
-        // Another network of the family, or an address of the Node object, may have addresses to serve them on.
+        // Another network of the family, or an address of the Node object, may provide addresses to serve node ports
+        // on.
         let is_other = |v4: bool| {
             let mut others = addresses.networks.iter().filter(|network| !network.addr().is_loopback());
             addresses.primary || others.any(|network| network.addr().is_ipv4() == v4)

@@ -93,7 +93,7 @@ fn defaults() -> Options {
 fn nothing_said_is_the_defaults() {
     assert_eq!(with_flags(&[]).unwrap().options, defaults());
     assert_eq!(with_file(&[], "").unwrap().options, defaults());
-    // Empty flags that mean the default, too.
+    // Empty flags mean the default, too.
     let words = [
         "--proxy-mode=",
         "--ipvs-scheduler=",
@@ -192,7 +192,7 @@ conntrack:
             tracked_tcp_seconds: 3_600,
             exclude_cidrs: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
             local_detector: LocalDetector::InterfaceNamePrefix(interface("cali")),
-            // Of another mode.
+            // Ignored: of another mode.
             cluster_cidrs: vec![],
             masquerade_all: true,
             masquerade_mark: 1 << 31,
@@ -260,7 +260,7 @@ fn a_file_replaces_flags_but_for_a_few() {
     let [notice] = merged.notices.as_slice() else { panic!("{:?}", merged.notices) };
     assert_eq!(notice.level, Level::Warning);
     assert_eq!(notice.detail, "--kubeconfig, --ipvs-scheduler, --masquerade-all, --healthz-bind-address");
-    // An empty flag is no override, and -v=0 is one.
+    // An empty flag overrides nothing; -v=0 does.
     let merged = with_file(&["--hostname-override=", "-v=0"], body).unwrap();
     assert_eq!((&*merged.options.node_name, merged.options.verbosity), ("file", 0));
 }

@@ -23,7 +23,7 @@ fn the_environment_beats_the_file() {
         watch_all_nodes: Some(true),
     };
     assert_eq!((own, notices), (wanted, vec![]));
-    // Nothing said leaves the file's.
+    // An empty environment leaves the file's value.
     assert_eq!(read_all(&[]).unwrap().0.drain_deadline, Some(GoDuration::from_seconds(1)));
 }
 
@@ -51,7 +51,7 @@ fn a_blank_value_says_nothing() {
 fn a_variable_that_means_nothing_is_named() {
     let (_, notices) = read_all(&[
         ("KUBE_IPVS_DRAIN", "5m"),
-        // Of Services `kube-ipvs` and `kube-ipvs-metrics`.
+        // Of the Services `kube-ipvs` and `kube-ipvs-metrics`.
         ("KUBE_IPVS_SERVICE_HOST", "10.96.0.9"),
         ("KUBE_IPVS_SERVICE_PORT_HTTP", "80"),
         ("KUBE_IPVS_PORT", "tcp://10.96.0.9:80"),

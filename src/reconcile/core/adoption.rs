@@ -1,6 +1,6 @@
-//! The start: what is there is adopted, and nothing is written before the facts are complete.
+//! The start: what the kernel has is adopted, and nothing is written before the facts are complete.
 //!
-//! The Services that everything else needs are looked at and written first; what all others ask for is made up
+//! The Services that everything else needs are looked at and written first. What all others ask for is worked out
 //! afterwards, since that takes long in a large cluster. Until then nothing is removed, and nothing counts as written.
 
 use std::collections::BTreeSet;
@@ -19,24 +19,24 @@ use crate::cluster::Touched;
 use crate::kernel::ReadError;
 use crate::state::{Element, Key, State, VirtualServerKey, ownership};
 
-/// The wait after the kernel could not be read.
+/// How long to wait after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How far the start is.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// What is there was not adopted; after a failure that is tried again at this moment.
+    /// What the kernel has is not adopted yet; after a failure it is tried again at this moment.
     Reading(Option<Instant>),
-    /// It was, and only these Services were looked at since.
+    /// It is adopted, and only these Services were looked at since.
     First(Touched),
-    /// All Services were, and what they ask for was not yet written completely.
+    /// All Services were looked at, and what they ask for is not yet written completely.
     Filling,
-    /// It was, as far as the kernel takes it.
+    /// Everything was written once, as far as the kernel accepts it.
     Synced,
 }
 
 impl Phase {
-    /// Whether what is there was adopted.
+    /// Whether what the kernel has was adopted.
     pub(super) fn is_adopted(&self) -> bool {
         !matches!(self, Self::Reading(_))
     }
@@ -48,13 +48,13 @@ impl Phase {
 }
 
 impl Reconciler {
-    /// Nothing is touched, not even looked at, before the facts are complete: the kernel is read as late as possible,
-    /// so that the picture is fresh when the first plan is made from it.
+    /// Nothing is touched, or even read, before the facts are complete: the kernel is read as late as possible, so that
+    /// the picture is fresh when the first plan is made from it.
     pub(super) fn next_adoption(&mut self, now: Instant) -> Next {
         if !self.cluster.is_complete() {
             return Next::Wait(None);
         }
-        // From here on the kernel is waited for, and not the sources of facts any more.
+        // From here on the start waits for the kernel, and no longer for the sources of facts.
         self.queued();
         if let Phase::Reading(Some(due)) = self.phase
             && now < due
@@ -76,7 +76,7 @@ impl Reconciler {
         };
         self.node_touched = false;
         self.desired.look_at_node(&self.cluster);
-        // A table that is made anew is made with all of its elements: then everything has to be known before.
+        // A new table is made with all of its elements: then everything has to be known first.
         let is_kept = self.desired.keeps(&state.rules);
         let first: Touched = if is_kept { first::services(&self.cluster) } else { Touched::new() };
         self.actual = Picture::of(state);
@@ -87,7 +87,8 @@ impl Reconciler {
         let update = self.desired.update(&self.cluster, &first);
         self.tell(update.conflicts, update.shared);
         self.notes.push(Note::Looked(first));
-        // An address becomes a shared one after the virtual servers that go from there have gone, and which go is not known yet.
+        // An address becomes a shared one only after the virtual servers to be removed there are gone, and which these
+        // are is not known yet.
         let leaves_orphans = |key: &Key| match key {
             Key::Element(Element::SharedAddress(address)) if self.is_shared_from_now_on(*address) => {
                 self.actual.virtual_servers_at(*address).next().is_some()
@@ -100,7 +101,7 @@ impl Reconciler {
         }
     }
 
-    /// Looks at all Services but the first, and at what is there and nobody's wish.
+    /// Looks at all Services but the first, and at what exists and nobody wants.
     pub(super) fn adopt_rest(&mut self, first: &Touched, now: Instant) {
         let rest = self.cluster.services().map(|service| &service.key).filter(|key| !first.contains(*key));
         let rest: Touched = rest.cloned().collect();
@@ -113,7 +114,8 @@ impl Reconciler {
             addresses: self.actual.addresses.len(),
         });
         self.audit.start(now);
-        // What was written first is compared again, and nothing comes of that; and if nothing was, this is the time for it.
+        // What was written first is compared again, which writes nothing. If nothing was written first, it is written
+        // now.
         let mut wanted = update.scope;
         wanted.extend(first.iter().flat_map(|service| self.desired.keys_of(service)));
         self.schedule.add_all(Urgency::Settings, self.desired.setting_keys());
@@ -122,7 +124,7 @@ impl Reconciler {
         self.progress.looked();
     }
 
-    /// Others' virtual servers are not in the picture.
+    /// Takes others' virtual servers out of the picture.
     fn leave_to_others(&mut self) {
         let mut state = std::mem::take(&mut self.actual).into_state();
         let ours = |key: &VirtualServerKey| {
@@ -137,9 +139,10 @@ impl Reconciler {
 
     /// Queues what Services ask for.
     ///
-    /// Elements are written before virtual servers, but for a way inside to a virtual server that is still to be made: that is
-    /// written after it. Until then it is left to whoever serves what the way begins at, so that waits with it. A way to a virtual
-    /// server that serves is written at once: what it begins at is perhaps dropped from now on.
+    /// Elements are written before virtual servers, except for a way inside to a virtual server that does not serve
+    /// yet: such a way is written after it. Until then whoever serves the entry point where the way begins goes on
+    /// doing so, so that entry point waits with the way. A way to a virtual server that serves is written at once: its
+    /// entry point may be dropped from now on.
     fn queue_wanted(&mut self, wanted: Vec<Key>) {
         let begins = |key: &Key| match key {
             Key::Element(way) if way.leads_to().is_some_and(|to| !self.actual.serves(&to)) => {
@@ -151,8 +154,9 @@ impl Reconciler {
         let at: HashSet<IpAddr> = from.iter().map(|server| server.address).collect();
         let (ways, bulk): (Vec<_>, Vec<_>) = wanted
             .into_iter()
-            // From when a node port is owned, whoever served it until now is passed by: not before there is a virtual server. And
-            // that is not made where it would be open to everybody. So all three come in one plan.
+            // Once a node port is owned, whoever served it until now is bypassed, so it is not owned before there is a
+            // virtual server. And the virtual server is not made while it would be open to everybody. So all three come
+            // in one plan.
             .filter(|key| match key {
                 Key::Element(Element::Owned(server) | Element::Restricted(server)) => {
                     self.actual.virtual_servers.contains_key(server)
@@ -168,14 +172,15 @@ impl Reconciler {
         self.schedule.add_all(Urgency::Ways, ways);
     }
 
-    /// Queues what is ours and nobody asks for.
+    /// Queues what is ours and nobody wants.
     fn queue_unwanted(&mut self) {
         let unwanted = |key: &Key| key.is_removable() && !self.desired.wants(key);
         let unwanted: Vec<Key> = self.actual.keys().filter(unwanted).collect();
         let (orphans, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(
             |key| matches!(key, Key::VirtualServer(server) if self.is_shared_from_now_on(server.address)),
         );
-        // Nobody may be sent to what goes; and where he asked he is served by then, and must not be dropped.
+        // No client may be sent to a virtual server that goes; and the entry point that the client asked serves by
+        // then, and must not drop.
         let (turned, unwanted): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|key| match key {
             Key::Element(Element::Dropped(_)) => true,
             Key::Element(way) => {
@@ -183,14 +188,14 @@ impl Reconciler {
             }
             _ => false,
         });
-        // With the settings, since a table is made with the addresses that are shared: once they are, these would be nobody's if
-        // this life ended before the rest is removed.
+        // With the settings, since a new table is made with the addresses that are shared. Once they are, these virtual
+        // servers would be nobody's if the program ended before the rest is removed.
         self.schedule.add_all(Urgency::Settings, orphans);
         self.schedule.add_all(Urgency::Turned, turned);
         self.schedule.add_all(Urgency::Removal, unwanted);
     }
 
-    /// Whether an address will be among the shared ones, and is not yet.
+    /// Whether an address is to become a shared one, and is not yet.
     fn is_shared_from_now_on(&self, address: IpAddr) -> bool {
         let shared = Element::SharedAddress(address);
         self.desired.wants(&Key::Element(shared)) && !self.actual.elements.contains(&shared)

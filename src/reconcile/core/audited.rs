@@ -11,7 +11,7 @@ use crate::diff;
 use crate::kernel::{Foundations, Selection, Witnesses};
 use crate::state::{Key, Scope, State, VirtualServerKey, ownership};
 
-/// Which device and which tables were there when that was last asked.
+/// Which device and tables existed when the kernel was last asked.
 #[derive(Debug, Default)]
 pub(super) struct SeenFoundations {
     pub(super) device: Option<u32>,
@@ -19,9 +19,11 @@ pub(super) struct SeenFoundations {
 }
 
 impl Reconciler {
-    /// What should be there and is not is read, and then made again. What is on it is read where it is another one than
-    /// before, or may be; and where one virtual server or address is gone, others may be. What could not be seen stays as it
-    /// was.
+    /// Takes in which foundations were found.
+    ///
+    /// What should exist and does not is read, and then made again. What is on the device or in a table is read where
+    /// that is another one than before, or may be; and where one virtual server or address is gone, others may be too.
+    /// What could not be seen stays as it was.
     pub(super) fn look_for(&mut self, witnesses: &Witnesses, found: Foundations) {
         let mut looks = Vec::new();
         let mut failures = Vec::new();
@@ -41,7 +43,7 @@ impl Reconciler {
         for (address, is_there) in found.addresses {
             let look = Look::Read(Selection::Addresses(Family::of(address)));
             match is_there {
-                // All are read anyway where the device is another one.
+                // All addresses are read anyway where the device is another one.
                 Ok(is_there) if is_there || looks.contains(&look) => {}
                 Ok(_) => looks.push(look),
                 Err(error) => failures.push(error),
@@ -59,7 +61,7 @@ impl Reconciler {
         self.notes.push(Note::LookedFor(failures));
     }
 
-    /// The table of a family has this handle, or is not there.
+    /// The table of a family has this handle; `None`: there is no table.
     fn look_for_table(&mut self, family: Family, found: Option<u64>) -> Option<Look> {
         let is_missing = found.is_none() && self.actual.rules.contains_key(&family);
         if is_missing {
@@ -74,7 +76,7 @@ impl Reconciler {
         (is_missing || is_another).then_some(Look::Read(Selection::Tables(family)))
     }
 
-    /// The device has this number, or is not there.
+    /// The device has this number; `None`: there is no device.
     fn look_for_device(&mut self, found: Option<u32>) -> Vec<Look> {
         let is_missing = found.is_none() && self.actual.device;
         if is_missing {
@@ -87,7 +89,7 @@ impl Reconciler {
         families.map(|family| Look::Read(Selection::Addresses(*family))).collect()
     }
 
-    /// Somebody else changed what a key stands for.
+    /// Notes that somebody else changed what a key stands for.
     fn drifted(&mut self, key: Key) {
         match key.family() {
             Some(family) => self.notes.extend(self.progress.queued([family])),
@@ -96,8 +98,8 @@ impl Reconciler {
         self.notes.push(Note::Drift(key));
     }
 
-    /// Compares what was read with the picture: what differs is drift. Where all virtual servers of a slice are gone, the
-    /// others likely are too: they are listed at once.
+    /// Compares what was read with the picture: what differs is drift. Where all virtual servers of a slice are gone,
+    /// the others likely are too, so they are listed at once.
     pub(super) fn compare(&mut self, selection: &Selection, read: &State) {
         if let Selection::Keys(slice) = selection
             && read.virtual_servers.is_empty()
@@ -106,12 +108,12 @@ impl Reconciler {
             self.audit.look(vec![Look::List]);
         }
         let keys: BTreeSet<Key> = match selection {
-            // Not for each slice through everything.
+            // Only these, so as not to walk through everything for each slice.
             Selection::Keys(keys) => keys.clone(),
             _ => self.actual.keys().chain(read.keys()).filter(|key| selection.covers(key)).collect(),
         };
         for key in keys {
-            // Read before it was ours, or not ours at all.
+            // It was read before it was ours, or is not ours at all.
             let unknown_server = matches!(&key, Key::VirtualServer(server) if self.foreign.contains(server));
             if unknown_server || self.actual.same(read, &key) {
                 continue;
@@ -133,7 +135,7 @@ impl Reconciler {
         }
     }
 
-    /// Whether a setting is as it is wanted: of the timeouts, those that are left to the kernel may be anything.
+    /// Whether a setting is as wanted. A timeout that is left to the kernel may have any value.
     fn is_set_as_wanted(&self, key: &Key) -> bool {
         if key.is_removable() {
             return false;
@@ -142,9 +144,11 @@ impl Reconciler {
         diff::accepts(&self.desired.select(&scope), &self.actual, &scope)
     }
 
-    /// Compares the list of virtual servers with the picture. What it misses is gone: a list is complete, or was not given at
-    /// all, and while it was made nothing else was done. What it shows and is not known is read next. If it was wrong, the
-    /// kernel says so when a virtual server is made that is there, and that is looked at then.
+    /// Compares the list of virtual servers with the picture.
+    ///
+    /// What the list misses is gone: a list is complete or not given at all, and nothing else was done while it was
+    /// made. What it shows and we do not know is read next. If the list was wrong, the kernel says so when we make a
+    /// virtual server that exists, and the virtual server is looked at then.
     pub(super) fn listed(&mut self, keys: &BTreeSet<VirtualServerKey>) {
         let intruders = std::mem::take(&mut self.intruders);
         let (ours, foreign): (BTreeSet<_>, BTreeSet<_>) = keys.iter().copied().partition(|key| {
@@ -163,7 +167,7 @@ impl Reconciler {
             self.take_in(key, &State::default());
             self.drifted(key.clone());
         }
-        // In pieces: it may be all of them, and changes go between.
+        // In pieces: these may be all virtual servers, and changes go in between.
         self.schedule.add_all(Urgency::Bulk, gone);
     }
 }

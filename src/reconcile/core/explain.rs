@@ -1,4 +1,4 @@
-//! Answers what is known, wanted and written of one Service. Costs what the Service is large, and changes nothing.
+//! Explains what is known, wanted and written of one Service. The cost grows with the Service; nothing is changed.
 
 mod address;
 mod findings;
@@ -26,7 +26,7 @@ impl Reconciler {
     /// What is known of a Service.
     ///
     /// # Errors
-    /// It is not known: a sentence that says so.
+    /// If the Service is not known: a sentence that says so.
     pub fn explain_service(&self, key: &ServiceKey, now: Instant) -> Result<Explanation, String> {
         let Some(service) = self.cluster.service(key) else { return Err(findings::unknown(self, key)) };
         let keys = self.desired.keys_of(key);
@@ -69,7 +69,7 @@ impl Reconciler {
     }
 }
 
-/// What is wanted of some keys, beside what the kernel has, at one moment.
+/// What is wanted of some keys beside what the kernel has, at one moment.
 struct View<'a> {
     reconciler: &'a Reconciler,
     /// What is wanted, with the real servers that drain.
@@ -78,7 +78,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// `keys` are no settings.
+    /// A view of `keys`, none of which is a setting.
     fn of(reconciler: &'a Reconciler, keys: &Scope, now: Instant) -> Self {
         let mut wanted = reconciler.desired.select(keys);
         wanted.virtual_servers.retain(|key, server| {
@@ -94,7 +94,7 @@ impl<'a> View<'a> {
         Self { reconciler, wanted, now }
     }
 
-    /// How a key does.
+    /// The state of a key.
     fn standing(&self, key: &Key) -> Standing {
         let Reconciler { schedule, desired, actual, .. } = self.reconciler;
         let is_setting = matches!(key, Key::Device | Key::Rules(_) | Key::Sysctl(_) | Key::Timeouts);
@@ -111,7 +111,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A key that is not as wanted.
+    /// Explains a key that is not as wanted; `None`: it is.
     fn object(&self, key: &Key) -> Option<Object> {
         let state = self.standing(key);
         if state == Standing::Written {
@@ -127,14 +127,14 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Rounded up: what is due in a moment is not over.
+    /// The seconds until a moment, rounded up: what is due shortly is not over.
     fn seconds_until(&self, moment: Instant) -> u64 {
         let left = moment.saturating_duration_since(self.now);
         left.as_secs() + u64::from(left.subsec_nanos() > 0)
     }
 
-    /// What everything of this Service stands on. Kernel parameters only where the kernel refuses one that nothing goes
-    /// without.
+    /// The foundations of this Service. Of the kernel parameters only those that the kernel refuses and that we cannot
+    /// do without.
     fn foundations(&self, service: &Service) -> Scope {
         let rules = families(self.reconciler, service).map(Key::Rules);
         let failures = self.reconciler.schedule.failures();
@@ -191,7 +191,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Those that are wanted, and those that are still there.
+    /// The real servers that are wanted, and those that still exist.
     fn real_servers(&self, key: &VirtualServerKey) -> Vec<RealServer> {
         let wanted = self.wanted.virtual_servers.get(key).map(|server| &server.real_servers);
         let there = self.reconciler.actual.virtual_servers.get(key).map(|server| &server.real_servers);

@@ -1,4 +1,4 @@
-//! Looking at Services whose facts changed: what may have to be written for them, and what of it is written first.
+//! Looks at Services whose facts changed: what may have to be written for them, and what of that is written first.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::state::{Element, Key};
 
 impl Reconciler {
     pub(super) fn look_at_touched(&mut self, now: Instant) {
-        // A table that is made anew is made with what all Services ask for, and a Service may need a table that is.
+        // A new table is made with what all Services ask for, and a Service may need a new table.
         if matches!(self.phase, Phase::First(_)) {
             return;
         }
@@ -37,8 +37,10 @@ impl Reconciler {
         self.notes.push(Note::Looked(touched));
     }
 
-    /// Queues what may be wanted otherwise now, given in the order of the Services and how far that of each reaches. Of much the
-    /// first piece is queued, and the rest waits.
+    /// Queues the keys whose wanted state may have changed. Of many keys only the first piece is queued, and the rest
+    /// waits.
+    ///
+    /// The keys in `scope` are in the order of the Services; `until` says where those of each Service end.
     fn queue_changed(&mut self, touched: &Touched, scope: Vec<Key>, until: &[usize], now: Instant) {
         let piece = self.rest.piece();
         let mut at_once = Vec::new();
@@ -64,8 +66,11 @@ impl Reconciler {
         self.queue_piece(at_once, now);
     }
 
-    /// What says of an address that the virtual servers there are ours says so until those that go have gone, of all Services:
-    /// if this life ended between, the next one would not know whose they are ([`ownership`](crate::state::ownership)).
+    /// Whether a key is written last.
+    ///
+    /// What marks the virtual servers at an address as ours changes only after those to be removed are gone, of all
+    /// Services: if the program ended in between, the next start would not know whose they are
+    /// ([`ownership`](crate::state::ownership)).
     fn comes_last(&self, key: &Key) -> bool {
         match key {
             Key::Address(_) | Key::Element(Element::ClusterAddress(_) | Element::ExternalAddress(_)) => {
@@ -76,8 +81,8 @@ impl Reconciler {
         }
     }
 
-    /// The virtual servers of a Service at which real servers drain: what is wanted may be the same, and an endpoint that
-    /// drains may be in no slice any more, or in one again.
+    /// The virtual servers of a Service at which real servers drain: what is wanted may be the same, while a draining
+    /// endpoint has left its last slice, or is in one again.
     fn draining_of(&self, service: &ServiceKey) -> impl Iterator<Item = Key> {
         let servers = self.desired.virtual_servers_of(service);
         servers.filter(|server| self.drains.concerns(server)).map(Key::VirtualServer)

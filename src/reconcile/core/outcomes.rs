@@ -1,4 +1,4 @@
-//! What became of a plan, and whose a virtual server is after that.
+//! What became of a plan, and who owns a virtual server afterwards.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -79,10 +79,10 @@ impl Reconciler {
                     self.suspect(&planned.step, &key);
                     if let Some(missing) = refusals::misses(&planned.step, &refusal) {
                         self.schedule.suspect(missing);
-                        // It may not be the only one.
+                        // Other foundations may be missing as well.
                         self.audit.ask_for_foundations(now);
                     }
-                    // Once for each key: of a virtual server all real servers may be refused.
+                    // Once for each key: all real servers of a virtual server may be refused.
                     if refused.insert(key.clone()) {
                         self.refused(&planned.step, &key, &refusal, now);
                     }
@@ -101,8 +101,10 @@ impl Reconciler {
         self.succeeded(scope.iter().filter(|key| !troubled.contains(key)));
     }
 
-    /// What became of a step is not known: it is looked at and tried again at once; and later if that happens again, since
-    /// answers that are lost each time, for want of memory, would keep everything else waiting.
+    /// What became of a step is not known: its key is read and tried again at once.
+    ///
+    /// If that happens again, it is tried later: answers that are lost each time, for want of memory, would keep
+    /// everything else waiting.
     fn unanswered(&mut self, step: &diff::Step, key: &Key, now: Instant) {
         let (kind, real_server) = (step.kind(), step.real_server());
         let text = "the kernel's answer was lost".to_owned();
@@ -111,7 +113,7 @@ impl Reconciler {
         }
     }
 
-    /// The kernel refused a step for a key: it is tried again, and told where that is new.
+    /// The kernel refused a step for a key: the key is tried again, and the refusal noted where it is new.
     fn refused(&mut self, step: &diff::Step, key: &Key, refusal: &Refusal, now: Instant) {
         let (kind, real_server) = (step.kind(), step.real_server());
         let about = real_server.map(|real| format!(" {real}")).unwrap_or_default();
@@ -138,18 +140,18 @@ impl Reconciler {
         self.schedule.suspect(key.clone());
     }
 
-    /// What the kernel has of this key is as in `read`.
+    /// Takes over from `read` what the kernel has of this key.
     pub(super) fn take_in(&mut self, key: &Key, read: &State) {
         self.actual.copy(key, read);
         self.own(key);
         if *key == Key::Device && !read.device {
-            // They went with it.
+            // The addresses went with the device.
             let gone = self.actual.take_addresses();
             self.schedule.add_all(Urgency::Change, gone.into_keys().map(Key::Address).collect());
         }
     }
 
-    /// What is in the picture is not others' any more: a Service asks for it now.
+    /// A virtual server in the picture no longer belongs to others: a Service asks for it now.
     fn own(&mut self, key: &Key) {
         if let Key::VirtualServer(server) = key
             && self.actual.virtual_servers.contains_key(server)
@@ -158,7 +160,7 @@ impl Reconciler {
         }
     }
 
-    /// These virtual servers of ours are others' from now on, as they would be after another start.
+    /// These virtual servers of ours belong to others from now on, as they would after another start.
     pub(super) fn disown(&mut self, servers: Vec<VirtualServerKey>) {
         for server in &servers {
             self.actual.copy(&Key::VirtualServer(*server), &State::default());

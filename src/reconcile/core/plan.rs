@@ -1,4 +1,4 @@
-//! What is to be written so that some keys are as they are wanted.
+//! Plans what to write so that some keys are as wanted.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::diff;
 use crate::state::{Element, Key, Scope, ownership};
 
 impl Reconciler {
-    /// Compares these keys; `None` where nothing is to be written.
+    /// Compares these keys; `None`: nothing is to be written.
     pub(super) fn plan(&mut self, mut scope: Scope, now: Instant) -> Option<Next> {
         self.with_what_is_said_before(&mut scope, now);
         let mut wanted = self.desired.select(&scope);
@@ -30,7 +30,7 @@ impl Reconciler {
                 _ => false,
             };
             let excluded: Scope = scope.extract_if(.., left_alone).collect();
-            // Whatever failed about them is nobody's business any more.
+            // Whatever failed about them no longer matters.
             self.succeeded(excluded.iter());
             let servers = excluded.iter().filter_map(|key| match key {
                 Key::VirtualServer(server) if self.actual.virtual_servers.contains_key(server) => {
@@ -53,8 +53,9 @@ impl Reconciler {
         Some(self.start(Task::Apply(Arc::new(plan), scope), now))
     }
 
-    /// The elements that say whose a new virtual server is, and who may not use it, go into the plan that makes it: which step
-    /// needs which is known inside one plan only. While such an element cannot be written, the virtual server waits.
+    /// Puts the elements that say whose a new virtual server is, and who may not use it, into the plan that makes it:
+    /// which step needs which is known only inside one plan. While such an element cannot be written, the virtual
+    /// server waits.
     fn with_what_is_said_before(&mut self, scope: &mut Scope, now: Instant) {
         let new = scope.iter().filter_map(|key| match key {
             Key::VirtualServer(server) if !self.actual.virtual_servers.contains_key(server) => Some(*server),

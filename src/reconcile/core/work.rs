@@ -1,4 +1,4 @@
-//! Pieces of work for the kernel: why one is done, what it is, what comes of it.
+//! Pieces of work for the kernel: why each is done, what it is, and what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,19 +21,19 @@ pub enum Work {
     Read(Selection),
     /// List the keys of all virtual servers.
     List,
-    /// Ask whether what everything stands on is there, and these.
+    /// Ask whether the foundations are there, and these witnesses.
     Foundations(Witnesses),
     /// Count the connections of the real servers of these virtual servers.
     Count(BTreeSet<VirtualServerKey>),
-    /// Find stale entries of connection tracking. It takes long where there are many, so it may be done beside everything else:
-    /// [`super::Reconciler::next`] may be called, and other work done, before this one is complete.
+    /// Find stale entries of connection tracking. This may take seconds, so it may be done beside everything else:
+    /// [`super::Reconciler::next`] may be called, and other work done, before this work is complete.
     FindStale(Arc<Purge>),
     /// Delete these.
     DeleteStale(Arc<[StaleEntry]>),
 }
 
 impl Work {
-    /// Does it.
+    /// Has the kernel do this work.
     pub fn carry_out(&self, kernel: &mut dyn Kernel) -> Answer {
         match self {
             Self::Apply(plan) => Answer::Outcomes(kernel.apply(plan)),
@@ -80,7 +80,7 @@ pub(super) enum Task {
 }
 
 impl Task {
-    /// What is to be done for it.
+    /// The work to be done for it.
     pub(super) fn work(&self) -> Work {
         match self {
             Self::Adopt => Work::Read(Selection::Everything),
@@ -95,12 +95,12 @@ impl Task {
     }
 }
 
-/// The piece of work that was handed out, and whose answer is waited for.
+/// The piece of work that was handed out and has no answer yet.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) task: Task,
     /// When it was handed out.
     pub(super) since: Instant,
-    /// What it has cost, if that is known: see [`super::Reconciler::spent`].
+    /// What it has cost, if known: see [`super::Reconciler::spent`].
     pub(super) spent: Option<Duration>,
 }

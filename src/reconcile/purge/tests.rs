@@ -21,7 +21,7 @@ fn add(key: VirtualServerKey) -> Step {
     Step::AddRealServer(key, real(), RealServer::with(Weight::Exactly(1)))
 }
 
-/// A state with this virtual server, and so many real servers.
+/// A state with this virtual server, which has this many real servers.
 fn state(key: VirtualServerKey, real_servers: u16) -> State {
     let server = VirtualServer {
         scheduler: "rr".into(),
@@ -71,7 +71,7 @@ fn what_may_leave_stale_flows_is_purged() {
     }
 }
 
-/// Between the address and its route datagrams still leave the node.
+/// Until the new address has its route, datagrams still leave the node.
 #[test]
 fn what_is_at_a_new_address_of_ipv6_is_purged_once_more() {
     let now = Instant::now();
@@ -114,7 +114,8 @@ fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them(
         assert_eq!(purges.due(true, &actual, now).expect("a purge").live, expected);
     }
 
-    // One that no virtual server serves here: a client that sends all the time is not sent there otherwise.
+    // A way from an entry point without a virtual server here: a client that sends all the time would not take it
+    // otherwise.
     actual.virtual_servers.remove(&balanced);
     let way = Element::InCluster(balanced, cluster_ip.address, 53);
     let settings =
@@ -123,7 +124,7 @@ fn flows_that_a_rule_sends_elsewhere_are_known_by_where_their_clients_sent_them(
     for (step, expected) in [
         (Step::AddElement(way), vec![&balanced]),
         (Step::DeleteElement(way), vec![&balanced]),
-        // One is in the table that is made anew, and one was in that before.
+        // One way is in the new table, and one was in the table before.
         (
             install(Family::V4, vec![way, Element::ClusterAddress(cluster_ip.address)]),
             vec![&balanced, &other],
@@ -184,7 +185,7 @@ fn what_failed_is_tried_once_more() {
     assert!(purges.due(true, &actual, now).is_some());
     end(&mut purges, Some("no"), now);
     assert_eq!(purges.next_due(), None, "not a third time");
-    // Another change is another matter.
+    // A new change is purged again.
     purges.stepped(&add(udp), &actual, now);
     now = purges.next_due().expect("it will come");
     assert!(purges.due(true, &actual, now).is_some());

@@ -49,7 +49,7 @@ fn a_family_is_settled_after_its_last_piece() {
     // 128 at once: addresses of IPv4 come first.
     assert_eq!(seen, [(false, false), (true, false), (true, false), (true, true)]);
 
-    // What is no family's is everybody's.
+    // What belongs to no family concerns both.
     schedule.add(Urgency::Change, Key::Device);
     assert!(!schedule.is_settled(Family::V4) && !schedule.is_settled(Family::V6));
 }
@@ -100,7 +100,7 @@ fn what_fails_for_ever_is_tried_again_together() {
     let mut schedule = Schedule::default();
     let keys: Vec<_> = (0..200).map(key).collect();
     for (number, key) in keys.iter().enumerate() {
-        // Each since another moment, over ten minutes.
+        // Each failed at another moment, over ten minutes.
         schedule.fail(key, "no".to_owned(), true, start + Duration::from_secs(3 * number as u64));
     }
     let (mut batches, mut tries) = (0, BTreeMap::<Key, Vec<Instant>>::new());
@@ -117,7 +117,7 @@ fn what_fails_for_ever_is_tried_again_together() {
             tries.entry(key).or_default().push(now);
         }
     }
-    // Half an hour, in which two hundred keys come every minute: never two batches within a quarter of a minute.
+    // Half an hour, with two hundred keys every minute: never two batches within a quarter of a minute.
     assert!(batches <= 2 * 60, "{batches}");
     for (key, tries) in tries {
         let waits: Vec<_> = tries.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
@@ -130,7 +130,7 @@ fn what_fails_for_ever_is_tried_again_together() {
 fn what_waits_for_another_key_is_never_tried_without_it() {
     let mut now = Instant::now();
     let mut schedule = Schedule::default();
-    // Each even key is refused, and the odd one behind it waits for it.
+    // Each even key is refused, and the odd one after it waits for it.
     let pairs: Vec<_> = (0..20).map(|number| (key(2 * number), key(2 * number + 1))).collect();
     let mut taken: Scope = pairs.iter().flat_map(|(first, second)| [first.clone(), second.clone()]).collect();
     for round in 0..200 {
@@ -196,7 +196,7 @@ fn uncertain_keys_wait_for_no_other_part_that_cannot_be_read() {
     assert_eq!(schedule.take(due), server);
 }
 
-/// The kernel refused a key, and cannot be asked for a while what it has of it.
+/// The kernel refused a key, and for a while what it has of the key cannot be read.
 #[test]
 fn a_change_of_what_cannot_be_read_does_not_wait_for_the_retry() {
     let now = Instant::now();
@@ -214,7 +214,7 @@ fn a_change_of_what_cannot_be_read_does_not_wait_for_the_retry() {
     assert!(schedule.take(now).is_empty());
 }
 
-/// One object that was refused just now must not have all others tried with it.
+/// One object that was refused just now must not cause retries of all others.
 #[test]
 fn what_is_due_much_later_is_not_tried_again_with_what_is_due_now() {
     let now = Instant::now();

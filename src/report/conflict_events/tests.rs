@@ -41,7 +41,7 @@ fn conflict(port: u16, loser: &str, winner: &str) -> Conflict {
     Conflict { server, winner: key(winner), loser: key(loser) }
 }
 
-/// Which nodes write how many Events.
+/// Which nodes write Events, and how many.
 fn writers(contested: &Contested, cluster: &Cluster) -> Vec<(&'static str, usize)> {
     let counts = NODES.map(|node| (node, of(contested, cluster, node).len()));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
@@ -55,7 +55,7 @@ fn of_two_services_with_one_address_one_node_tells() {
     assert_eq!(writers(&found, &cluster), [], "nobody has an endpoint");
     cluster.apply(slice("young", &[("10.244.0.9", Some("three")), ("10.244.0.10", Some("one"))]));
     assert_eq!(writers(&found, &cluster), [("three", 1)], "the older one has none");
-    // As the addresses are, not as they come, and where it is not known on which node one is, it does not count.
+    // The order is that of the addresses, not that of arrival; an endpoint whose node is not known does not count.
     let old = [("10.244.1.7", Some("one")), ("10.244.1.3", Some("two")), ("10.244.1.1", None)];
     cluster.apply(slice("old", &old));
     assert_eq!(writers(&found, &cluster), [("two", 1)]);
@@ -95,7 +95,7 @@ fn of_an_external_ip_that_is_its_own_the_node_tells() {
     for (name, owner, writes) in [
         ("external", Owner::Node, true),
         ("external", Owner::NodeObject, true),
-        // That node tells itself.
+        // The other node reports that itself.
         ("external", Owner::OtherNode("two".into()), false),
         // Some load balancers have addresses on a device of a node, and some those of all nodes.
         ("external", Owner::Device, false),
@@ -112,7 +112,7 @@ fn of_an_external_ip_that_is_its_own_the_node_tells() {
     }
 }
 
-/// Another Event about the same thing would be counted as the first one once more.
+/// Another Event about the same thing would be counted as a repetition of the first one.
 #[test]
 fn one_event_has_all_addresses_of_a_service() {
     let addresses = [ip("192.168.0.1"), ip("fd00::1")];

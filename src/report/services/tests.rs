@@ -64,7 +64,7 @@ impl World {
         Self { cluster: Cluster::default(), services, news, metrics }
     }
 
-    /// What is told because of this.
+    /// Applies an event, and returns the news that result.
     fn hear(&mut self, event: Event) -> Vec<News> {
         let touched = self.cluster.apply(event);
         self.services.look_at_node(&self.cluster);
@@ -101,7 +101,7 @@ fn a_load_balancer_without_a_health_check_port_is_named_once() {
     world.hear(slice("one", "web", vec![endpoint("10.244.0.1", NODE)]));
     assert_eq!(errors().len(), 1);
     assert!(errors()[0].starts_with('E'), "{:?}", errors());
-    // Put right, and then wrong again.
+    // Corrected, and then wrong again.
     world.hear(put(false, Some(30000)));
     world.hear(put(true, None));
     assert_eq!(errors().len(), 2);
@@ -181,7 +181,7 @@ fn services_that_lack_endpoints_here_are_counted() {
     assert_eq!((&*world.lacking(external), &*world.lacking(internal)), ("0", "0"));
 }
 
-/// As in kube-proxy, which looks at each port: what another port has here is of no use to the clients of this one.
+/// As in kube-proxy, which looks at each port: endpoints of another port are of no use to the clients of this one.
 #[test]
 fn a_service_lacks_endpoints_here_if_one_of_its_ports_does() {
     let mut world = World::new(&ProxyOptions::default());

@@ -23,7 +23,7 @@ fn each_drain_that_ends_is_counted_once() {
         life.observe([Event::Slice(Change::Upsert(EndpointSlice { endpoints, ..slice.clone() }))]);
         life.work();
         assert_eq!(life.number("kube_ipvs_draining_real_servers"), "1");
-        // One look finds that nobody is connected, and the next one that it is gone.
+        // One look finds that nobody is connected, and the next one that the real server is gone.
         for _ in 0..2 {
             life.now += Duration::from_secs(5);
             life.work();
@@ -58,7 +58,7 @@ fn each_drain_that_ends_is_counted_once() {
     assert_eq!(counted(&life, "idle"), "2");
 }
 
-/// Its elements and addresses wait for it.
+/// The object's elements and addresses wait for it.
 #[test]
 fn what_waits_for_an_object_that_is_refused_is_not_refused() {
     let mut life = Life::new();

@@ -1,8 +1,9 @@
-//! What the own Node says of load balancers.
+//! What this node's Node object says to load balancers.
 
 use super::*;
 
-/// Files need no Node; the API server has one of each node that is there, and kube-proxy sends load balancers away from others.
+/// Manifest files need no Node object. The API server has one for each node that exists, and kube-proxy sends load
+/// balancers away from others.
 #[test]
 fn a_node_that_the_api_server_does_not_have_is_not_eligible() {
     let mut life = Life::new();

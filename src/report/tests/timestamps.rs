@@ -1,10 +1,10 @@
-//! When all was last written, for alerts that go by how old that is.
+//! When everything was last written, for alerts on the age of that time.
 
 use super::*;
 
-/// Where nothing changes for so long, kube-proxy has synced twenty times.
+/// In so long a time without changes, kube-proxy syncs twenty times.
 const QUIET: Duration = Duration::from_mins(10);
-/// So often it is looked whether what everything stands on is there.
+/// How often the foundations are looked for.
 const LOOKS: Duration = Duration::from_secs(10);
 
 fn synced(life: &Life, family: Family) -> f64 {
@@ -17,7 +17,7 @@ fn timestamp(life: &Life, name: &str, family: Family) -> f64 {
         .expect("a number")
 }
 
-/// For a quiet while, whether all looks renewed the time of the last sync, or none did, of each family.
+/// Whether, in a quiet time, every look renewed the time of the last sync, or none did, for each family.
 fn are_renewed(life: &mut Life) -> [bool; 2] {
     let end = life.now + QUIET;
     let mut renewed = Vec::new();
@@ -69,7 +69,7 @@ fn a_look_is_no_sync_where_something_waits() {
     assert_eq!(are_renewed(&mut life), [false, true]);
 }
 
-/// The alert on changes that are not written goes by which of both times is later.
+/// The alert on unwritten changes compares these two times.
 #[test]
 fn what_comes_during_a_look_is_queued_later_than_the_last_sync() {
     let mut life = quiet_life();
@@ -79,7 +79,7 @@ fn what_comes_during_a_look_is_queued_later_than_the_last_sync() {
     assert!(queued > synced(&life, Family::V4), "{queued}");
 }
 
-/// A series of 0 would be a last sync in 1970.
+/// A series at 0 would mean a last sync in 1970.
 #[test]
 fn a_family_that_is_not_served_has_no_last_sync() {
     for (families, count) in [(BTreeSet::from(Family::ALL), 2), ([Family::V4].into(), 1)] {

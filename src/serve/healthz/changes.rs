@@ -1,9 +1,9 @@
-//! Says in the log when `/healthz` and `/livez` come to answer something else, and why: whoever asks a day later why a load
-//! balancer left this node out finds it there.
+//! Logs when the answers of `/healthz` and `/livez` change, and why: whoever asks a day later why a load balancer left
+//! this node out finds it there.
 //!
-//! It looks a second after the status changed, and when a change has waited for so long that this alone makes the node
-//! unhealthy. While nothing changes and nothing waits, nothing wakes it. (To look each second would be a wake-up each
-//! second on an idle node; in the servers themselves, nothing would be said where nobody asks.)
+//! The task looks a second after the status changed, and when a change has waited so long that this alone makes the
+//! node unhealthy. While nothing changes and nothing waits, nothing wakes the task. (Looking every second would wake an
+//! idle node every second; if the servers themselves logged, nothing would be logged where nobody asks.)
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Health, NOT_SYNCED};
 use crate::serve::{Moment, Status};
 
-/// How long after a change it looks: a change of a Service waits, and is written, within that time, and others come with it.
+/// How long after a change of the status to look: within that time a changed Service waits and is written, and others
+/// come with it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many reasons a line holds; more are counted.
 const SHOWN: usize = 5;
 
-/// Says what changes until `shutdown`, or until nobody tells a status any more.
+/// Logs changes until `shutdown`, or until nobody publishes a status any more.
 pub async fn tell(mut status: watch::Receiver<Status>, sync_period: Duration, shutdown: CancellationToken) {
     let follow = async {
         let mut told = Told::at_start(now());
@@ -49,33 +50,33 @@ fn now() -> Moment {
     Moment { instant: tokio::time::Instant::now().into_std(), wall: SystemTime::now() }
 }
 
-/// When the answers change next though the status does not.
+/// When the answers change next without a change of the status.
 fn next_by_itself(status: &Status, now: Moment, sync_period: Duration) -> Option<Instant> {
     let waiting = status.families.values().filter_map(|family| family.unsynced_since);
-    // To `/healthz` it waits since then, to `/livez` since the first sync advanced.
+    // For `/healthz` the wait counts from then; for `/livez`, from when the first sync last advanced.
     let waiting = waiting.flat_map(|since| std::iter::once(since.instant).chain(status.advanced));
     let unreadable = status.unreadable.values().map(|unreadable| unreadable.since.instant);
     let ends = waiting.chain(unreadable).map(|since| since + sync_period * 2);
     ends.filter(|end| *end > now.instant).min()
 }
 
-/// What was said of both.
+/// What was logged about both paths.
 struct Told {
     healthz: Answer,
     livez: Answer,
 }
 
-/// What was said of one.
+/// What was logged about one path.
 struct Answer {
     path: &'static str,
     /// Since when it is 503.
     unhealthy_since: Option<Moment>,
-    /// Why it is; none: it is not.
+    /// Why it is 503; empty: it is not.
     causes: Vec<String>,
 }
 
 impl Told {
-    /// That nothing is written at the start is nothing to say.
+    /// The start, at which nothing is written yet: that is not logged.
     fn at_start(now: Moment) -> Self {
         Self {
             healthz: Answer {
@@ -87,7 +88,8 @@ impl Told {
         }
     }
 
-    /// Says what is new: in one line why, for both, since what makes `/livez` unhealthy does so with `/healthz`.
+    /// Logs what is new: one line with the reasons for both paths, since what makes `/livez` unhealthy makes `/healthz`
+    /// unhealthy too.
     fn look(&mut self, status: &Status, now: Moment, sync_period: Duration) {
         let healthz = Health::of_forwarding(status, now, sync_period).and_of_the_node(status);
         let livez = Health::of_program(status, now, sync_period);
@@ -113,7 +115,7 @@ impl Told {
 }
 
 impl Answer {
-    /// Whether it is 503 for other causes than said before. That it is 200 again is said here.
+    /// Returns whether it is 503 for other causes than logged before. Logs that it is 200 again.
     fn look(&mut self, health: &Health, now: Moment) -> bool {
         if health.is_healthy() {
             if let Some(since) = self.unhealthy_since.take() {

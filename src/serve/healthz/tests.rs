@@ -121,7 +121,7 @@ fn a_first_sync_that_advances_lives_however_long_it_takes() {
         ([200, 503], [503, 503]),
         "nothing was written for a minute"
     );
-    // What is written later says nothing about what waits.
+    // After the first sync, writes say nothing about what waits.
     status.synced_once = true;
     assert!(!status.wrote(clock.at(159).instant));
     assert_eq!(codes(&status, 160), [503, 503]);

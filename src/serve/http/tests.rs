@@ -9,7 +9,7 @@ use crate::serve::FamilyStatus;
 
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// An address of the loopback that is free, for a server that takes its port by number.
+/// A free loopback address, for a server that takes its port by number.
 fn free_address() -> SocketAddr {
     let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.local_addr().unwrap()

@@ -1,11 +1,11 @@
-//! What this program is, which features it has, and how many metrics: as every Kubernetes component says it.
+//! What this program is, which features it has, and how many metrics, as every Kubernetes component reports it.
 
 use prometheus::IntGaugeVec;
 
 use super::make::Maker;
 
-/// Our version under two names: every component has the first one, and alerts on it take it for a version of Kubernetes. Where
-/// it is left out of what is scraped, the second one is there.
+/// Reports our version under two names. Every component has the first one, and alerts on it take it for a version of
+/// Kubernetes. Where it is left out of what is scraped, the second one remains.
 pub(super) fn describe(make: &Maker) {
     let labels = [
         "major",
@@ -39,7 +39,7 @@ pub(super) fn describe(make: &Maker) {
     }
 }
 
-/// Where it is said which features are on: those that are generally available have an empty stage.
+/// The gauges that say which features are on; those that are generally available have an empty stage.
 pub(super) fn features(make: &Maker) -> IntGaugeVec {
     make.gauges(
         "kubernetes_feature_enabled",
@@ -48,7 +48,7 @@ pub(super) fn features(make: &Maker) -> IntGaugeVec {
     )
 }
 
-/// Says how many metrics are registered; none is ever hidden or disabled here.
+/// Counts how many metrics are registered; none is ever hidden or disabled here.
 pub(super) fn count(make: &Maker) {
     let registered = make.counters(
         "registered_metrics_total",

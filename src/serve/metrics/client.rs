@@ -1,7 +1,8 @@
 //! The metrics of the API server's client, under the names that Go programs give them: `rest_client_*`.
 //!
-//! Retries and waiting for the rate limiter are left out: the watches' own backoff is in `kube_ipvs_watch_errors_total`, and
-//! nothing limits the rate. So are plugins, whose failures are the requests', and what is about the inside of client-go.
+//! The metrics of retries and of waiting for the rate limiter are left out: the watches' own backoff is in
+//! `kube_ipvs_watch_errors_total`, and nothing limits the rate. So are those of plugins, whose failures are the
+//! requests', and those about the inside of client-go.
 
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ pub struct Client {
     response_size_bytes: HistogramVec,
 }
 
-/// Where client-go's buckets are, in seconds.
+/// client-go's buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
-/// The same of sizes, in bytes.
+/// client-go's buckets of sizes, in bytes.
 const SIZE_BUCKETS: [f64; 11] = [
     64.0,
     256.0,
@@ -64,14 +65,15 @@ impl Client {
         }
     }
 
-    /// Counts a request: the status of its answer, if there was one, and how long that took to come.
+    /// Counts a request: the status of its answer, if there was one, and how long it took to come.
     pub fn observe(&self, method: &str, host: &str, status: Option<u16>, took: Duration) {
         let code = status.map_or_else(|| "<error>".to_owned(), |status| status.to_string());
         self.requests_total.with_label_values(&[&code, host, method]).inc();
         self.request_duration_seconds.with_label_values(&[host, method]).observe(took.as_secs_f64());
     }
 
-    /// Counts the bytes of a request and of its answer, where that comes whole. Watches are left out, as in client-go.
+    /// Counts the bytes of a request and of its answer, where the answer comes as a whole. Watches are left out, as in
+    /// client-go.
     pub fn observe_sizes(&self, method: &str, host: &str, request_bytes: u64, response_bytes: u64) {
         self.request_size_bytes.with_label_values(&[host, method]).observe(as_float(request_bytes));
         self.response_size_bytes.with_label_values(&[host, method]).observe(as_float(response_bytes));

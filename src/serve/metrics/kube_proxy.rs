@@ -9,11 +9,11 @@ use crate::cluster::types::Family;
 
 /// kube-proxy's metrics.
 pub struct KubeProxy {
-    /// From taking the changes to the last verdict of the kernel, whatever that is.
+    /// From taking the changes to the last verdict of the kernel, whatever it is.
     pub sync_duration_seconds: PerFamily<Histogram>,
     /// When something was last to be written, in seconds since 1970.
     pub sync_last_queued_timestamp_seconds: GaugePerFamily,
-    /// When all was last written, or last seen to stand with nothing that waited, in seconds since 1970.
+    /// When everything was last written, or last found intact with nothing waiting, in seconds since 1970.
     pub sync_last_timestamp_seconds: GaugePerFamily,
     /// From the change of a pod or Service, as the control plane dates it, to the kernel.
     pub network_programming_duration_seconds: PerFamily<Histogram>,
@@ -26,8 +26,8 @@ pub struct KubeProxy {
     /// Changes of Services, once for each family that is served.
     pub service_changes_total: IntCounter,
     no_local_endpoints: IntGaugeVec,
-    /// Writes to the packet filter that the kernel refused. There is no `iptables-restore` here; what an alert on this
-    /// means is the same.
+    /// Writes to the packet filter that the kernel refused. There is no `iptables-restore` here, but an alert on this
+    /// means the same.
     pub filter_failures_total: PerFamily<IntCounter>,
     /// How long a cleanup of UDP entries took.
     pub conntrack_sync_duration_seconds: PerFamily<Histogram>,
@@ -139,7 +139,7 @@ impl KubeProxy {
         metrics
     }
 
-    /// Says how many Services have a policy `Local` and endpoints, but none on this node.
+    /// Sets how many Services have a `Local` policy and endpoints, but none on this node.
     pub fn set_no_local_endpoints(&self, family: Family, policy: TrafficPolicy, count: usize) {
         let labels = [&*family.to_string(), policy.label()];
         self.no_local_endpoints.with_label_values(&labels).set(gauge(count));

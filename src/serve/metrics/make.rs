@@ -11,7 +11,8 @@ use prometheus::{
 
 use crate::cluster::types::Family;
 
-/// A metric for each IP family: the label `ip_family`. Both exist from the start, so that zero can be told from unknown.
+/// A metric for each IP family: the label `ip_family`. Both exist from the start, so that zero can be told from
+/// unknown.
 #[derive(Clone)]
 pub struct PerFamily<T> {
     v4: T,
@@ -32,7 +33,7 @@ impl<T> PerFamily<T> {
     }
 }
 
-/// Gauges of one name for each IP family, of which those that mean nothing here can be left out.
+/// Gauges of one name for each IP family; those that mean nothing here can be left out.
 pub struct GaugePerFamily {
     vec: GaugeVec,
     gauges: PerFamily<Gauge>,
@@ -44,7 +45,7 @@ impl GaugePerFamily {
         self.gauges.of(family)
     }
 
-    /// From now on the one of this family is not on the page.
+    /// Leaves the gauge of this family out of the page from now on.
     pub fn leave_out(&self, family: Family) {
         // An error only says that it is not there.
         let _ = self.vec.remove_label_values(&[family.to_string()]);
@@ -57,12 +58,12 @@ pub(super) const VALID: &str = "the names of metrics and labels are valid";
 #[derive(Default)]
 pub(super) struct Maker {
     pub(super) registry: Registry,
-    /// How many have which stability level in their help text, as Kubernetes components put it.
+    /// How many metrics have each stability level in their help text, as Kubernetes components put it.
     levels: RefCell<BTreeMap<String, u64>>,
 }
 
 impl Maker {
-    /// How many there are by now of each stability level.
+    /// How many metrics there are of each stability level by now.
     pub(super) fn levels(&self) -> BTreeMap<String, u64> {
         self.levels.borrow().clone()
     }

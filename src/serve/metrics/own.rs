@@ -1,5 +1,5 @@
-//! Our own metrics, `kube_ipvs_*`: what this program does that kube-proxy has no numbers for. All label sets are bounded,
-//! and exist from the start, so that zero can be told from unknown.
+//! Our own metrics, `kube_ipvs_*`: what this program does that kube-proxy has no numbers for. All label sets are
+//! bounded, and exist from the start, so that zero can be told from unknown.
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -19,19 +19,20 @@ pub struct Own {
     address_conflicts: IntGaugeVec,
     /// Objects that the kernel refuses at the moment.
     pub refused_objects: IntGauge,
-    /// What of kube-proxy's could not be removed at the last attempt, or made in its place; 1 more if it came back.
+    /// What kube-proxy left that could not be removed or replaced at the last attempt; 1 more if it came back.
     pub takeover_failures: IntGauge,
-    /// When the audit had read everything back, in seconds since 1970; 0: not yet.
+    /// When the audit had last read everything back, in seconds since 1970; 0: not yet.
     pub audit_round_timestamp_seconds: IntGauge,
     /// How often the kernel could not be read, or was found not to answer.
     pub read_failures_total: IntCounter,
-    /// From looking at a change to handing a plan to the kernel: not the time before, while the loop waits for the kernel.
+    /// From looking at a change to handing a plan to the kernel, without the time before, while the loop waits for the
+    /// kernel.
     pub queue_duration_seconds: Histogram,
     /// How long the kernel took for a plan.
     pub apply_duration_seconds: Histogram,
 }
 
-/// What there can be many of: the label `kind` of `kube_ipvs_objects`.
+/// The kinds of objects that are counted: the label `kind` of `kube_ipvs_objects`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
     /// Services of the cluster that this program serves.
@@ -70,7 +71,7 @@ impl ObjectKind {
     }
 }
 
-/// What is compared with what was last written: the label `kind` of `kube_ipvs_drift_total`.
+/// What an audit compares with what was last written: the label `kind` of `kube_ipvs_drift_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DriftKind {
     /// The device that carries the service addresses.
@@ -114,12 +115,12 @@ impl DriftKind {
     }
 }
 
-/// Why a real server does not drain any more: the label `reason`.
+/// Why a real server no longer drains: the label `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainEnd {
     /// Its connections have ended.
     Idle,
-    /// It had its time.
+    /// Its deadline has passed.
     Deadline,
     /// Its endpoint is back, or its virtual server gone.
     Overtaken,
@@ -140,9 +141,9 @@ impl DrainEnd {
 /// Who else has an address of a Service: the label `kind` of `kube_ipvs_address_conflicts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressConflict {
-    /// Another Service, with the same protocol and port, which comes first and has it.
+    /// Another Service, which has the same protocol and port there and comes first.
     Conflict,
-    /// The node, another one, or another device: the address is not put on ours.
+    /// The node, another node, or another device: the address is not put on our device.
     Shared,
 }
 
@@ -241,33 +242,33 @@ impl Own {
         metrics
     }
 
-    /// Counts writes; `kind` is what their step calls itself, `verdict` what became of them.
+    /// Counts writes: `kind` is the name of their step, `verdict` what became of them.
     pub fn count_writes(&self, kind: &str, verdict: &str, count: u64) {
         self.writes_total.with_label_values(&[kind, verdict]).inc_by(count);
     }
 
-    /// Counts things that were not as they were last written.
+    /// Counts objects that were not as they were last written.
     pub fn count_drift(&self, kind: DriftKind, count: u64) {
         self.drift_total.with_label_values(&[kind.label()]).inc_by(count);
     }
 
-    /// Counts real servers that do not drain any more.
+    /// Counts real servers that no longer drain.
     pub fn count_drain_ends(&self, reason: DrainEnd, count: u64) {
         self.drains_ended_total.with_label_values(&[reason.label()]).inc_by(count);
     }
 
-    /// Says how many there are, at each Service that is concerned.
+    /// Sets how many there are, counted at each Service that is concerned.
     pub fn set_address_conflicts(&self, kind: AddressConflict, count: usize) {
         self.address_conflicts.with_label_values(&[kind.label()]).set(gauge(count));
     }
 
-    /// Says how many there are.
+    /// Sets how many there are.
     pub fn set_objects(&self, kind: ObjectKind, count: usize) {
         self.objects.with_label_values(&[kind.label()]).set(gauge(count));
     }
 }
 
-/// 100 µs to 1.6 s, doubling: a change of one Service takes less than the least of kube-proxy's buckets.
+/// 100 µs to 1.6 s, doubling: a change of one Service takes less than kube-proxy's smallest bucket.
 fn apply_buckets() -> Vec<f64> {
     prometheus::exponential_buckets(0.0001, 2.0, 15).expect("positive and growing")
 }

@@ -1,6 +1,6 @@
 //! What this process uses, read at each scrape: the `process_*` metrics under the names that Go programs give them, the
-//! most memory that there ever was, and `go_threads` and `go_goroutines`, which dashboards of Kubernetes components
-//! draw. The other `go_*` metrics speak of Go's garbage collector and are left out.
+//! peak of resident memory, and `go_threads` and `go_goroutines`, which dashboards of Kubernetes components draw. The
+//! other `go_*` metrics are about Go's garbage collector and are left out.
 
 use std::fs;
 
@@ -9,9 +9,9 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge};
 use rustix::process::{Resource, getrlimit};
 
-/// Reads /proc/self when it is asked.
+/// Reads /proc/self at each scrape.
 pub(super) struct ProcessCollector {
-    /// For their descriptions: the values are made anew at each scrape, since two may run at once.
+    /// Only for their descriptions: the values are made anew at each scrape, since two may run at once.
     counters: [Counter; 3],
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
@@ -87,7 +87,7 @@ impl Collector for ProcessCollector {
         self.counters.iter().flat_map(Collector::desc).chain(gauges).collect()
     }
 
-    /// Nothing where /proc cannot be read: no number is better than a wrong one.
+    /// Returns nothing where /proc cannot be read: no number is better than a wrong one.
     fn collect(&self) -> Vec<MetricFamily> {
         let (Some(numbers), Some(open_files)) = (numbers(), open_files()) else { return Vec::new() };
         self.resident_bytes.set(numbers.resident_bytes);
@@ -95,14 +95,14 @@ impl Collector for ProcessCollector {
         self.start_seconds.set(numbers.start_seconds);
         self.peak_bytes.set(numbers.peak_bytes);
         self.threads.set(numbers.threads);
-        // Scrapes are answered by the runtime itself; anybody else finds none.
+        // Scrapes are answered inside the runtime; elsewhere there are no tasks to count.
         let runtime = tokio::runtime::Handle::try_current();
         let tasks = runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         self.tasks.set(as_float(tasks as u64));
         self.open_files.set(open_files);
         let limit = |resource| getrlimit(resource).current;
         self.most_files.set(limit(Resource::Nofile).map_or(f64::INFINITY, as_float));
-        // What Go programs say where there is no limit.
+        // What Go programs report where there is no limit.
         self.most_virtual_bytes.set(as_float(limit(Resource::As).unwrap_or(u64::MAX)));
         let network = fs::read_to_string("/proc/self/net/netstat").ok();
         let octets = |name| octets(network.as_deref()?, name);
@@ -115,8 +115,8 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// The time of the processor, what was received, and what was sent. The latter two are, as in Go programs, those of the whole
-/// network namespace, which is the node's where the pod has its network.
+/// Processor time, bytes received, and bytes sent. The latter two are, as in Go programs, those of the whole network
+/// namespace, which is the node's if the pod uses the host's network.
 fn counters() -> [Counter; 3] {
     [
         ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
@@ -133,7 +133,7 @@ pub(super) fn as_float(number: u64) -> f64 {
 
 fn open_files() -> Option<f64> {
     let entries = fs::read_dir("/proc/self/fd").ok()?.count();
-    // One of them is the folder that is being read.
+    // One of them is the directory that is being read.
     Some(as_float(u64::try_from(entries).ok()?.saturating_sub(1)))
 }
 
@@ -163,7 +163,7 @@ fn parse(stat: &str, status: &str, system: &str) -> Option<Numbers> {
     })
 }
 
-/// One of the numbers of IP in /proc/self/net/netstat: a line of names, and one of numbers in the same order.
+/// One of the IP counters in /proc/self/net/netstat: a line of names, and one of numbers in the same order.
 fn octets(netstat: &str, name: &str) -> Option<f64> {
     let mut lines =
         netstat.lines().filter_map(|line| line.strip_prefix("IpExt: ")).map(str::split_whitespace);

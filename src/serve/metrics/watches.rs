@@ -13,9 +13,9 @@ pub struct WatchNumbers {
     pub events: u64,
     /// Of these, those that are none of this proxy's business.
     pub ignored: u64,
-    /// Of these, those that are invalid, or of which a part is.
+    /// Of these, those that are invalid, as a whole or in part.
     pub refused: u64,
-    /// Objects of which that is so at the moment.
+    /// Objects that are invalid at the moment, as a whole or in part.
     pub refused_now: u64,
     /// Complete sets after the first one.
     pub relists: u64,
@@ -31,7 +31,7 @@ pub type Read = Box<dyn Fn() -> WatchNumbers + Send + Sync>;
 /// Reads the numbers of all watches.
 pub struct Watches {
     readers: Vec<(String, Read)>,
-    /// For their descriptions: the values are made anew at each scrape, since two may run at once.
+    /// Only for their descriptions: the values are made anew at each scrape, since two may run at once.
     counters: Vec<IntCounterVec>,
     gauges: Vec<IntGaugeVec>,
 }
@@ -72,7 +72,7 @@ const GAUGES: [(&str, &str, Number); 2] = [
 ];
 
 impl Watches {
-    /// Of these watches: what is watched (the label `resource`), and how to read its numbers.
+    /// The collector of these watches: for each, what is watched (the label `resource`), and how to read its numbers.
     pub fn new(readers: Vec<(String, Read)>) -> Self {
         Self { readers, counters: counters(), gauges: gauges() }
     }

@@ -1,7 +1,7 @@
 //! `/debug/*`, where profiling is on: how much is logged, and what can be seen of the process from inside.
 //!
-//! Go's profiles are made by Go's runtime; here the kernel's tools do that (`perf record -p PID`), and the pages under
-//! `/debug/pprof/` say so instead of pretending. What has the same meaning for every program is answered.
+//! Go's profiles are made by Go's runtime. Here the kernel's tools make them (`perf record -p PID`), and the pages
+//! under `/debug/pprof/` say so instead of pretending. Pages that mean the same for every program are answered.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +36,7 @@ pub(super) fn routes(router: Router, set_verbosity: fn(u8)) -> Router {
 
 async fn profile(Path(profile): Path<String>) -> Response {
     match &*profile {
-        // The kernel's file has a NUL behind the last word too.
+        // The kernel's file has a NUL after the last word too.
         "cmdline" => {
             shown(fs::read_to_string("/proc/self/cmdline").map(|text| text.trim_end_matches('\0').to_owned()))
         }

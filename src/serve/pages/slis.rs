@@ -1,5 +1,5 @@
-//! `/metrics/slis`: the results of health checks, as every Kubernetes component has them. The one check here is the one
-//! of kube-proxy, that the program answers.
+//! `/metrics/slis`: the results of health checks, as every Kubernetes component has them. The one check here is
+//! kube-proxy's: that the program answers.
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
@@ -34,7 +34,7 @@ impl Slis {
         slis
     }
 
-    /// Somebody asked, and was answered.
+    /// A request came and was answered.
     pub(super) fn pinged(&self) {
         self.last.with_label_values(&["ping", "healthz"]).set(1);
         self.all.with_label_values(&["ping", "success", "healthz"]).inc();

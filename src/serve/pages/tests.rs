@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// What was set; one test does.
+/// The level that was set; only one test sets it.
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 
 /// The pages on a port of their own.

@@ -1,6 +1,6 @@
-//! `/statusz` and `/flagz`: for people as text, for programs in a structured form that is asked for by name
-//! (KEP-4827, KEP-4828): `Accept: application/json;v=v1beta1;g=config.k8s.io;as=Statusz`, or `application/yaml` with the
-//! same parameters.
+//! `/statusz` and `/flagz`: as text for people, and for programs in a structured form that is asked for by name
+//! (KEP-4827, KEP-4828): `Accept: application/json;v=v1beta1;g=config.k8s.io;as=Statusz`, or `application/yaml` with
+//! the same parameters.
 
 mod form;
 
@@ -19,11 +19,11 @@ use super::super::http::{TEXT, typed};
 use super::{paths, plain};
 use crate::telemetry;
 
-/// What the component calls itself: dashboards know it by this name.
+/// The component's name, by which dashboards know it.
 const COMPONENT: &str = "kube-proxy";
 const NOTICE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
                        guarantees and is for debugging purposes only.";
-/// What others should not ask for any more.
+/// The version that clients should no longer ask for.
 const DEPRECATED: &str = "v1alpha1";
 
 /// A page in two forms.
@@ -38,7 +38,7 @@ pub(super) trait Page {
     fn fields(&self, now: Instant) -> Value;
 }
 
-/// The page in the form that is accepted; 406 for any that it does not have.
+/// The page in the form that is accepted; 406 if it does not have that form.
 pub(super) fn answer<P: Page>(headers: &HeaderMap, page: &P, now: Instant) -> Response {
     match Form::accepted(headers, P::KIND) {
         Some(Form::Text) => typed(TEXT, page.text(now)),
@@ -124,10 +124,10 @@ impl Page for Statusz {
     }
 }
 
-/// The field must be there; this is no Go program.
+/// The field is required, but this is no Go program.
 const GO_VERSION: &str = "none";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The kube-proxy that this program behaves like: the one that `make compare` runs beside it.
+/// The version of kube-proxy that this program behaves like: the one that `make compare` runs beside it.
 const EMULATED: &str = "1.37";
 
 /// The flags of the command line.

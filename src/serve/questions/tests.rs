@@ -8,7 +8,7 @@ use super::*;
 #[derive(Serialize)]
 struct Told(&'static str);
 
-/// What is answered to this question by who gets it.
+/// What is answered to a question that `loop_` gets.
 async fn ask(path: &str, loop_: impl AsyncFnOnce(mpsc::Receiver<Question<Told>>)) -> (u16, String, String) {
     let (asker, questions) = channel();
     let request = Request::get(path).body(Body::empty()).unwrap();

@@ -8,7 +8,7 @@ use super::*;
 
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Running servers, and what was told of ports that could not be opened.
+/// Running servers, and what was reported about ports that could not be opened.
 struct Running {
     news: mpsc::UnboundedSender<Vec<News>>,
     publish: watch::Sender<Status>,
@@ -72,7 +72,7 @@ async fn ask(address: &str, port: u16) -> Option<String> {
     Some(answer)
 }
 
-/// Waits until the answer begins so; empty: until nobody listens.
+/// Waits until the answer begins with `begins`; empty: until nobody listens.
 async fn until(address: &str, port: u16, begins: &str) -> String {
     for _ in 0..1000 {
         let answer = ask(address, port).await.unwrap_or_default();
@@ -201,7 +201,7 @@ async fn a_port_in_use_is_told_of_once_and_tried_again() {
     until("127.0.0.1", port, "HTTP/1.1 200 ").await;
 }
 
-/// It is another Service, whoever was told of the one before, and no news where the port is taken as before.
+/// It is a new Service, whoever was told of the one before; a port that is still taken is no news.
 #[tokio::test]
 async fn of_a_port_in_use_each_service_of_its_name_is_told() {
     let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();

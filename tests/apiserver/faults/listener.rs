@@ -1,4 +1,4 @@
-//! Whoever listens: slow, gone, or at the end.
+//! Listeners that are slow, gone, or being shut down.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_full_channel_loses_nothing() {
 
 async fn it_stops_when_told_in_any_state() {
     let begun = Instant::now();
-    // Following; in backoff; waiting for an answer; with a full channel.
+    // The source follows; is in backoff; waits for an answer; has a full channel.
     let following = server();
     let failing = server();
     failing.fault(Kind::Services, Wants::Stream, Fault::Status(500));

@@ -1,4 +1,4 @@
-//! What is asked for, and how complete sets come: streamed, listed, in pages.
+//! What is requested, and how complete sets arrive: streamed, listed, in pages.
 
 use std::time::Duration;
 
@@ -78,7 +78,8 @@ async fn asks_consistently_with_selectors_and_bookmarks() {
     assert!((300..=600).contains(&seconds), "{seconds}");
 }
 
-/// Before Kubernetes 1.31 all requests with it are refused; and of several servers one may be updated later than others.
+/// Servers before Kubernetes 1.31 refuse every request with it; and of several servers, one may be updated later than
+/// the others.
 async fn a_server_without_that_field_selector_is_asked_without() {
     for streams in [true, false] {
         let server = if streams { server() } else { server().without_streaming_lists() };
@@ -158,7 +159,7 @@ async fn a_label_hides_and_shows() {
     let label = "service.kubernetes.io/headless";
     server.patch(Kind::Slices, "a-1", |object| object["metadata"]["labels"][label] = json!("true"));
     assert_eq!(session.next(Of::Slices).await, "delete default/a-1");
-    // What the server cannot select, conversion does.
+    // The server cannot select these objects; the conversion does.
     server.patch(Kind::Services, "b", |object| object["spec"] = json!({"type": "ExternalName"}));
     assert_eq!(session.next(Of::Services).await, "delete default/b");
     assert_eq!(session.counters(Of::Services)[1], 1, "ignored");
@@ -219,7 +220,7 @@ async fn lists_come_in_pages() {
 async fn lost_pages_are_fetched_in_one_list() {
     let server = server().without_streaming_lists();
     let settings = Settings { page_size: 1, ..Settings::default() };
-    // The second page is too late.
+    // The second page comes too late.
     server.fault(Kind::Services, Wants::List, Fault::Trickle(Duration::from_secs(1)));
     let mut session = Session::start(server.client(), settings);
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -1,5 +1,5 @@
-//! What the source says, and what it does not say, when the server or the way to it fails. The clock is paused:
-//! nothing here waits, and durations are exact.
+//! What the source reports, and what it does not, when the server or the way to it fails. The clock is paused: no test
+//! here waits, and durations are exact.
 
 mod listener;
 mod lists;
@@ -38,14 +38,14 @@ fn start(server: &FakeApiServer) -> Session {
     Session::start(server.client(), Settings::default())
 }
 
-/// A session whose watches are established: three, since nobody wants to see the other nodes.
+/// A session with established watches: three, since nobody asks for the other nodes.
 async fn established(server: &FakeApiServer) -> Session {
     let mut session = start(server);
     assert_eq!(session.first().await, [BOTH, SLICE, "replace [worker (192.0.2.1)]"]);
     session
 }
 
-/// What was wanted of Services, in short: `Stream` or `Watch@104`.
+/// The requests for Services, in short: `Stream` or `Watch@104`.
 fn asked(server: &FakeApiServer) -> Vec<String> {
     let short = |received: Received| match received.parameter("resourceVersion") {
         "" | "-" => format!("{:?}", received.wants),

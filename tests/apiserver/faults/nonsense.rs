@@ -35,12 +35,12 @@ async fn nonsense_is_skipped_with_one_warning() {
     assert_eq!(log.with("Service default/bad").len(), 1, "{:?}", log.with("default/bad"));
     server.put(service("bad", "10.96.0.7"));
     assert_eq!(session.next(Of::Services).await, "upsert default/bad 10.96.0.7:80");
-    // What turns into nonsense is gone: the same as after a restart.
+    // An object that turns into nonsense is deleted: as after a restart.
     server.patch(Kind::Services, "bad", |object| object["spec"]["ports"][0]["port"] = json!(0));
     assert_eq!(session.next(Of::Services).await, "delete default/bad");
     assert_eq!(log.with("Service default/bad").len(), 2);
     assert_eq!(session.counters(Of::Services), [7, 0, 4, 0, 0]);
-    // A relist repeats no warning.
+    // A relist does not repeat a warning.
     server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(log.with("Service default/bad").len(), 2);

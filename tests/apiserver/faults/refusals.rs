@@ -1,4 +1,4 @@
-//! Servers that say no: busy, broken, forbidden.
+//! Servers that refuse: busy, broken, forbidding.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn server_errors_back_off_and_recover() {
 
 async fn a_server_that_fails_at_streams_is_listed() {
     let server = server();
-    // What kube-apiserver says to each of them over an etcd that is too old for it.
+    // kube-apiserver's answer to each stream when its etcd is too old for streams.
     let error = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,
         "reason":"InternalError","message":"the required storage feature RequestWatchProgress is disabled"}}"#;
     let error = error.replace('\n', "");
@@ -137,7 +137,7 @@ async fn a_denial_later_is_waited_out() {
     assert_eq!(session.status(Of::Services).last_error, None);
 }
 
-/// What a server answers that fails at something as an event of a watch.
+/// The event by which a server reports a failure in a watch.
 const INTERNAL_ERROR: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"reason":"InternalError","message":"told to fail"}}"#;
 
 async fn a_version_that_the_server_fails_at_is_left_by_a_list() {
@@ -154,7 +154,7 @@ async fn an_event_that_cannot_be_read_is_passed_by_a_list() {
     a_version_is_left_by_a_list(&Fault::Line("nonsense".into()), true).await;
 }
 
-/// Each watch fails, and nothing is ever forgotten.
+/// Each watch fails, although the server forgets nothing.
 async fn a_version_is_left_by_a_list(fault: &Fault, has_streaming_lists: bool) {
     let server = if has_streaming_lists { server() } else { server().without_streaming_lists() };
     server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));

@@ -105,7 +105,7 @@ async fn a_broken_watch_goes_on_where_it_was() {
     assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
 }
 
-/// By a proxy that gives each answer some seconds, say.
+/// For example by a proxy that limits each answer to some seconds.
 async fn where_streams_are_cut_before_they_are_complete_there_is_a_list() {
     let server = server();
     for _ in 0..10 {
@@ -116,7 +116,7 @@ async fn where_streams_are_cut_before_they_are_complete_there_is_a_list() {
     assert_eq!(asked(&server)[..2], ["Stream", "List"]);
 }
 
-/// Balancers do that to connections that are idle for longer than they like, and bookmarks come each minute only.
+/// Balancers do this to connections that are idle for too long, and bookmarks come only once a minute.
 async fn a_watch_that_is_cut_again_and_again_misses_nothing_for_long() {
     let server = server();
     let idle = Duration::from_secs(30);

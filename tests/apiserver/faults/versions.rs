@@ -1,4 +1,4 @@
-//! Where to go on: what is forgotten, bookmarks, replicas that are behind, clusters that were restored.
+//! Where to continue: forgotten versions, bookmarks, replicas that are behind, clusters that were restored.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ session::tests![
 
 async fn gone_is_followed_by_one_replacement() {
     let server = server();
-    // The watch ends; while it is away, more happens than the server remembers.
+    // The watch ends, and before the next one more happens than the server remembers.
     let mut session = established(&server).await;
     let begun = server.received(Kind::Services).len();
     session.nothing_for(Of::Services, Duration::from_secs(50)).await;
@@ -31,7 +31,7 @@ async fn gone_is_followed_by_one_replacement() {
     server.bookmark();
     session.nothing_for(Of::Services, Duration::from_secs(1)).await;
     server.fault(Kind::Services, Wants::Watch, Fault::Silence);
-    // The idle limit ends the watch, the next one gets no answer; meanwhile:
+    // The idle limit ends the watch, and the next one gets no answer; meanwhile:
     session.nothing_for(Of::Services, Duration::from_secs(110)).await;
     server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
     assert_eq!(
@@ -93,7 +93,7 @@ async fn a_lying_replica_is_not_believed() {
         assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
         server.set_replica(Replica::Lying(behind));
         server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
-        // The watch has to end first (100 s); then the first tries are refused.
+        // The watch has to end first (100 s); then the first attempts are refused.
         session
             .until(Of::Services, |status| status.last_error.as_deref().is_some_and(|e| e.contains("behind")))
             .await;
@@ -113,7 +113,7 @@ async fn a_restored_cluster_is_believed_in_the_end() {
     a_restored_cluster_is_believed(None).await;
 }
 
-/// A balancer that cuts what is idle for half a minute keeps each watch from being silent for long.
+/// A balancer that cuts idle connections after half a minute keeps each watch from being silent for long.
 async fn a_restored_cluster_is_believed_behind_a_balancer() {
     a_restored_cluster_is_believed(Some(Fault::CutIn(Duration::from_secs(30)))).await;
 }
@@ -130,7 +130,7 @@ async fn a_restored_cluster_is_believed(each_watch: Option<Fault>) {
     assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
     server.restore(backup);
     session.until(Of::Services, |status| status.restarts == 1).await;
-    // No bookmark of it comes, since the watch goes on from a later version: silence gives it away.
+    // The watch gets no bookmark of it, since it continues from a later version: its silence gives the restore away.
     server.bookmark();
     let begun = Instant::now();
     assert_eq!(session.next(Of::Services).await, BOTH);

@@ -1,4 +1,4 @@
-//! How answers are written: in JSON or in protocol buffers, whole or with a fault.
+//! How answers are written: in JSON or in protocol buffers, complete or with a fault.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub enum Form {
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 impl Form {
-    /// That of the answer to a request, from a server that knows this one best: the other one is JSON, which all know.
+    /// The encoding of the answer to a request, for a server that prefers `self`: JSON, which every server knows, is
+    /// the other.
     pub fn of(self, headers: &HeaderMap) -> Self {
         let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if accepted.split(',').next() == Some(PROTOBUF) { self } else { Self::Json }
@@ -35,13 +36,13 @@ impl Form {
     /// An event of a watch.
     pub(super) fn event(self, kind: &str, object: &Value) -> Vec<u8> {
         match self {
-            // The order of the fields is the real one's.
+            // The order of the fields is that of real API servers.
             Self::Json => format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into_bytes(),
             Self::Protobuf => protobuf::event(kind, &protobuf::object(object)),
         }
     }
 
-    /// What comes in place of an event: one, by this text, or else nonsense.
+    /// Bytes in place of an event: an event if this text is one, otherwise nonsense.
     pub(super) fn line(self, text: &str) -> Vec<u8> {
         let event: Value = match (self, serde_json::from_str(text)) {
             (Self::Protobuf, Ok(event)) => event,
@@ -72,7 +73,7 @@ impl Form {
         }
     }
 
-    /// An error: its status, and what explains it.
+    /// An error response: its status code and its Status object.
     pub(super) fn status(self, object: &Value) -> Response<Body> {
         let code = u16::try_from(object["code"].as_u64().unwrap()).unwrap();
         let body = match self {
@@ -112,7 +113,7 @@ pub(super) enum Piece {
     Cut,
 }
 
-/// A few bytes at a time, with a pause before each.
+/// Sends a few bytes at a time, with a pause before each piece.
 pub(super) fn trickle(bytes: &[u8], pause: Duration) -> Vec<Piece> {
     let chunks = bytes.chunks(64).map(|chunk| Piece::Bytes(chunk.to_vec()));
     chunks.flat_map(|piece| [Piece::Pause(pause), piece]).collect()

@@ -1,4 +1,4 @@
-//! Requests: what is wanted, whether it is to fail, and lists.
+//! Requests: what is wanted, whether it should fail, and lists.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is said instead of objects: bookmarks and refusals.
+//! Answers without objects of the three kinds: bookmarks and refusals.
 
 use serde_json::{Value, json};
 

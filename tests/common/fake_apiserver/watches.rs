@@ -1,4 +1,4 @@
-//! Watches, and lists that are streamed.
+//! Watches and streaming lists.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -22,10 +22,10 @@ struct Watch {
     form: Form,
     kind: Kind,
     parameters: BTreeMap<String, String>,
-    /// Events to send before looking for news.
+    /// Events to send before looking for new entries.
     events: VecDeque<Vec<u8>>,
-    /// The version that the watch goes on from: as the real one, it is never told of anything up to this, whatever happens
-    /// to the server's own version.
+    /// The version that the watch continues from: as with a real server, it never gets anything up to this version,
+    /// whatever happens to the server's own version.
     from: u64,
     /// The next entry to look at.
     entry: usize,
@@ -134,7 +134,7 @@ impl Watch {
         if *kind != self.kind {
             return None;
         }
-        // As the real one: an object that stops to match is deleted, with its last matching content.
+        // As in a real server, an object that stops matching is deleted, with its last matching content.
         let matching =
             |object: &Option<Value>| object.clone().filter(|object| matches(object, &self.parameters));
         match (matching(before), matching(after)) {

@@ -1,4 +1,4 @@
-//! What the server knows: its objects at every version, and what is to happen to requests.
+//! The server's objects at every version, and what should happen to requests.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,12 +14,12 @@ pub(super) enum Entry {
     Bookmark { version: u64 },
 }
 
-/// The objects, and what is to happen to requests.
+/// The objects, and what should happen to requests.
 pub(super) struct World {
     pub(super) form: Form,
     pub(super) version: u64,
     pub(super) entries: Vec<Entry>,
-    /// Versions below this one are forgotten.
+    /// Older versions are forgotten.
     pub(super) remembered_from: u64,
     pub(super) replica: Replica,
     pub(super) has_streaming_lists: bool,
@@ -99,12 +99,12 @@ impl World {
         }
     }
 
-    /// The version to answer with, or the status that refuses.
+    /// The version to answer with, or the status that refuses the request.
     pub(super) fn answerable(&self, parameters: &BTreeMap<String, String>) -> Result<u64, Value> {
         let wanted = parameters.get("resourceVersion").map_or("", String::as_str);
         let visible = self.visible();
         match (self.replica, wanted.parse::<u64>()) {
-            // A consistent read waits for what etcd has, in vain.
+            // A consistent read waits in vain for etcd's version.
             (Replica::Behind(_), Err(_)) => Err(too_large(self.version, visible)),
             (Replica::Behind(_) | Replica::Current, Ok(wanted)) if wanted > visible => {
                 Err(too_large(wanted, visible))

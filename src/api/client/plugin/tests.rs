@@ -16,7 +16,7 @@ fn plugin(lines: &str) -> Plugin {
     Plugin { exec, limit: Duration::from_secs(20), pause: Duration::ZERO }
 }
 
-/// One that notes each run in the file `runs`, and prints a status that is in the file `status`.
+/// A plugin that notes each run in the file `runs`, and prints the status in the file `status`.
 fn noting(folder: &Path) -> Plugin {
     let folder = folder.display();
     plugin(&format!("echo >> {folder}/runs; echo '{{\"status\":' && cat {folder}/status && echo '}}'"))
@@ -30,7 +30,8 @@ fn write(folder: &Path, status: &serde_json::Value) {
     std::fs::write(folder.join("status"), status.to_string()).unwrap();
 }
 
-/// A client of a server that takes what is in the file `taken`, and says what it got.
+/// A client of a server that answers with the credentials it got, and accepts those with the text of the file `taken`
+/// in them: all of them, if there is no such file.
 fn made(folder: &Path, credentials: &Credentials) -> Client {
     let mut user = AuthInfo::default();
     credentials.give_to(&mut user);
@@ -69,7 +70,7 @@ async fn a_token_that_is_denied_is_renewed_once() {
     assert_eq!(runs(folder), 1, "it has no end");
     write(folder, &serde_json::json!({"token": "second"}));
     std::fs::write(folder.join("taken"), "second").unwrap();
-    // Both are sent before either answer is there.
+    // Both requests are sent before either answer is there.
     let (one, other) = tokio::join!(ask(&client), ask(&client));
     assert_eq!((one.0, other.0), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
     for _ in 0..3 {
@@ -134,7 +135,7 @@ async fn a_plugin_that_fails_is_told_once_and_its_last_word_counts() {
     assert!(told[0].contains("sh: exit status: 1: cat: "), "{told:?}");
 }
 
-/// What runs in a group of processes, zombies apart.
+/// How many processes run in a process group, without zombies.
 fn members(group: u32) -> usize {
     let stat = |entry: std::io::Result<std::fs::DirEntry>| {
         let stat = std::fs::read_to_string(entry.unwrap().path().join("stat")).ok()?;
@@ -146,14 +147,14 @@ fn members(group: u32) -> usize {
     all.filter(|(state, of)| state != "Z" && *of == group.to_string()).count()
 }
 
-/// Waits until nothing of a group runs any more.
+/// Waits until no process of a group runs any more.
 async fn ended(group: u32) {
     while members(group) > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Waits until `sh` wrote the number of its process, and its child runs.
+/// Waits until `sh` has written its process number, and its child runs.
 async fn begun(file: &Path) -> u32 {
     loop {
         let written = std::fs::read_to_string(file).unwrap_or_default();
@@ -176,7 +177,7 @@ async fn a_plugin_that_hangs_ends_with_what_it_started_and_is_the_only_one() {
     let first = noting(folder).run().await.unwrap();
     let owned = folder.to_owned();
     let client = client(plugin, first, move |credentials| Ok(made(&owned, credentials))).unwrap();
-    // As if it had run long ago.
+    // As if the plugin had run long ago.
     tokio::time::pause();
     tokio::time::advance(Duration::from_hours(2)).await;
     tokio::time::resume();

@@ -3,7 +3,7 @@ use super::*;
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n\
                        spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
 
-/// A source of a folder with one file, or of the file, that believes to have seen it on another device.
+/// A source of a folder with one file, or of the file, that believes it saw the folder on another device.
 fn moved(single: bool) -> (tempfile::TempDir, PathBuf, ManifestSource) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
@@ -15,7 +15,7 @@ fn moved(single: bool) -> (tempfile::TempDir, PathBuf, ManifestSource) {
     (folder, file, source)
 }
 
-/// Looks at everything, as when an event says that something was unmounted.
+/// Looks at everything, as after an event about an unmounted file system.
 fn look(source: &mut ManifestSource) -> usize {
     let mut news = News { everything: true, ..News::default() };
     source.recheck(&mut news);
@@ -28,15 +28,15 @@ fn look(source: &mut ManifestSource) -> usize {
 fn a_folder_that_is_empty_on_another_device_says_nothing() {
     let (folder, file, mut source) = moved(false);
     fs::remove_file(&file).unwrap();
-    source.watcher().news().unwrap(); // where something is unmounted, no event tells of a file
+    source.watcher().news().unwrap(); // when something is unmounted, no event tells of a file
     assert_eq!(look(&mut source), 0);
     assert_eq!(source.amiss[folder.path()], NOT_MOUNTED);
     assert_eq!(source.recheck_period(), RECHECK_SOON);
-    // A manifest without objects is the word that there is nothing.
+    // A manifest without objects says that there is nothing.
     fs::write(folder.path().join("none.yaml"), "# nothing\n").unwrap();
     assert_eq!(look(&mut source), 1);
     assert!(source.amiss.is_empty());
-    // From then on this is the device.
+    // From then on, the folder's device is this one.
     fs::remove_file(folder.path().join("none.yaml")).unwrap();
     source.watcher().news().unwrap();
     look(&mut source);
@@ -60,7 +60,7 @@ fn a_file_that_is_missing_on_another_device_says_nothing() {
     source.watcher().news().unwrap();
     assert_eq!(look(&mut source), 0);
     assert!(source.store.is_broken(&file));
-    // Back, and deleted from the device that it is on now.
+    // The file is back, and then deleted from the device that it is on now.
     fs::write(&file, SERVICE).unwrap();
     source.watcher().news().unwrap();
     fs::File::open(&file).unwrap().set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
@@ -72,7 +72,7 @@ fn a_file_that_is_missing_on_another_device_says_nothing() {
     drop(folder);
 }
 
-/// A source of a folder with one file, which somebody emptied a while ago, and has open.
+/// A source of a folder with one file, which somebody emptied a while ago and still has open.
 fn emptied() -> (tempfile::TempDir, PathBuf, ManifestSource, fs::File) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
@@ -85,13 +85,13 @@ fn emptied() -> (tempfile::TempDir, PathBuf, ManifestSource, fs::File) {
     (folder, file, source, open)
 }
 
-/// As by `kubectl get ... > a.yaml`, with a slow server.
+/// This is what `kubectl get ... > a.yaml` does with a slow server.
 #[test]
 fn a_file_in_the_making_is_not_looked_at() {
     let (folder, file, mut source, mut open) = emptied();
     assert_eq!(look(&mut source), 0);
     assert_eq!(source.recheck_period(), RECHECK, "its own event comes");
-    // Up to where one object ends.
+    // The file is written up to the end of one object.
     std::io::Write::write_all(&mut open, b"---\n").unwrap();
     open.set_modified(SystemTime::now() - 2 * SETTLED).unwrap();
     source.refresh().unwrap();
@@ -99,7 +99,7 @@ fn a_file_in_the_making_is_not_looked_at() {
     drop(open);
     source.refresh().unwrap();
     assert_eq!(look(&mut source), 1, "that is all there is");
-    // A new file, in the place of one that was moved away.
+    // A new file takes the place of one that was moved away.
     fs::write(&file, SERVICE).unwrap();
     source.refresh().unwrap();
     fs::rename(&file, folder.path().join("a.yaml~")).unwrap();
@@ -124,7 +124,7 @@ fn a_file_that_is_written_again_at_once_is_read_when_that_ends() {
     assert_eq!(source.stamps[&file].size_bytes, SERVICE.len() as u64);
 }
 
-/// What a file is said to be, when it is read again.
+/// What is reported about a file when it is read again.
 fn verdict(source: &mut ManifestSource, file: &Path) -> String {
     match &source.read(file)[..] {
         [Notice::Warning(line)] => line.clone(),
@@ -137,7 +137,7 @@ fn what_is_no_file_any_more_keeps_what_is_in_force() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, SERVICE).unwrap();
-    // One that never was a file is none of ours.
+    // A folder that was never a file is ignored.
     fs::create_dir(folder.path().join("b.yaml")).unwrap();
     let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
     source.load().unwrap();
@@ -163,7 +163,7 @@ fn a_file_that_is_mostly_a_hole_is_not_read() {
     assert_eq!(look(&mut source), 0, "nothing is withdrawn");
 }
 
-/// As in a folder whose links have names with a hash in them, into a store that keeps what there was.
+/// This is a folder whose links have hashes in their names and lead into a store that keeps old content.
 #[test]
 fn links_that_are_gone_are_forgotten_with_the_way_they_led() {
     let (folder, file, mut source) = moved(false);
@@ -179,7 +179,7 @@ fn links_that_are_gone_are_forgotten_with_the_way_they_led() {
         std::os::unix::fs::symlink(stored.join("web.yaml"), &link).unwrap();
         source.refresh().unwrap();
         assert_eq!(source.watcher().watched().len(), 2, "the folder of its end, too");
-        // Its end may be exchanged in two steps.
+        // The link's target may be exchanged in two steps.
         fs::remove_file(stored.join("web.yaml")).unwrap();
         source.refresh().unwrap();
         fs::write(stored.join("web.yaml"), SERVICE).unwrap();

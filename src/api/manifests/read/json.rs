@@ -1,5 +1,5 @@
 //! JSON, with large lists in mind: the text is walked to find the items, and each item is decoded straight into
-//! Kubernetes' types. There is never a tree of the whole file, and a bad item costs no other.
+//! Kubernetes' types. There is never a tree of the whole file, and a bad item does not cost the others.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 use super::{Broken, Item, Kind, Reader, Type, Unclear, Undecodable, line_at, path, without_place};
 
-/// One object or list, or several behind each other, as `kubectl` takes them.
+/// Reads one object or list, or several in a row, as `kubectl` accepts them.
 pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
-    // Nearly every large file is one list, of which a single walk finds the items.
+    // Nearly every large file is one list, whose items are found in a single walk.
     if let Ok(List { api_version, kind, items: Some(items) }) = serde_json::from_str(text)
         && let Type::List(default) = Type::of(text_of(api_version).as_deref(), text_of(kind).as_deref())
     {
@@ -29,8 +29,8 @@ pub(super) fn read(text: &str, reader: &mut Reader<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What must be known of an object before it can be decoded. Each may stand behind the others: `kubectl get -o json`
-/// writes the kind of a list after its items.
+/// What must be known about an object before it can be decoded. Each part may come after the others:
+/// `kubectl get -o json` writes the kind of a list after its items.
 #[derive(Default)]
 struct Head<'a> {
     api_version: Option<&'a RawValue>,
@@ -39,15 +39,16 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Of this object; empty for what is no object.
+    /// The head of this object; empty if it is not an object.
     fn of(raw: &'a str) -> Self {
         let mut head = Self::default();
-        // It fails when all that is needed is there, too. The text is sound JSON, so that no other failure is hidden.
+        // This also fails as soon as all that is needed has been found. The text is valid JSON, so no other failure is
+        // hidden.
         let _ = Fill(&mut head).deserialize(&mut serde_json::Deserializer::from_str(raw));
         head
     }
 
-    /// Whether the rest of the object need not be looked at: nearly always, since its kind comes first.
+    /// Whether the rest of the object need not be looked at: nearly always, since the kind comes first.
     fn is_enough(&self) -> bool {
         self.api_version.is_some() && self.kind.is_some_and(|kind| !kind.get().ends_with("List\""))
     }
@@ -86,7 +87,7 @@ impl<'a> Visitor<'a> for Fill<'_, 'a> {
     }
 }
 
-/// The same of a list.
+/// The head of a list, with its items.
 #[derive(Deserialize)]
 struct List<'a> {
     #[serde(rename = "apiVersion", borrow)]
@@ -101,7 +102,7 @@ fn text_of(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str(value?.get()).ok()
 }
 
-/// `default` is the kind of an object that does not say itself.
+/// Reads one object. `default` is the kind of an object that does not state its own.
 fn object(text: &str, raw: &str, default: Option<Kind>, reader: &mut Reader<'_>) {
     let head = Head::of(raw);
     let item = JsonItem { text, raw };
@@ -137,7 +138,7 @@ struct JsonItem<'a> {
 impl Item for JsonItem<'_> {
     fn decode<'s, T: Deserialize<'s>>(&'s self) -> Result<T, Undecodable> {
         serde_json::from_str(self.raw).map_err(|_| {
-            // Once more, with a record of the way, which would make everything slower if it were always kept.
+            // Once more, recording the path, which would slow everything down if it were always recorded.
             let mut deserializer = serde_json::Deserializer::from_str(self.raw);
             match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
                 Err(error) => Undecodable {

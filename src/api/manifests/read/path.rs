@@ -1,4 +1,4 @@
-//! Paths of fields, and finding the line that one is on.
+//! Paths of fields, and how to find the line of a field.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str) -> Vec<Step> {
     steps
 }
 
-/// The steps of a path that a failed deserialization took.
+/// The steps to the place where a deserialization failed.
 pub(super) fn of(path: &Path) -> Vec<Step> {
     path.iter()
         .filter_map(|segment| match segment {
@@ -35,7 +35,7 @@ pub(super) fn of(path: &Path) -> Vec<Step> {
         .collect()
 }
 
-/// Writes a path as [`parse`] reads it; the empty one as `object`.
+/// Writes a path as [`parse`] reads it; the empty path as `object`.
 pub(super) struct Display<'a>(pub(super) &'a [Step]);
 
 impl fmt::Display for Display<'_> {
@@ -54,8 +54,8 @@ impl fmt::Display for Display<'_> {
     }
 }
 
-/// Walks to a field and fails there: the deserializers tell lines only of errors, so the line of a field is the
-/// line of an error provoked at it. Where the field is missing, the error is that of what should hold it.
+/// Walks to a field and fails there. Deserializers give lines only for errors, so the line of a field is that of an
+/// error provoked at it. If the field is missing, the error is at what should hold it.
 pub(super) struct FailAt<'p>(pub(super) &'p [Step]);
 
 impl<'de> DeserializeSeed<'de> for FailAt<'_> {

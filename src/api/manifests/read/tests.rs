@@ -191,7 +191,7 @@ fn a_field_of_the_wrong_type() {
         );
         assert_eq!(content.unusable, [Kind::Service.key(None, "a")]);
     }
-    // YAML's own ways to a wrong type.
+    // Wrong types that only YAML produces.
     let content = yaml(&SERVICE.replace("10.96.0.7", "10.96"));
     assert_eq!(
         remarks(&content),
@@ -297,7 +297,7 @@ fn lists_without_end() {
     }
 }
 
-/// The line of one costs a walk through all of YAML.
+/// Finding one line costs a walk through all of the YAML.
 #[test]
 fn of_a_large_file_few_lines_are_looked_up() {
     let bad = SERVICE.replace("port: 80", "port: 0");

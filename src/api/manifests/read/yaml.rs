@@ -1,10 +1,10 @@
 //! YAML, with people in mind: several documents in a file, lines in messages, merge keys (`<<`) as `kubectl`
 //! understands them.
 //!
-//! Each document is read into a tree first: an item of a list says what it is in a field that may come last, and
-//! a bad item must cost no other. The tree also refuses keys that are there twice, which a decoder into Kubernetes'
-//! types would take silently. Of the differences between YAML 1.1, which `kubectl` reads, and 1.2, one can be met
-//! in these objects: `yes` and `no` are text, and refused where true or false is needed.
+//! Each document is first read into a tree: an item of a list says what it is in a field that may come last, and a bad
+//! item must not cost the others. The tree also refuses duplicate keys, which decoding into Kubernetes' types would
+//! accept silently. Of the differences between YAML 1.1, which `kubectl` reads, and 1.2, one can occur in these
+//! objects: `yes` and `no` are text, and refused where true or false is needed.
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
@@ -29,7 +29,7 @@ fn broken(error: &serde_yaml::Error) -> Broken {
     Broken::new(error.location().map(|location| location.line()), without_place(&error.to_string()))
 }
 
-/// `default` is the kind of an object that does not say itself.
+/// Reads one object. `default` is the kind of an object that does not state its own.
 fn object(item: &YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
     let text_of = |field: &str| item.value.get(field).and_then(Value::as_str);
     let kind = match (text_of("kind"), default) {
@@ -60,9 +60,9 @@ fn object(item: &YamlItem<'_>, default: Option<Kind>, reader: &mut Reader<'_>) {
 struct YamlItem<'a> {
     /// The whole file.
     text: &'a str,
-    /// Which of its documents, counted from 0.
+    /// The index of its document, counted from 0.
     document: usize,
-    /// The way from the document to the object: of lists, `items[3]`.
+    /// The path from the document to the object: for an item of a list, `items[3]`.
     way: Vec<Step>,
     value: &'a Value,
 }

@@ -2,7 +2,7 @@ use super::super::read;
 use super::*;
 use crate::api::convert::Converter;
 
-/// A store, a clock, and short words for what happens.
+/// A store, a clock, and short names for what happens.
 struct World {
     store: Store,
     now: Instant,
@@ -159,7 +159,7 @@ fn a_broken_file_keeps_its_last_good_content() {
     assert_eq!(world.changes(), ["a 10.0.0.2"]);
     assert_eq!(world.files(), [("f", false)]);
     assert_eq!(world.write("f", "kind: [").len(), 1, "told anew");
-    // Deleted while it was broken: gone all the same.
+    // A file that is deleted while it is broken is gone all the same.
     world.delete("f");
     assert_eq!(world.changes(), NOTHING);
     assert_eq!(world.later(), ["a gone"]);
@@ -179,12 +179,12 @@ fn a_file_that_comes_back_broken_keeps_its_last_good_content() {
         assert_eq!(world.store.next_withdrawal(), None);
         assert_eq!(world.later(), NOTHING);
         assert_eq!(world.files(), [("f", whole)]);
-        // Once more, as an editor does it: it is still the last good content.
+        // Once more, as an editor does it: the last good content still holds.
         world.delete("f");
         world.changes();
         assert_eq!(world.write("f", &broken), NOTHING, "told once");
         assert_eq!(world.later(), NOTHING);
-        // And away for good.
+        // Then the file is deleted for good.
         world.delete("f");
         world.changes();
         assert_eq!(world.later(), ["a gone", "b gone"]);
@@ -238,7 +238,7 @@ fn a_bad_object_keeps_its_last_good_content_and_is_told_once() {
     assert_eq!(world.changes(), ["b 10.0.0.3"]);
     assert_eq!(world.write("f", &("# moved\n".to_owned() + &service("a", 0) + &service("b", 3))), NOTHING);
     assert_eq!(world.later(), NOTHING);
-    // Removed for good.
+    // The object is removed for good.
     world.write("f", &service("b", 3));
     world.changes();
     assert_eq!(world.later(), ["a gone"]);
@@ -269,8 +269,8 @@ fn a_flawed_slice_is_used_only_where_there_was_no_better() {
     assert_eq!(world.changes(), ["slice of 2"]);
 }
 
-/// What is closed because it cannot be read is closed at once, and nothing else of a change waits for it: as after a
-/// restart, which knows no older version.
+/// A part that is closed because it cannot be read is closed at once, and no other part of a change waits for it: as
+/// after a restart, which knows no older version.
 #[test]
 fn a_service_of_which_something_is_left_out_applies() {
     let balanced = |port: u16, spec: &str| {

@@ -39,7 +39,7 @@ fn the_way_to_a_file_in_a_config_map() {
     assert_eq!(links, [(root.clone(), "a.yaml".into()), (root.clone(), "..data".into())]);
     assert_eq!(end, Some((root.join("..1"), "a.yaml".into())));
     assert_eq!(resolve(&root.join("x/../..1/./a.yaml")).1, end);
-    // A circle ends somewhere.
+    // A circle of links ends somewhere.
     symlink("b.yaml", root.join("b.yaml")).unwrap();
     assert_eq!(resolve(&root.join("b.yaml")).0.len(), 40);
     assert_eq!(resolve(Path::new("/")), (vec![], None));
@@ -65,7 +65,8 @@ fn a_file_is_news_when_it_is_complete() {
     let news = watcher.news().unwrap();
     assert_eq!(news.written, set([&link]));
 
-    // As some programs put a file in its place: by the time of the look it has one name, and no other event will come.
+    // Some programs put a file in its place like this: at the next look it has only one name, and no other event will
+    // come.
     let placed = folder.path().join("placed.yaml");
     fs::write(folder.path().join("new"), "whole").unwrap();
     fs::hard_link(folder.path().join("new"), &placed).unwrap();
@@ -105,11 +106,11 @@ fn a_file_is_unfinished_until_it_is_closed_or_another_one() {
     let _open = begun(&mut watcher);
     fs::remove_file(&file).unwrap();
     assert!(!is_unfinished(&mut watcher));
-    // Kept open for ever.
+    // A file that is kept open forever.
     let _open = begun(&mut watcher);
     *watcher.unfinished.get_mut(&file).unwrap() -= ABANDONED;
     assert!(!is_unfinished(&mut watcher));
-    // What was lost may have been its end.
+    // The lost event may have been the end of the write.
     let _open = begun(&mut watcher);
     fs::rename(folder.path(), folder.path().with_extension("old")).unwrap();
     assert!(!is_unfinished(&mut watcher));

@@ -128,7 +128,8 @@ fn what_was_cut_off_is_no_shorter_object() {
     let complete = Fields::of(&encoded).count();
     for length in 0..encoded.len() {
         let cut = &encoded[..length];
-        // A cut between two fields of the outermost message is for whoever knows the length of it to notice.
+        // A cut between two fields of the outermost message can be noticed only by code that knows the message's
+        // length.
         let between = Fields::of(cut).all(|field| field.is_ok());
         assert_eq!(decode::<EndpointSlice<'_>>(cut).is_ok(), between, "{length} bytes");
         assert!(Fields::of(cut).flatten().count() < complete, "{length} bytes");
@@ -140,7 +141,7 @@ proptest! {
     fn nothing_makes_it_panic(mut noise in proptest::collection::vec(any::<u8>(), 0..200), at in 0..200_usize) {
         let _ = decode::<Service<'_>>(&noise);
         let _ = decode::<Node<'_>>(&noise);
-        // A sound message with some bytes of it replaced goes deeper.
+        // A valid message with some bytes replaced is decoded to a greater depth.
         let sound = slice();
         let at = at % sound.len();
         noise.truncate(4.min(sound.len() - at));

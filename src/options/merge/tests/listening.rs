@@ -21,7 +21,7 @@ fn addresses_to_listen_on() {
         assert_eq!(options.healthz_address, address(healthz), "{text}");
         assert_eq!(options.metrics_address, address(metrics), "{text}");
     }
-    // The file's bindAddress moves the defaults to its family.
+    // The file's bindAddress decides the family of the default addresses.
     let options = with_file(&[], "bindAddress: '::'").unwrap().options;
     assert_eq!(options.healthz_address, "[::]:10256".parse().ok());
     assert_eq!(options.metrics_address, "[::1]:10249".parse().ok());
@@ -49,7 +49,7 @@ fn deprecated_ports_fill_a_gap_or_switch_off() {
         assert_eq!(options.healthz_address, address(healthz), "{words:?}");
         assert_eq!(options.metrics_address, address(metrics), "{words:?}");
     }
-    // A file knows no such flag.
+    // With a file, the flag is ignored.
     for port in ["0", "-1", "65536"] {
         let flag = format!("--healthz-port={port}");
         assert!(with_file(&[&flag], "").unwrap().options.healthz_address.is_some(), "{flag}");

@@ -1,4 +1,4 @@
-//! Which addresses are whose: pods, and node ports.
+//! Which addresses belong to pods, and which serve node ports.
 
 use super::*;
 

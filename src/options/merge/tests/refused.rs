@@ -1,4 +1,4 @@
-//! What is wrong is named, with what is allowed.
+//! Errors name what is wrong, and what is allowed.
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn wrong_fields_are_named() {
     ] {
         assert_eq!(with_file(&[], body).unwrap_err().to_string(), line, "{body:?}");
     }
-    // List items, and what only the file has.
+    // List items, and fields that only the file has.
     for (body, line) in [
         (
             "ipvs: {excludeCIDRs: [10.0.0.0/8, x]}",
@@ -133,7 +133,7 @@ fn wrong_fields_are_named() {
         let wanted = format!("KubeProxyConfiguration.{line}");
         assert_eq!(with_file(&[], body).unwrap_err().to_string(), wanted, "{body:?}");
     }
-    // The flag is named where it is the flag that is wrong.
+    // The flag is named where the flag is wrong.
     assert_eq!(
         with_file(&["--hostname-override= "], "hostnameOverride: good").unwrap_err().to_string(),
         r#"--hostname-override: Invalid value: " ": must not be blank"#

@@ -43,6 +43,6 @@ fn the_least_time_between_writes_is_nothing_unless_somebody_says_so() {
         let shown = merged.configuration.ipvs.min_sync_period.to_string();
         assert_eq!(shown, format!("{seconds}s"), "{flags:?} {body:?}");
     }
-    // A period that is shorter than the default of another mode is no contradiction.
+    // A period shorter than the default minimum of another mode is no contradiction.
     assert!(with_flags(&["--ipvs-sync-period=500ms"]).is_ok());
 }

@@ -1,4 +1,4 @@
-//! What has no effect, and is told.
+//! Notices about settings without effect.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn fields_in_vain_are_told_once() {
     }
 }
 
-/// An unknown gate ends kube-proxy. It would end this program at each new release that has one more.
+/// An unknown gate ends kube-proxy. It would end this program at each new release that adds one.
 #[test]
 fn one_feature_gate_counts_and_the_others_are_told() {
     const GATE: &str = "AllowServiceExternalIPs";
@@ -66,7 +66,7 @@ fn one_feature_gate_counts_and_the_others_are_told() {
             assert_eq!((merged.options.proxy.external_ips, merged.notices), (external_ips, notices.clone()));
         }
     }
-    // A file says all about gates, as about most else.
+    // A file says everything about gates, as about most other settings.
     assert!(
         with_file(&["--feature-gates=AllowServiceExternalIPs=false"], "").unwrap().options.proxy.external_ips
     );

@@ -1,4 +1,4 @@
-//! What there is at an address, and which Services are in trouble.
+//! Explains what there is at an address, and which Services are in trouble.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,20 +12,20 @@ use super::View;
 use crate::cluster::types::ServiceKey;
 use crate::state::{Element, Key, Scope, VirtualServerKey, Weight};
 
-/// So many troubled Services are listed. Whatever fails for all fails for thousands.
+/// At most this many troubled Services are listed: whatever fails for all fails for thousands.
 const LISTED: usize = 100;
-/// So many objects are looked at for that.
+/// At most this many objects are looked at for that list.
 const LOOKED_AT: usize = 10_000;
 
 impl Reconciler {
-    /// What is known of an address. Costs what there is at it.
+    /// What is known of an address. The cost grows with what there is at it.
     ///
     /// # Errors
-    /// Nothing is: a sentence that says so.
+    /// If nothing is known: a sentence that says so.
     pub fn explain_address(&self, address: IpAddr, now: Instant) -> Result<Explanation, String> {
         let services: BTreeSet<&ServiceKey> = self.desired.services_at(address).collect();
         let all = VirtualServerKey::all_at(address);
-        // Node ports are in no index by address: but each has an element that says that it is ours, or fails.
+        // Node ports are in no index by address; but each has an element that marks it as ours, or a failure.
         let owned = self.actual.elements.range(Element::Owned(*all.start())..=Element::Owned(*all.end()));
         let owned = owned.filter_map(|element| element.entry_point());
         let there = self.actual.virtual_servers_at(address);
@@ -68,7 +68,8 @@ impl Reconciler {
         }))
     }
 
-    /// Which Services are in trouble, as far as one can say without looking at each Service. Costs what fails.
+    /// Which Services are in trouble, as far as can be told without looking at each of them. The cost grows with what
+    /// fails.
     pub fn explain_troubles(&self) -> Explanation {
         let failures = self.schedule.failures();
         let refused = failures.iter().map(|(key, failure)| {
@@ -96,7 +97,7 @@ impl Reconciler {
         })
     }
 
-    /// The Services that a key belongs to, where that can be said.
+    /// The Services that a key belongs to, where that is known.
     pub fn services_of<'a>(&'a self, key: &Key) -> impl Iterator<Item = &'a ServiceKey> + use<'a> {
         let (server, address) = match key {
             Key::VirtualServer(server) => (Some(*server), None),

@@ -11,14 +11,14 @@ use crate::cluster::types::{Family, Policy, Service, ServiceKey};
 use crate::desired::claims::ORDER;
 use crate::options::proxy::EXTERNAL_IPS_GATE;
 
-/// So many objects are named in one sentence; all are listed elsewhere.
+/// At most this many objects are named in one sentence; all are listed elsewhere.
 const NAMED: usize = 3;
 
-/// Before the facts are complete nothing is written.
+/// Said until the facts are complete: nothing is written before.
 pub(super) const INCOMPLETE: &str =
     "The lists of Services, EndpointSlices and Nodes have not all come yet, and nothing is written before.";
 
-/// What is said of a Service that is not known.
+/// What to say of a Service that is not known.
 pub(super) fn unknown(reconciler: &Reconciler, key: &ServiceKey) -> String {
     let unknown = format!(
         "No Service {:?} in namespace {:?} is known here. Not known are those without a cluster IP (headless, or of type \
@@ -133,7 +133,7 @@ fn port_without(explained: &ServiceExplained, is_looked_at: bool, port: &Port) -
     Some(format!("{of} has no endpoint that is ready on this node: where the policy is Local, {becomes}."))
 }
 
-/// What becomes of new connections to the entry points of a port that lead to endpoints on this node, and there are none;
+/// What becomes of new connections to a port's entry points with policy `Local`, where no endpoint is on this node;
 /// `None`: the Service has no such entry points.
 fn without_local_endpoint(explained: &ServiceExplained, port: &Port) -> Option<String> {
     const ELSEWHERE: &str = "go to other nodes, since pods cannot be told from clients outside";

@@ -90,7 +90,7 @@ struct Life {
 }
 
 impl Life {
-    /// Pods are told from others by their network.
+    /// Tells pods from others by their network.
     fn new() -> Self {
         Self::with_pods(vec!["10.244.0.0/16".parse().expect("a network")])
     }
@@ -111,14 +111,14 @@ impl Life {
         Self { reconciler, kernel: MemoryKernel::default(), now: Instant::now() }
     }
 
-    /// One that has written what these ask for.
+    /// A life that has written what these ask for.
     fn with(services: Vec<Service>, endpoints: Vec<Endpoint>) -> Self {
         let mut life = Self::new();
         life.feed(cluster(services, endpoints));
         life
     }
 
-    /// Events, and then work until there is none.
+    /// Takes in events, and then works until there is nothing to do.
     fn feed(&mut self, events: impl IntoIterator<Item = Event>) {
         events.into_iter().for_each(|event| self.reconciler.observe(event));
         self.work();
@@ -260,7 +260,8 @@ fn policy_local_without_an_endpoint_here_drops() {
     assert!(explained.entry_points.iter().all(|point| point.new_connections == NewConnections::Balanced));
 }
 
-/// The networks of pods are known of one family only: what is dropped in it goes to other nodes in the other.
+/// The networks of pods are known of one family only: connections that are dropped in it go to other nodes in the other
+/// family.
 #[test]
 fn each_family_says_what_becomes_of_its_own_connections() {
     let mut life = Life::of(
@@ -273,7 +274,7 @@ fn each_family_says_what_becomes_of_its_own_connections() {
     let mut service = balanced();
     service.cluster_ips.push(ip("fd00:10:96::1"));
     service.external.as_deref_mut().expect("a way in").load_balancer_ips.push(ip("2001:db8::1"));
-    // A second port, with an endpoint here: it has nothing to say, and nothing to do with the first.
+    // A second port, with an endpoint here: nothing is to be said about it, and it does not affect the first.
     service.ports.push(ServicePort {
         name: "dns".into(),
         port: 53,
@@ -418,7 +419,7 @@ fn what_the_kernel_refuses_is_named_with_its_words_and_when_it_is_tried_again() 
     assert!(troubles.contains("\"troubled\": [],\n  \"objectsNotAsWanted\": 0\n"), "{troubles}");
 }
 
-/// Of kernel parameters most are done without.
+/// We do without most kernel parameters.
 #[test]
 fn what_everything_stands_on_is_named_where_it_is_refused() {
     type Refused = fn(&Step) -> bool;
@@ -434,7 +435,7 @@ fn what_everything_stands_on_is_named_where_it_is_refused() {
         life.fail(Fault::Refuse(EINVAL), refused);
         life.feed(cluster(vec![web()], two()));
         let explained = life.web();
-        // Behind it may be elements that found no table.
+        // Elements that found no table may come after it.
         let mut all = explained.not_as_wanted.iter().filter(|object| object.state == Standing::Refused);
         let first = all.next().map(|object| &*object.object);
         assert_eq!((first, explained.state), (named, state));
@@ -619,7 +620,7 @@ fn node_ports_are_found_by_the_address_of_the_node() {
     let life = Life::with(vec![balanced()], vec![]);
     let text = life.address("192.168.0.1");
     assert!(text.contains(at), "{text}");
-    // The same where the kernel refuses what says that it is ours, and there is nothing of it.
+    // The same where the kernel refuses the element that marks it as ours, and nothing of it exists.
     let mut life = Life::new();
     life.fail(
         Fault::Refuse(EINVAL),

@@ -5,7 +5,7 @@ use crate::telemetry::tests::{Written, listen};
 
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// What comes of a status by and by.
+/// A status that changes over time, and the log about it.
 struct Life {
     publish: watch::Sender<Status>,
     log: Written,
@@ -13,7 +13,7 @@ struct Life {
 }
 
 impl Life {
-    /// One that was written, of a node that is healthy.
+    /// A healthy node to which everything was written.
     async fn new() -> Self {
         let (log, listening) = listen();
         let (publish, status) = watch::channel(Status::default());
@@ -31,7 +31,7 @@ impl Life {
         life
     }
 
-    /// What is said by now that was not said before `seconds` ago, without the heads of the lines but for their level.
+    /// What is logged in the next `seconds`, without the heads of the lines except for their level.
     async fn after(&self, seconds: u64) -> Vec<String> {
         let before = self.lines().len();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -52,7 +52,7 @@ impl Life {
     }
 }
 
-/// Time alone makes it unhealthy, and nobody changes the status then.
+/// Time alone makes the node unhealthy: nobody changes the status at that moment.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_waits_for_too_long_is_said_when_it_does() {
     let life = Life::new().await;

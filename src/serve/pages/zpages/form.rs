@@ -21,7 +21,7 @@ pub(super) enum Form {
     Structured(Encoding, &'static str),
 }
 
-/// What an object is written in.
+/// How an object is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Json,
@@ -29,7 +29,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// Both, the first choice first.
+    /// Both, the preferred one first.
     const ALL: [Self; 2] = [Self::Json, Self::Yaml];
 
     /// The media type without parameters.
@@ -42,7 +42,7 @@ impl Encoding {
 }
 
 impl Form {
-    /// The form that is asked for first of those that exist; the text, if none is asked for.
+    /// The first form asked for that exists; the text, if none is asked for.
     pub(super) fn accepted(headers: &HeaderMap, kind: &str) -> Option<Self> {
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges = values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty());
@@ -68,7 +68,7 @@ impl<'a> Range<'a> {
         Self { media_type, parameters: parts.filter_map(|part| part.split_once('=')).collect() }
     }
 
-    /// What comes first is tried first: by quality, in thousandths, then what says more.
+    /// The order in which ranges are tried: by quality, in thousandths, then the more specific one first.
     fn rank(&self) -> (Reverse<u16>, usize) {
         let quality = self.parameters.get("q").and_then(|quality| quality.parse::<f32>().ok());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
@@ -76,7 +76,7 @@ impl<'a> Range<'a> {
         (Reverse(thousandths), self.media_type.matches('*').count())
     }
 
-    /// The form that it stands for. An object is had only by its full name, a text without any.
+    /// The form that the range stands for. An object needs its full name, the text no name.
     fn form(&self, kind: &str) -> Option<Form> {
         let named = ["g", "v", "as"].map(|name| self.parameters.get(name).copied());
         match named {
