@@ -1,17 +1,18 @@
-# kube-ipvs, the programs of iptables for the one thing that needs them, removing what kube-proxy left, and the usual authorities.
-# Builds for the architecture of the machine, or of --platform (docker buildx build --platform linux/amd64,linux/arm64).
+# The image holds kube-ipvs, the programs of iptables (only to remove what kube-proxy left), and the usual certificate
+# authorities. It is built for the architecture of the machine, or for that of --platform
+# (docker buildx build --platform linux/amd64,linux/arm64).
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src src
-# Cargo wants to see the tests and benchmarks that Cargo.toml names, though it builds none of them.
+# Cargo insists on the tests and benchmarks that Cargo.toml names, although it builds none of them here.
 COPY tests tests
 COPY benches benches
-# What the metrics and the log call this build, beside its version; `make image` says it.
+# The commit: metrics and log name it beside the version. `make image` passes it in.
 ARG COMMIT=
 RUN GIT_COMMIT="$COMMIT" cargo build --locked --release
 
-# The same distribution: the binary finds its own C library there.
+# The same distribution as above, so that the binary finds the C library that it was linked with.
 FROM debian:bookworm-slim AS files
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates iptables netbase \
 	&& rm -rf /var/lib/apt/lists/*

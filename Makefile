@@ -1,4 +1,4 @@
-# An index of commands; what they do stands in tests/lab/.
+# An index of commands; the scripts that do the work are in tests/lab/.
 program = $${CARGO_TARGET_DIR:-target}/debug/kube-ipvs
 
 help: ## this list
@@ -33,7 +33,7 @@ bench-quick: toolchain ## a part of that, in two minutes
 image: ## the container image kube-ipvs:latest
 	docker build --build-arg COMMIT="$$(git describe --always --exclude '*' --abbrev=40 --dirty)" --tag kube-ipvs:latest .
 
-# A linker and a C compiler too: one dependency (ring) is partly C.
+# Besides cargo, a linker and a C compiler are needed: one dependency (ring) is partly C.
 toolchain:
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust with rustup (https://rustup.rs)" >&2; exit 1; }
 	@tests/lab/packages.sh cc=build-essential
