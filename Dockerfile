@@ -1,4 +1,4 @@
-# The image holds kube-ipvs, the programs of iptables (only to remove what kube-proxy left), and the usual certificate
+# The image holds kube-ipvs, the programs of iptables (to remove what kube-proxy left), and the usual certificate
 # authorities. It is built for the architecture of the machine, or for that of --platform
 # (docker buildx build --platform linux/amd64,linux/arm64).
 FROM rust:1.95-slim-bookworm AS build
