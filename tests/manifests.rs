@@ -270,7 +270,7 @@ async fn a_file_without_a_byte_says_nothing() {
         fs::write(folder.path().join(name), "").expect("a file");
         let mut source = ManifestSource::new(vec![folder.path().to_owned()], "here");
         let error = source.load().expect_err("nothing is done at its word").to_string();
-        assert!(error.contains(name) && error.contains("is empty, as if nobody had finished it"), "{error}");
+        assert!(error.contains(name) && error.contains("has no content, perhaps because"), "{error}");
     }
 }
 

@@ -216,7 +216,10 @@ fn installing_replaces_whatever_is_there() {
 /// Damages of the table, each with a part of the reason that is found.
 const DAMAGES: &[(&str, &str)] = &[
     ("delete rule T input handle $(handle input 'other ports')", "chain input: rule 6"),
-    ("delete rule T postrouting handle $(handle postrouting rules=)", "no rule tells the settings"),
+    (
+        "delete rule T postrouting handle $(handle postrouting rules=)",
+        "no rule has the comment in which kube-ipvs records its settings",
+    ),
     ("add rule T input counter", "chain input: rule 11"),
     ("insert rule T prerouting counter", "chain prerouting: rule 1"),
     (
@@ -240,7 +243,7 @@ const DAMAGES: &[(&str, &str)] = &[
         "chain postrouting: rule 1",
     ),
     ("flush chain T output", "chain output: rule 1"),
-    ("flush table T", "no rule tells the settings"),
+    ("flush table T", "no rule has the comment in which kube-ipvs records its settings"),
     ("'flush chain T output; delete chain T output'", "chain output is missing"),
     ("add chain T stranger", "chains, sets and other objects instead of"),
     (
@@ -251,20 +254,26 @@ const DAMAGES: &[(&str, &str)] = &[
     ("add chain T input '{ policy drop; }'", "chain input has another"),
     ("add table T '{ flags dormant; }'", "the table has flags 0x1"),
     ("add element T hairpin '{ ONE . OTHER }'", "set hairpin holds"),
-    ("add element T hairpin '{ * }'", "set hairpin holds what this program never puts there: *"),
-    ("add element T masqueraded '{ * }'", "set masqueraded holds what this program never puts there: *"),
-    ("add element T allowed '{ * }'", "set allowed holds what this program never puts there: *"),
+    ("add element T hairpin '{ * }'", "set hairpin holds an element that kube-ipvs never adds: *"),
+    ("add element T masqueraded '{ * }'", "set masqueraded holds an element that kube-ipvs never adds: *"),
+    ("add element T allowed '{ * }'", "set allowed holds an element that kube-ipvs never adds: *"),
     (
         "add element T in-cluster '{ * : ONE . 80 }'",
-        "set in-cluster holds what this program never puts there: *",
+        "set in-cluster holds an element that kube-ipvs never adds: *",
     ),
     // nft prints the priority as a number, or since 1.1.3 by the name of the next one.
     ("REPRINT s/priority 101/priority 102/; s/priority srcnat + 1/priority 102/", "chain input has another"),
     ("REPRINT /chain.restrict-node/,/}/s/hook.output/hook input/", "chain restrict-node has another"),
     ("REPRINT s/rules=8.mark=0x00004000/rules=8 mark=0x00008000/", "chain prerouting: rule 3"),
     ("REPRINT s/pods=[^\" ]*/pods=unknown/", "chain prerouting: rule 2"),
-    ("REPRINT s/pods=[^\" ]*/pods=somewhere/", "no rule tells the settings"),
-    ("REPRINT s/node=[^\" ]*/node=elsewhere/", "no rule tells the settings"),
+    (
+        "REPRINT s/pods=[^\" ]*/pods=somewhere/",
+        "no rule has the comment in which kube-ipvs records its settings",
+    ),
+    (
+        "REPRINT s/node=[^\" ]*/node=elsewhere/",
+        "no rule has the comment in which kube-ipvs records its settings",
+    ),
     ("REPRINT /set.hairpin/,/}/s/comment.*/size 65536;/", "set hairpin is of another kind"),
     (
         "REPRINT /set.cluster-addresses/,/}/s/comment.*/timeout 1h;/",

@@ -88,7 +88,7 @@ impl Events {
         if let Some(sender) = &self.sender
             && sender.try_send(happening).is_err()
         {
-            tracing::debug!("Too many Events wait to be told, dropping one");
+            tracing::debug!("Too many Kubernetes Events wait to be sent, dropping one");
         }
     }
 }
@@ -161,14 +161,20 @@ async fn publish(client: &Client, reporter: &Reporter, node_name: &str, happenin
     match tokio::time::timeout(ANSWER_TIMEOUT, recorder.publish(&event, &regarding)).await {
         Ok(Ok(())) => Published::Taken,
         Err(_) => {
-            tracing::debug!(reason = happening.reason, "The API server does not answer an Event");
+            tracing::debug!(
+                reason = happening.reason,
+                "The API server did not answer a Kubernetes Event in time"
+            );
             Published::Failed
         }
         Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
             Published::Refused(kube::Error::Api(status))
         }
         Ok(Err(error)) => {
-            tracing::debug!(err = %error, reason = happening.reason, "Cannot tell the API server of an Event");
+            tracing::debug!(
+                err = %error, reason = happening.reason,
+                "Cannot send a Kubernetes Event to the API server"
+            );
             Published::Failed
         }
     }

@@ -171,8 +171,8 @@ impl ManifestSource {
     /// Sends the complete sets, unless [`ManifestSource::load`] has given them to the caller already, and then whatever
     /// changes, until `shutdown`, or until nobody listens any more.
     ///
+    /// # Errors
     /// Those of [`ManifestSource::load`], or if changes can no longer be noticed.
-    /// Those of [`ManifestSource::load`], or if changes cannot be noticed any more.
     pub async fn run(
         mut self,
         events: mpsc::Sender<Event>,

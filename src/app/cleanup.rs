@@ -131,7 +131,8 @@ fn stay(merged: &Merged) {
 fn tell_what_stays(merged: &Merged) {
     if cleanup::has_device() && !cleanup::kube_proxy_has_sets() {
         tracing::warn!(
-            "kube-proxy is not in ipvs mode here: kube-ipvs0 and the virtual servers stay, and nobody keeps them up to date"
+            "kube-proxy does not run in ipvs mode on this node: kube-ipvs0 and the virtual servers remain, and \
+             nothing updates them"
         );
     }
     tell_settings(merged.options.proxy.timeouts.tcp_seconds);
@@ -147,8 +148,9 @@ fn tell_settings(configured_seconds: u32) {
     if ![KERNELS_TCP_SECONDS, configured_seconds].contains(&tcp_seconds) {
         tracing::warn!(
             seconds = tcp_seconds,
-            "IPVS's timeout of TCP connections stays as kube-ipvs sets it, unless kube-proxy's ipvs.tcpTimeout says otherwise; \
-             the kernel's own comes back with: ipvsadm --set {KERNELS_TCP_SECONDS} 0 0"
+            "The IPVS timeout of TCP connections keeps the value that kube-ipvs set, unless kube-proxy's \
+             ipvs.tcpTimeout sets another one; restore the kernel's default with: ipvsadm --set {KERNELS_TCP_SECONDS} \
+             0 0"
         );
     }
     let is = |sysctl, wanted| {
@@ -157,8 +159,8 @@ fn tell_settings(configured_seconds: u32) {
     };
     if is(Sysctl::VsSloppySctp, "1") {
         tracing::warn!(
-            "SCTP associations of IPVS may begin with any packet; kube-ipvs may have allowed that, and kube-proxy does not forbid it; \
-             it is forbidden with: sysctl -w net.ipv4.vs.sloppy_sctp=0"
+            "net.ipv4.vs.sloppy_sctp is 1: an SCTP association may begin with any packet; kube-ipvs may have set it, \
+             and kube-proxy does not reset it; reset it with: sysctl -w net.ipv4.vs.sloppy_sctp=0"
         );
     }
     if is(Sysctl::VsRunEstimation, "0") {

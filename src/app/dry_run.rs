@@ -38,7 +38,7 @@ use crate::report::numbers;
 use text::Foreseen;
 
 /// The error when it was asked to stop too early.
-const STOPPED: &str = "stopped before all was known of the cluster";
+const STOPPED: &str = "stopped before the state of the cluster was completely known";
 
 /// Prints what a start would change, as soon as the facts are complete.
 ///
@@ -115,7 +115,7 @@ fn show(
     if !kernel.uses_scheduler(scheduler).unwrap_or(false) {
         tracing::info!(
             scheduler = &**scheduler,
-            "No virtual server has this scheduler yet: a start tries whether the kernel has it, a dry run does not"
+            "No virtual server uses this scheduler yet: a start checks whether the kernel has it, a dry run does not"
         );
     }
     let found = rehearsal.purge.as_deref().map(|purge| kernel.find_stale(purge)).unwrap_or_default();

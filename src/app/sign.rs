@@ -22,7 +22,10 @@ pub(super) fn keep() {
                     tracing::warn!("Another kube-ipvs runs on this node: each undoes what the other does");
                 }
                 Err(error) if !told => {
-                    tracing::warn!(err = %error, "A cleanup cannot see that kube-ipvs runs on this node");
+                    tracing::warn!(
+                        err = %error,
+                        "Cannot create the socket by which a cleanup sees that kube-ipvs runs on this node"
+                    );
                 }
                 Err(_) => {}
             }

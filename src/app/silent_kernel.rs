@@ -131,8 +131,8 @@ impl Looks {
                 metrics.own.read_failures_total.inc();
                 if !self.told {
                     tracing::error!(
-                        "The kernel does not answer: changes wait until it does; where it hangs is in /proc/PID/task/*/stack on \
-                         the node, with the number of this process there as PID"
+                        "The kernel does not answer: nothing is written until it does. To see where it hangs, read \
+                         /proc/PID/task/*/stack on the node, where PID is the id of this process there"
                     );
                     let text = "the kernel has not answered".to_owned();
                     status.send_modify(|status| {

@@ -46,8 +46,8 @@ pub(super) fn set_up(root: &Path, options: &Options) {
         tracing::info!(
             size,
             nfConntrackMax = most,
-            "IPVS's connection table is small for this nf_conntrack_max; it can only be changed when ip_vs is loaded: \
-             options ip_vs conn_tab_bits={bits} in /etc/modprobe.d"
+            "IPVS's connection table is small for this nf_conntrack_max; its size can only be set when ip_vs is \
+             loaded: put `options ip_vs conn_tab_bits={bits}` into a file in /etc/modprobe.d"
         );
     }
 }
@@ -57,8 +57,8 @@ fn tell_local_ports(root: &Path) {
     let Some(ports) = local_ports::given(root) else { return };
     tracing::warn!(
         ports = format!("{}-{}", ports.start(), ports.end()),
-        "The kernel gives ports to the node's own connections that may be node ports of Services; where one is, answers go to \
-         the Service. Let net.ipv4.ip_local_reserved_ports name the range of node ports"
+        "The kernel may use node ports of Services as source ports of the node's own connections; answers to such a \
+         connection go to the Service. Add the node port range to net.ipv4.ip_local_reserved_ports"
     );
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn find(socket: &mut Socket, purge: &Purge) -> Found {
     let stale = |message: Message<'_>| Ok(decode(message).filter(|entry| purge.is_stale(&entry.flow)));
     let (entries, failure) = match socket.dump(GET, |body| header(body, None), stale) {
         Ok(dump) => (dump.items, None),
-        Err(error) => (Vec::new(), Some(format!("listing entries: {error}"))),
+        Err(error) => (Vec::new(), Some(format!("cannot list entries: {error}"))),
     };
     Found { entries, took: started.elapsed(), failure }
 }
@@ -76,8 +76,10 @@ pub(crate) fn delete(socket: &mut Socket, entries: &[StaleEntry]) -> Purged {
                 Verdict::Done => purged.deleted += 1,
                 // It went by itself.
                 Verdict::Errno(refusal) if refusal.is(Errno::NOENT) => {}
-                Verdict::Errno(refusal) => purged.failure = Some(format!("deleting an entry: {refusal}")),
-                Verdict::Unknown => purged.failure = Some(format!("deleting an entry: {}", lost())),
+                Verdict::Errno(refusal) => {
+                    purged.failure = Some(format!("cannot delete an entry: {refusal}"));
+                }
+                Verdict::Unknown => purged.failure = Some(format!("cannot delete an entry: {}", lost())),
             }
         }
     }

@@ -131,6 +131,9 @@ mod tests {
     fn an_answer_that_is_cut_off_says_what_it_is_about() {
         let message = Message { kind: NEW_LINK, flags: 0, sequence: 1, payload: &[0; 7] };
         let error = decode(message).expect_err("no number");
-        assert_eq!(error.to_string(), "the kernel described a device in a form not known here");
+        assert_eq!(
+            error.to_string(),
+            "the kernel's description of a device is incomplete or of an unknown form"
+        );
     }
 }

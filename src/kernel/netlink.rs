@@ -504,7 +504,7 @@ pub fn settled<T>(
 
 /// The error for an object that the kernel described without something that it always gives, or with an unknown value.
 pub(super) fn malformed(what: &str) -> io::Error {
-    let text = format!("the kernel described {what} in a form not known here");
+    let text = format!("the kernel's description of {what} is incomplete or of an unknown form");
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
@@ -514,7 +514,7 @@ pub(super) fn lost() -> io::Error {
 }
 
 fn restless() -> io::Error {
-    io::Error::other(format!("it changed while it was read, {DUMP_ATTEMPTS} times in a row"))
+    io::Error::other(format!("other changes disturbed the read, {DUMP_ATTEMPTS} times in a row"))
 }
 
 /// The result of a transaction in which the kernel objected to the messages with these indices; `None`: to none.

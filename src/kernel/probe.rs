@@ -277,7 +277,7 @@ fn try_scheduler(ipvs: &mut Ipvs, name: &str) -> io::Result<()> {
             _ => return Err(netlink::lost()),
         }
     }
-    Err(io::Error::other(format!("every port of {PROBE_ADDRESS} has a virtual server")))
+    Err(io::Error::other(format!("every port of {PROBE_ADDRESS} from {PROBE_PORT} on has a virtual server")))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn value(file: &mut impl Read) -> io::Result<String> {
     let mut buffer = [0; LONGEST_VALUE + 1];
     let length = file.read(&mut buffer)?;
     if length > LONGEST_VALUE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than any value that is known"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the value is longer than 255 bytes"));
     }
     let value = str::from_utf8(&buffer[..length]).map_err(io::Error::other)?;
     Ok(value.trim_end().to_owned())

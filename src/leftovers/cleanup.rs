@@ -111,7 +111,8 @@ pub fn is_running() -> bool {
 fn runs(report: &mut Report) -> bool {
     match running::is_running() {
         Ok(false) => return false,
-        Ok(true) => report.failed(CLEANUP, "kube-ipvs runs on this node, and would write it again"),
+        Ok(true) => report
+            .failed(CLEANUP, "kube-ipvs still runs on this node and would write it again: stop it first"),
         Err(error) => report.failed("the list of Unix sockets", error),
     }
     true
@@ -155,7 +156,7 @@ pub fn clean_all(exclude_cidrs: &[IpNet]) -> Report {
         Proofs::Go => remove_device(&mut report),
         Proofs::Stay if has_device() || has_own_tables() => report.kept(
             format!("device {DEVICE} and nftables tables {OUR_TABLE}"),
-            "without them nobody knows which of the virtual servers that are left are ours: run --cleanup again",
+            "they tell which of the remaining virtual servers are ours: run --cleanup again",
         ),
         Proofs::Stay => {}
     }

@@ -234,7 +234,7 @@ fn change_unprinted(
             accept.clone_from(&plan.accept);
             let only = Plan { table: name.to_owned(), accept: plan.accept, ..Plan::default() };
             tool.restore(&only.input()).map_err(|error| error.to_string())?;
-            "the accept in FORWARD was made, and is not there".to_owned()
+            "the accept in FORWARD was added, but is missing when the table is read back".to_owned()
         } else if plan.is_empty() {
             plan.accept = accept;
             return Ok(plan);

@@ -181,12 +181,17 @@ impl Report {
     /// tried again.
     pub(super) fn log_turn(&self, before: &Self, every: Duration) {
         match (before.has_failed(), self.has_failed()) {
-            (false, true) => tracing::warn!(?every, "What failed is tried again"),
-            (true, false) => tracing::info!("Everything that failed before has now succeeded"),
+            (false, true) => tracing::warn!(
+                ?every,
+                "Some leftovers of kube-proxy could not be removed or replaced, trying again"
+            ),
+            (true, false) => {
+                tracing::info!("All leftovers of kube-proxy that failed before are now removed or replaced");
+            }
             _ => {}
         }
         if before.is_back() && !self.is_back() {
-            tracing::info!("What kube-proxy made beside kube-ipvs is gone");
+            tracing::info!("What kube-proxy wrote beside kube-ipvs is removed");
         }
     }
 
@@ -207,7 +212,7 @@ impl Report {
                     );
                 }
                 Finding::Kept { what, why } => {
-                    tracing::warn!(what, why, "Leaving what kube-proxy left");
+                    tracing::warn!(what, why, "Not removing something that kube-proxy left");
                 }
                 Finding::Back { what, why } => {
                     tracing::warn!(what, cure = why, "kube-proxy was started again beside kube-ipvs");

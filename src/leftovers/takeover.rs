@@ -209,7 +209,7 @@ fn ready(families: &BTreeSet<Family>, written: &BTreeSet<Family>, report: &mut R
         if !written.contains(family) {
             report.failed(
                 format!("what kube-proxy may have left of {family}"),
-                "what is to replace it is not written yet",
+                "the first complete sync of kube-ipvs has not finished",
             );
             ready.remove(family);
             continue;

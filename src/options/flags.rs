@@ -199,7 +199,7 @@ fn normalized(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
         } else if names_end || bytes == b"-" || !bytes.starts_with(b"-") {
             if !bytes.is_empty() {
                 return Err(format!(
-                    "unexpected argument {:?}: only flags are taken; the value of a switch follows a '='",
+                    "unexpected argument {:?}: only flags are accepted; give a boolean flag its value as --flag=value",
                     argument.to_string_lossy()
                 ));
             }

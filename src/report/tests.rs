@@ -469,7 +469,11 @@ fn a_kernel_that_cannot_be_read_is_named() {
     life.work();
     let (code, body) = life.health(PERIOD * 2);
     assert_eq!(code, 503);
-    assert!(body.contains("not everything has been written") && body.contains("\"cannot read"), "{body}");
+    assert!(
+        body.contains("the first complete sync since the start has not finished")
+            && body.contains("\"cannot read"),
+        "{body}"
+    );
     assert_eq!(life.number("kube_ipvs_read_failures_total"), "1");
     life.now += Duration::from_secs(2);
     life.work();
@@ -617,7 +621,7 @@ fn a_kernel_that_does_not_say_what_is_there_makes_the_node_unhealthy() {
     let (code, text) = body(&life);
     assert!(code == 503 && text.contains("\"cannot read a part from the kernel: "), "{text}");
     assert!(text.contains(", for 7"), "{text}");
-    assert_eq!(log.lines_with("Cannot read back").len(), 1, "said once");
+    assert_eq!(log.lines_with("Cannot read the kernel's state").len(), 1, "said once");
     life.kernel.set_unreadable([]);
     pass(&mut life, Duration::from_secs(10));
     let (code, text) = body(&life);

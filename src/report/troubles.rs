@@ -53,7 +53,7 @@ impl Troubles {
                     objects,
                     services,
                     err,
-                    "The kernel refuses; trying again"
+                    "The kernel refused a write, trying again"
                 );
                 continue;
             }
@@ -64,7 +64,10 @@ impl Troubles {
                         service = services, virtual_server = %key, %endpoint, err, "Failed to sync endpoint for service"
                     ),
                     None => {
-                        tracing::error!(service = services, object = %key, kind = kind.as_str(), err, "The kernel refuses; trying again");
+                        tracing::error!(
+                            service = services, object = %key, kind = kind.as_str(), err,
+                            "The kernel refused a write, trying again"
+                        );
                     }
                 }
             }

@@ -83,7 +83,7 @@ impl Unread {
         let text = format!("{error}: {source}");
         self.metrics.own.read_failures_total.inc();
         if self.said.is_news(&text, now) {
-            tracing::error!(err = text, "Cannot read back the kernel's state; trying again");
+            tracing::error!(err = text, "Cannot read the kernel's state, trying again");
         }
         text
     }

@@ -74,7 +74,7 @@ pub fn forwards(status: &Status, now: Moment, sync_period: Duration) -> bool {
     Health::of_forwarding(status, now, sync_period).is_healthy()
 }
 
-const NOT_SYNCED: &str = "not everything has been written to the kernel once since the start";
+const NOT_SYNCED: &str = "the first complete sync since the start has not finished";
 
 /// The judgement, and what it rests on.
 struct Health {

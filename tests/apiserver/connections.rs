@@ -243,7 +243,7 @@ async fn a_pod_whose_api_server_is_a_service_is_warned() {
         let log = String::from_utf8(output.stderr).unwrap();
         let warnings: Vec<&str> = log.lines().filter(|line| line.starts_with('W')).collect();
         assert_eq!(warnings.len(), usize::from(warns), "{host} {of_service:?}: {log}");
-        let names = |line: &&str| line.contains("service address") && line.contains(host);
+        let names = |line: &&str| line.contains("Service address") && line.contains(host);
         assert!(warnings.iter().all(names), "{log}");
     }
 }

@@ -314,7 +314,7 @@ fn the_unit_has_its_steps_in_its_head() {
         "systemctl enable --now kube-ipvs",
         "First sync complete",
         "Cannot remove what kube-proxy left",
-        "Leaving what kube-proxy left",
+        "Not removing something that kube-proxy left",
         "INPUT drops what no rule accepts",
         "way back",
         "systemctl disable --now kube-ipvs",

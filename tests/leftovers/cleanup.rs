@@ -185,7 +185,8 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     shell("ip link add kube-ipvs0 type dummy");
     let sign = Sign::set().expect("nobody else runs");
     assert!(Sign::set().is_err(), "a second one is told");
-    let expected = ["failed cleanup: kube-ipvs runs on this node, and would write it again"];
+    let expected =
+        ["failed cleanup: kube-ipvs still runs on this node and would write it again: stop it first"];
     assert_eq!(said(&clean_own()), expected);
     assert_eq!(said(&clean_all(&[])), expected);
     shell("ip link show kube-ipvs0; nft list table ip kube-ipvs; iptables-nft -t nat -S KUBE-POSTROUTING");

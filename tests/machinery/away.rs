@@ -108,7 +108,7 @@ pub fn without_an_api_server_it_waits() {
     }
     wait_for("health says why", 10, || {
         let body = get("127.0.0.1:10256", "/healthz");
-        body.contains("not everything has been written to the kernel once")
+        body.contains("the first complete sync since the start has not finished")
             && body.contains("watch services: ")
     });
     while_it_restarts(&mut cluster, || {

@@ -78,7 +78,7 @@ pub(crate) fn a_dry_run_says_what_the_start_then_does() {
         let tool = format!("iptables-{}", variant.word());
         assert!(printed.contains(&format!("  remove {tool} filter chains: KUBE-FORWARD, KUBE-IPVS-FILTER")));
         line(&format!("  add {tool} filter: accept rule for Service traffic in FORWARD"));
-        assert!(printed.contains("  remove ipsets that no rule of others' refers to: KUBE-"), "{printed}");
+        assert!(printed.contains("  remove ipsets that no other rule refers to: KUBE-"), "{printed}");
         assert!(printed.contains(":30080\n") && printed.contains("  remove virtual servers: "), "{printed}");
         let kinds = ["delete virtual server", "delete real server", "delete address"];
         // The deleted Service `gone` had 18 and 6 more, and its node ports, which do not belong to the first sync.

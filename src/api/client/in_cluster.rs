@@ -22,9 +22,9 @@ pub(super) fn settings() -> Result<Config, Error> {
     if let Some(server) = service_address(|name| std::env::var_os(name)) {
         tracing::warn!(
             server = ?server,
-            "The API server is reached by a service address, and this program is what serves those: on a node that has \
-             just booted it would wait for ever. Name another address, in a kubeconfig or by the variables \
-             KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, unless somebody else serves this one"
+            "The API server's address is a Service address, which this program itself has to serve: on a node that \
+             has just booted it would wait forever. Give another address, in a kubeconfig or by the variables \
+             KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, unless another program serves this one"
         );
     }
     read(|name| std::env::var_os(name), Path::new(SERVICE_ACCOUNT))

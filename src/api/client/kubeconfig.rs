@@ -12,7 +12,7 @@ use super::{Error, first_line};
 /// Reads the settings, and opens the files for which kube's client would report an error without naming the field.
 pub(super) async fn settings(file: &Path, master: Option<&str>) -> Result<(Config, Origin), Error> {
     if ends_within_a_character(file) {
-        let reason = "the text is UTF-16, and ends within a character".into();
+        let reason = "the file is UTF-16 and ends in the middle of a character".into();
         return Err(Error::Parse { file: file.into(), reason });
     }
     let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| match error {
@@ -147,7 +147,7 @@ fn check_names(file: &Path, kubeconfig: &Kubeconfig) -> Result<(), Error> {
     for (field, mut names) in lists {
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[name, next]| name == next) {
-            let problem = format!("{twice:?} is there twice, allowed each name once");
+            let problem = format!("{twice:?} is there twice, allowed once");
             return Err(Error::Field { file: file.into(), field: field.into(), problem });
         }
     }

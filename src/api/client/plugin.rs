@@ -109,7 +109,7 @@ impl Plugin {
     pub(super) async fn run(&self) -> Result<Credentials, String> {
         let name = self.exec.command.as_deref().ok_or("command: is not set")?;
         if self.exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-            return Err("interactiveMode: is \"Always\", and nobody is there to answer".to_owned());
+            return Err("interactiveMode: is \"Always\", and there is no terminal to answer on".to_owned());
         }
         let output = self.output(name).await.map_err(|error| {
             let hint = self.exec.install_hint.as_deref().map(first_line).unwrap_or_default();
@@ -155,7 +155,10 @@ impl Plugin {
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
         let output = timeout(self.limit, child.wait_with_output()).await.map_err(|_| {
-            std::io::Error::new(std::io::ErrorKind::TimedOut, format!("does not end within {:?}", self.limit))
+            std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("did not finish within {:?}", self.limit),
+            )
         })??;
         group.has_ended();
         Ok(output)
@@ -250,7 +253,7 @@ impl<M: Fn(&Credentials) -> Result<Client, kube::Error>> Renewed<M> {
                 Err(reason) if now.told.as_ref() != Some(&reason) => {
                     tracing::warn!(
                         err = reason,
-                        "The credential plugin failed, keeping the credentials that it gave before"
+                        "The credential plugin failed, keeping its previous credentials"
                     );
                     now.told = Some(reason);
                 }

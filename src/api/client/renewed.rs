@@ -70,7 +70,7 @@ impl<M: Fn() -> Result<Client, Error>> Renewed<M> {
                     if self.said.is_news(&error, Instant::now()) {
                         tracing::warn!(
                             err = error,
-                            "The renewed client certificate is of no use, keeping the one before"
+                            "The renewed client certificate cannot be used, keeping the previous one"
                         );
                     }
                 }
@@ -148,7 +148,12 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(ask().await, "first");
         }
-        assert_eq!(log.lines_with("is of no use").len(), 1, "{:?}", log.lines());
+        assert_eq!(
+            log.lines_with("The renewed client certificate cannot be used").len(),
+            1,
+            "{:?}",
+            log.lines()
+        );
         std::fs::write(&authority, "here again").unwrap();
         assert_eq!(ask().await, "second");
     }

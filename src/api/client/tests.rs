@@ -171,8 +171,7 @@ async fn a_name_that_is_there_twice_is_refused() {
         ("users", "users: [", "users: [{name: proxy}, "),
     ] {
         let name = twice.rsplit(' ').nth(1).unwrap().trim_end_matches("},");
-        let expected =
-            format!("--kubeconfig ./kubeconfig: {list}: {name:?} is there twice, allowed each name once");
+        let expected = format!("--kubeconfig ./kubeconfig: {list}: {name:?} is there twice, allowed once");
         assert_eq!(verdict(&text.replace(once, twice), None).await, expected);
     }
 }
@@ -187,7 +186,10 @@ async fn an_unreadable_file_and_one_of_another_shape_are_told_apart() {
     let half = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&half, b"\xff\xfea\0b").unwrap();
     let half = connect(Some(half.path()), None).await.err().unwrap().to_string();
-    assert!(half.ends_with(": not a kubeconfig: the text is UTF-16, and ends within a character"), "{half}");
+    assert!(
+        half.ends_with(": not a kubeconfig: the file is UTF-16 and ends in the middle of a character"),
+        "{half}"
+    );
     let broken = verdict("clusters: {a: b}\n", None).await;
     assert!(broken.starts_with("--kubeconfig ./kubeconfig: not a kubeconfig: "), "{broken}");
     assert_eq!(broken.lines().count(), 1, "{broken}");

@@ -32,7 +32,7 @@ impl TokenFile {
             return Err("the file is empty, a token is needed".into());
         }
         let mut header = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| "the token has characters that no token has".to_owned())?;
+            .map_err(|_| "the token has characters that are not allowed in an HTTP header".to_owned())?;
         header.set_sensitive(true);
         Ok(header)
     }

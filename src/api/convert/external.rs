@@ -84,7 +84,7 @@ pub(super) fn convert(
                 && !addresses.is_empty()
                 && !ranges.iter().any(is_about)
             {
-                let outcome = "is of none of the load balancer's families: it restricts nothing";
+                let outcome = "restricts nothing: the load balancer has no address of this IP family";
                 problems.push(subject.unserved("spec.loadBalancerSourceRanges", range, outcome));
             }
             external.source_ranges = ranges;
@@ -134,7 +134,7 @@ fn source_ranges(
     let mut ranges = Vec::with_capacity(texts.len());
     for (field, text) in texts {
         let range: IpNet = sloppy::parse_cidr(text).ok_or_else(|| {
-            let allowed = "a CIDR; until then the load balancer's addresses are not served";
+            let allowed = "a CIDR (until it is corrected, the load balancer's addresses are not served)";
             subject.problem(field, format!("{text:?}"), allowed)
         })?;
         ranges.push(range.trunc());

@@ -46,8 +46,8 @@ pub(super) fn apply(
             field,
             format!("{found} addresses with {port_count} ports"),
             format!(
-                "are served without those behind the first {kept}: addresses from outside times ports, and \
-                 times source ranges where there are some, are at most {MOST_ENTRIES}"
+                "are too many: only the first {kept} are served (external addresses × ports, × source ranges if there \
+                 are any, are at most {MOST_ENTRIES})"
             ),
         ));
         let left_out = addresses.split_off(kept);

@@ -335,7 +335,7 @@ fn source_ranges() {
     assert_eq!(
         problems,
         ["Service default/web: spec.loadBalancerSourceRanges[1]: found \"10.0.0.0/33\", \
-          allowed a CIDR; until then the load balancer's addresses are not served"]
+          allowed a CIDR (until it is corrected, the load balancer's addresses are not served)"]
     );
     let (external, problems) = balanced("loadBalancerSourceRanges: ['fd00::/8', 10.0.0.0/8]");
     assert_eq!(external.source_ranges.len(), 2, "ranges of both families are usual");
@@ -344,8 +344,10 @@ fn source_ranges() {
     assert_eq!(external.load_balancer_ips, ips(&["203.0.113.1"]));
     assert_eq!(
         problems,
-        ["Service default/web: spec.loadBalancerSourceRanges: fd00::/8 is of none of the \
-          load balancer's families: it restricts nothing"]
+        [
+            "Service default/web: spec.loadBalancerSourceRanges: fd00::/8 restricts nothing: the load balancer \
+         has no address of this IP family"
+        ]
     );
     let (external, problems) = balanced("externalIPs: [127.0.0.1, 198.51.100.1]");
     assert_eq!(external.external_ips, ips(&["198.51.100.1"]));
@@ -399,9 +401,8 @@ fn a_service_with_many_ports_at_many_addresses() {
     let [problem] = &problems[..] else { panic!("{} problems", problems.len()) };
     assert_eq!(
         problem.to_string(),
-        "Service default/web: spec.externalIPs: 2000 addresses with 1000 ports are served without those behind \
-         the first 65: addresses from outside times ports, and times source ranges where there are some, \
-         are at most 65536"
+        "Service default/web: spec.externalIPs: 2000 addresses with 1000 ports are too many: only the first 65 \
+         are served (external addresses × ports, × source ranges if there are any, are at most 65536)"
     );
     assert!(!problem.is_invalid(), "the API has no such limit");
 }

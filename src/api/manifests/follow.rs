@@ -46,13 +46,13 @@ impl Stamp {
 }
 
 /// What is wrong with a folder whose file system seems to be unmounted.
-const NOT_MOUNTED: &str = "is empty, and on another device than before, as if its file system were not mounted (a manifest without \
-     objects says that there is nothing)";
+const NOT_MOUNTED: &str = "is empty and on another device than before: its file system is probably not mounted (if \
+     there are really no objects, put a manifest without objects there)";
 
 /// What is wrong with a file without a byte. Nobody writes one on purpose, but every command with `> FILE` leaves one
 /// if it fails, and has one while it runs; so does a full disk.
-const EMPTY: &str =
-    "is empty, as if nobody had finished it (a comment, or a list without items, says that there is nothing)";
+const EMPTY: &str = "has no content, perhaps because the command that writes it failed (if there are really no \
+     objects, write a comment or a list without items)";
 
 /// The device that a path is on.
 fn device(path: &Path) -> io::Result<u64> {
@@ -232,7 +232,7 @@ impl ManifestSource {
             }
             // A folder may have a manifest's name, but not the name of a file whose objects are in force.
             Ok(None) if !self.store.knows(file) => return Vec::new(),
-            Ok(None) => Err(unreadable(&"is no file any more")),
+            Ok(None) => Err(unreadable(&"is no longer a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {
                 // Deleted, if that can be known: a folder that is gone with all its files, or is another one, may just
                 // not be mounted at the moment.
@@ -277,7 +277,7 @@ impl ManifestSource {
         if self.amiss.get(path).is_none_or(|told| told != text) {
             let period = RECHECK_SOON.as_secs();
             tracing::warn!(
-                "{}: {text}; what is in force stays so, and it is looked at again every {period} s",
+                "{}: {text}; the objects in force stay, and it is checked again every {period} s",
                 path.display()
             );
             self.amiss.insert(path.to_owned(), text.to_owned());

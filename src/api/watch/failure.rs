@@ -134,7 +134,7 @@ impl fmt::Display for Failure {
                 write!(f, "the server is behind: it offers version {offered}, {seen} was seen before")
             }
             Self::Incomplete => f.write_str("the answer ended before the list was complete"),
-            Self::ShortWatch => f.write_str("the server ends each watch at once"),
+            Self::ShortWatch => f.write_str("the server closed the watch at once, without sending anything"),
         }
     }
 }

@@ -84,11 +84,11 @@ impl WatchReport {
         if self.logged.as_ref() != Some(&reason) {
             if failure.is_gone() {
                 // The normal outcome of having been disconnected for long.
-                tracing::info!(err = text, "Too much was missed, getting the complete set again");
+                tracing::info!(err = text, "The watch cannot be resumed, listing all objects again");
             } else {
                 tracing::warn!(
                     err = text,
-                    "The API server cannot be watched, keeping what is known and trying again"
+                    "Watching the API server failed, keeping the known objects and trying again"
                 );
             }
             self.logged = Some(reason);

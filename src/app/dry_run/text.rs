@@ -147,13 +147,13 @@ impl fmt::Display for Foretold<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Finding::Removed { what, names } if what == "ipsets" => {
-                write!(f, "remove ipsets that no rule of others' refers to: {}", names.join(", "))
+                write!(f, "remove ipsets that no other rule refers to: {}", names.join(", "))
             }
             Finding::Removed { what, names } => write!(f, "remove {what}: {}", names.join(", ")),
             Finding::Added(what) => write!(f, "add {what}"),
             Finding::Lost { what, rules } => write!(
                 f,
-                "NOT ACCEPTED ANY MORE in {what}, which drops what no rule accepts (accept it by a rule of your own): {}",
+                "NO LONGER ACCEPTED in {what}, which drops what no rule accepts (add accept rules of your own): {}",
                 rules.join(", ")
             ),
             // `Back` is not a finding of a takeover that only begins.

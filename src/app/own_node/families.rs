@@ -56,8 +56,9 @@ pub(super) fn check(
             "Detect-local-mode set to ClusterCIDR, but no cluster CIDR specified for primary IP family"
         );
         tracing::warn!(
-            "Pods cannot be told from clients outside: where externalTrafficPolicy is Local, a node without an endpoint \
-             sends everybody to those of other nodes, as kube-proxy does in ipvs mode; --cluster-cidr would change that"
+            "Pods cannot be told apart from outside clients: where externalTrafficPolicy is Local, a node without a \
+             local endpoint forwards all clients to endpoints on other nodes, as kube-proxy does in ipvs mode; set \
+             --cluster-cidr to avoid this"
         );
     }
     Ok(())
@@ -86,7 +87,7 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
     };
     let wrong = |what: &str, networks: &[IpNet]| {
         misses(networks).then(|| {
-            format!("the primary family is {primary}, and {what} has networks of the other one only")
+            format!("the primary IP family is {primary}, but {what} has only networks of the other family")
         })
     };
     match options.local_detector {
@@ -111,8 +112,8 @@ fn findings(ips: &NodeIps, dual_stack: bool, pod_cidrs: &[IpNet], options: &Prox
             );
         } else if families.len() == 1 && cluster.len() == 2 {
             told.push(
-                "nodePortAddresses has networks of one IP family only, and the cluster has two: node ports of the other \
-                 one are served on all addresses"
+                "nodePortAddresses has networks of only one IP family, but the cluster has two: node ports of the \
+                 other family are served on all addresses"
                     .to_owned(),
             );
         } else {
@@ -127,7 +128,7 @@ fn listens_in_vain(family: Family, listening: &Listening) -> impl Iterator<Item 
     listening.iter().filter_map(move |(setting, address)| {
         let address = address.filter(|address| !address.ip().is_unspecified())?;
         let other = Family::of(address.ip());
-        (other != family).then(|| format!("the only family is {family}, and {setting} is {other}: {address}"))
+        (other != family).then(|| format!("this node has only {family}, but {setting} is {other}: {address}"))
     })
 }
 
@@ -199,7 +200,7 @@ mod tests {
                 &v4,
                 &["fd00::/64"],
                 at("[::]:1", ""),
-                &["ipvs.excludeCIDRs has networks of the other one only"],
+                &["ipvs.excludeCIDRs has only networks of the other family"],
             ),
             (&v4, &["fd00::/64", "10.0.0.0/8"], at("0.0.0.0:1", "127.0.0.1:2"), &[]),
             (
@@ -207,8 +208,8 @@ mod tests {
                 &[],
                 at("[::1]:1", "[fd00::1]:2"),
                 &[
-                    "the only family is IPv4, and healthzBindAddress is IPv6: [::1]:1",
-                    "the only family is IPv4, and metricsBindAddress is IPv6: [fd00::1]:2",
+                    "this node has only IPv4, but healthzBindAddress is IPv6: [::1]:1",
+                    "this node has only IPv4, but metricsBindAddress is IPv6: [fd00::1]:2",
                 ],
             ),
         ] {
@@ -227,10 +228,14 @@ mod tests {
         let both = &["10.244.0.0/16", "fd00:10::/56"][..];
         for (cluster, given, wanted) in [
             (&[][..], &[][..], Some("nodePortAddresses is unset; ")),
-            (both, &["192.0.2.0/24"], Some("nodePortAddresses has networks of one IP family only")),
+            (both, &["192.0.2.0/24"], Some("nodePortAddresses has networks of only one IP family")),
             (both, &["192.0.2.0/24", "fd00::/64"], None),
             (&["10.244.0.0/16"], &["192.0.2.0/24"], None),
-            (&["10.244.0.0/16"], &["fd00::/64"], Some("the primary family is IPv4, and nodePortAddresses")),
+            (
+                &["10.244.0.0/16"],
+                &["fd00::/64"],
+                Some("the primary IP family is IPv4, but nodePortAddresses"),
+            ),
         ] {
             let options = ProxyOptions {
                 cluster_cidrs: networks(cluster),

@@ -15,7 +15,7 @@ pub(super) async fn look_for(addresses: Vec<IpAddr>) {
     if !addresses.iter().copied().any(may_be_here) {
         tracing::warn!(
             ?addresses,
-            "None of the addresses that the Node object has is on a device here. Is this the node's network? (A pod needs \
+            "No network device here has any of the Node object's addresses. Is this the node's network? (A pod needs \
              hostNetwork: true)"
         );
     }

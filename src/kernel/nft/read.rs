@@ -92,7 +92,7 @@ fn read_contents(
             } else {
                 let name = set.name;
                 let key = if encoded.key.is_empty() { "*" } else { &format!("{:02x?}", encoded.key) };
-                strange = Some(format!("set {name} holds what this program never puts there: {key}"));
+                strange = Some(format!("set {name} holds an element that kube-ipvs never adds: {key}"));
             }
         }
     }
@@ -108,7 +108,9 @@ fn read_contents(
 fn inspect(socket: &mut Socket, family: Family, table: FoundTable) -> Result<RuleSettings, Unfit> {
     let found = read_rules(socket, family)?;
     let settings = found.iter().rev().find_map(|rule| settings_of(wire::comment_of(&rule.user_data)?));
-    let settings = settings.ok_or_else(|| Unfit::Other("no rule tells the settings".to_owned()))?;
+    let settings = settings.ok_or_else(|| {
+        Unfit::Other("no rule has the comment in which kube-ipvs records its settings".to_owned())
+    })?;
     let ruleset = Ruleset::new(family, &settings, Variant::ALL[0]);
     ensure(table.flags == 0, || format!("the table has flags {:#x}", table.flags))?;
     for set in &ruleset.sets {

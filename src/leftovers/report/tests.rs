@@ -63,7 +63,10 @@ fn the_log_says_what_was_done_and_why_not() {
         ('I', r#""Removed" what="ipsets" count=1 names="KUBE-LOOP-BACK""#),
         ('I', r#""Added" what="iptables-nft filter: accept rule""#),
         ('W', r#""INPUT drops what no rule accepts, and kube-proxy's accept rules "#),
-        ('W', r#""Leaving what kube-proxy left" what="device kube-ipvs0" why="it is not a dummy""#),
+        (
+            'W',
+            r#""Not removing something that kube-proxy left" what="device kube-ipvs0" why="it is not a dummy""#,
+        ),
         (
             'E',
             r#""Cannot remove what kube-proxy left, or replace it" what="iptables-legacy" err="no programs""#,
@@ -110,12 +113,16 @@ fn only_what_fails_is_said_to_be_tried_again() {
     };
     let none: [&str; 0] = [];
     for (before, after, expected) in [
-        (&well, &failed, &["What failed is tried again"][..]),
+        (
+            &well,
+            &failed,
+            &["Some leftovers of kube-proxy could not be removed or replaced, trying again"][..],
+        ),
         (&failed, &failed, &none),
-        (&failed, &well, &["Everything that failed before has now succeeded"]),
+        (&failed, &well, &["All leftovers of kube-proxy that failed before are now removed or replaced"]),
         (&well, &back, &none),
         (&back, &back, &none),
-        (&back, &well, &["What kube-proxy made beside kube-ipvs is gone"]),
+        (&back, &well, &["What kube-proxy wrote beside kube-ipvs is removed"]),
     ] {
         let lines: Vec<String> = said(before, after);
         assert_eq!(lines, expected, "{before:?} {after:?}");

@@ -52,8 +52,9 @@ fn ignore<T>(_: &mut Flags, _: T) {}
 /// Why flags have no effect here.
 mod because {
     pub(super) const IPTABLES_MODE: &str = "No effect: for mode iptables only";
-    pub(super) const NO_INFORMERS: &str = "No effect: nothing is looked at again unless it changed";
-    pub(super) const NO_LIMIT: &str = "No effect: a few watches need no limit";
+    pub(super) const NO_INFORMERS: &str =
+        "No effect: there is no periodic resync, since only changes are processed";
+    pub(super) const NO_LIMIT: &str = "No effect: requests to the API server are not rate-limited";
     pub(super) const NO_CADVISOR: &str = "No effect: for the machine information of kube-proxy";
     pub(super) const NO_BUFFER: &str = "No effect: log lines are written at once, to standard error";
     pub(super) const NO_FILES: &str = "No effect: the log has one level for all";
@@ -253,7 +254,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "",
         "Node ports are served on the addresses of this node in these networks, never on loopback ones. The words primary \
          (the addresses in the Node object, one per IP family), localhost (127.0.0.0/8,::1/128: on none) and all \
-         (0.0.0.0/0,::/0) may be among them. An IP family of which nothing is given: on all",
+         (0.0.0.0/0,::/0) may be among them. An IP family without an entry is served on all addresses",
         Set::List(|flags, list| flags.configuration.node_port_addresses.get_or_insert_default().extend(list)),
     ),
     switch("masquerade-all", "Masquerade all traffic to cluster IPs", |flags, on| {

@@ -363,10 +363,13 @@ fn what_is_wrong_is_one_clear_line() {
         (&["--resource-container=x"], "unknown flag: --resource-container; --help lists all flags"),
         (&["-x"], "unknown flag: -x; --help lists all flags"),
         (&["-config=x"], "unknown flag: -c; --help lists all flags"),
-        (&["run"], "unexpected argument \"run\": only flags are taken; the value of a switch follows a '='"),
+        (
+            &["run"],
+            "unexpected argument \"run\": only flags are accepted; give a boolean flag its value as --flag=value",
+        ),
         (
             &["--", "--version"],
-            "unexpected argument \"--version\": only flags are taken; the value of a switch follows a '='",
+            "unexpected argument \"--version\": only flags are accepted; give a boolean flag its value as --flag=value",
         ),
         (&["--version=1.2"], "--version: Invalid value: \"1.2\": must be true, false or raw"),
         (&["--version="], "--version: Invalid value: \"\": must be true, false or raw"),

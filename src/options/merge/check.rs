@@ -111,7 +111,7 @@ impl Check<'_> {
             });
         preferred.unwrap_or_else(|| {
             self.notices.push(Notice::warning(
-                "Objects come in protocol buffers or JSON, and nothing else: asking for protocol buffers",
+                "Only protocol buffers and JSON are supported: asking for protocol buffers",
                 format!("{place}: {written:?}: allowed are {PROTOBUF} and application/json"),
             ));
             true
@@ -142,11 +142,11 @@ impl Check<'_> {
         }
         if scheduler.len() > LONGEST || scheduler.contains('\0') {
             let allowed =
-                "must not be longer than 15 bytes, nor have a zero byte: no name of a scheduler has";
+                "must be at most 15 bytes long, without a zero byte, as the names of all schedulers are";
             self.invalid(names::SCHEDULER, scheduler, allowed);
         }
         let does = match scheduler {
-            "ovf" => Some("refuses clients beyond two connections to each endpoint"),
+            "ovf" => Some("refuses new connections once each endpoint has two"),
             "fo" | "dh" => Some("sends all clients of an address to one endpoint"),
             // lblcr then takes another endpoint beside the first one, and from then on the least loaded of these.
             "lblc" => {
@@ -274,9 +274,13 @@ impl Check<'_> {
                 name.at(self.origin)
             ));
         } else if text.len() > LONGEST_INTERFACE_NAME {
-            self.invalid(name, text, "must not be longer than 15 bytes: no name of an interface of Linux is");
+            self.invalid(name, text, "must be at most 15 bytes long, as all interface names of Linux are");
         } else if text.contains(|character: char| character == '/' || character.is_whitespace()) {
-            self.invalid(name, text, "must not contain a slash or white space: no name of an interface does");
+            self.invalid(
+                name,
+                text,
+                "must not contain a slash or white space, which interface names cannot have",
+            );
         } else {
             // Linux accepts such names. Without this check, the rules would recognize no pod by it, and nobody would
             // notice.

@@ -167,7 +167,7 @@ fn bodies() {
     let status = Status { synced_once: false, ..with([(Family::V4, v4), (Family::V6, v6)]) };
     assert_eq!(
         healthz(&status, clock.at(20), PERIOD).body,
-        r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["not everything has been written to the kernel once since the start"]}"#
+        r#"{"lastUpdated":"2026-11-22T15:00:03.5Z","currentTime":"2026-11-22T15:00:20.5Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-22T15:00:03.5Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":true}},"reasons":["the first complete sync since the start has not finished"]}"#
     );
     let status = Status { synced_once: true, failures: failures(["virtual server x: no"]), ..status };
     assert_eq!(

@@ -144,7 +144,7 @@ fn what_is_no_file_any_more_keeps_what_is_in_force() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let said = verdict(&mut source, &file);
-    assert!(said.contains("a.yaml") && said.contains("is no file any more"), "{said}");
+    assert!(said.contains("a.yaml") && said.contains("is no longer a regular file"), "{said}");
     assert_eq!(look(&mut source), 0, "nothing is withdrawn");
     assert!(source.store.is_broken(&file));
     assert_eq!(source.store.paths().count(), 1);

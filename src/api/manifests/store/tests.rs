@@ -281,8 +281,12 @@ fn a_service_of_which_something_is_left_out_applies() {
         )
     };
     for (change, addresses, remark) in [
-        ("loadBalancerSourceRanges: [198.51.100.0/24, nonsense]", 0, "are not served"),
-        ("loadBalancerSourceRanges: [2001:db8::/32]", 1, "restricts nothing"),
+        ("loadBalancerSourceRanges: [198.51.100.0/24, nonsense]", 0, "are not served)"),
+        (
+            "loadBalancerSourceRanges: [2001:db8::/32]",
+            1,
+            "restricts nothing: the load balancer has no address of this IP family",
+        ),
         ("externalIPs: [203.0.113.1, 999.0.0.1]", 1, "the others are served"),
         ("healthCheckNodePort: 99999, externalTrafficPolicy: Local", 1, "1 to 65535"),
     ] {

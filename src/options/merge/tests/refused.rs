@@ -32,8 +32,8 @@ fn wrong_flags_are_named() {
         (&["--detect-local-mode=nodecidr"], r#"--detect-local-mode: Invalid value: "nodecidr": must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or empty"#.into()),
         (&["--detect-local-mode=BridgeInterface"], r#"--pod-bridge-interface: Invalid value: "": must not be empty where --detect-local-mode is BridgeInterface"#.into()),
         (&["--detect-local-mode=InterfaceNamePrefix"], r#"--pod-interface-name-prefix: Invalid value: "": must not be empty where --detect-local-mode is InterfaceNamePrefix"#.into()),
-        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=sixteen-letters-"], r#"--pod-bridge-interface: Invalid value: "sixteen-letters-": must not be longer than 15 bytes: no name of an interface of Linux is"#.into()),
-        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a b"], r#"--pod-bridge-interface: Invalid value: "a b": must not contain a slash or white space: no name of an interface does"#.into()),
+        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=sixteen-letters-"], r#"--pod-bridge-interface: Invalid value: "sixteen-letters-": must be at most 15 bytes long, as all interface names of Linux are"#.into()),
+        (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a b"], r#"--pod-bridge-interface: Invalid value: "a b": must not contain a slash or white space, which interface names cannot have"#.into()),
         (&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=brü0"], r#"--pod-bridge-interface: Invalid value: "brü0": must be of printable ASCII characters without a quotation mark"#.into()),
         (&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=a\"b"], r#"--pod-interface-name-prefix: Invalid value: "a\"b": must be of printable ASCII characters without a quotation mark"#.into()),
         (&["--nodeport-addresses=10.0.0.0/8,x"], r#"--nodeport-addresses[1]: Invalid value: "x": must be a network such as 192.0.2.0/24 or fd00:1::/64, or one of the words primary, localhost and all"#.into()),
@@ -152,7 +152,7 @@ fn a_scheduler_has_a_name_that_a_kernel_can_have_it_by() {
         &*with_flags(&[&format!("--ipvs-scheduler={longest}")]).unwrap().options.proxy.scheduler,
         longest
     );
-    let allowed = "must not be longer than 15 bytes, nor have a zero byte: no name of a scheduler has";
+    let allowed = "must be at most 15 bytes long, without a zero byte, as the names of all schedulers are";
     assert_eq!(
         with_flags(&[&format!("--ipvs-scheduler={longest}-")]).unwrap_err().to_string(),
         format!("--ipvs-scheduler: Invalid value: \"fifteen-letters-\": {allowed}")

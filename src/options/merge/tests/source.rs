@@ -18,7 +18,7 @@ fn manifests_are_a_source_of_their_own() {
 fn objects_come_in_protocol_buffers_unless_json_is_preferred() {
     const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
     let warnings = |merged: &Merged| {
-        let about = |notice: &&Notice| notice.message.starts_with("Objects come");
+        let about = |notice: &&Notice| notice.message.starts_with("Only protocol buffers");
         merged.notices.iter().filter(about).map(|notice| notice.detail.clone()).collect::<Vec<_>>()
     };
     let asked = |merged: Merged| {

@@ -79,7 +79,7 @@ fn schedulers_that_do_not_balance_are_told_of() {
         ("lc", None),
         ("sh", None),
         ("mh", None),
-        ("ovf", Some("ovf refuses clients beyond two connections to each endpoint")),
+        ("ovf", Some("ovf refuses new connections once each endpoint has two")),
         ("fo", Some("fo sends all clients of an address to one endpoint")),
         ("dh", Some("dh sends all clients of an address to one endpoint")),
         (

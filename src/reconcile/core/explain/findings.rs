@@ -49,7 +49,7 @@ pub(super) fn of(
     if !reconciler.cluster.is_complete() {
         findings.push(INCOMPLETE.to_owned());
     } else if !is_looked_at {
-        findings.push("It was not looked at yet: others are written first.".to_owned());
+        findings.push("It is not processed yet: other Services are written first.".to_owned());
     }
     findings.extend(service.remarks.iter().map(|remarks| format!("{remarks}.")));
     let unserved = |address: &&IpAddr| !reconciler.families.contains(&Family::of(**address));
