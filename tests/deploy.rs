@@ -432,7 +432,8 @@ fn setting_the_image_sets_it_for_all_containers() {
     assert!(count >= 5, "{count}");
 }
 
-/// kubeadm's clusters have such a configuration, which knows the API server.
+/// kubeadm's clusters have this `ConfigMap` already, with the API server in it: whoever applies another object must not
+/// replace it by ours.
 #[test]
 fn a_configuration_that_is_to_be_edited_comes_with_nothing_else() {
     for folder in kustomizations() {
@@ -473,7 +474,7 @@ fn the_dry_run_is_that_of_the_canarys_start() {
     assert_eq!(dry_run.node_name.take().as_deref(), Some("NODE"), "as the manual edits it");
     let daemonset = daemonset("canary/daemonset.yaml");
     let mut canary = pod(&daemonset).clone();
-    // The start has probes, chooses its nodes by label, and has the folder of modules, which a dry run does not load.
+    // The start has probes, chooses its nodes by label, and has the folder of kernel modules: a dry run loads none.
     (canary.node_selector, canary.priority_class_name) = (None, None);
     canary.volumes.as_mut().expect("volumes").retain(|volume| volume.name != "lib-modules");
     let start = &mut canary.containers[0];

@@ -216,7 +216,7 @@ fn a_restart_writes_nothing() {
         .stdout(fs::File::create(&monitor).expect("a file"))
         .spawn()
         .expect("ip monitor");
-    // It receives events, and keeps receiving them.
+    // `ip monitor` receives events, and keeps receiving them.
     let hears = |address: &str| {
         shell(&format!("ip address add {address} dev lo; ip address del {address} dev lo"));
         monitored().contains(address)

@@ -117,7 +117,7 @@ fn a_load_balancer_whose_many_ranges_all_change() {
     for (old_bits, new_bits) in [(24, 25), (25, 24)] {
         assert_grows_with_size(100, |count| {
             let (actual, wanted) = (ranges(count, old_bits), ranges(count, new_bits));
-            // The old ranges have not been looked at yet.
+            // Only the new ranges are to be compared; nobody has looked at the old ones yet.
             let scope: Scope = wanted.keys().collect();
             let begin = processor_time();
             let plan = diff(&wanted, &actual, &scope);

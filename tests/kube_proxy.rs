@@ -2,7 +2,7 @@
 //! get the same objects from the real API machinery. `make compare` runs this; `make test` does not, since kube-proxy
 //! has to be built from source first, with the many libraries of the release.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, and the program in `KUBE_PROXY` (`tests/lab/kube-proxy/build.sh`).
+//! Needs `KUBEBUILDER_ASSETS`, and the program that `KUBE_PROXY` names (`tests/lab/kube-proxy/build.sh`).
 
 #![expect(clippy::unwrap_used, reason = "this is all test code; clippy knows only #[test] functions as such")]
 

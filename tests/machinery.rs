@@ -1,7 +1,7 @@
 //! The whole program on a real kernel, fed by the real API machinery: what happens to Services and EndpointSlices shows
 //! in the kernel, and neither the end of the API server nor the program's own takes anything away.
 //!
-//! Needs `kube-apiserver` and `etcd` in the folder in `KUBEBUILDER_ASSETS`. They run in the lab's first network
+//! Needs `kube-apiserver` and `etcd` in the folder that `KUBEBUILDER_ASSETS` names. They run in the lab's first network
 //! namespace, once for all tests ([`control_plane`]); each test is a node of its own.
 
 #![expect(unreachable_pub, reason = "modules of a test program have no face")]

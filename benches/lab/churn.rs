@@ -32,7 +32,7 @@ pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
     let first = size.services;
     let endpoint = endpoint_address(size.services * size.endpoints + 1);
     let mut first_mebibytes = None;
-    // The first round fills what is kept for reuse, and so belongs to the state before.
+    // The first round fills what is kept for reuse, so growth is measured from its end on.
     for round in 0..=services / TOGETHER {
         // Different Services each time, so that anything kept of deleted ones adds up.
         let first = first + round * TOGETHER;

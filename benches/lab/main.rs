@@ -11,8 +11,8 @@
 //!   what the event asks for. The kernel is polled by small netlink requests ([`look`]), which are part of the figure.
 //! * **memory, processor time** ([`live`], [`churn`]): what `/proc` shows of the process.
 //!
-//! Each figure is the smallest of several rounds: whatever else the machine does only adds to it. Counts of writes,
-//! which should be none, are the largest.
+//! Each figure is the smallest of several rounds: whatever else the machine does only adds to it. Of counts of writes,
+//! which should be zero, the largest is taken.
 //!
 //! `cargo bench --bench lab` measures everything, `-- --quick` a part of it in two minutes, `-- --machinery` only what
 //! needs the API machinery (`-- --machinery 1000x10` at that size). Without `--bench` (as

@@ -99,7 +99,7 @@ impl fmt::Display for Problem {
 }
 
 /// How many problems of one object are spelled out. The others are only counted, since an object may have as many as
-/// fit in.
+/// fit into it.
 const SAID: usize = 10;
 /// How much of a found value is quoted, in bytes.
 const FOUND_BYTES: usize = 256;

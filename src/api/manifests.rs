@@ -90,7 +90,7 @@ pub struct ManifestSource {
     loaded: bool,
     /// Set at the beginning of `load`.
     watcher: Option<Watcher>,
-    /// What each file is recognised as unchanged by.
+    /// How each file is recognised as unchanged.
     stamps: HashMap<PathBuf, Stamp>,
     /// What cannot be watched or listed, or is not mounted, with what the user was told about it.
     amiss: HashMap<PathBuf, String>,

@@ -65,8 +65,8 @@ pub fn own_stay(merged: Merged) -> anyhow::Result<()> {
 }
 
 /// Does `work` on a thread of its own. `None`: SIGTERM came before it was done. SIGTERM ends the program at once, also
-/// where it is the first process of a container, which is ended only by signals that it handles. The work may stop
-/// anywhere: it changes the kernel in transactions.
+/// where the program is the first process of a container, which is ended only by signals that it handles. The work may
+/// stop anywhere: it changes the kernel in transactions.
 fn until_sigterm<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<Option<T>> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build();
     runtime.context("cannot wait for SIGTERM")?.block_on(async {
@@ -114,7 +114,7 @@ fn stay(merged: &Merged) {
             let report = cleanup::clean_own();
             is_due = report.is_worth_another_try();
             if !is_due {
-                // `tell` has logged what is out of reach, and nobody waits for an exit status.
+                // `tell` logs what is out of reach; its error would be for the exit status, which nobody waits for.
                 let _ = tell(&report);
                 tell_what_stays(merged);
             } else if report != before {

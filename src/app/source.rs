@@ -49,7 +49,8 @@ impl Opened {
     }
 }
 
-/// Opens the source, and the receiver of Events about this program: the API server, if there is one.
+/// Opens the source of facts, and the way for Kubernetes Events: to the API server, or to nobody where files are the
+/// source.
 pub(super) async fn open(
     options: &Options,
     metrics: &Arc<Metrics>,

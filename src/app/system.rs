@@ -82,8 +82,8 @@ fn small_table(root: &Path) -> Option<SmallTable> {
     (!grows && size < wanted).then(|| SmallTable { size, most, bits: wanted.ilog2() })
 }
 
-/// The first line of a file, without reading further: the kernel generates the lines of this file as they are read,
-/// walking from the first virtual server for each line (four seconds for 50,000 of them).
+/// The first line of a file, without reading further: the kernel generates the lines of `/proc/net/ip_vs` as they are
+/// read, and walks from the first virtual server on for each line (four seconds for 50,000 of them).
 fn first_line(path: &Path) -> io::Result<String> {
     let mut line = String::new();
     BufReader::with_capacity(LINE_BYTES, File::open(path)?).read_line(&mut line)?;

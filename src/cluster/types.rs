@@ -202,7 +202,7 @@ pub struct Service {
     pub internal_policy: Policy,
     /// How the Service is reached besides its cluster IPs; `None` if it is not. Few Services have this.
     pub external: Option<Box<External>>,
-    /// What parts of the object are invalid and left out, or valid but not served, in words; `None` if there are none.
+    /// Which parts of the object are invalid and left out, or valid but not served, in words; `None` if there are none.
     /// Few Services have remarks.
     pub remarks: Option<Box<str>>,
 }

@@ -93,7 +93,8 @@ fn without(network: IpNet, address: IpAddr) -> Vec<IpNet> {
 }
 
 /// Where load balancers may ask for a Service's health check node port on one of its addresses. Some send their query
-/// to the address that they send the traffic to, where it would find a port that the Service does not have.
+/// to the address that they send the traffic to: without this element, it would be refused there, as at any port that
+/// the Service does not have.
 pub(super) fn of_health_checks(external: &External, address: IpAddr) -> Option<Element> {
     let port = external.health_check_node_port?;
     Some(Element::HealthCheck(VirtualServerKey { address, protocol: Protocol::Tcp, port }))

@@ -144,7 +144,7 @@ impl Desired {
         self.settings.keys().collect()
     }
 
-    /// Whether these tables stay: none of them has to be replaced, because of other settings or because it was altered.
+    /// Whether these tables stay: none of them has to be replaced, be it for other settings or because it was altered.
     pub fn keeps(&self, rules: &BTreeMap<Family, Rules>) -> bool {
         rules
             .iter()

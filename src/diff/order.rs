@@ -8,7 +8,7 @@
 //! | 3 | new and changed virtual servers | |
 //! | 4 | new and revived real servers | a Service is never without a server while servers are replaced |
 //! | 5 | weight 0, removed real servers; removed virtual servers of an address that will be shared | a shared address no longer proves whose they are |
-//! | 6 | addresses and routes; other ways inside the cluster, and drops of entry points that these ways bypass; removed drops; addresses that were ours alone and become shared | they attract traffic: only when there is a virtual server to take it, and it must not be dropped; virtual servers that leave a shared address are gone |
+//! | 6 | addresses and routes; other ways inside the cluster, and drops of entry points that these ways bypass; removed drops; addresses that were ours alone and become shared | they attract traffic: only when there is a virtual server to take it, and it must not be dropped; virtual servers that are removed at a shared address are gone by then |
 //! | 7 | removed addresses; ways inside the cluster to removed virtual servers | traffic must stop before the virtual server that takes it goes |
 //! | 8 | removed virtual servers | |
 //! | 9 | removed elements | ownership is given up last: a crash in between leaves nothing without an owner |

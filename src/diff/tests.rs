@@ -533,7 +533,7 @@ fn a_threshold_is_not_left_and_not_believed_to_stay() {
     }
 }
 
-/// Whatever reports that all is well asks only this, including the properties in these tests.
+/// Everything that reports that all is well asks only [`accepts`], and so do the properties in these tests.
 #[test]
 fn only_what_is_as_wanted_is_accepted() {
     let server = tcp("10.96.0.1", 80);

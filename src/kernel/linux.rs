@@ -115,7 +115,7 @@ impl LinuxKernel {
     /// A function that does what [`Kernel::find_stale`] does, with a socket of its own, for another thread.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// If the socket cannot be opened.
     pub fn stale_finder() -> io::Result<impl FnMut(&Purge) -> Found + Send + use<>> {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         Ok(move |purge: &Purge| conntrack::find(&mut socket, purge))

@@ -105,7 +105,8 @@ pub struct Foundations {
 pub struct StaleEntry {
     /// Its flow.
     pub flow: Flow,
-    /// What the kernel calls it by: the value of its attribute `CTA_TUPLE_ORIG`, as the kernel wrote it, and its number.
+    /// What identifies it for the kernel: the value of its attribute `CTA_TUPLE_ORIG`, as the kernel wrote it, and its
+    /// number.
     id: (Box<[u8]>, u32),
 }
 

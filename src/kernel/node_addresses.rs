@@ -50,7 +50,7 @@ pub struct Monitor {
     interfaces: Interfaces,
     /// The interface whose addresses the kernel leaves out.
     ignored: Option<u32>,
-    /// Whether messages were lost since the last list.
+    /// Whether the list must be requested anew: messages were lost or left out since the last one.
     stale: bool,
     /// The addresses that were reported last.
     told: NodeAddresses,

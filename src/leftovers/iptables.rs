@@ -15,8 +15,8 @@ use crate::cluster::types::Family;
 use crate::kernel::Outcome;
 use crate::kernel::nft::whole_tables::WholeTables;
 
-/// The table used by kube-proxy that changes first: `KUBE-IPVS-FILTER` knows the Services of the day on which
-/// kube-proxy ended, and by itself rejects newer ones; what is left in nat only repeats what our own rules do.
+/// Of the tables that kube-proxy uses, the one that is changed first: `KUBE-IPVS-FILTER` knows the Services of the day
+/// on which kube-proxy ended, and by itself rejects newer ones; what is left in nat only repeats what our own rules do.
 pub(super) const FILTER: &[&str] = &["filter"];
 /// The other tables that kube-proxy uses.
 pub(super) const TRANSLATION: &[&str] = &["nat", "mangle"];

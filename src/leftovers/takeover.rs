@@ -74,8 +74,8 @@ pub struct Takeover {
 impl Takeover {
     /// A takeover that has not begun. `mark` is the bit of the packet mark that stands for "masquerade this";
     /// `families` are those in which this program has rules; virtual servers in the networks of `exclude_cidrs` stay.
-    /// `written` returns in which of these families everything has been written once: only there the rules tell what is
-    /// stale.
+    /// `written` returns those of these families in which everything has been written once: only there the rules tell
+    /// what is stale.
     pub fn new(
         mark: u32,
         families: BTreeSet<Family>,

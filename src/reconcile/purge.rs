@@ -5,8 +5,8 @@
 //! set was written, for what a crash left behind.
 //!
 //! A purge is not state: it cannot be compared and repaired. So the virtual servers to purge are noted when a step was
-//! done, or may have been. The purge begins in a pause between changes, or after a second without one. Where it fails
-//! it is tried once more.
+//! done, or may have been. The purge begins in a pause between changes, or after a second if no pause comes. Where it
+//! fails it is tried once more.
 //!
 //! The kernel walks its whole table to find stale entries, which may take seconds. So the search runs beside everything
 //! else, and searches take at most a third of the time. The entries found are deleted between changes, a piece at a
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// queue that waits for everyone who changes devices (`addrconf_dad_work`). Packets sent meanwhile leave the node, and
 /// connection tracking remembers that, as before.
 const ROUTED: Duration = Duration::from_secs(1);
-/// The pause after a purge, as a multiple of the time that the purge took.
+/// The pause after a purge, as a multiple of the time that its search took.
 const REST: u32 = 2;
 /// How many entries are deleted at once: some milliseconds of work for the kernel.
 const PIECE: usize = 1024;

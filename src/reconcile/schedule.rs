@@ -20,6 +20,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(1);
 /// A retry comes sooner, by up to one part in so many of its wait, if another retry is due then.
 const TOGETHER: u32 = 4;
+
 /// How urgent a key is; the first is worked on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {

@@ -182,7 +182,8 @@ impl Servers {
         port.local_endpoints.store(wanted.local_endpoints, Ordering::Relaxed);
     }
 
-    /// Closes and opens what is not as it should be: closes everything first, since another port may need the address.
+    /// Closes and opens what is not as it should be: first closes whatever is to go, since another port may need the
+    /// address.
     async fn look_again(&mut self, keys: &BTreeSet<Key>, failed: &mut impl FnMut(&Failed<'_>)) {
         for key in keys {
             let Some(port) = self.ports.get_mut(key) else { continue };

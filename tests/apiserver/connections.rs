@@ -143,7 +143,7 @@ fn write_kubeconfig(file: &Path, server: SocketAddr, user: &str) {
     std::fs::write(file, kubeconfig(&format!("{{server: 'http://{server}'}}"), user)).unwrap();
 }
 
-/// This program only connects when it is run again with this variable; see [`as_child`].
+/// Run again with this variable, this program does nothing but connect; see [`as_child`].
 const CHILD: &str = "APISERVER_TEST_CONNECTS_TO";
 
 /// The kubeconfig that the child uses, if any.

@@ -1,8 +1,8 @@
 //! Writes JSON as protocol buffers, as an API server does.
 //!
 //! The table of fields follows `generated.proto` of k8s.io/api and k8s.io/apimachinery. It is written independently of
-//! the program's, so that a wrong number there is not wrong here as well. Objects of these tests have no
-//! field outside it.
+//! the program's, so that a wrong number there is not wrong here as well. Objects of these tests have no field outside
+//! it.
 
 use quick_protobuf::Writer;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder in `KUBEBUILDER_ASSETS` (envtest's
-//! convention), on free ports and in a temporary folder.
+//! The real API machinery, as processes: `etcd` and `kube-apiserver` from the folder that `KUBEBUILDER_ASSETS` names
+//! (envtest's convention), on free ports and in a temporary folder.
 //!
 //! There are two users: `admin`, who may do everything, and `system:kube-proxy`, who may do what RBAC's role
 //! `system:node-proxier` allows. The processes end when the value is dropped, by their process ids.

@@ -22,7 +22,7 @@ pub(crate) use self::service::{Condition, Entry, Policy, Service};
 
 /// How long a client waits for an answer: long enough for a second segment, a second after the first.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How often a client tries that gets no answer.
+/// How often a client that gets no answer tries.
 const ATTEMPTS: usize = 3;
 
 /// The hosts, and what runs on them.

@@ -185,7 +185,8 @@ fn the_canary_ends_when_the_image_is_everywhere() {
     ]));
 }
 
-/// It waits on each node for kube-proxy: applied later, our sets would decide while nobody keeps them up to date.
+/// The cleanup of the roll-back waits on each node for kube-proxy: applied later, our sets would decide while nobody
+/// keeps them up to date.
 #[test]
 fn the_roll_back_comes_before_kube_proxy() {
     let procedure = procedures().into_iter().find(|text| text.contains("apply -k deploy/roll-back"));

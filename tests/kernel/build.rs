@@ -74,7 +74,7 @@ pub(crate) fn read_virtual_servers(ipvs: &mut Ipvs) -> BTreeMap<VirtualServerKey
     ipvs.read_all().expect("all virtual servers")
 }
 
-/// The commands by which `ipvsadm -S -n` would restore the state, sorted.
+/// The output of `ipvsadm -S -n`, sorted: one command for each server that would create it again.
 pub(crate) fn saved() -> Vec<String> {
     let mut lines: Vec<String> =
         shell("ipvsadm -S -n").lines().map(|line| line.trim_end().to_owned()).collect();

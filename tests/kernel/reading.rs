@@ -59,7 +59,7 @@ fn keys_are_read_one_by_one() {
     assert_eq!(kernel.read(&Selection::Keys(BTreeSet::new())).expect("nothing"), State::default());
 }
 
-/// They are picked from the whole table, which holds more.
+/// The elements and rules asked for are picked from the whole table, which holds more.
 fn elements_and_rules_are_read_by_key() {
     let mut kernel = kernel();
     let settings =

@@ -17,7 +17,7 @@ fn drifted(notes: Vec<Note>) -> Vec<Key> {
     notes.into_iter().filter_map(drift).collect()
 }
 
-/// Reading each one again would take an audit slice per second.
+/// Reading all of them again would take too long: the audit reads one slice per second.
 #[test]
 fn however_many_are_gone_all_are_back_in_seconds_and_each_is_told_once() {
     for count in [300, 10_000] {

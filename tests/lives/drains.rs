@@ -31,7 +31,7 @@ fn a_real_server_that_is_not_let_go_is_tried_again_ever_later() {
     assert_eq!(life.reconciler.drained().idle, 1);
 }
 
-/// It is deleted with its virtual server, which nobody looks at again.
+/// The last real servers are deleted with their virtual server, which nobody looks at again.
 #[test]
 fn the_last_real_server_that_goes_does_not_drain_any_more() {
     let mut life = settled(1, NEVER);

@@ -215,7 +215,7 @@ fn changes_go_between_the_pieces_in_which_much_is_deleted() {
     life.work(&search);
     let mut done = Vec::new();
     for number in 1.. {
-        // It is there before the loop looks for something to do.
+        // The change comes before the loop looks for something to do.
         life.feed(appears(number));
         let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
         life.work(&work);

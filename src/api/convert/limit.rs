@@ -10,8 +10,8 @@ use crate::cluster::types::External;
 ///
 /// Each port at each address is an entry point with a virtual server of its own, and each source range is an element of
 /// a set for each entry point of the load balancer's addresses. The API limits none of them: an object of 58 KB with
-/// 1,000 ports and 2,000 addresses would take more than 1 GB on each node. Each of kube-proxy's ipsets holds this many
-/// entries, for all Services together (contract 12.7).
+/// 1,000 ports and 2,000 addresses would take more than 1 GB on each node. This number is what each of kube-proxy's
+/// ipsets holds, for all Services together (contract 12.7).
 const MOST_ENTRIES: usize = 65_536;
 
 /// Leaves out the last addresses of a Service if it has too many for its number of ports: first those of `externalIPs`,
@@ -59,8 +59,8 @@ pub(super) fn apply(
     shorten(&mut external.external_ips, &open, "spec.externalIPs");
 }
 
-/// Removes addresses of the load balancer that are not served from the external IPs: those are open to everybody, but
-/// the source ranges are about the address, whichever list it is in.
+/// Removes from the external IPs the addresses of the load balancer that are not served: external IPs are open to
+/// everybody, but the source ranges are about the address, whichever list it is in.
 pub(super) fn take_out(unserved: Vec<IpAddr>, external_ips: &mut Vec<IpAddr>) {
     let unserved: BTreeSet<IpAddr> = unserved.into_iter().collect();
     external_ips.retain(|address| !unserved.contains(address));

@@ -25,7 +25,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// be of any size, and costs nothing before it is read.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// What a file is recognised as unchanged by.
+/// How a file is recognised as unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,

@@ -196,7 +196,7 @@ impl Watcher {
 }
 
 impl Watch {
-    /// Handles an event about this name. Called for every write to a file, and reads none.
+    /// Handles an event about this name. Called for every write to a file, so it reads no file.
     fn named(
         &self,
         name: &OsStr,

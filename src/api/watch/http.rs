@@ -1,8 +1,8 @@
 //! One request, and its answer in pieces.
 //!
-//! kube's client carries the request (TLS, credentials, connections). Its `list` and `watch` do not read the answer,
-//! for five reasons: here every wait for bytes has a limit (kube's list has none); `Retry-After` is seen; each object
-//! is decoded by itself, so that one that cannot be decoded has a name and stops no other; a relist can demand a
+//! kube's client carries the request (TLS, credentials, connections). Its `list` and `watch` are not used to read the
+//! answer, for five reasons: here every wait for bytes has a limit (kube's list has none); `Retry-After` is seen; each
+//! object is decoded by itself, so that one that cannot be decoded has a name and stops no other; a relist can demand a
 //! version, which kube-runtime's watcher cannot; and kube knows only JSON.
 
 use std::error::Error as _;

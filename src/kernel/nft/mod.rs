@@ -63,8 +63,8 @@
 //!   iptables mode drops every invalid packet that is forwarded, which also hits connections of which this node sees
 //!   only one direction. (Replies to masqueraded connections, including all rewritten ones of the node itself, come
 //!   back to the node itself, past IPVS. kube-proxy's modes do not handle those either.)
-//! * Once IPVS has put in the endpoint's address and sent it on, a client's segment that connection tracking considers
-//!   invalid would be taken for a new connection to the endpoint (`nf_conntrack_tcp_loose`, on by default). The real
+//! * A client's segment that connection tracking considers invalid would be taken for a new connection to the endpoint
+//!   once IPVS has put in the endpoint's address and sent it on (`nf_conntrack_tcp_loose`, on by default). The real
 //!   connection already has that tuple, so the segment would get another source port, and the endpoint would answer
 //!   with a reset that ends the real connection. *Untracked*, the segment arrives with the client's own source, as it
 //!   does with `nf_conntrack_tcp_loose=0`. It is not dropped: with 0, segments of connections that connection tracking

@@ -372,9 +372,9 @@ fn loopback(family: Family) -> IpNet {
     }
 }
 
-/// The prefix of a device's name, in the comment that holds the settings.
+/// What precedes the name of a device in the comment that holds the settings.
 const NAME: &str = "by-";
-/// Likewise, the prefix of what the names of devices begin with.
+/// What precedes the beginning of device names there.
 const PREFIX: &str = "begins-with-";
 
 /// The settings as the comment of the rule that masquerades: everything that is needed to make the same rules again.

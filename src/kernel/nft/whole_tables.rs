@@ -1,4 +1,4 @@
-//! Whole tables, ours or others': whether they exist, what they hold, and how to remove it.
+//! Whole tables, ours or others': whether they exist, what they hold, and how to remove them or what they hold.
 
 use std::io;
 

@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Phase {
     /// What the kernel has is not adopted yet; after a failure it is tried again at this moment.
     Reading(Option<Instant>),
-    /// It is adopted, and only these Services were looked at since.
+    /// What the kernel has is adopted, and only these Services were looked at since.
     First(Touched),
     /// All Services were looked at, and what they ask for is not yet written completely.
     Filling,

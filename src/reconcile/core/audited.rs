@@ -135,7 +135,8 @@ impl Reconciler {
         }
     }
 
-    /// Whether a setting is as wanted. A timeout that is left to the kernel may have any value.
+    /// Whether a setting is as wanted; `false` for every other key. A timeout that is left to the kernel may have any
+    /// value.
     fn is_set_as_wanted(&self, key: &Key) -> bool {
         if key.is_removable() {
             return false;

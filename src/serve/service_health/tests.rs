@@ -201,7 +201,8 @@ async fn a_port_in_use_is_told_of_once_and_tried_again() {
     until("127.0.0.1", port, "HTTP/1.1 200 ").await;
 }
 
-/// It is a new Service, whoever was told of the one before; a port that is still taken is no news.
+/// A Service with another UID is a new one: a failure of its port is reported although that of the earlier Service was.
+/// The same failure of the same Service is not reported again.
 #[tokio::test]
 async fn of_a_port_in_use_each_service_of_its_name_is_told() {
     let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
