@@ -111,8 +111,9 @@ pub fn is_running() -> bool {
 fn runs(report: &mut Report) -> bool {
     match running::is_running() {
         Ok(false) => return false,
-        Ok(true) => report
-            .failed(CLEANUP, "kube-ipvs still runs on this node and would write it again: stop it first"),
+        Ok(true) => {
+            report.failed(CLEANUP, "kube-ipvs runs on this node and would write it again: stop it first")
+        }
         Err(error) => report.failed("the list of Unix sockets", error),
     }
     true

@@ -185,8 +185,7 @@ fn while_the_program_runs_no_cleanup_removes_anything() {
     shell("ip link add kube-ipvs0 type dummy");
     let sign = Sign::set().expect("nobody else runs");
     assert!(Sign::set().is_err(), "a second one is told");
-    let expected =
-        ["failed cleanup: kube-ipvs still runs on this node and would write it again: stop it first"];
+    let expected = ["failed cleanup: kube-ipvs runs on this node and would write it again: stop it first"];
     assert_eq!(said(&clean_own()), expected);
     assert_eq!(said(&clean_all(&[])), expected);
     shell("ip link show kube-ipvs0; nft list table ip kube-ipvs; iptables-nft -t nat -S KUBE-POSTROUTING");
@@ -253,7 +252,7 @@ fn the_way_back_waits_for_kube_proxy() {
     masquerade("iptables-nft");
     assert!(cleanup.wait().expect("it ends").success());
     assert_eq!(our_tables(), "");
-    says("kube-proxy is not in ipvs mode here");
+    says("kube-proxy does not run in ipvs mode on this node");
     // Settings that kube-proxy leaves as they are: each is named with its remedy until that is applied.
     let cures = [
         "ipvsadm --set 900 0 0",
@@ -369,7 +368,7 @@ fn what_tells_whose_virtual_servers_are_stays_as_long_as_they_do() {
     let binary = env!("CARGO_BIN_EXE_kube-ipvs");
     // Nothing can be removed here; the test is about what is not tried.
     let (success, log) = try_shell(&format!("setpriv --bounding-set=-net_admin {binary} --cleanup"));
-    assert!(!success && log.contains("which of the virtual servers that are left are ours"), "{log}");
+    assert!(!success && log.contains("which of the remaining virtual servers are ours"), "{log}");
     for left in ["\"device kube-ipvs0\" err=", "\"nftables table ip kube-ipvs\" err="] {
         assert!(!log.contains(left), "{left}:\n{log}");
     }
