@@ -25,6 +25,7 @@ use anyhow::{Context as _, ensure};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster::types::Family;
 use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::kernel::linux::LinuxKernel;
@@ -37,7 +38,7 @@ use crate::report::{Reporter, kubernetes_events};
 use crate::serve::service_health;
 use crate::{reconcile, report, serve};
 use source::{LISTS, Opened};
-use supported::{Lack, supported};
+use supported::{Lack, supported, tell_of_conntrack};
 use tasks::Tasks;
 
 /// Where `proc` and `sys` are mounted.
@@ -127,11 +128,13 @@ async fn start(mut merged: Merged) -> anyhow::Result<()> {
     let (source, events, teller) = opened?;
     let mut kernel = LinuxKernel::open().context("can't use the IPVS proxier")?;
     kernel.check_scheduler(&options.proxy.scheduler).context("can't use the IPVS proxier")?;
+    kernel.check_rules(Family::V4).context("can't use the IPVS proxier")?;
     let addresses = node_addresses::Monitor::open().context("cannot list the node's addresses")?;
     let supported = supported(&mut merged.options, |family| {
         let servers = kernel.lacks_virtual_servers(family).map(Lack::of_virtual_servers);
         servers.or_else(|| kernel.lacks_rules(family).map(Lack::of_rules))
     });
+    tell_of_conntrack(kernel.lacks_conntrack_netlink());
     let options = &merged.options;
 
     if !options.init_only {

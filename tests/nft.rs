@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
         a_refused_change_does_not_stop_the_others,
         changes_without_a_table_are_refused,
         steps_of_the_wrong_family_are_refused_and_not_sent,
+        what_is_refused_of_a_table_is_named,
         without_the_right_every_step_is_refused,
         many_elements,
         many_ranges,
@@ -398,6 +399,28 @@ fn steps_of_the_wrong_family_are_refused_and_not_sent() {
     ];
     let outcomes = apply(&mut tables, &steps);
     assert_eq!(outcomes.iter().map(errno).collect::<Vec<_>>(), [22, 22, 22]);
+    assert_eq!(lab::shell("nft list tables"), "");
+}
+
+/// The kernel says by number which message of the transaction it objects to. What it does not have is refused in the
+/// same way.
+fn what_is_refused_of_a_table_is_named() {
+    let mut tables = Tables::open().unwrap();
+    for (family, outer, inner) in
+        [(Family::V4, "10.0.0.0/8", "10.1.0.0/16"), (Family::V6, "fd00::/16", "fd00:1::/32")]
+    {
+        let key = VirtualServerKey {
+            address: if family == Family::V4 { [192, 0, 2, 1].into() } else { Ipv6Addr::LOCALHOST.into() },
+            protocol: Protocol::Tcp,
+            port: 80,
+        };
+        let overlapping =
+            [outer, inner].map(|network| Element::Allowed(key, network.parse().unwrap())).to_vec();
+        let install = Step::InstallRules(family, settings(None), overlapping);
+        let outcomes = apply(&mut tables, std::slice::from_ref(&install));
+        let Outcome::Refused(refusal) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!(refusal.text, "elements of set allowed: File exists (os error 17)");
+    }
     assert_eq!(lab::shell("nft list tables"), "");
 }
 

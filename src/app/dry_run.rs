@@ -2,9 +2,9 @@
 //!
 //! The sources of facts, the wait for the Node, the checks and the decisions ([`crate::reconcile::rehearse`]) are those
 //! of a start. What a start finds out by writing is not tried: whether the kernel has the scheduler (a start adds a
-//! virtual server for this, unless one already uses it), and whether it has a packet filter for IPv6 (a start creates
-//! and deletes a table). A dry run serves nothing, sends no Event, and does not set the sign that the program runs, so
-//! it disturbs neither a kube-proxy nor another kube-ipvs.
+//! virtual server for this, unless one already uses it), and whether it accepts the rules (a start creates and deletes
+//! a table, unless the rules are there). A dry run serves nothing, sends no Event, and does not set the sign that the
+//! program runs, so it disturbs neither a kube-proxy nor another kube-ipvs.
 
 mod text;
 
@@ -19,7 +19,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::source::{self, LISTS};
-use super::supported::{Lack, supported};
+use super::supported::{Lack, supported, tell_of_conntrack};
 use super::tasks::Tasks;
 use super::{ROOT, carry_out, log, reconciler, system};
 use crate::api::Event;
@@ -62,6 +62,7 @@ async fn look(mut merged: Merged) -> anyhow::Result<()> {
     let supported = supported(&mut merged.options, |family| {
         kernel.lacks_virtual_servers(family).map(Lack::of_virtual_servers)
     });
+    tell_of_conntrack(kernel.lacks_conntrack_netlink());
     let options = &merged.options;
     let (sender, heard) = mpsc::channel(LISTS);
     sender.send(vec![Event::NodeAddresses(addresses.addresses().clone())]).await?;

@@ -9,7 +9,7 @@ use crate::desired::Desired;
 use crate::desired::settings::Supported;
 use crate::kernel::{Refusal, sysctl, version};
 use crate::options::Options;
-use crate::state::Key;
+use crate::state::{Key, Sysctl};
 
 /// What this kernel lacks for a family.
 pub(super) struct Lack {
@@ -45,11 +45,37 @@ pub(super) fn supported(options: &mut Options, lacks: impl FnOnce(Family) -> Opt
         _ => None,
     });
     supported.missing = wanted.filter(|sysctl| !sysctl::is_there(*sysctl)).collect();
-    if !supported.missing.is_empty() {
-        let names = supported.missing.iter().map(|sysctl| sysctl.path()).collect::<Vec<_>>().join(", ");
-        tracing::warn!(entries = names, "This kernel does not have these parameters");
+    let (names, estimates) = told(&supported.missing, options.proxy.run_estimation);
+    if !names.is_empty() {
+        tracing::warn!(entries = names.join(", "), "This kernel does not have these parameters");
+    }
+    if estimates {
+        tracing::warn!(
+            "IPVS's estimator cannot be stopped on this kernel, which has no net.ipv4.vs.run_estimation (Linux has it \
+             since 5.15): where there are many virtual servers, packets may be held up for 10 to 200 ms every two seconds"
+        );
     }
     supported
+}
+
+/// What to say about the parameters that this kernel lacks: the names of those to list, and whether the estimator goes
+/// on although it is to be stopped.
+fn told(missing: &BTreeSet<Sysctl>, run_estimation: Option<bool>) -> (Vec<&'static str>, bool) {
+    let estimates = run_estimation == Some(false) && missing.contains(&Sysctl::VsRunEstimation);
+    let named = missing.iter().filter(|sysctl| !estimates || **sysctl != Sysctl::VsRunEstimation);
+    (named.map(|sysctl| sysctl.path()).collect(), estimates)
+}
+
+/// Warns what follows where this kernel cannot be asked for entries of connection tracking. Everything else works
+/// without that.
+pub(super) fn tell_of_conntrack(lack: Option<Refusal>) {
+    if let Some(refusal) = lack {
+        tracing::warn!(
+            err = %refusal,
+            "This kernel does not have nf_conntrack_netlink (CONFIG_NF_CT_NETLINK), or could not load it: UDP clients may \
+             keep sending to an endpoint that is gone, until their entry of connection tracking expires"
+        );
+    }
 }
 
 /// The families that this kernel supports, looked up below `root`. IPv4 is always supported. IPv6 may be missing, or
@@ -76,6 +102,18 @@ fn supported_families(root: &Path, lacks: impl FnOnce(Family) -> Option<Lack>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_is_said_where_the_estimator_cannot_be_stopped() {
+        let both = [Sysctl::VsSloppySctp, Sysctl::VsRunEstimation].into();
+        let (sloppy, estimation) = (Sysctl::VsSloppySctp.path(), Sysctl::VsRunEstimation.path());
+        assert_eq!(told(&both, Some(false)), (vec![sloppy], true));
+        assert_eq!(told(&[Sysctl::VsRunEstimation].into(), Some(false)), (vec![], true));
+        assert_eq!(told(&[Sysctl::VsSloppySctp].into(), Some(false)), (vec![sloppy], false));
+        // It runs there, as is wanted.
+        assert_eq!(told(&[Sysctl::VsRunEstimation].into(), Some(true)), (vec![estimation], false));
+        assert_eq!(told(&BTreeSet::new(), None), (vec![], false));
+    }
 
     #[test]
     fn a_family_that_is_switched_off_is_none_of_this_kernels() {

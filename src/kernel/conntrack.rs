@@ -11,6 +11,7 @@
 //! An entry is deleted by its tuple *and* its number, so that a new entry that took its place stays. Entries in zones
 //! belong to others (Open vSwitch, some CNI plugins): IPVS does not use zones.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use rustix::io::Errno;
 use super::bytes::read_octets;
 use super::netlink::{Attribute, Frames, Message, Socket, Verdict, lost};
 use super::nfnetlink::{self, header, is_of_family, kind};
-use super::{Found, Purged, StaleEntry};
+use super::{Found, Purged, Refusal, StaleEntry};
 use crate::cluster::types::{Family, Protocol};
 use crate::diff::purge::{Flow, Purge};
 use crate::state::{RealServerKey, VirtualServerKey};
@@ -29,6 +30,8 @@ const SUBSYSTEM: u16 = 1;
 /// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`. (A delete request without a tuple deletes everything.)
 const GET: u16 = kind(SUBSYSTEM, 1);
 const DELETE: u16 = kind(SUBSYSTEM, 2);
+/// `IPCTNL_MSG_CT_GET_STATS`: how many entries there are. The kernel has that number at hand.
+const COUNT: u16 = kind(SUBSYSTEM, 5);
 /// `CTA_*`.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -45,6 +48,19 @@ const DESTINATION_PORT: u16 = 3;
 
 /// How many messages are encoded before they are sent.
 const PART: usize = 1024;
+
+/// Why the kernel does not understand questions about connection tracking: it has no `nf_conntrack_netlink`, and could
+/// not load it. `None`: it understands them, as far as can be told.
+pub(super) fn lack(socket: &mut Socket) -> Option<Refusal> {
+    let answer = socket.get(COUNT, |body| header(body, None), |_| Ok(Some(())));
+    answer.err().as_ref().and_then(lack_of)
+}
+
+/// Whether this error means that the kernel does not know the question. Nothing else can be wrong with the question.
+fn lack_of(error: &io::Error) -> Option<Refusal> {
+    let refusal = Refusal::of(error);
+    [Errno::INVAL, Errno::OPNOTSUPP].iter().any(|errno| refusal.is(*errno)).then_some(refusal)
+}
 
 /// Finds the stale entries.
 pub(crate) fn find(socket: &mut Socket, purge: &Purge) -> Found {
@@ -163,6 +179,17 @@ mod tests {
 
     fn decoded(frames: &Frames) -> Option<StaleEntry> {
         decode(Message { kind: 0, flags: 0, sequence: 1, payload: frames.payload(0) })
+    }
+
+    #[test]
+    fn a_kernel_without_the_module_is_told_from_one_that_cannot_answer() {
+        for errno in [Errno::INVAL, Errno::OPNOTSUPP] {
+            assert_eq!(lack_of(&errno.into()), Some(Refusal::of(&errno.into())));
+        }
+        for errno in [Errno::PERM, Errno::NOMEM, Errno::NOBUFS] {
+            assert_eq!(lack_of(&errno.into()), None, "{errno}");
+        }
+        assert_eq!(lack_of(&lost()), None);
     }
 
     #[test]

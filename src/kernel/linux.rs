@@ -81,7 +81,7 @@ impl LinuxKernel {
     }
 
     /// Opens it for callers that only read: no module is loaded, except for `nf_tables`, and for `nf_conntrack_netlink`
-    /// when stale entries are counted.
+    /// when connection tracking is asked.
     ///
     /// # Errors
     /// As for [`LinuxKernel::open`].
@@ -124,7 +124,21 @@ impl LinuxKernel {
     /// Why this kernel lacks what our rules of a family need; `None`: it has everything, as far as can be told.
     /// Failures for another reason, such as memory, show up when the rules are needed.
     pub fn lacks_rules(&mut self, family: Family) -> Option<Refusal> {
+        // A kernel that has the rules accepts them. Most starts are on a node that is served already, and a trial has
+        // its price: other transactions wait for it, those that others began before it are refused, and hooks are
+        // registered and removed. A table of another version proves nothing, nor does one that cannot be read.
+        if self.tables.has_rules(family).unwrap_or(false) {
+            return None;
+        }
         probe::lack(self.tables.try_rules(family))
+    }
+
+    /// Checks that this kernel has what our rules of a family need, as [`LinuxKernel::lacks_rules`] does.
+    ///
+    /// # Errors
+    /// What it refused, and how to come by what it lacks, in one line.
+    pub fn check_rules(&mut self, family: Family) -> Result<(), Unusable> {
+        self.lacks_rules(family).map_or(Ok(()), |refusal| Err(Unusable::of_rules(family, refusal)))
     }
 
     /// Why the kernel's IPVS does not know a family; `None`: it does, as far as can be told. It may have been built
@@ -139,6 +153,12 @@ impl LinuxKernel {
         let error = self.ipvs.exists(&key).err()?;
         let refusal = Refusal::of(&error);
         refusal.is(Errno::AFNOSUPPORT).then_some(refusal)
+    }
+
+    /// Why this kernel cannot be asked for entries of connection tracking; `None`: it can, as far as can be told.
+    /// Nothing is written, and the module for it is loaded, where the kernel can do that for us.
+    pub fn lacks_conntrack_netlink(&mut self) -> Option<Refusal> {
+        conntrack::lack(&mut self.conntrack)
     }
 
     /// Carries out steps for rtnetlink.

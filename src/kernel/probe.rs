@@ -1,6 +1,6 @@
-//! Before the first write: does this kernel have what is needed, and may we use it? Nothing here changes anything,
-//! except that a virtual server exists for a moment, at an address reserved for documentation, if a scheduler has to be
-//! tried.
+//! Before the first write: does this kernel have what is needed, and may we use it? Nothing here changes anything, with
+//! two exceptions. If a scheduler has to be tried, a virtual server exists for a moment, at an address reserved for
+//! documentation. If the rules have to be tried, a table is made that is gone at the end of the same transaction.
 //!
 //! **Modules.** Asking for a feature is what loads its module: the kernel runs the host's own modprobe (sysctl
 //! `kernel.modprobe`) in the host's own file system, whatever file system the asking process has. So the process needs
@@ -12,6 +12,7 @@
 //! | a scheduler | `ip_vs_NAME` |
 //! | a link of kind dummy | `rtnl-link-dummy` |
 //! | `nf_tables`, its expressions and types of chains | `nfnetlink-subsys-10`, `nft-expr-...`, `nft-chain-...` |
+//! | entries of connection tracking | `nfnetlink-subsys-1` (`nf_conntrack_netlink`) |
 //!
 //! Rejected: loading the files with `finit_module(2)`. It needs privileges and access to the module files, and achieves
 //! nothing that the kernel would not do when asked, except on hosts where modprobe is switched off on purpose.
@@ -28,7 +29,7 @@ use super::ipvs::Ipvs;
 use super::netlink::{self, Socket};
 use super::nft::Tables;
 use super::{Outcome, Refusal, link};
-use crate::cluster::types::Protocol;
+use crate::cluster::types::{Family, Protocol};
 use crate::diff::Step;
 use crate::state::{RealServers, VirtualServer, VirtualServerKey};
 
@@ -51,6 +52,8 @@ enum Lack {
     Permission,
     /// What the kernel does not have.
     Feature(&'static Feature),
+    /// The kernel refused something that the rules of a family need.
+    Rules(Family, Refusal),
     /// A feature that is not loaded, and that was not asked for.
     NotLoaded(&'static Feature),
     /// A feature that could not be checked, and why.
@@ -77,6 +80,11 @@ impl Unusable {
     pub(super) fn new(what: &'static str, reason: io::Error) -> Self {
         Self(vec![Lack::Unclear(what, reason)])
     }
+
+    /// The rules of a family cannot be made, because of this refusal.
+    pub(super) fn of_rules(family: Family, refusal: Refusal) -> Self {
+        Self(vec![Lack::Rules(family, refusal)])
+    }
 }
 
 impl fmt::Display for Unusable {
@@ -98,6 +106,13 @@ impl fmt::Display for Unusable {
                      node; if there is no such module, install the kernel's package of further modules \
                      (linux-modules-extra-{release} on Ubuntu, kernel-modules-extra on Fedora and its relatives) or \
                      use a kernel with {option}"
+                )?,
+                Lack::Rules(family, refusal) => write!(
+                    f,
+                    "it refuses the rules that are needed for {family}: {refusal}; a module that does not exist may be in \
+                     the kernel's package of further modules (linux-modules-extra-{release} on Ubuntu, \
+                     kernel-modules-extra on Fedora and its relatives), and kernels before 5.6 lack a part of what the \
+                     rules need"
                 )?,
                 Lack::NotLoaded(Feature { name, module, .. }) => write!(
                     f,
@@ -186,9 +201,11 @@ fn ask<T>(
     }
 }
 
-/// Why the kernel lacks what this needed: a family, a type of chain, an expression of rules.
+/// Why the kernel lacks what this needed: a family, a type of chain, an expression of rules, or a flag of one of these.
+/// (`EINVAL` says the last: what is tried is the same everywhere, so nothing else can be wrong with it.) Other refusals
+/// say nothing about what the kernel has: permission or memory may be missing, or somebody else interfered.
 pub(super) fn lack(outcome: Outcome) -> Option<Refusal> {
-    let missing = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT];
+    let missing = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::INVAL];
     match outcome {
         Outcome::Refused(refusal) => missing.iter().any(|errno| refusal.is(*errno)).then_some(refusal),
         Outcome::Done | Outcome::Unknown | Outcome::Skipped(_) => None,
@@ -304,6 +321,13 @@ mod tests {
             ),
             "{not_loaded}"
         );
+        let refusal = "rule \"x\" of chain input: No such file or directory (os error 2)";
+        let rules =
+            Unusable::of_rules(Family::V4, Refusal { errno: 2, text: refusal.to_owned() }).to_string();
+        let said = format!(
+            "it refuses the rules that are needed for IPv4: {refusal}; a module that does not exist may"
+        );
+        assert!(rules.contains(&said) && !rules.contains('\n'), "{rules}");
         let permission = Unusable(vec![Lack::Permission]).to_string();
         assert!(permission.contains("CAP_NET_ADMIN") && !permission.contains('\n'), "{permission}");
     }
@@ -311,10 +335,14 @@ mod tests {
     #[test]
     fn what_a_kernel_does_not_have_is_told_from_what_it_refuses() {
         let refused = |errno: Errno| Outcome::Refused(Refusal::of(&io::Error::from(errno)));
-        for missing in [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT] {
+        for missing in
+            [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::INVAL]
+        {
             assert!(lack(refused(missing)).is_some_and(|refusal| refusal.is(missing)), "{missing}");
         }
-        for outcome in [Errno::PERM, Errno::NOMEM, Errno::INVAL, Errno::BUSY].map(refused) {
+        for outcome in
+            [Errno::PERM, Errno::NOMEM, Errno::NOBUFS, Errno::BUSY, Errno::EXIST, Errno::AGAIN].map(refused)
+        {
             assert_eq!(lack(outcome.clone()), None, "{outcome:?}");
         }
         assert_eq!((lack(Outcome::Done), lack(Outcome::Unknown)), (None, None));

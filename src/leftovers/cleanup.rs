@@ -112,7 +112,7 @@ fn runs(report: &mut Report) -> bool {
     match running::is_running() {
         Ok(false) => return false,
         Ok(true) => {
-            report.failed(CLEANUP, "kube-ipvs runs on this node and would write it again: stop it first")
+            report.failed(CLEANUP, "kube-ipvs runs on this node and would write it again: stop it first");
         }
         Err(error) => report.failed("the list of Unix sockets", error),
     }

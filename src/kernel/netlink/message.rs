@@ -91,6 +91,11 @@ impl Frames {
         header[6..8].copy_from_slice(&flags.to_ne_bytes());
     }
 
+    /// Message `index`, as it is sent.
+    pub(crate) fn message(&self, index: usize) -> Message<'_> {
+        messages(self.slice(index, index + 1)).next().expect("whole messages are pushed")
+    }
+
     /// What follows the header of message `index`; for tests.
     #[cfg(test)]
     pub(crate) fn payload(&self, index: usize) -> &[u8] {

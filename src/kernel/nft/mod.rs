@@ -107,6 +107,7 @@
 //! A table has no owner flag and stays when the program ends.
 
 mod expressions;
+mod objection;
 mod read;
 mod rules;
 mod sets;
@@ -198,6 +199,15 @@ impl Tables {
         read::table(&mut self.socket, family)
     }
 
+    /// Whether a family's table of our name has exactly the rules and sets that we make, for whatever settings. The
+    /// elements are not read, so this asks some two dozen questions, however many Services there are.
+    ///
+    /// # Errors
+    /// Where the kernel could not be asked.
+    pub(super) fn has_rules(&mut self, family: Family) -> io::Result<bool> {
+        read::has_rules(&mut self.socket, family)
+    }
+
     /// The handle of a family's table of our name, whatever the table holds; `None`: there is no such table. No two
     /// tables ever have the same handle.
     ///
@@ -220,7 +230,7 @@ impl Tables {
         if let Some(element) = elements.iter().find(|element| element.family() != family) {
             return invalid(format!("element {element} is not {family}"));
         }
-        self.in_best_variant(|variant| {
+        self.in_best_variant(family, |variant| {
             let mut transaction = Transaction::new();
             transaction.replace_table(family, NOTE);
             transaction.add_ruleset(family, &Ruleset::new(family, settings, variant));
@@ -234,7 +244,7 @@ impl Tables {
     pub fn try_rules(&mut self, family: Family) -> Outcome {
         let settings =
             RuleSettings { masquerade_mark: 1, masquerade_all: false, inside: None, node_address: None };
-        self.in_best_variant(|variant| {
+        self.in_best_variant(family, |variant| {
             let mut transaction = Transaction::about(TRIAL);
             transaction.replace_table(family, NOTE);
             transaction.add_ruleset(family, &Ruleset::new(family, &settings, variant));
@@ -243,23 +253,18 @@ impl Tables {
         })
     }
 
-    /// Carries out a transaction in the best variant that the kernel accepts.
-    fn in_best_variant(&mut self, transaction: impl Fn(Variant) -> Transaction) -> Outcome {
-        let mut objection = None;
-        for variant in Variant::ALL {
-            match self.socket.transaction(&mut transaction(variant).finish()) {
-                Commit::Done => return Outcome::Done,
-                Commit::Unknown => return Outcome::Unknown,
-                // The kernel lacks memory, or somebody else interfered: the variant is not to blame, and the next,
-                // lesser one would stay for good.
-                Commit::Refused { first: (_, refusal), .. } if !is_of_a_variant(&refusal) => {
-                    return Outcome::Refused(objection.unwrap_or(refusal));
+    /// Carries out a transaction about a family in the best variant that the kernel accepts.
+    fn in_best_variant(&mut self, family: Family, transaction: impl Fn(Variant) -> Transaction) -> Outcome {
+        best_variant(|variant| {
+            let mut frames = transaction(variant).finish();
+            match self.socket.transaction(&mut frames) {
+                Commit::Done => Outcome::Done,
+                Commit::Unknown => Outcome::Unknown,
+                Commit::Refused { first, others } => {
+                    Outcome::Refused(objection::told(&frames, family, first, &others))
                 }
-                // The objection to the best variant is the most informative one.
-                Commit::Refused { first: (_, refusal), .. } => objection = objection.or(Some(refusal)),
             }
-        }
-        Outcome::Refused(objection.expect("there are variants, and each was refused"))
+        })
     }
 
     /// Carries out changes of elements in one transaction, or in as many as are needed to isolate refused changes.
@@ -295,6 +300,21 @@ impl Tables {
             }
         }
     }
+}
+
+/// What comes of the best variant that the kernel accepts.
+fn best_variant(mut attempt: impl FnMut(Variant) -> Outcome) -> Outcome {
+    let mut objection = None;
+    for variant in Variant::ALL {
+        match attempt(variant) {
+            // The objection to the best variant is the most informative one.
+            Outcome::Refused(refusal) if is_of_a_variant(&refusal) => objection = objection.or(Some(refusal)),
+            // Accepted; or the kernel lacks memory, or somebody else interfered: the variant is not to blame, and the
+            // next, lesser one would stay for good.
+            outcome => return outcome,
+        }
+    }
+    Outcome::Refused(objection.expect("there are variants, and each was refused"))
 }
 
 /// Which changes of one transaction the kernel refused, and why: it tries all messages, and names each one that it

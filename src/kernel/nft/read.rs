@@ -73,6 +73,16 @@ pub(super) fn table(socket: &mut Socket, family: Family) -> io::Result<(Option<R
     Err(io::Error::other(format!("table {TABLE} was replaced while it was read, {ATTEMPTS} times in a row")))
 }
 
+/// See [`super::Tables::has_rules`].
+pub(super) fn has_rules(socket: &mut Socket, family: Family) -> io::Result<bool> {
+    let Some(table) = read_table(socket, family)? else { return Ok(false) };
+    match inspect(socket, family, table) {
+        Ok(_) => Ok(true),
+        Err(Unfit::Other(_)) => Ok(false),
+        Err(Unfit::Unreadable(error)) => Err(error),
+    }
+}
+
 /// See [`super::Tables::handle`].
 pub(super) fn handle(socket: &mut Socket, family: Family) -> io::Result<Option<u64>> {
     Ok(read_table(socket, family)?.map(|table| table.handle))

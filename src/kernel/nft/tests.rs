@@ -31,6 +31,24 @@ fn another_variant_is_for_kernels_that_do_not_know_the_best_one() {
 }
 
 #[test]
+fn what_is_said_of_several_variants() {
+    let of = |errno: Errno| Outcome::Refused(Refusal::of(&errno.into()));
+    let said = |best: Outcome, plain: Outcome| {
+        let mut outcomes = [best, plain].into_iter();
+        let said = best_variant(|_| outcomes.next().expect("there are two variants"));
+        (said, outcomes.count())
+    };
+    assert_eq!(said(Outcome::Done, Outcome::Done), (Outcome::Done, 1));
+    assert_eq!(said(of(Errno::INVAL), Outcome::Done), (Outcome::Done, 0));
+    assert_eq!(said(of(Errno::NOENT), of(Errno::INVAL)), (of(Errno::NOENT), 0), "the best one's");
+    assert_eq!(said(of(Errno::NOMEM), Outcome::Done), (of(Errno::NOMEM), 1));
+    assert_eq!(said(Outcome::Unknown, Outcome::Done), (Outcome::Unknown, 1));
+    // A kernel that does not know the best one may have the other, and no memory for it.
+    assert_eq!(said(of(Errno::INVAL), of(Errno::NOMEM)), (of(Errno::NOMEM), 0));
+    assert_eq!(said(of(Errno::INVAL), Outcome::Unknown), (Outcome::Unknown, 0));
+}
+
+#[test]
 fn who_is_refused_in_a_transaction() {
     let refused = |changes: &[usize], objections: &[(usize, Errno)]| {
         let objections = objections.iter().map(|(message, errno)| (*message, Refusal::of(&(*errno).into())));

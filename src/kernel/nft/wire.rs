@@ -20,29 +20,29 @@ const BATCH_BEGIN: u16 = 0x10;
 /// `NFNL_MSG_BATCH_END`.
 const BATCH_END: u16 = 0x11;
 /// `NFT_MSG_NEWTABLE`.
-const NEW_TABLE: u16 = kind(SUBSYSTEM, 0);
+pub(super) const NEW_TABLE: u16 = kind(SUBSYSTEM, 0);
 /// `NFT_MSG_GETTABLE`.
 pub(super) const GET_TABLE: u16 = kind(SUBSYSTEM, 1);
 /// `NFT_MSG_DELTABLE`.
 const DELETE_TABLE: u16 = kind(SUBSYSTEM, 2);
 /// `NFT_MSG_NEWCHAIN`.
-const NEW_CHAIN: u16 = kind(SUBSYSTEM, 3);
+pub(super) const NEW_CHAIN: u16 = kind(SUBSYSTEM, 3);
 /// `NFT_MSG_GETCHAIN`.
 pub(super) const GET_CHAIN: u16 = kind(SUBSYSTEM, 4);
 /// `NFT_MSG_DELCHAIN`.
 const DELETE_CHAIN: u16 = kind(SUBSYSTEM, 5);
 /// `NFT_MSG_NEWRULE`.
-const NEW_RULE: u16 = kind(SUBSYSTEM, 6);
+pub(super) const NEW_RULE: u16 = kind(SUBSYSTEM, 6);
 /// `NFT_MSG_GETRULE`.
 pub(super) const GET_RULE: u16 = kind(SUBSYSTEM, 7);
 /// `NFT_MSG_DELRULE`.
 const DELETE_RULE: u16 = kind(SUBSYSTEM, 8);
 /// `NFT_MSG_NEWSET`.
-const NEW_SET: u16 = kind(SUBSYSTEM, 9);
+pub(super) const NEW_SET: u16 = kind(SUBSYSTEM, 9);
 /// `NFT_MSG_GETSET`.
 pub(super) const GET_SET: u16 = kind(SUBSYSTEM, 0xa);
 /// `NFT_MSG_NEWSETELEM`.
-const NEW_ELEMENTS: u16 = kind(SUBSYSTEM, 0xc);
+pub(super) const NEW_ELEMENTS: u16 = kind(SUBSYSTEM, 0xc);
 /// `NFT_MSG_GETSETELEM`.
 pub(super) const GET_ELEMENTS: u16 = kind(SUBSYSTEM, 0xd);
 /// `NFT_MSG_DELSETELEM`.
