@@ -325,7 +325,7 @@ fn the_readme_names_every_kernel_parameter_that_is_set() {
         let name = sysctl.path().rsplit('/').next().expect("a name");
         assert!(paragraph.contains(&format!("`{name}`")), "{name}");
     }
-    assert!(paragraph.contains("timeouts: of TCP 24 hours"), "{paragraph}");
+    assert!(paragraph.contains("timeouts: for TCP 24 hours"), "{paragraph}");
 }
 
 #[test]
