@@ -25,6 +25,17 @@ fn dns_flow(endpoint: &str) -> Flow {
     Flow { destination, replies_from: RealServerKey { address: ip(endpoint), port: 8080 } }
 }
 
+/// A life in which DNS just got another endpoint, and the stale flow to the one before. The audit is left out.
+fn where_dns_moves() -> (Life, Flow) {
+    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
+    life.feed(with_dns("10.244.0.1"));
+    life.settle();
+    let stale = dns_flow("10.244.0.1");
+    life.kernel.track(stale);
+    life.feed(with_dns("10.244.0.2"));
+    (life, stale)
+}
+
 /// Lives on until stale entries are to be searched for.
 fn search(life: &mut Life) -> Work {
     loop {
@@ -34,6 +45,21 @@ fn search(life: &mut Life) -> Work {
             Next::Wait(until) => life.now = until.expect("there is something to purge"),
         }
     }
+}
+
+/// Works until connection tracking has nothing any more; before each piece of work a Service appears. Returns the work.
+fn work_while_changes_never_stop(life: &mut Life) -> Vec<Work> {
+    let mut works = Vec::new();
+    for number in 1..5000 {
+        life.feed(appears(number));
+        let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
+        life.work(&work);
+        works.push(work);
+        if life.kernel.flows().is_empty() {
+            return works;
+        }
+    }
+    panic!("there is something left");
 }
 
 /// The program before may have written everything, and ended before it purged.
@@ -56,12 +82,7 @@ fn a_start_that_has_nothing_to_write_purges_what_was_left_stale_all_the_same() {
 
 #[test]
 fn a_purge_that_fails_is_told_and_done_again() {
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.feed(with_dns("10.244.0.1"));
-    life.settle();
-    let stale = dns_flow("10.244.0.1");
-    life.kernel.track(stale);
-    life.feed(with_dns("10.244.0.2"));
+    let (mut life, stale) = where_dns_moves();
     let search = search(&mut life);
     life.reconciler.take_notes();
     life.kernel.fail_reads(1);
@@ -122,33 +143,16 @@ fn what_was_sent_past_a_way_inside_while_its_table_was_gone_is_purged() {
 /// There is no moment at which nothing waits to be written.
 #[test]
 fn what_is_stale_is_purged_although_changes_never_stop() {
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.feed(with_dns("10.244.0.1"));
-    life.settle();
-    life.kernel.track(dns_flow("10.244.0.1"));
-    life.feed(with_dns("10.244.0.2"));
-    let end = life.now + Duration::from_secs(2);
-    for number in 1.. {
-        // The change comes before the loop looks for something to do.
-        life.feed(appears(number));
-        let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
-        life.work(&work);
-        if life.kernel.flows().is_empty() {
-            break;
-        }
-        assert!(life.now < end, "it is still there");
-    }
+    let (mut life, _) = where_dns_moves();
+    let begun = life.now;
+    work_while_changes_never_stop(&mut life);
+    assert!(life.now < begun + Duration::from_secs(2), "it was there for long");
 }
 
 /// The table may hold millions of entries.
 #[test]
 fn changes_do_not_wait_for_a_search() {
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.feed(with_dns("10.244.0.1"));
-    life.settle();
-    let stale = dns_flow("10.244.0.1");
-    life.kernel.track(stale);
-    life.feed(with_dns("10.244.0.2"));
+    let (mut life, stale) = where_dns_moves();
     let search = search(&mut life);
     let found = search.carry_out(&mut life.kernel);
     for number in 1..=3 {
@@ -175,11 +179,7 @@ fn changes_do_not_wait_for_a_search() {
 /// Its flows are stale by what was known when the search began.
 #[test]
 fn what_is_with_an_endpoint_that_came_during_the_search_is_kept() {
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.feed(with_dns("10.244.0.1"));
-    life.settle();
-    life.kernel.track(dns_flow("10.244.0.1"));
-    life.feed(with_dns("10.244.0.2"));
+    let (mut life, _) = where_dns_moves();
     let search = search(&mut life);
     life.feed(with_dns("10.244.0.3"));
     life.settle();
@@ -203,26 +203,14 @@ fn what_is_with_an_endpoint_that_came_during_the_search_is_kept() {
 /// Thousands of clients of a DNS whose endpoints are exchanged.
 #[test]
 fn changes_go_between_the_pieces_in_which_much_is_deleted() {
-    let mut life = Life::at_pace(options(), MemoryKernel::default(), Duration::ZERO, NEVER);
-    life.feed(with_dns("10.244.0.1"));
-    life.settle();
+    let (mut life, _) = where_dns_moves();
     for host in 0..3000_u16 {
         let [high, low] = host.to_be_bytes();
         life.kernel.track(dns_flow(&format!("10.245.{high}.{low}")));
     }
-    life.feed(with_dns("10.244.0.2"));
     let search = search(&mut life);
     life.work(&search);
-    let mut done = Vec::new();
-    for number in 1.. {
-        // The change comes before the loop looks for something to do.
-        life.feed(appears(number));
-        let Next::Work(work) = life.reconciler.next(life.now) else { panic!("there is a change to write") };
-        life.work(&work);
-        done.push(matches!(work, Work::DeleteStale(_)));
-        if life.kernel.flows().is_empty() {
-            break;
-        }
-    }
+    let works = work_while_changes_never_stop(&mut life);
+    let done: Vec<_> = works.iter().map(|work| matches!(work, Work::DeleteStale(_))).collect();
     assert_eq!(done, [true, false, true, false, true]);
 }
