@@ -479,7 +479,7 @@ fn a_folder_that_is_unmounted_withdraws_nothing() {
 
     let there = format!("nsenter -t {} -m", proxy.id());
     shell(&format!("{there} umount {at}"));
-    wait_for("it is told", 5, || proxy.log().contains("is empty, and on another device than before"));
+    wait_for("it is told", 5, || proxy.log().contains("is empty and on another device than before"));
     std::thread::sleep(Duration::from_millis(2500)); // deletions are withdrawn a second later
     assert_eq!(kernel(), before, "{}", proxy.log());
 
