@@ -148,7 +148,7 @@ fn show(
 fn by_family(entries: &[StaleEntry]) -> BTreeMap<Family, usize> {
     let mut counts = BTreeMap::new();
     for entry in entries {
-        *counts.entry(Family::of(entry.flow.destination.address)).or_default() += 1;
+        *counts.entry(entry.flow.family()).or_default() += 1;
     }
     counts
 }

@@ -28,6 +28,13 @@ pub struct Flow {
     pub replies_from: RealServerKey,
 }
 
+impl Flow {
+    /// Its family.
+    pub fn family(&self) -> Family {
+        Family::of(self.destination.address)
+    }
+}
+
 impl Purge {
     /// Whether a flow is with an endpoint that it must not be with.
     pub fn is_stale(&self, flow: &Flow) -> bool {

@@ -171,12 +171,14 @@ impl Purges {
     /// If there is none.
     pub(super) fn found(&mut self, Found { entries, took, failure }: Found) {
         let current = self.current.as_mut().expect("an answer follows a search");
-        let of_family = |family| {
-            let is_of_it = |entry: &&StaleEntry| Family::of(entry.flow.destination.address) == family;
-            let purged = Purged { deleted: 0, took, failure: failure.clone() };
-            (family, (entries.iter().filter(is_of_it).cloned().collect(), purged))
-        };
-        current.found = Some(current.purge.families().into_iter().map(of_family).collect());
+        let nothing = |family| (family, (Vec::new(), Purged { deleted: 0, took, failure: failure.clone() }));
+        let mut found: BTreeMap<_, _> = current.purge.families().into_iter().map(nothing).collect();
+        for entry in entries {
+            if let Some((of_family, _)) = found.get_mut(&entry.flow.family()) {
+                of_family.push(entry);
+            }
+        }
+        current.found = Some(found);
         current.took = took;
     }
 

@@ -73,7 +73,7 @@ fn found(kernel: &mut LinuxKernel, purge: &Purge) -> (Vec<StaleEntry>, BTreeMap<
     assert_eq!(found.failure, None);
     let mut counts = BTreeMap::new();
     for entry in &found.entries {
-        *counts.entry(Family::of(entry.flow.destination.address)).or_default() += 1;
+        *counts.entry(entry.flow.family()).or_default() += 1;
     }
     (found.entries, counts)
 }
