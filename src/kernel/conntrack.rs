@@ -46,9 +46,6 @@ const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 
-/// How many messages are encoded before they are sent.
-const PART: usize = 1024;
-
 /// Why the kernel does not understand questions about connection tracking: it has no `nf_conntrack_netlink`, and could
 /// not load it. `None`: it understands them, as far as can be told.
 pub(super) fn lack(socket: &mut Socket) -> Option<Refusal> {
@@ -59,7 +56,7 @@ pub(super) fn lack(socket: &mut Socket) -> Option<Refusal> {
 /// Whether this error means that the kernel does not know the question. Nothing else can be wrong with the question.
 fn lack_of(error: &io::Error) -> Option<Refusal> {
     let refusal = Refusal::of(error);
-    [Errno::INVAL, Errno::OPNOTSUPP].iter().any(|errno| refusal.is(*errno)).then_some(refusal)
+    refusal.is_one_of(&[Errno::INVAL, Errno::OPNOTSUPP]).then_some(refusal)
 }
 
 /// Finds the stale entries.
@@ -73,30 +70,25 @@ pub(crate) fn find(socket: &mut Socket, purge: &Purge) -> Found {
     Found { entries, took: started.elapsed(), failure }
 }
 
-/// Deletes entries.
+/// Deletes entries; callers pass as many as may be deleted at once.
 pub(crate) fn delete(socket: &mut Socket, entries: &[StaleEntry]) -> Purged {
     let started = Instant::now();
     let mut purged = Purged::default();
     let mut frames = Frames::new();
-    for part in entries.chunks(PART) {
-        frames.clear();
-        for StaleEntry { flow, id: (tuple, number) } in part {
-            frames.push(DELETE, 0, |body| {
-                header(body, Family::of(flow.destination.address));
-                body.attribute(TUPLE_ORIGINAL, tuple);
-                body.be32(ID, *number);
-            });
-        }
-        for verdict in socket.batch(&mut frames) {
-            match verdict {
-                Verdict::Done => purged.deleted += 1,
-                // It went by itself.
-                Verdict::Errno(refusal) if refusal.is(Errno::NOENT) => {}
-                Verdict::Errno(refusal) => {
-                    purged.failure = Some(format!("cannot delete an entry: {refusal}"));
-                }
-                Verdict::Unknown => purged.failure = Some(format!("cannot delete an entry: {}", lost())),
-            }
+    for StaleEntry { flow, id: (tuple, number) } in entries {
+        frames.push(DELETE, 0, |body| {
+            header(body, flow.family());
+            body.attribute(TUPLE_ORIGINAL, tuple);
+            body.be32(ID, *number);
+        });
+    }
+    for verdict in socket.batch(&mut frames) {
+        match verdict {
+            Verdict::Done => purged.deleted += 1,
+            // It went by itself.
+            Verdict::Errno(refusal) if refusal.is(Errno::NOENT) => {}
+            Verdict::Errno(refusal) => purged.failure = Some(format!("cannot delete an entry: {refusal}")),
+            Verdict::Unknown => purged.failure = Some(format!("cannot delete an entry: {}", lost())),
         }
     }
     purged.took = started.elapsed();
@@ -178,7 +170,7 @@ mod tests {
     }
 
     fn decoded(frames: &Frames) -> Option<StaleEntry> {
-        decode(Message { kind: 0, flags: 0, sequence: 1, payload: frames.payload(0) })
+        decode(frames.message(0))
     }
 
     #[test]

@@ -196,6 +196,16 @@ impl Refusal {
     pub fn is(&self, error: Errno) -> bool {
         self.errno == error.raw_os_error()
     }
+
+    /// Whether the error number is one of these.
+    pub(crate) fn is_one_of(&self, errors: &[Errno]) -> bool {
+        errors.iter().any(|error| self.is(*error))
+    }
+
+    /// Whether the kernel says that it does not have something, and not that something is wrong with it.
+    pub(crate) fn is_of_a_lack(&self) -> bool {
+        self.is_one_of(&[Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT])
+    }
 }
 
 impl fmt::Display for Refusal {

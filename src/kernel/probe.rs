@@ -205,9 +205,8 @@ fn ask<T>(
 /// (`EINVAL` says the last: what is tried is the same everywhere, so nothing else can be wrong with it.) Other refusals
 /// say nothing about what the kernel has: permission or memory may be missing, or somebody else interfered.
 pub(super) fn lack(outcome: Outcome) -> Option<Refusal> {
-    let missing = [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::INVAL];
     match outcome {
-        Outcome::Refused(refusal) => missing.iter().any(|errno| refusal.is(*errno)).then_some(refusal),
+        Outcome::Refused(refusal) => (refusal.is_of_a_lack() || refusal.is(Errno::INVAL)).then_some(refusal),
         Outcome::Done | Outcome::Unknown | Outcome::Skipped(_) => None,
     }
 }

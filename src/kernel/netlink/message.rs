@@ -99,7 +99,7 @@ impl Frames {
     /// What follows the header of message `index`; for tests.
     #[cfg(test)]
     pub(crate) fn payload(&self, index: usize) -> &[u8] {
-        &self.slice(index, index + 1)[HEADER_LENGTH..]
+        self.message(index).payload
     }
 
     /// The bytes of messages `first..end`.

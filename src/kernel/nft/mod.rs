@@ -340,7 +340,7 @@ fn refused(
 
 /// Whether a refusal may mean that the kernel does not know an expression or a flag of this variant of the rules.
 fn is_of_a_variant(refusal: &Refusal) -> bool {
-    [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP].iter().any(|errno| refusal.is(*errno))
+    refusal.is_one_of(&[Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP])
 }
 
 /// The outcome of a step that makes no sense and is not sent.

@@ -6,8 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use rustix::io::Errno;
-
 use super::wire::{self, comment_of};
 use crate::cluster::types::Family;
 use crate::kernel::netlink::{Attribute, Frames, Message};
@@ -24,7 +22,7 @@ pub(super) fn told(
     let (index, refusal) = first;
     let objections =
         std::iter::once((index, &refusal)).chain(others.iter().map(|(index, other)| (*index, other)));
-    let lacking = objections.filter(|(_, refusal)| is_of_a_lack(refusal)).map(|(index, _)| index).collect();
+    let lacking = objections.filter(|(_, refusal)| refusal.is_of_a_lack()).map(|(index, _)| index).collect();
     let about = described(&frames.message(index)).map(|what| format!("{what}: "));
     let text = [about.unwrap_or_default(), refusal.text, hint(frames, family, &lacking)].concat();
     Refusal { errno: refusal.errno, text }
@@ -46,13 +44,6 @@ fn hint(frames: &Frames, family: Family, lacking: &BTreeSet<usize>) -> String {
     }
     let modules = modules.into_iter().collect::<Vec<_>>().join(" ");
     format!("; the kernel may lack a module: run `modprobe -a {modules}` as root on the node")
-}
-
-/// Whether the kernel says that it does not have something, and not that something is wrong with it.
-fn is_of_a_lack(refusal: &Refusal) -> bool {
-    [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT]
-        .iter()
-        .any(|errno| refusal.is(*errno))
 }
 
 /// What a message is about; `None`: the table or the transaction, as a whole.
@@ -128,6 +119,8 @@ fn of_expressions(name: &str, family: Family) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::kernel::nft::rules::{NOTE, Ruleset, Variant};
     use crate::kernel::nft::wire::Transaction;

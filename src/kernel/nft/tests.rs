@@ -6,7 +6,7 @@ use super::sets::{self, encode};
 use super::wire::{self, Expression, Field, Transaction, comment, comment_of};
 use super::*;
 use crate::cluster::types::Protocol;
-use crate::kernel::netlink::{Attribute, Attributes, Dump, Message, settled};
+use crate::kernel::netlink::{Attribute, Attributes, Dump, settled};
 use crate::kernel::nfnetlink;
 use crate::state::{InterfaceName, VirtualServerKey};
 
@@ -182,7 +182,7 @@ fn any_number_of_elements_of_every_kind_is_written() {
         let mut written = BTreeSet::new();
         // The first and the last message enclose the others.
         for index in 1..frames.len() - 1 {
-            let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
+            let message = frames.message(index);
             let name = nfnetlink::attributes(&message).get(wire::elements::SET).unwrap();
             let set = sets::of(family).into_iter().find(|set| Some(set.name) == name.text()).unwrap();
             let found = elements_of(message);
@@ -242,7 +242,7 @@ fn ranges_are_looked_up_by_short_fields() {
         let mut ranges = 0;
         // The sets follow the message that opens the transaction.
         for (index, set) in (1..).zip(&sets) {
-            let message = Message { kind: 0, flags: 0, sequence: 0, payload: frames.payload(index) };
+            let message = frames.message(index);
             let attributes = nfnetlink::attributes(&message);
             assert_eq!(attributes.get(wire::set::NAME).unwrap().text(), Some(set.name));
             let Some(description) = attributes.get(wire::set::DESCRIPTION) else { continue };
