@@ -13,7 +13,7 @@ pub struct Own {
     objects: IntGaugeVec,
     /// Virtual servers of others, which are left alone.
     pub foreign_virtual_servers: IntGauge,
-    /// Real servers of weight 0 whose connections are waited for.
+    /// Real servers of weight 0 that wait for their connections to end.
     pub draining_real_servers: IntGauge,
     drains_ended_total: IntCounterVec,
     address_conflicts: IntGaugeVec,
@@ -21,7 +21,7 @@ pub struct Own {
     pub refused_objects: IntGauge,
     /// What kube-proxy left that could not be removed or replaced at the last attempt; 1 more if it came back.
     pub takeover_failures: IntGauge,
-    /// When the audit had last read everything back, in seconds since 1970; 0: not yet.
+    /// When the audit last finished reading everything back, in seconds since 1970; 0: not yet.
     pub audit_round_timestamp_seconds: IntGauge,
     /// How often the kernel could not be read, or was found not to answer.
     pub read_failures_total: IntCounter,
@@ -164,7 +164,7 @@ impl Own {
         let metrics = Self {
             writes_total: make.counters(
                 "kube_ipvs_writes_total",
-                "Writes to the kernel, by what became of them",
+                "Writes to the kernel, by kind and verdict",
                 &["kind", "verdict"],
             ),
             drift_total: make.counters(
@@ -183,37 +183,37 @@ impl Own {
             ),
             draining_real_servers: make.gauge(
                 "kube_ipvs_draining_real_servers",
-                "Real servers of weight 0 whose connections are waited for",
+                "Real servers of weight 0 that wait for their connections to end",
             ),
             drains_ended_total: make.counters(
                 "kube_ipvs_drains_ended_total",
-                "Real servers that do not drain any more, by the reason",
+                "Real servers that stopped draining, by reason",
                 &["reason"],
             ),
             address_conflicts: make.gauges(
                 "kube_ipvs_address_conflicts",
-                "Virtual servers that another Service has, and service addresses that a node or another device has",
+                "Virtual servers that another Service already has, and service addresses that a node or another device has",
                 &["kind"],
             ),
             refused_objects: make.gauge(
                 "kube_ipvs_refused_objects",
-                "Objects that the kernel refuses at the moment; they are tried again",
+                "Objects that the kernel refuses at the moment; they are retried",
             ),
             takeover_failures: make.gauge(
                 "kube_ipvs_takeover_failures",
-                "How much of what kube-proxy left could not be removed at the last attempt, or made in its place; a kube-proxy that was started again counts as 1",
+                "Items of kube-proxy that could not be removed or replaced at the last attempt; a kube-proxy that was started again counts as 1",
             ),
             audit_round_timestamp_seconds: make.gauge(
                 "kube_ipvs_audit_round_timestamp_seconds",
-                "When the audit had last read back everything that was written; 0 before the first time",
+                "When the audit last finished reading back everything that was written; 0 before the first time",
             ),
             read_failures_total: make.counter(
                 "kube_ipvs_read_failures_total",
-                "How often the state of the kernel could not be read; also, as long as the kernel does not answer at all, how often that was found",
+                "Failed reads of the state of the kernel; while the kernel does not answer at all, each check that finds this counts too",
             ),
             queue_duration_seconds: make.histogram(
                 "kube_ipvs_queue_duration_seconds",
-                "How long the oldest change in a plan waited for it to be handed to the kernel, once this program was free to look at it",
+                "How long the oldest change in a plan waited until it was handed to the kernel, from when this program was free to look at it",
                 apply_buckets(),
             ),
             apply_duration_seconds: make.histogram(

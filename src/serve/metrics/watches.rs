@@ -44,14 +44,12 @@ const COUNTERS: [(&str, &str, Number); 5] = [
         "Objects received from the API server, in lists and as changes",
         |numbers| numbers.events,
     ),
-    ("kube_ipvs_watch_ignored_total", "Objects received that are none of this proxy's business", |numbers| {
+    ("kube_ipvs_watch_ignored_total", "Objects received that this proxy does not serve", |numbers| {
         numbers.ignored
     }),
-    (
-        "kube_ipvs_watch_refused_total",
-        "Objects received that are invalid, or of which a part is",
-        |numbers| numbers.refused,
-    ),
+    ("kube_ipvs_watch_refused_total", "Objects received that are invalid as a whole or in part", |numbers| {
+        numbers.refused
+    }),
     ("kube_ipvs_watch_relists_total", "Complete sets of objects received after the first one", |numbers| {
         numbers.relists
     }),
@@ -61,12 +59,12 @@ const COUNTERS: [(&str, &str, Number); 5] = [
 ];
 
 const GAUGES: [(&str, &str, Number); 2] = [
-    ("kube_ipvs_watch_healthy", "Whether the last request for these objects went well: 1 or 0", |numbers| {
+    ("kube_ipvs_watch_healthy", "Whether the last request for these objects succeeded: 1 or 0", |numbers| {
         numbers.healthy.into()
     }),
     (
         "kube_ipvs_watch_refused_objects",
-        "Objects that are invalid at the moment, or of which a part is",
+        "Objects that are invalid at the moment, as a whole or in part",
         |numbers| numbers.refused_now,
     ),
 ];
