@@ -8,6 +8,7 @@ pub mod endpoints;
 pub(crate) mod examples;
 pub mod local;
 pub mod node_ips;
+pub(crate) mod room;
 pub mod topology;
 pub mod types;
 
@@ -133,6 +134,14 @@ impl Cluster {
     /// node's zone, for example, every endpoint would be wanted.
     pub fn is_complete(&self) -> bool {
         self.awaited.0.is_empty()
+    }
+
+    /// Gives up room that a larger cluster once needed.
+    pub fn give_up_room(&mut self) {
+        room::give_up(&mut self.services);
+        room::give_up(&mut self.slices);
+        room::give_up(&mut self.slices_of);
+        room::give_up(&mut self.other_nodes);
     }
 
     /// All Services, in no particular order.

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use super::entry_points::Role;
 use super::{Shared, Update};
+use crate::cluster::room;
 use crate::cluster::types::{Family, ServiceKey};
 use crate::state::{Element, Key, Scope, VirtualServer, VirtualServerKey};
 
@@ -199,6 +200,13 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// Gives up room that more claims once needed.
+    pub(super) fn give_up_room(&mut self) {
+        room::give_up(&mut self.requests);
+        room::give_up(&mut self.claimants);
+        room::give_up(&mut self.at_address);
+    }
+
     /// Replaces what a Service asks for; `None` if the Service is gone. Adds the keys that this may change to the
     /// update.
     pub(super) fn put(&mut self, service: &ServiceKey, request: Option<Request>, update: &mut Update) {

@@ -84,6 +84,11 @@ impl Desired {
         (self.claims.lost, self.claims.shared)
     }
 
+    /// Gives up room that a larger cluster once needed.
+    pub fn give_up_room(&mut self) {
+        self.claims.give_up_room();
+    }
+
     /// Looks at the touched Services again.
     pub fn update(&mut self, cluster: &Cluster, touched: &Touched) -> Update {
         let mut update = Update::default();

@@ -73,7 +73,9 @@ impl Rest {
             taken.extend(keys);
         }
         if taken.is_empty() {
-            taken = self.last.split_off(self.last.len().saturating_sub(self.piece()));
+            let later = self.last.len().saturating_sub(self.piece());
+            // The last piece takes the room of all with it.
+            taken = if later == 0 { std::mem::take(&mut self.last) } else { self.last.split_off(later) };
         }
         taken
     }

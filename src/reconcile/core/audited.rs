@@ -58,7 +58,16 @@ impl Reconciler {
             Err(error) => failures.push(error),
         }
         self.audit.look(looks);
+        self.give_up_room();
         self.notes.push(Note::LookedFor(failures));
+    }
+
+    /// Gives up room that was needed when there was more than now.
+    ///
+    /// Here, since this happens now and then, while nothing else is to be done. Who hears the note gives free memory back.
+    fn give_up_room(&mut self) {
+        self.cluster.give_up_room();
+        self.desired.give_up_room();
     }
 
     /// The table of a family has this handle; `None`: there is no table.
