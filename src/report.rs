@@ -42,6 +42,10 @@ use unread::Unread;
 /// How many things of one kind a log line names; the rest are only counted.
 const NAMED: usize = 5;
 
+/// After how many writes free memory is given back at the next look for the foundations. What fewer of them leave free
+/// is soon used again, and waits for the end of the audit's round.
+const MANY_WRITES: u64 = 1000;
+
 /// Passes the loop's notes on to the log, metrics, health and Events.
 pub(crate) struct Reporter {
     metrics: Arc<Metrics>,
@@ -50,6 +54,8 @@ pub(crate) struct Reporter {
     started: SystemTime,
     /// Writes done since the start; the log line of the first sync shows how many that one took.
     written: u64,
+    /// How many writes were done when free memory was last given back.
+    written_at_give_back: u64,
     numbers: Numbers,
     /// Whether load balancers must avoid a node without a Node object: where the facts come from an API server.
     needs_node: bool,
@@ -95,6 +101,7 @@ impl Reporter {
             status,
             started: now.wall,
             written: 0,
+            written_at_give_back: 0,
             numbers,
             needs_node,
             services,
@@ -147,6 +154,10 @@ impl Reporter {
                 Note::LookedFor(unreadable) => {
                     is_seen |= unreadable.is_empty();
                     self.unread.looked_for(&unreadable, *moment);
+                    // A round of the audit takes minutes in a large cluster.
+                    if self.written - self.written_at_give_back >= MANY_WRITES {
+                        self.give_memory_back();
+                    }
                 }
                 Note::Purged(family, purged) => self.purged(family, &purged, now),
                 Note::AuditRound => {
@@ -154,7 +165,7 @@ impl Reporter {
                     // to real servers that are gone.
                     self.unread.all_read();
                     self.numbers.audited(SystemTime::now());
-                    give_memory_back();
+                    self.give_memory_back();
                 }
                 Note::Looked(touched) => self.looked(reconciler, &touched),
                 // Whether the node is eligible is published with everything else, below.
@@ -193,12 +204,21 @@ impl Reporter {
         self.status.borrow().families.get(&family)?.unsynced_since
     }
 
-    fn first_sync(&self, reconciler: &Reconciler) {
+    fn first_sync(&mut self, reconciler: &Reconciler) {
         let failures = reconciler.failures().len();
         // Before the log line: whoever reads it may ask for the status at once.
         self.status.send_modify(|status| status.synced_once = true);
         tracing::info!(writes = self.written, failures, "First sync complete");
-        give_memory_back();
+        self.give_memory_back();
+    }
+
+    /// Gives free memory back to the system: what the start needed, after the first sync; and later what is left of much
+    /// that came and went.
+    fn give_memory_back(&mut self) {
+        self.written_at_give_back = self.written;
+        let started = Instant::now();
+        allocator::give_back();
+        vlog!(4, took = ?started.elapsed(), "Gave free memory back");
     }
 
     /// A plan was carried out: counts and logs what it did.
@@ -323,16 +343,6 @@ impl Reporter {
             _ => None,
         }
     }
-}
-
-/// Gives free memory back to the system.
-///
-/// Called after the first sync, when what the start needed is free, and once per audit round, for what is left of much
-/// that came and went.
-fn give_memory_back() {
-    let started = Instant::now();
-    allocator::give_back();
-    vlog!(4, took = ?started.elapsed(), "Gave free memory back");
 }
 
 /// Logs that a kernel parameter was set, in kube-proxy's words: all values are numbers (contract 4.2).

@@ -1,4 +1,5 @@
 mod counted;
+mod memory;
 mod node;
 mod timestamps;
 
