@@ -125,6 +125,20 @@ mod tests {
         assert_eq!(left(64, 3, 0, &ranges), (2, 0, vec![said]));
     }
 
+    #[test]
+    fn ranges_of_ipv6_count_at_addresses_of_ipv6() {
+        let subject = Subject { kind: "Service", namespace: Some("default"), name: "web" };
+        let balanced: Vec<IpAddr> =
+            (1..=3).map(|number| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number])).collect();
+        let mut external = External {
+            load_balancer_ips: balanced.clone(),
+            source_ranges: ["fd00::/16", "fd02::/16"].map(|range| range.parse().expect("a range")).into(),
+            ..External::default()
+        };
+        apply(&mut external, MOST_ENTRIES / 5, subject, &mut Vec::new());
+        assert_eq!(external.load_balancer_ips, balanced[..2], "two entries for each");
+    }
+
     /// Served as an external IP, it would be open to everybody, whatever the ranges.
     #[test]
     fn what_is_left_out_of_the_load_balancers_addresses_is_no_external_ip_either() {

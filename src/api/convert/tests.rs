@@ -128,10 +128,27 @@ fn defaults_of_a_service() {
     );
 }
 
+/// An API server writes the defaults into an object, and in protocol buffers an absent text may be an empty one, and an
+/// absent number a 0.
+#[test]
+fn defaults_that_are_written_out() {
+    let absent = kept(with_port("clusterIP: 10.96.0.7"));
+    for written in [
+        "type: '', sessionAffinity: '', internalTrafficPolicy: '', externalTrafficPolicy: ''",
+        "type: ClusterIP, sessionAffinity: None, internalTrafficPolicy: Cluster, externalTrafficPolicy: Cluster",
+    ] {
+        let written = format!("clusterIP: 10.96.0.7, {written}, ports: [{{port: 80, nodePort: 0}}]");
+        assert_eq!(kept(spec(&written)), absent, "{written}");
+    }
+    let nowhere = "{metadata: {name: web, namespace: ''}, spec: {ports: [{port: 80}], clusterIP: 10.96.0.7}}";
+    assert_eq!(kept(service(nowhere)), absent);
+}
+
 #[test]
 fn services_that_are_none_of_ours() {
     assert_ignored(with_port("clusterIP: None"));
     assert_ignored(with_port("clusterIPs: [None]"));
+    assert_ignored(with_port("clusterIPs: [10.96.0.7, None]"));
     assert_ignored(with_port(""));
     assert_ignored(with_port("clusterIP: ''"));
     assert_ignored(with_port("type: ExternalName, externalName: example.org, clusterIP: 10.96.0.7"));
@@ -175,6 +192,7 @@ fn ports_of_services() {
     let line = |ports: &str| refused(spec(&format!("clusterIP: 10.0.0.1, ports: [{ports}]")));
     let head = "Service default/web: spec.ports";
     assert_eq!(line(""), format!("{head}: found nothing, allowed at least one port"));
+    assert_eq!(line("{}"), format!("{head}[0].port: found 0, allowed 1 to 65535"));
     assert_eq!(line("{port: 0}"), format!("{head}[0].port: found 0, allowed 1 to 65535"));
     assert_eq!(line("{port: -1}"), format!("{head}[0].port: found -1, allowed 1 to 65535"));
     assert_eq!(
@@ -219,6 +237,7 @@ fn affinity_of_services() {
     for (port, is_told) in [
         ("port: 21", true),
         ("port: 2121, nodePort: 21", true),
+        ("name: web, port: 80}, {name: ftp, port: 21", true),
         ("port: 21, protocol: UDP", false),
         ("port: 22", false),
     ] {
@@ -313,11 +332,13 @@ fn fields(fields: &str) -> Converted<EndpointSlice> {
 fn hints_of_endpoints() {
     let slice = kept(fields(
         "addressType: IPv4, endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: b}], forNodes: [{name: n}]}}, \
-         {addresses: [10.0.0.2], hints: {}}]",
+         {addresses: [10.0.0.2], hints: {}}, {addresses: [10.0.0.3], hints: {forNodes: [{name: n}]}}]",
     ));
     let hints = Hints { zones: vec!["a".into(), "b".into()], nodes: vec!["n".into()] };
     assert_eq!(slice.endpoints[0].hints.as_deref(), Some(&hints));
     assert_eq!(slice.endpoints[1].hints, None);
+    let hints = Hints { zones: Vec::new(), nodes: vec!["n".into()] };
+    assert_eq!(slice.endpoints[2].hints.as_deref(), Some(&hints));
 }
 
 #[test]
@@ -436,6 +457,9 @@ status:
     assert!(!node("metadata: {name: a, deletionTimestamp: '2026-03-01T00:00:05Z'}").eligible);
     let tainted = "{metadata: {name: a}, spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: X}]}}";
     assert!(!node(tainted).eligible);
+    let among_others = tainted.replace("[{key", "[{key: first}, {key").replace("}]", "}, {key: last}]");
+    assert!(!node(&among_others).eligible);
+    assert_eq!(node("{metadata: {name: a, labels: {topology.kubernetes.io/zone: ''}}}").zone, None);
     assert_eq!(
         refused(Converter::new().node(&read("{}"))),
         "Node (no name): metadata.name: found nothing, allowed a name"
@@ -452,6 +476,33 @@ fn text_that_repeats_is_held_once_and_not_for_ever() {
     }
     assert!(texts.held.len() <= 2 * Texts::FEW, "{}", texts.held.len());
     assert!(Arc::ptr_eq(&first, &texts.share("default")), "in use, so not forgotten");
+}
+
+/// To go through all texts for each new one would take time that grows with the square of their number.
+#[test]
+fn texts_in_use_are_gone_through_once_in_a_while() {
+    let mut texts = Texts::default();
+    let in_use: Vec<_> = (0..=Texts::FEW).map(|number| texts.share(&number.to_string())).collect();
+    for number in 1..Texts::FEW {
+        texts.share(&format!("unused {number}"));
+        assert_eq!(texts.held.len(), in_use.len() + number);
+    }
+    texts.share("one more than twice as many");
+    assert_eq!(texts.held.len(), in_use.len() + 1);
+}
+
+#[test]
+fn what_is_short_is_said_in_full() {
+    let said = |count: usize, length: usize| {
+        let wrong = format!("{}, ", "x".repeat(length)).repeat(count);
+        let converted = with_port(&format!("clusterIP: 10.0.0.1, externalIPs: [{wrong}]"));
+        let Converted::Kept { object, .. } = converted else { panic!("not kept") };
+        object.remarks.expect("a problem")
+    };
+    assert!(!said(10, 1).contains(" more"), "ten are all said: {}", said(10, 1));
+    assert!(said(11, 1).ends_with("; and 1 more"), "{}", said(11, 1));
+    // With the quotation marks, as much as is quoted.
+    assert!(!said(1, 254).contains('…') && said(1, 255).contains('…'), "{}", said(1, 254));
 }
 
 /// An object may have as many problems as fit into it, and as long ones.

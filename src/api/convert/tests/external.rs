@@ -38,6 +38,37 @@ status:
     assert_eq!(service.external.as_deref(), Some(&wanted));
 }
 
+/// A Service of a load balancer that is reached at these points.
+fn balanced_at(ingress: &str) -> Converted<Service> {
+    service(&format!(
+        "{{metadata: {{name: web}}, spec: {{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{{port: 80}}]}}, \
+         status: {{loadBalancer: {{ingress: [{ingress}]}}}}}}"
+    ))
+}
+
+#[test]
+fn points_of_a_load_balancer() {
+    let addresses =
+        |ingress: &str| kept(balanced_at(ingress)).external.expect("an address").load_balancer_ips;
+    let wanted = ips(&["203.0.113.1"]);
+    assert_eq!(addresses("{ip: 203.0.113.1}, {ip: 203.0.113.1}"), wanted, "each address once");
+    assert_eq!(addresses("{ip: 203.0.113.1}, {ip: 203.0.113.2, ipMode: Tunnel}"), wanted, "an unknown mode");
+    // In protocol buffers, an absent text may be an empty one.
+    assert_eq!(addresses("{ip: '', hostname: lb.example}, {ip: 203.0.113.1, hostname: ''}"), wanted);
+    let Converted::Kept { object, problems } = balanced_at("{ip: 203.0.113.1}, {ip: 127.0.0.1}") else {
+        panic!("not kept")
+    };
+    assert_eq!(object.external.expect("an address").load_balancer_ips, wanted);
+    let fields: Vec<&str> = problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(fields, ["status.loadBalancer.ingress[1].ip"]);
+}
+
+#[test]
+fn one_node_port_is_enough() {
+    let ports = "ports: [{name: a, port: 80}, {name: b, port: 81, nodePort: 30081}]";
+    assert!(kept(spec(&format!("clusterIP: 10.0.0.1, type: NodePort, {ports}"))).external.is_some());
+}
+
 #[test]
 fn policies_and_health_checks_have_a_meaning_for_some_types() {
     let external = |fields: &str| kept(with_port(&format!("clusterIP: 10.0.0.1, {fields}"))).external;
@@ -49,6 +80,8 @@ fn policies_and_health_checks_have_a_meaning_for_some_types() {
         *kept(spec(&fields)).external.expect("a node port")
     };
     assert_eq!(kept_with("ClusterIP").policy, Policy::Cluster, "without external IPs");
+    let with_addresses = external("externalIPs: [198.51.100.1], externalTrafficPolicy: Local");
+    assert_eq!(with_addresses.expect("an external IP").policy, Policy::Local);
     assert_eq!(kept_with("NodePort").policy, Policy::Local);
     assert_eq!(kept_with("NodePort").health_check_node_port, None);
     assert_eq!(kept_with("LoadBalancer").health_check_node_port, Some(31000));
@@ -59,6 +92,17 @@ fn policies_and_health_checks_have_a_meaning_for_some_types() {
     };
     assert!(lacks("", "LoadBalancer") && lacks("healthCheckNodePort: 0, ", "LoadBalancer"));
     assert!(!lacks("healthCheckNodePort: 31000, ", "LoadBalancer") && !lacks("", "NodePort"));
+    // A change of the policy to Cluster may leave the port behind.
+    let of_all_nodes = kept(spec(&format!(
+        "clusterIP: 10.0.0.1, type: LoadBalancer, {}",
+        local.replace("Local", "Cluster")
+    )));
+    let of_all_nodes = of_all_nodes.external.expect("a node port");
+    assert_eq!((of_all_nodes.policy, of_all_nodes.health_check_node_port), (Policy::Cluster, None));
+    assert_eq!(
+        refused(with_port("clusterIP: 10.0.0.1, internalTrafficPolicy: local")),
+        "Service default/web: spec.internalTrafficPolicy: found \"local\", allowed Cluster or Local"
+    );
     assert_eq!(
         refused(with_port("clusterIP: 10.0.0.1, externalTrafficPolicy: local")),
         "Service default/web: spec.externalTrafficPolicy: found \"local\", allowed Cluster or Local"
@@ -97,6 +141,8 @@ fn a_load_balancer_without_an_address_may_ask_for_the_nodes_health() {
 #[test]
 fn source_ranges() {
     assert_eq!(balanced("loadBalancerSourceRanges: [0.0.0.0/0, 10.0.0.0/8]").0.source_ranges, []);
+    let (external, _) = balanced("loadBalancerSourceRanges: [0.0.0.0/0, 'fd00::/8']");
+    assert_eq!(external.source_ranges, nets(&["fd00::/8"]), "the other family stays restricted");
     let (external, problems) = balanced("loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.0/33]");
     assert_eq!(external.load_balancer_ips, ips(&[]), "half of a restriction is none");
     assert_eq!(
@@ -116,6 +162,11 @@ fn source_ranges() {
          has no address of this IP family"
         ]
     );
+    // Before the load balancer has an address, nothing can be said about it.
+    kept(with_port(
+        "clusterIP: 10.0.0.1, type: LoadBalancer, externalIPs: [198.51.100.1], \
+         loadBalancerSourceRanges: [10.0.0.0/8]",
+    ));
     let (external, problems) = balanced("externalIPs: [127.0.0.1, 198.51.100.1]");
     assert_eq!(external.external_ips, ips(&["198.51.100.1"]));
     assert!(problems[0].contains("spec.externalIPs[0]: found \"127.0.0.1\""), "{}", problems[0]);
@@ -141,15 +192,18 @@ fn an_address_that_is_closed_is_no_external_ip_either() {
 
 #[test]
 fn the_annotation_for_source_ranges_counts_where_there_is_no_field() {
-    let annotated = |spec: &str| {
+    let annotated = |annotation: &str, spec: &str| {
         let yaml = format!(
-            "{{metadata: {{name: web, annotations: {{service.beta.kubernetes.io/load-balancer-source-ranges: '192.0.2.0/24, 198.51.100.7/32'}}}}, \
+            "{{metadata: {{name: web, annotations: {{service.beta.kubernetes.io/load-balancer-source-ranges: '{annotation}'}}}}, \
              spec: {{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{{port: 80}}]{spec}}}, status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.1}}]}}}}}}"
         );
         kept(service(&yaml)).external.expect("an address").source_ranges
     };
-    assert_eq!(annotated(""), nets(&["192.0.2.0/24", "198.51.100.7/32"]));
-    assert_eq!(annotated(", loadBalancerSourceRanges: [10.0.0.0/8]"), nets(&["10.0.0.0/8"]));
+    let two = "192.0.2.0/24, 198.51.100.7/32";
+    assert_eq!(annotated(two, ""), nets(&["192.0.2.0/24", "198.51.100.7/32"]));
+    assert_eq!(annotated(two, ", loadBalancerSourceRanges: [10.0.0.0/8]"), nets(&["10.0.0.0/8"]));
+    assert_eq!(annotated("192.0.2.0/24,", ""), nets(&["192.0.2.0/24"]));
+    assert_eq!(annotated("", ""), nets(&[]), "a text without ranges restricts nothing");
 }
 
 /// An object of 58 KB that would be 2,000,000 virtual servers.
