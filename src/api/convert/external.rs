@@ -75,14 +75,15 @@ pub(super) fn convert(
         lacks_health_check_node_port,
     };
     match source_ranges(subject, object, spec) {
-        Ok(ranges) => {
+        Ok(written) => {
+            let ranges = restrictions(&written);
             // Ranges of both families are usual even if the load balancer has addresses of only one.
             let addresses = &external.load_balancer_ips;
             let is_about =
                 |range: &IpNet| addresses.iter().any(|address| address.is_ipv4() == range.addr().is_ipv4());
             if let Some(range) = ranges.first()
                 && !addresses.is_empty()
-                && !ranges.iter().any(is_about)
+                && !written.iter().any(is_about)
             {
                 let outcome = "restricts nothing: the load balancer has no address of this IP family";
                 problems.push(subject.unserved("spec.loadBalancerSourceRanges", range, outcome));
@@ -113,8 +114,7 @@ fn put(
     }
 }
 
-/// The networks that may use the load balancer's addresses. If a range of a family holds everything, that family is not
-/// restricted (contract 4.3).
+/// The networks that may use the load balancer's addresses, as they are written.
 fn source_ranges(
     subject: Subject<'_>,
     object: &objects::Service<'_>,
@@ -131,16 +131,20 @@ fn source_ranges(
         let entries = annotation.split(',').map(str::trim).filter(|text| !text.is_empty());
         texts = entries.map(|text| (format!("metadata.annotations[{SOURCE_RANGES}]"), text)).collect();
     }
-    let mut ranges = Vec::with_capacity(texts.len());
-    for (field, text) in texts {
-        let range: IpNet = sloppy::parse_cidr(text).ok_or_else(|| {
+    let range = |(field, text): (String, &str)| {
+        sloppy::parse_cidr(text).ok_or_else(|| {
             let allowed = "a CIDR (until it is corrected, the load balancer's addresses are not served)";
             subject.problem(field, format!("{text:?}"), allowed)
-        })?;
-        ranges.push(range.trunc());
-    }
+        })
+    };
+    texts.into_iter().map(range).collect()
+}
+
+/// What is left of the ranges: if one of a family holds everything, that family is not restricted (contract 4.3).
+fn restrictions(written: &[IpNet]) -> Vec<IpNet> {
     let everything: BTreeSet<bool> =
-        ranges.iter().filter(|r| r.prefix_len() == 0).map(|r| r.addr().is_ipv4()).collect();
+        written.iter().filter(|range| range.prefix_len() == 0).map(|range| range.addr().is_ipv4()).collect();
+    let mut ranges = written.to_vec();
     ranges.retain(|range| !everything.contains(&range.addr().is_ipv4()));
-    Ok(IpNet::aggregate(&ranges))
+    IpNet::aggregate(&ranges)
 }

@@ -141,8 +141,9 @@ fn a_load_balancer_without_an_address_may_ask_for_the_nodes_health() {
 #[test]
 fn source_ranges() {
     assert_eq!(balanced("loadBalancerSourceRanges: [0.0.0.0/0, 10.0.0.0/8]").0.source_ranges, []);
-    let (external, _) = balanced("loadBalancerSourceRanges: [0.0.0.0/0, 'fd00::/8']");
+    let (external, problems) = balanced("loadBalancerSourceRanges: [0.0.0.0/0, 'fd00::/8']");
     assert_eq!(external.source_ranges, nets(&["fd00::/8"]), "the other family stays restricted");
+    assert_eq!(problems, Vec::<String>::new(), "the address is opened by a range of its family");
     let (external, problems) = balanced("loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.0/33]");
     assert_eq!(external.load_balancer_ips, ips(&[]), "half of a restriction is none");
     assert_eq!(
