@@ -74,3 +74,48 @@ pub(super) fn refusal(
     refusal.retry_after = header.map(Duration::from_secs).or(refusal.retry_after);
     refusal
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, retry_after: Option<&'static str>, status: &str) -> Refusal {
+        let mut headers = HeaderMap::new();
+        headers.extend(retry_after.map(|text| (RETRY_AFTER, text.parse().expect("a value"))));
+        refusal(code, &headers, serde_json::from_str(status).ok(), status)
+    }
+
+    #[test]
+    fn the_header_says_how_long_to_wait_and_else_the_status_does() {
+        let status = r#"{"code": 429, "details": {"retryAfterSeconds": 7}}"#;
+        let seconds = |header, status| refused(429, header, status).retry_after.map(|wait| wait.as_secs());
+        assert_eq!(seconds(None, status), Some(7));
+        assert_eq!(seconds(Some("9"), status), Some(9));
+        assert_eq!(seconds(Some("Wed, 21 Oct 2026 07:28:00 GMT"), status), Some(7));
+        assert_eq!(seconds(Some("9"), "{}"), Some(9));
+        assert_eq!(seconds(None, "{}"), None);
+    }
+
+    #[test]
+    fn the_code_of_the_status_takes_precedence() {
+        assert_eq!(refused(500, None, r#"{"code": 410}"#).code, 410);
+        assert_eq!(refused(500, None, "{}").code, 500);
+    }
+
+    /// Servers of Kubernetes 1.17 and 1.18 have only the text.
+    #[test]
+    fn a_version_that_the_server_does_not_have_yet() {
+        let cause = r#"{"code": 504, "details": {"causes": [{"reason": "ResourceVersionTooLarge"}]}}"#;
+        assert!(refused(504, None, cause).version_too_large);
+        let text = r#"{"code": 504, "message": "Too large resource version: 7, current: 5"}"#;
+        assert!(refused(504, None, text).version_too_large);
+        assert!(!refused(504, None, r#"{"code": 504, "message": "Timeout"}"#).version_too_large);
+    }
+
+    #[test]
+    fn of_plain_text_the_first_line_is_the_message() {
+        let refusal = refused(502, None, "\n  Bad gateway \n<hr>");
+        assert_eq!((refusal.code, &*refusal.message), (502, "Bad gateway"));
+        assert_eq!(refused(502, None, &"ä".repeat(1000)).message, "ä".repeat(200));
+    }
+}
