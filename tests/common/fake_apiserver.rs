@@ -109,6 +109,8 @@ pub enum Fault {
     Trickle(Duration),
     /// This line comes first: an event as a line of JSON, or nonsense.
     Line(String),
+    /// These lines come first in a watch, and in a streaming list after the objects, before the bookmark that ends it.
+    Lines(Vec<String>),
 }
 
 /// How current the server's picture is.

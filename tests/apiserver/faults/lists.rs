@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube_ipvs::api::watch::{Encoding, Settings};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{BOTH, asked, established, server, start};
@@ -14,6 +14,8 @@ use crate::session::{self, Log, NODE, Of, Session};
 session::tests![
     begins_with_complete_sets_then_follows,
     asks_consistently_with_selectors_and_bookmarks,
+    lists_and_watches_have_the_same_selectors,
+    a_streaming_list_may_have_changes,
     a_server_without_that_field_selector_is_asked_without,
     other_nodes_are_watched_where_that_is_wanted,
     a_denial_of_other_nodes_is_told_beside_that_of_the_own_one,
@@ -76,6 +78,60 @@ async fn asks_consistently_with_selectors_and_bookmarks() {
     assert_eq!(parameters(Kind::Nodes).to_vec(), expected("-", "metadata.name=worker"));
     let seconds: u64 = server.received(Kind::Nodes)[0].parameter("timeoutSeconds").parse().unwrap();
     assert!((300..=600).contains(&seconds), "{seconds}");
+}
+
+async fn lists_and_watches_have_the_same_selectors() {
+    let server = server().without_streaming_lists();
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    let mut session = established(&server).await;
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+    let parameters = |kind: Kind, wants: Wants, names: [&str; 4]| {
+        let received = server.received(kind).into_iter().filter(|received| received.wants == wants);
+        let values = received.map(|received| names.map(|name| received.parameter(name).to_owned()));
+        values.collect::<Vec<_>>()
+    };
+    let selectors = [
+        (Kind::Services, "!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"),
+        (Kind::Slices, "!service.kubernetes.io/headless", "-"),
+        (Kind::Nodes, "-", "metadata.name=worker"),
+    ];
+    for (kind, labels, fields) in selectors {
+        let names = ["labelSelector", "fieldSelector", "resourceVersion", "resourceVersionMatch"];
+        let lists = parameters(kind, Wants::List, names);
+        assert_eq!(lists[0], [labels, fields, "-", "-"], "a consistent read");
+        if kind == Kind::Services {
+            assert_eq!(lists[1..], [[labels, fields, "104", "NotOlderThan"]]);
+        }
+        let names = ["labelSelector", "fieldSelector", "allowWatchBookmarks", "timeoutSeconds"];
+        for [of_labels, of_fields, bookmarks, seconds] in parameters(kind, Wants::Watch, names) {
+            assert_eq!([&*of_labels, &*of_fields, &*bookmarks], [labels, fields, "true"]);
+            assert!((300..=600).contains(&seconds.parse::<u64>().unwrap()), "{seconds}");
+        }
+    }
+}
+
+/// It is a watch: what happens while the objects are on their way comes after them, as changes.
+async fn a_streaming_list_may_have_changes() {
+    let server = server();
+    server.put(service("bad", "300.0.0.1"));
+    let event = |kind: &str, mut object: Value| {
+        object["metadata"]["resourceVersion"] = json!("105");
+        json!({"type": kind, "object": object}).to_string()
+    };
+    let mut ignored = service("a", "10.96.0.1");
+    ignored["spec"]["type"] = json!("ExternalName");
+    let changes = [
+        event("MODIFIED", ignored),
+        event("DELETED", service("b", "10.96.0.2")),
+        event("DELETED", service("bad", "300.0.0.1")),
+        event("ADDED", service("c", "10.96.0.3")),
+    ];
+    server.fault(Kind::Services, Wants::Stream, Fault::Lines(changes.into()));
+    let mut session = start(&server);
+    assert_eq!(session.next(Of::Services).await, "replace [default/c 10.96.0.3:80]");
+    assert_eq!(session.counters(Of::Services), [7, 1, 1, 0, 0]);
+    assert_eq!(session.refused_now(Of::Services), 0);
 }
 
 /// Servers before Kubernetes 1.31 refuse every request with it; and of several servers, one may be updated later than

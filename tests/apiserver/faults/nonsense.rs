@@ -12,6 +12,7 @@ use crate::session::{self, Log, Of};
 session::tests![
     nonsense_is_skipped_with_one_warning,
     what_makes_no_sense_is_counted_as_long_as_it_is_there,
+    what_is_gone_with_a_later_list_is_not_counted,
     what_cannot_be_decoded_is_skipped_too,
     annotations_may_be_any_bytes,
     an_answer_that_is_no_list_is_an_error,
@@ -74,6 +75,20 @@ async fn what_makes_no_sense_is_counted_as_long_as_it_is_there() {
     assert_eq!(session.counters(Of::Services)[2], refused);
 }
 
+async fn what_is_gone_with_a_later_list_is_not_counted() {
+    let server = server();
+    server.put(service("bad", "300.0.0.1"));
+    // The watch ends with the list, and the next one comes after a pause.
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(4));
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    let mut session = established(&server).await;
+    assert_eq!(session.refused_now(Of::Services), 1);
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    server.delete(Kind::Services, "bad");
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    assert_eq!(session.refused_now(Of::Services), 0);
+}
+
 async fn what_cannot_be_decoded_is_skipped_too() {
     for server in [server(), server().without_streaming_lists()] {
         let log = Log::begin();
@@ -111,10 +126,16 @@ async fn annotations_may_be_any_bytes() {
 
 async fn an_answer_that_is_no_list_is_an_error() {
     let server = server();
-    for text in ["<html>", "{\"type\":\"ADDED\",\"object\":{}}", "{\"type\":\"HELLO\",\"object\":{}}"] {
+    let without_version = r#"{"type":"BOOKMARK","object":{"kind":"Service","metadata":{"resourceVersion":"","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+    for text in [
+        "<html>",
+        "{\"type\":\"ADDED\",\"object\":{}}",
+        "{\"type\":\"HELLO\",\"object\":{}}",
+        without_version,
+    ] {
         server.fault(Kind::Services, Wants::Stream, Fault::Line(text.into()));
     }
     let mut session = established(&server).await;
-    assert_eq!(session.counters(Of::Services)[4], 3);
+    assert_eq!(session.counters(Of::Services)[4], 4);
     session.nothing_for(Of::Services, Duration::from_secs(10)).await;
 }

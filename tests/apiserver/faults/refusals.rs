@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{BOTH, asked, established, server, start};
@@ -19,6 +20,11 @@ session::tests![
     a_denial_later_is_waited_out,
     a_version_that_the_server_fails_at_is_left_by_a_list,
     an_event_that_cannot_be_read_is_passed_by_a_list,
+    a_version_has_three_tries_after_each_list,
+    failures_with_a_watch_between_are_not_in_a_row,
+    failures_with_an_event_between_are_not_in_a_row,
+    after_a_watch_that_worked_the_pauses_are_short_again,
+    a_watch_that_is_accepted_ends_the_error,
     overload_does_not_lead_to_lists,
 ];
 
@@ -173,6 +179,80 @@ async fn a_version_is_left_by_a_list(fault: &Fault, has_streaming_lists: bool) {
     let asked = asked(&server);
     let begun = asked.iter().position(|asked| *asked == again).unwrap();
     assert_eq!(asked[begun..begun + 4], [again.clone(), again.clone(), again, list], "{fault:?}");
+}
+
+async fn a_version_has_three_tries_after_each_list() {
+    let server = server().without_streaming_lists();
+    for _ in 0..6 {
+        server.fault(Kind::Services, Wants::Watch, Fault::Status(500));
+    }
+    let mut session = established(&server).await;
+    for _ in 0..2 {
+        assert_eq!(session.next(Of::Services).await, BOTH);
+    }
+    let round =
+        ["List", "Watch@104", "Watch@104", "Watch@104", "List@104", "Watch@104", "Watch@104", "Watch@104"];
+    assert_eq!(asked(&server)[1..9], round);
+}
+
+async fn failures_with_a_watch_between_are_not_in_a_row() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    let failure = Fault::Status(500);
+    let silent = Fault::StallAfter(0);
+    for fault in [&failure, &failure, &silent, &failure, &failure] {
+        server.fault(Kind::Services, Wants::Watch, fault.clone());
+    }
+    let mut session = established(&server).await;
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    assert_eq!(session.counters(Of::Services)[3..], [0, 5], "relists, errors");
+}
+
+async fn failures_with_an_event_between_are_not_in_a_row() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    let mut session = established(&server).await;
+    let mut changed = service("c", "10.96.0.3");
+    let version = server.put(changed.clone());
+    changed["metadata"]["resourceVersion"] = json!(version.to_string());
+    let event = json!({"type": "ADDED", "object": changed}).to_string();
+    let failure = Fault::Status(500);
+    let event_and_failure = Fault::Lines(vec![event, INTERNAL_ERROR.into()]);
+    for fault in [&failure, &failure, &event_and_failure, &failure] {
+        server.fault(Kind::Services, Wants::Watch, fault.clone());
+    }
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    session.until(Of::Services, |status| status.restarts == 5).await;
+    server.put(service("d", "10.96.0.4"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/d 10.96.0.4:80");
+    assert_eq!(session.counters(Of::Services)[3..], [0, 5], "relists, errors");
+}
+
+async fn after_a_watch_that_worked_the_pauses_are_short_again() {
+    let server = server();
+    for _ in 0..6 {
+        server.fault(Kind::Services, Wants::Stream, Fault::Status(503));
+    }
+    server.fault(Kind::Services, Wants::Stream, Fault::CutIn(Duration::from_secs(30)));
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(503));
+    let mut session = established(&server).await;
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    server.put(service("c", "10.96.0.3"));
+    let begun = Instant::now();
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// It may have nothing to say for a while.
+async fn a_watch_that_is_accepted_ends_the_error() {
+    let server = server();
+    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+    let mut session = established(&server).await;
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    let begun = Instant::now();
+    session.until(Of::Services, |status| status.last_error.is_none()).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 async fn overload_does_not_lead_to_lists() {

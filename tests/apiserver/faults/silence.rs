@@ -20,6 +20,8 @@ session::tests![
     a_watch_that_is_cut_again_and_again_misses_nothing_for_long,
     where_streams_are_cut_before_they_are_complete_there_is_a_list,
     watches_that_end_at_once_do_not_spin,
+    a_watch_that_ends_has_not_failed,
+    a_silent_server_is_asked_for_a_list_every_five_minutes,
 ];
 
 async fn a_server_that_says_nothing_is_asked_again() {
@@ -141,13 +143,44 @@ async fn a_watch_that_is_cut_again_and_again_misses_nothing_for_long() {
 }
 
 async fn watches_that_end_at_once_do_not_spin() {
-    let server = server();
-    server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
-    for _ in 0..100 {
-        server.fault(Kind::Services, Wants::Watch, Fault::EndAfter(0));
+    for fault in [Fault::EndAfter(0), Fault::CutAfter(0)] {
+        let server = server();
+        server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
+        for _ in 0..100 {
+            server.fault(Kind::Services, Wants::Watch, fault.clone());
+        }
+        let mut session = established(&server).await;
+        session.nothing_for(Of::Services, Duration::from_mins(5)).await;
+        let count = asked(&server).len();
+        assert!((8..=20).contains(&count), "{fault:?}: {count} requests in 5 minutes");
     }
+}
+
+/// Servers end every watch in the end, and all of them when they are replaced.
+async fn a_watch_that_ends_has_not_failed() {
+    let server = server();
     let mut session = established(&server).await;
-    session.nothing_for(Of::Services, Duration::from_mins(5)).await;
-    let count = asked(&server).len();
-    assert!((8..=20).contains(&count), "{count} requests in 5 minutes");
+    let end_all_watches = || server.restore(server.version());
+    session.nothing_for(Of::Services, Duration::from_secs(10)).await;
+    end_all_watches();
+    session.until(Of::Services, |status| status.restarts == 1).await;
+    server.put(service("c", "10.96.0.3"));
+    let begun = Instant::now();
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    end_all_watches();
+    session.until(Of::Services, |status| status.restarts == 2).await;
+    server.put(service("d", "10.96.0.4"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/d 10.96.0.4:80");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "after a silent watch, and after one that has just begun");
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
+}
+
+async fn a_silent_server_is_asked_for_a_list_every_five_minutes() {
+    let server = server();
+    let mut session = established(&server).await;
+    for _ in 0..2 {
+        assert_eq!(session.next(Of::Services).await, BOTH);
+    }
+    let round = ["Watch@104", "Watch@104", "Stream@104", "Watch@104", "Watch@104", "Stream@104"];
+    assert_eq!(asked(&server)[1..], round);
 }

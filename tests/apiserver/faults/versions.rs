@@ -14,6 +14,7 @@ session::tests![
     gone_is_followed_by_one_replacement,
     a_gone_event_is_the_same,
     bookmarks_move_the_place_to_go_on,
+    a_complete_set_moves_it_too,
     a_replica_behind_is_not_believed,
     a_lying_replica_is_not_believed,
     a_restored_cluster_is_believed_in_the_end,
@@ -63,6 +64,19 @@ async fn bookmarks_move_the_place_to_go_on() {
     session.until(Of::Services, |status| status.restarts == 1).await;
     session.nothing_for(Of::Services, Duration::from_secs(1)).await;
     assert_eq!(asked(&server), ["Stream".to_owned(), format!("Watch@{version}")]);
+}
+
+async fn a_complete_set_moves_it_too() {
+    let server = server().without_streaming_lists();
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(503));
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    let mut session = established(&server).await;
+    session.until(Of::Services, |status| status.last_error.is_some()).await;
+    let version = server.put(service("c", "10.96.0.3"));
+    let all = "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]";
+    assert_eq!(session.next(Of::Services).await, all);
+    session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+    assert_eq!(asked(&server)[4..], ["List@104".to_owned(), format!("Watch@{version}")]);
 }
 
 async fn a_replica_behind_is_not_believed() {

@@ -97,7 +97,8 @@ fn list(
     let matching: Vec<&Value> = objects.values().filter(|object| matches(object, parameters)).collect();
     let limit = parameters.get("limit").map_or(usize::MAX, |text| text.parse().unwrap());
     let rest = matching.len().saturating_sub(skip).saturating_sub(limit);
-    let mut metadata = json!({"resourceVersion": at.to_string()});
+    // In protocol buffers, a real server writes a ticket in any case.
+    let mut metadata = json!({"resourceVersion": at.to_string(), "continue": ""});
     if rest > 0 {
         metadata["continue"] = json!(format!("{at}:{}", skip + limit));
         metadata["remainingItemCount"] = json!(rest);

@@ -65,6 +65,10 @@ pub(super) fn open_watch(
     match fault {
         Some(Fault::GoneEvent) => events.push_front(form.event("ERROR", &failure(410, "Expired", "too old"))),
         Some(Fault::Line(text)) => events.push_front(form.line(text)),
+        Some(Fault::Lines(texts)) => {
+            let end = events.pop_back();
+            events.extend(texts.iter().map(|text| form.line(text)).chain(end));
+        }
         _ => {}
     }
     let entry = world.entries.iter().take_while(|entry| entry.version() <= from).count();
