@@ -210,3 +210,21 @@ impl<'a> NamedMetadata<'a> {
 pub(super) fn malformed(what: &str, error: &impl fmt::Display) -> Failure {
     Failure::Malformed(format!("{what}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_encoding_of_an_answer_is_what_it_says_or_else_json() {
+        let of = |content_type: Option<&'static str>| {
+            let value = content_type.map(|text| (CONTENT_TYPE, HeaderValue::from_static(text)));
+            Encoding::of(&HeaderMap::from_iter(value))
+        };
+        assert_eq!(of(Some("application/vnd.kubernetes.protobuf")), Encoding::Protobuf);
+        assert_eq!(of(Some("application/vnd.kubernetes.protobuf;stream=watch")), Encoding::Protobuf);
+        for other in [Some("application/json;stream=watch"), Some("text/plain"), None] {
+            assert_eq!(of(other), Encoding::Json, "{other:?}");
+        }
+    }
+}

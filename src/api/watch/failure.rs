@@ -154,3 +154,56 @@ impl fmt::Display for Refusal {
         if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16) -> Failure {
+        Failure::Refused(Refusal { code, message: "spec.clusterIP".to_owned(), ..Refusal::default() })
+    }
+
+    #[test]
+    fn what_may_be_of_the_version_and_what_says_nothing_about_it() {
+        let version = Version::new("7").expect("a version");
+        for failure in [
+            refused(400),
+            refused(404),
+            refused(500),
+            Failure::Malformed("nonsense".to_owned()),
+            Failure::Older { offered: version.clone(), seen: version },
+            Failure::Incomplete,
+        ] {
+            assert!(failure.may_be_of_the_version(), "{failure}");
+        }
+        let codes = [401, 403, 408, 429, 502, 503, 504];
+        let others = [
+            Failure::Connection("refused".to_owned()),
+            Failure::Broken("cut".to_owned()),
+            Failure::Silence(Duration::from_secs(1)),
+            Failure::ShortWatch,
+        ];
+        for failure in codes.map(refused).into_iter().chain(others) {
+            assert!(!failure.may_be_of_the_version(), "{failure}");
+        }
+    }
+
+    #[test]
+    fn only_a_request_that_makes_no_sense_is_a_bad_one() {
+        assert_eq!(refused(400).bad_request(), Some("spec.clusterIP"));
+        assert_eq!(refused(403).bad_request(), None);
+        assert_eq!(Failure::Incomplete.bad_request(), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_server_said() {
+        let said = |code, reason: &str, message: &str| {
+            let (reason, message) = (reason.to_owned(), message.to_owned());
+            Refusal { code, reason, message, ..Refusal::default() }.to_string()
+        };
+        assert_eq!(said(503, "", ""), "503");
+        assert_eq!(said(503, "ServiceUnavailable", ""), "503 ServiceUnavailable");
+        assert_eq!(said(410, "Expired", "too old"), "410 Expired: too old");
+        assert_eq!(said(403, "Forbidden", "no"), "forbidden: no");
+    }
+}

@@ -95,3 +95,54 @@ impl Frames {
 fn too_long() -> Failure {
     Failure::Malformed(format!("a watch event of more than {LIMIT_BYTES} bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::watch::encoding::WatchEvent::Bookmark;
+
+    /// The versions of all bookmarks in this body, and how it ends.
+    async fn versions(encoding: Encoding, body: Vec<u8>) -> (Vec<String>, Result<(), Failure>) {
+        let mut frames = Frames::of(Answer { encoding, body: Body::from(body) });
+        let mut versions = Vec::new();
+        loop {
+            match frames.next(Duration::from_secs(1)).await {
+                Ok(Some(Bookmark { version, .. })) => {
+                    versions.extend(version.map(|version| version.to_string()));
+                }
+                Ok(Some(_)) => panic!("no bookmark"),
+                Ok(None) => return (versions, Ok(())),
+                Err(failure) => return (versions, Err(failure)),
+            }
+        }
+    }
+
+    fn line(version: u32) -> String {
+        format!(
+            "{{\"type\":\"BOOKMARK\",\"object\":{{\"metadata\":{{\"resourceVersion\":\"{version}\"}}}}}}\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_line_is_an_event_and_an_empty_one_is_none() {
+        let body = format!("\n{}\n\n{}{}", line(7), line(8), line(9).trim_end());
+        let (versions, end) = versions(Encoding::Json, body.into_bytes()).await;
+        assert_eq!(
+            (versions, end),
+            (vec!["7".to_owned(), "8".to_owned()], Ok(())),
+            "the last one was cut off"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_event_without_an_end_is_not_waited_for() {
+        let mut body = line(7).into_bytes();
+        body.resize(body.len() + LIMIT_BYTES + 1, b' ');
+        assert_eq!(versions(Encoding::Json, body).await, (vec!["7".to_owned()], Err(too_long())));
+        let message_of = |length: usize| u32::try_from(length).expect("a short one").to_be_bytes().to_vec();
+        let (_, end) = versions(Encoding::Protobuf, message_of(LIMIT_BYTES)).await;
+        assert_eq!(end, Ok(()), "as long as is allowed, and cut off");
+        let (_, end) = versions(Encoding::Protobuf, message_of(LIMIT_BYTES + 1)).await;
+        assert_eq!(end, Err(too_long()));
+    }
+}

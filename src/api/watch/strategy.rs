@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn denials_and_overload_say_nothing_about_streaming() {
-        for code in [401, 403, 410, 429, 503, 504] {
+        for code in [401, 403, 408, 409, 410, 429, 503, 504] {
             let mut strategy = Strategy::new();
             assert!(!strategy.failed(How::Stream, &refused(code)));
             assert_eq!(strategy.how(), How::Stream, "{code}");

@@ -1,5 +1,6 @@
 //! What is requested, and how complete sets arrive: streamed, listed, in pages.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube_ipvs::api::watch::{Encoding, Settings};
@@ -96,6 +97,7 @@ async fn lists_and_watches_have_the_same_selectors() {
         (Kind::Slices, "!service.kubernetes.io/headless", "-"),
         (Kind::Nodes, "-", "metadata.name=worker"),
     ];
+    let mut durations = BTreeSet::new();
     for (kind, labels, fields) in selectors {
         let names = ["labelSelector", "fieldSelector", "resourceVersion", "resourceVersionMatch"];
         let lists = parameters(kind, Wants::List, names);
@@ -107,8 +109,10 @@ async fn lists_and_watches_have_the_same_selectors() {
         for [of_labels, of_fields, bookmarks, seconds] in parameters(kind, Wants::Watch, names) {
             assert_eq!([&*of_labels, &*of_fields, &*bookmarks], [labels, fields, "true"]);
             assert!((300..=600).contains(&seconds.parse::<u64>().unwrap()), "{seconds}");
+            durations.insert(seconds);
         }
     }
+    assert!(durations.len() > 1, "at random, so that not all nodes come back together: {durations:?}");
 }
 
 /// It is a watch: what happens while the objects are on their way comes after them, as changes.
@@ -121,10 +125,13 @@ async fn a_streaming_list_may_have_changes() {
     };
     let mut ignored = service("a", "10.96.0.1");
     ignored["spec"]["type"] = json!("ExternalName");
+    let mut mark = service("a", "10.96.0.1");
+    mark["metadata"]["annotations"] = json!({"note": "true", "k8s.io/initial-events-end": "false"});
     let changes = [
         event("MODIFIED", ignored),
         event("DELETED", service("b", "10.96.0.2")),
         event("DELETED", service("bad", "300.0.0.1")),
+        event("BOOKMARK", mark),
         event("ADDED", service("c", "10.96.0.3")),
     ];
     server.fault(Kind::Services, Wants::Stream, Fault::Lines(changes.into()));

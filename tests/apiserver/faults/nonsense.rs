@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{BOTH, established, server, start};
 use crate::common::fake_apiserver::{Fault, Kind, Wants};
 use crate::common::objects::service;
-use crate::session::{self, Log, Of};
+use crate::session::{self, Log, NODE, Of};
 
 session::tests![
     nonsense_is_skipped_with_one_warning,
@@ -65,14 +65,21 @@ async fn what_makes_no_sense_is_counted_as_long_as_it_is_there() {
     server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(session.refused_now(Of::Services), 1, "a complete set counts nothing twice");
+    server.patch(Kind::Services, "worse", |object| object["spec"] = json!({"type": "ExternalName"}));
+    assert_eq!(session.next(Of::Services).await, "delete default/worse");
+    assert_eq!(session.refused_now(Of::Services), 0, "what is ignored is not refused");
     let refused = session.counters(Of::Services)[2];
     let mut ftp = service("ftp", "10.96.0.21");
     ftp["spec"]["sessionAffinity"] = json!("ClientIP");
     ftp["spec"]["ports"][0]["port"] = json!(21);
     server.put(ftp);
     assert_eq!(session.next(Of::Services).await, "upsert default/ftp 10.96.0.21:21");
-    assert_eq!(session.refused_now(Of::Services), 1, "what IPVS cannot do makes no object invalid");
+    assert_eq!(session.refused_now(Of::Services), 0, "what IPVS cannot do makes no object invalid");
     assert_eq!(session.counters(Of::Services)[2], refused);
+    server.patch(Kind::Services, "ftp", |object| object["spec"]["externalIPs"] = json!(["127.0.0.1"]));
+    assert_eq!(session.next(Of::Services).await, "upsert default/ftp 10.96.0.21:21");
+    assert_eq!(session.refused_now(Of::Services), 1, "but an invalid part beside that does");
+    assert_eq!(session.counters(Of::Services)[2], refused + 1);
 }
 
 async fn what_is_gone_with_a_later_list_is_not_counted() {
@@ -96,6 +103,9 @@ async fn what_cannot_be_decoded_is_skipped_too() {
         odd["spec"]["ports"] = json!("eighty");
         server.put(odd);
         let mut session = established(&server).await;
+        server.patch(Kind::Nodes, NODE, |object| object["status"]["addresses"] = json!("none"));
+        assert_eq!(session.next(Of::Node).await, "delete worker");
+        assert_eq!(log.with("nodes worker: ").len(), 1, "it has no namespace");
         server.put(service("c", "10.96.0.3"));
         assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
         let warnings = log.with("services default/odd: ");
@@ -127,15 +137,18 @@ async fn annotations_may_be_any_bytes() {
 async fn an_answer_that_is_no_list_is_an_error() {
     let server = server();
     let without_version = r#"{"type":"BOOKMARK","object":{"kind":"Service","metadata":{"resourceVersion":"","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+    let without_name =
+        r#"{"type":"ADDED","object":{"kind":"Service","metadata":{"resourceVersion":"104"},"spec":{}}}"#;
     for text in [
         "<html>",
         "{\"type\":\"ADDED\",\"object\":{}}",
         "{\"type\":\"HELLO\",\"object\":{}}",
         without_version,
+        without_name,
     ] {
         server.fault(Kind::Services, Wants::Stream, Fault::Line(text.into()));
     }
     let mut session = established(&server).await;
-    assert_eq!(session.counters(Of::Services)[4], 4);
+    assert_eq!(session.counters(Of::Services)[4], 5);
     session.nothing_for(Of::Services, Duration::from_secs(10)).await;
 }

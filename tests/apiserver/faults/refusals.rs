@@ -247,12 +247,17 @@ async fn after_a_watch_that_worked_the_pauses_are_short_again() {
 /// It may have nothing to say for a while.
 async fn a_watch_that_is_accepted_ends_the_error() {
     let server = server();
+    let log = Log::begin();
     server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
     let mut session = established(&server).await;
     session.until(Of::Services, |status| status.last_error.is_some()).await;
     let begun = Instant::now();
     session.until(Of::Services, |status| status.last_error.is_none()).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(log.with("can be watched again").len(), 0, "not before it says something");
+    server.put(service("c", "10.96.0.3"));
+    assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+    assert_eq!(log.with("can be watched again").len(), 1);
 }
 
 async fn overload_does_not_lead_to_lists() {

@@ -1,12 +1,13 @@
 //! Answers that do not come, come slowly, or end in the middle.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{BOTH, asked, established, server, start};
 use crate::common::fake_apiserver::{Fault, Kind, Wants};
-use crate::common::objects::service;
+use crate::common::objects::{node, service};
 use crate::session::{self, Of};
 
 session::tests![
@@ -22,6 +23,7 @@ session::tests![
     watches_that_end_at_once_do_not_spin,
     a_watch_that_ends_has_not_failed,
     a_silent_server_is_asked_for_a_list_every_five_minutes,
+    bookmarks_are_signs_of_life,
 ];
 
 async fn a_server_that_says_nothing_is_asked_again() {
@@ -127,9 +129,12 @@ async fn a_watch_that_is_cut_again_and_again_misses_nothing_for_long() {
         server.fault(Kind::Services, Wants::Watch, Fault::CutIn(idle));
     }
     let mut session = established(&server).await;
+    let mut pauses = BTreeSet::new();
     for round in 1..=20 {
+        let opened = Instant::now();
         // Just after the watch was cut.
         session.until(Of::Services, |status| status.restarts == round).await;
+        pauses.insert(opened.elapsed().saturating_sub(idle));
         server.put(service("c", &format!("10.96.0.{}", 10 + round)));
         let begun = Instant::now();
         assert_eq!(
@@ -140,6 +145,9 @@ async fn a_watch_that_is_cut_again_and_again_misses_nothing_for_long() {
         assert!(begun.elapsed() < Duration::from_secs(2), "round {round}: {:?}", begun.elapsed());
     }
     assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
+    // The server cut the watches of all nodes, which should not come back together.
+    let longest = pauses.last().unwrap();
+    assert!(pauses.len() > 10 && *longest < Duration::from_millis(1100), "{pauses:?}");
 }
 
 async fn watches_that_end_at_once_do_not_spin() {
@@ -183,4 +191,15 @@ async fn a_silent_server_is_asked_for_a_list_every_five_minutes() {
     }
     let round = ["Watch@104", "Watch@104", "Stream@104", "Watch@104", "Watch@104", "Stream@104"];
     assert_eq!(asked(&server)[1..], round);
+}
+
+async fn bookmarks_are_signs_of_life() {
+    let server = server();
+    let mut session = established(&server).await;
+    for minute in 1..=20 {
+        session.nothing_for(Of::Services, Duration::from_mins(1)).await;
+        server.put(node("other", &format!("192.0.2.{minute}")));
+        server.bookmark();
+    }
+    assert_eq!(session.counters(Of::Services)[3..], [0, 0], "no relist, no error");
 }

@@ -15,6 +15,7 @@ session::tests![
     a_gone_event_is_the_same,
     bookmarks_move_the_place_to_go_on,
     a_complete_set_moves_it_too,
+    each_change_moves_it,
     a_replica_behind_is_not_believed,
     a_lying_replica_is_not_believed,
     a_restored_cluster_is_believed_in_the_end,
@@ -77,6 +78,39 @@ async fn a_complete_set_moves_it_too() {
     assert_eq!(session.next(Of::Services).await, all);
     session.nothing_for(Of::Services, Duration::from_secs(1)).await;
     assert_eq!(asked(&server)[4..], ["List@104".to_owned(), format!("Watch@{version}")]);
+}
+
+async fn each_change_moves_it() {
+    let server = server();
+    let bookmark = json!({"kind": "Service", "metadata": {"resourceVersion": ""}});
+    let bookmark = json!({"type": "BOOKMARK", "object": bookmark}).to_string();
+    let mut session = established(&server).await;
+    let mut requests = vec!["Stream".to_owned()];
+    for round in 1..=4 {
+        match round {
+            1 => {
+                server.put(service("c", "10.96.0.3"));
+                assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.3:80");
+                server.fault(Kind::Services, Wants::Watch, Fault::Line(bookmark.clone()));
+            }
+            // Nothing but that bookmark, which has no version and moves nothing.
+            2 => {}
+            3 => {
+                server.put(service("c", "10.96.0.4"));
+                assert_eq!(session.next(Of::Services).await, "upsert default/c 10.96.0.4:80");
+            }
+            _ => {
+                server.delete(Kind::Services, "c");
+                assert_eq!(session.next(Of::Services).await, "delete default/c");
+            }
+        }
+        // All watches end.
+        server.restore(server.version());
+        session.until(Of::Services, |status| status.restarts == round).await;
+        session.nothing_for(Of::Services, Duration::from_secs(1)).await;
+        requests.push(format!("Watch@{}", server.version()));
+    }
+    assert_eq!(asked(&server), requests);
 }
 
 async fn a_replica_behind_is_not_believed() {
