@@ -139,3 +139,85 @@ fn layers(error: &kube::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::future::pending;
+    use std::io;
+
+    use futures_util::stream::{self, Stream, StreamExt as _};
+    use http::{Response, StatusCode};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// How a request fails if the answer is a 503 with this body.
+    async fn refused(pieces: impl Stream<Item = Vec<u8>> + Clone + Send + Sync + 'static) -> Failure {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let body = axum::body::Body::from_stream(pieces.clone().map(Ok::<_, io::Error>));
+            let response = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(body);
+            async { response }
+        });
+        let client = Client::new(service, "default");
+        open(&client, Request::new(Vec::new()), Encoding::Json, LIMIT).await.err().expect("a refusal")
+    }
+
+    #[tokio::test]
+    async fn an_explanation_may_come_in_pieces() {
+        let pieces = [&b"{\"message\": "[..], b"", b"\"busy\"}"].map(<[u8]>::to_vec);
+        assert_eq!(refused(stream::iter(pieces)).await.to_string(), "503: busy");
+    }
+
+    #[tokio::test]
+    async fn an_explanation_without_an_end_is_cut_off() {
+        let failure = refused(stream::repeat(vec![b'x'; 1000])).await;
+        assert_eq!(failure.to_string(), format!("503: {}", "x".repeat(200)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_has_its_own_limit() {
+        let mut silence = Silence::default();
+        for (pause, limit, wanted) in [(1, 100, Ok(())), (9, 5, Err(5)), (7, 8, Ok(())), (9, 3, Err(3))] {
+            let (begun, limit) = (Instant::now(), Duration::from_secs(limit));
+            let coming = async {
+                sleep(Duration::from_secs(pause)).await;
+                Ok(())
+            };
+            let wanted = wanted.map_err(|seconds| Failure::Silence(Duration::from_secs(seconds)));
+            assert_eq!(silence.limit(coming, limit).await, wanted);
+            assert_eq!(begun.elapsed(), limit.min(Duration::from_secs(pause)));
+        }
+        let never = silence.limit(pending::<Result<(), Failure>>(), LIMIT).await;
+        assert_eq!(never, Err(Failure::Silence(LIMIT)));
+    }
+
+    /// An error with the one below it.
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Layer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|inner| inner as _)
+        }
+    }
+
+    #[test]
+    fn each_layer_of_an_error_is_said_once() {
+        let layers_of = |texts: [&'static str; 3]| {
+            let [outer, middle, inner] = texts;
+            let inner = Layer(middle, Some(Box::new(Layer(inner, None))));
+            layers(&kube::Error::Service(Box::new(Layer(outer, Some(Box::new(inner))))))
+        };
+        assert_eq!(layers_of(["connect", "tcp", "refused"]), "connect: tcp: refused");
+        assert_eq!(layers_of(["connect: tcp", "tcp", "refused"]), "connect: tcp: refused");
+    }
+}

@@ -57,3 +57,17 @@ fn usual(line: &[u8]) -> Option<&str> {
     let object = forms.into_iter().find_map(|form| line.strip_prefix(form))?;
     std::str::from_utf8(object).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_items_is_empty() {
+        for items in [r#", "items": []"#, r#", "items": null"#, ""] {
+            let text = format!(r#"{{"metadata": {{"resourceVersion": "7"}}{items}}}"#);
+            let page = page(text.as_bytes()).expect("a list");
+            assert_eq!((page.version, page.items.len()), (Version::new("7"), 0), "{text}");
+        }
+    }
+}

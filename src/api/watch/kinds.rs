@@ -186,3 +186,20 @@ impl Kind for OtherNodes {
         Event::OtherNode(change)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_selector_is_given_up_once_and_only_if_the_refusal_is_about_it() {
+        let mut services = Services::default();
+        assert!(!services.give_up_fields("unable to parse requirement"));
+        assert!(services.fields().is_some());
+        let refusal = "\"spec.clusterIP\" is not a known field selector";
+        assert!(services.give_up_fields(refusal));
+        assert_eq!(services.fields(), None);
+        assert!(!services.give_up_fields(refusal), "a request without it would not fare better");
+        assert!(!OwnNode::named("a").give_up_fields(refusal), "all nodes would come");
+    }
+}
