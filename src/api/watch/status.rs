@@ -219,6 +219,23 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_failure_is_said_once_and_the_next_failure_again() {
+        let (written, _guard) = listen();
+        let mut report = WatchReport::new(Resource::Services);
+        let mut status = report.monitor().status;
+        let failure = Failure::Connection("connection refused".to_owned());
+        for round in 1..=2 {
+            report.failed(Verb::Watch, &failure);
+            report.alive();
+            assert!(status.has_changed().expect("a sender"));
+            status.mark_unchanged();
+            report.alive();
+            assert!(!status.has_changed().expect("a sender"), "nothing new for those who wait");
+            assert_eq!(written.lines().len(), 2 * round, "{:?}", written.lines());
+        }
+    }
+
+    #[test]
     fn what_a_complete_set_does_not_have_is_not_counted_any_more() {
         let counters = Arc::new(Counters::default());
         let count = || counters.refused_now.load(Ordering::Relaxed);

@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(strategy.how(), How::Pages);
         strategy.succeeded();
         assert_eq!(strategy.how(), How::Pages);
+        strategy.failed(How::Pages, &refused(500));
+        assert_eq!(strategy.how(), How::Pages, "whatever happens later");
     }
 
     #[test]
@@ -213,6 +215,12 @@ mod tests {
     fn lost_pages_are_fetched_in_one() {
         let mut strategy = Strategy::new();
         strategy.failed(How::Stream, &refused(422));
+        strategy.failed(How::Pages, &refused(410));
+        strategy.failed(How::Stream, &refused(422));
+        assert_eq!(strategy.how(), How::OnePage);
+        strategy.failed(How::OnePage, &refused(500));
+        strategy.failed(How::Stream, &refused(422));
+        assert_eq!(strategy.how(), How::Pages, "the server may not manage one");
         strategy.failed(How::Pages, &refused(410));
         strategy.failed(How::Stream, &refused(422));
         assert_eq!(strategy.how(), How::OnePage);

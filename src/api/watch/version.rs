@@ -61,6 +61,7 @@ mod tests {
         assert!(!older("1", "abc"));
         assert!(!older("abc", "bcd"));
         assert!(!older("08", "9"));
+        assert!(!older("08", "10") && !older("9", "010"));
     }
 
     #[test]

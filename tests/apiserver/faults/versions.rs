@@ -50,10 +50,13 @@ async fn a_gone_event_is_the_same() {
     let server = server();
     server.fault(Kind::Services, Wants::Stream, Fault::EndAfter(3));
     server.fault(Kind::Services, Wants::Watch, Fault::GoneEvent);
+    let log = Log::begin();
     let mut session = start(&server);
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert_eq!(asked(&server), ["Stream", "Watch@104", "Stream@104"]);
+    assert_eq!(log.with("The watch cannot be resumed, listing all objects again").len(), 1);
+    assert_eq!(log.with("410"), log.with("cannot be resumed"), "it is no reason to worry");
 }
 
 async fn bookmarks_move_the_place_to_go_on() {
