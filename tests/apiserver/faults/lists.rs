@@ -291,8 +291,9 @@ async fn lost_pages_are_fetched_in_one_list() {
     server.compact();
     let all = "replace [default/a 10.96.0.1:80, default/b 10.96.0.2:80, default/c 10.96.0.3:80]";
     assert_eq!(session.next(Of::Services).await, all, "and nothing of the first try");
-    let received = server.received(Kind::Services);
-    assert_eq!(received[3].parameter("limit"), "-");
+    assert_eq!(asked(&server)[..5], ["Stream", "List", "List", "Stream", "List"]);
+    let limits = [1, 2, 4].map(|index| server.received(Kind::Services)[index].parameter("limit").to_owned());
+    assert_eq!(limits, ["1", "1", "-"]);
 }
 
 async fn json_can_be_wanted() {
