@@ -44,6 +44,10 @@ async fn a_stuck_list_is_replaced_by_another_kind() {
     assert_eq!(session.next(Of::Services).await, BOTH);
     assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(asked(&server)[..2], ["Stream", "List"]);
+    server.fault(Kind::Services, Wants::Watch, Fault::Status(410));
+    assert_eq!(session.next(Of::Services).await, BOTH);
+    let last = asked(&server).pop();
+    assert_eq!(last.as_deref(), Some("Stream@104"), "the next time it is a stream again");
 }
 
 async fn a_stuck_page_is_asked_again() {
