@@ -249,6 +249,12 @@ mod tests {
         assert_eq!(count(), 1);
         complaints.unserved(&"c", "no affinity".to_owned(), "");
         assert_eq!(count(), 1, "a valid object is not refused");
+        complaints.about(&"d", "no port".to_owned(), "");
+        complaints.about(&"e", "no port".to_owned(), "");
+        complaints.list_begins();
+        complaints.about(&"b", "no port".to_owned(), "");
+        complaints.list_ends();
+        assert_eq!(count(), 1, "however many are gone");
         complaints.about(&"c", "no port".to_owned(), "");
         complaints.about(&"c", "another".to_owned(), "");
         assert_eq!(count(), 2, "once each");

@@ -53,8 +53,10 @@ async fn a_stuck_list_is_replaced_by_another_kind() {
 async fn a_stuck_page_is_asked_again() {
     let server = server().without_streaming_lists();
     server.fault(Kind::Services, Wants::List, Fault::StallAfter(0));
+    let begun = Instant::now();
     let mut session = start(&server);
     assert_eq!(session.next(Of::Services).await, BOTH);
+    assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
 }
 
 async fn a_slow_list_is_let_finish() {
