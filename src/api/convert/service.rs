@@ -100,11 +100,7 @@ fn cluster_ips(subject: Subject<'_>, spec: &objects::ServiceSpec<'_>) -> Result<
             .filter(|address| can_be_service_address(*address))
             .ok_or_else(|| refuse(ALLOWED.to_owned()))?;
         let family = Family::of(address);
-        if index == 0
-            && !several.is_empty()
-            && !single.is_empty()
-            && sloppy::parse_ip(single) != Some(address)
-        {
+        if index == 0 && !single.is_empty() && sloppy::parse_ip(single) != Some(address) {
             return Err(refuse(format!("the address of spec.clusterIP, {single:?}")));
         }
         if !families.is_empty() {

@@ -84,3 +84,17 @@ fn opened(bytes: &[u8]) -> Result<&[u8], Error> {
     let Envelope { raw } = decode(message)?;
     Ok(raw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_an_envelope_is_not_read_as_if_it_had_one() {
+        let is_list = |bytes: &[u8]| page(bytes).is_ok();
+        assert!(is_list(MAGIC), "an empty list");
+        for wrong in [&b""[..], &MAGIC[..3], b"k8s\x01", b"\n\0"] {
+            assert!(!is_list(wrong), "{wrong:?}");
+        }
+    }
+}

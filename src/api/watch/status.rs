@@ -236,6 +236,27 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_hears_of_the_first_complete_set_and_of_each_failure() {
+        let mut report = WatchReport::new(Resource::Services);
+        let mut status = report.monitor().status;
+        let mut is_news = || {
+            let is_news = status.has_changed().expect("a sender");
+            status.mark_unchanged();
+            is_news
+        };
+        report.synced(1);
+        assert!(is_news());
+        report.synced(1);
+        assert!(!is_news(), "a later set says nothing new");
+        for reason in ["connection refused", "no route to host"] {
+            report.failed(Verb::Watch, &Failure::Connection(reason.to_owned()));
+            assert!(is_news(), "{reason}");
+        }
+        report.synced(1);
+        assert!(is_news(), "the failure is over");
+    }
+
+    #[test]
     fn what_a_complete_set_does_not_have_is_not_counted_any_more() {
         let counters = Arc::new(Counters::default());
         let count = || counters.refused_now.load(Ordering::Relaxed);
