@@ -17,8 +17,8 @@ const TOGETHER: u32 = 1000;
 /// One Service in this many has an endpoint. The kernel keeps each removed real server for two minutes, and walks
 /// through all of them whenever one is added: with more endpoints, this would measure that walk.
 const ENDPOINT_OF: u32 = 10;
-/// How long to wait for free memory to be returned: once per round of the audit, half a minute in a cluster of 1,000.
-const REST: Duration = Duration::from_secs(45);
+/// How long to wait for free memory to be returned: twice the time between two looks for the foundations.
+const REST: Duration = Duration::from_secs(20);
 /// A round that takes longer has lost something.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -44,28 +44,36 @@ pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
         ipvs.wait_for(service_address(last), endpoint)?;
         feed.delete_all(Resource::Services, numbers().map(input::service).collect())?;
         feed.delete_all(Resource::Slices, with_endpoint().map(|number| slice(number, &[])).collect())?;
-        let end = Instant::now() + LIMIT;
-        while !ipvs.real_servers(service_address(last))?.is_empty() {
-            ensure!(Instant::now() < end, "round {round}: what was deleted is there after {LIMIT:?}");
-            sleep(Duration::from_millis(5));
-        }
+        wait_until_gone(before, size).with_context(|| format!("round {round}"))?;
         if first_mebibytes.is_none() {
-            sleep(REST);
-            first_mebibytes = Some(program.memory()?.now);
+            first_mebibytes = Some(at_rest(&program)?);
         }
     }
     let busy = program.memory()?.now;
-    sleep(REST);
-    let end = Instant::now() + LIMIT;
-    while servers()? != before || addresses()? != size.services as usize + 1 {
-        ensure!(Instant::now() < end, "servers {:?}, of {before:?} before", servers()?);
-        sleep(Duration::from_millis(100));
-    }
-    let (before, after) = (first_mebibytes.context("a first round")?, program.memory()?.now);
+    let (before, after) = (first_mebibytes.context("a first round")?, at_rest(&program)?);
     Ok(Figures::from([
         ("before_mebibytes".into(), before),
         ("busy_mebibytes".into(), busy),
         ("after_mebibytes".into(), after),
         ("growth_percent".into(), (after / before - 1.0) * 100.0),
     ]))
+}
+
+/// Waits until the kernel has nothing more of what was deleted.
+///
+/// Each round waits for that. Otherwise the addresses, which the program removes last, would be more from round to round:
+/// each takes the kernel longer the more there are.
+fn wait_until_gone(before: (usize, usize), size: Size) -> anyhow::Result<()> {
+    let end = Instant::now() + LIMIT;
+    while addresses()? != size.services as usize + 1 || servers()? != before {
+        ensure!(Instant::now() < end, "after {LIMIT:?}: {:?} servers, of {before:?} before", servers()?);
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// The memory in use, in MiB, once free memory was returned.
+fn at_rest(program: &Program) -> anyhow::Result<f64> {
+    sleep(REST);
+    Ok(program.memory()?.now)
 }
