@@ -9,52 +9,52 @@ const GROUPS: [(&[&str], &str, &str); 4] = [
     (
         &["kubeproxy_"],
         "kube-proxy's",
-        "Names, labels, buckets and help texts are those of kube-proxy in ipvs mode. `..._iptables_restore_failures_total`\n\
-         counts plans of which the kernel refused something in nftables: there is no iptables here, and what an alert on it\n\
-         means is the same. `..._service_changes_total` counts each change of a Service once for each IP family that is served,\n\
-         as there; a Service that comes again as it was is no change here. `..._endpoint_changes_total` counts, for each event, the\n\
-         Services of which slices changed, of whatever family; there it is slices, of a family that is served.\n\
-         `..._last_timestamp_seconds` is renewed while nothing\n\
-         changes, too: whenever it is looked whether the device, addresses, the tables and the virtual servers are there, three times in\n\
-         each `syncPeriod`, and that can be read, and nothing waits to be written. It and `..._last_queued_timestamp_seconds`\n\
-         are 0 until there is such a time. A family that the node does not serve has neither of them, once the start waits for\n\
-         the API server and the Node no more.",
+        "Names, labels, buckets and help texts are those of kube-proxy in ipvs mode. There is no iptables here:
+`..._iptables_restore_failures_total` counts plans of which the kernel refused something in nftables, so that an alert
+on it means the same. `..._service_changes_total` counts each change of a Service once for each IP family that is
+served, as in kube-proxy, but not a Service that is sent again unchanged. `..._endpoint_changes_total` counts the
+Services whose slices an event changed, of any family; kube-proxy counts slices, of families that are served.
+`..._last_timestamp_seconds` is renewed while nothing changes, too: three times in each `syncPeriod` kube-ipvs looks
+whether the device, addresses, the tables and the virtual servers are there, and renews it if it could look, and nothing
+waits to be written. It and `..._last_queued_timestamp_seconds` are 0 until there is such a time. A family that the node
+does not serve has neither, once the start no longer waits for the API server and the Node.",
     ),
     (
         &["kube_ipvs_"],
         "Our own",
-        "All values of all labels are there from the start, so that zero can be told from unknown. `kube_ipvs_watch_*` is there\n\
-         with an API server, not with `--manifests`.",
+        "All values of all labels exist from the start, so that zero can be told from unknown. `kube_ipvs_watch_*` exist with
+an API server, not with `--manifests`.",
     ),
     (
         &["rest_client_"],
         "The client of the API server",
-        "There after the first request; sizes after the first one whose answer comes whole, which is that of an Event, not a watch.
-Retries, waiting for a rate limiter and credential plugins are not counted.",
+        "They exist after the first request; those of sizes after the first complete answer, which is that of an Event, not of
+a watch. Retries, waiting for a rate limiter and credential plugins are not counted.",
     ),
     (
         &["process_", "go_", "kubernetes_", "registered_", "hidden_", "disabled_"],
         "The process",
-        "`go_goroutines` and `go_threads` are tasks and threads, for dashboards of Kubernetes components; the other `go_*`\n\
-         metrics are about Go's memory and do not exist here. `kubernetes_build_info` has our version, as `kube_ipvs_build_info`\n\
-         has: an alert that compares the versions of Kubernetes' components, such as kubernetes-mixin's KubeVersionMismatch,\n\
-         fires for good unless it is left out, as in scrape.yaml. `kubernetes_feature_enabled` has the one gate that counts here.\n\
-         `process_network_*` are, as there, those of the whole network namespace: with `hostNetwork` of the node.
-`git_commit` is what `GIT_COMMIT` said when the program was built, as `make image` lets it, and empty otherwise.",
+        "`go_goroutines` and `go_threads` are tasks and threads, for dashboards of Kubernetes components; the other `go_*`
+metrics are about Go's memory and do not exist here. `kubernetes_build_info` has our version, as `kube_ipvs_build_info`
+has: an alert that compares the versions of Kubernetes' components, such as kubernetes-mixin's KubeVersionMismatch,
+keeps firing unless it is left out, as in scrape.yaml. `kubernetes_feature_enabled` has the one gate that counts here.
+`process_network_*` are, as in kube-proxy, those of the whole network namespace: with `hostNetwork`, of the node.
+`git_commit` is what `GIT_COMMIT` was when the program was built (`make image` sets it), and empty otherwise.",
     ),
 ];
 
 const HEAD: &str = "\
 # Metrics
 
-What `/metrics` has, in Prometheus' text format 0.0.4, compressed with gzip for those who take that. Made from the
-page itself by `cargo test --test monitoring` with `REGENERATE=1`.
+What `/metrics` has, in Prometheus' text format 0.0.4, compressed with gzip for clients that accept it. This file is
+made from the page itself by `cargo test --test monitoring` with `REGENERATE=1`.
 
-By default it answers on 127.0.0.1:10249 only, and so to nobody outside of the node: `metricsBindAddress: 0.0.0.0:10249` lets
-Prometheus in ([scrape.yaml](scrape.yaml)). [rules.yaml](rules.yaml) has alerts.
+By default the page is at 127.0.0.1:10249, where nobody outside of the node reaches it; Prometheus does with
+`metricsBindAddress: 0.0.0.0:10249` ([scrape.yaml](scrape.yaml)). [rules.yaml](rules.yaml) has alerts.
 
-What is not here: whether connection tracking is full, when the node drops what would begin a connection. node_exporter has
-that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`, and rules.yaml an alert on it.
+Not here: how full connection tracking is. When it is full, the node drops the first packets of new connections.
+node_exporter has that, as `node_nf_conntrack_entries` and `node_nf_conntrack_entries_limit`, and rules.yaml an alert
+on it.
 ";
 
 /// The values of a label are listed only up to this number.
