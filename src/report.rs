@@ -212,8 +212,8 @@ impl Reporter {
         self.give_memory_back();
     }
 
-    /// Gives free memory back to the system: what the start needed, after the first sync; and later what is left of much
-    /// that came and went.
+    /// Gives free memory back to the system: what the start needed, after the first sync; and later what is left of
+    /// much that came and went.
     fn give_memory_back(&mut self) {
         self.written_at_give_back = self.written;
         let started = Instant::now();

@@ -61,8 +61,8 @@ pub(crate) fn measure(size: Size, services: u32) -> anyhow::Result<Figures> {
 
 /// Waits until the kernel has nothing more of what was deleted.
 ///
-/// Each round waits for that. Otherwise the addresses, which the program removes last, would be more from round to round:
-/// each takes the kernel longer the more there are.
+/// Each round waits for that. Otherwise the addresses, which the program removes last, would be more from round to
+/// round: each takes the kernel longer the more there are.
 fn wait_until_gone(before: (usize, usize), size: Size) -> anyhow::Result<()> {
     let end = Instant::now() + LIMIT;
     while addresses()? != size.services as usize + 1 || servers()? != before {

@@ -64,7 +64,8 @@ impl Reconciler {
 
     /// Gives up room that was needed when there was more than now.
     ///
-    /// Here, since this happens now and then, while nothing else is to be done. Who hears the note gives free memory back.
+    /// Here, since this happens now and then, while nothing else is to be done. Who hears the note gives free memory
+    /// back.
     fn give_up_room(&mut self) {
         self.cluster.give_up_room();
         self.desired.give_up_room();
