@@ -242,6 +242,23 @@ fn what_an_ipvs_that_is_loaded_again_forgot_is_set_before_its_virtual_servers_ar
     }
 }
 
+/// Does or waits for what comes next, which takes and costs this much. Returns whether the kernel was read.
+fn step_at_cost(life: &mut Life, time: Duration, processor: Duration) -> bool {
+    match life.reconciler.next(life.now) {
+        Next::Work(work) => {
+            let answer = work.carry_out(&mut life.kernel);
+            life.now += time;
+            life.reconciler.spent(processor);
+            life.reconciler.complete(answer, life.now);
+            matches!(work, Work::Read(_))
+        }
+        Next::Wait(until) => {
+            life.now = until.expect("the audit").max(life.now);
+            false
+        }
+    }
+}
+
 /// A look that costs a millisecond takes 200 where many processes want the processor.
 #[test]
 fn what_is_damaged_on_a_busy_node_is_found_as_soon_as_on_others() {
@@ -252,16 +269,23 @@ fn what_is_damaged_on_a_busy_node_is_found_as_soon_as_on_others() {
     });
     let begun = life.now;
     while life.kernel.state() != before {
-        match life.reconciler.next(life.now) {
-            Next::Work(work) => {
-                let answer = work.carry_out(&mut life.kernel);
-                life.now += Duration::from_millis(200);
-                life.reconciler.spent(Duration::from_millis(1));
-                life.reconciler.complete(answer, life.now);
-            }
-            Next::Wait(until) => life.now = until.expect("the audit").max(life.now),
-        }
+        step_at_cost(&mut life, Duration::from_millis(200), Duration::from_millis(1));
         assert!(life.now < begun + Duration::from_secs(30));
+    }
+}
+
+/// There the audit rests for minutes after each look.
+#[test]
+fn where_looks_cost_much_an_emptied_ipvs_is_missed_as_soon_as_elsewhere() {
+    let cost = Duration::from_millis(100);
+    let mut life = settled(3000, Duration::from_secs(1));
+    while !step_at_cost(&mut life, cost, cost) {}
+    let before = life.kernel.state();
+    clear_ipvs(&life.kernel);
+    let gone = life.now;
+    while life.kernel.state() != before {
+        step_at_cost(&mut life, cost, cost);
+        assert!(life.now - gone < Duration::from_secs(20), "{:?}", life.now - gone);
     }
 }
 
