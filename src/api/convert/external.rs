@@ -144,7 +144,6 @@ fn source_ranges(
 fn restrictions(written: &[IpNet]) -> Vec<IpNet> {
     let everything: BTreeSet<bool> =
         written.iter().filter(|range| range.prefix_len() == 0).map(|range| range.addr().is_ipv4()).collect();
-    let mut ranges = written.to_vec();
-    ranges.retain(|range| !everything.contains(&range.addr().is_ipv4()));
-    IpNet::aggregate(&ranges)
+    let others = written.iter().filter(|range| !everything.contains(&range.addr().is_ipv4()));
+    IpNet::aggregate(&others.copied().collect())
 }
