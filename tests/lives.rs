@@ -246,10 +246,8 @@ fn what_an_ipvs_that_is_loaded_again_forgot_is_set_before_its_virtual_servers_ar
 fn step_at_cost(life: &mut Life, time: Duration, processor: Duration) -> bool {
     match life.reconciler.next(life.now) {
         Next::Work(work) => {
-            let answer = work.carry_out(&mut life.kernel);
-            life.now += time;
             life.reconciler.spent(processor);
-            life.reconciler.complete(answer, life.now);
+            life.work_for(&work, time);
             matches!(work, Work::Read(_))
         }
         Next::Wait(until) => {

@@ -2,21 +2,20 @@
 
 #[path = "../src/cluster/examples.rs"]
 mod examples;
+#[path = "common/life.rs"]
+mod life;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube_ipvs::api::{Change, Event};
 use kube_ipvs::cluster::types::{
     EndpointSlice, Family, Protocol, Service, ServiceKey, ServicePort, SliceKey, SlicePort,
 };
-use kube_ipvs::desired::settings::Supported;
 use kube_ipvs::kernel::memory::MemoryKernel;
-use kube_ipvs::options::ProxyOptions;
-use kube_ipvs::reconcile::core::{Next, Reconciler};
+use life::Life;
 
 /// Counts the bytes in use.
 struct Counted;
@@ -39,7 +38,6 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static COUNTED: Counted = Counted;
 
-const AUDIT_PERIOD: Duration = Duration::from_secs(1);
 const ENDPOINTS: u32 = 10;
 
 fn service(number: u32) -> Service {
@@ -62,35 +60,15 @@ fn slice(number: u32) -> EndpointSlice {
     }
 }
 
-/// A loop with a kernel in memory.
-struct Life {
-    reconciler: Reconciler,
-    kernel: MemoryKernel,
-    now: Instant,
+/// Lives on until everything is written, and longer than two looks for the foundations are apart.
+fn rest(life: &mut Life) {
+    life.settle();
+    life.pass(Duration::from_secs(25));
+    life.reconciler.take_notes();
+    life.kernel.take_written();
 }
 
-impl Life {
-    /// Works until nothing is left to do, and longer than two looks for the foundations are apart.
-    fn rest(&mut self) {
-        for _ in 0..25 {
-            self.now += AUDIT_PERIOD;
-            while let Next::Work(work) = self.reconciler.next(self.now) {
-                let answer = work.carry_out(&mut self.kernel);
-                self.reconciler.complete(answer, self.now);
-            }
-            self.reconciler.take_notes();
-            self.kernel.take_written();
-        }
-    }
-
-    fn observe(&mut self, events: impl IntoIterator<Item = Event>) {
-        for event in events {
-            self.reconciler.observe(event);
-        }
-    }
-}
-
-/// How many bytes the loop has in use, and a kernel in memory with the same state.
+/// How many bytes are in use: by the loop, and by a kernel in memory with the same state.
 fn bytes_in_use() -> usize {
     BYTES.load(Ordering::Relaxed)
 }
@@ -100,30 +78,24 @@ fn bytes_in_use() -> usize {
 fn many_services_that_came_and_went_leave_no_memory_in_use() {
     const STAY: u32 = 2_000;
     const GO: u32 = 30_000;
-    let supported = Supported { families: Family::ALL.into(), kernel: (6, 12), missing: BTreeSet::new() };
-    let options = ProxyOptions::default();
-    let mut life = Life {
-        reconciler: Reconciler::new(options, "here".into(), supported, Duration::ZERO, AUDIT_PERIOD),
-        kernel: MemoryKernel::default(),
-        now: Instant::now(),
-    };
-    life.observe([
+    let mut life = Life::new(MemoryKernel::default());
+    life.feed([
         Event::Service(Change::Replace((0..STAY).map(service).collect())),
         Event::Slice(Change::Replace((0..STAY).map(slice).collect())),
         Event::Node(Change::Replace(vec![])),
     ]);
-    life.rest();
+    rest(&mut life);
     let (before, wanted) = (bytes_in_use(), life.kernel.state());
 
     let goes = STAY..STAY + GO;
-    life.observe(goes.clone().map(|number| Event::Service(Change::Upsert(service(number)))));
-    life.observe(goes.clone().map(|number| Event::Slice(Change::Upsert(slice(number)))));
-    life.rest();
+    life.feed(goes.clone().map(|number| Event::Service(Change::Upsert(service(number)))));
+    life.feed(goes.clone().map(|number| Event::Slice(Change::Upsert(slice(number)))));
+    rest(&mut life);
     let most = bytes_in_use();
     assert!(most > 8 * before, "{before} bytes, later {most}");
-    life.observe(goes.clone().map(|number| Event::Service(Change::Delete(service(number).key))));
-    life.observe(goes.map(|number| Event::Slice(Change::Delete(slice(number).key))));
-    life.rest();
+    life.feed(goes.clone().map(|number| Event::Service(Change::Delete(service(number).key))));
+    life.feed(goes.map(|number| Event::Slice(Change::Delete(slice(number).key))));
+    rest(&mut life);
     assert!(life.kernel.state() == wanted, "the kernel has what it had");
     drop(wanted);
     let after = bytes_in_use();
